@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both need Python 3.10 or later.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Trained models for the tests. Its own requirements (OpenCV and more) are not needed.
+OCR_MODELS := rapidocr-onnxruntime==1.4.4
+
+.PHONY: demo test test-cuda lint models clean
+
+demo: $(VENV)/installed
+	$(BIN)/bnfold optimize models/preactivation_resnet.onnx preactivation_resnet.bnfold.onnx
+	$(BIN)/bnfold explain models/preactivation_resnet.onnx
+
+test: $(VENV)/installed-dev
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-cuda: $(VENV)/installed-dev
+	$(BIN)/pytest -m cuda -rs
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The tables of models/README.md, from what bnfold does now.
+models: $(VENV)/installed
+	$(BIN)/python -m models.describe > models/README.md
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or later is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(OCR_MODELS)
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,77 @@
+"""Pool before the activation: the same values, from an activation on fewer elements.
+
+    MaxPool(f(x)) = f(MaxPool(x))        for every non-decreasing elementwise f
+
+because the largest of f(x₁) … f(xₙ) is f of the largest xᵢ.
+
+Conditions: f is non-decreasing for the parameters at hand and defined on all reals (Log and Sqrt
+are not: where a window holds a negative value the two sides differ); whatever f depends on is
+constant over each window; the pool's Indices are unused; every window holds a real element, for
+f of padding is not padding; nothing else reads f's result.
+
+Profit: the pool must make the map smaller, and onnxruntime must not compute f within the operator
+in front of it anyway: it fuses Relu, LeakyRelu, Sigmoid, Tanh, Clip and HardSigmoid into a Conv,
+and then the swap gains nothing.
+
+BITWISE for f of straight pieces. ROUNDED for a transcendental f, whose kernel may round otherwise
+in another position, and for BatchNormalization.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.contract import (
+    Exactness,
+    Refusal,
+    Replace,
+    is_used,
+    producer,
+    require,
+    rewrite,
+    same_op,
+    sole_use,
+)
+from bnfold.elementwise import ELEMENTWISE, NotMonotone, fused_by_runtime, monotone
+from bnfold.pooling import MaxPool
+
+
+class Why(Refusal):
+    """Reasons to leave a pool behind its activation."""
+
+    INDICES_USED = "something reads the pool's Indices, which tell positions before the activation"
+    SHARED = "something else reads the activation's result, too"
+    PADDING_ONLY_WINDOW = (
+        "a window of the pool may hold padding alone",
+        "export the model with fixed spatial sizes",
+    )
+    NOT_SMALLER = "the pool has stride 1, so the activation would not get fewer elements"
+    FUSED_BY_RUNTIME = "onnxruntime computes the activation within the operator in front of it"
+
+
+@rewrite(
+    "pool-before-activation",
+    roots=["MaxPool"],
+    exactness=Exactness.BITWISE,
+    refusals=[Why, NotMonotone],
+)
+def pool_before_activation(node: ir.Node) -> Replace | None:
+    """Replace ``MaxPool ∘ f`` by ``f ∘ MaxPool``, where that is exact and pays."""
+    activation = producer(node, 0, *ELEMENTWISE)
+    if activation is None:
+        return None
+    pool = MaxPool.of(node)
+    index = monotone(activation, pool.spatial_rank)
+    require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
+    require(sole_use(activation.outputs[0]), Why.SHARED, activation)
+    data = activation.inputs[index]
+    assert data is not None
+    require(pool.every_window_is_real(data), Why.PADDING_ONLY_WINDOW)
+    require(any(stride > 1 for stride in pool.strides), Why.NOT_SMALLER)
+    require(not fused_by_runtime(activation), Why.FUSED_BY_RUNTIME, activation)
+
+    pooled = same_op(node, [data], shape_of=node.outputs[0], type_of=data)
+    inputs = [pooled if i == index else value for i, value in enumerate(activation.inputs)]
+    outputs = {node.outputs[0]: same_op(activation, inputs)}
+    exactness = ELEMENTWISE[activation.op_type].exactness
+    return Replace([activation, node], outputs, f"across {activation.op_type}", exactness)

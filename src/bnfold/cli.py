@@ -1,0 +1,312 @@
+"""The command line: options in, exit code out. Everything else happens in `bnfold.api`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnfold import __version__
+from bnfold.errors import BnfoldError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bnfold.api import CheckOptions, PassOptions
+    from bnfold.record import Record
+
+app = typer.Typer(
+    name="bnfold",
+    help="Fold BatchNormalization out of exported ONNX models, and prove the result.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 not equivalent, 2 usage, 3 the model cannot be read or is not "
+        "supported, 4 a provider is not available, 5 could not be verified."
+    ),
+)
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Run this pass only (repeatable).")
+]
+Skip = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Leave this pass out (repeatable).")
+]
+KeepNode = Annotated[
+    str | None, typer.Option(metavar="REGEX", help="Leave the nodes alone whose name this finds.")
+]
+ForceInference = Annotated[
+    bool, typer.Option("--force-inference", help="Switch training-mode nodes to inference first.")
+]
+FreezeInitializers = Annotated[
+    bool,
+    typer.Option("--freeze-initializers", help="Let callers no longer override initializers."),
+]
+Provider = Annotated[
+    list[str] | None, typer.Option(metavar="cpu|cuda", help="Where to check (repeatable).")
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE.npy|NAME:1,3,224,224",
+        help="Content, or the shape, of an input (repeatable).",
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an onnx test-data folder.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="How many inputs to draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed to draw them from.")]
+RelativeTolerance = Annotated[
+    float | None, typer.Option("--rtol", min=0, help="Default: by type of output.")
+]
+AbsoluteTolerance = Annotated[
+    float | None,
+    typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Default: all that this process may use.")]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")]
+
+
+@app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.json")
+def optimize(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
+        ),
+    ] = None,
+    output_option: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUTPUT", help="The same as the argument."),
+    ] = None,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the result with the original.")
+    ] = True,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Rewrite a model, check the result against it, and write it."""
+    from bnfold import api
+    from bnfold.report.terminal import print_optimization
+
+    if output is not None and output_option is not None:
+        raise UsageError("OUTPUT is given twice: as an argument and by -o")
+    place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
+    passes = _pass_options(only, skip, keep_node, force_inference, freeze_initializers)
+    options = _check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    report = _json_reports(report)
+    try:
+        with _Progress() as progress:
+            result = api.optimize(
+                model, place, passes=passes, check=check, options=options, progress=progress
+            )
+    except BnfoldError as error:
+        if error.record is not None:
+            _deliver(error.record, report, json, print_optimization)
+        raise
+    _deliver(result.record, report, json, print_optimization)
+
+
+@app.command(epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10")
+def check(
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", show_default=False)],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False)],
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Compare two models numerically, whoever made the second."""
+    from bnfold import api
+    from bnfold.report.terminal import print_equivalence
+
+    options = _check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    report = _json_reports(report)
+    with _Progress() as progress:
+        record = api.check(reference, candidate, options=options, progress=progress)
+    assert record.equivalence is not None
+    equivalence = record.equivalence
+    _deliver(record, report, json, lambda console, _: print_equivalence(console, equivalence))
+    raise typer.Exit({"fail": 1, "not-verified": 5}.get(equivalence.verdict, 0))
+
+
+@app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
+def explain(
+    model: Model,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    json: Json = False,
+) -> None:
+    """Say of each candidate what becomes of it and why; write nothing."""
+    from bnfold import api
+    from bnfold.report.terminal import print_explanation
+
+    passes = _pass_options(only, skip, keep_node, force_inference, freeze_initializers)
+    _deliver(api.explain(model, passes=passes), [], json, print_explanation)
+
+
+@app.command(epilog="Example: bnfold passes fold-batchnorm")
+def passes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the rewrites, or tell all about one: identity, exactness, reasons to refuse."""
+    from bnfold.registry import all_passes, choose_passes
+    from bnfold.report import terminal
+
+    chosen = all_passes() if name is None else choose_passes(only=[name])
+    if json:
+        import json as json_module
+
+        print(json_module.dumps([each.to_dict() for each in chosen], indent=2, ensure_ascii=False))
+    elif name is None:
+        terminal.print_passes(_console(), chosen)
+    else:
+        terminal.print_pass(_console(), chosen[0])
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    """Fold BatchNormalization out of exported ONNX models, and prove the result."""
+    if version:
+        print(f"bnfold {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; each expected failure is one line on stderr and an exit code."""
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
+    try:
+        app()
+    except BnfoldError as error:
+        print(f"bnfold: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except MemoryError:
+        print("bnfold: out of memory", file=sys.stderr)
+        sys.exit(2)
+
+
+def _pass_options(
+    only: list[str] | None,
+    skip: list[str] | None,
+    keep_node: str | None,
+    force_inference: bool,
+    freeze_initializers: bool,
+) -> PassOptions:
+    from bnfold.api import PassOptions
+
+    return PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+
+
+def _check_options(
+    provider: list[str] | None,
+    inputs: list[str] | None,
+    data: Path | None,
+    samples: int,
+    seed: int,
+    rtol: float | None,
+    atol: float | None,
+    threads: int | None,
+) -> CheckOptions:
+    from bnfold.api import CheckOptions
+    from bnfold.equivalence import ToleranceRequest
+    from bnfold.inputs import InputRequest, parse_input_options
+    from bnfold.runtime import PROVIDERS
+
+    for each in provider or ():
+        if each not in PROVIDERS:
+            raise UsageError(f"unknown provider {each!r}; known: {', '.join(PROVIDERS)}")
+    arrays, shapes = parse_input_options(inputs or ())
+    return CheckOptions(
+        providers=tuple(dict.fromkeys(provider or ["cpu"])),
+        inputs=InputRequest(seed, samples, arrays, shapes, data),
+        tolerances=ToleranceRequest(rtol, atol),
+        threads=threads,
+    )
+
+
+def _json_reports(reports: list[Path] | None) -> list[Path]:
+    for path in reports or ():
+        if path.suffix != ".json":
+            raise UsageError(f"--report {path}: only .json reports can be written so far")
+    return reports or []
+
+
+def _deliver(
+    record: Record, reports: list[Path], json: bool, render: Callable[[Console, Record], None]
+) -> None:
+    from bnfold.model_io import write_text
+
+    for path in reports:
+        write_text(path, record.to_json() + "\n")
+    if json:
+        print(record.to_json())
+    else:
+        render(_console(), record)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+class _Progress:
+    """Shows what is being done on stderr, if that is a terminal, and nothing otherwise."""
+
+    def __enter__(self) -> _Progress:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self._status = console.status("") if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, doing: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{doing} …")

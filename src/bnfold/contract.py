@@ -1,0 +1,360 @@
+"""All that a pass may use: how it is declared, what it returns, how it reads the graph.
+
+A pass is a pure function from a root node to one of three things:
+
+- ``None``: not its pattern, and nobody needs to hear about it;
+- a raised `Refused`: its pattern, but not allowed here. Always reported, with a named reason;
+- a `Replace`: the values to compute differently, as expressions. Only the engine edits the graph.
+
+Together with `bnfold.affine`, `onnx_ir` and `numpy` this is the whole vocabulary of `passes/`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Exactness(enum.Enum):
+    """How equal the result of a rewrite is."""
+
+    BITWISE = "bitwise"
+    """Equal bits for every input without NaN (the sign of a zero aside)."""
+    ROUNDED = "rounded"
+    """Equal in the real numbers; each new weight is rounded once, or a kernel rounds otherwise."""
+    SEMANTIC = "semantic"
+    """Changes the meaning, on request."""
+
+
+class Refusal(enum.Enum):
+    """Base of a pass's reasons to refuse: ``NAME = message`` or ``NAME = message, remedy``.
+
+    The message completes "kept, because …"; the remedy says what would let the node go.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+
+
+class General(Refusal):
+    """Reasons that any pass may have."""
+
+    KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
+    ATTRIBUTE_BY_REFERENCE = (
+        "an attribute is a parameter of the enclosing function, so its value is not known here",
+        "inline the function before optimizing",
+    )
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not an error
+    """Raised by a pass: the pattern is there, but the rewrite is not allowed.
+
+    `subject` is the node that stands in the way, where it is not the root itself.
+    """
+
+    def __init__(self, reason: Refusal, subject: ir.Node | None = None, detail: str = "") -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+        self.subject = subject
+        self.detail = detail
+
+
+def require(
+    condition: bool, reason: Refusal, subject: ir.Node | None = None, detail: str = ""
+) -> None:
+    """Raise `Refused` with `reason` unless `condition` holds."""
+    if not condition:
+        raise Refused(reason, subject, detail)
+
+
+# --- What a pass returns ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A new constant tensor, named after `stem`. The engine gives it a fresh name."""
+
+    array: Array
+    dtype: ir.DataType
+    stem: str
+    flushed: int = 0
+    """How many values were subnormal in `dtype` and became zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A node to be created, as an expression over values, weights and other nodes to be created.
+
+    `like` is the node whose name, documentation and metadata the new one inherits.
+    `shape_of` and `type_of` are values whose shape and type its output has, as far as known. A
+    node that computes a value of `Replace.outputs` has that value's, and needs none here.
+    """
+
+    op_type: str
+    inputs: Sequence[Operand]
+    attributes: Sequence[ir.Attr] = ()
+    like: ir.Node | None = None
+    shape_of: ir.Value | None = None
+    type_of: ir.Value | None = None
+
+
+Operand: TypeAlias = ir.Value | Weight | Op | None
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """The outcome of a pass: compute the values in `outputs` by these expressions instead.
+
+    `nodes` are the nodes of the pattern, in graph order. Those that nothing reads any more are
+    removed, with all that only they needed. New nodes are placed where the last of `nodes` stands.
+    """
+
+    nodes: Sequence[ir.Node]
+    outputs: Mapping[ir.Value, ir.Value | Op]
+    detail: str = ""
+    exactness: Exactness | None = None
+    """Where this site is less or more exact than the pass is in general."""
+
+
+def same_op(
+    node: ir.Node,
+    inputs: Sequence[Operand],
+    *,
+    shape_of: ir.Value | None = None,
+    type_of: ir.Value | None = None,
+) -> Op:
+    """Return `node` over again, with other inputs."""
+    attributes = tuple(node.attributes.values())
+    return Op(node.op_type, inputs, attributes, node, shape_of, type_of)
+
+
+# --- How a pass is declared ---------------------------------------------------------------------
+
+PassFunction: TypeAlias = Callable[[ir.Node], Replace | None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A declared pass. `documentation` is its module's docstring: the identity and conditions."""
+
+    name: str
+    roots: tuple[str, ...]
+    exactness: Exactness
+    refusals: tuple[type[Refusal], ...]
+    function: PassFunction = field(repr=False)
+    documentation: str = field(repr=False)
+
+    def __call__(self, node: ir.Node) -> Replace | None:
+        return self.function(node)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that there is to know about the pass, as plain data."""
+        return {
+            "name": self.name,
+            "roots": list(self.roots),
+            "exactness": self.exactness.value,
+            "documentation": self.documentation,
+            "refusals": [
+                {"reason": each.name, "message": each.message, "remedy": each.remedy}
+                for reasons in self.refusals
+                for each in reasons
+            ],
+        }
+
+
+def rewrite(
+    name: str,
+    *,
+    roots: Sequence[str],
+    exactness: Exactness,
+    refusals: Sequence[type[Refusal]],
+) -> Callable[[PassFunction], Pass]:
+    """Declare the decorated function as the pass `name`, called for each node of type `roots`.
+
+    The docstring of the module in which it stands must state the identity; it is what
+    ``bnfold passes NAME`` prints.
+    """
+
+    def declare(function: PassFunction) -> Pass:
+        import inspect
+
+        documentation = inspect.getdoc(inspect.getmodule(function)) or ""
+        return Pass(name, tuple(roots), exactness, tuple(refusals), function, documentation)
+
+    return declare
+
+
+# --- How a pass reads the graph -----------------------------------------------------------------
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Say whether `node` is one of these operators of the default domain."""
+    return node is not None and node.domain == "" and node.op_type in op_types
+
+
+def producer(node: ir.Node, index: int, *op_types: str) -> ir.Node | None:
+    """Return the node of the same graph that computes input `index`, if it is one of `op_types`.
+
+    Without `op_types`, any operator of the default domain will do.
+    """
+    value = input_of(node, index)
+    source = value.producer() if value is not None else None
+    if source is None or source.graph is not node.graph or source.domain != "":
+        return None
+    return source if not op_types or source.op_type in op_types else None
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Return input `index`, or None where it is absent or left empty."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def is_used(value: ir.Value) -> bool:
+    """Say whether anything reads the value: a node, a subgraph's node, or a graph output."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def sole_use(value: ir.Value) -> bool:
+    """Say whether one node input of the same graph is all that reads the value.
+
+    A graph output is a reader, and so is a node inside an If, Loop or Scan body.
+    """
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return False
+    (use,) = uses
+    return use.node.graph is value.graph
+
+
+def opset(node: ir.Node) -> int:
+    """Return the version of the node's operator set in force where the node stands."""
+    assert node.graph is not None
+    return node.graph.opset_imports.get(node.domain, 1)
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """Return the value's content if it can never change, else None.
+
+    Constant are: initializers that no caller can override (not graph inputs; before IR version
+    4 the loader has taken them off the inputs), Constant nodes, and Identity of a constant.
+    """
+    while value is not None:
+        if value.is_initializer():
+            tensor = value.const_value
+            return None if tensor is None or value.is_graph_input() else tensor.numpy()
+        node = value.producer()
+        if is_op(node, "Constant"):
+            assert node is not None
+            return _constant_node_content(node)
+        value = node.inputs[0] if node is not None and is_op(node, "Identity") else None
+    return None
+
+
+_CONSTANT_ATTRIBUTES: Mapping[str, type[np.generic] | None] = {
+    "value": None,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def _constant_node_content(node: ir.Node) -> Array | None:
+    for name, dtype in _CONSTANT_ATTRIBUTES.items():
+        attribute = node.attributes.get(name)
+        if attribute is None or attribute.is_ref():
+            continue
+        if dtype is None:
+            return attribute.as_tensor().numpy()
+        return np.array(attribute.value, dtype)
+    return None
+
+
+def is_overridable(value: ir.Value | None) -> bool:
+    """Say whether the value is an initializer that a caller may replace at run time."""
+    return value is not None and value.is_initializer() and value.is_graph_input()
+
+
+def _attribute(node: ir.Node, name: str) -> ir.Attr | None:
+    attribute = node.attributes.get(name)
+    if attribute is not None and attribute.is_ref():
+        raise Refused(General.ATTRIBUTE_BY_REFERENCE, node, name)
+    return attribute
+
+
+def int_attribute(node: ir.Node, name: str, default: int) -> int:
+    """Return the integer attribute, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return default if attribute is None else attribute.as_int()
+
+
+def float_attribute(node: ir.Node, name: str, default: float) -> float:
+    """Return the float attribute, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return default if attribute is None else attribute.as_float()
+
+
+def string_attribute(node: ir.Node, name: str, default: str) -> str:
+    """Return the string attribute, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return default if attribute is None else attribute.as_string()
+
+
+def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the attribute's integers, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return tuple(default) if attribute is None else tuple(attribute.as_ints())
+
+
+# --- How a pass makes weights -------------------------------------------------------------------
+
+
+def stored(
+    values: FloatArray, dtype: ir.DataType, stem: str, reason: Refusal, subject: ir.Node
+) -> Weight:
+    """Round float64 `values` once to `dtype`, to nearest with ties to even.
+
+    Subnormal results become zero and are counted, because some processors compute with them
+    many times slower; those of float16 stay, because there they are wanted (6e-8 to 6e-5).
+
+    Raises:
+        Refused: with `reason`, if a value is not finite, or not representable as finite.
+    """
+    require(bool(np.isfinite(values).all()), reason, subject)
+    with np.errstate(over="ignore"):
+        array = _rounded(values, dtype)
+    require(bool(np.isfinite(array).all()), reason, subject)
+    if dtype == ir.DataType.FLOAT16:
+        return Weight(array, dtype, stem)
+    smallest_normal = float(ml_dtypes.finfo(array.dtype).smallest_normal)  # type: ignore[no-untyped-call]
+    subnormal = (array != 0) & (np.abs(array) < smallest_normal)
+    flushed = int(np.count_nonzero(subnormal))
+    if flushed:
+        array = np.where(subnormal, array.dtype.type(0), array)
+    return Weight(array, dtype, stem, flushed)
+
+
+def _rounded(values: FloatArray, dtype: ir.DataType) -> Array:
+    if dtype != ir.DataType.BFLOAT16:
+        return values.astype(dtype.numpy())
+    # ml_dtypes goes through float32, which would round twice. Rounding to odd in between makes
+    # the second rounding see on which side of a tie the float64 value lay (Boldo and Melquiond,
+    # "When double rounding is odd", 2005).
+    single = values.astype(np.float32)
+    bits = single.view(np.uint32)
+    away = np.abs(single.astype(np.float64)) > np.abs(values)
+    truncated = np.where(away, bits - 1, bits)
+    inexact = single.astype(np.float64) != values
+    odd = np.where(inexact, truncated | 1, bits).astype(np.uint32).view(np.float32)
+    return odd.astype(dtype.numpy())

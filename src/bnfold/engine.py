@@ -1,0 +1,185 @@
+"""Runs passes over a model until none applies any more, and notes what each did or refused."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
+from bnfold.editor import Editor, all_graphs
+from bnfold.errors import BnfoldError
+from bnfold.record import RefusalRecord, RewriteRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did, in the order in which it did it, and what it left, in graph order."""
+
+    rewrites: list[RewriteRecord]
+    refusals: list[RefusalRecord]
+
+
+def run_passes(
+    model: ir.Model, passes: Sequence[Pass], keep_node: re.Pattern[str] | None = None
+) -> Outcome:
+    """Rewrite `model` in place, to a fixpoint.
+
+    The nodes whose name, or first output's name, `keep_node` finds are left alone.
+
+    Raises:
+        BnfoldError: if a pass fails with anything but a refusal, or never comes to an end.
+    """
+    return _Run(model, passes, keep_node).to_fixpoint()
+
+
+class _Run:
+    def __init__(
+        self, model: ir.Model, passes: Sequence[Pass], keep_node: re.Pattern[str] | None
+    ) -> None:
+        self._model = model
+        self._editor = Editor(model)
+        self._keep_node = keep_node
+        self._passes_by_root: dict[str, list[Pass]] = {}
+        for each in passes:
+            for root in each.roots:
+                self._passes_by_root.setdefault(root, []).append(each)
+        self._rewrites: list[RewriteRecord] = []
+        self._sites = sites(model)
+        node_count = sum(len(graph) for graph in all_graphs(model))
+        self._most_rewrites = 1000 + 20 * node_count
+
+    def to_fixpoint(self) -> Outcome:
+        """Sweep over all roots until a sweep changes nothing; its refusals are the final ones."""
+        while True:
+            before = len(self._rewrites)
+            refusals = self._sweep()
+            if len(self._rewrites) == before:
+                return Outcome(self._rewrites, refusals)
+
+    def _sweep(self) -> list[RefusalRecord]:
+        refusals = []
+        pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
+        while pending:
+            node = pending.popleft()
+            for each in self._passes_by_root[node.op_type]:
+                if node.graph is None:
+                    break
+                try:
+                    replace = self._try(each, node)
+                except Refused as refused:
+                    refusals.append(self._refusal_record(each, node, refused))
+                    continue
+                if replace is not None:
+                    pending.extend(self._apply(each, node, replace))
+        return refusals
+
+    def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
+        return [
+            node for node in nodes if node.domain == "" and node.op_type in self._passes_by_root
+        ]
+
+    def _try(self, each: Pass, node: ir.Node) -> Replace | None:
+        try:
+            replace = each(node)
+        except Refused:
+            raise
+        except Exception as error:
+            raise BnfoldError(
+                f"the pass {each.name} failed at {self._site(node)!r} with {error!r}; "
+                f"--skip {each.name} leaves it out"
+            ) from error
+        if replace is not None:
+            for touched in replace.nodes:
+                if self._is_kept(touched):
+                    raise Refused(General.KEPT_BY_REQUEST, touched)
+        return replace
+
+    def _is_kept(self, node: ir.Node) -> bool:
+        pattern = self._keep_node
+        names = (node.name, node.outputs[0].name if node.outputs else None)
+        return pattern is not None and any(name and pattern.search(name) for name in names)
+
+    def _apply(self, each: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
+        """Make the replacement; return the roots whose surroundings it changed."""
+        if len(self._rewrites) >= self._most_rewrites:
+            raise BnfoldError(
+                f"the pass {each.name} keeps rewriting without end, last at {self._site(root)!r}; "
+                f"--skip {each.name} leaves it out"
+            )
+        exactness = replace.exactness or each.exactness
+        self._rewrites.append(
+            RewriteRecord(
+                each.name,
+                self._site(root),
+                [self._site(node) for node in replace.nodes],
+                exactness.value,
+                _with_flushed(replace),
+            )
+        )
+        new_nodes = self._editor.apply(replace)
+        for node, predecessor in new_nodes.items():
+            if predecessor is not None:
+                self._sites[node] = self._site(predecessor)
+        readers = [reader for node in new_nodes for reader in node.outputs[0].consumers()]
+        return self._roots_of([*new_nodes, *readers])
+
+    def _site(self, node: ir.Node) -> str:
+        return self._sites.get(node) or local_site(node)
+
+    def _refusal_record(self, each: Pass, node: ir.Node, refused: Refused) -> RefusalRecord:
+        reason = refused.reason
+        subject = refused.subject if refused.subject is not node else None
+        return RefusalRecord(
+            pass_name=each.name,
+            site=self._site(node),
+            op_type=node.op_type,
+            reason=reason.name,
+            message=reason.message + (f" ({refused.detail})" if refused.detail else ""),
+            remedy=reason.remedy,
+            in_the_way=f"{subject.op_type} {self._site(subject)}" if subject is not None else "",
+        )
+
+
+def sites(model: ir.Model) -> dict[ir.Node, str]:
+    """Name every node: its own name or its first output's, led by the body that it stands in.
+
+    A body is named by its owner and attribute, ``loop_1/body/conv``; a function by its name.
+    """
+    found: dict[ir.Node, str] = {}
+    pending = [(model.graph, "")]
+    pending += [(f.graph, f"{f.domain}.{f.name}/") for f in model.functions.values()]
+    while pending:
+        graph, prefix = pending.pop()
+        for node in graph:
+            found[node] = prefix + local_site(node)
+            for name, attribute in node.attributes.items():
+                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                    pending.append((attribute.as_graph(), f"{found[node]}/{name}/"))
+    return found
+
+
+def local_site(node: ir.Node) -> str:
+    """Return the node's name, or its first output's where it has none."""
+    outputs = (output.name for output in node.outputs if output.name)
+    return node.name or next(outputs, node.op_type)
+
+
+def _with_flushed(replace: Replace) -> str:
+    flushed = sum(weight.flushed for weight in _weights(replace))
+    note = f"{flushed} subnormal weights set to zero" if flushed else ""
+    return "; ".join(text for text in (replace.detail, note) if text)
+
+
+def _weights(replace: Replace) -> list[Weight]:
+    found: list[Weight] = []
+    pending = list(replace.outputs.values())
+    while pending:
+        operand = pending.pop()
+        if isinstance(operand, Op):
+            found += [each for each in operand.inputs if isinstance(each, Weight)]
+            pending += [each for each in operand.inputs if isinstance(each, Op)]
+    return found

@@ -1,0 +1,232 @@
+"""Makes inputs for a model: signed and wide, reproducible from a seed, or given by the user."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+
+from bnfold.contract import Array
+from bnfold.errors import UsageError
+from bnfold.record import InputsRecord
+from bnfold.runtime import Feeds, Session, SessionError, ValueSpec
+
+SCALES = (1.0, 10.0, 0.1)
+"""Standard deviations of the normal distributions from which samples are drawn in turn."""
+
+_BATCH_SIZES = (2, 1)
+_OTHER_SIZES = (64, 48, 224, 32, 128, 16, 8, 3, 1)
+
+
+class UnsupportedInput(Exception):  # noqa: N818 - an answer, not an error
+    """No inputs can be made for the model; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class InputRequest:
+    """What the user says of a model's inputs.
+
+    `arrays` are contents by input name, `shapes` shapes by input name, `data` a .npz file or an
+    onnx test-data folder.
+    """
+
+    seed: int = 0
+    samples: int = 3
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    data: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs that the original model accepts. `feeds` makes them anew, the same each time."""
+
+    specs: Sequence[ValueSpec]
+    shapes: Mapping[str, tuple[int, ...]]
+    given: Feeds
+    seed: int
+    samples: int
+    source: str
+
+    def feeds(self) -> Iterator[Feeds]:
+        """Yield each sample."""
+        for sample in range(self.samples):
+            yield _draw(self.specs, self.shapes, self.given, self.seed, sample)
+
+    def record(self) -> InputsRecord:
+        """Describe the inputs, with a digest of their content."""
+        digest = hashlib.sha256()
+        for feeds in self.feeds():
+            for name in sorted(feeds):
+                digest.update(name.encode())
+                content = feeds[name]
+                as_bytes = content.astype(str) if content.dtype == object else content
+                digest.update(np.ascontiguousarray(as_bytes).tobytes())
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        return InputsRecord(self.seed, self.samples, self.source, shapes, digest.hexdigest())
+
+
+def make_inputs(session: Session, request: InputRequest) -> Inputs:
+    """Find inputs that the model runs on: free dimensions take the first sizes that it accepts.
+
+    Raises:
+        UsageError: if the request names an input that the model lacks, or of the wrong type.
+        UnsupportedInput: if the model has an input of a kind that cannot be made.
+        SessionError: if the model runs on none of the sizes tried.
+    """
+    specs = session.inputs
+    given = {**_read_data(request.data, specs), **request.arrays}
+    _require_known({**given, **request.shapes}, specs)
+    given = {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
+    for spec in specs:
+        if spec.dtype is None:
+            raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
+    everything_given = all(spec.name in given for spec in specs)
+    samples = 1 if everything_given else request.samples
+    source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
+    failure: SessionError | None = None
+    for shapes in _candidate_shapes(specs, given, request.shapes):
+        candidate = Inputs(specs, shapes, given, request.seed, samples, source)
+        try:
+            session.run(next(candidate.feeds()))
+        except SessionError as error:
+            failure = failure or error
+        else:
+            return candidate
+    assert failure is not None
+    raise SessionError(
+        f"{failure}; tried free dimensions of {_OTHER_SIZES}: give a shape with --input NAME:1,3,…"
+    )
+
+
+def _candidate_shapes(
+    specs: Sequence[ValueSpec], given: Feeds, requested: Mapping[str, Sequence[int]]
+) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Yield shapes to try. Dimensions of one name get one size; the first axis counts as batch."""
+    seen = []
+    fixed: dict[str, int] = {}
+    for spec in specs:
+        known = given[spec.name].shape if spec.name in given else requested.get(spec.name)
+        if known is not None:
+            fixed |= {
+                name: size
+                for name, size in zip(spec.shape, known, strict=False)
+                if isinstance(name, str)
+            }
+    for other in _OTHER_SIZES:
+        for batch in _BATCH_SIZES:
+            sizes = dict(fixed)
+            shapes = {}
+            for spec in specs:
+                if spec.name in given:
+                    shapes[spec.name] = given[spec.name].shape
+                elif spec.name in requested:
+                    shapes[spec.name] = tuple(requested[spec.name])
+                else:
+                    shapes[spec.name] = _fill(spec, sizes, batch, other)
+            if shapes not in seen:
+                seen.append(shapes)
+                yield shapes
+
+
+def _fill(spec: ValueSpec, sizes: dict[str, int], batch: int, other: int) -> tuple[int, ...]:
+    filled = []
+    for axis, size in enumerate(spec.shape):
+        fallback = batch if axis == 0 else other
+        if axis == 1 and len(spec.shape) == 4:
+            fallback = 3
+        if isinstance(size, str):
+            filled.append(sizes.setdefault(size, fallback))
+        else:
+            filled.append(fallback if size is None else size)
+    return tuple(filled)
+
+
+def _draw(
+    specs: Sequence[ValueSpec],
+    shapes: Mapping[str, tuple[int, ...]],
+    given: Feeds,
+    seed: int,
+    sample: int,
+) -> Feeds:
+    """Draw one sample. Integers are 0 or 1, which index any table; strings are their numbers."""
+    generator = np.random.default_rng([seed, sample])
+    feeds: dict[str, Array] = {}
+    for spec in specs:
+        shape = shapes[spec.name]
+        if spec.name in given:
+            feeds[spec.name] = given[spec.name]
+        elif spec.dtype is not None and spec.dtype.kind == "f":
+            normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
+            feeds[spec.name] = normal.astype(spec.dtype)
+        else:
+            bits = generator.integers(0, 2, shape)
+            is_text = spec.dtype == np.object_
+            feeds[spec.name] = (
+                bits.astype(str).astype(object) if is_text else bits.astype(spec.dtype)
+            )
+    return feeds
+
+
+def _fit(content: Array, spec: ValueSpec) -> Array:
+    if spec.dtype is not None and content.dtype != spec.dtype:
+        raise UsageError(
+            f"input {spec.name!r} wants {spec.dtype}, and the file given for it has {content.dtype}"
+        )
+    return content
+
+
+def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> None:
+    names = [spec.name for spec in specs]
+    for name in named:
+        if name not in names:
+            raise UsageError(f"the model has no input {name!r}; it has {', '.join(names)}")
+
+
+def _read_data(path: Path | None, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    """Read a .npz by name, or the ``input_0.pb`` … of an onnx test-data folder by position."""
+    if path is None:
+        return {}
+    try:
+        if path.is_dir():
+            files = sorted(path.glob("input_*.pb"), key=lambda p: int(p.stem.split("_")[1]))
+            if not files:
+                raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
+            arrays = [onnx.numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
+            return {spec.name: array for spec, array in zip(specs, arrays, strict=False)}
+        with np.load(path, allow_pickle=False) as archive:
+            names = {spec.name for spec in specs}
+            return {name: archive[name] for name in archive.files if name in names}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
+
+
+def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
+    """Read ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
+
+    Names may hold either sign: a shape is told by digits after the last colon.
+
+    Raises:
+        UsageError: if an option is neither, or a file cannot be read.
+    """
+    arrays: dict[str, Array] = {}
+    shapes: dict[str, list[int]] = {}
+    for option in options:
+        name, colon, sizes = option.rpartition(":")
+        if colon and re.fullmatch(r"\d+(,\d+)*", sizes):
+            shapes[name] = [int(size) for size in sizes.split(",")]
+            continue
+        name, sign, file = option.partition("=")
+        if not sign or not name:
+            raise UsageError(f"--input {option!r} is neither NAME=FILE.npy nor NAME:1,3,224,224")
+        try:
+            arrays[name] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--input {option!r}: {file} cannot be read: {error}") from error
+    return arrays, shapes

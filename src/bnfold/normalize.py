@@ -1,0 +1,143 @@
+"""Puts a freshly read model into the one form that the passes rely on.
+
+Afterwards: every input is computed by something; nodes stand in topological order; no name in a
+body hides one outside; nodes have the names of the file or none; each body knows its opsets; an initializer that no caller can override is
+not among the graph's inputs; shapes that can be inferred are known. What the model computes, and
+what a caller sees of it, is the same as before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Collection, Iterator
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common
+
+from bnfold.editor import all_graphs
+from bnfold.errors import ModelError
+
+
+def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
+    """Normalize `model`, just made from `proto`, in place.
+
+    Raises:
+        ModelError: if the graph does not hold together; `name` is what to call it.
+    """
+    unnamed = list(_unnamed_nodes(proto.graph, model.graph))
+    for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
+        unnamed += _unnamed_nodes(function_proto, function.graph)
+    _require_computed(model, name)
+    for graph in _outermost_graphs(model):
+        try:
+            graph.sort()
+        except ValueError:
+            raise ModelError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
+        for body in graph.subgraphs():
+            body.opset_imports.update(graph.opset_imports)
+        _rename_shadowing(graph)
+    for node in unnamed:
+        node.name = None
+    if model.ir_version < 4:
+        _take_constants_off_inputs(model)
+    _infer_shapes(model)
+
+
+def _outermost_graphs(model: ir.Model) -> list[ir.Graph]:
+    return [model.graph, *(function.graph for function in model.functions.values())]
+
+
+def _unnamed_nodes(
+    proto: onnx.GraphProto | onnx.FunctionProto, graph: ir.Graph
+) -> Iterator[ir.Node]:
+    """Yield the nodes that have no name in the file, for which onnx_ir has invented one."""
+    for node_proto, node in zip(proto.node, graph, strict=True):
+        if not node_proto.name:
+            yield node
+        for attribute in node_proto.attribute:
+            if attribute.HasField("g"):
+                yield from _unnamed_nodes(attribute.g, node.attributes[attribute.name].as_graph())
+            elif attribute.graphs:
+                bodies = node.attributes[attribute.name].as_graphs()
+                for body_proto, body in zip(attribute.graphs, bodies, strict=True):
+                    yield from _unnamed_nodes(body_proto, body)
+
+
+def _require_computed(model: ir.Model, name: str) -> None:
+    for graph in all_graphs(model):
+        read: list[tuple[ir.Value, ir.Node | None]] = [(value, None) for value in graph.outputs]
+        read += [(value, node) for node in graph for value in node.inputs if value is not None]
+        for value, node in read:
+            is_defined = value.producer() is not None or (
+                value.is_graph_input() or value.is_initializer()
+            )
+            if not is_defined:
+                reader = f"{node.op_type} {node.name or ''}" if node is not None else "an output"
+                raise ModelError(
+                    f"{name} is truncated or invalid: {reader.strip()} reads {value.name!r}, "
+                    "which nothing computes"
+                )
+
+
+def _rename_shadowing(graph: ir.Graph, outer: tuple[Collection[str], ...] = ()) -> None:
+    """Rename values in bodies whose name also means a value outside.
+
+    Names inside a body are no interface. Without this, making a body's node read another value
+    from outside could make it read its own by accident.
+    """
+    values = [*graph.inputs, *graph.initializers.values()]
+    values += [output for node in graph for output in node.outputs if output.name]
+    own = {value.name for value in values if value.name}
+    for value in values:
+        if any(value.name in names for names in outer):
+            candidates = (f"{value.name}_{n}" for n in itertools.count(1))
+            taken = (own, *outer)
+            value.name = next(c for c in candidates if not any(c in names for names in taken))
+            own.add(value.name)
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.GRAPH:
+                _rename_shadowing(attribute.as_graph(), (*outer, own))
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for body in attribute.as_graphs():
+                    _rename_shadowing(body, (*outer, own))
+
+
+def _take_constants_off_inputs(model: ir.Model) -> None:
+    """Go to IR version 4, where a graph's initializers need not be among its inputs.
+
+    Up to version 3 they must be, and are constants all the same. From 4 on, one among the inputs
+    may be overridden by a caller. So for the same meaning they leave the inputs.
+    """
+    model.ir_version = 4
+    inputs = model.graph.inputs
+    kept = [value for value in inputs if not value.is_initializer()]
+    inputs.clear()
+    inputs.extend(kept)
+
+
+def _infer_shapes(model: ir.Model) -> None:
+    """Fill in the shapes of values that have none, as far as onnx's inference gets."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # a model that cannot be inferred is not worth a warning
+    try:
+        inferred = model.clone()
+        ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(
+            inferred
+        )
+    except Exception:  # inference is a help, not a need; passes refuse where a shape is missing
+        return
+    finally:
+        logger.setLevel(level)
+    for graph, inferred_graph in zip(all_graphs(model), all_graphs(inferred), strict=True):
+        for node, inferred_node in zip(graph, inferred_graph, strict=True):
+            for value, known in zip(node.outputs, inferred_node.outputs, strict=True):
+                if value.shape is None:
+                    value.shape = known.shape
+                if value.type is None:
+                    value.type = known.type

@@ -1,0 +1,173 @@
+"""Renders a record for a terminal: what changed, what stayed and why, and whether it is proven."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bnfold.contract import Pass
+from bnfold.record import Equivalence, OutputComparison, Record, RefusalRecord
+
+_VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
+_MOST_SITES = 3
+
+
+def print_optimization(console: Console, record: Record) -> None:
+    """Print the summary of `optimize`."""
+    assert record.output is not None
+    _print_operators(console, record.model.ops, record.output.ops)
+    _print_rewrites(console, record)
+    _print_refusals(console, record.refusals)
+    if record.equivalence is not None:
+        print_equivalence(console, record.equivalence)
+    if record.output.written:
+        size = f"{record.output.bytes / 1e6:.2f} MB"
+        same = ", the input byte for byte: there was nothing to rewrite"
+        console.print(
+            f"wrote {escape(str(record.output.path))} ({size}{same if record.output.same else ''})",
+            soft_wrap=True,
+        )
+
+
+def print_equivalence(console: Console, equivalence: Equivalence) -> None:
+    """Print the verdict, with one line an output and the tolerance that would just have passed."""
+    for provider in equivalence.providers:
+        for level in provider.levels:
+            for output in level.outputs:
+                console.print(
+                    f"  {provider.provider}, onnxruntime optimization {level.level}: "
+                    f"{_describe(output)}",
+                    soft_wrap=True,
+                    highlight=False,
+                )
+        for output in provider.noise_floor:
+            console.print(
+                f"  {provider.provider}, noise floor (original, disabled against all): "
+                f"{escape(output.name)} max |Δ| {output.max_abs:.2e}",
+                soft_wrap=True,
+                highlight=False,
+            )
+    style = _VERDICT_STYLES[equivalence.verdict]
+    reason = f": {escape(equivalence.reason)}" if equivalence.reason else ""
+    inputs = equivalence.inputs
+    how = f" ({inputs.samples} samples, seed {inputs.seed}, {inputs.source})" if inputs else ""
+    console.print(
+        f"equivalence: [bold {style}]{equivalence.verdict}[/]{reason}{escape(how)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def print_explanation(console: Console, record: Record) -> None:
+    """Print one line a candidate: rewritten by which pass, or kept and why."""
+    console.print(f"{escape(str(record.model.path))}: {record.model.nodes} nodes", highlight=False)
+    for rewrite in record.rewrites:
+        detail = f" ({rewrite.detail})" if rewrite.detail else ""
+        console.print(
+            f"[green]rewritten[/] {escape(rewrite.site)} by {rewrite.pass_name}{escape(detail)}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    for refusal in record.refusals:
+        console.print(
+            f"[yellow]kept[/]      {escape(_explain(refusal))}", soft_wrap=True, highlight=False
+        )
+    if not record.rewrites and not record.refusals:
+        console.print("nothing here that a pass would look at")
+
+
+def print_passes(console: Console, passes: list[Pass]) -> None:
+    """Print a table of passes."""
+    table = Table("pass", "exactness", "what it does", box=None, pad_edge=False)
+    for each in passes:
+        first_line = each.documentation.split("\n", 1)[0]
+        table.add_row(each.name, each.exactness.value, escape(first_line))
+    console.print(table)
+
+
+def print_pass(console: Console, each: Pass) -> None:
+    """Print all that there is to know about a pass."""
+    console.print(f"[bold]{each.name}[/] ({each.exactness.value})\n")
+    console.print(each.documentation, markup=False, highlight=False)
+    console.print("\nreasons to refuse:")
+    for refusals in each.refusals:
+        for reason in refusals:
+            remedy = f" → {reason.remedy}" if reason.remedy else ""
+            console.print(
+                f"  {reason.name}: {reason.message}{remedy}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _print_operators(console: Console, before: dict[str, int], after: dict[str, int]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("operators")
+    for title in ("before", "after", "change"):
+        table.add_column(title, justify="right")
+    names = sorted({*before, *after}, key=lambda name: (-before.get(name, 0), name))
+    changed = [name for name in names if before.get(name, 0) != after.get(name, 0)]
+    rows = [(name, before.get(name, 0), after.get(name, 0)) for name in changed]
+    for name, old, new in [*rows, ("all nodes", sum(before.values()), sum(after.values()))]:
+        table.add_row(escape(name), str(old), str(new), f"{new - old:+d}" if new != old else "0")
+    console.print(table)
+
+
+def _print_rewrites(console: Console, record: Record) -> None:
+    counts = Counter((each.pass_name, each.exactness, each.detail) for each in record.rewrites)
+    if not counts:
+        console.print("\nno rewrite applies")
+        return
+    table = Table("rewrites", "exactness", "detail", "times", box=None, pad_edge=False)
+    for (name, exactness, detail), count in counts.most_common():
+        table.add_row(name, exactness, escape(detail), str(count))
+    console.print()
+    console.print(table)
+
+
+def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
+    if not refusals:
+        console.print()
+        return
+    console.print("\nkept:")
+    groups: dict[tuple[str, str, str], list[RefusalRecord]] = {}
+    for refusal in refusals:
+        groups.setdefault((refusal.op_type, refusal.reason, refusal.message), []).append(refusal)
+    for (op_type, reason, message), group in groups.items():
+        sites = ", ".join(each.site for each in group[:_MOST_SITES])
+        more = f" and {len(group) - _MOST_SITES} more" if len(group) > _MOST_SITES else ""
+        remedy = f" → {group[0].remedy}" if group[0].remedy else ""
+        console.print(
+            f"  {len(group)} {op_type} [{reason}]: {message}{remedy}: {sites}{more}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print()
+
+
+def _explain(refusal: RefusalRecord) -> str:
+    in_the_way = f" [{refusal.in_the_way} is in the way]" if refusal.in_the_way else ""
+    remedy = f" → {refusal.remedy}" if refusal.remedy else ""
+    return (
+        f"{refusal.op_type} {refusal.site}: {refusal.pass_name} {refusal.reason}: "
+        f"{refusal.message}{in_the_way}{remedy}"
+    )
+
+
+def _describe(output: OutputComparison) -> str:
+    needed = output.needed
+    just_passes = (
+        f"just passes at rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
+        if needed is not None
+        else "passes at no tolerance"
+    )
+    allowed = output.tolerance
+    return escape(
+        f"{output.name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
+        f"atol {allowed.atol:.1e}; {just_passes})"
+    )

@@ -1,0 +1,198 @@
+"""The only file that imports onnxruntime."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.contract import Array
+from bnfold.errors import BnfoldError, ProviderError
+
+Feeds = Mapping[str, Array]
+"""Input name to content."""
+
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+_PACKAGES = {"cpu": "onnxruntime", "cuda": "onnxruntime-gpu"}
+
+
+class Level(enum.Enum):
+    """How much onnxruntime itself may rewrite a model when it loads it."""
+
+    DISABLED = "disabled"
+    ALL = "all"
+
+
+class SessionError(BnfoldError):
+    """onnxruntime cannot load or run the model."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """An input or output of a session. Dimensions are a size, or a name, or None if unknown."""
+
+    name: str
+    type: str
+    """As onnxruntime writes it: ``tensor(float)``."""
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The numpy type of its elements, or None for what numpy does not hold."""
+        return _NUMPY_TYPES.get(self.type)
+
+
+_NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": np.dtype(np.object_),
+    **{f"tensor({n})": np.dtype(n) for n in ("int8", "int16", "int32", "int64")},
+    **{f"tensor({n})": np.dtype(n) for n in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+class Session:
+    """A model loaded by onnxruntime, on exactly the provider asked for.
+
+    Raises:
+        ProviderError: if the provider is not available, or onnxruntime took another.
+        SessionError: if onnxruntime cannot load the model.
+    """
+
+    def __init__(self, path: Path, provider: str, level: Level, threads: int | None = None) -> None:
+        runtime = _import_runtime()
+        require_provider(provider)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, and told in one line
+        options.intra_op_num_threads = threads or available_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        levels = runtime.GraphOptimizationLevel
+        options.graph_optimization_level = {
+            Level.DISABLED: levels.ORT_DISABLE_ALL,
+            Level.ALL: levels.ORT_ENABLE_ALL,
+        }[level]
+        settings = {"use_tf32": "0"} if provider == "cuda" else {}
+        try:
+            self._session = runtime.InferenceSession(
+                str(path), options, providers=[(PROVIDERS[provider], settings)]
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise SessionError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+        if PROVIDERS[provider] not in self._session.get_providers():
+            raise ProviderError(_diagnose(provider, "onnxruntime fell back to the CPU"))
+        self.inputs = [_spec(each) for each in self._session.get_inputs()]
+        self.outputs = [_spec(each) for each in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """Compute all outputs, by name.
+
+        Raises:
+            SessionError: if onnxruntime cannot run the model on these inputs.
+        """
+        names = [output.name for output in self.outputs]
+        try:
+            results = self._session.run(names, dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise SessionError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+
+def require_provider(provider: str) -> None:
+    """Return if the provider can be used here.
+
+    Raises:
+        ProviderError: with the diagnosis, if not.
+    """
+    runtime = _import_runtime()
+    if PROVIDERS[provider] in runtime.get_available_providers():
+        if provider == "cuda" and hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+        return
+    raise ProviderError(_diagnose(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment() -> dict[str, Any]:
+    """Describe the onnxruntime in use, if there is one."""
+    try:
+        runtime = _import_runtime()
+    except ProviderError:
+        return {"onnxruntime": None}
+    installed = _installed_packages()
+    return {
+        "onnxruntime": {
+            "package": " and ".join(installed) or "unknown",
+            "version": runtime.__version__,
+            "providers": list(runtime.get_available_providers()),
+        }
+    }
+
+
+def _import_runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if not _installed_packages():
+            raise ProviderError(
+                "onnxruntime is not installed: pip install 'bnfold[cpu]' (or 'bnfold[cuda]')"
+            ) from error
+        raise ProviderError(f"onnxruntime is installed but broken: {_one_line(error)}") from error
+    return onnxruntime
+
+
+def _installed_packages() -> list[str]:
+    found = []
+    for package in _PACKAGES.values():
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _diagnose(provider: str, symptom: str) -> str:
+    installed = _installed_packages()
+    if len(installed) > 1:
+        cure = (
+            f"{' and '.join(installed)} are both installed and exclude each other: "
+            f"pip uninstall both, then pip install 'bnfold[{provider}]'"
+        )
+    elif provider == "cuda" and not any(each.startswith("onnxruntime-gpu") for each in installed):
+        cure = (
+            f"installed is {', '.join(installed) or 'no onnxruntime'}: pip uninstall it, then "
+            "pip install 'bnfold[cuda]'"
+        )
+    elif provider == "cuda" and not Path("/dev/nvidiactl").exists() and os.name == "posix":
+        cure = "this machine has no NVIDIA device, or its driver is not loaded"
+    else:
+        cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"
+    return f"the provider {provider!r} is not available: {symptom}; {cure}"
+
+
+def _spec(argument: Any) -> ValueSpec:
+    shape = tuple(
+        None if isinstance(size, int) and size < 0 else size for size in argument.shape or ()
+    )
+    return ValueSpec(argument.name, argument.type, shape)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
