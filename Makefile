@@ -25,7 +25,7 @@ lint: $(VENV)/installed-dev
 
 # The tables of models/README.md, from what bnfold does now.
 models: $(VENV)/installed
-	$(BIN)/python -m models.describe > models/README.md
+	$(BIN)/python models/describe.py > models/README.md
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -15,7 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bnfold.api import CheckOptions as CheckOptions
+    from bnfold.api import InputRequest as InputRequest
+    from bnfold.api import PassOptions as PassOptions
     from bnfold.api import Result as Result
+    from bnfold.api import ToleranceRequest as ToleranceRequest
     from bnfold.api import check as check
     from bnfold.api import explain as explain
     from bnfold.api import optimize as optimize
@@ -29,7 +33,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "bnfold.api": ("Result", "check", "explain", "optimize"),
+    "bnfold.api": (
+        "CheckOptions",
+        "InputRequest",
+        "PassOptions",
+        "Result",
+        "ToleranceRequest",
+        "check",
+        "explain",
+        "optimize",
+    ),
     "bnfold.errors": (
         "BnfoldError",
         "ModelError",

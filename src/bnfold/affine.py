@@ -221,12 +221,12 @@ def _biased_matmul(affine: Affine, add: ir.Node) -> Absorbed:
     """A(s,t)(x·B + b) = x·(B·s) + (s·b + t) for a matrix x and a constant row b: a Gemm."""
     index = next((i for i in (0, 1) if producer(add, i, "MatMul") is not None), None)
     if index is None:
-        raise Refused(NotAbsorbed.NOT_LINEAR, add)
+        raise Refused(NotAbsorbed.NOT_LINEAR, add, add.op_type)
     matmul = producer(add, index, "MatMul")
     assert matmul is not None
     bias = constant(input_of(add, 1 - index))
     if bias is None:
-        raise Refused(NotAbsorbed.NOT_LINEAR, add)
+        raise Refused(NotAbsorbed.NOT_LINEAR, add, add.op_type)
     require(sole_use(matmul.outputs[0]), NotAbsorbed.SHARED, matmul)
     scaled = _scaled_matmul_weight(affine, matmul)
     is_row = bias.ndim < 2 or bias.shape[0] == 1

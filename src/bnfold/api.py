@@ -15,9 +15,10 @@ import onnx
 
 from bnfold import runtime
 from bnfold.engine import Outcome, run_passes
-from bnfold.equivalence import Progress, ToleranceRequest, compare_models
+from bnfold.equivalence import Progress, compare_models
+from bnfold.equivalence import ToleranceRequest as ToleranceRequest
 from bnfold.errors import NotEquivalentError, NotVerifiedError, UsageError
-from bnfold.inputs import InputRequest
+from bnfold.inputs import InputRequest as InputRequest
 from bnfold.model_io import (
     LoadedModel,
     ModelSource,

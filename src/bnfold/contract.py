@@ -300,9 +300,12 @@ def int_attribute(node: ir.Node, name: str, default: int) -> int:
 
 
 def float_attribute(node: ir.Node, name: str, default: float) -> float:
-    """Return the float attribute, or the default that the operator's definition gives it."""
+    """Return the float attribute, or the default that the operator's definition gives it.
+
+    Attributes are float32, and so are their defaults: 1e-5 means the float32 nearest to it.
+    """
     attribute = _attribute(node, name)
-    return default if attribute is None else attribute.as_float()
+    return float(np.float32(default)) if attribute is None else attribute.as_float()
 
 
 def string_attribute(node: ir.Node, name: str, default: str) -> str:

@@ -1,9 +1,9 @@
 """Puts a freshly read model into the one form that the passes rely on.
 
-Afterwards: every input is computed by something; nodes stand in topological order; no name in a
-body hides one outside; nodes have the names of the file or none; each body knows its opsets; an initializer that no caller can override is
-not among the graph's inputs; shapes that can be inferred are known. What the model computes, and
-what a caller sees of it, is the same as before.
+Afterwards: every input is computed by something; nodes stand in topological order, with the names
+of the file or none; no name in a body hides one outside; each body knows its opsets; an
+initializer that no caller can override is not among the graph's inputs; shapes that can be
+inferred are known. What the model computes, and what a caller sees of it, is the same as before.
 """
 
 from __future__ import annotations

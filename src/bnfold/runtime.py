@@ -63,14 +63,16 @@ _NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
 
 
 class Session:
-    """A model loaded by onnxruntime, on exactly the provider asked for.
+    """A model, from a path or its bytes, loaded by onnxruntime on exactly the provider asked for.
 
     Raises:
         ProviderError: if the provider is not available, or onnxruntime took another.
         SessionError: if onnxruntime cannot load the model.
     """
 
-    def __init__(self, path: Path, provider: str, level: Level, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Path | bytes, provider: str, level: Level, threads: int | None = None
+    ) -> None:
         runtime = _import_runtime()
         require_provider(provider)
         options = runtime.SessionOptions()
@@ -85,7 +87,7 @@ class Session:
         settings = {"use_tf32": "0"} if provider == "cuda" else {}
         try:
             self._session = runtime.InferenceSession(
-                str(path), options, providers=[(PROVIDERS[provider], settings)]
+                _as_source(model), options, providers=[(PROVIDERS[provider], settings)]
             )
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise SessionError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
@@ -184,6 +186,10 @@ def _diagnose(provider: str, symptom: str) -> str:
     else:
         cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"
     return f"the provider {provider!r} is not available: {symptom}; {cure}"
+
+
+def _as_source(model: Path | bytes) -> str | bytes:
+    return model if isinstance(model, bytes) else str(model)
 
 
 def _spec(argument: Any) -> ValueSpec:

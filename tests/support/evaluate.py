@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from bnfold.model_io import _proto_graphs, _proto_node_lists
 
@@ -54,7 +55,61 @@ def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Arra
         for name, each in feeds.items()
     }
     with np.errstate(all="ignore"):
-        return [np.asarray(each) for each in ReferenceEvaluator(wide).run(None, wide_feeds)]
+        evaluator = ReferenceEvaluator(wide, new_ops=[BatchNormalization, ConvTranspose])
+        return [np.asarray(each) for each in evaluator.run(None, wide_feeds)]
+
+
+class BatchNormalization(OpRun):
+    """Inference at every opset. onnx's own fails before opset 9 and trains from 9 to 13."""
+
+    def _run(
+        self, x: Array, s: Array, b: Array, m: Array, v: Array, epsilon: float, **_: object
+    ) -> tuple[Array]:
+        s, b, m, v = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in (s, b, m, v))
+        return (s * (x - m) / np.sqrt(v + epsilon) + b,)
+
+
+class ConvTranspose(OpRun):
+    """Any number of groups. onnx's own is wrong for more than one."""
+
+    def _run(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None = None,
+        *,
+        dilations: Sequence[int] | None = None,
+        group: int = 1,
+        output_padding: Sequence[int] | None = None,
+        pads: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        **_: object,
+    ) -> tuple[Array]:
+        rank = x.ndim - 2
+        strides, dilations = strides or [1] * rank, dilations or [1] * rank
+        pads, extra = pads or [0] * 2 * rank, output_padding or [0] * rank
+        kernel, size = w.shape[2:], x.shape[2:]
+        full = [
+            (size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 + extra[i]
+            for i in range(rank)
+        ]
+        per_group = x.shape[1] // group
+        y = np.zeros((x.shape[0], group * w.shape[1], *full))
+        for g in range(group):
+            inputs = slice(g * per_group, (g + 1) * per_group)
+            outputs = slice(g * w.shape[1], (g + 1) * w.shape[1])
+            for tap in np.ndindex(*kernel):
+                starts = [tap[i] * dilations[i] for i in range(rank)]
+                where = [
+                    slice(starts[i], starts[i] + (size[i] - 1) * strides[i] + 1, strides[i])
+                    for i in range(rank)
+                ]
+                y[(slice(None), outputs, *where)] += np.einsum(
+                    "ni...,io->no...", x[:, inputs], w[(inputs, slice(None), *tap)]
+                )
+        cropped = [slice(pads[i], full[i] - pads[rank + i]) for i in range(rank)]
+        y = y[(slice(None), slice(None), *cropped)]
+        return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
 
 
 def _widen(tensor: TensorProto) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import onnx.parser
 from onnx import helper, numpy_helper
 
 Array = npt.NDArray[Any]
+Parameters: TypeAlias = dict[str, Any]
+"""Arrays by name. Any, because they are handed on as keyword arguments among others."""
 
 
 def build(
@@ -38,9 +40,7 @@ def normal(*shape: int, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Arr
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
-def batch_norm(
-    channels: int, *, seed: int = 0, dtype: npt.DTypeLike = np.float32
-) -> dict[str, Array]:
+def batch_norm(channels: int, *, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Parameters:
     """Return the parameters of a BatchNormalization, by the names s, b, m and v.
 
     Some scales are negative, and all parameters are far from those of the identity.
@@ -79,7 +79,8 @@ def initializer(model: onnx.ModelProto, name: str) -> Array:
 
 def only_node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
     """Return the one node of this type."""
-    (node,) = [each for each in model.graph.node if each.op_type == op_type]
+    nodes: list[onnx.NodeProto] = [each for each in model.graph.node if each.op_type == op_type]
+    (node,) = nodes
     return node
 
 

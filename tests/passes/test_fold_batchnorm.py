@@ -1,0 +1,602 @@
+"""fold-batchnorm: each operator that absorbs, each refusal by name, and random graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnfold.affine import NotAbsorbed, NotAffine
+from tests.support.evaluate import assert_equivalent
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    initializer,
+    make_overridable,
+    normal,
+    only_node,
+    operators,
+)
+from tests.support.passes import assert_refused, assert_rewritten, parameters, run_pass
+
+NAME = "fold-batchnorm"
+
+
+def conv_bn(
+    opset: int = 17, bn: str = "", ir_version: int = 8, **replaced: Array
+) -> onnx.ModelProto:
+    weights: Parameters = {"w": normal(4, 3, 3, 3), **batch_norm(4), **replaced}
+    return build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        f"{{ c = Conv(x, w) y = BatchNormalization{bn}(c, s, b, m, v) }}",
+        opset=opset,
+        ir_version=ir_version,
+        **weights,
+    )
+
+
+# --- Convolutions ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("spatial_rank", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_folds_into_conv(spatial_rank: int, groups: int, bias: bool) -> None:
+    size = ",".join(["7"] * spatial_rank)
+    out = ",".join(["5"] * spatial_rank)
+    weights: Parameters = {"w": normal(8, 4 // groups, *[3] * spatial_rank), **batch_norm(8)}
+    if bias:
+        weights["d"] = normal(8)
+    model = build(
+        f"(float[N,4,{size}] x) => (float[N,8,{out}] y) "
+        f"{{ c = Conv<group={groups}>(x, w{', d' if bias else ''}) "
+        "y = BatchNormalization(c, s, b, m, v) }",
+        **weights,
+    )
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("spatial_rank", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_folds_into_conv_transpose(spatial_rank: int, groups: int, bias: bool) -> None:
+    size = ",".join(["5"] * spatial_rank)
+    out = ",".join(["11"] * spatial_rank)
+    weights: Parameters = {"w": normal(4, 8 // groups, *[3] * spatial_rank), **batch_norm(8)}
+    if bias:
+        weights["d"] = normal(8)
+    model = build(
+        f"(float[N,4,{size}] x) => (float[N,8,{out}] y) "
+        f"{{ c = ConvTranspose<group={groups}, strides={[2] * spatial_rank}>"
+        f"(x, w{', d' if bias else ''}) y = BatchNormalization(c, s, b, m, v) }}",
+        **weights,
+    )
+    assert_rewritten(model, NAME, ["ConvTranspose"])
+
+
+def test_conv_transpose_bias_reaches_positions_that_no_kernel_covers() -> None:
+    model = build(
+        "(float[N,3,4,4] x) => (float[N,2,12,12] y) { "
+        "c = ConvTranspose<strides=[3,3], output_padding=[2,2]>(x, w) "
+        "y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(3, 2, 1, 1),
+        **batch_norm(2),
+    )
+    assert_rewritten(model, NAME, ["ConvTranspose"])
+
+
+def test_empty_bias_counts_as_none() -> None:
+    model = conv_bn()
+    model.graph.node[0].input.append("")
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+@pytest.mark.parametrize("pads", ["pads=[1,1,1,1]", 'auto_pad="SAME_UPPER"'])
+def test_padding_does_not_matter_in_front(pads: str) -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,8,8] y) "
+        f"{{ c = Conv<{pads}>(x, w) y = BatchNormalization(c, s, b, m, v) }}",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+# --- Gemm and MatMul ------------------------------------------------------------------------
+
+_C_SHAPES: list[tuple[int, ...] | None] = [None, (), (1,), (6,), (1, 6), (5, 1), (5, 6), (1, 1)]
+
+
+@pytest.mark.parametrize("shape", _C_SHAPES)
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_folds_into_gemm(
+    transposed: tuple[int, int], beta: float, shape: tuple[int, ...] | None
+) -> None:
+    trans_a, trans_b = transposed
+    weights: Parameters = {"w": normal(*((6, 4) if trans_b else (4, 6))), **batch_norm(6)}
+    if shape is not None:
+        weights["d"] = np.asarray(normal(*shape))
+    model = build(
+        f"(float[{'4,5' if trans_a else '5,4'}] x) => (float[5,6] y) "
+        f"{{ c = Gemm<alpha=0.7, beta={beta}, transA={trans_a}, transB={trans_b}>"
+        f"(x, w{'' if shape is None else ', d'}) y = BatchNormalization(c, s, b, m, v) }}",
+        **weights,
+    )
+    assert_rewritten(model, NAME, ["Gemm"])
+
+
+def test_matmul_becomes_gemm() -> None:
+    model = build(
+        "(float[N,4] x) => (float[N,6] y) "
+        "{ c = MatMul(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 6),
+        **batch_norm(6),
+    )
+    assert_rewritten(model, NAME, ["Gemm"])
+
+
+@pytest.mark.parametrize("order", ["c, d", "d, c"])
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (1,), ()])
+def test_matmul_and_bias_become_gemm(order: str, shape: tuple[int, ...]) -> None:
+    model = build(
+        f"(float[N,4] x) => (float[N,6] y) {{ c = MatMul(x, w) a = Add({order}) "
+        "y = BatchNormalization(a, s, b, m, v) }",
+        w=normal(4, 6),
+        d=np.asarray(normal(*shape)),
+        **batch_norm(6),
+    )
+    assert_rewritten(model, NAME, ["Gemm"])
+
+
+def test_refuses_matmul_whose_channels_are_not_last() -> None:
+    model = build(
+        "(float[N,6,4] x) => (float[N,6,4] y) "
+        "{ c = MatMul(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 4),
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, NotAbsorbed.OTHER_AXIS)
+
+
+def test_refuses_matmul_with_a_bias_per_row() -> None:
+    model = build(
+        "(float[6,4] x) => (float[6,6] y) { c = MatMul(x, w) a = Add(c, d) "
+        "y = BatchNormalization(a, s, b, m, v) }",
+        w=normal(4, 6),
+        d=normal(6, 1),
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, NotAbsorbed.OTHER_AXIS)
+
+
+def test_refuses_matmul_of_unknown_rank() -> None:
+    model = build(
+        "(float[N,4] x, int64[K] shape) => (y) { r = Reshape(x, shape) c = MatMul(r, w) "
+        "y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 6),
+        **batch_norm(6),
+    )
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    assert_refused(model, NAME, NotAbsorbed.RANK_UNKNOWN)
+
+
+def test_refuses_residual_add() -> None:
+    model = build(
+        "(float[N,4] x) => (float[N,4] y) { c = MatMul(x, w) a = Add(c, x) "
+        "y = BatchNormalization(a, s, b, m, v) }",
+        w=normal(4, 4),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR)
+
+
+# --- Opsets and modes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 11, 13, 14, 15, 17, 21])
+def test_folds_at_every_opset(opset: int) -> None:
+    assert_rewritten(conv_bn(opset, ir_version=10 if opset > 20 else 8), NAME, ["Conv"])
+
+
+@pytest.mark.parametrize("opset", [1, 6])
+def test_folds_at_old_opsets_with_is_test(opset: int) -> None:
+    consumed = ", consumed_inputs=[0,0,0,0,0]" if opset == 1 else ""
+    result = run_pass(conv_bn(opset, f"<is_test=1{consumed}>", ir_version=3), NAME)
+    assert operators(result.model) == ["Conv"]
+    plain = run_pass(conv_bn(9), NAME)
+    for name in ("w.folded", "w.bias.folded"):
+        np.testing.assert_array_equal(
+            initializer(result.model, name), initializer(plain.model, name)
+        )
+
+
+@pytest.mark.parametrize(
+    ("opset", "bn"), [(6, ""), (14, "<training_mode=1>"), (17, "<training_mode=1>")]
+)
+def test_refuses_training_mode(opset: int, bn: str) -> None:
+    assert_refused(conv_bn(opset, bn), NAME, NotAffine.TRAINING_MODE)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13])
+def test_refuses_outputs_that_select_training_mode(opset: int) -> None:
+    model = conv_bn(opset)
+    model.graph.node[1].output.extend(["mean", "var"])
+    assert_refused(model, NAME, NotAffine.TRAINING_OUTPUTS)
+
+
+def test_refuses_an_extra_output_that_is_read() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[4] z) "
+        "{ c = Conv(x, w) y, mean, var = BatchNormalization(c, s, b, m, v) z = Relu(mean) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAffine.EXTRA_OUTPUT_USED)
+
+
+@pytest.mark.parametrize("opset", [7, 8])
+def test_refuses_statistics_per_activation(opset: int) -> None:
+    assert_refused(conv_bn(opset, "<spatial=0>"), NAME, NotAffine.PER_ACTIVATION)
+
+
+def test_epsilon_counts() -> None:
+    weights: Parameters = {"v": np.full(4, 1e-3, np.float32)}
+    assert_rewritten(conv_bn(bn="<epsilon=0.1>", **weights), NAME, ["Conv"])
+
+
+# --- Constants ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s", "b", "m", "v"])
+def test_refuses_an_overridable_parameter(name: str) -> None:
+    assert_refused(make_overridable(conv_bn(), name), NAME, NotAffine.PARAMETER_OVERRIDABLE)
+
+
+def test_refuses_an_overridable_weight() -> None:
+    assert_refused(make_overridable(conv_bn(), "w"), NAME, NotAbsorbed.WEIGHT_OVERRIDABLE)
+
+
+def test_refuses_a_computed_parameter() -> None:
+    model = build(
+        "(float[N,3,8,8] x, float[4] s) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **{name: content for name, content in batch_norm(4).items() if name != "s"},
+    )
+    assert_refused(model, NAME, NotAffine.PARAMETER_NOT_CONSTANT)
+
+
+def test_refuses_a_computed_weight() -> None:
+    model = build(
+        "(float[N,3,8,8] x, float[4,3,3,3] w) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.WEIGHT_NOT_CONSTANT)
+
+
+def test_reads_constants_from_nodes_and_through_identity() -> None:
+    weights = batch_norm(4)
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { i = Identity(s) j = Identity(i) "
+        "c = Conv(x, w) y = BatchNormalization(c, j, k, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **{name: content for name, content in weights.items() if name != "b"},
+    )
+    constant = onnx.helper.make_node(
+        "Constant", [], ["k"], value_floats=[float(value) for value in weights["b"]]
+    )
+    model.graph.node.insert(0, constant)
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+def test_ir_version_3_lists_initializers_as_inputs_and_they_are_constants() -> None:
+    model = conv_bn(8, ir_version=3)
+    result = run_pass(model, NAME)
+    assert operators(result.model) == ["Conv"]
+    assert result.model.ir_version == 4
+    assert [each.name for each in result.model.graph.input] == ["x"]
+    assert_equivalent(model, result.model, draw_feeds(model))
+
+
+# --- Who else reads it ----------------------------------------------------------------------
+
+
+def test_refuses_a_result_that_something_else_reads() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[N,4,6,6] z) "
+        "{ c = Conv(x, w) z = Relu(c) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.SHARED, in_the_way="Conv c")
+
+
+def test_refuses_a_result_that_is_a_graph_output() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[N,4,6,6] c) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.SHARED)
+
+
+CAPTURED = """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] y, float[N,4,6,6] z) {
+    c = Conv(x, w)
+    y = BatchNormalization(c, s, b, m, v)
+    z = If (cond) <
+        then_branch = then () => (float[N,4,6,6] t) { t = Relu(c) },
+        else_branch = other () => (float[N,4,6,6] e) { e = Neg(y) }
+    >
+}"""
+
+
+def test_refuses_a_result_that_a_body_captures() -> None:
+    model = build(CAPTURED, w=normal(4, 3, 3, 3), **batch_norm(4))
+    assert_refused(model, NAME, NotAbsorbed.SHARED)
+
+
+def test_folds_inside_a_body_with_weights_from_outside() -> None:
+    model = build(
+        """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] z) {
+            z = If (cond) <
+                then_branch = then () => (float[N,4,6,6] t) {
+                    c = Conv(x, w)
+                    t = BatchNormalization(c, s, b, m, v)
+                },
+                else_branch = other () => (float[N,4,6,6] e) { e = Conv(x, w) }
+            >
+        }""",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    result = run_pass(model, NAME)
+    assert [each.site for each in result.record.rewrites] == ["z/then_branch/t"]
+    for cond in (True, False):
+        feeds = {**draw_feeds(model), "cond": np.array(cond)}
+        assert_equivalent(model, result.model, feeds)
+
+
+def test_refuses_an_operator_outside_the_body() -> None:
+    model = build(
+        """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] z) {
+            c = Conv(x, w)
+            z = If (cond) <
+                then_branch = then () => (float[N,4,6,6] t) {
+                    t = BatchNormalization(c, s, b, m, v)
+                },
+                else_branch = other () => (float[N,4,6,6] e) { e = Identity(c) }
+            >
+        }""",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.OTHER_GRAPH)
+
+
+def test_a_shared_weight_is_not_edited_under_its_other_reader() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[N,4,6,6] z) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) z = Conv(x, w) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    optimized = assert_rewritten(model, NAME, ["Conv", "Conv"])
+    np.testing.assert_array_equal(initializer(optimized, "w"), initializer(model, "w"))
+    assert set(parameters(optimized)) == {"w", "w.folded", "w.bias.folded"}
+
+
+def test_names_already_taken_are_not_given_again() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[N,4,6,6] z) { c = Conv(x, w) "
+        "y = BatchNormalization(c, s, b, m, v) z = Relu(y) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    model.graph.node[2].output[0] = model.graph.output[1].name = "w.folded"
+    optimized = assert_rewritten(model, NAME, ["Conv", "Relu"])
+    assert set(parameters(optimized)) == {"w.folded_1", "w.bias.folded"}
+
+
+def test_chain_of_batch_normalizations_folds_whole() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { c = Conv(x, w) "
+        "d = BatchNormalization(c, s, b, m, v) e = BatchNormalization(d, b, s, v, v) "
+        "y = BatchNormalization(e, s, m, b, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+# --- What stands in front -------------------------------------------------------------------
+
+
+def test_refuses_a_graph_input() -> None:
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,4,8,8] y) { y = BatchNormalization(x, s, b, m, v) }",
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.GRAPH_INPUT)
+
+
+def test_refuses_an_activation_and_names_it() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w) r = Relu(c) y = BatchNormalization(r, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR, in_the_way="Relu r")
+
+
+def test_refuses_a_foreign_operator_of_the_same_name() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ c = custom.Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("custom", 1))
+    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR)
+
+
+def test_refuses_parameters_of_another_length() -> None:
+    model = conv_bn(**{name: content[:3] for name, content in batch_norm(4).items()})
+    assert_refused(model, NAME, NotAbsorbed.CHANNELS_DIFFER)
+
+
+def test_refuses_malformed_parameters() -> None:
+    assert_refused(conv_bn(s=normal(3)), NAME, NotAffine.PARAMETERS_MALFORMED)
+
+
+# --- Numbers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        {"v": np.full(4, -1, np.float32)},
+        {"s": np.array([1, np.nan, 1, 1], np.float32)},
+        {"m": np.array([1, np.inf, 1, 1], np.float32)},
+        {"s": np.full(4, 3e38, np.float32)},
+    ],
+)
+def test_refuses_a_weight_that_is_not_finite(replaced: Parameters) -> None:
+    assert_refused(conv_bn(**replaced), NAME, NotAbsorbed.NOT_REPRESENTABLE)
+
+
+def test_refuses_a_half_that_overflows() -> None:
+    parameters16 = batch_norm(4, dtype=np.float16) | {"v": np.full(4, 1e-7, np.float16)}
+    model = build(
+        "(float16[N,3,8,8] x) => (float16[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization<epsilon=0.0>(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3, dtype=np.float16) * np.float16(100),
+        **parameters16,
+    )
+    assert_refused(model, NAME, NotAbsorbed.NOT_REPRESENTABLE)
+
+
+def test_new_weights_are_computed_in_float64_and_rounded_once() -> None:
+    model = conv_bn()
+    optimized = run_pass(model, NAME).model
+    w, s, b, m, v = (initializer(model, name).astype(np.float64) for name in "wsbmv")
+    scale = s / np.sqrt(v + float(np.float32(1e-5)))
+    np.testing.assert_array_equal(
+        initializer(optimized, "w.folded"), (w * scale[:, None, None, None]).astype(np.float32)
+    )
+    np.testing.assert_array_equal(
+        initializer(optimized, "w.bias.folded"), (b - m * scale).astype(np.float32)
+    )
+
+
+def test_half_weights_with_single_statistics_stay_half() -> None:
+    model = build(
+        "(float16[N,3,8,8] x) => (float16[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3, dtype=np.float16),
+        **batch_norm(4),
+    )
+    optimized = run_pass(model, NAME).model
+    assert operators(optimized) == ["Conv"]
+    assert {each.dtype for each in parameters(optimized).values()} == {np.dtype(np.float16)}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_other_types_keep_their_type(dtype: Any) -> None:
+    name = {"float64": "double"}.get(np.dtype(dtype).name, np.dtype(dtype).name)
+    model = build(
+        f"({name}[N,3,8,8] x) => ({name}[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        opset=22,
+        ir_version=10,
+        w=normal(4, 3, 3, 3, dtype=dtype),
+        **batch_norm(4, dtype=dtype),
+    )
+    optimized = run_pass(model, NAME).model
+    assert operators(optimized) == ["Conv"]
+    w, s, v = (initializer(model, name).astype(np.float64) for name in "wsv")
+    exact = w * (s / np.sqrt(v + float(np.float32(1e-5))))[:, None, None, None]
+    folded = initializer(optimized, "w.folded")
+    assert folded.dtype == np.dtype(dtype)
+    epsilon = float(ml_dtypes.finfo(np.dtype(dtype)).eps)  # type: ignore[no-untyped-call]
+    spacing = np.abs(exact) * epsilon / 2
+    assert (np.abs(folded.astype(np.float64) - exact) <= spacing * 1.0001).all()
+
+
+def test_subnormal_weights_become_zero_and_are_counted() -> None:
+    w = normal(4, 3, 3, 3)
+    w[0] = 1e-40
+    result = run_pass(conv_bn(w=w), NAME)
+    assert result.record.rewrites[0].detail == "into Conv; 27 subnormal weights set to zero"
+    assert not initializer(result.model, "w.folded")[0].any()
+
+
+# --- Interface ------------------------------------------------------------------------------
+
+
+def test_the_node_keeps_its_name_attributes_and_metadata() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,4,4] y) { c = Conv<strides=[2,2], pads=[1,1,1,1]>(x, w) "
+        "y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    conv = model.graph.node[0]
+    conv.name, conv.doc_string = "stem", "the first"
+    conv.metadata_props.add(key="source", value="model.py:7")
+    folded = only_node(assert_rewritten(model, NAME, ["Conv"]), "Conv")
+    assert (folded.name, folded.doc_string) == ("stem", "the first")
+    assert [(each.key, each.value) for each in folded.metadata_props] == [("source", "model.py:7")]
+    assert list(folded.output) == ["y"]
+
+
+# --- Random graphs --------------------------------------------------------------------------
+
+
+@st.composite
+def linear_then_batch_norm(draw: st.DrawFn) -> onnx.ModelProto:
+    groups = draw(st.integers(1, 3))
+    per_group_in, per_group_out = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    channels_in, channels = groups * per_group_in, groups * per_group_out
+    rank = draw(st.integers(1, 3))
+    kernel = [draw(st.integers(1, 3)) for _ in range(rank)]
+    transposed = draw(st.booleans())
+    shape = (channels_in, per_group_out) if transposed else (channels, per_group_in)
+    weights: Parameters = {"w": normal(*shape, *kernel, seed=draw(st.integers(0, 99)))}
+    weights |= batch_norm(channels, seed=draw(st.integers(0, 99)))
+    inputs = "x, w"
+    if draw(st.booleans()):
+        weights["d"] = normal(channels)
+        inputs = "x, w, d"
+    strides = [draw(st.integers(1, 3)) for _ in range(rank)]
+    dilations = [draw(st.integers(1, 2)) for _ in range(rank)]
+    pads = [0] * 2 * rank if transposed else [draw(st.integers(0, 2)) for _ in range(2 * rank)]
+    free, channel_axis = ",".join("HWD"[:rank]), f"float[N,{channels_in}"
+    op_type = "ConvTranspose" if transposed else "Conv"
+    opset = draw(st.sampled_from([7, 9, 11, 13, 15, 17, 19]))
+    epsilon = draw(st.sampled_from([0.0, 1e-5, 0.1]))
+    return build(
+        f"({channel_axis},{free}] x) => (float[N,{channels},{free.lower()}] y) {{ c = {op_type}"
+        f"<group={groups}, strides={strides}, dilations={dilations}, pads={pads}>({inputs}) "
+        f"y = BatchNormalization<epsilon={epsilon}>(c, s, b, m, v) }}",
+        opset=opset,
+        **weights,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(linear_then_batch_norm())
+def test_random_convolutions(model: onnx.ModelProto) -> None:
+    (expected,) = {node.op_type for node in model.graph.node} - {"BatchNormalization"}
+    assert_rewritten(model, NAME, [expected], sizes={"H": 9, "W": 8, "D": 7})

@@ -1,0 +1,53 @@
+"""What tests of passes assert: applied means equal, refused unchanged, and twice is once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+import bnfold
+from bnfold.api import PassOptions, Result
+from bnfold.contract import Refusal
+from tests.support.evaluate import assert_equivalent
+from tests.support.graphs import Array, draw_feeds, operators
+
+
+def run_pass(model: onnx.ModelProto, *names: str) -> Result:
+    """Optimize with these passes only, without the check."""
+    return bnfold.optimize(model, check=False, passes=PassOptions(only=names))
+
+
+def assert_rewritten(
+    model: onnx.ModelProto,
+    pass_name: str,
+    expected: list[str],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> onnx.ModelProto:
+    """Assert that the pass leaves the operators `expected`, equal values, and nothing to do."""
+    result = run_pass(model, pass_name)
+    assert operators(result.model) == expected, result.record.refusals
+    assert_equivalent(model, result.model, draw_feeds(model, sizes=sizes), rtol=rtol, atol=atol)
+    assert not run_pass(result.model, pass_name).record.rewrites
+    return result.model
+
+
+def assert_refused(
+    model: onnx.ModelProto, pass_name: str, reason: Refusal, *, in_the_way: str | None = None
+) -> None:
+    """Assert that the pass changes nothing, for this reason and no other."""
+    result = run_pass(model, pass_name)
+    assert [each.reason for each in result.record.refusals] == [reason.name]
+    assert result.record.output is not None
+    assert result.record.output.same
+    assert result.record.output.sha256 == result.record.model.sha256
+    if in_the_way is not None:
+        assert result.record.refusals[0].in_the_way == in_the_way
+
+
+def parameters(model: onnx.ModelProto) -> dict[str, Array]:
+    """Return all initializers by name."""
+    return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}

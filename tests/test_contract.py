@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnfold.affine import NotAbsorbed
+from bnfold.contract import Refused, stored
+
+NODE = ir.Node("", "Conv", [])
+REASON = NotAbsorbed.NOT_REPRESENTABLE
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def store(value: float, dtype: ir.DataType) -> np.generic:
+    array = stored(np.array([value]), dtype, "w", REASON, NODE).array
+    return array[0]  # type: ignore[no-any-return]
+
+
+def neighbours(value: np.generic) -> list[float]:
+    """Return the bfloat16 value and those next to it."""
+    bits = int(np.asarray(value).view(np.uint16))
+    near = [np.array(bits + step, np.uint16).view(BFLOAT16) for step in (-1, 0, 1)]
+    return [float(each) for each in near if np.isfinite(float(each))]
+
+
+@given(st.floats(min_value=1e-30, max_value=1e30), st.booleans())
+def test_bfloat16_is_rounded_once_to_nearest(magnitude: float, negative: bool) -> None:
+    value = -magnitude if negative else magnitude
+    rounded = store(value, ir.DataType.BFLOAT16)
+    error = abs(Fraction(float(rounded)) - Fraction(value))
+    assert all(error <= abs(Fraction(near) - Fraction(value)) for near in neighbours(rounded))
+
+
+def test_bfloat16_is_not_rounded_by_way_of_float32() -> None:
+    """Just above a tie of bfloat16: by way of float32 it would become the tie, and round down."""
+    value = 1 + 2**-8 + 2**-40
+    assert float(store(value, ir.DataType.BFLOAT16)) == 1 + 2**-7
+    assert float(np.float32(value).astype(BFLOAT16)) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (ir.DataType.FLOAT16, 65520.0),
+        (ir.DataType.BFLOAT16, 3.4e38),
+        (ir.DataType.FLOAT, 3.5e38),
+        (ir.DataType.DOUBLE, np.inf),
+        (ir.DataType.FLOAT, np.nan),
+    ],
+)
+def test_what_is_not_finite_is_refused(dtype: ir.DataType, value: float) -> None:
+    with pytest.raises(Refused) as refused:
+        store(value, dtype)
+    assert refused.value.reason is REASON
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(ir.DataType.FLOAT, 1e-40), (ir.DataType.BFLOAT16, 1e-40), (ir.DataType.DOUBLE, 1e-310)],
+)
+def test_subnormals_become_zero(dtype: ir.DataType, value: float) -> None:
+    weight = stored(np.array([value, 1.0]), dtype, "w", REASON, NODE)
+    assert weight.flushed == 1
+    assert weight.array[0] == 0
+
+
+def test_half_keeps_its_subnormals() -> None:
+    assert float(store(3e-6, ir.DataType.FLOAT16)) == pytest.approx(3e-6, rel=0.01)

@@ -1,0 +1,111 @@
+"""The samples: real little networks, each with the outcome that models/README.md documents."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.model_io import load
+from tests.support.evaluate import run_float64, run_plain
+
+FOLDER = Path(__file__).parent.parent / "models"
+
+# Name: (BatchNormalization before, after, Dropout before, after, reasons for what stays).
+OUTCOMES = {
+    "conv_bn_relu_pool": (2, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
+    "conv_relu_bn_pool": (2, 2, 0, 0, {"FUSED_BY_RUNTIME", "NOT_LINEAR"}),
+    "conv_bn_conv": (4, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
+    "dense_bn_dense": (3, 1, 0, 0, {"NOT_LINEAR"}),
+    "conv_bn_flatten_dense": (1, 1, 0, 0, {"NOT_LINEAR"}),
+    "dropout_after_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),
+    "dropout_before_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),
+    "preactivation_resnet": (7, 4, 0, 0, {"NOT_LINEAR", "SHARED"}),
+    "conv_pool_bn_elu": (2, 2, 0, 0, {"NOT_LINEAR"}),
+    "training_mode": (2, 2, 1, 1, {"FUSED_BY_RUNTIME", "TRAINING_MODE"}),
+}
+DETERMINISTIC = [name for name in OUTCOMES if name != "training_mode"]
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    with np.load(FOLDER / "digits.npz") as digits:
+        content: np.ndarray = digits["images"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def describe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("describe", FOLDER / "describe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_sample_is_listed_and_small() -> None:
+    files = {path.stem: path.stat().st_size for path in FOLDER.glob("*.onnx")}
+    assert set(files) == set(OUTCOMES)
+    assert max(files.values()) <= 300_000
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_documented_outcome(name: str) -> None:
+    record = bnfold.optimize(FOLDER / f"{name}.onnx").record
+    assert record.output is not None
+    assert record.equivalence is not None
+    before, after = record.model.ops, record.output.ops
+    counts = (
+        before.get("BatchNormalization", 0),
+        after.get("BatchNormalization", 0),
+        before.get("Dropout", 0),
+        after.get("Dropout", 0),
+    )
+    assert (*counts, {each.reason for each in record.refusals}) == OUTCOMES[name]
+    assert record.equivalence.verdict == ("pass" if record.rewrites else "identical")
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_every_held_out_digit_is_classified_as_before(name: str, images: np.ndarray) -> None:
+    model = onnx.load(FOLDER / f"{name}.onnx")
+    optimized = bnfold.optimize(model).model
+    (expected,), (found,) = (run_plain(each, {"images": images}) for each in (model, optimized))
+    np.testing.assert_array_equal(expected.argmax(axis=1), found.argmax(axis=1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_folding_does_not_move_away_from_float64(name: str, images: np.ndarray) -> None:
+    model = onnx.load(FOLDER / f"{name}.onnx")
+    optimized = bnfold.optimize(model, check=False).model
+    feeds = {"images": images[:40]}
+    (truth,), (before,), (after,) = (
+        run_float64(model, feeds),
+        run_plain(model, feeds),
+        run_plain(optimized, feeds),
+    )
+    errors = [float(np.sqrt(np.mean((each - truth) ** 2))) for each in (before, after)]
+    assert errors[1] <= 2 * errors[0]
+
+
+def test_a_training_mode_export_folds_on_request(images: np.ndarray) -> None:
+    result = bnfold.optimize(
+        FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True)
+    )
+    ops = load(result.model).record.ops
+    assert not {"BatchNormalization", "Dropout"} & set(ops)
+    assert {each.exactness for each in result.record.rewrites} == {
+        "semantic",
+        "rounded",
+        "bitwise",
+    }
+
+
+def test_the_page_about_the_samples_is_up_to_date(describe: ModuleType) -> None:
+    assert (FOLDER / "README.md").read_text() == describe.page(), "run `make models`"

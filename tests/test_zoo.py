@@ -1,0 +1,55 @@
+"""The main job on real models: trained OCR networks, and model-zoo graphs with seeded weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import bnfold
+from bnfold.record import Record
+from tests.support.zoo import LIGHT_MODELS, OCR_MODELS, light_model, ocr_model
+
+# BatchNormalizations before and after.
+LIGHT_OUTCOMES = {
+    "densenet121": (121, 62),
+    "inception_v2": (69, 0),
+    "resnet50": (53, 0),
+    "shufflenet": (49, 0),
+}
+OCR_OUTCOMES = {
+    "ch_PP-OCRv4_det_infer": (3, 1),
+    "ch_PP-OCRv4_rec_infer": (6, 0),
+    "ch_ppocr_mobile_v2.0_cls_infer": (35, 0),
+}
+
+
+def batch_normalizations(record: Record) -> tuple[int, int]:
+    assert record.output is not None
+    return tuple(ops.get("BatchNormalization", 0) for ops in (record.model.ops, record.output.ops))  # type: ignore[return-value]
+
+
+def verdict(record: Record) -> str:
+    assert record.equivalence is not None
+    return record.equivalence.verdict
+
+
+@pytest.mark.parametrize("name", OCR_MODELS)
+def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
+    record = bnfold.optimize(ocr_model(name), once).record
+    assert batch_normalizations(record) == OCR_OUTCOMES[name]
+    assert verdict(record) == "pass"
+    assert verdict(bnfold.optimize(once, twice).record) == "identical"
+    assert once.read_bytes() == twice.read_bytes()
+
+
+@pytest.mark.parametrize("name", LIGHT_MODELS)
+def test_light_model_zoo(name: str) -> None:
+    model = light_model(name)
+    result = bnfold.optimize(model)
+    assert batch_normalizations(result.record) == LIGHT_OUTCOMES.get(name, (0, 0))
+    assert "Dropout" not in result.record.output.ops  # type: ignore[union-attr]
+    assert verdict(result.record) == ("pass" if result.record.rewrites else "identical")
+    again = bnfold.optimize(result.model, check=False).record
+    assert not again.rewrites
