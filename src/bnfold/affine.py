@@ -24,6 +24,7 @@ from bnfold.contract import (
     float_attribute,
     input_of,
     int_attribute,
+    is_op,
     is_overridable,
     is_used,
     opset,
@@ -146,7 +147,7 @@ def absorb(affine: Affine, node: ir.Node) -> Absorbed:
         raise Refused(NotAbsorbed.GRAPH_INPUT)
     require(source.graph is node.graph, NotAbsorbed.OTHER_GRAPH, source)
     absorber = _ABSORBERS.get(source.op_type) if source.domain == "" else None
-    if absorber is None:
+    if absorber is None or (is_op(source, "Add") and _matmul_operand(source) is None):
         raise Refused(NotAbsorbed.NOT_LINEAR, source, source.op_type)
     require(sole_use(value), NotAbsorbed.SHARED, source)
     return absorber(affine, source)
@@ -219,14 +220,11 @@ def _matmul(affine: Affine, matmul: ir.Node) -> Absorbed:
 
 def _biased_matmul(affine: Affine, add: ir.Node) -> Absorbed:
     """A(s,t)(x·B + b) = x·(B·s) + (s·b + t) for a matrix x and a constant row b: a Gemm."""
-    index = next((i for i in (0, 1) if producer(add, i, "MatMul") is not None), None)
-    if index is None:
-        raise Refused(NotAbsorbed.NOT_LINEAR, add, add.op_type)
-    matmul = producer(add, index, "MatMul")
+    index = _matmul_operand(add)
+    assert index is not None
+    matmul, bias = producer(add, index, "MatMul"), constant(input_of(add, 1 - index))
     assert matmul is not None
-    bias = constant(input_of(add, 1 - index))
-    if bias is None:
-        raise Refused(NotAbsorbed.NOT_LINEAR, add, add.op_type)
+    assert bias is not None
     require(sole_use(matmul.outputs[0]), NotAbsorbed.SHARED, matmul)
     scaled = _scaled_matmul_weight(affine, matmul)
     is_row = bias.ndim < 2 or bias.shape[0] == 1
@@ -235,6 +233,15 @@ def _biased_matmul(affine: Affine, add: ir.Node) -> Absorbed:
         require(int_attribute(add, "axis", 1) in (1, -1), NotAbsorbed.OTHER_AXIS, add)
     shift = affine.scale * bias.astype(np.float64).reshape(-1) + affine.shift
     return Absorbed(_matmul_as_gemm(matmul, scaled, shift), (matmul, add))
+
+
+def _matmul_operand(add: ir.Node) -> int | None:
+    """Return which operand is a MatMul where the other is constant, or None."""
+    for index in (0, 1):
+        is_constant = constant(input_of(add, 1 - index)) is not None
+        if is_constant and producer(add, index, "MatMul") is not None:
+            return index
+    return None
 
 
 def _scaled_matmul_weight(affine: Affine, matmul: ir.Node) -> FloatArray:

@@ -86,7 +86,7 @@ def optimize(
     output: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OUTPUT]", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
+            metavar="OUTPUT", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
         ),
     ] = None,
     output_option: Annotated[
@@ -136,8 +136,12 @@ def optimize(
 
 @app.command(epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10")
 def check(
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", show_default=False)],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", show_default=False)],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The model to trust.", show_default=False)
+    ],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)
+    ],
     provider: Provider = None,
     input: Input = None,
     data: Data = None,
@@ -183,7 +187,9 @@ def explain(
 
 @app.command(epilog="Example: bnfold passes fold-batchnorm")
 def passes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A pass.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the rewrites, or tell all about one: identity, exactness, reasons to refuse."""
