@@ -17,14 +17,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.affine import NotAbsorbed, NotAffine, absorb, batch_normalization
-from bnfold.contract import Exactness, Replace, rewrite
+from bnfold.contract import Exactness, NotStorable, Replace, rewrite
 
 
 @rewrite(
     "fold-batchnorm",
     roots=["BatchNormalization"],
     exactness=Exactness.ROUNDED,
-    refusals=[NotAffine, NotAbsorbed],
+    refusals=[NotAffine, NotAbsorbed, NotStorable],
 )
 def fold_batchnorm(bn: ir.Node) -> Replace:
     """Replace ``BN ∘ L`` by one L. Never silent: each BatchNormalization folds or is explained."""

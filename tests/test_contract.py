@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.affine import NotAbsorbed
-from bnfold.contract import Refused, stored
+from bnfold.contract import NotStorable, Refused, stored
 
 NODE = ir.Node("", "Conv", [])
-REASON = NotAbsorbed.NOT_REPRESENTABLE
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def store(value: float, dtype: ir.DataType) -> np.generic:
-    array = stored(np.array([value]), dtype, "w", REASON, NODE).array
+    array = stored(np.array([value]), dtype, "w", NODE).array
     return array[0]  # type: ignore[no-any-return]
 
 
@@ -57,7 +55,7 @@ def test_bfloat16_is_not_rounded_by_way_of_float32() -> None:
 def test_what_is_not_finite_is_refused(dtype: ir.DataType, value: float) -> None:
     with pytest.raises(Refused) as refused:
         store(value, dtype)
-    assert refused.value.reason is REASON
+    assert refused.value.reason is NotStorable.NOT_REPRESENTABLE
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_what_is_not_finite_is_refused(dtype: ir.DataType, value: float) -> None
     [(ir.DataType.FLOAT, 1e-40), (ir.DataType.BFLOAT16, 1e-40), (ir.DataType.DOUBLE, 1e-310)],
 )
 def test_subnormals_become_zero(dtype: ir.DataType, value: float) -> None:
-    weight = stored(np.array([value, 1.0]), dtype, "w", REASON, NODE)
+    weight = stored(np.array([value, 1.0]), dtype, "w", NODE)
     assert weight.flushed == 1
     assert weight.array[0] == 0
 

@@ -71,7 +71,6 @@ class NotAbsorbed(Refusal):
         "also a graph input)",
         "pass --freeze-initializers if no caller does",
     )
-    NOT_REPRESENTABLE = "a folded weight is not finite in the type that the operator stores"
     CHANNELS_DIFFER = "the operator in front of it has another number of output channels"
     OTHER_AXIS = "the operator in front of it has its output channels on another axis"
     RANK_UNKNOWN = (
@@ -159,7 +158,7 @@ def _conv(affine: Affine, conv: ir.Node) -> Absorbed:
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     _require_channels(affine, weight.shape[0], conv)
     scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return _convolution(affine, conv, weight.astype(np.float64) * scale)
+    return _convolution(affine, conv, weight.astype(np.float64) * scale, channel_axis=0)
 
 
 def _conv_transpose(affine: Affine, conv: ir.Node) -> Absorbed:
@@ -173,15 +172,18 @@ def _conv_transpose(affine: Affine, conv: ir.Node) -> Absorbed:
     _require_channels(affine, weight.shape[1] * groups, conv)
     scale = np.repeat(affine.scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     scale = scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
-    return _convolution(affine, conv, weight.astype(np.float64) * scale)
+    return _convolution(affine, conv, weight.astype(np.float64) * scale, channel_axis=1)
 
 
-def _convolution(affine: Affine, conv: ir.Node, scaled_weight: FloatArray) -> Absorbed:
+def _convolution(
+    affine: Affine, conv: ir.Node, scaled_weight: FloatArray, channel_axis: int
+) -> Absorbed:
     bias = _optional_weight(conv, 2)
     if bias is not None:
         _require_channels(affine, bias.size, conv)
     shift = affine.shift if bias is None else affine.scale * bias + affine.shift
-    inputs = [conv.inputs[0], _store(scaled_weight, conv, 1), _store(shift, conv, 2)]
+    weight = _store(scaled_weight, conv, 1, channel_axis)
+    inputs = [conv.inputs[0], weight, _store(shift, conv, 2)]
     return Absorbed(same_op(conv, inputs), (conv,))
 
 
@@ -208,7 +210,8 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Absorbed:
             shift = affine.scale * bias + affine.shift / beta
     if opset(gemm) < 7:
         attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
-    inputs = [gemm.inputs[0], _store(scaled, gemm, 1), _store(shift, gemm, 2)]
+    folded = _store(scaled, gemm, 1, channel_axis=0 if transposed else 1)
+    inputs = [gemm.inputs[0], folded, _store(shift, gemm, 2)]
     return Absorbed(Op("Gemm", inputs, tuple(attributes.values()), gemm), (gemm,))
 
 
@@ -258,7 +261,11 @@ def _scaled_matmul_weight(affine: Affine, matmul: ir.Node) -> FloatArray:
 
 def _matmul_as_gemm(matmul: ir.Node, weight: FloatArray, shift: FloatArray) -> Op:
     attributes = [ir.AttrInt64("broadcast", 1)] if opset(matmul) < 7 else []
-    inputs = [matmul.inputs[0], _store(weight, matmul, 1), _store(shift, matmul, 2)]
+    inputs = [
+        matmul.inputs[0],
+        _store(weight, matmul, 1, channel_axis=1),
+        _store(shift, matmul, 2),
+    ]
     return Op("Gemm", inputs, attributes, matmul)
 
 
@@ -291,12 +298,14 @@ def _dtype(node: ir.Node, index: int) -> ir.DataType:
     return ir.DataType.from_numpy(_weight(node, index).dtype)
 
 
-def _store(values: FloatArray, node: ir.Node, index: int) -> Weight:
+def _store(
+    values: FloatArray, node: ir.Node, index: int, channel_axis: int | None = None
+) -> Weight:
     """Round new values for input `index` to the type of the operator's weight."""
     value = input_of(node, index)
     stem = value.name if value is not None and value.name else _bias_stem(node)
     stem = f"{stem.removesuffix('.folded')}.folded"
-    return stored(values, _dtype(node, 1), stem, NotAbsorbed.NOT_REPRESENTABLE, node)
+    return stored(values, _dtype(node, 1), stem, node, channel_axis)
 
 
 def _bias_stem(node: ir.Node) -> str:

@@ -16,8 +16,12 @@ import onnx
 from bnfold import runtime
 from bnfold.engine import Outcome, run_passes
 from bnfold.equivalence import Progress, compare_models
-from bnfold.equivalence import ToleranceRequest as ToleranceRequest
-from bnfold.errors import NotEquivalentError, NotVerifiedError, UsageError
+from bnfold.errors import (
+    NotEquivalentError,
+    NotVerifiedError,
+    PassFailedError,
+    UsageError,
+)
 from bnfold.inputs import InputRequest as InputRequest
 from bnfold.model_io import (
     LoadedModel,
@@ -26,11 +30,13 @@ from bnfold.model_io import (
     count_operators,
     describe,
     load,
+    require_valid,
     sha256_of,
 )
 from bnfold.record import Equivalence, OutputRecord, Record, RewriteRecord, environment
 from bnfold.registry import choose_passes
 from bnfold.semantics import force_inference, freeze_initializers
+from bnfold.tolerance import ToleranceRequest as ToleranceRequest
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,11 @@ def _change_meaning(loaded: LoadedModel, passes: PassOptions) -> list[RewriteRec
 
 def _run(loaded: LoadedModel, passes: PassOptions, requested: list[RewriteRecord]) -> Outcome:
     chosen = choose_passes(passes.only, passes.skip)
-    outcome = run_passes(loaded.ir, chosen, passes.keep_pattern())
+    try:
+        outcome = run_passes(loaded.ir, chosen, passes.keep_pattern())
+    except PassFailedError:
+        require_valid(loaded)  # a pass may stumble over what no valid model holds
+        raise
     return Outcome([*requested, *outcome.rewrites], outcome.refusals)
 
 

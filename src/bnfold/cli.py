@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from bnfold import __version__
-from bnfold.errors import BnfoldError, UsageError
+from bnfold.errors import (
+    BnfoldError,
+    ModelError,
+    NotEquivalentError,
+    NotVerifiedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +33,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="bnfold",
     help="Fold BatchNormalization out of exported ONNX models, and prove the result.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -32,6 +42,16 @@ app = typer.Typer(
         "supported, 4 a provider is not available, 5 could not be verified."
     ),
 )
+
+INTERNAL_ERROR = 70
+"""What sysexits.h calls EX_SOFTWARE: a bug of bnfold's, or no memory."""
+
+_EXIT_CODES = {
+    "pass": 0,
+    "identical": 0,
+    "fail": NotEquivalentError.exit_code,
+    "not-verified": NotVerifiedError.exit_code,
+}
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Only = Annotated[
@@ -72,7 +92,9 @@ AbsoluteTolerance = Annotated[
     float | None,
     typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Default: all that this process may use.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
+]
 Report = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
@@ -118,10 +140,12 @@ def optimize(
 
     if output is not None and output_option is not None:
         raise UsageError("OUTPUT is given twice: as an argument and by -o")
+    if not model.name:
+        raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
     passes = _pass_options(only, skip, keep_node, force_inference, freeze_initializers)
     options = _check_options(provider, input, data, samples, seed, rtol, atol, threads)
-    report = _json_reports(report)
+    report = _json_reports(report, place)
     try:
         with _Progress() as progress:
             result = api.optimize(
@@ -164,7 +188,7 @@ def check(
     assert record.equivalence is not None
     equivalence = record.equivalence
     _deliver(record, report, json, lambda console, _: print_equivalence(console, equivalence))
-    raise typer.Exit({"fail": 1, "not-verified": 5}.get(equivalence.verdict, 0))
+    raise typer.Exit(_EXIT_CODES[equivalence.verdict])
 
 
 @app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
@@ -200,15 +224,17 @@ def passes(
     if json:
         import json as json_module
 
-        print(json_module.dumps([each.to_dict() for each in chosen], indent=2, ensure_ascii=False))
+        text = json_module.dumps([each.to_dict() for each in chosen], indent=2, ensure_ascii=False)
+        _print(lambda: print(text))
     elif name is None:
-        terminal.print_passes(_console(), chosen)
+        _print(lambda: terminal.print_passes(_console(), chosen))
     else:
-        terminal.print_pass(_console(), chosen[0])
+        _print(lambda: terminal.print_pass(_console(), chosen[0]))
 
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True)
     ] = False,
@@ -217,19 +243,46 @@ def root(
     if version:
         print(f"bnfold {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 def main() -> None:
-    """Run the command; each expected failure is one line on stderr and an exit code."""
+    """Run the command; each failure is one line on stderr and an exit code."""
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up first
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal knows every sign
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        return app(standalone_mode=False) or 0
     except BnfoldError as error:
-        print(f"bnfold: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        message = error.format_message()
+        return _fail(f"{message.rstrip('.')}; --help lists what there is", UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; nothing was written", 128 + signal.SIGINT)
     except MemoryError:
-        print("bnfold: out of memory", file=sys.stderr)
-        sys.exit(2)
+        return _fail("out of memory; nothing was written", INTERNAL_ERROR)
+    except Exception as error:
+        if os.environ.get("BNFOLD_DEBUG"):
+            raise
+        return _fail(
+            f"unexpected {type(error).__name__}: {error}; please report it, with the traceback "
+            "that BNFOLD_DEBUG=1 shows",
+            INTERNAL_ERROR,
+        )
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
 
 
 def _pass_options(
@@ -255,13 +308,16 @@ def _check_options(
     threads: int | None,
 ) -> CheckOptions:
     from bnfold.api import CheckOptions
-    from bnfold.equivalence import ToleranceRequest
     from bnfold.inputs import InputRequest, parse_input_options
     from bnfold.runtime import PROVIDERS
+    from bnfold.tolerance import ToleranceRequest
 
     for each in provider or ():
         if each not in PROVIDERS:
             raise UsageError(f"unknown provider {each!r}; known: {', '.join(PROVIDERS)}")
+    for option, tolerance in (("--rtol", rtol), ("--atol", atol)):
+        if tolerance is not None and not math.isfinite(tolerance):
+            raise UsageError(f"{option} {tolerance} would let anything pass; give a finite number")
     arrays, shapes = parse_input_options(inputs or ())
     return CheckOptions(
         providers=tuple(dict.fromkeys(provider or ["cpu"])),
@@ -271,10 +327,15 @@ def _check_options(
     )
 
 
-def _json_reports(reports: list[Path] | None) -> list[Path]:
+def _json_reports(reports: list[Path] | None, output: Path | None = None) -> list[Path]:
+    """Check where the reports go before the work starts."""
     for path in reports or ():
         if path.suffix != ".json":
             raise UsageError(f"--report {path}: only .json reports can be written so far")
+        if not path.resolve().parent.is_dir():
+            raise UsageError(f"--report {path}: the folder does not exist")
+        if output is not None and path.resolve() == output.resolve():
+            raise UsageError(f"--report {path} is where the model is to be written")
     return reports or []
 
 
@@ -285,16 +346,22 @@ def _deliver(
 
     for path in reports:
         write_text(path, record.to_json() + "\n")
-    if json:
-        print(record.to_json())
-    else:
-        render(_console(), record)
+    _print(lambda: print(record.to_json()) if json else render(_console(), record))
+
+
+def _print(write: Callable[[], None]) -> None:
+    """Print; if nobody reads it any more, go on: the work is done, and its exit code counts."""
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(emoji=False)
 
 
 class _Progress:

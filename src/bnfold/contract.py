@@ -240,7 +240,8 @@ def sole_use(value: ir.Value) -> bool:
 def opset(node: ir.Node) -> int:
     """Return the version of the node's operator set in force where the node stands."""
     assert node.graph is not None
-    return node.graph.opset_imports.get(node.domain, 1)
+    imports = node.graph.opset_imports
+    return imports.get(node.domain) or imports.get("ai.onnx" if node.domain == "" else "", 1)
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -323,8 +324,22 @@ def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tup
 # --- How a pass makes weights -------------------------------------------------------------------
 
 
+class NotStorable(Refusal):
+    """Why a new weight cannot be stored in the type of the old one."""
+
+    NOT_REPRESENTABLE = "a folded weight is not finite in the type that the operator stores"
+    LOSES_DIGITS = (
+        "the weights of a channel get so small that their type holds them with fewer digits",
+        "export the model in a type of wider range",
+    )
+
+
 def stored(
-    values: FloatArray, dtype: ir.DataType, stem: str, reason: Refusal, subject: ir.Node
+    values: FloatArray,
+    dtype: ir.DataType,
+    stem: str,
+    subject: ir.Node,
+    channel_axis: int | None = None,
 ) -> Weight:
     """Round float64 `values` once to `dtype`, to nearest with ties to even.
 
@@ -332,20 +347,33 @@ def stored(
     many times slower; those of float16 stay, because there they are wanted (6e-8 to 6e-5).
 
     Raises:
-        Refused: with `reason`, if a value is not finite, or not representable as finite.
+        Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
+            values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
+            the channel is not negligible beside the others.
     """
-    require(bool(np.isfinite(values).all()), reason, subject)
+    require(bool(np.isfinite(values).all()), NotStorable.NOT_REPRESENTABLE, subject)
     with np.errstate(over="ignore"):
         array = _rounded(values, dtype)
-    require(bool(np.isfinite(array).all()), reason, subject)
-    if dtype == ir.DataType.FLOAT16:
-        return Weight(array, dtype, stem)
-    smallest_normal = float(ml_dtypes.finfo(array.dtype).smallest_normal)  # type: ignore[no-untyped-call]
-    subnormal = (array != 0) & (np.abs(array) < smallest_normal)
-    flushed = int(np.count_nonzero(subnormal))
+    require(bool(np.isfinite(array).all()), NotStorable.NOT_REPRESENTABLE, subject)
+    limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
+    subnormal = (array != 0) & (np.abs(array) < float(limits.smallest_normal))
+    flushed = 0 if dtype == ir.DataType.FLOAT16 else int(np.count_nonzero(subnormal))
     if flushed:
         array = np.where(subnormal, array.dtype.type(0), array)
+    if channel_axis is not None and subnormal.any():
+        keeps = _keeps_digits(values, array, channel_axis, float(limits.eps))
+        require(keeps, NotStorable.LOSES_DIGITS, subject)
     return Weight(array, dtype, stem, flushed)
+
+
+def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:
+    """Compare each channel's error, in norm, with the ε/2 that rounding normal numbers takes."""
+    others = tuple(axis for axis in range(exact.ndim) if axis != channel_axis % exact.ndim)
+    largest = float(np.abs(exact).max())  # norms of numbers around 1e-300 would be zero
+    norms = np.sqrt(np.sum((exact / largest) ** 2, axis=others))
+    error = (array.astype(np.float64) - exact) / largest
+    errors = np.sqrt(np.sum(error**2, axis=others))
+    return bool((errors <= epsilon * np.maximum(norms, epsilon * norms.max())).all())
 
 
 def _rounded(values: FloatArray, dtype: ir.DataType) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.affine import batch_normalization
@@ -38,6 +39,7 @@ class NotMonotone(Refusal):
     PARAMETER_NOT_CONSTANT = (
         "the operator in front of the pool has a factor or term that is computed at run time"
     )
+    NOT_FINITE = "a factor or term of the operator in front of the pool is not finite"
     NARROWING_CAST = "the Cast in front of the pool may lose values, or MaxPool lacks its type"
 
 
@@ -134,8 +136,10 @@ def _div(node: ir.Node, spatial_rank: int) -> int:
 
 
 def _batch_normalization(node: ir.Node, spatial_rank: int) -> int:
-    scale = batch_normalization(node).scale
-    require(bool((scale >= 0).all()), NotMonotone.NEGATIVE_SLOPE, node)
+    affine = batch_normalization(node)
+    finite = bool(np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all())
+    require(finite, NotMonotone.NOT_FINITE, node)
+    require(bool((affine.scale >= 0).all()), NotMonotone.NEGATIVE_SLOPE, node)
     return 0
 
 
@@ -174,15 +178,20 @@ def _require_not_negative(node: ir.Node, index: int) -> None:
 def _require_constant_over_window(node: ir.Node, index: int, spatial_rank: int) -> None:
     """Require that broadcasting repeats the input over the last `spatial_rank` axes.
 
-    It must not have more axes than the data, either: the result would then have them too.
+    It must not have more axes than the data, either, for the pool would then get fewer than it
+    needs; and it must be finite, for 0·∞ is not a number.
     """
     content = constant(input_of(node, index))
     assert content is not None
+    require(bool(np.isfinite(content).all()), NotMonotone.NOT_FINITE, node)
     spatial = content.shape[max(content.ndim - spatial_rank, 0) :]
     if opset(node) < 7 and node.attributes.get("broadcast") is not None:
         spatial = content.shape  # aligned by the attribute `axis`: only a scalar is safe to judge
     same_everywhere = all(length == 1 for length in spatial)
-    require(same_everywhere and content.ndim <= spatial_rank + 2, NotMonotone.VARIES_IN_SPACE, node)
+    data = input_of(node, 1 - index)
+    data_rank = data.shape.rank() if data is not None and data.shape is not None else None
+    keeps_rank = content.ndim < spatial_rank + 2 or data_rank == content.ndim == spatial_rank + 2
+    require(same_everywhere and keeps_rank, NotMonotone.VARIES_IN_SPACE, node)
 
 
 def _transcendental(data_input: Condition = _always) -> Elementwise:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
 from bnfold.editor import Editor, all_graphs
-from bnfold.errors import BnfoldError
+from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
 
 
@@ -31,7 +31,7 @@ def run_passes(
     The nodes whose name, or first output's name, `keep_node` finds are left alone.
 
     Raises:
-        BnfoldError: if a pass fails with anything but a refusal, or never comes to an end.
+        PassFailedError: if a pass fails with anything but a refusal, or never comes to an end.
     """
     return _Run(model, passes, keep_node).to_fixpoint()
 
@@ -88,7 +88,7 @@ class _Run:
         except Refused:
             raise
         except Exception as error:
-            raise BnfoldError(
+            raise PassFailedError(
                 f"the pass {each.name} failed at {self._site(node)!r} with {error!r}; "
                 f"--skip {each.name} leaves it out"
             ) from error
@@ -106,7 +106,7 @@ class _Run:
     def _apply(self, each: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
         """Make the replacement; return the roots whose surroundings it changed."""
         if len(self._rewrites) >= self._most_rewrites:
-            raise BnfoldError(
+            raise PassFailedError(
                 f"the pass {each.name} keeps rewriting without end, last at {self._site(root)!r}; "
                 f"--skip {each.name} leaves it out"
             )

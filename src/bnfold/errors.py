@@ -42,6 +42,10 @@ class NotEquivalentError(BnfoldError):
     exit_code = 1
 
 
+class PassFailedError(BnfoldError):
+    """A pass raised something else than a refusal, or never came to an end."""
+
+
 class NotVerifiedError(BnfoldError):
     """Equivalence could be neither shown nor refuted. Nothing was written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.numpy_helper
+from google.protobuf.message import DecodeError
 
 from bnfold.contract import Array
 from bnfold.errors import UsageError
@@ -19,6 +21,10 @@ from bnfold.runtime import Feeds, Session, SessionError, ValueSpec
 
 SCALES = (1.0, 10.0, 0.1)
 """Standard deviations of the normal distributions from which samples are drawn in turn."""
+
+_LARGEST_INTEGERS = (99, 9, 1)
+"""Integers of more than 8 bits are drawn from 0 to the first of these that the model accepts: some
+are indices into a table."""
 
 _BATCH_SIZES = (2, 1)
 _OTHER_SIZES = (64, 48, 224, 32, 128, 16, 8, 3, 1)
@@ -53,11 +59,41 @@ class Inputs:
     seed: int
     samples: int
     source: str
+    largest_integer: int
 
     def feeds(self) -> Iterator[Feeds]:
-        """Yield each sample."""
+        """Yield each sample.
+
+        Raises:
+            UsageError: if an input does not fit into memory.
+        """
         for sample in range(self.samples):
-            yield _draw(self.specs, self.shapes, self.given, self.seed, sample)
+            try:
+                drawn = {spec.name: self._draw(spec, sample) for spec in self.specs}
+            except (MemoryError, OverflowError, ValueError) as error:
+                sizes = dict(self.shapes)
+                raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
+            yield drawn
+
+    def _draw(self, spec: ValueSpec, sample: int) -> Array:
+        """Draw one input. It depends on the seed, the sample and the input's name and shape alone.
+
+        Integers of 8 bits use their whole range; strings are numbers, written out.
+        """
+        if spec.name in self.given:
+            return self.given[spec.name]
+        assert spec.dtype is not None
+        shape = self.shapes[spec.name]
+        generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
+        if spec.dtype.kind == "f":
+            normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
+            return np.asarray(normal, spec.dtype)
+        if spec.dtype.kind in "iu" and spec.dtype.itemsize == 1:
+            limits = np.iinfo(spec.dtype)
+            return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
+        largest = 1 if spec.dtype.kind == "b" else self.largest_integer
+        whole = np.asarray(generator.integers(0, largest, shape, endpoint=True))
+        return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
 
     def record(self) -> InputsRecord:
         """Describe the inputs, with a digest of their content."""
@@ -90,19 +126,22 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
     everything_given = all(spec.name in given for spec in specs)
     samples = 1 if everything_given else request.samples
     source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
-    failure: SessionError | None = None
-    for shapes in _candidate_shapes(specs, given, request.shapes):
-        candidate = Inputs(specs, shapes, given, request.seed, samples, source)
-        try:
-            session.run(next(candidate.feeds()))
-        except SessionError as error:
-            failure = failure or error
-        else:
-            return candidate
-    assert failure is not None
-    raise SessionError(
-        f"{failure}; tried free dimensions of {_OTHER_SIZES}: give a shape with --input NAME:1,3,…"
-    )
+    has_indices = any(spec.dtype is not None and spec.dtype.kind in "iu" for spec in specs)
+    failures: list[SessionError] = []
+    shapes_to_try = list(_candidate_shapes(specs, given, request.shapes))
+    for largest in _LARGEST_INTEGERS if has_indices else _LARGEST_INTEGERS[-1:]:
+        for shapes in shapes_to_try:
+            candidate = Inputs(specs, shapes, given, request.seed, samples, source, largest)
+            try:
+                session.run(next(candidate.feeds()))
+            except SessionError as error:
+                failures.append(error)
+            else:
+                return candidate
+    hint = "; give it inputs with --input NAME=FILE.npy"
+    if len(shapes_to_try) > 1:
+        hint = f"; tried free dimensions of {_OTHER_SIZES}: give a shape with --input NAME:1,3,…"
+    raise SessionError(f"{failures[0]}{hint}")
 
 
 def _candidate_shapes(
@@ -148,32 +187,6 @@ def _fill(spec: ValueSpec, sizes: dict[str, int], batch: int, other: int) -> tup
     return tuple(filled)
 
 
-def _draw(
-    specs: Sequence[ValueSpec],
-    shapes: Mapping[str, tuple[int, ...]],
-    given: Feeds,
-    seed: int,
-    sample: int,
-) -> Feeds:
-    """Draw one sample. Integers are 0 or 1, which index any table; strings are their numbers."""
-    generator = np.random.default_rng([seed, sample])
-    feeds: dict[str, Array] = {}
-    for spec in specs:
-        shape = shapes[spec.name]
-        if spec.name in given:
-            feeds[spec.name] = given[spec.name]
-        elif spec.dtype is not None and spec.dtype.kind == "f":
-            normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
-            feeds[spec.name] = normal.astype(spec.dtype)
-        else:
-            bits = generator.integers(0, 2, shape)
-            is_text = spec.dtype == np.object_
-            feeds[spec.name] = (
-                bits.astype(str).astype(object) if is_text else bits.astype(spec.dtype)
-            )
-    return feeds
-
-
 def _fit(content: Array, spec: ValueSpec) -> Array:
     if spec.dtype is not None and content.dtype != spec.dtype:
         raise UsageError(
@@ -189,22 +202,40 @@ def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> N
             raise UsageError(f"the model has no input {name!r}; it has {', '.join(names)}")
 
 
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError)
+
+
 def _read_data(path: Path | None, specs: Sequence[ValueSpec]) -> dict[str, Array]:
     """Read a .npz by name, or the ``input_0.pb`` … of an onnx test-data folder by position."""
     if path is None:
         return {}
     try:
-        if path.is_dir():
-            files = sorted(path.glob("input_*.pb"), key=lambda p: int(p.stem.split("_")[1]))
-            if not files:
-                raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
-            arrays = [onnx.numpy_helper.to_array(onnx.load_tensor(file)) for file in files]
-            return {spec.name: array for spec, array in zip(specs, arrays, strict=False)}
-        with np.load(path, allow_pickle=False) as archive:
-            names = {spec.name for spec in specs}
-            return {name: archive[name] for name in archive.files if name in names}
-    except (OSError, ValueError, AttributeError) as error:
+        return _read_folder(path, specs) if path.is_dir() else _read_archive(path, specs)
+    except _UNREADABLE as error:
         raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
+
+
+def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    files = {file.stem.removeprefix("input_"): file for file in path.glob("input_*.pb")}
+    found: dict[str, Array] = {}
+    for number, spec in enumerate(specs):
+        if str(number) in files:
+            found[spec.name] = onnx.numpy_helper.to_array(onnx.load_tensor(files[str(number)]))
+    if not found:
+        raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
+    return found
+
+
+def _read_archive(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    content = np.load(path, allow_pickle=False)
+    if not isinstance(content, np.lib.npyio.NpzFile):
+        raise UsageError(f"{path} holds one array: use --input NAME={path}")
+    with content as archive:
+        found = {spec.name: archive[spec.name] for spec in specs if spec.name in archive.files}
+    if not found:
+        names = ", ".join(spec.name for spec in specs)
+        raise UsageError(f"{path} holds no input of the model; its inputs are {names}")
+    return found
 
 
 def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
@@ -219,14 +250,17 @@ def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[
     shapes: dict[str, list[int]] = {}
     for option in options:
         name, colon, sizes = option.rpartition(":")
-        if colon and re.fullmatch(r"\d+(,\d+)*", sizes):
+        if colon and re.fullmatch(r"\d{1,9}(,\d{1,9})*", sizes):
             shapes[name] = [int(size) for size in sizes.split(",")]
             continue
-        name, sign, file = option.partition("=")
-        if not sign or not name:
+        name, _, file = option.rpartition("=")
+        if not name or not file:
             raise UsageError(f"--input {option!r} is neither NAME=FILE.npy nor NAME:1,3,224,224")
         try:
-            arrays[name] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            content = np.load(file, allow_pickle=False)
+        except _UNREADABLE as error:
             raise UsageError(f"--input {option!r}: {file} cannot be read: {error}") from error
+        if not isinstance(content, np.ndarray):
+            raise UsageError(f"--input {option!r}: {file} holds several arrays: use --data {file}")
+        arrays[name] = content
     return arrays, shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 import onnx
+import onnx.checker
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
@@ -41,6 +43,10 @@ class LoadedModel:
     """The model as it was given, where that was not a path; else empty."""
     described: frozenset[str] = field(repr=False)
     """The names of values whose type and shape the file gives (its value_info)."""
+    inputs: Sequence[onnx.ValueInfoProto] = field(repr=False)
+    """The inputs of the main graph, as the file declares them."""
+    outputs: Sequence[onnx.ValueInfoProto] = field(repr=False)
+    """Its outputs likewise."""
 
     @property
     def has_external_data(self) -> bool:
@@ -55,7 +61,7 @@ class LoadedModel:
         """
         if _weight_bytes(self.ir) > _LARGEST_INLINE:
             raise ModelError("the model is larger than 2 GiB: write it to a file instead")
-        return _serialize(self.ir, self.described)
+        return _serialize(self)
 
 
 ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
@@ -76,7 +82,22 @@ def load(source: ModelSource) -> LoadedModel:
     _settle_external_data(model, read.path, read.name)
     normalize(model, read.proto, read.name)
     described = frozenset(v.name for graph in _proto_graphs(read.proto) for v in graph.value_info)
-    return LoadedModel(model, read.describe(), read.path, read.content, described)
+    graph = read.proto.graph
+    interface = tuple(graph.input), tuple(graph.output)
+    return LoadedModel(model, read.describe(), read.path, read.content, described, *interface)
+
+
+def require_valid(loaded: LoadedModel) -> None:
+    """Let onnx's own checker look at the model as it was given.
+
+    Raises:
+        ModelError: with what the checker found, if it is invalid.
+    """
+    try:
+        onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.content)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        name = loaded.path or "the model"
+        raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
 
 
 def describe(source: ModelSource) -> ModelRecord:
@@ -152,8 +173,34 @@ def _require_supported(proto: onnx.ModelProto, name: str) -> None:
     for graph in _proto_graphs(proto):
         if graph.sparse_initializer:
             raise ModelError(f"{name} has sparse initializers, which bnfold does not support")
+        if graph.quantization_annotation:
+            raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
+        for tensor in graph.initializer:
+            _require_complete(tensor, name)
+    for nodes in _proto_node_lists(proto):
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("sparse_tensor"):
+                    raise ModelError(f"{name} has sparse constants, which bnfold does not support")
+                if attribute.HasField("t"):
+                    _require_complete(attribute.t, name)
+    functions = [(each.domain, each.name, each.overload) for each in proto.functions]
+    if len(set(functions)) < len(functions):
+        raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
     if proto.training_info:
         raise ModelError(f"{name} has training information, which bnfold does not support")
+
+
+def _require_complete(tensor: onnx.TensorProto, name: str) -> None:
+    """Require that a tensor with raw data has as many bytes as its type and shape tell."""
+    if not tensor.HasField("raw_data"):
+        return
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (TypeError, ValueError):
+        return  # strings, and types that onnx_ir refuses by itself
+    if len(tensor.raw_data) != -(-math.prod(tensor.dims) * bits // 8):
+        raise ModelError(f"{name} is truncated or invalid: the tensor {tensor.name!r} lacks bytes")
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -212,12 +259,12 @@ class StagedFile:
     """
 
     def __init__(self, place: Path) -> None:
-        self.place = place.resolve()  # a link stays a link: what it points to is replaced
         self._committed = False
         self._data: Path | None = None
-        if self.place.exists() and not self.place.is_file():
-            raise UsageError(f"{place} is not a regular file; name a file to write to")
         with _as_usage_error(place):
+            self.place = place.resolve()  # a link stays a link: what it points to is replaced
+            if self.place.exists() and not self.place.is_file():
+                raise UsageError(f"{place} is not a regular file; name a file to write to")
             descriptor, path = tempfile.mkstemp(
                 dir=self.place.parent, prefix=f".{self.place.name[:100]}.", suffix=".tmp"
             )
@@ -260,7 +307,7 @@ class StagedFile:
         that is still in use, not even of the one at the same place.
         """
         if not loaded.has_external_data and _weight_bytes(loaded.ir) <= _LARGEST_INLINE:
-            proto = _serialize(loaded.ir, loaded.described)
+            proto = _serialize(loaded)
             self.write(proto.SerializeToString(deterministic=True))
             return
         initializers = [v for g in all_graphs(loaded.ir) for v in g.initializers.values()]
@@ -275,7 +322,7 @@ class StagedFile:
                     size_threshold_bytes=EXTERNAL_THRESHOLD,
                     alignment=4096,
                 )
-            proto = _serialize(loaded.ir, loaded.described)
+            proto = _serialize(loaded)
             data = self.place.with_name(f"{self.place.name}.{sha256_of(temporary)[:16]}.data")
             if not data.exists():
                 self._data = data
@@ -331,13 +378,37 @@ def _relocate(proto: onnx.ModelProto, old: str, new: str) -> None:
                     entry.value = new
 
 
-def _serialize(model: ir.Model, described: frozenset[str]) -> onnx.ModelProto:
-    proto = ir.to_proto(model)
+def _serialize(loaded: LoadedModel) -> onnx.ModelProto:
+    """Turn the model into a protobuf that has nothing which the file did not have either."""
+    proto = ir.to_proto(loaded.ir)
     for graph in _proto_graphs(proto):
-        kept = [info for info in graph.value_info if info.name in described]
+        kept = [info for info in graph.value_info if info.name in loaded.described]
         del graph.value_info[:]
         graph.value_info.extend(kept)
+        for tensor in graph.initializer:
+            properties = {each.key: each.value for each in tensor.metadata_props}
+            del tensor.metadata_props[:]  # onnx_ir writes the value's and the tensor's: the same
+            for key, content in properties.items():
+                tensor.metadata_props.add(key=key, value=content)
+    _restore_interface(proto, loaded)
     return proto
+
+
+def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
+    """Declare inputs and outputs in the very words of the file.
+
+    An IR version before 4 comes back if every initializer is among the inputs there, as it must.
+    """
+    graph = proto.graph
+    del graph.output[:]
+    graph.output.extend(loaded.outputs)
+    inputs = {each.name for each in graph.input}
+    initializers = {tensor.name for tensor in graph.initializer}
+    if loaded.record.ir_version < 4 and initializers <= {each.name for each in loaded.inputs}:
+        proto.ir_version = loaded.record.ir_version
+        inputs |= initializers
+    del graph.input[:]
+    graph.input.extend(each for each in loaded.inputs if each.name in inputs)
 
 
 # --- Facts about models -------------------------------------------------------------------------

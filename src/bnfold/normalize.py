@@ -137,6 +137,8 @@ def _infer_shapes(model: ir.Model) -> None:
     for graph, inferred_graph in zip(all_graphs(model), all_graphs(inferred), strict=True):
         for node, inferred_node in zip(graph, inferred_graph, strict=True):
             for value, known in zip(node.outputs, inferred_node.outputs, strict=True):
+                if value.is_graph_output():
+                    continue  # what an output declares is the interface
                 if value.shape is None:
                     value.shape = known.shape
                 if value.type is None:

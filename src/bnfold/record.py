@@ -88,9 +88,9 @@ class NonFinite:
 class OutputComparison:
     """How far an output of one model is from the other's, over all samples.
 
-    Differences are over the elements that are finite in both. `needed` is the tolerance that would
-    just have passed: null where none would, because shapes, non-finite values, or values that
-    must be equal differ.
+    Differences are over the elements that are finite in both. `tolerance` is the one at the worst
+    element, and `needed` the one that would just have passed there: null where none would, because
+    shapes, non-finite values, or values that must be equal differ.
     """
 
     name: str

@@ -50,6 +50,21 @@ class ValueSpec:
         """The numpy type of its elements, or None for what numpy does not hold."""
         return _NUMPY_TYPES.get(self.type)
 
+    def accepts(self, other: ValueSpec) -> bool:
+        """Say whether a caller who knows this value can work with the other in its place.
+
+        The type must be the same, fixed dimensions equal, and free ones free.
+        """
+        sizes = zip(self.shape, other.shape, strict=False)
+        fits = all(b == a if isinstance(a, int) else not isinstance(b, int) for a, b in sizes)
+        # Without any shape, onnxruntime reports no dimensions: then there is nothing to compare.
+        same_rank = len(self.shape) == len(other.shape) or not (self.shape and other.shape)
+        return self.type == other.type and same_rank and fits
+
+    def describe(self) -> str:
+        """Return the type and shape as text."""
+        return f"{self.type}[{','.join('?' if s is None else str(s) for s in self.shape)}]"
+
 
 _NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.affine import NotAbsorbed, NotAffine
+from bnfold.contract import NotStorable
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -473,7 +474,7 @@ def test_refuses_malformed_parameters() -> None:
     ],
 )
 def test_refuses_a_weight_that_is_not_finite(replaced: Parameters) -> None:
-    assert_refused(conv_bn(**replaced), NAME, NotAbsorbed.NOT_REPRESENTABLE)
+    assert_refused(conv_bn(**replaced), NAME, NotStorable.NOT_REPRESENTABLE)
 
 
 def test_refuses_a_half_that_overflows() -> None:
@@ -484,7 +485,7 @@ def test_refuses_a_half_that_overflows() -> None:
         w=normal(4, 3, 3, 3, dtype=np.float16) * np.float16(100),
         **parameters16,
     )
-    assert_refused(model, NAME, NotAbsorbed.NOT_REPRESENTABLE)
+    assert_refused(model, NAME, NotStorable.NOT_REPRESENTABLE)
 
 
 def test_new_weights_are_computed_in_float64_and_rounded_once() -> None:
@@ -534,7 +535,22 @@ def test_other_types_keep_their_type(dtype: Any) -> None:
     assert (np.abs(folded.astype(np.float64) - exact) <= spacing * 1.0001).all()
 
 
-def test_subnormal_weights_become_zero_and_are_counted() -> None:
+def test_refuses_weights_that_would_all_become_zero() -> None:
+    model = conv_bn(w=normal(4, 3, 3, 3) * np.float32(1e-39))
+    assert_refused(model, NAME, NotStorable.LOSES_DIGITS)
+
+
+def test_refuses_halves_that_would_lose_digits() -> None:
+    model = build(
+        "(float16[N,3,8,8] x) => (float16[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3, dtype=np.float16) * np.float16(0.1),
+        **batch_norm(4, dtype=np.float16) | {"s": np.full(4, 1e-5, np.float16)},
+    )
+    assert_refused(model, NAME, NotStorable.LOSES_DIGITS)
+
+
+def test_subnormal_weights_of_a_dead_channel_become_zero_and_are_counted() -> None:
     w = normal(4, 3, 3, 3)
     w[0] = 1e-40
     result = run_pass(conv_bn(w=w), NAME)

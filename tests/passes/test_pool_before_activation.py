@@ -246,6 +246,30 @@ def test_refuses_windows_that_may_be_padding_where_sizes_are_free(attributes: st
     assert_refused(model, NAME, Why.PADDING_ONLY_WINDOW)
 
 
+def test_refuses_where_not_one_window_fits() -> None:
+    """Runtimes then make one of padding alone, or none."""
+    model = build(
+        "(float[2,3,1] x) => (float[2,3,l] y) { f = Selu(x) "
+        "y = MaxPool<kernel_shape=[2], strides=[2], dilations=[2], pads=[1,0]>(f) }"
+    )
+    result = run_pass(model, NAME)
+    assert [each.reason for each in result.record.refusals] == [Why.PADDING_ONLY_WINDOW.name]
+
+
+def test_refuses_a_constant_that_gives_the_pool_an_axis_more() -> None:
+    model = build(
+        f"(float[4,8,8] x) => (float[1,4,4,4] y) {{ f = Add(x, k) y = {POOL}(f) }}",
+        k=normal(1, 1, 1, 1),
+    )
+    assert_refused(model, NAME, NotMonotone.VARIES_IN_SPACE)
+
+
+@pytest.mark.parametrize("function", ["Mul", "Div", "Add", "Sub", "PRelu"])
+def test_refuses_a_constant_that_is_not_finite(function: str) -> None:
+    model = swap(f"{function}(x, k)", k=np.full((1, 4, 1, 1), np.inf, np.float32))
+    assert_refused(model, NAME, NotMonotone.NOT_FINITE)
+
+
 def test_indices_that_nobody_reads_do_not_matter() -> None:
     model = build(f"(float[N,4,8,8] x) => (float[N,4,4,4] y) {{ f = Elu(x) y, i = {POOL}(f) }}")
     assert_rewritten(model, NAME, ["MaxPool", "Elu"])

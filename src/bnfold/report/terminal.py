@@ -1,18 +1,35 @@
-"""Renders a record for a terminal: what changed, what stayed and why, and whether it is proven."""
+"""Renders a record for a terminal: what changed, what stayed and why, and whether it is proven.
+
+Names come from models, and models from anywhere: markup in them stays text, and control
+characters become the signs that stand for them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bnfold.contract import Pass
 from bnfold.record import Equivalence, OutputComparison, Record, RefusalRecord
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
 _MOST_SITES = 3
+
+_CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+_CONTROL_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), 0x2028], 0xFFFD)
+
+
+def _text(content: str, style: str = "") -> Text:
+    return Text(content.translate(_CONTROL_PICTURES), style)
+
+
+def _say(console: Console, *parts: str | Text) -> None:
+    """Print one line, however long."""
+    line = Text.assemble(*(_text(each) if isinstance(each, str) else each for each in parts))
+    console.print(line, soft_wrap=True)
 
 
 def print_optimization(console: Console, record: Record) -> None:
@@ -24,59 +41,39 @@ def print_optimization(console: Console, record: Record) -> None:
     if record.equivalence is not None:
         print_equivalence(console, record.equivalence)
     if record.output.written:
-        size = f"{record.output.bytes / 1e6:.2f} MB"
         same = ", the input byte for byte: there was nothing to rewrite"
-        console.print(
-            f"wrote {escape(str(record.output.path))} ({size}{same if record.output.same else ''})",
-            soft_wrap=True,
-        )
+        size = f"{record.output.bytes / 1e6:.2f} MB{same if record.output.same else ''}"
+        _say(console, f"wrote {record.output.path} ({size})")
 
 
 def print_equivalence(console: Console, equivalence: Equivalence) -> None:
     """Print the verdict, with one line an output and the tolerance that would just have passed."""
-    for provider in equivalence.providers:
-        for level in provider.levels:
+    for each in equivalence.providers:
+        for level in each.levels:
             for output in level.outputs:
-                console.print(
-                    f"  {provider.provider}, onnxruntime optimization {level.level}: "
-                    f"{_describe(output)}",
-                    soft_wrap=True,
-                    highlight=False,
-                )
-        for output in provider.noise_floor:
-            console.print(
-                f"  {provider.provider}, noise floor (original, disabled against all): "
-                f"{escape(output.name)} max |Δ| {output.max_abs:.2e}",
-                soft_wrap=True,
-                highlight=False,
-            )
-    style = _VERDICT_STYLES[equivalence.verdict]
-    reason = f": {escape(equivalence.reason)}" if equivalence.reason else ""
+                where = f"  {each.provider}, onnxruntime optimization {level.level}: "
+                _say(console, where, _describe(output))
+        for output in each.noise_floor:
+            where = f"  {each.provider}, noise floor (original, disabled against all): "
+            _say(console, where, f"{output.name} max |Δ| {output.max_abs:.2e}")
+    verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
+    reason = f": {equivalence.reason}" if equivalence.reason else ""
     inputs = equivalence.inputs
     how = f" ({inputs.samples} samples, seed {inputs.seed}, {inputs.source})" if inputs else ""
-    console.print(
-        f"equivalence: [bold {style}]{equivalence.verdict}[/]{reason}{escape(how)}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    _say(console, "equivalence: ", verdict, reason, how)
 
 
 def print_explanation(console: Console, record: Record) -> None:
     """Print one line a candidate: rewritten by which pass, or kept and why."""
-    console.print(f"{escape(str(record.model.path))}: {record.model.nodes} nodes", highlight=False)
+    _say(console, f"{record.model.path}: {record.model.nodes} nodes")
     for rewrite in record.rewrites:
         detail = f" ({rewrite.detail})" if rewrite.detail else ""
-        console.print(
-            f"[green]rewritten[/] {escape(rewrite.site)} by {rewrite.pass_name}{escape(detail)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        what = f" {rewrite.site} by {rewrite.pass_name}{detail}"
+        _say(console, _text("rewritten", "green"), what)
     for refusal in record.refusals:
-        console.print(
-            f"[yellow]kept[/]      {escape(_explain(refusal))}", soft_wrap=True, highlight=False
-        )
+        _say(console, _text("kept", "yellow"), f"      {_explain(refusal)}")
     if not record.rewrites and not record.refusals:
-        console.print("nothing here that a pass would look at")
+        _say(console, "nothing here that a pass would look at")
 
 
 def print_passes(console: Console, passes: list[Pass]) -> None:
@@ -84,24 +81,19 @@ def print_passes(console: Console, passes: list[Pass]) -> None:
     table = Table("pass", "exactness", "what it does", box=None, pad_edge=False)
     for each in passes:
         first_line = each.documentation.split("\n", 1)[0]
-        table.add_row(each.name, each.exactness.value, escape(first_line))
+        table.add_row(each.name, each.exactness.value, _text(first_line))
     console.print(table)
 
 
 def print_pass(console: Console, each: Pass) -> None:
     """Print all that there is to know about a pass."""
-    console.print(f"[bold]{each.name}[/] ({each.exactness.value})\n")
-    console.print(each.documentation, markup=False, highlight=False)
-    console.print("\nreasons to refuse:")
+    console.print(Text.assemble((each.name, "bold"), f" ({each.exactness.value})\n"))
+    console.print(Text(each.documentation))
+    console.print("\nreasons to refuse:" if each.refusals else "\nit is silent where it refuses")
     for refusals in each.refusals:
         for reason in refusals:
             remedy = f" → {reason.remedy}" if reason.remedy else ""
-            console.print(
-                f"  {reason.name}: {reason.message}{remedy}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            _say(console, f"  {reason.name}: {reason.message}{remedy}")
 
 
 def _print_operators(console: Console, before: dict[str, int], after: dict[str, int]) -> None:
@@ -113,7 +105,7 @@ def _print_operators(console: Console, before: dict[str, int], after: dict[str, 
     changed = [name for name in names if before.get(name, 0) != after.get(name, 0)]
     rows = [(name, before.get(name, 0), after.get(name, 0)) for name in changed]
     for name, old, new in [*rows, ("all nodes", sum(before.values()), sum(after.values()))]:
-        table.add_row(escape(name), str(old), str(new), f"{new - old:+d}" if new != old else "0")
+        table.add_row(_text(name), str(old), str(new), f"{new - old:+d}" if new != old else "0")
     console.print(table)
 
 
@@ -124,7 +116,7 @@ def _print_rewrites(console: Console, record: Record) -> None:
         return
     table = Table("rewrites", "exactness", "detail", "times", box=None, pad_edge=False)
     for (name, exactness, detail), count in counts.most_common():
-        table.add_row(name, exactness, escape(detail), str(count))
+        table.add_row(_text(name), exactness, _text(detail), str(count))
     console.print()
     console.print(table)
 
@@ -141,12 +133,7 @@ def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
         sites = ", ".join(each.site for each in group[:_MOST_SITES])
         more = f" and {len(group) - _MOST_SITES} more" if len(group) > _MOST_SITES else ""
         remedy = f" → {group[0].remedy}" if group[0].remedy else ""
-        console.print(
-            f"  {len(group)} {op_type} [{reason}]: {message}{remedy}: {sites}{more}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        _say(console, f"  {len(group)} {op_type} [{reason}]: {message}{remedy}: {sites}{more}")
     console.print()
 
 
@@ -160,14 +147,11 @@ def _explain(refusal: RefusalRecord) -> str:
 
 
 def _describe(output: OutputComparison) -> str:
-    needed = output.needed
-    just_passes = (
-        f"just passes at rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
-        if needed is not None
-        else "passes at no tolerance"
-    )
-    allowed = output.tolerance
-    return escape(
+    needed, allowed = output.needed, output.tolerance
+    passes = "passes at no tolerance"
+    if needed is not None:
+        passes = f"just passes at rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
+    return (
         f"{output.name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
-        f"atol {allowed.atol:.1e}; {just_passes})"
+        f"atol {allowed.atol:.1e}; {passes})"
     )

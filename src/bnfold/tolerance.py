@@ -1,0 +1,209 @@
+"""How far an output may be off, and how far it is: everything about one output of two models."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfold.contract import Array, FloatArray
+from bnfold.record import NonFinite, OutputComparison, Tolerance, Worst
+
+DEFAULT_TOLERANCES: dict[str, Tolerance] = {
+    "float64": Tolerance(rtol=1e-9, atol=1e-10),
+    "float32": Tolerance(rtol=1e-4, atol=2e-5),
+    "float16": Tolerance(rtol=1e-2, atol=5e-3),
+}
+"""By type of output. Here `atol` is a share of a typical magnitude; see `Allowance`. Outputs of
+other types must be equal."""
+
+NOISE_FACTOR = 4.0
+"""How many times the noise floor is always allowed: the original is no nearer to itself."""
+
+MOST_NOISE = 1e-3
+"""The share of the output's largest magnitude beyond which noise is no excuse."""
+
+SMALL_NOISE = 1e-6
+"""What noise anywhere in an output excuses everywhere: a saturated Sigmoid or Softmax has as much
+noise in values near zero as in others, and may happen to show it in some only."""
+
+
+@dataclass(frozen=True)
+class ToleranceRequest:
+    """What the user says of tolerances: None is the default. `atol` is in the output's unit."""
+
+    rtol: float | None = None
+    atol: float | None = None
+
+
+class Allowance:
+    """What each element of an output may be off by: ``atol + rtol·|original|``.
+
+    By default `atol` is a share of the smallest of these magnitudes: the largest in the element's
+    sample; the largest in its channel (axis 1) over all samples; for outputs of up to three axes,
+    the largest at its place on the last axis. So a channel of small values is not excused by one
+    of large values, nor a sample by another. The noise floor is allowed `NOISE_FACTOR` times.
+
+    Args:
+        request: what the user says.
+        originals: what the original gives, sample by sample.
+        noise: how far it is from itself at another optimization level, or None if not known yet.
+    """
+
+    def __init__(
+        self, request: ToleranceRequest, originals: Sequence[Array], noise: Sequence[Array] | None
+    ) -> None:
+        default = DEFAULT_TOLERANCES.get(originals[0].dtype.name)
+        self._request = request
+        self._default = default or Tolerance(0.0, 0.0)
+        self.is_exact = default is None
+        self._magnitudes = [] if self.is_exact else list(map(_magnitude, originals))
+        self._noise = list(noise) if noise is not None and not self.is_exact else []
+
+    @property
+    def rtol(self) -> float:
+        """The relative tolerance."""
+        if self.is_exact or self._request.rtol is None:
+            return self._default.rtol
+        return self._request.rtol
+
+    def atol(self, sample: int) -> FloatArray:
+        """Return the absolute tolerance of each element of a sample; it broadcasts to them."""
+        if self._request.atol is not None:
+            return np.array(self._request.atol)
+        magnitude = self._magnitudes[sample]
+        typical = np.array(magnitude.max(initial=0.0))
+        for axes in _slices(magnitude.ndim):
+            typical = np.minimum(typical, _largest(self._magnitudes, axes))
+        return np.maximum(self._default.atol * typical, self._excused(magnitude.ndim))
+
+    def _excused(self, rank: int) -> FloatArray:
+        """Return what the noise floor allows: by slices, up to `MOST_NOISE`; anywhere, a little."""
+        if not self._noise:
+            return np.zeros(())
+        everywhere = tuple(range(rank))
+        by_slice = [_largest(self._noise, axes) for axes in _slices(rank) or [everywhere]]
+        largest = float(_largest(self._magnitudes, everywhere).max())
+        noise = float(_largest(self._noise, everywhere).max())
+        of_slice = functools.reduce(np.minimum, by_slice)
+        excused = np.minimum(NOISE_FACTOR * of_slice, MOST_NOISE * largest)
+        allowed: FloatArray = np.maximum(excused, min(NOISE_FACTOR * noise, SMALL_NOISE))
+        return allowed
+
+
+def _slices(rank: int) -> list[tuple[int, ...]]:
+    """Return over which axes to look for the largest value: all but one, for each that counts."""
+    kept = {1} if rank > 3 else {1, rank - 1}
+    return [tuple(a for a in range(rank) if a != axis) for axis in kept if 0 < axis < rank]
+
+
+def _largest(samples: Sequence[Array], axes: tuple[int, ...]) -> FloatArray:
+    """Return the largest over all samples and these axes, which stay with length 1."""
+    found = [each.max(axis=axes, keepdims=True, initial=0.0) for each in samples]
+    if any(each.shape != found[0].shape for each in found):
+        return np.array(max(float(each.max(initial=0.0)) for each in found))
+    largest: FloatArray = np.maximum.reduce(found)
+    return largest
+
+
+def _magnitude(values: Array) -> FloatArray:
+    wide = np.abs(values.astype(np.float64))
+    return np.where(np.isfinite(wide), wide, 0.0)
+
+
+def difference(original: Array, other: Array) -> Array:
+    """Return |original − other| where both are finite, else 0; zeros where they do not compare."""
+    if original.dtype.kind != "f" or original.shape != other.shape:
+        return np.zeros(original.shape)
+    with np.errstate(invalid="ignore"):
+        return _magnitude(original.astype(np.float64) - other.astype(np.float64))
+
+
+def within_tolerance(comparison: OutputComparison) -> bool:
+    """Say whether the output stays within its tolerance at each element."""
+    needed, allowed = comparison.needed, comparison.tolerance
+    return needed is not None and needed.rtol <= allowed.rtol and needed.atol <= allowed.atol
+
+
+class Accumulator:
+    """Gathers the comparison of one output, sample by sample."""
+
+    def __init__(self, name: str, allowance: Allowance) -> None:
+        self._name = name
+        self._allowance = allowance
+        self._dtype = ""
+        self._shape: list[int] = []
+        self._max_abs = self._max_rel = self._squares = 0.0
+        self._dot = self._original_norm = self._optimized_norm = 0.0
+        self._count = 0
+        self._share = -1.0
+        self._atol = 0.0
+        self._worst: Worst | None = None
+        self._comparable = True
+        self._nonfinite = NonFinite(0, 0, same=True)
+
+    def add(self, sample: int, original: Array, optimized: Array) -> None:
+        """Compare one sample."""
+        self._dtype, self._shape = original.dtype.name, list(original.shape)
+        if original.dtype != optimized.dtype or original.shape != optimized.shape:
+            self._comparable = False
+        elif self._allowance.is_exact:
+            self._comparable &= bool(np.array_equal(original, optimized))
+            self._share = max(self._share, 0.0)
+        else:
+            self._add_floats(sample, original.astype(np.float64), optimized.astype(np.float64))
+
+    def _add_floats(self, sample: int, original: FloatArray, optimized: FloatArray) -> None:
+        finite = np.isfinite(original) & np.isfinite(optimized)
+        same = bool(np.array_equal(original[~finite], optimized[~finite], equal_nan=True))
+        self._nonfinite = NonFinite(
+            self._nonfinite.original + int(np.count_nonzero(~np.isfinite(original))),
+            self._nonfinite.optimized + int(np.count_nonzero(~np.isfinite(optimized))),
+            self._nonfinite.same and same,
+        )
+        self._comparable &= same
+        a, b = np.where(finite, original, 0.0), np.where(finite, optimized, 0.0)
+        error = np.abs(a - b)
+        self._count += int(np.count_nonzero(finite))
+        self._squares += float(np.sum(error**2))
+        self._dot += float(np.sum(a * b))
+        self._original_norm += float(np.sum(a * a))
+        self._optimized_norm += float(np.sum(b * b))
+        self._share = max(self._share, 0.0)
+        if not error.size:
+            return
+        self._max_abs = max(self._max_abs, float(error.max()))
+        largest = float(np.abs(a).max())
+        relative = error / np.maximum(np.abs(a), 1e-3 * largest if largest else 1.0)
+        self._max_rel = max(self._max_rel, float(relative.max()))
+        atol = np.broadcast_to(self._allowance.atol(sample), error.shape)
+        allowed = atol + self._allowance.rtol * np.abs(a)
+        share = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
+        at = int(share.argmax())
+        if self._worst is None or float(share.flat[at]) > self._share:
+            self._share, self._atol = float(share.flat[at]), float(atol.flat[at])
+            index = [int(i) for i in np.unravel_index(at, share.shape)]
+            self._worst = Worst(sample, index, float(a.flat[at]), float(b.flat[at]))
+
+    def comparison(self) -> OutputComparison:
+        """Return what was gathered. `tolerance` is the one at the worst element."""
+        norms = np.sqrt(self._original_norm) * np.sqrt(self._optimized_norm)
+        tolerance = Tolerance(self._allowance.rtol, self._atol)
+        needed = None
+        if self._comparable and 0 <= self._share < np.inf:
+            needed = Tolerance(tolerance.rtol * self._share, tolerance.atol * self._share)
+        return OutputComparison(
+            name=self._name,
+            dtype=self._dtype,
+            shape=self._shape,
+            max_abs=self._max_abs,
+            max_rel=self._max_rel,
+            rms=float(np.sqrt(self._squares / self._count)) if self._count else 0.0,
+            cosine=self._dot / float(norms) if norms else 1.0,
+            worst=self._worst,
+            tolerance=tolerance,
+            needed=needed,
+            nonfinite=self._nonfinite,
+        )

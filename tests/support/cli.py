@@ -1,0 +1,115 @@
+"""Runs the command line in this process, and says what it printed and returned."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx_ir as ir
+
+import bnfold
+import bnfold.cli
+from bnfold.contract import Exactness, Op, Pass, Replace
+from bnfold.registry import all_passes
+
+MODELS = Path(__file__).parent.parent.parent / "models"
+REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
+"""A sample in which there is something to rewrite."""
+UNCHANGED = MODELS / "conv_bn_flatten_dense.onnx"
+"""A sample in which there is nothing to rewrite."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record that `--json` printed, which must be all of stdout, and strict JSON."""
+        return parse_strictly(self.out)
+
+    def failed(self, code: int, *words: str) -> None:
+        """Assert this exit code, and one line on stderr that holds all of these words."""
+        assert self.code == code, self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("bnfold: ")
+        assert not [word for word in words if word not in lines[0]], lines[0]
+
+
+def parse_strictly(text: str) -> dict[str, Any]:
+    """Parse a JSON object; NaN and Infinity are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    content: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return content
+
+
+def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
+    """Run ``bnfold`` with these arguments, on a terminal of this encoding."""
+    out, err = (
+        io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)
+    )
+    code: object = 0
+    on_termination = signal.getsignal(signal.SIGTERM)
+    with (
+        mock.patch.object(sys, "argv", ["bnfold", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            bnfold.cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, on_termination)
+    assert isinstance(code, int)
+    return Outcome(code, _content(out), _content(err))
+
+
+def _content(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
+
+
+def wrong_pass() -> Pass:
+    """Return a pass that is wrong: it replaces Relu by Sigmoid."""
+
+    def function(node: ir.Node) -> Replace:
+        return Replace([node], {node.outputs[0]: Op("Sigmoid", node.inputs, like=node)})
+
+    return Pass("relu-to-sigmoid", ("Relu",), Exactness.BITWISE, (), function, "Wrong.")
+
+
+def plant_wrong_pass() -> Any:
+    """Let `optimize` run `wrong_pass`, too, as long as this context lasts."""
+
+    def choose(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
+        return [*all_passes(), wrong_pass()]
+
+    return mock.patch("bnfold.api.choose_passes", choose)
+
+
+def untouched(path: Path) -> tuple[bytes, int, int]:
+    """Return all by which a later look can tell whether a file was written to or replaced."""
+    status = path.stat()
+    return path.read_bytes(), status.st_mtime_ns, status.st_ino
+
+
+def names(folder: Path) -> set[str]:
+    """Return the names of all that a folder holds, hidden files included."""
+    return {each.name for each in folder.iterdir()}

@@ -1,0 +1,160 @@
+"""Verdicts: what passes, what fails, and what cannot be decided. Values that differ never pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.record import Equivalence
+from bnfold.tolerance import Allowance, ToleranceRequest
+from tests.support.graphs import batch_norm, build, normal
+
+
+def compare(reference: str, candidate: str, **weights: Any) -> Equivalence:
+    record = bnfold.check(build(reference, **weights), build(candidate, **weights))
+    assert record.equivalence is not None
+    return record.equivalence
+
+
+CHANNELS = normal(4, 3, 3, 3) * np.array([1e4, 1, 1, 1e-3], np.float32).reshape(4, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        ("(float[N,4] x) => (float[N,4] y) { y = Neg(x) }", "{ y = Sigmoid(x) }"),
+        (
+            "(float[N,4] x) => (float[N,8] y) { e = Exp(x) y = Concat<axis=1>(e, x) }",
+            "{ e = Exp(x) n = Neg(x) y = Concat<axis=1>(e, n) }",
+        ),
+        (
+            "(float[N,4] x) => (float[N,4] y) { e = Exp(x) y = Add(e, one) }",
+            "{ e = Exp(x) y = Add(e, five) }",
+        ),
+        ("(float[N,3,8,8] x) => (float[N,4,6,6] y) { y = Conv(x, w) }", "{ y = Conv(x, turned) }"),
+        (
+            "(float[N,9,4] x) => (float[N,9,8] y) "
+            "{ s = Sigmoid(x) l = Mul(s, many) y = Concat<axis=2>(l, s) }",
+            "{ s = Sigmoid(x) l = Mul(s, many) t = Mul(s, near) y = Concat<axis=2>(l, t) }",
+        ),
+        (
+            "(uint8[N,4] x) => (float[N,4] y) { c = Cast<to=1>(x) y = Mul(c, c) }",
+            "{ y = Cast<to=1>(x) }",
+        ),
+        ("(int64[N,4] x) => (int64[N,4] y) { y = Mul(x, x) }", "{ y = Identity(x) }"),
+        ("(float[N,4] x) => (bool[N,4] y) { y = Less(x, one) }", "{ y = Less(x, five) }"),
+    ],
+)
+def test_another_function_fails(reference: str, candidate: str) -> None:
+    weights = {
+        "one": np.ones(1, np.float32),
+        "five": np.full(1, 5, np.float32),
+        "many": np.full(1, 640, np.float32),
+        "near": np.full(1, 1.01, np.float32),
+        "w": CHANNELS,
+        "turned": CHANNELS * np.array([1, 1, 1, -1], np.float32).reshape(4, 1, 1, 1),
+    }
+    interface = reference.partition("{")[0]
+    assert compare(reference, reference, **weights).verdict == "pass"
+    assert compare(reference, interface + candidate, **weights).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "reason"),
+    [
+        ("(float[N,4] x) => (float[N,4] y)", "(float[2,4] x) => (float[2,4] y)", "input 'x' is"),
+        ("(float[N,4] x) => (float[N,4] y)", "(float[N,4] x) => (float[N,4] z)", "outputs are"),
+        ("(float[N,4] x) => (float[N,4] y)", "(float[N,4] u) => (float[N,4] y)", "inputs are"),
+        (
+            "(float[N,4] x) => (float[N,4] y)",
+            "(double[N,4] x) => (double[N,4] y)",
+            "tensor(double)",
+        ),
+    ],
+)
+def test_another_interface_fails_with_words(reference: str, candidate: str, reason: str) -> None:
+    bodies = []
+    for interface in (reference, candidate):
+        names = [part.split("]")[1].strip(" )") for part in interface.split("=>")]
+        bodies.append(f"{interface} {{ {names[1]} = Neg({names[0]}) }}")
+    equivalence = compare(*bodies)
+    assert equivalence.verdict == "fail"
+    assert reason in equivalence.reason
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("(float[N,4] x) => (float[N,4] y) { a = Add(x, low) y = Relu(a) }", "zero throughout"),
+        ("(float[N,4] x) => (float[N,4] y) { a = Add(x, low) y = Log(a) }", "NaN throughout"),
+        ("(float[N,4] x) => (float[N,4] y) { y = RandomNormalLike(x) }", "disagrees with itself"),
+        ("(float[0,4] x) => (float[0,4] y) { y = Neg(x) }", "no output has any elements"),
+        ("(float[N,4] x) => (float[N,4] y) { y = acme.Magic(x) }", "onnxruntime cannot load"),
+    ],
+)
+def test_what_cannot_be_decided_is_not_verified(model: str, reason: str) -> None:
+    proto = build(model, low=np.full(1, -1e6, np.float32))
+    proto.opset_import.append(onnx.helper.make_opsetid("acme", 1))
+    other = onnx.ModelProto()
+    other.CopyFrom(proto)
+    other.doc_string = "another file"
+    equivalence = bnfold.check(proto, other).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "not-verified"
+    assert reason in equivalence.reason
+
+
+def test_nan_only_at_the_same_places() -> None:
+    weights = {"a": np.array([1, np.nan, 1], np.float32), "b": np.array([1, 1, np.nan], np.float32)}
+    interface = "(float[N,3] x) => (float[N,3] y) "
+    assert compare(f"{interface}{{ y = Mul(x, a) }}", f"{interface}{{ y = Mul(x, a) }}", **weights)
+    equivalence = compare(
+        f"{interface}{{ y = Mul(x, a) }}", f"{interface}{{ y = Mul(x, b) }}", **weights
+    )
+    assert equivalence.verdict == "fail"
+    assert "NaN or infinite" in equivalence.reason
+
+
+def test_a_scalar_input_is_no_obstacle() -> None:
+    interface = "(float x) => (float y) "
+    twice = "{ a = Neg(x) b = Neg(a) y = Neg(b) }"
+    assert compare(f"{interface}{{ y = Neg(x) }}", f"{interface}{twice}").verdict == "pass"
+
+
+def test_one_weight_off_by_a_thousandth_fails_and_by_one_ulp_passes() -> None:
+    text = (
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }"
+    )
+    weights = batch_norm(4) | {"w": normal(4, 3, 3, 3)}
+    reference = build(text, **weights)
+    for off, verdict in ((1e-3, "fail"), (float(np.spacing(weights["w"].flat[5])), "pass")):
+        changed = weights["w"].copy()
+        changed.flat[5] += np.float32(off)
+        equivalence = bnfold.check(reference, build(text, **weights | {"w": changed})).equivalence
+        assert equivalence is not None
+        assert equivalence.verdict == verdict
+
+
+def test_a_wrong_fusion_of_zero_padding_into_a_max_pool_fails() -> None:
+    """With inputs from 0 to 1 alone, nobody would notice."""
+    interface = "(float[N,3,8,8] x) => (float[N,3,4,4] y) "
+    pool = "MaxPool<kernel_shape=[3,3], strides=[2,2]{}>"
+    padded = f"{{ p = Pad(x, pads) y = {pool.format('')}(p) }}"
+    fused = f"{{ y = {pool.format(', pads=[1,1,0,0]')}(x) }}"
+    pads = np.array([0, 0, 1, 1, 0, 0, 0, 0], np.int64)
+    assert compare(interface + padded, interface + fused, pads=pads).verdict == "fail"
+
+
+def test_noise_is_excused_up_to_a_share_of_the_largest_value() -> None:
+    original = [np.array([[1.0, 1e-3]], np.float32)]
+    quiet = Allowance(ToleranceRequest(), original, None)
+    np.testing.assert_allclose(quiet.atol(0), [[2e-5, 2e-8]])
+    noisy = Allowance(ToleranceRequest(), original, [np.array([[0.0, 1e-5]])])
+    np.testing.assert_allclose(noisy.atol(0), [[2e-5, 4e-5]])
+    broken = Allowance(ToleranceRequest(), original, [np.array([[0.0, 1.0]])])
+    np.testing.assert_allclose(broken.atol(0), [[2e-5, 1e-3]])
