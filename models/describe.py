@@ -93,9 +93,12 @@ def _describe(record: Record) -> str:
     lines = [f"- {count} × {what}" for what, count in rewrites.items()]
     for refusal in record.refusals:
         remedy = f"; {refusal.remedy}" if refusal.remedy else ""
+        also = ""
+        if refusal.also_reason:
+            also = f"; and behind it `{refusal.also_reason}`: {refusal.also_message}"
         lines.append(
             f"- kept: {refusal.op_type} `{refusal.site}`, `{refusal.reason}`: "
-            f"{refusal.message}{remedy}"
+            f"{refusal.message}{also}{remedy}"
         )
     return "\n".join(lines)
 

@@ -1,13 +1,18 @@
-"""Fold an inference BatchNormalization into the linear operator in front of it.
+"""Fold an inference BatchNormalization into linear operators, in front of it or behind it.
 
-    BN(L(x)) = s·(W·x + b) + t        s = γ / √(σ² + ε),  t = β − μ·s,  one each per channel
-             = (s·W)·x + (s·b + t)
+    BN(x) = s·x + t        s = γ / √(σ² + ε),  t = β − μ·s,  one each per channel
 
-for L = Conv and ConvTranspose (1-D to 3-D, grouped, depthwise, with and without bias), Gemm (any
-α, β, transA, transB and shape of C), MatMul, and MatMul → Add. The last two become a Gemm.
+    in front   BN(W·x + b) = (s·W)·x + (s·b + t)
+    behind     W·BN(x) + b = (W·s)·x + (W·t + b)
 
-Conditions: the BatchNormalization runs in inference mode; its four parameters and the operator's
-weights are constants; nothing else reads the operator's result; the new weights are finite.
+In front: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, and another
+BatchNormalization. Behind: Conv that does not pad (or t = 0), Gemm, MatMul, BatchNormalization. On
+its way the map passes what averages, picks or rearranges elements (pools, Reshape, Transpose and
+the like), other affine maps, and in front also every branch of a Concat or an Add.
+
+Conditions: the BatchNormalization runs in inference mode; its parameters and the operators' weights
+are constants; in front, nothing else reads what is passed; behind, every reader absorbs the map;
+the new weights are finite; there are fewer operators afterwards.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -16,18 +21,28 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.affine import NotAbsorbed, NotAffine, absorb, batch_normalization
-from bnfold.contract import Exactness, NotStorable, Replace, rewrite
+from bnfold.absorption import NotReached, absorb_behind, absorb_in_front
+from bnfold.affine import NotAffine
+from bnfold.carry import NotCarried
+from bnfold.contract import Exactness, Refused, Replace, rewrite
+from bnfold.linear import NotAbsorbed
+from bnfold.weights import NotStorable
 
 
 @rewrite(
     "fold-batchnorm",
     roots=["BatchNormalization"],
     exactness=Exactness.ROUNDED,
-    refusals=[NotAffine, NotAbsorbed, NotStorable],
+    refusals=[NotAffine, NotReached, NotCarried, NotAbsorbed, NotStorable],
 )
 def fold_batchnorm(bn: ir.Node) -> Replace:
-    """Replace ``BN ∘ L`` by one L. Never silent: each BatchNormalization folds or is explained."""
-    absorbed = absorb(batch_normalization(bn), bn)
-    detail = f"into {absorbed.nodes[0].op_type}"
-    return Replace([*absorbed.nodes, bn], {bn.outputs[0]: absorbed.op}, detail)
+    """Fold to the front, else to the back. Never silent: each one folds or is explained."""
+    try:
+        return absorb_in_front(bn)
+    except Refused as in_front:
+        if isinstance(in_front.reason, NotAffine):
+            raise
+        try:
+            return absorb_behind(bn)
+        except Refused as behind:
+            raise in_front.and_also(behind) from behind

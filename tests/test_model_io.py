@@ -30,8 +30,9 @@ from bnfold.errors import (
     ProviderError,
     UsageError,
 )
-from bnfold.model_io import StagedFile, load, write_text
+from bnfold.model_io import load
 from bnfold.runtime import Level, Session
+from bnfold.staging import StagedFile, write_text
 from tests.support.cli import (
     MODELS,
     REWRITTEN,
@@ -309,7 +310,7 @@ POINTS = [
     "bnfold.api._compare",
     "bnfold.api.run_passes",
     "bnfold.api.sha256_of",
-    "bnfold.model_io._serialize",
+    "bnfold.staging.serialize",
     "os.fsync",
     "os.replace",
 ]

@@ -19,14 +19,14 @@ FOLDER = Path(__file__).parent.parent / "models"
 # Name: (BatchNormalization before, after, Dropout before, after, reasons for what stays).
 OUTCOMES = {
     "conv_bn_relu_pool": (2, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
-    "conv_relu_bn_pool": (2, 2, 0, 0, {"FUSED_BY_RUNTIME", "NOT_LINEAR"}),
+    "conv_relu_bn_pool": (2, 1, 0, 0, {"FUSED_BY_RUNTIME", "ACTIVATION_SHIFT"}),
     "conv_bn_conv": (4, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
-    "dense_bn_dense": (3, 1, 0, 0, {"NOT_LINEAR"}),
-    "conv_bn_flatten_dense": (1, 1, 0, 0, {"NOT_LINEAR"}),
+    "dense_bn_dense": (3, 0, 0, 0, set()),
+    "conv_bn_flatten_dense": (1, 0, 0, 0, set()),
     "dropout_after_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),
     "dropout_before_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),
-    "preactivation_resnet": (7, 4, 0, 0, {"NOT_LINEAR", "SHARED"}),
-    "conv_pool_bn_elu": (2, 2, 0, 0, {"NOT_LINEAR"}),
+    "preactivation_resnet": (7, 4, 0, 0, {"SHARED"}),
+    "conv_pool_bn_elu": (2, 0, 0, 0, set()),
     "training_mode": (2, 2, 1, 1, {"FUSED_BY_RUNTIME", "TRAINING_MODE"}),
 }
 DETERMINISTIC = [name for name in OUTCOMES if name != "training_mode"]

@@ -1,13 +1,11 @@
-"""Per-channel affine maps, and the linear operators that absorb them.
+"""Per-channel affine maps: what they are, and which operators are written as one.
 
-Write ``A(s, t)`` for ``y_c = s_c · x_c + t_c``. An inference BatchNormalization is such a map, and
-a linear operator in front of it can compute the map along: ``A(s, t) ∘ L`` is again an ``L``,
-with other weights. All arithmetic is float64; the weights are rounded once, when stored.
+Write ``A(s, t)`` for ``y_c = s_c · x_c + t_c`` along one axis of x. An inference BatchNormalization
+is such a map, and so is a Mul, Div, Add or Sub of a constant that varies along one axis alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +14,8 @@ import onnx_ir as ir
 from bnfold.contract import (
     Array,
     FloatArray,
-    Op,
     Refusal,
     Refused,
-    Weight,
     constant,
     float_attribute,
     input_of,
@@ -28,16 +24,14 @@ from bnfold.contract import (
     is_overridable,
     is_used,
     opset,
-    producer,
     require,
-    same_op,
-    sole_use,
-    stored,
 )
+
+AFFINE_OPERATORS = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
 
 
 class NotAffine(Refusal):
-    """Why a BatchNormalization is not a fixed per-channel affine map."""
+    """Why an operator is not a fixed per-channel affine map."""
 
     TRAINING_MODE = (
         "it runs in training mode and normalizes by the statistics of the batch at hand",
@@ -56,52 +50,95 @@ class NotAffine(Refusal):
         "pass --freeze-initializers if no caller does",
     )
     PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
-
-
-class NotAbsorbed(Refusal):
-    """Why no linear operator takes the affine map over."""
-
-    NOT_LINEAR = "what feeds it is not a linear operator with constant weights"
-    GRAPH_INPUT = "it reads the input of its graph directly; no operator stands in front of it"
-    OTHER_GRAPH = "what feeds it stands outside its If, Loop or Scan body"
-    SHARED = "something else reads the result of the operator in front of it, too"
-    WEIGHT_NOT_CONSTANT = "a weight of the operator in front of it is computed at run time"
-    WEIGHT_OVERRIDABLE = (
-        "a caller may override a weight of the operator in front of it (an initializer that is "
-        "also a graph input)",
-        "pass --freeze-initializers if no caller does",
-    )
-    CHANNELS_DIFFER = "the operator in front of it has another number of output channels"
-    OTHER_AXIS = "the operator in front of it has its output channels on another axis"
-    RANK_UNKNOWN = (
-        "the rank of its input is not known, so neither is the axis of its channels",
-        "export the model with shapes, or run onnx.shape_inference on it",
-    )
+    NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"
+    NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds one"
 
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """The map ``y_c = scale_c · x_c + shift_c`` over channels c; both float64 of shape (C,)."""
+    """The map ``y_c = scale_c · x_c + shift_c`` over the channels c along `axis`.
+
+    Both are float64 of shape (C,). A map of one channel is *uniform*: the same along every axis,
+    whatever its length.
+    """
 
     scale: FloatArray
     shift: FloatArray
+    axis: int
 
     @property
     def channels(self) -> int:
         """The number C of channels."""
         return self.scale.size
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether it is the same for all elements."""
+        return self.channels == 1
 
-@dataclass(frozen=True, eq=False)
-class Absorbed:
-    """An expression that computes ``affine ∘ nodes[-1]``, and the nodes that it stands for."""
+    @property
+    def has_shift(self) -> bool:
+        """Whether zero does not map to zero."""
+        return bool(self.shift.any())
 
-    op: Op
-    nodes: tuple[ir.Node, ...]
+    def along(self, axis: int) -> Affine:
+        """Return the same channels along another axis."""
+        return Affine(self.scale, self.shift, axis)
+
+    def piece(self, start: int, length: int) -> Affine:
+        """Return `length` channels from `start` on."""
+        if self.is_uniform:
+            return self
+        part = slice(start, start + length)
+        return Affine(self.scale[part], self.shift[part], self.axis)
+
+    def without_shift(self) -> Affine:
+        """Return the linear part alone."""
+        return Affine(self.scale, np.zeros_like(self.shift), self.axis)
+
+    def negated(self) -> Affine:
+        """Return the linear part with its sign turned."""
+        return Affine(-self.scale, np.zeros_like(self.shift), self.axis)
+
+    def after(self, first: Affine) -> Affine:
+        """Compose: A(s₂, t₂) ∘ A(s₁, t₁) = A(s₂·s₁, s₂·t₁ + t₂).
+
+        Raises:
+            Refused: if the two have channels along different axes.
+        """
+        together = self.axis == first.axis and self.channels == first.channels
+        require(together or self.is_uniform or first.is_uniform, NotAffine.NOT_PER_CHANNEL)
+        axis = first.axis if self.is_uniform else self.axis
+        with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+            shift = self.scale * first.shift + self.shift
+            return Affine(self.scale * first.scale, shift, axis)
+
+
+def affine_map(node: ir.Node) -> tuple[Affine, int]:
+    """Return the affine map that the node computes, and the index of the input it is applied to.
+
+    Raises:
+        Refused: with a reason from `NotAffine`.
+    """
+    if is_op(node, "BatchNormalization"):
+        return batch_normalization(node), 0
+    return _constant_operand(node)
 
 
 def batch_normalization(node: ir.Node) -> Affine:
     """Return the affine map of an inference BatchNormalization: s = γ/√(σ²+ε), t = β − μ·s.
+
+    Raises:
+        Refused: with a reason from `NotAffine`.
+    """
+    gamma, beta, mean, variance = batch_norm_parameters(node)
+    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+        scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+        return Affine(scale, beta - mean * scale, axis=1)
+
+
+def batch_norm_parameters(node: ir.Node) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return γ, β, μ and σ² of an inference BatchNormalization, all of one shape (C,).
 
     Raises:
         Refused: with a reason from `NotAffine`.
@@ -120,9 +157,7 @@ def batch_normalization(node: ir.Node) -> Affine:
     gamma, beta, mean, variance = (_batch_norm_parameter(node, index) for index in range(1, 5))
     shapes = {parameter.shape for parameter in (gamma, beta, mean, variance)}
     require(len(shapes) == 1 and gamma.ndim == 1, NotAffine.PARAMETERS_MALFORMED)
-    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
-        scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
-        return Affine(scale, beta - mean * scale)
+    return gamma, beta, mean, variance
 
 
 def _batch_norm_parameter(node: ir.Node, index: int) -> FloatArray:
@@ -134,192 +169,53 @@ def _batch_norm_parameter(node: ir.Node, index: int) -> FloatArray:
     return content.astype(np.float64)
 
 
-def absorb(affine: Affine, node: ir.Node) -> Absorbed:
-    """Return an expression for ``affine`` applied to input 0 of `node`, one operator less.
+def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
+    """Read x·k, k·x, x/k, x+k, k+x, x−k or k−x; not k/x, which is not affine in x."""
+    contents = [constant(input_of(node, index)) for index in (0, 1)]
+    constants = [index for index in (1, 0) if contents[index] is not None]
+    require(len(constants) == 1, NotAffine.NO_CONSTANT_OPERAND)
+    (index,) = constants
+    require(not (is_op(node, "Div") and index == 0), NotAffine.NO_CONSTANT_OPERAND)
+    data, content = input_of(node, 1 - index), contents[index]
+    assert data is not None
+    assert content is not None
+    is_float = ir.DataType.from_numpy(content.dtype).is_floating_point()
+    require(is_float, NotAffine.NO_CONSTANT_OPERAND)
+    axis = _channel_axis(node, data, content)
+    operand = content.astype(np.float64).reshape(-1)
+    one, zero = np.ones_like(operand), np.zeros_like(operand)
+    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+        scale, shift = {
+            "Mul": (operand, zero),
+            "Div": (one / operand, zero),
+            "Add": (one, operand),
+            "Sub": (one, -operand) if index == 1 else (-one, operand),
+        }[node.op_type]
+    return Affine(scale, shift, axis), 1 - index
 
-    Raises:
-        Refused: with a reason from `NotAbsorbed`.
+
+def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:
+    """Return the one axis of the data along which a broadcast constant varies.
+
+    Broadcasting aligns the last axes. The data must have that axis at full length already: where
+    it is 1, the constant repeats the data, and the result is larger.
     """
-    value = input_of(node, 0)
-    source = value.producer() if value is not None else None
-    if value is None or source is None:
-        raise Refused(NotAbsorbed.GRAPH_INPUT)
-    require(source.graph is node.graph, NotAbsorbed.OTHER_GRAPH, source)
-    absorber = _ABSORBERS.get(source.op_type) if source.domain == "" else None
-    if absorber is None or (is_op(source, "Add") and _matmul_operand(source) is None):
-        raise Refused(NotAbsorbed.NOT_LINEAR, source, source.op_type)
-    require(sole_use(value), NotAbsorbed.SHARED, source)
-    return absorber(affine, source)
-
-
-def _conv(affine: Affine, conv: ir.Node) -> Absorbed:
-    """A(s,t)(W∗x + b) = (s·W)∗x + (s·b + t), on W's first axis. W is (Cout, Cin/groups, k…)."""
-    weight = _weight(conv, 1)
-    require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
-    _require_channels(affine, weight.shape[0], conv)
-    scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return _convolution(affine, conv, weight.astype(np.float64) * scale, channel_axis=0)
-
-
-def _conv_transpose(affine: Affine, conv: ir.Node) -> Absorbed:
-    """As for Conv. W is (Cin, Cout/groups, k…); output channel g·(Cout/groups)+j is W[group g, j].
-
-    The input channels are split into equal consecutive groups.
-    """
-    weight = _weight(conv, 1)
-    groups = int_attribute(conv, "group", 1)
-    require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
-    _require_channels(affine, weight.shape[1] * groups, conv)
-    scale = np.repeat(affine.scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
-    scale = scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
-    return _convolution(affine, conv, weight.astype(np.float64) * scale, channel_axis=1)
-
-
-def _convolution(
-    affine: Affine, conv: ir.Node, scaled_weight: FloatArray, channel_axis: int
-) -> Absorbed:
-    bias = _optional_weight(conv, 2)
-    if bias is not None:
-        _require_channels(affine, bias.size, conv)
-    shift = affine.shift if bias is None else affine.scale * bias + affine.shift
-    weight = _store(scaled_weight, conv, 1, channel_axis)
-    inputs = [conv.inputs[0], weight, _store(shift, conv, 2)]
-    return Absorbed(same_op(conv, inputs), (conv,))
-
-
-def _gemm(affine: Affine, gemm: ir.Node) -> Absorbed:
-    """A(s,t)(α·A'B' + β·C) = α·A'(B'·s) + β·(s·C + t/β), on the columns of B' = B or Bᵀ.
-
-    C may be a scalar, (N,), (1,N), (M,1) or (M,N); what broadcasting makes of s·C is its new
-    shape. Without C, or with β = 0, the new C is t, with β = 1.
-    """
-    weight = _weight(gemm, 1)
-    require(weight.ndim == 2, NotAbsorbed.CHANNELS_DIFFER, gemm)
-    transposed = int_attribute(gemm, "transB", 0) != 0
-    _require_channels(affine, weight.shape[0 if transposed else 1], gemm)
-    scaled = weight.astype(np.float64) * (affine.scale[:, None] if transposed else affine.scale)
-    beta = float_attribute(gemm, "beta", 1.0)
-    bias = _optional_weight(gemm, 2)
-    attributes = dict(gemm.attributes)
-    if bias is None or beta == 0:
-        shift = affine.shift
-        attributes.pop("beta", None)
-    else:
-        require(_broadcasts_to(bias, affine.channels), NotAbsorbed.CHANNELS_DIFFER, gemm)
-        with np.errstate(over="ignore"):
-            shift = affine.scale * bias + affine.shift / beta
-    if opset(gemm) < 7:
-        attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
-    folded = _store(scaled, gemm, 1, channel_axis=0 if transposed else 1)
-    inputs = [gemm.inputs[0], folded, _store(shift, gemm, 2)]
-    return Absorbed(Op("Gemm", inputs, tuple(attributes.values()), gemm), (gemm,))
-
-
-def _matmul(affine: Affine, matmul: ir.Node) -> Absorbed:
-    """A(s,t)(x·B) = x·(B·s) + t for a matrix x: a Gemm."""
-    scaled = _scaled_matmul_weight(affine, matmul)
-    return Absorbed(_matmul_as_gemm(matmul, scaled, affine.shift), (matmul,))
-
-
-def _biased_matmul(affine: Affine, add: ir.Node) -> Absorbed:
-    """A(s,t)(x·B + b) = x·(B·s) + (s·b + t) for a matrix x and a constant row b: a Gemm."""
-    index = _matmul_operand(add)
-    assert index is not None
-    matmul, bias = producer(add, index, "MatMul"), constant(input_of(add, 1 - index))
-    assert matmul is not None
-    assert bias is not None
-    require(sole_use(matmul.outputs[0]), NotAbsorbed.SHARED, matmul)
-    scaled = _scaled_matmul_weight(affine, matmul)
-    is_row = bias.ndim < 2 or bias.shape[0] == 1
-    require(is_row and _broadcasts_to(bias, affine.channels), NotAbsorbed.OTHER_AXIS, add)
-    if opset(add) < 7:
-        require(int_attribute(add, "axis", 1) in (1, -1), NotAbsorbed.OTHER_AXIS, add)
-    shift = affine.scale * bias.astype(np.float64).reshape(-1) + affine.shift
-    return Absorbed(_matmul_as_gemm(matmul, scaled, shift), (matmul, add))
-
-
-def _matmul_operand(add: ir.Node) -> int | None:
-    """Return which operand is a MatMul where the other is constant, or None."""
-    for index in (0, 1):
-        is_constant = constant(input_of(add, 1 - index)) is not None
-        if is_constant and producer(add, index, "MatMul") is not None:
-            return index
-    return None
-
-
-def _scaled_matmul_weight(affine: Affine, matmul: ir.Node) -> FloatArray:
-    weight = _weight(matmul, 1)
-    left = input_of(matmul, 0)
-    rank = left.shape.rank() if left is not None and left.shape is not None else None
-    if rank is None and matmul.outputs[0].shape is not None:
-        rank = matmul.outputs[0].shape.rank()
-    require(rank is not None, NotAbsorbed.RANK_UNKNOWN, matmul)
-    require(rank == 2 and weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
-    _require_channels(affine, weight.shape[1], matmul)
-    return weight.astype(np.float64) * affine.scale
-
-
-def _matmul_as_gemm(matmul: ir.Node, weight: FloatArray, shift: FloatArray) -> Op:
-    attributes = [ir.AttrInt64("broadcast", 1)] if opset(matmul) < 7 else []
-    inputs = [
-        matmul.inputs[0],
-        _store(weight, matmul, 1, channel_axis=1),
-        _store(shift, matmul, 2),
-    ]
-    return Op("Gemm", inputs, attributes, matmul)
-
-
-_ABSORBERS: Mapping[str, Callable[[Affine, ir.Node], Absorbed]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Add": _biased_matmul,
-}
-
-
-# --- The weights of linear operators ------------------------------------------------------------
-
-
-def _weight(node: ir.Node, index: int) -> Array:
-    value = input_of(node, index)
-    require(not is_overridable(value), NotAbsorbed.WEIGHT_OVERRIDABLE, node, _name(value))
-    content = constant(value)
-    if content is None:
-        raise Refused(NotAbsorbed.WEIGHT_NOT_CONSTANT, node, _name(value))
-    return content
-
-
-def _optional_weight(node: ir.Node, index: int) -> FloatArray | None:
-    return None if input_of(node, index) is None else _weight(node, index).astype(np.float64)
-
-
-def _dtype(node: ir.Node, index: int) -> ir.DataType:
-    return ir.DataType.from_numpy(_weight(node, index).dtype)
-
-
-def _store(
-    values: FloatArray, node: ir.Node, index: int, channel_axis: int | None = None
-) -> Weight:
-    """Round new values for input `index` to the type of the operator's weight."""
-    value = input_of(node, index)
-    stem = value.name if value is not None and value.name else _bias_stem(node)
-    stem = f"{stem.removesuffix('.folded')}.folded"
-    return stored(values, _dtype(node, 1), stem, node, channel_axis)
-
-
-def _bias_stem(node: ir.Node) -> str:
-    weight = input_of(node, 1)
-    return f"{weight.name if weight is not None else node.name}.bias"
-
-
-def _require_channels(affine: Affine, channels: int, subject: ir.Node) -> None:
-    detail = f"{channels}, not {affine.channels}"
-    require(channels == affine.channels, NotAbsorbed.CHANNELS_DIFFER, subject, detail)
-
-
-def _broadcasts_to(bias: Array, channels: int) -> bool:
-    return bias.ndim <= 2 and (bias.ndim == 0 or bias.shape[-1] in (1, channels))
+    shape = data.shape
+    if content.size == 1 and content.ndim == 0:
+        return 0
+    if shape is None:
+        raise Refused(NotAffine.NOT_PER_CHANNEL)
+    rank = shape.rank()
+    start = rank - content.ndim
+    if opset(node) < 7 and int_attribute(node, "broadcast", 0) and "axis" in node.attributes:
+        start = int_attribute(node, "axis", 0)
+    wide = [axis for axis, length in enumerate(content.shape) if length != 1]
+    require(start >= 0 and len(wide) <= 1, NotAffine.NOT_PER_CHANNEL)
+    if not wide:
+        return 0
+    axis = start + wide[0]
+    require(axis < rank and shape[axis] == content.size, NotAffine.NOT_PER_CHANNEL)
+    return axis
 
 
 def _name(value: ir.Value | None) -> str:

@@ -26,8 +26,6 @@ from bnfold.inputs import InputRequest as InputRequest
 from bnfold.model_io import (
     LoadedModel,
     ModelSource,
-    StagedFile,
-    count_operators,
     describe,
     load,
     require_valid,
@@ -36,6 +34,7 @@ from bnfold.model_io import (
 from bnfold.record import Equivalence, OutputRecord, Record, RewriteRecord, environment
 from bnfold.registry import choose_passes
 from bnfold.semantics import force_inference, freeze_initializers
+from bnfold.staging import StagedFile
 from bnfold.tolerance import ToleranceRequest as ToleranceRequest
 
 
@@ -134,8 +133,8 @@ def optimize(
             _copy(staged, loaded)
         else:
             staged.write_model(loaded)
-        equivalence = Equivalence("identical") if same else None
-        if check and not same:
+        equivalence = None if outcome.rewrites else Equivalence("identical")
+        if check and outcome.rewrites:
             equivalence = _compare(reference, staged.path, options, progress)
         accepted = equivalence is None or equivalence.verdict in ("pass", "identical")
         record = Record(
@@ -148,8 +147,8 @@ def optimize(
                 written=output is not None and accepted,
                 sha256=sha256_of(staged.path),
                 bytes=staged.path.stat().st_size,
-                nodes=sum(count_operators(loaded.ir).values()),
-                ops=count_operators(loaded.ir),
+                nodes=sum(loaded.count_operators().values()),
+                ops=loaded.count_operators(),
             ),
             rewrites=outcome.rewrites,
             refusals=outcome.refusals,

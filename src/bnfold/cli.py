@@ -342,7 +342,7 @@ def _json_reports(reports: list[Path] | None, output: Path | None = None) -> lis
 def _deliver(
     record: Record, reports: list[Path], json: bool, render: Callable[[Console, Record], None]
 ) -> None:
-    from bnfold.model_io import write_text
+    from bnfold.staging import write_text
 
     for path in reports:
         write_text(path, record.to_json() + "\n")

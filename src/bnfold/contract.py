@@ -16,13 +16,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from bnfold.constants import Array as Array
+from bnfold.constants import constant as constant
+from bnfold.constants import is_overridable as is_overridable
+
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-Array: TypeAlias = npt.NDArray[Any]
 
 
 class Exactness(enum.Enum):
@@ -68,6 +70,12 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
         self.reason = reason
         self.subject = subject
         self.detail = detail
+        self.also: Refused | None = None
+
+    def and_also(self, other: Refused) -> Refused:
+        """Return this refusal, with the one of a second attempt that was refused as well."""
+        self.also = other
+        return self
 
 
 def require(
@@ -117,7 +125,7 @@ class Replace:
     """The outcome of a pass: compute the values in `outputs` by these expressions instead.
 
     `nodes` are the nodes of the pattern, in graph order. Those that nothing reads any more are
-    removed, with all that only they needed. New nodes are placed where the last of `nodes` stands.
+    removed, with all that only they needed.
     """
 
     nodes: Sequence[ir.Node]
@@ -244,49 +252,6 @@ def opset(node: ir.Node) -> int:
     return imports.get(node.domain) or imports.get("ai.onnx" if node.domain == "" else "", 1)
 
 
-def constant(value: ir.Value | None) -> Array | None:
-    """Return the value's content if it can never change, else None.
-
-    Constant are: initializers that no caller can override (not graph inputs; before IR version
-    4 the loader has taken them off the inputs), Constant nodes, and Identity of a constant.
-    """
-    while value is not None:
-        if value.is_initializer():
-            tensor = value.const_value
-            return None if tensor is None or value.is_graph_input() else tensor.numpy()
-        node = value.producer()
-        if is_op(node, "Constant"):
-            assert node is not None
-            return _constant_node_content(node)
-        value = node.inputs[0] if node is not None and is_op(node, "Identity") else None
-    return None
-
-
-_CONSTANT_ATTRIBUTES: Mapping[str, type[np.generic] | None] = {
-    "value": None,
-    "value_float": np.float32,
-    "value_floats": np.float32,
-    "value_int": np.int64,
-    "value_ints": np.int64,
-}
-
-
-def _constant_node_content(node: ir.Node) -> Array | None:
-    for name, dtype in _CONSTANT_ATTRIBUTES.items():
-        attribute = node.attributes.get(name)
-        if attribute is None or attribute.is_ref():
-            continue
-        if dtype is None:
-            return attribute.as_tensor().numpy()
-        return np.array(attribute.value, dtype)
-    return None
-
-
-def is_overridable(value: ir.Value | None) -> bool:
-    """Say whether the value is an initializer that a caller may replace at run time."""
-    return value is not None and value.is_initializer() and value.is_graph_input()
-
-
 def _attribute(node: ir.Node, name: str) -> ir.Attr | None:
     attribute = node.attributes.get(name)
     if attribute is not None and attribute.is_ref():
@@ -319,73 +284,3 @@ def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tup
     """Return the attribute's integers, or the default that the operator's definition gives it."""
     attribute = _attribute(node, name)
     return tuple(default) if attribute is None else tuple(attribute.as_ints())
-
-
-# --- How a pass makes weights -------------------------------------------------------------------
-
-
-class NotStorable(Refusal):
-    """Why a new weight cannot be stored in the type of the old one."""
-
-    NOT_REPRESENTABLE = "a folded weight is not finite in the type that the operator stores"
-    LOSES_DIGITS = (
-        "the weights of a channel get so small that their type holds them with fewer digits",
-        "export the model in a type of wider range",
-    )
-
-
-def stored(
-    values: FloatArray,
-    dtype: ir.DataType,
-    stem: str,
-    subject: ir.Node,
-    channel_axis: int | None = None,
-) -> Weight:
-    """Round float64 `values` once to `dtype`, to nearest with ties to even.
-
-    Subnormal results become zero and are counted, because some processors compute with them
-    many times slower; those of float16 stay, because there they are wanted (6e-8 to 6e-5).
-
-    Raises:
-        Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
-            values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
-            the channel is not negligible beside the others.
-    """
-    require(bool(np.isfinite(values).all()), NotStorable.NOT_REPRESENTABLE, subject)
-    with np.errstate(over="ignore"):
-        array = _rounded(values, dtype)
-    require(bool(np.isfinite(array).all()), NotStorable.NOT_REPRESENTABLE, subject)
-    limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
-    subnormal = (array != 0) & (np.abs(array) < float(limits.smallest_normal))
-    flushed = 0 if dtype == ir.DataType.FLOAT16 else int(np.count_nonzero(subnormal))
-    if flushed:
-        array = np.where(subnormal, array.dtype.type(0), array)
-    if channel_axis is not None and subnormal.any():
-        keeps = _keeps_digits(values, array, channel_axis, float(limits.eps))
-        require(keeps, NotStorable.LOSES_DIGITS, subject)
-    return Weight(array, dtype, stem, flushed)
-
-
-def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:
-    """Compare each channel's error, in norm, with the ε/2 that rounding normal numbers takes."""
-    others = tuple(axis for axis in range(exact.ndim) if axis != channel_axis % exact.ndim)
-    largest = float(np.abs(exact).max())  # norms of numbers around 1e-300 would be zero
-    norms = np.sqrt(np.sum((exact / largest) ** 2, axis=others))
-    error = (array.astype(np.float64) - exact) / largest
-    errors = np.sqrt(np.sum(error**2, axis=others))
-    return bool((errors <= epsilon * np.maximum(norms, epsilon * norms.max())).all())
-
-
-def _rounded(values: FloatArray, dtype: ir.DataType) -> Array:
-    if dtype != ir.DataType.BFLOAT16:
-        return values.astype(dtype.numpy())
-    # ml_dtypes goes through float32, which would round twice. Rounding to odd in between makes
-    # the second rounding see on which side of a tie the float64 value lay (Boldo and Melquiond,
-    # "When double rounding is odd", 2005).
-    single = values.astype(np.float32)
-    bits = single.view(np.uint32)
-    away = np.abs(single.astype(np.float64)) > np.abs(values)
-    truncated = np.where(away, bits - 1, bits)
-    inexact = single.astype(np.float64) != values
-    odd = np.where(inexact, truncated | 1, bits).astype(np.uint32).view(np.float32)
-    return odd.astype(dtype.numpy())

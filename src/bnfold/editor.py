@@ -12,6 +12,9 @@ from bnfold.contract import Op, Replace, Weight, is_used
 class Editor:
     """Applies replacements to one model.
 
+    It places new nodes where the node stands whose output they replace. That is not always behind
+    all that they read, so whoever has made all replacements must `sort` the graphs.
+
     Every name it gives is new in the whole model, subgraphs and functions included, so that
     nothing is ever captured or shadowed by accident.
     """
@@ -30,9 +33,12 @@ class Editor:
         Returns:
             the new nodes, each with the old one that it continues, if any.
         """
-        anchor = replace.nodes[-1]
-        built = _Built(self, anchor)
-        substitutes = {old: built.value_of(new) for old, new in replace.outputs.items()}
+        built = _Built(self)
+        substitutes = {}
+        for old, new in replace.outputs.items():
+            anchor = old.producer()
+            assert anchor is not None
+            substitutes[old] = built.at(anchor).value_of(new)
         for old, new in substitutes.items():
             _substitute(old, new, built)
         for node in reversed(replace.nodes):
@@ -52,15 +58,21 @@ class Editor:
 
 
 class _Built:
-    """The nodes and weights made for one replacement, all in front of `anchor`."""
+    """The nodes and weights made for one replacement, each in front of the node it replaces."""
 
-    def __init__(self, editor: Editor, anchor: ir.Node) -> None:
-        assert anchor.graph is not None
+    _graph: ir.Graph
+    _anchor: ir.Node
+
+    def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._graph = anchor.graph
-        self._anchor = anchor
         self._values: dict[Op | Weight, ir.Value] = {}
         self.nodes: dict[ir.Node, ir.Node | None] = {}
+
+    def at(self, anchor: ir.Node) -> _Built:
+        """Make what follows in front of `anchor`."""
+        assert anchor.graph is not None
+        self._anchor, self._graph = anchor, anchor.graph
+        return self
 
     def made(self, value: ir.Value) -> bool:
         """Say whether the value is computed by one of the new nodes."""
@@ -126,7 +138,9 @@ def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
         new.type, new.shape = old.type, old.shape
     if old.is_graph_output() and not (built.made(new) or _may_become_output(new, old)):
         assert old.name is not None
-        new_output = built.add_node(ir.Node("", "Identity", [new]), old.name)
+        anchor = old.producer()
+        assert anchor is not None
+        new_output = built.at(anchor).add_node(ir.Node("", "Identity", [new]), old.name)
         _rename(new_output, old)
         _replace_graph_output(old, new_output)
     elif old.is_graph_output() or built.made(new):
@@ -188,8 +202,24 @@ def _has_body(node: ir.Node) -> bool:
 
 def all_graphs(model: ir.Model) -> list[ir.Graph]:
     """Return the main graph and its bodies, then each function's graph and its bodies."""
-    functions = [function.graph for function in model.functions.values()]
-    return [each for graph in (model.graph, *functions) for each in (graph, *graph.subgraphs())]
+    return [each for graph in outermost_graphs(model) for each in (graph, *graph.subgraphs())]
+
+
+def outermost_graphs(model: ir.Model) -> list[ir.Graph]:
+    """Return the main graph, then each function's."""
+    return [model.graph, *(function.graph for function in model.functions.values())]
+
+
+def sort(graph: ir.Graph) -> None:
+    """Sort the nodes topologically, in place and stably; nodes without a name stay without one.
+
+    Raises:
+        ValueError: if the graph has a cycle.
+    """
+    unnamed = [node for node in graph.all_nodes() if node.name is None]
+    graph.sort()
+    for node in unnamed:
+        node.name = None
 
 
 def _value_names(graph: ir.Graph) -> list[str]:

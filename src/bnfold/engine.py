@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
-from bnfold.editor import Editor, all_graphs
+from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
 
@@ -58,6 +58,8 @@ class _Run:
             before = len(self._rewrites)
             refusals = self._sweep()
             if len(self._rewrites) == before:
+                for graph in outermost_graphs(self._model):
+                    sort(graph)
                 return Outcome(self._rewrites, refusals)
 
     def _sweep(self) -> list[RefusalRecord]:
@@ -131,17 +133,28 @@ class _Run:
         return self._sites.get(node) or local_site(node)
 
     def _refusal_record(self, each: Pass, node: ir.Node, refused: Refused) -> RefusalRecord:
-        reason = refused.reason
-        subject = refused.subject if refused.subject is not node else None
+        also = refused.also
         return RefusalRecord(
             pass_name=each.name,
             site=self._site(node),
             op_type=node.op_type,
-            reason=reason.name,
-            message=reason.message + (f" ({refused.detail})" if refused.detail else ""),
-            remedy=reason.remedy,
-            in_the_way=f"{subject.op_type} {self._site(subject)}" if subject is not None else "",
+            reason=refused.reason.name,
+            message=_message(refused),
+            remedy=refused.reason.remedy or (also.reason.remedy if also is not None else ""),
+            in_the_way=self._in_the_way(refused, node),
+            also_reason=also.reason.name if also is not None else "",
+            also_message=_message(also) if also is not None else "",
+            also_in_the_way=self._in_the_way(also, node) if also is not None else "",
         )
+
+    def _in_the_way(self, refused: Refused, root: ir.Node) -> str:
+        subject = refused.subject
+        is_other = subject is not None and subject is not root
+        return f"{subject.op_type} {self._site(subject)}" if subject and is_other else ""
+
+
+def _message(refused: Refused) -> str:
+    return refused.reason.message + (f" ({refused.detail})" if refused.detail else "")
 
 
 def sites(model: ir.Model) -> dict[ir.Node, str]:

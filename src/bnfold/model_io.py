@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 import onnx
@@ -21,12 +16,10 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from bnfold.editor import all_graphs
-from bnfold.errors import ModelError, UsageError
+from bnfold.errors import ModelError
 from bnfold.normalize import normalize
+from bnfold.protos import count_operators, graphs_of, node_lists_of
 from bnfold.record import ModelRecord
-
-EXTERNAL_THRESHOLD = 1024
-"""Tensors of at least so many bytes go to the data file, where there is one."""
 
 _LARGEST_INLINE = 2**31 - 2**24
 """Protobuf messages end at 2 GiB; some room is left for all that is not weights."""
@@ -53,15 +46,25 @@ class LoadedModel:
         """Whether any weight lies outside the model file."""
         return any(isinstance(tensor, ir.ExternalTensor) for tensor in _weights(self.ir))
 
+    @property
+    def fits_one_message(self) -> bool:
+        """Whether one protobuf message can hold the model in its present state."""
+        return sum(tensor.nbytes for tensor in _weights(self.ir)) <= _LARGEST_INLINE
+
+    def count_operators(self) -> dict[str, int]:
+        """Return how many nodes of each operator the model has by now, most first."""
+        nodes = (node for graph in all_graphs(self.ir) for node in graph)
+        return count_operators((node.domain, node.op_type) for node in nodes)
+
     def to_proto(self) -> onnx.ModelProto:
-        """Return the model in its present state, describing the values that the file described.
+        """Return the model in its present state, with nothing that the file did not have either.
 
         Raises:
             ModelError: if it is too large for one protobuf message.
         """
-        if _weight_bytes(self.ir) > _LARGEST_INLINE:
+        if not self.fits_one_message:
             raise ModelError("the model is larger than 2 GiB: write it to a file instead")
-        return _serialize(self)
+        return serialize(self)
 
 
 ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
@@ -81,7 +84,7 @@ def load(source: ModelSource) -> LoadedModel:
         raise ModelError(f"{read.name} is not a valid ONNX model: {_root_cause(error)}") from error
     _settle_external_data(model, read.path, read.name)
     normalize(model, read.proto, read.name)
-    described = frozenset(v.name for graph in _proto_graphs(read.proto) for v in graph.value_info)
+    described = frozenset(v.name for graph in graphs_of(read.proto) for v in graph.value_info)
     graph = read.proto.graph
     interface = tuple(graph.input), tuple(graph.output)
     return LoadedModel(model, read.describe(), read.path, read.content, described, *interface)
@@ -135,8 +138,8 @@ class _Source:
         return str(self.path) if self.path is not None else "the model"
 
     def describe(self) -> ModelRecord:
-        ops = _count(
-            (node.domain, node.op_type) for nodes in _proto_node_lists(self.proto) for node in nodes
+        ops = count_operators(
+            (node.domain, node.op_type) for nodes in node_lists_of(self.proto) for node in nodes
         )
         return ModelRecord(
             path=str(self.path) if self.path is not None else None,
@@ -170,14 +173,14 @@ def _require_supported(proto: onnx.ModelProto, name: str) -> None:
         )
     if not proto.opset_import and proto.ir_version >= 3:
         raise ModelError(f"{name} is not a valid ONNX model: it imports no operator set")
-    for graph in _proto_graphs(proto):
+    for graph in graphs_of(proto):
         if graph.sparse_initializer:
             raise ModelError(f"{name} has sparse initializers, which bnfold does not support")
         if graph.quantization_annotation:
             raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
         for tensor in graph.initializer:
             _require_complete(tensor, name)
-    for nodes in _proto_node_lists(proto):
+    for nodes in node_lists_of(proto):
         for node in nodes:
             for attribute in node.attribute:
                 if attribute.HasField("sparse_tensor"):
@@ -242,146 +245,25 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
                     yield attribute.as_tensor()
 
 
-def _weight_bytes(model: ir.Model) -> int:
-    return sum(tensor.nbytes for tensor in _weights(model))
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-# --- Writing ------------------------------------------------------------------------------------
+# --- Back to protobuf -----------------------------------------------------------------------------
 
 
-class StagedFile:
-    """A file that appears whole or not at all: written beside its place, then renamed into it.
+def serialize(loaded: LoadedModel) -> onnx.ModelProto:
+    """Turn the model into a protobuf that has nothing which the file did not have either.
 
-    Use as a context manager; whatever `commit` has not been called for is removed at the end.
-
-    Raises:
-        UsageError: if the place is not one for a file, or writing fails.
+    Weights in external files stay there.
     """
-
-    def __init__(self, place: Path) -> None:
-        self._committed = False
-        self._data: Path | None = None
-        with _as_usage_error(place):
-            self.place = place.resolve()  # a link stays a link: what it points to is replaced
-            if self.place.exists() and not self.place.is_file():
-                raise UsageError(f"{place} is not a regular file; name a file to write to")
-            descriptor, path = tempfile.mkstemp(
-                dir=self.place.parent, prefix=f".{self.place.name[:100]}.", suffix=".tmp"
-            )
-            os.close(descriptor)
-            self.path = Path(path)
-            self.path.chmod(_mode_for(self.place))
-
-    def __enter__(self) -> StagedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._committed:
-            self.path.unlink(missing_ok=True)
-            if self._data is not None:
-                self._data.unlink(missing_ok=True)
-
-    def write(self, content: bytes) -> None:
-        """Write all of the content, to the disk itself."""
-        with _as_usage_error(self.place), open(self.path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def copy(self, source: Path) -> None:
-        """Write what `source` holds, byte for byte."""
-        with _as_usage_error(self.place), open(source, "rb") as old, open(self.path, "wb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
-            new.flush()
-            os.fsync(new.fileno())
-
-    def write_model(self, loaded: LoadedModel) -> None:
-        """Write the model; its large weights to a file beside it where they were, or must be.
-
-        The data file is named after its content, so that it never replaces the data of a model
-        that is still in use, not even of the one at the same place.
-        """
-        if not loaded.has_external_data and _weight_bytes(loaded.ir) <= _LARGEST_INLINE:
-            proto = _serialize(loaded)
-            self.write(proto.SerializeToString(deterministic=True))
-            return
-        initializers = [v for g in all_graphs(loaded.ir) for v in g.initializers.values()]
-        tensors = [value.const_value for value in initializers]
-        temporary = self.path.with_suffix(".data")
-        try:
-            with _as_usage_error(self.place):
-                ir.external_data.unload_from_model(
-                    loaded.ir,
-                    self.path.parent,
-                    temporary.name,
-                    size_threshold_bytes=EXTERNAL_THRESHOLD,
-                    alignment=4096,
-                )
-            proto = _serialize(loaded)
-            data = self.place.with_name(f"{self.place.name}.{sha256_of(temporary)[:16]}.data")
-            if not data.exists():
-                self._data = data
-            temporary.chmod(_mode_for(data))
-            os.replace(temporary, data)
-        finally:
-            temporary.unlink(missing_ok=True)
-            for value, tensor in zip(initializers, tensors, strict=True):
-                value.const_value = tensor
-        _relocate(proto, temporary.name, data.name)
-        self.write(proto.SerializeToString(deterministic=True))
-
-    def commit(self) -> None:
-        """Let the file appear in its place."""
-        with _as_usage_error(self.place):
-            os.replace(self.path, self.place)
-        self._committed = True
-
-
-def write_text(place: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
-    with StagedFile(place) as staged:
-        staged.write(text.encode())
-        staged.commit()
-
-
-@contextlib.contextmanager
-def _as_usage_error(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
-
-
-def _mode_for(place: Path) -> int:
-    """Return the permissions of the file that is replaced, or those of any new file."""
-    if place.exists():
-        return place.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _relocate(proto: onnx.ModelProto, old: str, new: str) -> None:
-    for graph in _proto_graphs(proto):
-        for tensor in graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location" and entry.value == old:
-                    entry.value = new
-
-
-def _serialize(loaded: LoadedModel) -> onnx.ModelProto:
-    """Turn the model into a protobuf that has nothing which the file did not have either."""
     proto = ir.to_proto(loaded.ir)
-    for graph in _proto_graphs(proto):
+    for graph in graphs_of(proto):
         kept = [info for info in graph.value_info if info.name in loaded.described]
         del graph.value_info[:]
         graph.value_info.extend(kept)
@@ -409,49 +291,3 @@ def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
         inputs |= initializers
     del graph.input[:]
     graph.input.extend(each for each in loaded.inputs if each.name in inputs)
-
-
-# --- Facts about models -------------------------------------------------------------------------
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def count_operators(model: ir.Model) -> dict[str, int]:
-    """Return how many nodes of each operator the model has, most first; bodies included."""
-    return _count((node.domain, node.op_type) for graph in all_graphs(model) for node in graph)
-
-
-def _count(operators: Iterable[tuple[str, str]]) -> dict[str, int]:
-    counter = Counter(f"{domain}.{name}" if domain else name for domain, name in operators)
-    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _proto_graphs(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
-    """Return the main graph and all bodies of If, Loop and Scan, in functions too."""
-    graphs = [proto.graph]
-    for nodes in _proto_node_lists(proto):
-        for node in nodes:
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += attribute.graphs
-    return graphs
-
-
-def _proto_node_lists(proto: onnx.ModelProto) -> Iterator[Sequence[onnx.NodeProto]]:
-    """Yield the nodes of each graph, function and body."""
-    pending = [proto.graph.node, *(function.node for function in proto.functions)]
-    while pending:
-        nodes = pending.pop()
-        yield nodes
-        for node in nodes:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g.node)
-                pending += [graph.node for graph in attribute.graphs]

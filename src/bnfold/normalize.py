@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common
 
-from bnfold.editor import all_graphs
+from bnfold.editor import all_graphs, outermost_graphs, sort
 from bnfold.errors import ModelError
 
 
@@ -29,24 +29,20 @@ def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
     unnamed = list(_unnamed_nodes(proto.graph, model.graph))
     for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
         unnamed += _unnamed_nodes(function_proto, function.graph)
+    for node in unnamed:
+        node.name = None
     _require_computed(model, name)
-    for graph in _outermost_graphs(model):
+    for graph in outermost_graphs(model):
         try:
-            graph.sort()
+            sort(graph)
         except ValueError:
             raise ModelError(f"{name} is not a valid ONNX model: its graph has a cycle") from None
         for body in graph.subgraphs():
             body.opset_imports.update(graph.opset_imports)
         _rename_shadowing(graph)
-    for node in unnamed:
-        node.name = None
     if model.ir_version < 4:
         _take_constants_off_inputs(model)
     _infer_shapes(model)
-
-
-def _outermost_graphs(model: ir.Model) -> list[ir.Graph]:
-    return [model.graph, *(function.graph for function in model.functions.values())]
 
 
 def _unnamed_nodes(

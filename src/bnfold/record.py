@@ -55,6 +55,10 @@ class RefusalRecord:
     message: str
     remedy: str
     in_the_way: str
+    also_reason: str = ""
+    """Why a second attempt of the pass, from the other side, was refused as well."""
+    also_message: str = ""
+    also_in_the_way: str = ""
 
 
 @dataclass(frozen=True)

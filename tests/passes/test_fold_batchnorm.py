@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.affine import NotAbsorbed, NotAffine
-from bnfold.contract import NotStorable
+from bnfold.absorption import NotReached
+from bnfold.affine import NotAffine
+from bnfold.carry import NotCarried
+from bnfold.linear import NotAbsorbed
+from bnfold.weights import NotStorable
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -176,7 +179,7 @@ def test_refuses_matmul_with_a_bias_per_row() -> None:
         d=normal(6, 1),
         **batch_norm(6),
     )
-    assert_refused(model, NAME, NotAbsorbed.OTHER_AXIS)
+    assert_refused(model, NAME, NotReached.NOT_LINEAR)
 
 
 def test_refuses_matmul_of_unknown_rank() -> None:
@@ -197,7 +200,7 @@ def test_refuses_residual_add() -> None:
         w=normal(4, 4),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR)
+    assert_refused(model, NAME, NotReached.GRAPH_INPUT)
 
 
 # --- Opsets and modes -----------------------------------------------------------------------
@@ -319,7 +322,7 @@ def test_refuses_a_result_that_something_else_reads() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.SHARED, in_the_way="Conv c")
+    assert_refused(model, NAME, NotReached.SHARED, in_the_way="Conv c")
 
 
 def test_refuses_a_result_that_is_a_graph_output() -> None:
@@ -329,7 +332,7 @@ def test_refuses_a_result_that_is_a_graph_output() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.SHARED)
+    assert_refused(model, NAME, NotReached.SHARED)
 
 
 CAPTURED = """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] y, float[N,4,6,6] z) {
@@ -344,7 +347,7 @@ CAPTURED = """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] y, float[N,4,6,6]
 
 def test_refuses_a_result_that_a_body_captures() -> None:
     model = build(CAPTURED, w=normal(4, 3, 3, 3), **batch_norm(4))
-    assert_refused(model, NAME, NotAbsorbed.SHARED)
+    assert_refused(model, NAME, NotReached.SHARED)
 
 
 def test_folds_inside_a_body_with_weights_from_outside() -> None:
@@ -382,7 +385,7 @@ def test_refuses_an_operator_outside_the_body() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.OTHER_GRAPH)
+    assert_refused(model, NAME, NotReached.OTHER_GRAPH)
 
 
 def test_a_shared_weight_is_not_edited_under_its_other_reader() -> None:
@@ -428,7 +431,7 @@ def test_refuses_a_graph_input() -> None:
         "(float[N,4,8,8] x) => (float[N,4,8,8] y) { y = BatchNormalization(x, s, b, m, v) }",
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.GRAPH_INPUT)
+    assert_refused(model, NAME, NotReached.GRAPH_INPUT)
 
 
 def test_refuses_an_activation_and_names_it() -> None:
@@ -438,7 +441,7 @@ def test_refuses_an_activation_and_names_it() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR, in_the_way="Relu r")
+    assert_refused(model, NAME, NotCarried.ACTIVATION_SHIFT, in_the_way="Relu r")
 
 
 def test_refuses_a_foreign_operator_of_the_same_name() -> None:
@@ -449,7 +452,7 @@ def test_refuses_a_foreign_operator_of_the_same_name() -> None:
         **batch_norm(4),
     )
     model.opset_import.append(onnx.helper.make_opsetid("custom", 1))
-    assert_refused(model, NAME, NotAbsorbed.NOT_LINEAR)
+    assert_refused(model, NAME, NotReached.NOT_LINEAR)
 
 
 def test_refuses_parameters_of_another_length() -> None:

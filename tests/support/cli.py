@@ -23,7 +23,7 @@ from bnfold.registry import all_passes
 MODELS = Path(__file__).parent.parent.parent / "models"
 REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
 """A sample in which there is something to rewrite."""
-UNCHANGED = MODELS / "conv_bn_flatten_dense.onnx"
+UNCHANGED = MODELS / "training_mode.onnx"
 """A sample in which there is nothing to rewrite."""
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from bnfold.model_io import _proto_graphs, _proto_node_lists
+from bnfold.protos import graphs_of, node_lists_of
 
 Array = npt.NDArray[Any]
 
@@ -36,14 +36,14 @@ def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Arra
     """Evaluate in float64: every float input, weight, constant and Cast is widened."""
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    for graph in _proto_graphs(wide):
+    for graph in graphs_of(wide):
         del graph.value_info[:]
         for value in [*graph.input, *graph.output]:
             if value.type.tensor_type.elem_type in _FLOATS:
                 value.type.tensor_type.elem_type = TensorProto.DOUBLE
         for tensor in graph.initializer:
             _widen(tensor)
-    for nodes in _proto_node_lists(wide):
+    for nodes in node_lists_of(wide):
         for node in nodes:
             for attribute in node.attribute:
                 if attribute.HasField("t"):

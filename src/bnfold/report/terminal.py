@@ -128,7 +128,11 @@ def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
     console.print("\nkept:")
     groups: dict[tuple[str, str, str], list[RefusalRecord]] = {}
     for refusal in refusals:
-        groups.setdefault((refusal.op_type, refusal.reason, refusal.message), []).append(refusal)
+        reason, message = refusal.reason, refusal.message
+        if refusal.also_reason:
+            reason += f", behind {refusal.also_reason}"
+            message += f"; behind, {refusal.also_message}"
+        groups.setdefault((refusal.op_type, reason, message), []).append(refusal)
     for (op_type, reason, message), group in groups.items():
         sites = ", ".join(each.site for each in group[:_MOST_SITES])
         more = f" and {len(group) - _MOST_SITES} more" if len(group) > _MOST_SITES else ""
@@ -140,9 +144,13 @@ def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
 def _explain(refusal: RefusalRecord) -> str:
     in_the_way = f" [{refusal.in_the_way} is in the way]" if refusal.in_the_way else ""
     remedy = f" → {refusal.remedy}" if refusal.remedy else ""
+    also = ""
+    if refusal.also_reason:
+        where = f" [{refusal.also_in_the_way}]" if refusal.also_in_the_way else ""
+        also = f"; nor behind: {refusal.also_reason}: {refusal.also_message}{where}"
     return (
         f"{refusal.op_type} {refusal.site}: {refusal.pass_name} {refusal.reason}: "
-        f"{refusal.message}{in_the_way}{remedy}"
+        f"{refusal.message}{in_the_way}{also}{remedy}"
     )
 
 

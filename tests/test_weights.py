@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.contract import NotStorable, Refused, stored
+from bnfold.contract import Refused
+from bnfold.weights import NotStorable, stored
 
 NODE = ir.Node("", "Conv", [])
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

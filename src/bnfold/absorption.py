@@ -1,0 +1,236 @@
+"""Moves a per-channel affine map through the graph until linear operators absorb it.
+
+`absorb_in_front` goes against the flow: through pools, reshapes and other maps, and into every
+branch of a Concat or an Add, up to the operators whose output channels it becomes part of.
+`absorb_behind` goes with the flow, into all that reads the map's result.
+
+Both only read the graph, and return expressions for the values to replace. All or nothing: if one
+branch or reader cannot absorb its part, they refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from bnfold.affine import AFFINE_OPERATORS, Affine, NotAffine, affine_map
+from bnfold.carry import CARRIERS, Direction, carry
+from bnfold.contract import (
+    Op,
+    Operand,
+    Refusal,
+    Refused,
+    Replace,
+    int_attribute,
+    require,
+    same_op,
+    sole_use,
+)
+from bnfold.linear import BEHIND, IN_FRONT
+
+_Step = Callable[[ir.Node, Affine], Op]
+
+
+class NotReached(Refusal):
+    """Why an affine map does not get to a linear operator."""
+
+    NOT_LINEAR = "what feeds it is not a linear operator with constant weights"
+    GRAPH_INPUT = "it reads an input of its graph; no operator stands in front of it"
+    OTHER_GRAPH = "what stands next to it is on the other side of an If, Loop or Scan body"
+    SHARED = "something else reads the result of an operator in front of it, too"
+    GRAPH_OUTPUT = "a graph output needs its result as it is"
+    READER_NOT_LINEAR = "what reads its result is not a linear operator with constant weights"
+    SIZE_UNKNOWN = (
+        "the channels of the branches of the Concat in front of it are not known",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
+    NO_GAIN = "absorbing it would take as many operators as it saves"
+
+
+def absorb_in_front(root: ir.Node) -> Replace:
+    """Return the replacement of an affine map by what stands in front of it.
+
+    Raises:
+        Refused: if `root` is not affine, or something in front does not let it pass or absorb it.
+    """
+    affine, index = affine_map(root)
+    search = _InFront()
+    expression = search.of(root.inputs[index], affine, root)
+    pattern = [*search.nodes, root]
+    outputs: dict[ir.Value, ir.Value | Op] = {root.outputs[0]: expression}
+    return _profitable(pattern, outputs, f"into {', '.join(sorted(search.absorbers))}")
+
+
+class _InFront:
+    """The search against the flow. It gathers the nodes that it passes, in graph order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.absorbers: set[str] = set()
+
+    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
+        """Return an expression for ``affine(value)``, of which `reader` is the only reader."""
+        node = value.producer() if value is not None else None
+        if value is None or node is None:
+            raise Refused(NotReached.GRAPH_INPUT, reader)
+        require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
+        step = self._step(node)
+        require(sole_use(value), NotReached.SHARED, node)
+        expression = step(node, affine)
+        self.nodes.append(node)
+        return expression
+
+    def _step(self, node: ir.Node) -> _Step:
+        if node.domain == "":
+            if node.op_type in IN_FRONT:
+                return self._absorb
+            if node.op_type in CARRIERS:
+                return self._carry
+            if node.op_type == "Concat":
+                return self._concat
+            if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
+                return self._arithmetic
+        raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
+
+    def _absorb(self, node: ir.Node, affine: Affine) -> Op:
+        self.absorbers.add(node.op_type)
+        return IN_FRONT[node.op_type](affine, node)
+
+    def _carry(self, node: ir.Node, affine: Affine) -> Op:
+        moved = carry(affine, node, Direction.TO_INPUT)
+        return self._rebuilt(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
+
+    def _concat(self, node: ir.Node, affine: Affine) -> Op:
+        """Along the channels, each branch takes its piece; along another axis, the whole."""
+        rank = _rank(node)
+        along_channels = (
+            not affine.is_uniform and int_attribute(node, "axis", 1) % rank == affine.axis
+        )
+        start = 0
+        branches: list[Operand] = []
+        for value in node.inputs:
+            piece = affine
+            if along_channels:
+                length = _size(value, affine.axis, node)
+                piece = affine.piece(start, length)
+                start += length
+            branches.append(self.of(value, piece, node))
+        return self._rebuilt(node, branches)
+
+    def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
+        """Another affine map joins in; else s·(x ± y) + t = (s·x + t) ± s·y."""
+        if node.op_type != "Sum":
+            try:
+                inner, index = affine_map(node)
+                joined = affine.after(inner)
+            except Refused as refused:
+                if refused.reason is not NotAffine.NO_CONSTANT_OPERAND:
+                    raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
+            else:
+                return self.of(node.inputs[index], joined, node)
+        is_sum = node.op_type in ("Add", "Sub", "Sum") and _same_shapes(node)
+        require(is_sum, NotReached.NOT_LINEAR, node, node.op_type)
+        first, *others = node.inputs
+        branches: list[Operand] = [self.of(first, affine, node)]
+        branches += [self.of(each, affine.without_shift(), node) for each in others]
+        return self._rebuilt(node, branches)
+
+    def _rebuilt(self, node: ir.Node, inputs: list[Operand]) -> Op:
+        output = node.outputs[0]
+        return same_op(node, inputs, shape_of=output, type_of=output)
+
+
+def absorb_behind(root: ir.Node) -> Replace:
+    """Return the replacement of an affine map by all that reads its result.
+
+    Raises:
+        Refused: if `root` is not affine, or something behind does not let it pass or absorb it.
+    """
+    affine, index = affine_map(root)
+    search = _Behind()
+    search.readers_of(root.outputs[0], affine, root.inputs[index])
+    pattern = [root, *search.nodes]
+    absorbers = ", ".join(sorted(search.absorbers))
+    return _profitable(pattern, search.outputs, f"into {absorbers} behind")
+
+
+class _Behind:
+    """The search with the flow. It gathers the values to replace, and the nodes that it passes."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[ir.Value, ir.Value | Op] = {}
+        self.nodes: list[ir.Node] = []
+        self.absorbers: set[str] = set()
+
+    def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
+        """Let all readers of `value`, which is ``affine(data)``, read `data` and absorb the map."""
+        require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
+        require(bool(value.uses()), NotReached.READER_NOT_LINEAR)
+        for reader, index in value.uses():
+            require(reader.graph is value.graph, NotReached.OTHER_GRAPH, reader)
+            self._reader(reader, index, affine, data)
+
+    def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
+        known = node.domain == "" and index == 0
+        is_affine = node.op_type in AFFINE_OPERATORS
+        self.nodes.append(node)
+        if known and node.op_type in BEHIND:
+            self.absorbers.add(node.op_type)
+            self.outputs[node.outputs[0]] = BEHIND[node.op_type](affine, node, data)
+        elif known and node.op_type in CARRIERS:
+            moved = carry(affine, node, Direction.TO_OUTPUT)
+            output = node.outputs[0]
+            rebuilt = same_op(node, [data, *node.inputs[1:]], shape_of=output, type_of=output)
+            self.readers_of(output, moved, rebuilt)
+        elif node.domain == "" and is_affine and index == _affine_index(node):
+            self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
+        else:
+            raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
+
+
+def _affine_index(node: ir.Node) -> int | None:
+    try:
+        return affine_map(node)[1]
+    except Refused:
+        return None
+
+
+def _profitable(
+    pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
+) -> Replace:
+    """Require that there are fewer operators afterwards."""
+    require(_count_operators(outputs) < len(pattern), NotReached.NO_GAIN)
+    return Replace(pattern, outputs, detail)
+
+
+def _count_operators(outputs: dict[ir.Value, ir.Value | Op]) -> int:
+    pending: list[Operand] = list(outputs.values())
+    counted = set()
+    while pending:
+        operand = pending.pop()
+        if isinstance(operand, Op) and operand not in counted:
+            counted.add(operand)
+            pending += operand.inputs
+    return len(counted)
+
+
+def _rank(node: ir.Node) -> int:
+    shape = node.outputs[0].shape
+    if shape is None:
+        raise Refused(NotReached.SIZE_UNKNOWN, node)
+    return shape.rank()
+
+
+def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
+    size = value.shape[axis] if value is not None and value.shape is not None else None
+    if not isinstance(size, int):
+        raise Refused(NotReached.SIZE_UNKNOWN, subject)
+    return size
+
+
+def _same_shapes(node: ir.Node) -> bool:
+    """Say whether the operands have one shape: a broadcast one might lack the channels."""
+    shapes = [value.shape for value in node.inputs if value is not None]
+    known = [shape.dims for shape in shapes if shape is not None]
+    return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)
