@@ -23,9 +23,9 @@ from bnfold.contract import (
     Refused,
     Replace,
     int_attribute,
+    is_op,
     require,
     same_op,
-    sole_use,
 )
 from bnfold.linear import BEHIND, IN_FRONT
 
@@ -58,14 +58,22 @@ def absorb_in_front(root: ir.Node) -> Replace:
     search = _InFront()
     expression = search.of(root.inputs[index], affine, root)
     pattern = [*search.nodes, root]
-    outputs: dict[ir.Value, ir.Value | Op] = {root.outputs[0]: expression}
-    return _profitable(pattern, outputs, f"into {', '.join(sorted(search.absorbers))}")
+    search.outputs[root.outputs[0]] = expression
+    return _profitable(pattern, search.outputs, f"into {', '.join(sorted(search.absorbers))}")
+
+
+def _reads_shape(node: ir.Node) -> bool:
+    return is_op(node, "Shape", "Size")
 
 
 class _InFront:
-    """The search against the flow. It gathers the nodes that it passes, in graph order."""
+    """The search against the flow. It gathers the nodes that it passes, in graph order.
+
+    What reads no more than the shape of a value on the way may go on doing so: the shape stays.
+    """
 
     def __init__(self) -> None:
+        self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
 
@@ -76,9 +84,13 @@ class _InFront:
             raise Refused(NotReached.GRAPH_INPUT, reader)
         require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
         step = self._step(node)
-        require(sole_use(value), NotReached.SHARED, node)
+        others = [use.node for use in value.uses() if use.node is not reader]
+        is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
+        require(is_read_once and all(map(_reads_shape, others)), NotReached.SHARED, node)
         expression = step(node, affine)
         self.nodes.append(node)
+        if others:
+            self.outputs[value] = expression  # which has the shape that these want to know
         return expression
 
     def _step(self, node: ir.Node) -> _Step:
@@ -166,10 +178,14 @@ class _Behind:
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
         """Let all readers of `value`, which is ``affine(data)``, read `data` and absorb the map."""
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
-        require(bool(value.uses()), NotReached.READER_NOT_LINEAR)
-        for reader, index in value.uses():
+        uses = [use for use in value.uses() if not _reads_shape(use.node)]
+        require(bool(uses), NotReached.READER_NOT_LINEAR)
+        for reader, index in uses:
             require(reader.graph is value.graph, NotReached.OTHER_GRAPH, reader)
             self._reader(reader, index, affine, data)
+        if len(uses) < len(value.uses()):
+            assert isinstance(data, (ir.Value, Op))
+            self.outputs[value] = data  # which has the shape that the others want to know
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         known = node.domain == "" and index == 0
@@ -199,20 +215,24 @@ def _affine_index(node: ir.Node) -> int | None:
 def _profitable(
     pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
 ) -> Replace:
-    """Require that there are fewer operators afterwards."""
-    require(_count_operators(outputs) < len(pattern), NotReached.NO_GAIN)
+    """Require fewer operators, or as many with an Add in the place of a BatchNormalization."""
+    before = [node.op_type for node in pattern]
+    after = _operators(outputs)
+    is_cheaper = after.count("BatchNormalization") < before.count("BatchNormalization")
+    gain = len(before) - len(after)
+    require(gain > 0 or (gain == 0 and is_cheaper), NotReached.NO_GAIN)
     return Replace(pattern, outputs, detail)
 
 
-def _count_operators(outputs: dict[ir.Value, ir.Value | Op]) -> int:
+def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
     pending: list[Operand] = list(outputs.values())
-    counted = set()
+    found: dict[Op, str] = {}
     while pending:
         operand = pending.pop()
-        if isinstance(operand, Op) and operand not in counted:
-            counted.add(operand)
+        if isinstance(operand, Op) and operand not in found:
+            found[operand] = operand.op_type
             pending += operand.inputs
-    return len(counted)
+    return list(found.values())
 
 
 def _rank(node: ir.Node) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,8 @@ class Allowance:
     By default `atol` is a share of the smallest of these magnitudes: the largest in the element's
     sample; the largest in its channel (axis 1) over all samples; for outputs of up to three axes,
     the largest at its place on the last axis. So a channel of small values is not excused by one
-    of large values, nor a sample by another. The noise floor is allowed `NOISE_FACTOR` times.
+    of large values, nor a sample by another. Where a channel has few values, their largest says
+    little, and counts for more (see `_headroom`). The noise floor is allowed `NOISE_FACTOR` times.
 
     Args:
         request: what the user says.
@@ -76,7 +78,9 @@ class Allowance:
         magnitude = self._magnitudes[sample]
         typical = np.array(magnitude.max(initial=0.0))
         for axes in _slices(magnitude.ndim):
-            typical = np.minimum(typical, _largest(self._magnitudes, axes))
+            count = sum(math.prod(each.shape[axis] for axis in axes) for each in self._magnitudes)
+            largest = _largest(self._magnitudes, axes) * _headroom(count)
+            typical = np.minimum(typical, largest)
         return np.maximum(self._default.atol * typical, self._excused(magnitude.ndim))
 
     def _excused(self, rank: int) -> FloatArray:
@@ -91,6 +95,15 @@ class Allowance:
         excused = np.minimum(NOISE_FACTOR * of_slice, MOST_NOISE * largest)
         allowed: FloatArray = np.maximum(excused, min(NOISE_FACTOR * noise, SMALL_NOISE))
         return allowed
+
+
+def _headroom(count: int) -> float:
+    """Return how far the largest of so few values may fall short of what is typical, by chance.
+
+    The largest magnitude of n normal values is below σ·p^(1/n)/0.8 with probability p, about, since
+    a single one is below x with a probability of at most 0.8·x/σ. Here p is 1 in 10,000.
+    """
+    return max(1.0, 0.8 * math.pow(1e4, 1 / max(count, 1)))
 
 
 def _slices(rank: int) -> list[tuple[int, ...]]:
