@@ -87,7 +87,7 @@ def accuracy(model: onnx.ModelProto) -> float:
 
 def _describe(record: Record) -> str:
     rewrites = Counter(
-        f"`{each.pass_name}` {each.detail}".strip() + f" ({each.exactness})"
+        f"`{each.pass_name}`: {each.op_type} {each.detail}".strip() + f" ({each.exactness})"
         for each in record.rewrites
     )
     lines = [f"- {count} × {what}" for what, count in rewrites.items()]

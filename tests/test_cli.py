@@ -479,7 +479,7 @@ def test_explain_names_every_candidate_and_writes_nothing(folder: Path) -> None:
     assert record["rewrites"]
     assert record["refusals"]
     for each in record["rewrites"]:
-        assert f"rewritten {each['site']} by {each['pass']}" in outcome.out
+        assert f"rewritten {each['op_type']} {each['site']} by {each['pass']}" in outcome.out
     for each in record["refusals"]:
         assert f"{each['site']}: {each['pass']} {each['reason']}: {each['message']}" in outcome.out
 

@@ -10,6 +10,7 @@ branch or reader cannot absorb its part, they refuse.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -87,7 +88,7 @@ class _InFront:
         others = [use.node for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
         require(is_read_once and all(map(_reads_shape, others)), NotReached.SHARED, node)
-        expression = step(node, affine)
+        expression = dataclasses.replace(step(node, affine), shape_of=value, type_of=value)
         self.nodes.append(node)
         if others:
             self.outputs[value] = expression  # which has the shape that these want to know
@@ -111,7 +112,7 @@ class _InFront:
 
     def _carry(self, node: ir.Node, affine: Affine) -> Op:
         moved = carry(affine, node, Direction.TO_INPUT)
-        return self._rebuilt(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
+        return same_op(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:
         """Along the channels, each branch takes its piece; along another axis, the whole."""
@@ -128,7 +129,7 @@ class _InFront:
                 piece = affine.piece(start, length)
                 start += length
             branches.append(self.of(value, piece, node))
-        return self._rebuilt(node, branches)
+        return same_op(node, branches)
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
         """Another affine map joins in; else s·(x ± y) + t = (s·x + t) ± s·y."""
@@ -146,11 +147,7 @@ class _InFront:
         first, *others = node.inputs
         branches: list[Operand] = [self.of(first, affine, node)]
         branches += [self.of(each, affine.without_shift(), node) for each in others]
-        return self._rebuilt(node, branches)
-
-    def _rebuilt(self, node: ir.Node, inputs: list[Operand]) -> Op:
-        output = node.outputs[0]
-        return same_op(node, inputs, shape_of=output, type_of=output)
+        return same_op(node, branches)
 
 
 def absorb_behind(root: ir.Node) -> Replace:

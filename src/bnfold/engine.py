@@ -117,6 +117,7 @@ class _Run:
             RewriteRecord(
                 each.name,
                 self._site(root),
+                root.op_type,
                 [self._site(node) for node in replace.nodes],
                 exactness.value,
                 _with_flushed(replace),

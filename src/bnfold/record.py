@@ -39,6 +39,8 @@ class RewriteRecord:
 
     pass_name: str
     site: str
+    op_type: str
+    """The operator at the site."""
     nodes: list[str]
     exactness: str
     detail: str

@@ -84,5 +84,5 @@ def freeze_initializers(model: ir.Model) -> list[RewriteRecord]:
     return [_record("freeze-initializers", value.name or "", "initializer") for value in frozen]
 
 
-def _record(pass_name: str, site: str, detail: str) -> RewriteRecord:
-    return RewriteRecord(pass_name, site, [site], Exactness.SEMANTIC.value, detail)
+def _record(pass_name: str, site: str, op_type: str) -> RewriteRecord:
+    return RewriteRecord(pass_name, site, op_type, [site], Exactness.SEMANTIC.value, "")

@@ -12,10 +12,15 @@ import onnxruntime
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException as OnnxRuntimeException
 
 from bnfold.protos import graphs_of, node_lists_of
 
 Array = npt.NDArray[Any]
+
+RuntimeException = (InvalidArgument, Fail, OnnxRuntimeException)
+"""What onnxruntime raises where a model does not run on its inputs."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

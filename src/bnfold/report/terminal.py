@@ -68,7 +68,7 @@ def print_explanation(console: Console, record: Record) -> None:
     _say(console, f"{record.model.path}: {record.model.nodes} nodes")
     for rewrite in record.rewrites:
         detail = f" ({rewrite.detail})" if rewrite.detail else ""
-        what = f" {rewrite.site} by {rewrite.pass_name}{detail}"
+        what = f" {rewrite.op_type} {rewrite.site} by {rewrite.pass_name}{detail}"
         _say(console, _text("rewritten", "green"), what)
     for refusal in record.refusals:
         _say(console, _text("kept", "yellow"), f"      {_explain(refusal)}")
@@ -110,13 +110,16 @@ def _print_operators(console: Console, before: dict[str, int], after: dict[str, 
 
 
 def _print_rewrites(console: Console, record: Record) -> None:
-    counts = Counter((each.pass_name, each.exactness, each.detail) for each in record.rewrites)
+    counts = Counter(
+        (each.pass_name, each.exactness, f"{each.op_type} {each.detail}".strip())
+        for each in record.rewrites
+    )
     if not counts:
         console.print("\nno rewrite applies")
         return
-    table = Table("rewrites", "exactness", "detail", "times", box=None, pad_edge=False)
-    for (name, exactness, detail), count in counts.most_common():
-        table.add_row(_text(name), exactness, _text(detail), str(count))
+    table = Table("rewrites", "exactness", "what", "times", box=None, pad_edge=False)
+    for (name, exactness, what), count in counts.most_common():
+        table.add_row(_text(name), exactness, _text(what), str(count))
     console.print()
     console.print(table)
 

@@ -1,0 +1,227 @@
+"""fold-scale-shift: what is per channel after broadcasting and what only looks so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from tests.support.evaluate import RuntimeException, assert_equivalent, run_float64, run_plain
+from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.passes import assert_rewritten, run_pass
+
+NAME = "fold-scale-shift"
+
+
+def behind_conv(lines: str, *, opset: int = 17, **weights: Any) -> onnx.ModelProto:
+    return build(
+        f"(float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) {lines} }}",
+        opset=opset,
+        w=normal(4, 3, 3, 3),
+        **weights,
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (4, 1, 1), (1, 4, 1, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize(
+    "lines",
+    ["Mul(c, k)", "Mul(k, c)", "Div(c, k)", "Add(c, k)", "Add(k, c)", "Sub(c, k)", "Sub(k, c)"],
+)
+def test_folds_into_conv(lines: str, shape: tuple[int, ...]) -> None:
+    k = np.asarray(normal(*shape)) + np.float32(3)
+    assert_rewritten(behind_conv(f"y = {lines}", k=k), NAME, ["Conv"])
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1), (4, 4), (4, 4, 4), (2, 1, 1, 1)])
+def test_leaves_what_is_not_per_channel(shape: tuple[int, ...]) -> None:
+    """A bare (C,) aligns with the last axis, also where the width is C."""
+    model = build(
+        "(float[2,3,6,6] x) => (float[2,4,4,4] y) { c = Conv(x, w) y = Mul(c, k) }",
+        w=normal(4, 3, 3, 3),
+        k=normal(*shape),
+    )
+    assert not run_pass(model, NAME).record.rewrites
+
+
+@pytest.mark.parametrize(
+    ("lines", "weights"),
+    [
+        ("y = Div(k, c)", {"k": normal(4, 1, 1)}),
+        ("s = Sigmoid(c) y = Mul(c, s)", {}),
+        ("y = Add(c, c)", {}),
+        ("y = Mul(c, k)", {"k": np.full((4, 1, 1), np.inf, np.float32)}),
+        ("y = Div(c, k)", {"k": np.zeros((4, 1, 1), np.float32)}),
+    ],
+)
+def test_leaves_what_is_not_affine_or_not_finite(lines: str, weights: Parameters) -> None:
+    result = run_pass(behind_conv(lines, **weights), NAME)
+    assert not result.record.rewrites
+    assert not result.record.refusals
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (3, 1, 1, 1, 1)])
+def test_leaves_a_constant_that_adds_an_axis(shape: tuple[int, ...]) -> None:
+    model = build(
+        "(float[N,3,6,6] x) => (float[a,N,4,4,4] y) { c = Conv(x, w) y = Mul(c, k) }",
+        w=normal(4, 3, 3, 3),
+        k=normal(*shape),
+    )
+    assert not run_pass(model, NAME).record.rewrites
+
+
+def test_leaves_a_constant_that_repeats_the_data_along_the_channels() -> None:
+    model = build(
+        "(float[N,3,6,6] x) => (float[N,4,4,4] y) { c = Conv(x, w) y = Mul(c, k) }",
+        w=normal(1, 3, 3, 3),
+        k=normal(4, 1, 1),
+    )
+    assert not run_pass(model, NAME).record.rewrites
+    in_front = build(
+        "(float[N,1,6,6] x) => (float[N,5,4,4] y) { a = Mul(x, k) y = Conv(a, w) }",
+        w=normal(5, 4, 3, 3),
+        k=normal(4, 1, 1),
+    )
+    assert not run_pass(in_front, NAME).record.rewrites
+
+
+def test_chains_as_caffe2_and_tensorflow_export_them() -> None:
+    caffe2 = behind_conv(
+        "n = BatchNormalization(c, s, b, m, v) g = Unsqueeze(scale, axes) a = Mul(n, g) "
+        "h = Unsqueeze(shift, axes) y = Add(a, h)",
+        scale=normal(4),
+        shift=normal(4),
+        axes=np.array([1, 2], np.int64),
+        **batch_norm(4),
+    )
+    result = run_pass(caffe2, NAME, "fold-batchnorm")
+    assert operators(result.model) == ["Conv"]
+    assert_equivalent(caffe2, result.model, draw_feeds(caffe2))
+    tensorflow = behind_conv(
+        "a = Sub(c, mean) y = Div(a, deviation)",
+        mean=normal(1, 4, 1, 1),
+        deviation=np.abs(normal(1, 4, 1, 1)) + np.float32(1),
+    )
+    assert_rewritten(tensorflow, NAME, ["Conv"])
+
+
+def test_a_batch_normalization_that_stays_takes_its_neighbours_in() -> None:
+    model = build(
+        "(float[N,4,6,6] x) => (float[N,4,6,6] y) { r = Sigmoid(x) "
+        "n = BatchNormalization(r, s, b, m, v) a = Mul(n, k) y = Add(a, t) }",
+        k=normal(4, 1, 1),
+        t=normal(1, 4, 1, 1),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, NAME, ["Sigmoid", "BatchNormalization"])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shape"),
+    [("<broadcast=1, axis=1>", (4,)), ("<broadcast=1>", (4, 1, 1)), ("<broadcast=1>", ())],
+)
+def test_old_opsets_say_how_to_broadcast(attributes: str, shape: tuple[int, ...]) -> None:
+    model = behind_conv(f"y = Mul{attributes}(c, k)", opset=6, k=np.asarray(normal(*shape)))
+    result = run_pass(model, NAME)
+    assert operators(result.model) == ["Conv"]
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+# --- Random graphs ------------------------------------------------------------------------------
+
+STEPS = [
+    "{o} = BatchNormalization({i}, s, b, m, v)",
+    "{o} = BatchNormalization({i}, p, b, m, v)",
+    "{o} = Mul({i}, k)",
+    "{o} = Add({i}, t)",
+    "{o} = Sub({i}, t)",
+    "{o} = Sub(t, {i})",
+    "{o} = Div({i}, e)",
+    "{o} = Mul({i}, e)",
+    "{o} = Conv({i}, w1)",
+    "{o} = Conv({i}, w2, t4)",
+    "{o} = Conv<pads=[1,1,1,1]>({i}, w3)",
+    "{o} = Conv<group=4>({i}, w4)",
+    "{o} = ConvTranspose({i}, w1)",
+    "{o} = Relu({i})",
+    "{o} = LeakyRelu({i})",
+    "{o} = Elu({i})",
+    "{o} = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>({i})",
+    "{o} = MaxPool<kernel_shape=[2,2]>({i})",
+    "{o} = AveragePool<kernel_shape=[2,2]>({i})",
+    "{o} = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>({i})",
+    "{o} = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>({i})",
+    "{o} = Pad({i}, pads)",
+    '{o} = Pad<mode="edge">({i}, pads)',
+    '{o} = Resize<mode="nearest">({i}, , scales)',
+    "{o} = Identity({i})",
+    "{o} = Dropout({i})",
+    "{o}a = Transpose<perm=[0,2,3,1]>({i}) {o}b = Mul({o}a, k1) "
+    "{o} = Transpose<perm=[0,3,1,2]>({o}b)",
+    "{o}a = Conv({i}, w1) {o}b = Conv({i}, w5) {o} = Add({o}a, {o}b)",
+    "{o}a = Conv({i}, w1) {o}b = Elu({i}) {o} = Sub({o}a, {o}b)",
+    "{o}a = Conv({i}, w6) {o}b = Conv({i}, w7) {o} = Concat<axis=1>({o}a, {o}b)",
+    "{o}a = Conv({i}, w6) {o}b = Slice({i}, one, four, one) {o} = Concat<axis=1>({o}a, {o}b)",
+]
+POOL: Parameters = {
+    **batch_norm(4),
+    "p": np.array([0.5, 2, 0, 1], np.float32),
+    "k": normal(4, 1, 1),
+    "k1": normal(4),
+    "t": normal(1, 4, 1, 1),
+    "e": np.array(1.7, np.float32),
+    "t4": normal(4),
+    **{f"w{i}": normal(4, 4, 1, 1, seed=i) for i in (1, 5)},
+    **{f"w{i}": normal(4, 4, 3, 3, seed=i) / 3 for i in (2, 3)},
+    "w4": normal(4, 1, 1, 1),
+    "w6": normal(1, 4, 1, 1),
+    "w7": normal(3, 4, 1, 1),
+    "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+    "scales": np.array([1, 1, 2, 2], np.float32),
+    "one": np.array([1], np.int64),
+    "four": np.array([4], np.int64),
+}
+
+
+@st.composite
+def affine_graphs(draw: st.DrawFn) -> onnx.ModelProto:
+    """Draw a chain of steps with shortcuts, some of whose values are read twice or are outputs."""
+    steps = draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=9))
+    lines, values = [], ["x"]
+    for number, step in enumerate(steps):
+        back = draw(st.sampled_from([1, 1, 1, 1, 2]))
+        source = values[-min(back, len(values))]
+        lines.append(step.format(i=source, o=f"v{number}"))
+        values.append(f"v{number}")
+    tail = ""
+    if draw(st.booleans()):
+        tail = f" f = GlobalAveragePool({values[-1]}) g = Flatten(f) y = Gemm(g, dense, t4)"
+        values.append("y")
+    outputs = {values[-1], *draw(st.lists(st.sampled_from(values[1:]), max_size=1))}
+    shapes = {name: "n,c" if name == "y" else "n,c,h,w" for name in sorted(outputs)}
+    declared = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
+    text = f"(float[N,4,14,14] x) => ({declared}) {{ {' '.join(lines)}{tail} }}"
+    weights = {name: each for name, each in POOL.items() if f"{name}" in text}
+    weights |= {"dense": normal(4, 4)} if tail else {}
+    return build(text, **weights)
+
+
+@settings(max_examples=150, deadline=None)
+@given(affine_graphs())
+def test_random_graphs(model: onnx.ModelProto) -> None:
+    try:
+        run_plain(model, draw_feeds(model))
+        run_float64(model, draw_feeds(model))
+    except (*RuntimeException, RuntimeError):
+        reject()  # pools have left too little for the next kernel
+    result = run_pass(model)
+    assert_equivalent(model, result.model, draw_feeds(model), rtol=1e-4, atol=1e-4)
+    again = run_pass(result.model)
+    assert not again.record.rewrites
+    folded = [each.site for each in result.record.rewrites if each.pass_name == "fold-batchnorm"]
+    kept = [each.site for each in result.record.refusals if each.op_type == "BatchNormalization"]
+    nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    assert sorted(folded + kept) == sorted(node.output[0] for node in nodes)
