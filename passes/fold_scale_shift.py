@@ -8,8 +8,9 @@ and an affine map A(s, t) is absorbed as a BatchNormalization is:
     behind     W·A(s, t)(x) + b = (W·s)·x + (W·t + b)
 
 Conditions: k is constant and varies along one axis of x at most, after right-aligned broadcasting;
-otherwise as for fold-batchnorm. Most Mul and Add nodes of a model are something else, a residual
-sum or a gate, so those that stay are not reported.
+otherwise as for fold-batchnorm. Not where k belongs to a GELU or LayerNormalization written out,
+which onnxruntime would no longer recognise. Most Mul and Add nodes of a model are something else, a
+residual sum or a gate, so those that stay are not reported.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from bnfold.absorption import absorb_behind, absorb_in_front
 from bnfold.contract import Exactness, Refused, Replace, rewrite
+from bnfold.fusions import within_fused_pattern
 
 
 @rewrite(
@@ -30,6 +32,8 @@ from bnfold.contract import Exactness, Refused, Replace, rewrite
 )
 def fold_scale_shift(node: ir.Node) -> Replace | None:
     """Fold to the front, else to the back, else leave the node alone."""
+    if within_fused_pattern(node):
+        return None
     for absorb in (absorb_in_front, absorb_behind):
         try:
             return absorb(node)

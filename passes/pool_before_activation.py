@@ -32,7 +32,8 @@ from bnfold.contract import (
     same_op,
     sole_use,
 )
-from bnfold.elementwise import ELEMENTWISE, NotMonotone, fused_by_runtime, monotone
+from bnfold.elementwise import ELEMENTWISE, NotMonotone, monotone
+from bnfold.fusions import fused_by_runtime
 from bnfold.pooling import MaxPool
 
 

@@ -21,11 +21,8 @@ from bnfold.contract import (
     float_attribute,
     input_of,
     int_attribute,
-    is_op,
     opset,
-    producer,
     require,
-    sole_use,
 )
 
 
@@ -232,25 +229,3 @@ ELEMENTWISE: Mapping[str, Elementwise] = {
         Elementwise(_never),
     ),
 }
-
-_FUSED_ACTIVATIONS = ("Relu", "LeakyRelu", "Sigmoid", "Tanh", "Clip", "HardSigmoid")
-_FUSING_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
-
-
-def fused_by_runtime(activation: ir.Node) -> bool:
-    """Say whether onnxruntime computes the activation within the operator in front of it.
-
-    Within a Conv, ConvTranspose or Gemm; also across a BatchNormalization that it folds first,
-    and across the Add of a residual branch.
-    """
-    if not is_op(activation, *_FUSED_ACTIVATIONS):
-        return False
-    source = producer(activation, 0, *_FUSING_OPERATORS, "BatchNormalization", "Add")
-    if source is None or not sole_use(source.outputs[0]):
-        return False
-    if is_op(source, "BatchNormalization"):
-        source = producer(source, 0, *_FUSING_OPERATORS)
-        return source is not None and sole_use(source.outputs[0])
-    if is_op(source, "Add"):
-        return any(producer(source, index, "Conv") is not None for index in (0, 1))
-    return True
