@@ -34,7 +34,7 @@ from bnfold.contract import (
 )
 from bnfold.elementwise import ELEMENTWISE, NotMonotone, monotone
 from bnfold.fusions import fused_by_runtime
-from bnfold.pooling import MaxPool
+from bnfold.pooling import Pool
 
 
 class Why(Refusal):
@@ -61,7 +61,7 @@ def pool_before_activation(node: ir.Node) -> Replace | None:
     activation = producer(node, 0, *ELEMENTWISE)
     if activation is None:
         return None
-    pool = MaxPool.of(node)
+    pool = Pool.of(node)
     index = monotone(activation, pool.spatial_rank)
     require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
     require(sole_use(activation.outputs[0]), Why.SHARED, activation)

@@ -104,6 +104,49 @@ def test_refused_from_behind(lines: str, reason: NotCarried) -> None:
     assert [each.reason for each in result.record.refusals] == [reason.name]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ("kernel_shape=[2], strides=[2], dilations=[4], pads=[1,0], ceil_mode=1", 3),
+        ("kernel_shape=[2], dilations=[4], pads=[1,1]", 3),
+        ("kernel_shape=[3], strides=[3], count_include_pad=1", 2),
+        ('kernel_shape=[3], strides=[3], auto_pad="VALID"', 2),
+    ],
+)
+def test_refuses_a_shift_across_an_average_of_padding_alone(attributes: str, size: int) -> None:
+    """Of a window without any real element onnxruntime makes zero, whatever the shift."""
+    model = build(
+        f"(float[N,3,{size}] x) => (float[N,4,l] y) {{ c = Conv(x, w) "
+        f"g = AveragePool<{attributes}>(c) y = BatchNormalization(g, s, b, m, v) }}",
+        opset=19,
+        w=normal(4, 3, 1),
+        **batch_norm(4),
+    )
+    record = run_pass(model, "fold-batchnorm").record
+    assert [each.reason for each in record.refusals] == [NotCarried.PADDING_ONLY_WINDOW.name]
+
+
+def test_axes_may_be_a_single_number() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,1,6,6] y) "
+        "{ c = Conv(x, w) g = Unsqueeze(c, two) y = Mul(g, k) }",
+        w=normal(4, 3, 3, 3),
+        two=np.array(2, np.int64),
+        k=normal(4, 1, 1, 1),
+    )
+    assert operators(run_pass(model, "fold-scale-shift").model) == ["Conv", "Unsqueeze"]
+
+
+def test_two_maps_behind_one_reshaping_fold_in_one_run() -> None:
+    model = build(
+        "(float[N,3,4,4] x) => (float[N,2,2,4] y) { c = Conv(x, w) "
+        "t = Transpose<perm=[0,2,3,1]>(c) q = Mul(t, k) y = Add(q, k) }",
+        w=normal(4, 3, 3, 3),
+        k=normal(4),
+    )
+    assert_rewritten(model, "fold-scale-shift", ["Conv", "Transpose"])
+
+
 def test_refuses_channels_that_a_reshape_scatters() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,8,18] y) "

@@ -105,6 +105,12 @@ def test_what_would_be_huge_is_not() -> None:
     assert value_of("k = Expand(w, huge)", huge=sizes, w=K) is None
 
 
+def test_what_old_opsets_align_in_their_own_way_is_not() -> None:
+    lines = "k = Mul<broadcast=1, axis=0>(square, row)"
+    weights = {"square": np.ones((2, 2), np.float32), "row": np.ones(2, np.float32)}
+    assert value_of(lines, opset=6, **weights) is None
+
+
 def test_what_is_deep_is_not() -> None:
     chain = " ".join(f"v{i + 1} = Neg(v{i})" for i in range(60))
     assert value_of(f"v0 = Neg(w) {chain} k = Neg(v60)", **WEIGHTS) is None

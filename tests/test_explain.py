@@ -93,3 +93,27 @@ def test_a_remedy_is_named_where_there_is_one() -> None:
     (refusal,) = bnfold.explain(model).refusals
     assert "model.eval()" in refusal.remedy
     assert "--force-inference" in refusal.remedy
+
+
+def test_a_candidate_that_dies_with_another_has_its_line() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { c = Conv(x, w) r = Relu(c) "
+        "q = BatchNormalization(r, s, b, m, v) d = Dropout(q) y = Neg(c) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    record = bnfold.explain(model)
+    assert lines(record, "Dropout") == {"d": 1}
+    assert lines(record, "BatchNormalization") == {"q": 1}
+    assert "gone with d" in record.rewrites[-1].detail
+
+
+def test_an_add_that_takes_its_place_is_another_site() -> None:
+    model = build(
+        "(float[2,1,4,4] x) => (float[2,1,4,1] y) "
+        "{ a = MatMul(x, w1) n = BatchNormalization(a, s, b, m, v) y = Conv(n, w2) }",
+        w1=normal(4, 1),
+        w2=normal(1, 1, 1, 1),
+        **batch_norm(1),
+    )
+    assert [each.site for each in bnfold.explain(model).rewrites] == ["n", "n/Add"]

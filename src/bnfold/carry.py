@@ -24,11 +24,10 @@ from bnfold.contract import (
     int_attribute,
     ints_attribute,
     is_used,
-    opset,
     require,
     string_attribute,
 )
-from bnfold.pooling import MaxPool
+from bnfold.pooling import Pool
 
 
 class NotCarried(Refusal):
@@ -37,7 +36,7 @@ class NotCarried(Refusal):
     NEGATIVE_SCALE = "a scale is negative, and the MaxPool in between would pick the smallest then"
     INDICES_USED = "something reads the Indices of the MaxPool in between"
     PADDING_ONLY_WINDOW = (
-        "a window of the MaxPool in between may hold padding alone",
+        "a window of the pool in between may hold padding alone",
         "export the model with fixed spatial sizes",
     )
     PADDED_AVERAGE = (
@@ -89,7 +88,7 @@ def _max_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     require(not any(map(is_used, node.outputs[1:])), NotCarried.INDICES_USED, node)
     data = node.inputs[0]
     assert data is not None
-    is_real = MaxPool.of(node).every_window_is_real(data)
+    is_real = Pool.of(node).every_window_is_real(data)
     require(is_real, NotCarried.PADDING_ONLY_WINDOW, node)
     return affine
 
@@ -103,11 +102,14 @@ def _global_max_pool(affine: Affine, node: ir.Node, direction: Direction) -> Aff
 def _average_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """An average of s·x + t is s times the average, plus t, if it counts no padding."""
     _require_channels_apart(affine, node)
-    pads = any(ints_attribute(node, "pads"))
-    pads |= string_attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    pads |= int_attribute(node, "ceil_mode", 0) != 0
-    counts = opset(node) >= 7 and int_attribute(node, "count_include_pad", 0) != 0
-    require(not (pads and counts and affine.has_shift), NotCarried.PADDED_AVERAGE, node)
+    if not affine.has_shift:
+        return affine
+    pool, data = Pool.of(node), node.inputs[0]
+    assert data is not None
+    pads = any(map(any, pool.pads)) or pool.ceil_mode or pool.auto_pad not in ("NOTSET", "VALID")
+    counts = int_attribute(node, "count_include_pad", 0) != 0
+    require(not (pads and counts), NotCarried.PADDED_AVERAGE, node)
+    require(pool.every_window_is_real(data), NotCarried.PADDING_ONLY_WINDOW, node)
     return affine
 
 
@@ -123,7 +125,7 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     if input_of(node, 1) is not None:
         given = constant(input_of(node, 1))
         require(given is not None, NotCarried.AXIS_POOLED, node)
-        axes = [int(axis) for axis in given] if given is not None else []
+        axes = [int(axis) for axis in given.reshape(-1)] if given is not None else []
     else:
         axes = list(ints_attribute(node, "axes"))
     if not axes:
@@ -194,7 +196,7 @@ def _axes(node: ir.Node) -> list[int] | None:
         content = constant(input_of(node, 1))
         if content is None:
             raise Refused(NotCarried.SHAPE_UNKNOWN, node)
-        return [int(axis) for axis in content]
+        return [int(axis) for axis in content.reshape(-1)]
     if "axes" in node.attributes:
         return list(ints_attribute(node, "axes"))
     return None

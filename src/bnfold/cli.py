@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import sys
@@ -16,6 +15,27 @@ import typer
 from typer.exceptions import TyperException
 
 from bnfold import __version__
+from bnfold.cli_options import (
+    AbsoluteTolerance,
+    Data,
+    ForceInference,
+    FreezeInitializers,
+    Input,
+    Json,
+    KeepNode,
+    Model,
+    Only,
+    Provider,
+    RelativeTolerance,
+    Report,
+    Samples,
+    Seed,
+    Skip,
+    Threads,
+    check_options,
+    json_reports,
+    pass_options,
+)
 from bnfold.errors import (
     BnfoldError,
     ModelError,
@@ -27,7 +47,6 @@ from bnfold.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bnfold.api import CheckOptions, PassOptions
     from bnfold.record import Record
 
 app = typer.Typer(
@@ -52,54 +71,6 @@ _EXIT_CODES = {
     "fail": NotEquivalentError.exit_code,
     "not-verified": NotVerifiedError.exit_code,
 }
-
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
-Only = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Run this pass only (repeatable).")
-]
-Skip = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Leave this pass out (repeatable).")
-]
-KeepNode = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="Leave the nodes alone whose name this finds.")
-]
-ForceInference = Annotated[
-    bool, typer.Option("--force-inference", help="Switch training-mode nodes to inference first.")
-]
-FreezeInitializers = Annotated[
-    bool,
-    typer.Option("--freeze-initializers", help="Let callers no longer override initializers."),
-]
-Provider = Annotated[
-    list[str] | None, typer.Option(metavar="cpu|cuda", help="Where to check (repeatable).")
-]
-Input = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=FILE.npy|NAME:1,3,224,224",
-        help="Content, or the shape, of an input (repeatable).",
-    ),
-]
-Data = Annotated[
-    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an onnx test-data folder.")
-]
-Samples = Annotated[int, typer.Option(min=1, help="How many inputs to draw.")]
-Seed = Annotated[int, typer.Option(min=0, help="The seed to draw them from.")]
-RelativeTolerance = Annotated[
-    float | None, typer.Option("--rtol", min=0, help="Default: by type of output.")
-]
-AbsoluteTolerance = Annotated[
-    float | None,
-    typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
-]
-Report = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")]
 
 
 @app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.json")
@@ -143,9 +114,9 @@ def optimize(
     if not model.name:
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
-    passes = _pass_options(only, skip, keep_node, force_inference, freeze_initializers)
-    options = _check_options(provider, input, data, samples, seed, rtol, atol, threads)
-    report = _json_reports(report, place)
+    passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
+    options = check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    report = json_reports(report, place)
     try:
         with _Progress() as progress:
             result = api.optimize(
@@ -181,8 +152,8 @@ def check(
     from bnfold import api
     from bnfold.report.terminal import print_equivalence
 
-    options = _check_options(provider, input, data, samples, seed, rtol, atol, threads)
-    report = _json_reports(report)
+    options = check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    report = json_reports(report)
     with _Progress() as progress:
         record = api.check(reference, candidate, options=options, progress=progress)
     assert record.equivalence is not None
@@ -205,7 +176,7 @@ def explain(
     from bnfold import api
     from bnfold.report.terminal import print_explanation
 
-    passes = _pass_options(only, skip, keep_node, force_inference, freeze_initializers)
+    passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
     _deliver(api.explain(model, passes=passes), [], json, print_explanation)
 
 
@@ -283,60 +254,6 @@ def _run() -> int:
 def _fail(message: str, exit_code: int) -> int:
     print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
-
-
-def _pass_options(
-    only: list[str] | None,
-    skip: list[str] | None,
-    keep_node: str | None,
-    force_inference: bool,
-    freeze_initializers: bool,
-) -> PassOptions:
-    from bnfold.api import PassOptions
-
-    return PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
-
-
-def _check_options(
-    provider: list[str] | None,
-    inputs: list[str] | None,
-    data: Path | None,
-    samples: int,
-    seed: int,
-    rtol: float | None,
-    atol: float | None,
-    threads: int | None,
-) -> CheckOptions:
-    from bnfold.api import CheckOptions
-    from bnfold.inputs import InputRequest, parse_input_options
-    from bnfold.runtime import PROVIDERS
-    from bnfold.tolerance import ToleranceRequest
-
-    for each in provider or ():
-        if each not in PROVIDERS:
-            raise UsageError(f"unknown provider {each!r}; known: {', '.join(PROVIDERS)}")
-    for option, tolerance in (("--rtol", rtol), ("--atol", atol)):
-        if tolerance is not None and not math.isfinite(tolerance):
-            raise UsageError(f"{option} {tolerance} would let anything pass; give a finite number")
-    arrays, shapes = parse_input_options(inputs or ())
-    return CheckOptions(
-        providers=tuple(dict.fromkeys(provider or ["cpu"])),
-        inputs=InputRequest(seed, samples, arrays, shapes, data),
-        tolerances=ToleranceRequest(rtol, atol),
-        threads=threads,
-    )
-
-
-def _json_reports(reports: list[Path] | None, output: Path | None = None) -> list[Path]:
-    """Check where the reports go before the work starts."""
-    for path in reports or ():
-        if path.suffix != ".json":
-            raise UsageError(f"--report {path}: only .json reports can be written so far")
-        if not path.resolve().parent.is_dir():
-            raise UsageError(f"--report {path}: the folder does not exist")
-        if output is not None and path.resolve() == output.resolve():
-            raise UsageError(f"--report {path} is where the model is to be written")
-    return reports or []
 
 
 def _deliver(

@@ -95,6 +95,8 @@ def _evaluate(node: ir.Node, depth: int) -> Array | None:
         return _shape(node, first, depth)
     if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
         return None
+    if "broadcast" in node.attributes:
+        return None  # before opset 7 it may align other axes than the last, as nobody evaluates
     contents = []
     for value in node.inputs:
         content = _content(value, depth)
@@ -130,7 +132,8 @@ def _result_size(node: ir.Node, contents: list[Array | None]) -> int:
         shape = contents[-1]
         requested = math.prod(int(size) for size in shape) if shape is not None else 0
         return requested if node.op_type == "ConstantOfShape" else requested * sizes[0]
-    return math.prod(sizes) if node.op_type in ("Add", "Sub", "Mul", "Div") else sum(sizes)
+    multiplies = node.op_type in ("Add", "Div", "Gather", "Mul", "Pow", "Sub")
+    return math.prod(sizes) if multiplies else sum(sizes)
 
 
 def _run(node: ir.Node, contents: list[Array | None]) -> Array | None:

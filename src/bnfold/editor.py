@@ -20,6 +20,8 @@ class Editor:
     """
 
     def __init__(self, model: ir.Model) -> None:
+        self.removed: list[ir.Node] = []
+        """The nodes that the last replacement has made superfluous."""
         self._names: set[str] = set()
         self._function_graphs: set[ir.Graph] = set()
         for graph in all_graphs(model):
@@ -41,8 +43,7 @@ class Editor:
             substitutes[old] = built.at(anchor).value_of(new)
         for old, new in substitutes.items():
             _substitute(old, new, built)
-        for node in reversed(replace.nodes):
-            _remove_if_dead(node)
+        self.removed = [each for node in reversed(replace.nodes) for each in _remove_if_dead(node)]
         return built.nodes
 
     def fresh_name(self, stem: str) -> str:
@@ -172,12 +173,13 @@ def _replace_graph_output(old: ir.Value, new: ir.Value) -> None:
             graph.outputs[index] = new
 
 
-def _remove_if_dead(node: ir.Node) -> None:
-    """Remove a node that nothing reads, then whatever only it needed.
+def _remove_if_dead(node: ir.Node) -> list[ir.Node]:
+    """Remove a node that nothing reads, then whatever only it needed; return what is gone.
 
     A graph's inputs stay, whatever happens; and so do nodes with bodies, which read values in
     ways that a removed node would leave behind.
     """
+    removed = []
     pending = [node]
     while pending:
         node = pending.pop()
@@ -186,6 +188,7 @@ def _remove_if_dead(node: ir.Node) -> None:
             continue
         inputs = [value for value in node.inputs if value is not None]
         graph.remove(node, safe=True)
+        removed.append(node)
         for value in inputs:
             source = value.producer()
             if source is not None:
@@ -193,6 +196,7 @@ def _remove_if_dead(node: ir.Node) -> None:
             elif value.is_initializer() and not is_used(value) and not value.is_graph_input():
                 assert value.graph is not None
                 value.graph.initializers.pop(value.name or "")
+    return removed
 
 
 def _has_body(node: ir.Node) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
+from bnfold.contract import Exactness, General, Op, Pass, Refused, Replace, Weight
 from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
@@ -125,10 +125,23 @@ class _Run:
         )
         new_nodes = self._editor.apply(replace)
         for node, predecessor in new_nodes.items():
-            if predecessor is not None:
-                self._sites[node] = self._site(predecessor)
+            site = self._site(predecessor) if predecessor is not None else None
+            self._sites[node] = site or f"{self._site(root)}/{node.op_type}"
+        for node in self._editor.removed:
+            if node not in replace.nodes:
+                self._note_removal(node, root)
         readers = [reader for node in new_nodes for reader in node.outputs[0].consumers()]
         return self._roots_of([*new_nodes, *readers])
+
+    def _note_removal(self, node: ir.Node, root: ir.Node) -> None:
+        """Give a candidate that died with another's fold its line, too."""
+        for each in self._passes_by_root.get(node.op_type, []) if node.domain == "" else []:
+            if each.refusals:
+                site = self._site(node)
+                detail = f"gone with {self._site(root)}, which alone read it"
+                exactness = Exactness.BITWISE.value
+                record = RewriteRecord(each.name, site, node.op_type, [site], exactness, detail)
+                self._rewrites.append(record)
 
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)

@@ -9,12 +9,12 @@ inferred are known. What the model computes, and what a caller sees of it, is th
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Collection, Iterator
 
 import onnx
+import onnx.helper
+import onnx.shape_inference
 import onnx_ir as ir
-import onnx_ir.passes.common
 
 from bnfold.editor import all_graphs, outermost_graphs, sort
 from bnfold.errors import ModelError
@@ -32,6 +32,7 @@ def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
     for node in unnamed:
         node.name = None
     _require_computed(model, name)
+    _infer_shapes(proto, model.graph)
     for graph in outermost_graphs(model):
         try:
             sort(graph)
@@ -42,7 +43,6 @@ def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
         _rename_shadowing(graph)
     if model.ir_version < 4:
         _take_constants_off_inputs(model)
-    _infer_shapes(model)
 
 
 def _unnamed_nodes(
@@ -116,26 +116,48 @@ def _take_constants_off_inputs(model: ir.Model) -> None:
     inputs.extend(kept)
 
 
-def _infer_shapes(model: ir.Model) -> None:
-    """Fill in the shapes of values that have none, as far as onnx's inference gets."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # a model that cannot be inferred is not worth a warning
+_LARGEST_SHAPE = 1024
+"""Bytes up to which a weight may be a shape, an axis or the like, which inference needs to read."""
+
+
+def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
+    """Fill in the types and shapes of values that have none, as far as onnx's inference gets.
+
+    It works on a copy of `proto`, from which `graph` has just been made, without large weights.
+    """
+    light = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    light.graph.node.extend(proto.graph.node)
+    light.graph.output.extend(proto.graph.output)
+    light.graph.value_info.extend(proto.graph.value_info)
+    light.graph.input.extend(proto.graph.input)
+    declared = {each.name for each in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in declared:
+            described = onnx.helper.make_tensor_value_info(
+                tensor.name, tensor.data_type, tensor.dims
+            )
+            light.graph.input.append(described)
+        if tensor.ByteSize() <= _LARGEST_SHAPE:
+            light.graph.initializer.append(tensor)
     try:
-        inferred = model.clone()
-        ir.passes.common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(
-            inferred
-        )
+        inferred = onnx.shape_inference.infer_shapes(light)
     except Exception:  # inference is a help, not a need; passes refuse where a shape is missing
         return
-    finally:
-        logger.setLevel(level)
-    for graph, inferred_graph in zip(all_graphs(model), all_graphs(inferred), strict=True):
-        for node, inferred_node in zip(graph, inferred_graph, strict=True):
-            for value, known in zip(node.outputs, inferred_node.outputs, strict=True):
-                if value.is_graph_output():
-                    continue  # what an output declares is the interface
-                if value.shape is None:
-                    value.shape = known.shape
+    _fill_in(inferred.graph, graph)
+
+
+def _fill_in(proto: onnx.GraphProto, graph: ir.Graph) -> None:
+    known = {info.name: info.type for info in proto.value_info}
+    for node_proto, node in zip(proto.node, graph, strict=True):
+        for value in node.outputs:
+            # What an output declares is the interface, and stays as it is.
+            if value.name in known and not value.is_graph_output():
                 if value.type is None:
-                    value.type = known.type
+                    value.type = ir.serde.deserialize_type_proto_for_type(known[value.name])
+                if value.shape is None:
+                    value.shape = ir.serde.deserialize_type_proto_for_shape(known[value.name])
+        for attribute in node_proto.attribute:
+            if attribute.HasField("g"):
+                _fill_in(attribute.g, node.attributes[attribute.name].as_graph())

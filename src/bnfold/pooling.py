@@ -10,8 +10,8 @@ from bnfold.contract import int_attribute, ints_attribute, string_attribute
 
 
 @dataclass(frozen=True)
-class MaxPool:
-    """A MaxPool's attributes with the operator's defaults filled in, one entry a spatial axis."""
+class Pool:
+    """The attributes of a MaxPool or AveragePool, defaults filled in, one entry a spatial axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -22,12 +22,12 @@ class MaxPool:
     ceil_mode: bool
 
     @staticmethod
-    def of(node: ir.Node) -> MaxPool:
-        """Read the attributes of a MaxPool node."""
+    def of(node: ir.Node) -> Pool:
+        """Read the attributes of a MaxPool or AveragePool node."""
         kernel = ints_attribute(node, "kernel_shape")
         ones = [1] * len(kernel)
         flat = ints_attribute(node, "pads", [0] * 2 * len(kernel))
-        return MaxPool(
+        return Pool(
             kernel=kernel,
             strides=ints_attribute(node, "strides", ones),
             dilations=ints_attribute(node, "dilations", ones),
@@ -50,8 +50,9 @@ class MaxPool:
 
     def _real_along(self, axis: int, size: int | None) -> bool:
         kernel, stride, dilation = self.kernel[axis], self.strides[axis], self.dilations[axis]
+        reach = dilation * (kernel - 1)
         if self.auto_pad == "VALID":
-            return True
+            return size is None or size > reach
         if self.auto_pad != "NOTSET":
             # SAME pads less than one dilated kernel in all, so a window without gaps meets the
             # input; with gaps it may straddle a small one.
@@ -59,7 +60,6 @@ class MaxPool:
         before, after = self.pads[axis]
         if size is None:
             return self._real_for_any_size(kernel, stride, dilation, before, after)
-        reach = dilation * (kernel - 1)
         last = size + before + after - reach - 1
         if last < 0:
             return False  # not one window fits, and runtimes do not agree on what that means

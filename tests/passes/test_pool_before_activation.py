@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bnfold.affine import NotAffine
 from bnfold.elementwise import ELEMENTWISE, NotMonotone
-from bnfold.pooling import MaxPool
+from bnfold.pooling import Pool
 from bnfold_passes.pool_before_activation import Why
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
@@ -396,4 +396,4 @@ def test_what_is_safe_for_any_size_is_safe_for_each(
 def every_window_is_real(model: onnx.ModelProto) -> bool:
     node = next(iter(ir.from_proto(model).graph))
     assert node.inputs[0] is not None
-    return MaxPool.of(node).every_window_is_real(node.inputs[0])
+    return Pool.of(node).every_window_is_real(node.inputs[0])

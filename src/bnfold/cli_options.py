@@ -1,0 +1,126 @@
+"""The options that several commands share, and what they become."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from bnfold.api import CheckOptions, PassOptions
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Run this pass only (repeatable).")
+]
+Skip = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Leave this pass out (repeatable).")
+]
+KeepNode = Annotated[
+    str | None, typer.Option(metavar="REGEX", help="Leave the nodes alone whose name this finds.")
+]
+ForceInference = Annotated[
+    bool, typer.Option("--force-inference", help="Switch training-mode nodes to inference first.")
+]
+FreezeInitializers = Annotated[
+    bool,
+    typer.Option("--freeze-initializers", help="Let callers no longer override initializers."),
+]
+Provider = Annotated[
+    list[str] | None, typer.Option(metavar="cpu|cuda", help="Where to check (repeatable).")
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE.npy|NAME:1,3,224,224",
+        help="Content, or the shape, of an input (repeatable).",
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an onnx test-data folder.")
+]
+Samples = Annotated[int, typer.Option(min=1, help="How many inputs to draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed to draw them from.")]
+RelativeTolerance = Annotated[
+    float | None, typer.Option("--rtol", min=0, help="Default: by type of output.")
+]
+AbsoluteTolerance = Annotated[
+    float | None,
+    typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
+]
+Report = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")]
+
+
+def pass_options(
+    only: list[str] | None,
+    skip: list[str] | None,
+    keep_node: str | None,
+    force_inference: bool,
+    freeze_initializers: bool,
+) -> PassOptions:
+    """Gather what says which rewrites to make."""
+    from bnfold.api import PassOptions
+
+    return PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+
+
+def check_options(
+    provider: list[str] | None,
+    inputs: list[str] | None,
+    data: Path | None,
+    samples: int,
+    seed: int,
+    rtol: float | None,
+    atol: float | None,
+    threads: int | None,
+) -> CheckOptions:
+    """Gather what says where, on what and how strictly to compare.
+
+    Raises:
+        UsageError: if an option makes no sense, or a file of inputs cannot be read.
+    """
+    from bnfold.api import CheckOptions
+    from bnfold.inputs import InputRequest, parse_input_options
+    from bnfold.runtime import PROVIDERS
+    from bnfold.tolerance import ToleranceRequest
+
+    for each in provider or ():
+        if each not in PROVIDERS:
+            raise UsageError(f"unknown provider {each!r}; known: {', '.join(PROVIDERS)}")
+    for option, tolerance in (("--rtol", rtol), ("--atol", atol)):
+        if tolerance is not None and not math.isfinite(tolerance):
+            raise UsageError(f"{option} {tolerance} would let anything pass; give a finite number")
+    arrays, shapes = parse_input_options(inputs or ())
+    return CheckOptions(
+        providers=tuple(dict.fromkeys(provider or ["cpu"])),
+        inputs=InputRequest(seed, samples, arrays, shapes, data),
+        tolerances=ToleranceRequest(rtol, atol),
+        threads=threads,
+    )
+
+
+def json_reports(reports: list[Path] | None, output: Path | None = None) -> list[Path]:
+    """Check where the reports go before the work starts.
+
+    Raises:
+        UsageError: if one cannot go there.
+    """
+    for path in reports or ():
+        if path.suffix != ".json":
+            raise UsageError(f"--report {path}: only .json reports can be written so far")
+        if not path.resolve().parent.is_dir():
+            raise UsageError(f"--report {path}: the folder does not exist")
+        if output is not None and path.resolve() == output.resolve():
+            raise UsageError(f"--report {path} is where the model is to be written")
+    return reports or []
