@@ -107,7 +107,7 @@ def test_what_would_be_huge_is_not() -> None:
 
 def test_what_old_opsets_align_in_their_own_way_is_not() -> None:
     lines = "k = Mul<broadcast=1, axis=0>(square, row)"
-    weights = {"square": np.ones((2, 2), np.float32), "row": np.ones(2, np.float32)}
+    weights: dict[str, Any] = {"square": np.ones((2, 2), np.float32), "row": np.ones(2, np.float32)}
     assert value_of(lines, opset=6, **weights) is None
 
 
