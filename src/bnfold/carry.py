@@ -106,9 +106,8 @@ def _average_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine
         return affine
     pool, data = Pool.of(node), node.inputs[0]
     assert data is not None
-    pads = any(map(any, pool.pads)) or pool.ceil_mode or pool.auto_pad not in ("NOTSET", "VALID")
     counts = int_attribute(node, "count_include_pad", 0) != 0
-    require(not (pads and counts), NotCarried.PADDED_AVERAGE, node)
+    require(not (counts and pool.may_pad), NotCarried.PADDED_AVERAGE, node)
     require(pool.every_window_is_real(data), NotCarried.PADDING_ONLY_WINDOW, node)
     return affine
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.contract import Exactness, General, Op, Pass, Refused, Replace, Weight
+from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
 from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
@@ -67,7 +67,7 @@ class _Run:
         pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
         while pending:
             node = pending.popleft()
-            for each in self._passes_by_root[node.op_type]:
+            for each in self._passes_of(node):
                 if node.graph is None:
                     break
                 try:
@@ -79,10 +79,11 @@ class _Run:
                     pending.extend(self._apply(each, node, replace))
         return refusals
 
+    def _passes_of(self, node: ir.Node) -> list[Pass]:
+        return self._passes_by_root.get(node.op_type, []) if node.domain == "" else []
+
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
-        return [
-            node for node in nodes if node.domain == "" and node.op_type in self._passes_by_root
-        ]
+        return [node for node in nodes if self._passes_of(node)]
 
     def _try(self, each: Pass, node: ir.Node) -> Replace | None:
         try:
@@ -112,36 +113,27 @@ class _Run:
                 f"the pass {each.name} keeps rewriting without end, last at {self._site(root)!r}; "
                 f"--skip {each.name} leaves it out"
             )
-        exactness = replace.exactness or each.exactness
-        self._rewrites.append(
-            RewriteRecord(
-                each.name,
-                self._site(root),
-                root.op_type,
-                [self._site(node) for node in replace.nodes],
-                exactness.value,
-                _with_flushed(replace),
-            )
-        )
+        site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
+        exactness = (replace.exactness or each.exactness).value
+        detail = _with_flushed(replace)
         new_nodes = self._editor.apply(replace)
         for node, predecessor in new_nodes.items():
-            site = self._site(predecessor) if predecessor is not None else None
-            self._sites[node] = site or f"{self._site(root)}/{node.op_type}"
-        for node in self._editor.removed:
-            if node not in replace.nodes:
-                self._note_removal(node, root)
+            continued = self._site(predecessor) if predecessor is not None else None
+            self._sites[node] = continued or f"{site}/{node.op_type}"
+        gone = {
+            self._site(node): node.op_type
+            for node in self._editor.removed
+            if node not in {root, *new_nodes.values()} and self._is_candidate(node)
+        }
+        self._rewrites.append(
+            RewriteRecord(each.name, site, root.op_type, nodes, exactness, detail, gone)
+        )
         readers = [reader for node in new_nodes for reader in node.outputs[0].consumers()]
         return self._roots_of([*new_nodes, *readers])
 
-    def _note_removal(self, node: ir.Node, root: ir.Node) -> None:
-        """Give a candidate that died with another's fold its line, too."""
-        for each in self._passes_by_root.get(node.op_type, []) if node.domain == "" else []:
-            if each.refusals:
-                site = self._site(node)
-                detail = f"gone with {self._site(root)}, which alone read it"
-                exactness = Exactness.BITWISE.value
-                record = RewriteRecord(each.name, site, node.op_type, [site], exactness, detail)
-                self._rewrites.append(record)
+    def _is_candidate(self, node: ir.Node) -> bool:
+        """Say whether the node, had it stayed, would have got a line of its own."""
+        return any(each.refusals for each in self._passes_of(node))
 
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)

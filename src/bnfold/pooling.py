@@ -41,6 +41,11 @@ class Pool:
         """The number of axes that the windows span: the last ones of the input."""
         return len(self.kernel)
 
+    @property
+    def may_pad(self) -> bool:
+        """Whether a window may reach over the border of the input."""
+        return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
+
     def every_window_is_real(self, data: ir.Value) -> bool:
         """Say whether each window is known to cover an element of `data`, not padding alone."""
         sizes: list[int | None] = [None] * self.spatial_rank

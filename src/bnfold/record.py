@@ -44,6 +44,9 @@ class RewriteRecord:
     nodes: list[str]
     exactness: str
     detail: str
+    gone: dict[str, str] = field(default_factory=dict)
+    """Other candidates that went with it, because it took them over or nothing else read them: the
+    operator by site."""
 
 
 @dataclass(frozen=True)

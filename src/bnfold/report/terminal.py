@@ -70,6 +70,9 @@ def print_explanation(console: Console, record: Record) -> None:
         detail = f" ({rewrite.detail})" if rewrite.detail else ""
         what = f" {rewrite.op_type} {rewrite.site} by {rewrite.pass_name}{detail}"
         _say(console, _text("rewritten", "green"), what)
+        for site, op_type in rewrite.gone.items():
+            what = f" {op_type} {site} by {rewrite.pass_name} (with {rewrite.site})"
+            _say(console, _text("rewritten", "green"), what)
     for refusal in record.refusals:
         _say(console, _text("kept", "yellow"), f"      {_explain(refusal)}")
     if not record.rewrites and not record.refusals:

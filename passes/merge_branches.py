@@ -1,0 +1,124 @@
+"""Merge parallel Convs of one value, and maps of it beside them, into one Conv.
+
+    (W₁∗x + b₁) ± (W₂∗x + b₂) = (W₁ ± W₂)∗x + (b₁ ± b₂)
+    (W∗x + b) ± (s·x + t)     = (W ± s·δ)∗x + (b ± t)        δ: 1 in the centre, channel to itself
+
+A smaller kernel counts as a larger one with zeros around it: tap j of a kernel with p zeros of
+padding in front reads position j − p, so kernels are laid over each other by their padding, and
+the padding of the merged one is the larger on each side. This is what authors of RepVGG,
+MobileOne and FastViT do by hand before they export (Ding et al., "RepVGG", 2021).
+
+Conditions: constant weights; the same strides, groups and output size; no dilation, unless kernels
+and paddings are the same; each branch is read here alone; and the merged kernel has no more taps
+than the branches have together.
+
+ROUNDED: equal in the reals. The sums are computed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.affine import AFFINE_OPERATORS, affine_map
+from bnfold.contract import (
+    Exactness,
+    Refusal,
+    Refused,
+    Replace,
+    is_op,
+    producer,
+    require,
+    rewrite,
+    sole_use,
+)
+from bnfold.convolution import Convolution
+from bnfold.weights import NotStorable
+
+
+class Why(Refusal):
+    """Reasons to leave parallel branches apart."""
+
+    SHARED = "something else reads a branch, too"
+    WEIGHT_NOT_CONSTANT = (
+        "a weight of a branch is computed at run time, or a caller may override it"
+    )
+    OTHER_GROUPS = "the branches have other numbers of groups"
+    OTHER_STRIDES = "the branches have other strides"
+    NOT_ALIGNED = "the branches' kernels and paddings do not lie over each other"
+    COSTLIER = "one kernel over all branches would have more taps than they have together"
+
+
+@rewrite(
+    "merge-branches",
+    roots=["Add", "Sub", "Sum"],
+    exactness=Exactness.ROUNDED,
+    refusals=[Why, NotStorable],
+)
+def merge_branches(root: ir.Node) -> Replace | None:
+    """Merge all operands, if each is linear in one value and at least one is a Conv."""
+    if len(root.inputs) < 2:
+        return None
+    for index in range(len(root.inputs)):
+        conv = producer(root, index, "Conv")
+        data = conv.inputs[0] if conv is not None else None
+        if data is not None and all(_is_linear_in(data, value) for value in root.inputs):
+            assert conv is not None
+            return _merge(root, data, conv)
+    return None
+
+
+def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
+    operands = [
+        None if value is data else producer(root, index) for index, value in enumerate(root.inputs)
+    ]
+    pattern = list(dict.fromkeys(node for node in operands if node is not None))
+    for node in pattern:
+        require(sole_use(node.outputs[0]), Why.SHARED, node)
+    merged, *others = (_branch(node, conv) for node in operands)
+    for other, subject in zip(others, operands[1:], strict=True):
+        require(merged.groups == other.groups, Why.OTHER_GROUPS, subject)
+        require(merged.strides == other.strides, Why.OTHER_STRIDES, subject)
+        require(merged.lies_over(other), Why.NOT_ALIGNED, subject)
+        merged = merged.plus(other, sign=-1 if is_op(root, "Sub") else 1)
+    taps = sum(_convolution(node).taps for node in pattern if is_op(node, "Conv"))
+    require(merged.taps <= taps, Why.COSTLIER, conv)
+    detail = f"{len(operands)} branches into Conv"
+    return Replace([*pattern, root], {root.outputs[0]: merged.to_op(data, conv)}, detail)
+
+
+def _is_linear_in(data: ir.Value, value: ir.Value | None) -> bool:
+    if value is data:
+        return True
+    node = value.producer() if value is not None else None
+    if node is None or node.graph is None:
+        return False
+    if is_op(node, "Conv"):
+        return node.inputs[0] is data
+    try:
+        return is_op(node, *AFFINE_OPERATORS) and node.inputs[affine_map(node)[1]] is data
+    except Refused:
+        return False
+
+
+def _branch(node: ir.Node | None, conv: ir.Node) -> Convolution:
+    """Return an operand as a Conv like `conv`; None stands for what they all read."""
+    if is_op(node, "Conv"):
+        assert node is not None
+        return _convolution(node)
+    like = _convolution(conv)
+    channels = like.input_channels
+    if node is None:
+        return like.pointwise(np.ones(channels), np.zeros(channels))
+    affine, _ = affine_map(node)
+    fits = affine.is_uniform or (affine.axis == 1 and affine.channels == channels)
+    require(fits, Why.NOT_ALIGNED, node)
+    scale, shift = (np.broadcast_to(each, channels) for each in (affine.scale, affine.shift))
+    return like.pointwise(scale, shift)
+
+
+def _convolution(conv: ir.Node) -> Convolution:
+    convolution = Convolution.of(conv)
+    if convolution is None:
+        raise Refused(Why.WEIGHT_NOT_CONSTANT, conv)
+    return convolution

@@ -1,0 +1,110 @@
+"""Average before a pointwise Conv: the same values, from a Conv on fewer positions.
+
+    AveragePool(W·x + b)       = W·AveragePool(x) + b
+    GlobalAveragePool(W·x + b) = W·GlobalAveragePool(x) + b       and ReduceMean over space likewise
+
+because W acts on the channels of one position, the average on the positions of one channel, and
+the average of a constant is that constant.
+
+Conditions: the Conv is 1×1 with stride 1 and without padding, in any number of groups; nothing
+else reads its result; and if it has a bias, the average counts no padding, and every window holds
+a real element.
+
+Profit: the pool makes the map smaller by its stride, S positions to one, and then the Conv does an
+S-th of its work, while the pool works on the Conv's input channels instead of its output channels.
+Where the size of the map is not known, a global average is taken to be one over 49 positions.
+
+ROUNDED: equal in the reals; sums are taken in another order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from bnfold.contract import (
+    Exactness,
+    Refusal,
+    Refused,
+    Replace,
+    constant,
+    input_of,
+    int_attribute,
+    ints_attribute,
+    producer,
+    require,
+    rewrite,
+    same_op,
+    sole_use,
+)
+from bnfold.convolution import Convolution
+from bnfold.pooling import Pool
+
+
+class Why(Refusal):
+    """Reasons to leave a pool behind a pointwise Conv."""
+
+    SHARED = "something else reads the Conv's result, too"
+    COUNTED_PADDING = "the pool counts padding, to which the Conv's bias is not added"
+    PADDING_ONLY_WINDOW = (
+        "a window of the pool may hold padding alone",
+        "export the model with fixed spatial sizes",
+    )
+    NOT_OVER_SPACE = "the mean is over the batch or the channels, or drops the axes it is over"
+    NO_GAIN = "the pool would work on more channels than the Conv on fewer positions makes up for"
+
+
+_ASSUMED_POSITIONS = 49
+
+
+@rewrite(
+    "pool-before-conv",
+    roots=["AveragePool", "GlobalAveragePool", "ReduceMean"],
+    exactness=Exactness.ROUNDED,
+    refusals=[Why],
+)
+def pool_before_conv(pool: ir.Node) -> Replace | None:
+    """Replace ``Pool ∘ Conv1×1`` by ``Conv1×1 ∘ Pool``, where that is exact and pays."""
+    conv = producer(pool, 0, "Conv")
+    convolution = Convolution.of(conv) if conv is not None else None
+    if conv is None or convolution is None or not convolution.is_pointwise:
+        return None
+    require(sole_use(conv.outputs[0]), Why.SHARED, conv)
+    kernel, stride = _window(pool, conv, has_bias=bool(convolution.bias.any()))
+    work = math.prod(convolution.kernel.shape)
+    before = work * stride + convolution.bias.size * kernel
+    after = work + convolution.input_channels * kernel
+    require(stride > 1 and after < before, Why.NO_GAIN, conv)
+    data = conv.inputs[0]
+    pooled = same_op(pool, [data, *pool.inputs[1:]], type_of=data)
+    outputs = {pool.outputs[0]: same_op(conv, [pooled, *conv.inputs[1:]])}
+    return Replace([conv, pool], outputs, f"{pool.op_type} across Conv")
+
+
+def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
+    """Return how many positions a window covers, and how many of the map there are for each."""
+    data = conv.outputs[0]
+    if pool.op_type == "AveragePool":
+        geometry = Pool.of(pool)
+        if has_bias:
+            counts = int_attribute(pool, "count_include_pad", 0) != 0
+            require(not (counts and geometry.may_pad), Why.COUNTED_PADDING)
+            require(geometry.every_window_is_real(data), Why.PADDING_ONLY_WINDOW)
+        return math.prod(geometry.kernel), math.prod(geometry.strides)
+    if pool.op_type == "ReduceMean":
+        _require_over_space(pool, data)
+    sizes = data.shape.dims[2:] if data.shape is not None else (None,)
+    known = [size for size in sizes if isinstance(size, int)]
+    positions = math.prod(known) if len(known) == len(sizes) else _ASSUMED_POSITIONS
+    return positions, positions
+
+
+def _require_over_space(mean: ir.Node, data: ir.Value) -> None:
+    if data.shape is None or not int_attribute(mean, "keepdims", 1):
+        raise Refused(Why.NOT_OVER_SPACE)
+    given = constant(input_of(mean, 1))
+    axes = ints_attribute(mean, "axes") if given is None else tuple(map(int, given.reshape(-1)))
+    rank = data.shape.rank()
+    space = set(range(2, rank))
+    require({axis % rank for axis in axes} == space, Why.NOT_OVER_SPACE)
