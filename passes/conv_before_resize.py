@@ -1,0 +1,131 @@
+"""Apply a pointwise Conv before an enlargement: the same values, from a Conv on fewer positions.
+
+    W·Resize(x) + b = Resize(W·x + b)
+
+because Resize makes each position a weighted mean of others, W acts on the channels of one
+position, and the weights of nearest and linear interpolation add up to one, so that b stays b.
+
+Conditions: the Conv is 1×1 with stride 1 and without padding, in any number of groups; the
+interpolation is nearest or linear, fills in nothing from outside, and leaves batch and channels
+alone (sizes, if given instead of scales, are constant: they tell the number of channels, too); and
+nothing else reads the enlarged map.
+
+Profit: S positions for one, so the Conv does an S-th of its work, while Resize works on the Conv's
+output channels instead of its input channels.
+
+ROUNDED: equal in the reals; sums are taken in another order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from bnfold.contract import (
+    Exactness,
+    Operand,
+    Refusal,
+    Refused,
+    Replace,
+    Weight,
+    constant,
+    input_of,
+    ints_attribute,
+    producer,
+    require,
+    rewrite,
+    same_op,
+    sole_use,
+    string_attribute,
+)
+from bnfold.convolution import Convolution
+
+
+class Why(Refusal):
+    """Reasons to leave a pointwise Conv behind an enlargement."""
+
+    SHARED = "something else reads the enlarged map, too"
+    NOT_AVERAGING = "the interpolation is neither nearest nor linear"
+    CROPPED = "the Resize fills in values from outside"
+    OTHER_AXES = "the Resize is not known to leave batch and channels alone"
+    SIZE_UNKNOWN = (
+        "it is not known by how much the Resize enlarges",
+        "export the model with fixed spatial sizes or scales",
+    )
+    NO_GAIN = "the Resize does not enlarge, or would work on too many channels then"
+
+
+@rewrite(
+    "conv-before-resize",
+    roots=["Conv"],
+    exactness=Exactness.ROUNDED,
+    refusals=[Why],
+)
+def conv_before_resize(conv: ir.Node) -> Replace | None:
+    """Replace ``Conv1×1 ∘ Resize`` by ``Resize ∘ Conv1×1``, where that is exact and pays."""
+    resize = producer(conv, 0, "Resize", "Upsample")
+    convolution = Convolution.of(conv) if resize is not None else None
+    if resize is None or convolution is None or not convolution.is_pointwise:
+        return None
+    require(sole_use(resize.outputs[0]), Why.SHARED, resize)
+    mode = string_attribute(resize, "mode", "nearest")
+    require(mode in ("nearest", "linear", "bilinear"), Why.NOT_AVERAGING, resize)
+    transform = string_attribute(resize, "coordinate_transformation_mode", "half_pixel")
+    require(transform != "tf_crop_and_resize", Why.CROPPED, resize)
+    enlargement = _enlargement(resize)
+    work = math.prod(convolution.kernel.shape)
+    before = (work + convolution.input_channels) * enlargement
+    after = work + convolution.bias.size * enlargement
+    require(enlargement > 1 and after < before, Why.NO_GAIN, resize)
+    data = resize.inputs[0]
+    convolved = same_op(conv, [data, *conv.inputs[1:]], type_of=data)
+    enlarged = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
+    return Replace([resize, conv], {conv.outputs[0]: enlarged}, f"across {resize.op_type}")
+
+
+def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
+    """Return the inputs of a Resize of other channels: sizes, where given, tell their number."""
+    inputs: list[Operand] = list(resize.inputs[1:])
+    sizes = input_of(resize, 3)
+    if sizes is not None and "axes" not in resize.attributes:
+        content = constant(sizes)
+        if content is None:
+            raise Refused(Why.SIZE_UNKNOWN, resize)
+        changed = content.copy()
+        changed[1] = channels
+        inputs[2] = Weight(changed, ir.DataType.INT64, f"{sizes.name}.channels")
+    return inputs
+
+
+def _enlargement(resize: ir.Node) -> float:
+    """Return how many positions the result has for each of the data's."""
+    data, result = resize.inputs[0], resize.outputs[0]
+    if data is None or data.shape is None or result.shape is None:
+        raise Refused(Why.SIZE_UNKNOWN, resize)
+    old, new = data.shape.dims, result.shape.dims
+    scales = _scales(resize)
+    if scales is not None:
+        require(len(scales) > 2 and scales[:2] == [1, 1], Why.OTHER_AXES, resize)
+        return math.prod(scales)
+    require(old[:2] == new[:2] and isinstance(old[1], int), Why.OTHER_AXES, resize)
+    if "axes" in resize.attributes:
+        axes = {axis % len(old) for axis in ints_attribute(resize, "axes")}
+        require(not axes & {0, 1}, Why.OTHER_AXES, resize)
+    sizes = [[size for size in dims[2:] if isinstance(size, int)] for dims in (old, new)]
+    known = len(sizes[0]) == len(sizes[1]) == len(old) - 2
+    require(known and math.prod(sizes[0]) > 0, Why.SIZE_UNKNOWN, resize)
+    return math.prod(sizes[1]) / math.prod(sizes[0])
+
+
+def _scales(resize: ir.Node) -> list[float] | None:
+    """Return the scale of each axis, if it is given, constant, and for all axes."""
+    if "scales" in resize.attributes:
+        return list(resize.attributes["scales"].as_floats())
+    for value in resize.inputs[1:]:
+        content = constant(value)
+        if content is not None and content.dtype.kind == "f" and "axes" not in resize.attributes:
+            is_region = value is resize.inputs[1] and len(resize.inputs) > 2
+            if content.size and not is_region:
+                return [float(scale) for scale in content]
+    return None
