@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfold.absorption import NotReached
+from bnfold.absorption import FARTHEST, NotReached
 from bnfold.linear import NotAbsorbed
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
@@ -274,5 +274,33 @@ def test_but_not_of_another_add() -> None:
         "(float[N,5,4] x) => (float[N,5,6] y) { c = MatMul(x, w) y = Add(c, t) }",
         w=normal(4, 6),
         t=normal(6),
+    )
+    assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+# --- Distance -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "folds"), [(FARTHEST - 1, True), (FARTHEST, False), (3000, False)]
+)
+def test_the_way_may_be_long_but_not_endless(length: int, folds: bool) -> None:
+    chain = " ".join(f"g{i + 1} = Identity(g{i})" for i in range(length))
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        f"{{ g0 = Conv(x, w) {chain} y = BatchNormalization(g{length}, s, b, m, v) }}",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    record = run_pass(model, NAME).record
+    assert bool(record.rewrites) == folds
+    assert [each.reason for each in record.refusals] == ([] if folds else ["TOO_FAR"])
+
+
+def test_a_long_chain_of_maps_joins_and_ends() -> None:
+    chain = " ".join(f"v{i + 1} = Add(v{i}, t)" for i in range(1000))
+    model = build(
+        f"(float[N,4,8,8] v0) => (float[N,4,8,8] y) {{ {chain} y = Neg(v1000) }}",
+        t=normal(4, 1, 1),
     )
     assert not run_pass(model, "fold-scale-shift").record.rewrites

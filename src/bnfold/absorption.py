@@ -30,6 +30,9 @@ from bnfold.contract import (
 )
 from bnfold.linear import BEHIND, IN_FRONT
 
+FARTHEST = 64
+"""Operators that a map may pass on its way; beyond that the search costs more than it finds."""
+
 _Step = Callable[[ir.Node, Affine], Op]
 
 
@@ -46,6 +49,7 @@ class NotReached(Refusal):
         "the channels of the branches of the Concat in front of it are not known",
         "export the model with shapes, or run onnx.shape_inference on it",
     )
+    TOO_FAR = "no linear operator stands within reach of it"
     NO_GAIN = "absorbing it would take as many operators as it saves"
 
 
@@ -77,6 +81,7 @@ class _InFront:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
+        self.distance = 0
 
     def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
         """Return an expression for ``affine(value)``, of which `reader` is the only reader."""
@@ -84,6 +89,8 @@ class _InFront:
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
         require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
+        self.distance += 1
+        require(self.distance <= FARTHEST, NotReached.TOO_FAR, node)
         step = self._step(node)
         others = [use.node for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
@@ -92,6 +99,7 @@ class _InFront:
         self.nodes.append(node)
         if others:
             self.outputs[value] = expression  # which has the shape that these want to know
+        self.distance -= 1
         return expression
 
     def _step(self, node: ir.Node) -> _Step:
@@ -171,10 +179,13 @@ class _Behind:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
+        self.distance = 0
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
         """Let all readers of `value`, which is ``affine(data)``, read `data` and absorb the map."""
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
+        self.distance += 1
+        require(self.distance <= FARTHEST, NotReached.TOO_FAR)
         uses = [use for use in value.uses() if not _reads_shape(use.node)]
         require(bool(uses), NotReached.READER_NOT_LINEAR)
         for reader, index in uses:
@@ -183,6 +194,7 @@ class _Behind:
         if len(uses) < len(value.uses()):
             assert isinstance(data, (ir.Value, Op))
             self.outputs[value] = data  # which has the shape that the others want to know
+        self.distance -= 1
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         known = node.domain == "" and index == 0

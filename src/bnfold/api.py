@@ -121,7 +121,7 @@ def optimize(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
         requested = _change_meaning(loaded, passes)
         reference = loaded.path
-        if requested or reference is None:
+        if check and (requested or reference is None):
             reference = _write_beside(folder / "reference.onnx", loaded, unchanged=not requested)
         progress("rewriting")
         outcome = _run(loaded, passes, requested)
@@ -135,6 +135,7 @@ def optimize(
             staged.write_model(loaded)
         equivalence = None if outcome.rewrites else Equivalence("identical")
         if check and outcome.rewrites:
+            assert reference is not None
             equivalence = _compare(reference, staged.path, options, progress)
         accepted = equivalence is None or equivalence.verdict in ("pass", "identical")
         record = Record(

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.contract import General, Op, Pass, Refused, Replace, Weight
+from bnfold.contract import General, Op, Pass, Refused, Replace, Weight, is_op
 from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
+
+EXPLAINED = ("BatchNormalization", "Dropout")
+"""The operators each of which gets a line in the record, whatever becomes of it."""
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,13 @@ class _Run:
         gone = {
             self._site(node): node.op_type
             for node in self._editor.removed
-            if node not in {root, *new_nodes.values()} and self._is_candidate(node)
+            if is_op(node, *EXPLAINED) and node not in {root, *new_nodes.values()}
         }
         self._rewrites.append(
             RewriteRecord(each.name, site, root.op_type, nodes, exactness, detail, gone)
         )
         readers = [reader for node in new_nodes for reader in node.outputs[0].consumers()]
         return self._roots_of([*new_nodes, *readers])
-
-    def _is_candidate(self, node: ir.Node) -> bool:
-        """Say whether the node, had it stayed, would have got a line of its own."""
-        return any(each.refusals for each in self._passes_of(node))
 
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)

@@ -45,8 +45,8 @@ class RewriteRecord:
     exactness: str
     detail: str
     gone: dict[str, str] = field(default_factory=dict)
-    """Other candidates that went with it, because it took them over or nothing else read them: the
-    operator by site."""
+    """The operator by site of each BatchNormalization and Dropout that went with it: it took them
+    over, or nothing else read them."""
 
 
 @dataclass(frozen=True)
