@@ -1,0 +1,74 @@
+"""Take the maximum over large windows in two steps: along rows, then along columns.
+
+    MaxPool k×l = MaxPool k×1 ∘ MaxPool 1×l
+
+because the largest value of a window is the largest of its rows' largest. Strides, padding,
+dilations and rounding are those of each axis by itself.
+
+Conditions: two spatial axes, and nothing reads the pool's Indices.
+
+Profit: with stride s from row to row, k·l comparisons an element become s·l + k, but a map has to
+be written and read once more. Measured with onnxruntime on maps of 13² to 80²: 3×3 loses (0.72 to
+0.99 times as fast), 5×5 gains a little (1.05 to 1.36), 9×9 much (1.4 to 2.1). So the comparisons
+must become fewer by 2.5 times.
+
+BITWISE.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.contract import Exactness, Op, Refusal, Replace, is_used, require, rewrite
+from bnfold.pooling import Pool
+
+
+class Why(Refusal):
+    """Reasons to leave a large MaxPool in one piece."""
+
+    INDICES_USED = "something reads the pool's Indices"
+
+
+_LEAST_SAVING = 2.5
+
+
+@rewrite(
+    "separate-max-pool",
+    roots=["MaxPool"],
+    exactness=Exactness.BITWISE,
+    refusals=[Why],
+)
+def separate_max_pool(node: ir.Node) -> Replace | None:
+    """Replace a large MaxPool by one along each axis; small ones are no business of this pass."""
+    pool = Pool.of(node)
+    if pool.spatial_rank != 2:
+        return None
+    rows, columns = pool.kernel
+    if rows * columns < _LEAST_SAVING * (columns * pool.strides[0] + rows):
+        return None
+    require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
+    data = node.inputs[0]
+    along_rows = Op("MaxPool", [data], _along(node, pool, axis=1), type_of=data)
+    along_columns = Op("MaxPool", [along_rows], _along(node, pool, axis=0), node)
+    detail = f"{rows}×{columns}"
+    return Replace([node], {node.outputs[0]: along_columns}, detail)
+
+
+def _along(node: ir.Node, pool: Pool, axis: int) -> list[ir.Attr]:
+    """Return the attributes of the pool along one axis: along the other one it does nothing."""
+    per_axis = {
+        "kernel_shape": pool.kernel,
+        "strides": pool.strides,
+        "dilations": pool.dilations,
+    }
+    attributes = [
+        ir.AttrInt64s(name, [values[0] if axis == 0 else 1, values[1] if axis == 1 else 1])
+        for name, values in per_axis.items()
+        if name == "kernel_shape" or name in node.attributes
+    ]
+    if "pads" in node.attributes:
+        pads = [list(each) if at == axis else [0, 0] for at, each in enumerate(pool.pads)]
+        flat = [pads[0][0], pads[1][0], pads[0][1], pads[1][1]]
+        attributes.append(ir.AttrInt64s("pads", flat))
+    kept = ("auto_pad", "ceil_mode", "storage_order")
+    return attributes + [node.attributes[name] for name in kept if name in node.attributes]
