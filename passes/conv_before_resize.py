@@ -79,7 +79,9 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     after = work + convolution.bias.size * enlargement
     require(enlargement > 1 and after < before, Why.NO_GAIN, resize)
     data = resize.inputs[0]
-    convolved = same_op(conv, [data, *conv.inputs[1:]], type_of=data)
+    assert data is not None
+    shape = convolution.output_shape(data)
+    convolved = same_op(conv, [data, *conv.inputs[1:]], shape=shape, type_of=data)
     enlarged = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
     return Replace([resize, conv], {conv.outputs[0]: enlarged}, f"across {resize.op_type}")
 

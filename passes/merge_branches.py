@@ -8,7 +8,8 @@ padding in front reads position j − p, so kernels are laid over each other by 
 the padding of the merged one is the larger on each side. This is what authors of RepVGG,
 MobileOne and FastViT do by hand before they export (Ding et al., "RepVGG", 2021).
 
-Conditions: constant weights; the same strides, groups and output size; no dilation, unless kernels
+Conditions: finite data, for a tap of weight zero makes NaN of infinity; constant weights; the same
+strides, groups and output size; no dilation, unless kernels
 and paddings are the same; each branch is read here alone; and the merged kernel has no more taps
 than the branches have together.
 
@@ -59,11 +60,12 @@ def merge_branches(root: ir.Node) -> Replace | None:
     """Merge all operands, if each is linear in one value and at least one is a Conv."""
     if len(root.inputs) < 2:
         return None
-    for index in range(len(root.inputs)):
-        conv = producer(root, index, "Conv")
+    operands = range(len(root.inputs))
+    for conv in [producer(root, index, "Conv") for index in operands]:
         data = conv.inputs[0] if conv is not None else None
-        if data is not None and all(_is_linear_in(data, value) for value in root.inputs):
-            assert conv is not None
+        if conv is None or data is None:
+            continue
+        if all(_is_linear_in(data, root, index) for index in operands):
             return _merge(root, data, conv)
     return None
 
@@ -87,16 +89,15 @@ def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
     return Replace([*pattern, root], {root.outputs[0]: merged.to_op(data, conv)}, detail)
 
 
-def _is_linear_in(data: ir.Value, value: ir.Value | None) -> bool:
-    if value is data:
+def _is_linear_in(data: ir.Value, root: ir.Node, index: int) -> bool:
+    """Say whether an operand is `data` itself, or a Conv or map of it in the same graph."""
+    if root.inputs[index] is data:
         return True
-    node = value.producer() if value is not None else None
-    if node is None or node.graph is None:
-        return False
-    if is_op(node, "Conv"):
-        return node.inputs[0] is data
+    node = producer(root, index, "Conv", *AFFINE_OPERATORS)
+    if node is None or is_op(node, "Conv"):
+        return node is not None and node.inputs[0] is data
     try:
-        return is_op(node, *AFFINE_OPERATORS) and node.inputs[affine_map(node)[1]] is data
+        return node.inputs[affine_map(node)[1]] is data
     except Refused:
         return False
 

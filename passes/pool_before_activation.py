@@ -71,7 +71,7 @@ def pool_before_activation(node: ir.Node) -> Replace | None:
     require(any(stride > 1 for stride in pool.strides), Why.NOT_SMALLER)
     require(not fused_by_runtime(activation), Why.FUSED_BY_RUNTIME, activation)
 
-    pooled = same_op(node, [data], shape_of=node.outputs[0], type_of=data)
+    pooled = same_op(node, [data], shape=node.outputs[0].shape, type_of=data)
     inputs = [pooled if i == index else value for i, value in enumerate(activation.inputs)]
     outputs = {node.outputs[0]: same_op(activation, inputs)}
     exactness = ELEMENTWISE[activation.op_type].exactness

@@ -52,6 +52,10 @@ class Why(Refusal):
         "export the model with fixed spatial sizes",
     )
     NOT_OVER_SPACE = "the mean is over the batch or the channels, or drops the axes it is over"
+    RANK_UNKNOWN = (
+        "the rank of the map is not known, so neither is whether the mean is over space alone",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
     NO_GAIN = "the pool would work on more channels than the Conv on fewer positions makes up for"
 
 
@@ -77,7 +81,8 @@ def pool_before_conv(pool: ir.Node) -> Replace | None:
     after = work + convolution.input_channels * kernel
     require(stride > 1 and after < before, Why.NO_GAIN, conv)
     data = conv.inputs[0]
-    pooled = same_op(pool, [data, *pool.inputs[1:]], type_of=data)
+    shape = convolution.input_shape(pool.outputs[0])
+    pooled = same_op(pool, [data, *pool.inputs[1:]], shape=shape, type_of=data)
     outputs = {pool.outputs[0]: same_op(conv, [pooled, *conv.inputs[1:]])}
     return Replace([conv, pool], outputs, f"{pool.op_type} across Conv")
 
@@ -101,8 +106,9 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
 
 
 def _require_over_space(mean: ir.Node, data: ir.Value) -> None:
-    if data.shape is None or not int_attribute(mean, "keepdims", 1):
-        raise Refused(Why.NOT_OVER_SPACE)
+    require(int_attribute(mean, "keepdims", 1) != 0, Why.NOT_OVER_SPACE)
+    if data.shape is None:
+        raise Refused(Why.RANK_UNKNOWN)
     given = constant(input_of(mean, 1))
     axes = ints_attribute(mean, "axes") if given is None else tuple(map(int, given.reshape(-1)))
     rank = data.shape.rank()

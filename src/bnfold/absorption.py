@@ -95,7 +95,7 @@ class _InFront:
         others = [use.node for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
         require(is_read_once and all(map(_reads_shape, others)), NotReached.SHARED, node)
-        expression = dataclasses.replace(step(node, affine), shape_of=value, type_of=value)
+        expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
         self.nodes.append(node)
         if others:
             self.outputs[value] = expression  # which has the shape that these want to know
@@ -206,7 +206,7 @@ class _Behind:
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
             output = node.outputs[0]
-            rebuilt = same_op(node, [data, *node.inputs[1:]], shape_of=output, type_of=output)
+            rebuilt = same_op(node, [data, *node.inputs[1:]], shape=output.shape, type_of=output)
             self.readers_of(output, moved, rebuilt)
         elif node.domain == "" and is_affine and index == _affine_index(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)

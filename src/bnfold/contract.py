@@ -105,15 +105,15 @@ class Op:
     """A node to be created, as an expression over values, weights and other nodes to be created.
 
     `like` is the node whose name, documentation and metadata the new one inherits.
-    `shape_of` and `type_of` are values whose shape and type its output has, as far as known. A
-    node that computes a value of `Replace.outputs` has that value's, and needs none here.
+    `shape` is that of its output, as far as known, and `type_of` a value of the same type. A node
+    that computes a value of `Replace.outputs` has that value's, and needs none here.
     """
 
     op_type: str
     inputs: Sequence[Operand]
     attributes: Sequence[ir.Attr] = ()
     like: ir.Node | None = None
-    shape_of: ir.Value | None = None
+    shape: ir.Shape | None = None
     type_of: ir.Value | None = None
 
 
@@ -139,12 +139,12 @@ def same_op(
     node: ir.Node,
     inputs: Sequence[Operand],
     *,
-    shape_of: ir.Value | None = None,
+    shape: ir.Shape | None = None,
     type_of: ir.Value | None = None,
 ) -> Op:
     """Return `node` over again, with other inputs."""
     attributes = tuple(node.attributes.values())
-    return Op(node.op_type, inputs, attributes, node, shape_of, type_of)
+    return Op(node.op_type, inputs, attributes, node, shape, type_of)
 
 
 # --- How a pass is declared ---------------------------------------------------------------------

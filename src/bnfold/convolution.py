@@ -52,7 +52,12 @@ class Convolution:
             kernel=weight.astype(np.float64),
             bias=np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64),
             strides=ints_attribute(conv, "strides", [1] * rank),
-            dilations=ints_attribute(conv, "dilations", [1] * rank),
+            dilations=tuple(
+                dilation if size > 1 else 1
+                for dilation, size in zip(
+                    ints_attribute(conv, "dilations", [1] * rank), weight.shape[2:], strict=True
+                )
+            ),
             before=pads[:rank] if auto_pad == "NOTSET" else (0,) * rank,
             after=pads[rank:] if auto_pad == "NOTSET" else (0,) * rank,
             groups=int_attribute(conv, "group", 1),
@@ -126,6 +131,20 @@ class Convolution:
             for b, own_b, a, own_a in zip(before, self.before, after, self.after, strict=True)
         ]
         return np.pad(self.kernel, [(0, 0), (0, 0), *extra])
+
+    def input_shape(self, output: ir.Value) -> ir.Shape | None:
+        """Return the shape of what a pointwise Conv with this output reads, as far as known."""
+        if output.shape is None:
+            return None
+        batch, _, *space = output.shape.dims
+        return ir.Shape([batch, self.input_channels, *space])
+
+    def output_shape(self, data: ir.Value) -> ir.Shape | None:
+        """Return the shape of what a pointwise Conv of this data gives, as far as known."""
+        if data.shape is None:
+            return None
+        batch, _, *space = data.shape.dims
+        return ir.Shape([batch, self.bias.size, *space])
 
     def to_op(self, data: ir.Value, like: ir.Node) -> Op:
         """Return a Conv of `data` that computes this, and continues the node `like`.

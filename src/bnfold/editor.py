@@ -113,7 +113,7 @@ class _Built:
         )
         if op.type_of is not None and op.type_of.type is not None:
             node.outputs[0].type = op.type_of.type
-            node.outputs[0].shape = op.shape_of.shape if op.shape_of is not None else None
+            node.outputs[0].shape = op.shape
         old_name = like.outputs[0].name if like is not None else self._anchor.outputs[0].name
         return self.add_node(node, f"{old_name}.{op.op_type.lower()}", like)
 

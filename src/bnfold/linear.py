@@ -265,7 +265,7 @@ def _matmul_with(
     if rank == 2 and weight.array.ndim == 2:
         return Op("Gemm", [data, weight, bias], legacy, matmul)
     output = matmul.outputs[0]
-    product = same_op(matmul, [data, weight], shape_of=output, type_of=output)
+    product = same_op(matmul, [data, weight], shape=output.shape, type_of=output)
     return Op("Add", [product, bias], legacy)
 
 

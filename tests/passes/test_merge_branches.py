@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold_passes.merge_branches import Why
+from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
     Parameters,
     batch_norm,
     build,
+    draw_feeds,
     make_overridable,
     normal,
     operators,
@@ -182,3 +184,27 @@ def parallel_convs(draw: st.DrawFn) -> onnx.ModelProto:
 def test_random_branches(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)
     assert_rewritten(model, NAME, operators(result.model))
+
+
+@pytest.mark.parametrize("outside", ["b = Mul(x, k)", "b = Conv(x, p2)"])
+def test_a_branch_outside_the_body_is_out_of_reach(outside: str) -> None:
+    used: Parameters = {"k": normal(4, 1, 1)} if "k" in outside else {"p2": normal(4, 4, 1, 1)}
+    model = build(
+        f"""(float[N,4,9,9] x, bool c) => (float[N,4,9,9] y) {{
+            {outside}
+            y = If (c) <
+                then_branch = t () => (float[N,4,9,9] o) {{ a = Conv(x, p) o = Add(a, b) }},
+                else_branch = e () => (float[N,4,9,9] q) {{ q = Neg(b) }}
+            >
+        }}""",
+        p=normal(4, 4, 1, 1),
+        **used,
+    )
+    assert not run_pass(model, NAME).record.rewrites
+    result = run_pass(model)
+    assert_equivalent(model, result.model, {**draw_feeds(model), "c": np.array(True)})
+
+
+def test_the_dilation_of_a_single_tap_does_not_matter() -> None:
+    model = branches("a = Conv<dilations=[2,2]>(x, p) b = Mul(x, k) y = Add(a, b)", **WEIGHTS)
+    assert_rewritten(model, NAME, ["Conv"])

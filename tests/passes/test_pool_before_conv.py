@@ -137,3 +137,18 @@ def test_other_convs_are_no_business_of_this_pass(conv: str) -> None:
     record = run_pass(behind_conv(f"{HALVES}(c)", conv=conv, **weights), NAME).record
     assert not record.rewrites
     assert not record.refusals
+
+
+@pytest.mark.parametrize(
+    "last", ["ReduceMean<axes=[2,3]>(q)", "AveragePool<kernel_shape=[2,2], strides=[3,3]>(q)"]
+)
+def test_two_averages_behind_two_convs_move_in_one_run(last: str) -> None:
+    model = build(
+        "(float[N,4,17,17] x) => (float[N,6,h,l] y) { a = Conv(x, w, d) b = Conv(a, u, d) "
+        f"q = {HALVES}(b) y = {last} }}",
+        w=normal(6, 4, 1, 1),
+        u=normal(6, 6, 1, 1),
+        **BIAS,
+    )
+    operator = last.partition("<")[0]
+    assert_rewritten(model, NAME, ["AveragePool", operator, "Conv", "Conv"])
