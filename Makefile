@@ -9,7 +9,7 @@ OCR_MODELS := rapidocr-onnxruntime==1.4.4
 .PHONY: demo test test-cuda lint models clean
 
 demo: $(VENV)/installed
-	$(BIN)/bnfold optimize models/preactivation_resnet.onnx preactivation_resnet.bnfold.onnx
+	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
 	$(BIN)/bnfold explain models/preactivation_resnet.onnx
 
 test: $(VENV)/installed-dev
