@@ -22,6 +22,7 @@ import math
 
 import onnx_ir as ir
 
+from bnfold.carry import averages_positions, fills_in_from_outside
 from bnfold.contract import (
     Exactness,
     Operand,
@@ -37,9 +38,8 @@ from bnfold.contract import (
     rewrite,
     same_op,
     sole_use,
-    string_attribute,
 )
-from bnfold.convolution import Convolution
+from bnfold.convolution import Convolution, shape_with_channels
 
 
 class Why(Refusal):
@@ -69,10 +69,8 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     if resize is None or convolution is None or not convolution.is_pointwise:
         return None
     require(sole_use(resize.outputs[0]), Why.SHARED, resize)
-    mode = string_attribute(resize, "mode", "nearest")
-    require(mode in ("nearest", "linear", "bilinear"), Why.NOT_AVERAGING, resize)
-    transform = string_attribute(resize, "coordinate_transformation_mode", "half_pixel")
-    require(transform != "tf_crop_and_resize", Why.CROPPED, resize)
+    require(averages_positions(resize), Why.NOT_AVERAGING, resize)
+    require(not fills_in_from_outside(resize), Why.CROPPED, resize)
     enlargement = _enlargement(resize)
     work = math.prod(convolution.kernel.shape)
     before = (work + convolution.input_channels) * enlargement
@@ -80,7 +78,7 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     require(enlargement > 1 and after < before, Why.NO_GAIN, resize)
     data = resize.inputs[0]
     assert data is not None
-    shape = convolution.output_shape(data)
+    shape = shape_with_channels(data, convolution.bias.size)
     convolved = same_op(conv, [data, *conv.inputs[1:]], shape=shape, type_of=data)
     enlarged = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
     return Replace([resize, conv], {conv.outputs[0]: enlarged}, f"across {resize.op_type}")

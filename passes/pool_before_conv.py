@@ -38,7 +38,7 @@ from bnfold.contract import (
     same_op,
     sole_use,
 )
-from bnfold.convolution import Convolution
+from bnfold.convolution import Convolution, shape_with_channels
 from bnfold.pooling import Pool
 
 
@@ -81,7 +81,7 @@ def pool_before_conv(pool: ir.Node) -> Replace | None:
     after = work + convolution.input_channels * kernel
     require(stride > 1 and after < before, Why.NO_GAIN, conv)
     data = conv.inputs[0]
-    shape = convolution.input_shape(pool.outputs[0])
+    shape = shape_with_channels(pool.outputs[0], convolution.input_channels)
     pooled = same_op(pool, [data, *pool.inputs[1:]], shape=shape, type_of=data)
     outputs = {pool.outputs[0]: same_op(conv, [pooled, *conv.inputs[1:]])}
     return Replace([conv, pool], outputs, f"{pool.op_type} across Conv")

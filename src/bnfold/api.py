@@ -138,6 +138,7 @@ def optimize(
             assert reference is not None
             equivalence = _compare(reference, staged.path, options, progress)
         accepted = equivalence is None or equivalence.verdict in ("pass", "identical")
+        ops = loaded.count_operators()
         record = Record(
             command=sys.argv[:],
             model=loaded.record,
@@ -148,8 +149,8 @@ def optimize(
                 written=output is not None and accepted,
                 sha256=sha256_of(staged.path),
                 bytes=staged.path.stat().st_size,
-                nodes=sum(loaded.count_operators().values()),
-                ops=loaded.count_operators(),
+                nodes=sum(ops.values()),
+                ops=ops,
             ),
             rewrites=outcome.rewrites,
             refusals=outcome.refusals,

@@ -8,7 +8,6 @@ other side, whichever that is.
 from __future__ import annotations
 
 import enum
-import itertools
 import math
 from collections.abc import Callable, Mapping
 
@@ -247,10 +246,8 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
     The channels themselves must not be resized, and nothing may be filled in from outside.
     """
-    mode = string_attribute(node, "mode", "nearest")
-    require(mode in ("nearest", "linear", "bilinear"), NotCarried.AXIS_POOLED, node)
-    transform = string_attribute(node, "coordinate_transformation_mode", "half_pixel")
-    require(transform != "tf_crop_and_resize", NotCarried.CROPPED, node)
+    require(averages_positions(node), NotCarried.AXIS_POOLED, node)
+    require(not fills_in_from_outside(node), NotCarried.CROPPED, node)
     data, result = node.inputs[0], node.outputs[0]
     if affine.is_uniform:
         return affine
@@ -261,6 +258,17 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     same_size = known and data.shape[affine.axis] == affine.channels
     require(same_size, NotCarried.AXIS_POOLED, node)
     return affine
+
+
+def averages_positions(resize: ir.Node) -> bool:
+    """Say whether each position is a mean of others: by nearest or linear interpolation."""
+    return string_attribute(resize, "mode", "nearest") in ("nearest", "linear", "bilinear")
+
+
+def fills_in_from_outside(resize: ir.Node) -> bool:
+    """Say whether a Resize may reach beyond its input, where it has a value of its own."""
+    transform = string_attribute(resize, "coordinate_transformation_mode", "half_pixel")
+    return transform == "tf_crop_and_resize"
 
 
 def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -315,5 +323,9 @@ def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
     """Return the sizes of the last axes, as far from the end as they are known."""
     if value is None or value.shape is None:
         raise Refused(NotCarried.SHAPE_UNKNOWN, subject)
-    known = itertools.takewhile(lambda size: isinstance(size, int), reversed(value.shape.dims))
-    return [int(size) for size in known][::-1]  # type: ignore[arg-type]
+    sizes: list[int] = []
+    for size in reversed(value.shape.dims):
+        if not isinstance(size, int):
+            break
+        sizes.append(size)
+    return sizes[::-1]

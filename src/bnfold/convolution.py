@@ -18,7 +18,7 @@ from bnfold.contract import (
     ints_attribute,
     string_attribute,
 )
-from bnfold.weights import stored
+from bnfold.weights import folded_name, stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,29 +132,12 @@ class Convolution:
         ]
         return np.pad(self.kernel, [(0, 0), (0, 0), *extra])
 
-    def input_shape(self, output: ir.Value) -> ir.Shape | None:
-        """Return the shape of what a pointwise Conv with this output reads, as far as known."""
-        if output.shape is None:
-            return None
-        batch, _, *space = output.shape.dims
-        return ir.Shape([batch, self.input_channels, *space])
-
-    def output_shape(self, data: ir.Value) -> ir.Shape | None:
-        """Return the shape of what a pointwise Conv of this data gives, as far as known."""
-        if data.shape is None:
-            return None
-        batch, _, *space = data.shape.dims
-        return ir.Shape([batch, self.bias.size, *space])
-
     def to_op(self, data: ir.Value, like: ir.Node) -> Op:
         """Return a Conv of `data` that computes this, and continues the node `like`.
 
         Raises:
             Refused: with a reason from `NotStorable`.
         """
-        weight, bias = input_of(like, 1), input_of(like, 2)
-        stem = (weight.name or "weight").removesuffix(".folded") if weight is not None else "weight"
-        bias_stem = bias.name.removesuffix(".folded") if bias and bias.name else f"{stem}.bias"
         attributes = [
             ir.AttrInt64s("kernel_shape", self.size),
             ir.AttrInt64s("strides", self.strides),
@@ -164,7 +147,15 @@ class Convolution:
         ]
         inputs: list[Operand] = [
             data,
-            stored(self.kernel, self.dtype, f"{stem}.folded", like, channel_axis=0),
-            stored(self.bias, self.dtype, f"{bias_stem}.folded", like),
+            stored(self.kernel, self.dtype, folded_name(like, 1), like, channel_axis=0),
+            stored(self.bias, self.dtype, folded_name(like, 2), like),
         ]
         return Op("Conv", inputs, attributes, like)
+
+
+def shape_with_channels(value: ir.Value, channels: int) -> ir.Shape | None:
+    """Return the shape of the value, as far as known, with another number of channels."""
+    if value.shape is None:
+        return None
+    batch, _, *space = value.shape.dims
+    return ir.Shape([batch, channels, *space])

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from bnfold.contract import Op, Replace, Weight, is_used
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a replacement came to."""
+
+    created: dict[ir.Node, ir.Node | None]
+    """The new nodes, each with the old one that it continues, if any."""
+    removed: list[ir.Node]
+    """The nodes that it has made superfluous."""
 
 
 class Editor:
@@ -20,8 +31,6 @@ class Editor:
     """
 
     def __init__(self, model: ir.Model) -> None:
-        self.removed: list[ir.Node] = []
-        """The nodes that the last replacement has made superfluous."""
         self._names: set[str] = set()
         self._function_graphs: set[ir.Graph] = set()
         for graph in all_graphs(model):
@@ -29,22 +38,16 @@ class Editor:
         for function in model.functions.values():
             self._function_graphs.update([function.graph, *function.graph.subgraphs()])
 
-    def apply(self, replace: Replace) -> dict[ir.Node, ir.Node | None]:
-        """Make the replacement; the pattern's dead nodes are gone.
-
-        Returns:
-            the new nodes, each with the old one that it continues, if any.
-        """
+    def apply(self, replace: Replace) -> Edit:
+        """Make the replacement; the pattern's dead nodes are gone."""
         built = _Built(self)
-        substitutes = {}
-        for old, new in replace.outputs.items():
-            anchor = old.producer()
-            assert anchor is not None
-            substitutes[old] = built.at(anchor).value_of(new)
+        substitutes = {
+            old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
+        }
         for old, new in substitutes.items():
             _substitute(old, new, built)
-        self.removed = [each for node in reversed(replace.nodes) for each in _remove_if_dead(node)]
-        return built.nodes
+        removed = [each for node in reversed(replace.nodes) for each in _remove_if_dead(node)]
+        return Edit(built.nodes, removed)
 
     def fresh_name(self, stem: str) -> str:
         """Return a name that no value of the model has, and keep it from being given again."""
@@ -69,8 +72,10 @@ class _Built:
         self._values: dict[Op | Weight, ir.Value] = {}
         self.nodes: dict[ir.Node, ir.Node | None] = {}
 
-    def at(self, anchor: ir.Node) -> _Built:
-        """Make what follows in front of `anchor`."""
+    def in_place_of(self, old: ir.Value) -> _Built:
+        """Make what follows in front of the node that computes `old`."""
+        anchor = old.producer()
+        assert anchor is not None
         assert anchor.graph is not None
         self._anchor, self._graph = anchor, anchor.graph
         return self
@@ -84,8 +89,10 @@ class _Built:
         if isinstance(operand, ir.Value):
             return operand
         if operand not in self._values:
-            make = self._make_weight if isinstance(operand, Weight) else self._make_node
-            self._values[operand] = make(operand)  # type: ignore[arg-type]
+            if isinstance(operand, Weight):
+                self._values[operand] = self._make_weight(operand)
+            else:
+                self._values[operand] = self._make_node(operand)
         return self._values[operand]
 
     def add_node(self, node: ir.Node, stem: str, like: ir.Node | None = None) -> ir.Value:
@@ -135,20 +142,15 @@ class _Built:
 
 def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
     """Let all readers of `old` read `new`, and a graph output keep its name, type and shape."""
-    if built.made(new):
-        new.type, new.shape = old.type, old.shape
-    if old.is_graph_output() and not (built.made(new) or _may_become_output(new, old)):
-        assert old.name is not None
-        anchor = old.producer()
-        assert anchor is not None
-        new_output = built.at(anchor).add_node(ir.Node("", "Identity", [new]), old.name)
-        _rename(new_output, old)
-        _replace_graph_output(old, new_output)
-    elif old.is_graph_output() or built.made(new):
-        is_output = old.is_graph_output()
-        _rename(new, old)
-        if is_output:
-            _replace_graph_output(old, new)
+    is_output = old.is_graph_output()
+    successor = new
+    if is_output and not (built.made(new) or _may_become_output(new, old)):
+        identity = ir.Node("", "Identity", [new])
+        successor = built.in_place_of(old).add_node(identity, old.name or "")
+    if is_output or built.made(new):
+        _rename(successor, old)
+    if is_output:
+        _replace_graph_output(old, successor)
     old.replace_all_uses_with(new)
 
 

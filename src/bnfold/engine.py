@@ -119,20 +119,20 @@ class _Run:
         site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
         exactness = (replace.exactness or each.exactness).value
         detail = _with_flushed(replace)
-        new_nodes = self._editor.apply(replace)
-        for node, predecessor in new_nodes.items():
+        edit = self._editor.apply(replace)
+        for node, predecessor in edit.created.items():
             continued = self._site(predecessor) if predecessor is not None else None
             self._sites[node] = continued or f"{site}/{node.op_type}"
         gone = {
             self._site(node): node.op_type
-            for node in self._editor.removed
-            if is_op(node, *EXPLAINED) and node not in {root, *new_nodes.values()}
+            for node in edit.removed
+            if is_op(node, *EXPLAINED) and node not in {root, *edit.created.values()}
         }
         self._rewrites.append(
             RewriteRecord(each.name, site, root.op_type, nodes, exactness, detail, gone)
         )
-        readers = [reader for node in new_nodes for reader in node.outputs[0].consumers()]
-        return self._roots_of([*new_nodes, *readers])
+        readers = [reader for node in edit.created for reader in node.outputs[0].consumers()]
+        return self._roots_of([*edit.created, *readers])
 
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)

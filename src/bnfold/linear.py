@@ -32,7 +32,7 @@ from bnfold.contract import (
     same_op,
     string_attribute,
 )
-from bnfold.weights import stored
+from bnfold.weights import folded_name, stored
 
 
 class NotAbsorbed(Refusal):
@@ -308,8 +308,5 @@ def _store(
     values: FloatArray, node: ir.Node, index: int, channel_axis: int | None = None
 ) -> Weight:
     """Round new values for input `index` to the type of the operator's weight."""
-    weight, value = input_of(node, 1), input_of(node, index)
-    stem = value.name if value is not None else f"{weight.name if weight is not None else ''}.bias"
-    stem = f"{(stem or '').removesuffix('.folded')}.folded"
     dtype = ir.DataType.from_numpy(_weight(node, 1).dtype)
-    return stored(values, dtype, stem, node, channel_axis)
+    return stored(values, dtype, folded_name(node, index), node, channel_axis)

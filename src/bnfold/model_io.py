@@ -1,4 +1,4 @@
-"""Reads models, checks that they hold together, and writes them whole or not at all."""
+"""Reads models, checks that they hold together, and turns them back into protobuf."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.contract import Array, FloatArray, Refusal, Weight, require
+from bnfold.contract import Array, FloatArray, Refusal, Weight, input_of, require
 
 
 class NotStorable(Refusal):
@@ -17,6 +17,13 @@ class NotStorable(Refusal):
         "the weights of a channel get so small that their type holds them with fewer digits",
         "export the model in a type of wider range",
     )
+
+
+def folded_name(node: ir.Node, index: int) -> str:
+    """Return what to call the new weight for an input of a linear operator, whose weight is 1."""
+    weight, value = input_of(node, 1), input_of(node, index)
+    name = value.name if value is not None else f"{weight.name if weight is not None else ''}.bias"
+    return f"{(name or '').removesuffix('.folded')}.folded"
 
 
 def stored(
