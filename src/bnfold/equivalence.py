@@ -7,7 +7,7 @@ stay right after onnxruntime's own rewrites?).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from bnfold.contract import Array
 from bnfold.inputs import InputRequest, Inputs, UnsupportedInput, make_inputs
+from bnfold.progress import Progress, silent
 from bnfold.record import (
     Equivalence,
     LevelComparison,
@@ -26,9 +27,6 @@ from bnfold.record import (
 from bnfold.runtime import Level, Session, SessionError, ValueSpec, require_provider
 from bnfold.tolerance import Accumulator, Allowance, ToleranceRequest, difference, within_tolerance
 
-Progress = Callable[[str], None]
-"""Called with a few words on what is being done."""
-
 
 def compare_models(
     original: Path,
@@ -38,7 +36,7 @@ def compare_models(
     inputs: InputRequest | None = None,
     tolerances: ToleranceRequest | None = None,
     threads: int | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Equivalence:
     """Run both models on the same inputs and compare all of their outputs.
 

@@ -26,9 +26,6 @@ _LARGEST_INTEGERS = (99, 9, 1)
 """Integers of more than 8 bits are drawn from 0 to the first of these that the model accepts: some
 are indices into a table."""
 
-_BATCH_SIZES = (2, 1)
-_OTHER_SIZES = (64, 48, 224, 32, 128, 16, 8, 3, 1)
-
 
 class UnsupportedInput(Exception):  # noqa: N818 - an answer, not an error
     """No inputs can be made for the model; the text is the reason."""
@@ -39,7 +36,8 @@ class InputRequest:
     """What the user says of a model's inputs.
 
     `arrays` are contents by input name, `shapes` shapes by input name, `data` a .npz file or an
-    onnx test-data folder.
+    onnx test-data folder. Free dimensions take the first of `batch_sizes` (the first axis) and
+    `other_sizes` (the others) that the model accepts.
     """
 
     seed: int = 0
@@ -47,6 +45,8 @@ class InputRequest:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     data: Path | None = None
+    batch_sizes: Sequence[int] = (2, 1)
+    other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
     source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
     has_indices = any(spec.dtype is not None and spec.dtype.kind in "iu" for spec in specs)
     failures: list[SessionError] = []
-    shapes_to_try = list(_candidate_shapes(specs, given, request.shapes))
+    shapes_to_try = list(_candidate_shapes(specs, given, request))
     for largest in _LARGEST_INTEGERS if has_indices else _LARGEST_INTEGERS[-1:]:
         for shapes in shapes_to_try:
             candidate = Inputs(specs, shapes, given, request.seed, samples, source, largest)
@@ -140,14 +140,16 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
                 return candidate
     hint = "; give it inputs with --input NAME=FILE.npy"
     if len(shapes_to_try) > 1:
-        hint = f"; tried free dimensions of {_OTHER_SIZES}: give a shape with --input NAME:1,3,…"
+        tried = request.other_sizes
+        hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
 
 
 def _candidate_shapes(
-    specs: Sequence[ValueSpec], given: Feeds, requested: Mapping[str, Sequence[int]]
+    specs: Sequence[ValueSpec], given: Feeds, request: InputRequest
 ) -> Iterator[dict[str, tuple[int, ...]]]:
     """Yield shapes to try. Dimensions of one name get one size; the first axis counts as batch."""
+    requested = request.shapes
     seen = []
     fixed: dict[str, int] = {}
     for spec in specs:
@@ -158,8 +160,8 @@ def _candidate_shapes(
                 for name, size in zip(spec.shape, known, strict=False)
                 if isinstance(name, str)
             }
-    for other in _OTHER_SIZES:
-        for batch in _BATCH_SIZES:
+    for other in request.other_sizes:
+        for batch in request.batch_sizes:
             sizes = dict(fixed)
             shapes = {}
             for spec in specs:

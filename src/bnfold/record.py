@@ -162,6 +162,50 @@ class Equivalence:
 
 
 @dataclass(frozen=True)
+class SpeedBlock:
+    """What one set of fresh sessions gave, by model: original, optimized, control.
+
+    The control is a second session of the original. Its runs and theirs took turns: the numbers at
+    one position of `run_ms` belong together.
+    """
+
+    load_ms: dict[str, float]
+    run_ms: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """How fast a model runs, beside another if there is one; else what belongs to it is null.
+
+    Times are milliseconds, medians over all turns; `speedup` is the median of the original's time
+    over the optimized model's, turn by turn, and `control` that of the original over itself. All
+    of them follow from `samples` (see `bnfold.speed.summarize`).
+    """
+
+    provider: str
+    level: str
+    threads: int
+    shapes: dict[str, list[int]]
+    original_ms: float
+    optimized_ms: float | None
+    speedup: float | None
+    ci95: list[float] | None
+    control: float
+    control_ci95: list[float]
+    verdict: str | None
+    """``faster``, ``slower`` or ``no significant difference``."""
+    note: str
+    load_ms: list[float]
+    """Of the original, and of the optimized model if there is one."""
+    peak_mb: list[float] | None
+    """The memory that loading and one run take, likewise, in a process of its own; null where it
+    was not measured."""
+    placement: list[dict[str, int]] | None
+    """How many nodes each provider got, likewise; null where onnxruntime does not tell."""
+    samples: list[SpeedBlock]
+
+
+@dataclass(frozen=True)
 class OutputRecord:
     """What was, or would be, written."""
 
@@ -187,6 +231,7 @@ class Record:
     rewrites: list[RewriteRecord] = field(default_factory=list)
     refusals: list[RefusalRecord] = field(default_factory=list)
     equivalence: Equivalence | None = None
+    speed: list[SpeedRecord] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the record as JSON text, with sorted-out field names and no NaN."""

@@ -1,0 +1,282 @@
+"""Times models against each other, so that a difference means something.
+
+Sessions of the original, the optimized model and, as a control, the original again run one after
+the other, in every order in turn, on the same inputs. Their thread pools do not spin, or each would
+take the others' cores: on two cores, a model with spinning threads measures 1.3 to 1.5 against
+itself. What is compared are the ratios of one turn, so that whatever slows a turn down slows all
+of it; the interval is a bootstrap's. A session may also be slow by the chance of where its memory
+lies. So there are several blocks, each with sessions of its own, and the bootstrap resamples blocks
+first.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfold.inputs import InputRequest, Inputs, make_inputs
+from bnfold.progress import Progress, silent
+from bnfold.record import SpeedBlock, SpeedRecord
+from bnfold.runtime import Level, Session, available_threads
+
+COMMON_SIZES = (224, 64, 48, 32, 128, 16, 8, 3, 1)
+"""What free dimensions but the first are, where the model accepts it: most models see images."""
+
+MOST_BLOCKS = 5
+FEWEST_TURNS = 5
+"""Fewer turns than these allow no verdict."""
+
+_SHORTEST_SAMPLE = 1e-3
+"""Seconds. What takes less is run several times for one sample."""
+
+_SHARE_OF_PREPARING = 0.3
+"""The most of a block's time that loading and warming up may take; else there are fewer blocks."""
+
+_WARM_UP_SHARE = 0.1
+"""The share of a block's time after which warming up ends, stable or not."""
+
+_STABLE = 0.02
+"""A model is warm when two of its runs in a row differ by no more than this share."""
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What samples say, as in `SpeedRecord`."""
+
+    original_ms: float
+    optimized_ms: float | None
+    speedup: float | None
+    ci95: list[float] | None
+    control: float
+    control_ci95: list[float]
+    verdict: str | None
+
+
+def compare_speed(
+    original: Path,
+    optimized: Path | None,
+    *,
+    provider: str = "cpu",
+    level: Level = Level.ALL,
+    request: InputRequest | None = None,
+    threads: int | None = None,
+    seconds: float = 5.0,
+    progress: Progress = silent,
+) -> SpeedRecord:
+    """Time a model, beside another if one is given, for about this many seconds.
+
+    Where not even one turn fits into the time, it takes longer: one turn is always measured.
+
+    Raises:
+        ProviderError: if the provider is not available.
+        SessionError: if onnxruntime cannot load or run a model.
+        UsageError: if the request for inputs does not fit the model.
+    """
+    paths = {"original": original} | ({"optimized": optimized} if optimized else {})
+    paths |= {"control": original}
+    measurement = _Measurement(paths, provider, level, threads, request, progress)
+    blocks = measurement.blocks(seconds)
+    summary = summarize(blocks)
+    turns = sum(len(block.run_ms["original"]) for block in blocks)
+    note = ""
+    if turns < FEWEST_TURNS:
+        needed = math.ceil(seconds * FEWEST_TURNS / turns)
+        note = f"too few turns ({turns}) for a verdict; it takes about {needed} seconds"
+    loaded = ["original", *(["optimized"] if optimized else [])]
+    loads = [_median([block.load_ms[name] for block in blocks]) for name in loaded]
+    placements = [each for each in map(measurement.placement.get, loaded) if each is not None]
+    return SpeedRecord(
+        provider=provider,
+        level=level.value,
+        threads=threads or available_threads(),
+        shapes={name: list(shape) for name, shape in measurement.shapes.items()},
+        original_ms=summary.original_ms,
+        optimized_ms=summary.optimized_ms,
+        speedup=summary.speedup,
+        ci95=summary.ci95,
+        control=summary.control,
+        control_ci95=summary.control_ci95,
+        verdict=summary.verdict,
+        note=note,
+        load_ms=loads,
+        peak_mb=None,
+        placement=placements if len(placements) == len(loaded) else None,
+        samples=blocks,
+    )
+
+
+# --- What samples say -----------------------------------------------------------------------------
+
+
+def summarize(blocks: Sequence[SpeedBlock]) -> Summary:
+    """Compute every figure from the samples; the same samples give the same figures.
+
+    A model is *faster* or *slower* if its interval excludes 1 by more than the control's error,
+    which is how far the control's interval reaches from 1: the original cannot differ from itself.
+    """
+    control, control_ci95 = _ratio(blocks, "control")
+    original_ms = _median_ms(blocks, "original")
+    if "optimized" not in blocks[0].run_ms:
+        return Summary(original_ms, None, None, None, control, control_ci95, None)
+    speedup, ci95 = _ratio(blocks, "optimized")
+    turns = sum(len(block.run_ms["original"]) for block in blocks)
+    error = max(abs(1 - bound) for bound in control_ci95)
+    verdict = "no significant difference"
+    if turns >= FEWEST_TURNS and ci95[0] > 1 + error:
+        verdict = "faster"
+    elif turns >= FEWEST_TURNS and ci95[1] < 1 - error:
+        verdict = "slower"
+    optimized_ms = _median_ms(blocks, "optimized")
+    return Summary(original_ms, optimized_ms, speedup, ci95, control, control_ci95, verdict)
+
+
+def _ratio(blocks: Sequence[SpeedBlock], name: str) -> tuple[float, list[float]]:
+    """Return the median of the original's time over this one's, and its 95 % interval."""
+    ratios = [np.divide(block.run_ms["original"], block.run_ms[name]) for block in blocks]
+    generator = np.random.default_rng(0)
+    medians = []
+    for _ in range(_RESAMPLES):
+        chosen = [ratios[i] for i in generator.integers(0, len(ratios), len(ratios))]
+        medians.append(np.median(np.concatenate([_resample(each, generator) for each in chosen])))
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(np.concatenate(ratios))), [float(low), float(high)]
+
+
+def _resample(
+    values: npt.NDArray[np.float64], generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    return values[generator.integers(0, len(values), len(values))]
+
+
+def _median_ms(blocks: Sequence[SpeedBlock], name: str) -> float:
+    return _median([each for block in blocks for each in block.run_ms[name]])
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values))
+
+
+# --- Taking the samples ---------------------------------------------------------------------------
+
+
+class _Measurement:
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        provider: str,
+        level: Level,
+        threads: int | None,
+        request: InputRequest | None,
+        progress: Progress,
+    ) -> None:
+        self._paths = paths
+        self._provider, self._level, self._threads = provider, level, threads
+        self._request = request or InputRequest(batch_sizes=(1, 2), other_sizes=COMMON_SIZES)
+        self._progress = progress
+        self._inputs: Inputs | None = None
+        self.placement: dict[str, dict[str, int] | None] = {}
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the inputs, once a session has been loaded."""
+        assert self._inputs is not None
+        return self._inputs.shapes
+
+    def blocks(self, seconds: float) -> list[SpeedBlock]:
+        """Take samples for so many seconds, in as many blocks as are worth their preparation."""
+        found: list[SpeedBlock] = []
+        end = time.perf_counter() + seconds
+        while True:
+            begun = time.perf_counter()
+            share = (end - begun) / (MOST_BLOCKS - len(found))
+            load_ms, runs = self._load(offset=len(found))
+            repeats = _warm_up(runs, share * _WARM_UP_SHARE)
+            now = time.perf_counter()
+            affordable = int((end - begun) * _SHARE_OF_PREPARING / (now - begun))
+            blocks_left = max(1, min(MOST_BLOCKS - len(found), affordable))
+            stop = now + (end - now) / blocks_left
+            self._progress(f"timing ({self._provider}, optimization {self._level.value})")
+            found.append(SpeedBlock(load_ms, _take_turns(runs, repeats, stop)))
+            if blocks_left == 1:
+                return found
+
+    def _load(self, offset: int) -> tuple[dict[str, float], dict[str, Callable[[], object]]]:
+        """Load a session each, beginning with another one each time."""
+        names = list(self._paths)
+        load_ms, runs = {}, {}
+        for name in [*names[offset % len(names) :], *names[: offset % len(names)]]:
+            self._progress(f"loading ({self._provider}, optimization {self._level.value})")
+            begun = time.perf_counter()
+            session = Session(
+                self._paths[name], self._provider, self._level, self._threads, tf32=True
+            )
+            load_ms[name] = _milliseconds(time.perf_counter() - begun)
+            self._inputs = self._inputs or make_inputs(session, self._request)
+            feeds = next(self._inputs.feeds())
+            session.run(feeds)
+            self.placement[name] = session.placement
+            runs[name] = session.prepared_run(feeds)
+        return load_ms, {name: runs[name] for name in names}
+
+
+def _warm_up(runs: Mapping[str, Callable[[], object]], seconds: float) -> int:
+    """Run each model until its time is stable; return how many runs make one sample."""
+    end = time.perf_counter() + seconds
+    shortest = math.inf
+    for run in runs.values():
+        last = _seconds(run)
+        while time.perf_counter() < end:
+            now = _seconds(run)
+            if abs(now - last) <= _STABLE * last:
+                break
+            last = now
+        shortest = min(shortest, last)
+    return max(1, math.ceil(_SHORTEST_SAMPLE / shortest))
+
+
+def _take_turns(
+    runs: Mapping[str, Callable[[], object]], repeats: int, stop: float
+) -> dict[str, list[float]]:
+    """Run the models in turns until the clock says `stop`, but once at least."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    with _no_garbage_collection():
+        for order in itertools.cycle(itertools.permutations(runs)):
+            for name in order:
+                found[name].append(_milliseconds(_seconds(runs[name], repeats)))
+            if time.perf_counter() >= stop:
+                break
+    return found
+
+
+def _seconds(run: Callable[[], object], repeats: int = 1) -> float:
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - begun) / repeats
+
+
+def _milliseconds(seconds: float) -> float:
+    """Return milliseconds, to a tenth of a microsecond."""
+    return round(seconds * 1e3, 4)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
