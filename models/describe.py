@@ -56,7 +56,7 @@ def page() -> str:
     summaries, details = [], []
     for name, order in ORDERS.items():
         path = FOLDER / f"{name}.onnx"
-        result = bnfold.optimize(path)
+        result = bnfold.optimize(path, bench=False)
         record = result.record
         assert record.output is not None
         assert record.equivalence is not None
@@ -69,7 +69,7 @@ def page() -> str:
         )
         details.append(f"### {name}\n\n{_describe(record)}")
     forced = bnfold.optimize(
-        FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True)
+        FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True), bench=False
     )
     note = TRAINING_NOTE.format(accuracy=accuracy(forced.model))
     sections = [HEADER + "\n" + "\n".join(summaries), note.strip(), "## What is done to each"]

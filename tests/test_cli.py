@@ -41,8 +41,10 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(bnfold.cli.app))["command
 FIXED_OPTIONS = {
     "optimize": (
         "--only --skip --keep-node --provider --check --no-check --input --data --report --json "
-        "--force-inference --freeze-initializers --threads -o"
+        "--force-inference --freeze-initializers --threads -o --bench --no-bench --bench-seconds "
+        "--require-speedup --tune"
     ),
+    "bench": "--provider --input --data --report --json --threads",
     "check": ("--provider --input --data --samples --seed --rtol --atol --report --json --threads"),
     "explain": "--only --skip --keep-node --json",
     "passes": "--json",
@@ -387,7 +389,7 @@ def test_inputs_of_the_wrong_rank_verify_nothing(folder: Path) -> None:
 # --- Anything else ------------------------------------------------------------------------------
 
 
-def fail(*_: object) -> None:
+def fail(*_: object, **__: object) -> None:
     raise RuntimeError("no\nway")
 
 
@@ -395,7 +397,7 @@ def test_what_nobody_expected_is_one_line_and_no_verdict(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BNFOLD_DEBUG", raising=False)
-    monkeypatch.setattr("bnfold.api._compare", fail)
+    monkeypatch.setattr("bnfold.optimization.compare_models", fail)
     arguments = ("optimize", folder / "m.onnx", folder / "out.onnx")
     run(*arguments).failed(INTERNAL_ERROR, "RuntimeError: no way", "report it")
     monkeypatch.setenv("BNFOLD_DEBUG", "1")
@@ -683,10 +685,10 @@ def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_python_m_bnfold_is_the_command(folder: Path) -> None:
-    process = python("-m", "bnfold", "optimize", folder / "m.onnx", folder / "out.onnx", "--json")
+    process = python("-m", "bnfold", "optimize", folder / "m.onnx", "--no-bench", "--json")
     assert (process.returncode, process.stderr) == (0, "")
     assert parse_strictly(process.stdout)["output"]["written"] is True
-    assert (folder / "out.onnx").exists()
+    assert (folder / "m.bnfold.onnx").exists()
 
 
 def test_what_onnxruntime_itself_prints_does_not_get_through(tmp_path: Path) -> None:

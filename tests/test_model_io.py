@@ -307,9 +307,9 @@ def test_the_same_input_gives_the_same_bytes_and_its_output_stays(
 # --- Interruptions ------------------------------------------------------------------------------
 
 POINTS = [
-    "bnfold.api._compare",
-    "bnfold.api.run_passes",
-    "bnfold.api.sha256_of",
+    "bnfold.optimization.compare_models",
+    "bnfold.variants.run_passes",
+    "bnfold.optimization.sha256_of",
     "bnfold.staging.serialize",
     "os.fsync",
     "os.replace",
@@ -377,18 +377,18 @@ def test_running_out_of_memory_is_told_in_one_line(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("bnfold.api._compare", raising(MemoryError()))
+        patch.setattr("bnfold.optimization.compare_models", raising(MemoryError()))
         run("optimize", model, model).failed(INTERNAL_ERROR, "out of memory")
     assert model.read_bytes() == REWRITTEN.read_bytes()
 
 
 def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def terminate(*_: object) -> None:
+    def terminate(*_: object, **__: object) -> None:
         assert callable(signal.getsignal(signal.SIGTERM))
         signal.raise_signal(signal.SIGTERM)
 
     before = untouched(model)
-    monkeypatch.setattr("bnfold.api._compare", terminate)
+    monkeypatch.setattr("bnfold.optimization.compare_models", terminate)
     assert run("optimize", model, model).code == 128 + signal.SIGTERM
     assert untouched(model) == before
     assert names(model.parent) == {"m.onnx"}
@@ -396,13 +396,13 @@ def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch) -
 
 KILLED = """
 import sys
-import bnfold.api, bnfold.cli
+import bnfold.cli, bnfold.optimization
 
-def wait(*_):
+def wait(*_, **__):
     print("checking", flush=True)
     sys.stdin.read()
 
-bnfold.api._compare = wait
+bnfold.optimization.compare_models = wait
 sys.argv = ["bnfold", "optimize", sys.argv[1], sys.argv[1]]
 bnfold.cli.main()
 """
@@ -813,7 +813,7 @@ def test_what_is_not_verified_is_raised_with_its_record() -> None:
         ({"passes": bnfold.PassOptions(only=["nope"])}, UsageError, 2),
         ({"passes": bnfold.PassOptions(keep_node="(")}, UsageError, 2),
         ({"output": "missing/folder/out.onnx"}, UsageError, 2),
-        ({"options": bnfold.CheckOptions(providers=["cuda"])}, ProviderError, 4),
+        ({"options": bnfold.RunOptions(providers=["cuda"])}, ProviderError, 4),
     ],
     ids=["pass", "pattern", "output", "provider"],
 )

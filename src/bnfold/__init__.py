@@ -5,8 +5,8 @@
     >>> result.record.equivalence.verdict
     'pass'
 
-`optimize`, `check` and `explain` do what the commands of the same names do, without printing.
-Each failure is a `BnfoldError` with one line of text and the command's exit code.
+`optimize`, `check`, `bench` and `explain` do what the commands of the same names do, without
+printing. Each failure is a `BnfoldError` with one line of text and the command's exit code.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.api import CheckOptions as CheckOptions
     from bnfold.api import InputRequest as InputRequest
     from bnfold.api import PassOptions as PassOptions
     from bnfold.api import Result as Result
+    from bnfold.api import RunOptions as RunOptions
+    from bnfold.api import TimingOptions as TimingOptions
     from bnfold.api import ToleranceRequest as ToleranceRequest
+    from bnfold.api import bench as bench
     from bnfold.api import check as check
     from bnfold.api import explain as explain
     from bnfold.api import optimize as optimize
@@ -28,17 +30,20 @@ if TYPE_CHECKING:
     from bnfold.errors import NotEquivalentError as NotEquivalentError
     from bnfold.errors import NotVerifiedError as NotVerifiedError
     from bnfold.errors import ProviderError as ProviderError
+    from bnfold.errors import TooSlowError as TooSlowError
     from bnfold.errors import UsageError as UsageError
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "bnfold.api": (
-        "CheckOptions",
         "InputRequest",
         "PassOptions",
         "Result",
+        "RunOptions",
+        "TimingOptions",
         "ToleranceRequest",
+        "bench",
         "check",
         "explain",
         "optimize",
@@ -49,6 +54,7 @@ _HOMES = {
         "NotEquivalentError",
         "NotVerifiedError",
         "ProviderError",
+        "TooSlowError",
         "UsageError",
     ),
 }

@@ -28,13 +28,15 @@ from bnfold.cli_options import (
     Provider,
     RelativeTolerance,
     Report,
+    RequireSpeedup,
     Samples,
     Seed,
     Skip,
     Threads,
-    check_options,
     json_reports,
     pass_options,
+    run_options,
+    timing_options,
 )
 from bnfold.errors import (
     BnfoldError,
@@ -58,7 +60,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Exit codes: 0 done, 1 not equivalent, 2 usage, 3 the model cannot be read or is not "
-        "supported, 4 a provider is not available, 5 could not be verified."
+        "supported, 4 a provider is not available, 5 could not be verified, "
+        "6 a required speed-up is not met."
     ),
 )
 
@@ -94,6 +97,19 @@ def optimize(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the original.")
     ] = True,
+    bench: Annotated[
+        bool, typer.Option("--bench/--no-bench", help="Time the result against the original.")
+    ] = True,
+    bench_seconds: Annotated[
+        float, typer.Option("--bench-seconds", min=0, help="How long, in all.")
+    ] = 5.0,
+    require_speedup: RequireSpeedup = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Leave out the rewrites that measure slower here.")
+    ] = False,
+    tune_seconds: Annotated[
+        float, typer.Option("--tune-seconds", min=0, help="How long to look for them.")
+    ] = 60.0,
     provider: Provider = None,
     input: Input = None,
     data: Data = None,
@@ -105,7 +121,7 @@ def optimize(
     report: Report = None,
     json: Json = False,
 ) -> None:
-    """Rewrite a model, check the result against it, and write it."""
+    """Rewrite a model, check the result against it, time both, and write it."""
     from bnfold import api
     from bnfold.report.terminal import print_optimization
 
@@ -115,12 +131,21 @@ def optimize(
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
     passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
-    options = check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    options = run_options(provider, input, data, samples, seed, rtol, atol, threads)
+    timing = timing_options(bench_seconds, require_speedup, tune_seconds=tune_seconds)
     report = json_reports(report, place)
     try:
         with _Progress() as progress:
             result = api.optimize(
-                model, place, passes=passes, check=check, options=options, progress=progress
+                model,
+                place,
+                passes=passes,
+                check=check,
+                bench=bench,
+                tune=tune,
+                options=options,
+                timing=timing,
+                progress=progress,
             )
     except BnfoldError as error:
         if error.record is not None:
@@ -152,7 +177,7 @@ def check(
     from bnfold import api
     from bnfold.report.terminal import print_equivalence
 
-    options = check_options(provider, input, data, samples, seed, rtol, atol, threads)
+    options = run_options(provider, input, data, samples, seed, rtol, atol, threads)
     report = json_reports(report)
     with _Progress() as progress:
         record = api.check(reference, candidate, options=options, progress=progress)
@@ -160,6 +185,51 @@ def check(
     equivalence = record.equivalence
     _deliver(record, report, json, lambda console, _: print_equivalence(console, equivalence))
     raise typer.Exit(_EXIT_CODES[equivalence.verdict])
+
+
+@app.command(epilog="Example: bnfold bench model.onnx model.fast.onnx --seconds 30")
+def bench(
+    model: Model,
+    candidate: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CANDIDATE", help="Another model, to be timed against it.", show_default=False
+        ),
+    ] = None,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    seed: Seed = 0,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A size of the first dimension, where it is free (repeatable)."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", "--bench-seconds", min=0, help="How long, in all.")
+    ] = 20.0,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure the memory that each takes, too.")
+    ] = True,
+    require_speedup: RequireSpeedup = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Time a model, or one against another, in turns and beside a control."""
+    from bnfold import api
+    from bnfold.report.terminal import print_speed
+
+    options = run_options(provider, input, data, 1, seed, None, None, threads)
+    timing = timing_options(seconds, require_speedup, batches=batch, memory=memory)
+    report = json_reports(report)
+    try:
+        with _Progress() as progress:
+            record = api.bench(model, candidate, options=options, timing=timing, progress=progress)
+    except BnfoldError as error:
+        if error.record is not None:
+            _deliver(error.record, report, json, print_speed)
+        raise
+    _deliver(record, report, json, print_speed)
 
 
 @app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")

@@ -11,7 +11,7 @@ import typer
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from bnfold.api import CheckOptions, PassOptions
+    from bnfold.options import PassOptions, RunOptions, TimingOptions
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Only = Annotated[
@@ -55,6 +55,12 @@ AbsoluteTolerance = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
 ]
+RequireSpeedup = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", min=0, help="Fail (exit 6) if the median speed-up at optimization all is less."
+    ),
+]
 Report = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
@@ -75,7 +81,7 @@ def pass_options(
     return PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
 
 
-def check_options(
+def run_options(
     provider: list[str] | None,
     inputs: list[str] | None,
     data: Path | None,
@@ -84,13 +90,13 @@ def check_options(
     rtol: float | None,
     atol: float | None,
     threads: int | None,
-) -> CheckOptions:
+) -> RunOptions:
     """Gather what says where, on what and how strictly to compare.
 
     Raises:
         UsageError: if an option makes no sense, or a file of inputs cannot be read.
     """
-    from bnfold.api import CheckOptions
+    from bnfold.api import RunOptions
     from bnfold.inputs import InputRequest, parse_input_options
     from bnfold.runtime import PROVIDERS
     from bnfold.tolerance import ToleranceRequest
@@ -102,12 +108,33 @@ def check_options(
         if tolerance is not None and not math.isfinite(tolerance):
             raise UsageError(f"{option} {tolerance} would let anything pass; give a finite number")
     arrays, shapes = parse_input_options(inputs or ())
-    return CheckOptions(
+    return RunOptions(
         providers=tuple(dict.fromkeys(provider or ["cpu"])),
         inputs=InputRequest(seed, samples, arrays, shapes, data),
         tolerances=ToleranceRequest(rtol, atol),
         threads=threads,
     )
+
+
+def timing_options(
+    seconds: float,
+    require_speedup: float | None,
+    *,
+    tune_seconds: float = 60.0,
+    batches: list[int] | None = None,
+    memory: bool = False,
+) -> TimingOptions:
+    """Gather what says how long to time, and what to demand.
+
+    Raises:
+        UsageError: if a number is not finite.
+    """
+    from bnfold.options import TimingOptions
+
+    for number in (seconds, tune_seconds, require_speedup or 0.0):
+        if not math.isfinite(number):
+            raise UsageError(f"{number} is no number of seconds or speed-up; give a finite one")
+    return TimingOptions(seconds, require_speedup, tune_seconds, tuple(batches or ()), memory)
 
 
 def json_reports(reports: list[Path] | None, output: Path | None = None) -> list[Path]:

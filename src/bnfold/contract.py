@@ -53,6 +53,7 @@ class General(Refusal):
     """Reasons that any pass may have."""
 
     KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
+    SLOWER_HERE = "--tune measured the model to be faster without this rewrite", "drop --tune"
     ATTRIBUTE_BY_REFERENCE = (
         "an attribute is a parameter of the enclosing function, so its value is not known here",
         "inline the function before optimizing",

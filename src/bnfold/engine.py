@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.contract import General, Op, Pass, Refused, Replace, Weight, is_op
+from bnfold.contract import General, Op, Pass, Refusal, Refused, Replace, Weight, is_op
 from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
 from bnfold.record import RefusalRecord, RewriteRecord
+
+Site: TypeAlias = tuple[str, str]
+"""The name of a pass, and the site of its rewrite."""
 
 EXPLAINED = ("BatchNormalization", "Dropout")
 """The operators each of which gets a line in the record, whatever becomes of it."""
@@ -27,23 +31,32 @@ class Outcome:
 
 
 def run_passes(
-    model: ir.Model, passes: Sequence[Pass], keep_node: re.Pattern[str] | None = None
+    model: ir.Model,
+    passes: Sequence[Pass],
+    keep_node: re.Pattern[str] | None = None,
+    without: Mapping[Site, Refusal] | None = None,
 ) -> Outcome:
     """Rewrite `model` in place, to a fixpoint.
 
-    The nodes whose name, or first output's name, `keep_node` finds are left alone.
+    The nodes whose name, or first output's name, `keep_node` finds are left alone. `without`
+    are rewrites not to make, each with the reason.
 
     Raises:
         PassFailedError: if a pass fails with anything but a refusal, or never comes to an end.
     """
-    return _Run(model, passes, keep_node).to_fixpoint()
+    return _Run(model, passes, keep_node, without or {}).to_fixpoint()
 
 
 class _Run:
     def __init__(
-        self, model: ir.Model, passes: Sequence[Pass], keep_node: re.Pattern[str] | None
+        self,
+        model: ir.Model,
+        passes: Sequence[Pass],
+        keep_node: re.Pattern[str] | None,
+        without: Mapping[Site, Refusal],
     ) -> None:
         self._model = model
+        self._without = without
         self._editor = Editor(model)
         self._keep_node = keep_node
         self._passes_by_root: dict[str, list[Pass]] = {}
@@ -99,6 +112,9 @@ class _Run:
                 f"--skip {each.name} leaves it out"
             ) from error
         if replace is not None:
+            unwanted = self._without.get((each.name, self._site(node)))
+            if unwanted is not None:
+                raise Refused(unwanted)
             for touched in replace.nodes:
                 if self._is_kept(touched):
                     raise Refused(General.KEPT_BY_REQUEST, touched)

@@ -42,6 +42,12 @@ class NotEquivalentError(BnfoldError):
     exit_code = 1
 
 
+class TooSlowError(BnfoldError):
+    """The optimized model is not as much faster as was required. Nothing was written."""
+
+    exit_code = 6
+
+
 class PassFailedError(BnfoldError):
     """A pass raised something else than a refusal, or never came to an end."""
 

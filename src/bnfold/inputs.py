@@ -37,7 +37,7 @@ class InputRequest:
 
     `arrays` are contents by input name, `shapes` shapes by input name, `data` a .npz file or an
     onnx test-data folder. Free dimensions take the first of `batch_sizes` (the first axis) and
-    `other_sizes` (the others) that the model accepts.
+    `other_sizes` (the others) that the model accepts; a single batch size is a demand.
     """
 
     seed: int = 0
@@ -123,6 +123,7 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
     for spec in specs:
         if spec.dtype is None:
             raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
+    _require_batch(specs, given, request)
     everything_given = all(spec.name in given for spec in specs)
     samples = 1 if everything_given else request.samples
     source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
@@ -143,6 +144,17 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
         tried = request.other_sizes
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
+
+
+def _require_batch(specs: Sequence[ValueSpec], given: Feeds, request: InputRequest) -> None:
+    """A single batch size is a demand; where nothing can follow it, say so."""
+    if len(request.batch_sizes) > 1:
+        return
+    (batch,) = request.batch_sizes
+    free = [spec for spec in specs if spec.name not in {*given, *request.shapes}]
+    firsts = [spec.shape[0] for spec in free if spec.shape]
+    if all(isinstance(size, int) and size != batch for size in firsts):
+        raise UsageError(f"a batch of {batch} cannot be had: no input has a free first dimension")
 
 
 def _candidate_shapes(

@@ -94,12 +94,34 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A sample in which the class with the highest score is another.
+
+    `index` names the row of scores. `margin` is by how much the original prefers its own class
+    over the one that the optimized model prefers, in the unit of the scores.
+    """
+
+    sample: int
+    index: list[int]
+    original: int
+    optimized: int
+    margin: float
+
+
+SHARES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""The bounds of `OutputComparison.shares`; what lies beyond the last one fails."""
+
+
+@dataclass(frozen=True)
 class OutputComparison:
     """How far an output of one model is from the other's, over all samples.
 
     Differences are over the elements that are finite in both. `tolerance` is the one at the worst
     element, and `needed` the one that would just have passed there: null where none would, because
-    shapes, non-finite values, or values that must be equal differ.
+    shapes, non-finite values, or values that must be equal differ. `shares` counts the elements by
+    the share of their tolerance that they are off by: up to each of `SHARES`, and beyond. Where an
+    output looks like scores of classes, the agreements are the shares of rows whose best class,
+    or five best, are the same.
     """
 
     name: str
@@ -113,6 +135,52 @@ class OutputComparison:
     tolerance: Tolerance
     needed: Tolerance | None
     nonfinite: NonFinite
+    shares: list[int] = field(default_factory=list)
+    top1_agreement: float | None = None
+    top5_agreement: float | None = None
+    flips: list[Flip] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TruthOutput:
+    """How far both models are from the float64 evaluation of the original.
+
+    Errors are root mean squares over all samples, relative to that of the truth itself;
+    `computed_exactly` is the error of the optimized model when it, too, is evaluated in float64:
+    what the rounding of its new weights comes to.
+    """
+
+    name: str
+    original: float
+    optimized: float
+    computed_exactly: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The float64 evaluation. Without outputs, `note` says why there is none."""
+
+    samples: int
+    seconds: float
+    note: str
+    outputs: list[TruthOutput] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """The rewrite without which the models are equivalent, or the first of several together.
+
+    The values are those of the element that is furthest beyond its tolerance with this rewrite.
+    """
+
+    pass_name: str
+    site: str
+    nodes: list[str]
+    detail: str
+    output: str
+    worst: Worst | None
+    dropped: bool
+    """Whether the rewrite was then left out, by ``--drop-culprit``."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +197,9 @@ class ProviderEquivalence:
     """The verdict on one execution provider.
 
     `outputs` compares without onnxruntime's optimizations, `levels` at each level; `noise_floor`
-    compares the original with itself across the levels.
+    compares the original with itself across the levels. `tf32`, on a CUDA device, compares as
+    `outputs` does, but with products that the device may round by its default. `placement` says
+    how many nodes of the original, and of the optimized model, each provider got.
     """
 
     provider: str
@@ -138,6 +208,10 @@ class ProviderEquivalence:
     outputs: list[OutputComparison]
     levels: list[LevelComparison]
     noise_floor: list[OutputComparison]
+    truth: Truth | None = None
+    culprit: Culprit | None = None
+    tf32: list[OutputComparison] = field(default_factory=list)
+    placement: list[dict[str, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +280,31 @@ class SpeedRecord:
 
 
 @dataclass(frozen=True)
+class TuningTrial:
+    """How much faster the model is without some rewrites, and whether they were dropped for it.
+
+    `without` gives their sites, by pass; the other fields are as in `SpeedRecord`.
+    """
+
+    without: dict[str, list[str]]
+    speedup: float
+    ci95: list[float]
+    control: float
+    control_ci95: list[float]
+    verdict: str
+    dropped: bool
+    samples: list[SpeedBlock]
+
+
+@dataclass(frozen=True)
+class TuningRecord:
+    """The trials of ``--tune``, in their order, and how many seconds they were given."""
+
+    seconds: float
+    trials: list[TuningTrial]
+
+
+@dataclass(frozen=True)
 class OutputRecord:
     """What was, or would be, written."""
 
@@ -232,6 +331,9 @@ class Record:
     refusals: list[RefusalRecord] = field(default_factory=list)
     equivalence: Equivalence | None = None
     speed: list[SpeedRecord] = field(default_factory=list)
+    speed_note: str = ""
+    """Why there is no timing, where one was wanted."""
+    tuning: TuningRecord | None = None
 
     def to_json(self) -> str:
         """Return the record as JSON text, with sorted-out field names and no NaN."""

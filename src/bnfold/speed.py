@@ -17,19 +17,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from bnfold.footprint import peak_mb
 from bnfold.inputs import InputRequest, Inputs, make_inputs
 from bnfold.progress import Progress, silent
 from bnfold.record import SpeedBlock, SpeedRecord
 from bnfold.runtime import Level, Session, available_threads
 
-COMMON_SIZES = (224, 64, 48, 32, 128, 16, 8, 3, 1)
-"""What free dimensions but the first are, where the model accepts it: most models see images."""
+USUAL_SIZE = 224
 
 MOST_BLOCKS = 5
 FEWEST_TURNS = 5
@@ -72,11 +71,13 @@ def compare_speed(
     request: InputRequest | None = None,
     threads: int | None = None,
     seconds: float = 5.0,
+    memory: bool = False,
     progress: Progress = silent,
 ) -> SpeedRecord:
     """Time a model, beside another if one is given, for about this many seconds.
 
     Where not even one turn fits into the time, it takes longer: one turn is always measured.
+    `memory` measures that, too, which takes a process and a run more each.
 
     Raises:
         ProviderError: if the provider is not available.
@@ -85,6 +86,7 @@ def compare_speed(
     """
     paths = {"original": original} | ({"optimized": optimized} if optimized else {})
     paths |= {"control": original}
+    request = request or for_one_image(InputRequest())
     measurement = _Measurement(paths, provider, level, threads, request, progress)
     blocks = measurement.blocks(seconds)
     summary = summarize(blocks)
@@ -100,7 +102,7 @@ def compare_speed(
         provider=provider,
         level=level.value,
         threads=threads or available_threads(),
-        shapes={name: list(shape) for name, shape in measurement.shapes.items()},
+        shapes={name: list(shape) for name, shape in measurement.inputs.shapes.items()},
         original_ms=summary.original_ms,
         optimized_ms=summary.optimized_ms,
         speedup=summary.speedup,
@@ -110,10 +112,19 @@ def compare_speed(
         verdict=summary.verdict,
         note=note,
         load_ms=loads,
-        peak_mb=None,
+        peak_mb=measurement.peak_mb(loaded) if memory else None,
         placement=placements if len(placements) == len(loaded) else None,
         samples=blocks,
     )
+
+
+def for_one_image(request: InputRequest) -> InputRequest:
+    """Return the request with a batch of one, of a usual image's size, where dimensions are free.
+
+    A check does better with small inputs, and more than one of them; timing should be typical.
+    """
+    others = tuple(size for size in request.other_sizes if size != USUAL_SIZE)
+    return replace(request, batch_sizes=(1, 2), other_sizes=(USUAL_SIZE, *others))
 
 
 # --- What samples say -----------------------------------------------------------------------------
@@ -142,21 +153,23 @@ def summarize(blocks: Sequence[SpeedBlock]) -> Summary:
 
 
 def _ratio(blocks: Sequence[SpeedBlock], name: str) -> tuple[float, list[float]]:
-    """Return the median of the original's time over this one's, and its 95 % interval."""
-    ratios = [np.divide(block.run_ms["original"], block.run_ms[name]) for block in blocks]
+    """Return the median of the original's time over this one's, and its 95 % interval.
+
+    A resample draws as many blocks as there are, and from each the mean number of turns.
+    """
+    by_block = [np.divide(block.run_ms["original"], block.run_ms[name]) for block in blocks]
+    ratios = np.concatenate(by_block)
+    sizes = np.array([len(each) for each in by_block])
+    starts = np.cumsum(sizes) - sizes
+    turns = math.ceil(sizes.mean())
     generator = np.random.default_rng(0)
     medians = []
     for _ in range(_RESAMPLES):
-        chosen = [ratios[i] for i in generator.integers(0, len(ratios), len(ratios))]
-        medians.append(np.median(np.concatenate([_resample(each, generator) for each in chosen])))
+        chosen = generator.integers(0, len(blocks), (len(blocks), 1))
+        within = generator.random((len(blocks), turns)) * sizes[chosen]
+        medians.append(np.median(ratios[starts[chosen] + within.astype(int)]))
     low, high = np.percentile(medians, [2.5, 97.5])
-    return float(np.median(np.concatenate(ratios))), [float(low), float(high)]
-
-
-def _resample(
-    values: npt.NDArray[np.float64], generator: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    return values[generator.integers(0, len(values), len(values))]
+    return float(np.median(ratios)), [float(low), float(high)]
 
 
 def _median_ms(blocks: Sequence[SpeedBlock], name: str) -> float:
@@ -177,21 +190,32 @@ class _Measurement:
         provider: str,
         level: Level,
         threads: int | None,
-        request: InputRequest | None,
+        request: InputRequest,
         progress: Progress,
     ) -> None:
         self._paths = paths
         self._provider, self._level, self._threads = provider, level, threads
-        self._request = request or InputRequest(batch_sizes=(1, 2), other_sizes=COMMON_SIZES)
+        self._request = request
         self._progress = progress
         self._inputs: Inputs | None = None
         self.placement: dict[str, dict[str, int] | None] = {}
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of the inputs, once a session has been loaded."""
+    def inputs(self) -> Inputs:
+        """The inputs, once a session has been loaded."""
         assert self._inputs is not None
-        return self._inputs.shapes
+        return self._inputs
+
+    def peak_mb(self, names: Sequence[str]) -> list[float] | None:
+        """Return the memory of these models, or None where the system does not tell."""
+        self._progress(f"measuring memory ({self._provider}, optimization {self._level.value})")
+        feeds = next(self.inputs.feeds())
+        found = [
+            peak_mb(self._paths[name], self._provider, self._level, self._threads, feeds)
+            for name in names
+        ]
+        known = [each for each in found if each is not None]
+        return known if len(known) == len(names) else None
 
     def blocks(self, seconds: float) -> list[SpeedBlock]:
         """Take samples for so many seconds, in as many blocks as are worth their preparation."""
@@ -223,7 +247,7 @@ class _Measurement:
             )
             load_ms[name] = _milliseconds(time.perf_counter() - begun)
             self._inputs = self._inputs or make_inputs(session, self._request)
-            feeds = next(self._inputs.feeds())
+            feeds = next(self.inputs.feeds())
             session.run(feeds)
             self.placement[name] = session.placement
             runs[name] = session.prepared_run(feeds)
@@ -267,8 +291,8 @@ def _seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def _milliseconds(seconds: float) -> float:
-    """Return milliseconds, to a tenth of a microsecond."""
-    return round(seconds * 1e3, 4)
+    """Return milliseconds, to a nanosecond."""
+    return round(seconds * 1e3, 6)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def plant_wrong_pass() -> Any:
     def choose(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
         return [*all_passes(), wrong_pass()]
 
-    return mock.patch("bnfold.api.choose_passes", choose)
+    return mock.patch("bnfold.variants.choose_passes", choose)
 
 
 def untouched(path: Path) -> tuple[bytes, int, int]:

@@ -7,15 +7,17 @@ characters become the signs that stand for them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bnfold.contract import Pass
-from bnfold.record import Equivalence, OutputComparison, Record, RefusalRecord
+from bnfold.record import Equivalence, OutputComparison, Record, RefusalRecord, SpeedRecord
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
+_SPEED_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
 _MOST_SITES = 3
 
 _CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
@@ -40,6 +42,7 @@ def print_optimization(console: Console, record: Record) -> None:
     _print_refusals(console, record.refusals)
     if record.equivalence is not None:
         print_equivalence(console, record.equivalence)
+    print_speed(console, record)
     if record.output.written:
         same = ", the input byte for byte: there was nothing to rewrite"
         size = f"{record.output.bytes / 1e6:.2f} MB{same if record.output.same else ''}"
@@ -61,6 +64,53 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
     inputs = equivalence.inputs
     how = f" ({inputs.samples} samples, seed {inputs.seed}, {inputs.source})" if inputs else ""
     _say(console, "equivalence: ", verdict, reason, how)
+
+
+def print_speed(console: Console, record: Record) -> None:
+    """Print what was timed, in a line each, and what was dropped for it."""
+    for trial in record.tuning.trials if record.tuning is not None else []:
+        sites = ", ".join(f"{len(each)} of {name}" for name, each in trial.without.items())
+        interval = _interval(trial.speedup, trial.ci95)
+        verdict = f"{trial.verdict}{'; dropped' if trial.dropped else ''}"
+        control = _interval(trial.control, trial.control_ci95)
+        _say(console, f"  tuning, without {sites}: {interval} times as fast, control {control}: ")
+        _say(console, f"    {verdict}")
+    for each in record.speed:
+        _say(console, *_describe_speed(each))
+    if record.speed_note:
+        _say(console, "speed: ", record.speed_note)
+
+
+def _describe_speed(speed: SpeedRecord) -> list[str | Text]:
+    shapes = ", ".join("×".join(map(str, shape)) for shape in speed.shapes.values())
+    where = f"{speed.provider}, onnxruntime optimization {speed.level}"
+    where += f", {speed.threads} threads, {shapes}" if shapes else f", {speed.threads} threads"
+    loads = " → ".join(f"{each:.0f}" for each in speed.load_ms)
+    memory = ""
+    if speed.peak_mb is not None:
+        memory = f"; memory {' → '.join(f'{each:.0f}' for each in speed.peak_mb)} MB"
+    more = f"; loads in {loads} ms{memory}{_placed(speed)}{'; ' if speed.note else ''}{speed.note}"
+    control = f"control {_interval(speed.control, speed.control_ci95)}"
+    if speed.speedup is None or speed.ci95 is None or speed.verdict is None:
+        return [f"speed: {speed.original_ms:.4g} ms ({where}; {control}{more})"]
+    return [
+        "speed: ",
+        _text(speed.verdict, f"bold {_SPEED_STYLES[speed.verdict]}"),
+        f", {_interval(speed.speedup, speed.ci95)} times ({where}; {control}; "
+        f"{speed.original_ms:.4g} → {speed.optimized_ms:.4g} ms{more})",
+    ]
+
+
+def _placed(speed: SpeedRecord) -> str:
+    """Say where the nodes run, if it is not all on the CPU."""
+    if speed.provider == "cpu" or speed.placement is None:
+        return ""
+    placed = (", ".join(f"{n} on {name}" for name, n in each.items()) for each in speed.placement)
+    return f"; nodes {' → '.join(placed)}"
+
+
+def _interval(value: float, bounds: Sequence[float]) -> str:
+    return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def print_explanation(console: Console, record: Record) -> None:

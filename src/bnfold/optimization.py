@@ -1,0 +1,258 @@
+"""One run of `optimize`: its steps, in the order in which they are taken."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from bnfold import runtime
+from bnfold.contract import General
+from bnfold.engine import Site
+from bnfold.equivalence import compare_models
+from bnfold.errors import (
+    BnfoldError,
+    NotEquivalentError,
+    NotVerifiedError,
+    ProviderError,
+    TooSlowError,
+)
+from bnfold.model_io import LoadedModel, ModelSource, sha256_of
+from bnfold.options import PassOptions, RunOptions, TimingOptions
+from bnfold.progress import Progress
+from bnfold.record import (
+    Equivalence,
+    OutputRecord,
+    Record,
+    SpeedRecord,
+    TuningRecord,
+    environment,
+)
+from bnfold.runtime import SessionError
+from bnfold.speed import compare_speed, for_one_image
+from bnfold.staging import StagedFile
+from bnfold.timing import require_speedup, time_models
+from bnfold.tuning import tune
+from bnfold.variants import Variant, Variants
+
+
+@dataclass(frozen=True)
+class Result:
+    """An optimized model and the record of how it came about."""
+
+    record: Record
+    _optimized: LoadedModel = field(repr=False)
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The optimized model, made anew at each call.
+
+        Raises:
+            ModelError: if it exceeds 2 GiB, which one ModelProto cannot hold.
+        """
+        return self._optimized.to_proto()
+
+
+class Optimization:
+    """Takes one step a method. Steps that need a rewrite do nothing where there is none.
+
+    What it makes on the way lies in `folder`; `stack` undoes what was not finished.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        output: str | os.PathLike[str] | None,
+        passes: PassOptions,
+        options: RunOptions,
+        timing: TimingOptions,
+        folder: Path,
+        stack: ExitStack,
+        progress: Progress,
+    ) -> None:
+        self._variants = Variants(model, passes, folder)
+        self._output = output
+        self._place = Path(output) if output is not None else folder / "optimized.onnx"
+        self._options, self._timing = options, timing
+        self._progress = progress
+        self._stack = stack
+        self._variant: Variant = self._rewritten()
+        self._staged: StagedFile
+        self._equivalence: Equivalence | None = None
+        self._speed: list[SpeedRecord] = []
+        self._speed_note = ""
+        self._tuning: TuningRecord | None = None
+
+    def _rewritten(self) -> Variant:
+        self._progress("rewriting")
+        return self._variants.without()
+
+    @property
+    def _is_unchanged(self) -> bool:
+        return not self._variant.rewrites
+
+    @cached_property
+    def _reference(self) -> Path:
+        """The model to compare with: the original, or what it was requested to mean."""
+        path = self._variant.model.path
+        if path is not None and not self._variant.requested:
+            return path
+        loaded, _ = self._variants.unchanged()
+        return self._variants.write(loaded)
+
+    def tune(self) -> None:
+        """Leave out what measures slower here."""
+        if not self._variant.outcome.rewrites:
+            return
+
+        def make(sites: Collection[Site]) -> Path:
+            without = dict.fromkeys(sites, General.SLOWER_HERE)
+            return self._variants.write(self._variants.without(without).model)
+
+        def measure(original: Path, optimized: Path, seconds: float) -> SpeedRecord:
+            return compare_speed(
+                original,
+                optimized,
+                provider=self._options.providers[0],
+                request=for_one_image(self._options.inputs),
+                threads=self._options.threads,
+                seconds=seconds,
+            )
+
+        try:
+            slower, self._tuning = tune(
+                self._variant.outcome.rewrites,
+                make,
+                measure,
+                self._timing.tune_seconds,
+                self._progress,
+            )
+        except SessionError as error:
+            self._speed_note = f"not tuned: {error}"
+            return
+        if slower:
+            self._variant = self._variants.without(dict.fromkeys(slower, General.SLOWER_HERE))
+
+    def write(self) -> None:
+        """Write the model beside its place."""
+        self._progress("writing")
+        self._staged = self._stack.enter_context(StagedFile(self._place))
+        if self._is_copy:
+            _copy(self._staged, self._variant.model)
+        else:
+            self._staged.write_model(self._variant.model)
+
+    def check(self) -> None:
+        """Compare it with the original."""
+        if self._is_unchanged:
+            return
+        self._equivalence = compare_models(
+            self._reference,
+            self._staged.path,
+            providers=self._options.providers,
+            inputs=self._options.inputs,
+            tolerances=self._options.tolerances,
+            threads=self._options.threads,
+            progress=self._progress,
+        )
+
+    def time(self) -> None:
+        """Time both models, unless the check has rejected the new one."""
+        if self._is_unchanged or self._rejection() is not None:
+            return
+        try:
+            self._speed = time_models(
+                self._reference, self._staged.path, self._options, self._timing, self._progress
+            )
+        except (ProviderError, SessionError) as error:
+            self._speed_note = f"not timed: {error}"
+
+    def finish(self) -> Result:
+        """Let the model appear in its place.
+
+        Raises:
+            NotEquivalentError: if the check has failed.
+            NotVerifiedError: if the check could not decide.
+            TooSlowError: if a required speed-up is not met.
+        """
+        rejection = self._rejection() or self._lack_of_speed()
+        record = self._record(written=self._output is not None and rejection is None)
+        if rejection is not None:
+            rejection.record = record
+            raise rejection
+        if self._output is not None and not (self._is_copy and self._is_in_place):
+            self._staged.commit()
+        return Result(record, self._variant.model)
+
+    @property
+    def _is_copy(self) -> bool:
+        """A copy finds its external data only in the folder where the original is."""
+        model = self._variant.model
+        if not self._is_unchanged:
+            return False
+        if model.path is None or not model.has_external_data:
+            return True
+        return self._place.resolve().parent == model.path.resolve().parent
+
+    @property
+    def _is_in_place(self) -> bool:
+        path = self._variant.model.path
+        return path is not None and self._place.exists() and self._place.samefile(path)
+
+    def _rejection(self) -> BnfoldError | None:
+        found = self._equivalence
+        if found is None or found.verdict == "pass":
+            return None
+        if found.verdict == "fail":
+            return NotEquivalentError(f"not equivalent, so nothing was written: {found.reason}")
+        return NotVerifiedError(
+            f"could not be verified, so nothing was written: {found.reason}; "
+            "--no-check writes it all the same"
+        )
+
+    def _lack_of_speed(self) -> BnfoldError | None:
+        required = self._timing.require_speedup
+        if self._is_unchanged and required is not None and required <= 1:
+            return None
+        note = "there was nothing to rewrite" if self._is_unchanged else self._speed_note
+        try:
+            require_speedup(self._speed, required, note)
+        except TooSlowError as error:
+            return TooSlowError(f"nothing was written: {error}")
+        return None
+
+    def _record(self, *, written: bool) -> Record:
+        ops = self._variant.model.count_operators()
+        return Record(
+            command=sys.argv[:],
+            model=self._variant.model.record,
+            environment=environment() | runtime.environment(),
+            output=OutputRecord(
+                path=str(self._output) if self._output is not None else None,
+                same=self._is_copy,
+                written=written,
+                sha256=sha256_of(self._staged.path),
+                bytes=self._staged.path.stat().st_size,
+                nodes=sum(ops.values()),
+                ops=ops,
+            ),
+            rewrites=self._variant.rewrites,
+            refusals=self._variant.outcome.refusals,
+            equivalence=Equivalence("identical") if self._is_unchanged else self._equivalence,
+            speed=self._speed,
+            speed_note=self._speed_note,
+            tuning=self._tuning,
+        )
+
+
+def _copy(staged: StagedFile, loaded: LoadedModel) -> None:
+    if loaded.path is not None:
+        staged.copy(loaded.path)
+    else:
+        staged.write(loaded.content)

@@ -1,0 +1,73 @@
+"""Times models wherever and on whatever was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bnfold.errors import TooSlowError
+from bnfold.options import RunOptions, TimingOptions
+from bnfold.progress import Progress
+from bnfold.record import SpeedRecord
+from bnfold.runtime import Level
+from bnfold.speed import compare_speed, for_one_image
+
+
+def time_models(
+    original: Path,
+    optimized: Path | None,
+    options: RunOptions,
+    timing: TimingOptions,
+    progress: Progress,
+) -> list[SpeedRecord]:
+    """Time one model, or two, at both levels on every provider and batch size, in equal shares.
+
+    Raises:
+        ProviderError: if a provider is not available.
+        SessionError: if onnxruntime cannot load or run a model.
+        UsageError: if the request for inputs does not fit the model.
+    """
+    usual = for_one_image(options.inputs)
+    requests = [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
+    cases = [
+        (provider, level, request)
+        for provider in options.providers
+        for request in requests
+        for level in (Level.ALL, Level.DISABLED)
+    ]
+    return [
+        compare_speed(
+            original,
+            optimized,
+            provider=provider,
+            level=level,
+            request=request,
+            threads=options.threads,
+            seconds=timing.seconds / len(cases),
+            memory=timing.memory,
+            progress=progress,
+        )
+        for provider, level, request in cases
+    ]
+
+
+def require_speedup(speed: Sequence[SpeedRecord], required: float | None, note: str = "") -> None:
+    """Require that the median speed-up at onnxruntime's best comes to this, wherever it was timed.
+
+    Raises:
+        TooSlowError: if not, or if nothing was timed; `note` says why.
+    """
+    if required is None:
+        return
+    found = [each for each in speed if each.level == Level.ALL.value and each.speedup is not None]
+    if not found:
+        raise TooSlowError(
+            f"a speed-up of {required:g} is required, and {note or 'none was timed'}"
+        )
+    for each in found:
+        if each.speedup is not None and each.speedup < required:
+            raise TooSlowError(
+                f"a speed-up of {required:g} is required, and on {each.provider} it is "
+                f"{each.speedup:.3f} (control {each.control:.3f})"
+            )

@@ -1,0 +1,74 @@
+"""Rewrites one model again and again, each time without some of its rewrites."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bnfold.contract import Refusal
+from bnfold.engine import Outcome, Site, run_passes
+from bnfold.errors import PassFailedError
+from bnfold.model_io import LoadedModel, ModelSource, load, require_valid
+from bnfold.options import PassOptions
+from bnfold.record import RewriteRecord
+from bnfold.registry import choose_passes
+from bnfold.semantics import force_inference, freeze_initializers
+from bnfold.staging import StagedFile
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model rewritten, and what was done to it: first its changes of meaning, then the rest."""
+
+    model: LoadedModel
+    requested: Sequence[RewriteRecord]
+    outcome: Outcome
+
+    @property
+    def rewrites(self) -> list[RewriteRecord]:
+        """All rewrites."""
+        return [*self.requested, *self.outcome.rewrites]
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Makes variants of the model from `source`, and writes some into `folder`."""
+
+    source: ModelSource
+    passes: PassOptions
+    folder: Path
+    _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
+
+    def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
+        """Return the model as the passes will find it, and the changes of meaning made so far."""
+        loaded = load(self.source)
+        requested = freeze_initializers(loaded.ir) if self.passes.freeze_initializers else []
+        if self.passes.force_inference:
+            requested += force_inference(loaded.ir)
+        return loaded, requested
+
+    def without(self, sites: Mapping[Site, Refusal] | None = None) -> Variant:
+        """Rewrite the model, but not at these sites, each left alone for the reason given.
+
+        Raises:
+            ModelError: if the model cannot be read, is invalid or is not supported.
+            PassFailedError: if a pass fails.
+        """
+        loaded, requested = self.unchanged()
+        chosen = choose_passes(self.passes.only, self.passes.skip)
+        try:
+            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), sites)
+        except PassFailedError:
+            require_valid(loaded)  # a pass may stumble over what no valid model holds
+            raise
+        return Variant(loaded, requested, outcome)
+
+    def write(self, model: LoadedModel) -> Path:
+        """Write a model into the folder, under a name of its own."""
+        place = self.folder / f"variant_{next(self._numbers)}.onnx"
+        with StagedFile(place) as staged:
+            staged.write_model(model)
+            staged.commit()
+        return place
