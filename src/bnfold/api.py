@@ -36,13 +36,15 @@ def optimize(
     check: bool = True,
     bench: bool = True,
     tune: bool = False,
+    drop_culprit: bool = False,
     options: RunOptions | None = None,
     timing: TimingOptions | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Rewrite a model, check the result, time it, and write it to `output` if one is named.
 
-    `tune` leaves out the rewrites without which the model measures faster here.
+    `tune` leaves out the rewrites without which the model measures faster here, `drop_culprit`
+    those with which the check fails.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
@@ -67,7 +69,7 @@ def optimize(
             run.tune()
         run.write()
         if check:
-            run.check()
+            run.check(drop_culprit=drop_culprit)
         if bench:
             run.time()
         return run.finish()
@@ -92,15 +94,7 @@ def check(
     progress("reading")
     records = [describe(each) for each in (reference, candidate)]
     with _as_files(reference, candidate) as paths:
-        equivalence = compare_models(
-            paths[0],
-            paths[1],
-            providers=options.providers,
-            inputs=options.inputs,
-            tolerances=options.tolerances,
-            threads=options.threads,
-            progress=progress,
-        )
+        equivalence = compare_models(paths[0], paths[1], options, progress)
     return Record(
         command=sys.argv[:],
         model=records[0],

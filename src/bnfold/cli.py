@@ -30,9 +30,11 @@ from bnfold.cli_options import (
     Report,
     RequireSpeedup,
     Samples,
+    SaveInputs,
     Seed,
     Skip,
     Threads,
+    Truth,
     json_reports,
     pass_options,
     run_options,
@@ -117,6 +119,12 @@ def optimize(
     seed: Seed = 0,
     rtol: RelativeTolerance = None,
     atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    drop_culprit: Annotated[
+        bool,
+        typer.Option("--drop-culprit", help="If the check fails, go on without the rewrite."),
+    ] = False,
+    save_inputs: SaveInputs = None,
     threads: Threads = None,
     report: Report = None,
     json: Json = False,
@@ -131,7 +139,9 @@ def optimize(
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
     passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
-    options = run_options(provider, input, data, samples, seed, rtol, atol, threads)
+    options = run_options(
+        provider, input, data, samples, seed, rtol, atol, threads, truth, save_inputs
+    )
     timing = timing_options(bench_seconds, require_speedup, tune_seconds=tune_seconds)
     report = json_reports(report, place)
     try:
@@ -143,6 +153,7 @@ def optimize(
                 check=check,
                 bench=bench,
                 tune=tune,
+                drop_culprit=drop_culprit,
                 options=options,
                 timing=timing,
                 progress=progress,
@@ -169,6 +180,8 @@ def check(
     seed: Seed = 0,
     rtol: RelativeTolerance = None,
     atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    save_inputs: SaveInputs = None,
     threads: Threads = None,
     report: Report = None,
     json: Json = False,
@@ -177,7 +190,9 @@ def check(
     from bnfold import api
     from bnfold.report.terminal import print_equivalence
 
-    options = run_options(provider, input, data, samples, seed, rtol, atol, threads)
+    options = run_options(
+        provider, input, data, samples, seed, rtol, atol, threads, truth, save_inputs
+    )
     report = json_reports(report)
     with _Progress() as progress:
         record = api.check(reference, candidate, options=options, progress=progress)

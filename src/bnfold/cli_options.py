@@ -52,6 +52,12 @@ AbsoluteTolerance = Annotated[
     float | None,
     typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
 ]
+Truth = Annotated[
+    str, typer.Option(metavar="auto|off|always", help="Evaluate in float64, too (auto: 10 s).")
+]
+SaveInputs = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Save the inputs there, for --data.")
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
 ]
@@ -90,6 +96,8 @@ def run_options(
     rtol: float | None,
     atol: float | None,
     threads: int | None,
+    truth: str = "auto",
+    save_inputs: Path | None = None,
 ) -> RunOptions:
     """Gather what says where, on what and how strictly to compare.
 
@@ -113,6 +121,8 @@ def run_options(
         inputs=InputRequest(seed, samples, arrays, shapes, data),
         tolerances=ToleranceRequest(rtol, atol),
         threads=threads,
+        truth=truth,
+        save_inputs=save_inputs,
     )
 
 

@@ -54,6 +54,8 @@ class General(Refusal):
 
     KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
     SLOWER_HERE = "--tune measured the model to be faster without this rewrite", "drop --tune"
+    NOT_EQUIVALENT = "the check failed with this rewrite (--drop-culprit)", "report it as a bug"
+    UNDER_SUSPICION = "left out in the search for the rewrite with which the check fails"
     ATTRIBUTE_BY_REFERENCE = (
         "an attribute is a parameter of the enclosing function, so its value is not known here",
         "inline the function before optimizing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,9 @@ from bnfold.record import RefusalRecord, RewriteRecord
 
 Site: TypeAlias = tuple[str, str]
 """The name of a pass, and the site of its rewrite."""
+
+Unwanted: TypeAlias = Callable[[Site], Refusal | None]
+"""Returns a reason not to make a rewrite, or None."""
 
 EXPLAINED = ("BatchNormalization", "Dropout")
 """The operators each of which gets a line in the record, whatever becomes of it."""
@@ -34,17 +37,17 @@ def run_passes(
     model: ir.Model,
     passes: Sequence[Pass],
     keep_node: re.Pattern[str] | None = None,
-    without: Mapping[Site, Refusal] | None = None,
+    without: Unwanted = lambda _: None,
 ) -> Outcome:
     """Rewrite `model` in place, to a fixpoint.
 
-    The nodes whose name, or first output's name, `keep_node` finds are left alone. `without`
-    are rewrites not to make, each with the reason.
+    The nodes whose name, or first output's name, `keep_node` finds are left alone, and the
+    rewrites that `without` gives a reason against are not made.
 
     Raises:
         PassFailedError: if a pass fails with anything but a refusal, or never comes to an end.
     """
-    return _Run(model, passes, keep_node, without or {}).to_fixpoint()
+    return _Run(model, passes, keep_node, without).to_fixpoint()
 
 
 class _Run:
@@ -53,7 +56,7 @@ class _Run:
         model: ir.Model,
         passes: Sequence[Pass],
         keep_node: re.Pattern[str] | None,
-        without: Mapping[Site, Refusal],
+        without: Unwanted,
     ) -> None:
         self._model = model
         self._without = without
@@ -112,7 +115,7 @@ class _Run:
                 f"--skip {each.name} leaves it out"
             ) from error
         if replace is not None:
-            unwanted = self._without.get((each.name, self._site(node)))
+            unwanted = self._without((each.name, self._site(node)))
             if unwanted is not None:
                 raise Refused(unwanted)
             for touched in replace.nodes:

@@ -2,11 +2,12 @@
 
 The reference is the original as it stands, without onnxruntime's optimizations. The other model
 is held against it at both levels: without them (is the rewrite right?) and with them (does it
-stay right after onnxruntime's own rewrites?).
+stay right after onnxruntime's own rewrites?). The rule of the verdict is `bnfold.verdict.decide`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,28 +15,32 @@ from typing import Any
 
 import numpy as np
 
+from bnfold.against_truth import Sample, compare_with_truth
 from bnfold.contract import Array
-from bnfold.inputs import InputRequest, Inputs, UnsupportedInput, make_inputs
+from bnfold.inputs import Inputs, UnsupportedInput, make_inputs
+from bnfold.interface import Interface
+from bnfold.options import RunOptions
 from bnfold.progress import Progress, silent
 from bnfold.record import (
     Equivalence,
     LevelComparison,
     OutputComparison,
     ProviderEquivalence,
+    Truth,
     Verdict,
 )
 from bnfold.runtime import Level, Session, SessionError, ValueSpec, require_provider
-from bnfold.tolerance import Accumulator, Allowance, ToleranceRequest, difference, within_tolerance
+from bnfold.tolerance import Accumulator, Allowance, difference, within_tolerance
+from bnfold.verdict import decide, worst_verdict
+
+TRUTH_SECONDS = 10.0
+"""How long the float64 evaluation may take, if it is not asked for in so many words."""
 
 
 def compare_models(
     original: Path,
     optimized: Path,
-    *,
-    providers: Sequence[str] = ("cpu",),
-    inputs: InputRequest | None = None,
-    tolerances: ToleranceRequest | None = None,
-    threads: int | None = None,
+    options: RunOptions | None = None,
     progress: Progress = silent,
 ) -> Equivalence:
     """Run both models on the same inputs and compare all of their outputs.
@@ -44,34 +49,22 @@ def compare_models(
         ProviderError: if a provider is not available.
         UsageError: if the request for inputs does not fit the model.
     """
+    options = options or RunOptions()
     found = []
-    inputs_used: Inputs | None = None
-    for provider in providers:
+    inputs: Inputs | None = None
+    for provider in options.providers:
         require_provider(provider)
-        comparison = _ProviderComparison(
-            original,
-            optimized,
-            provider,
-            inputs or InputRequest(),
-            tolerances or ToleranceRequest(),
-            threads,
-            progress,
-        )
+        comparison = _ProviderComparison(original, optimized, provider, options, progress)
         found.append(comparison.result())
-        inputs_used = inputs_used or comparison.inputs
+        inputs = inputs or comparison.inputs
+    if inputs is not None and options.save_inputs is not None:
+        inputs.save(options.save_inputs)
     return Equivalence(
         verdict=worst_verdict([each.verdict for each in found]),
         reason="; ".join(f"{each.provider}: {each.reason}" for each in found if each.reason),
         providers=found,
-        inputs=inputs_used.record() if inputs_used is not None else None,
+        inputs=inputs.record() if inputs is not None else None,
     )
-
-
-def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return fail if there is one, else not-verified if there is one or nothing, else pass."""
-    if "fail" in verdicts:
-        return "fail"
-    return "pass" if verdicts and all(each == "pass" for each in verdicts) else "not-verified"
 
 
 class _Undecided(Exception):  # noqa: N818 - an answer, not an error
@@ -90,65 +83,92 @@ class _ProviderComparison:
     original: Path
     optimized: Path
     provider: str
-    request: InputRequest
-    tolerances: ToleranceRequest
-    threads: int | None
+    options: RunOptions
     progress: Progress
     inputs: Inputs | None = None
     output_specs: Sequence[ValueSpec] = ()
+    data_dependent: frozenset[str] = frozenset()
     references: list[dict[str, Any]] = field(default_factory=list)
     noise: dict[str, list[Array]] = field(default_factory=dict)
+    placement: list[dict[str, int]] = field(default_factory=list)
 
     def result(self) -> ProviderEquivalence:
-        """Decide, by one rule.
+        """Take all measurements, then decide.
 
-        The verdict is
+        Before the rule of `decide` comes into it, the verdict is
 
-        - not-verified, if the original does not run, is not deterministic, or has no finite output;
-        - fail, if the other model has another interface, does not run, or exceeds the tolerance;
-        - at full optimization likewise, but not-verified if the original itself exceeds it there;
-        - pass otherwise.
+        - not-verified, if the original does not run, is not deterministic, or an output of it has
+          nothing to compare: no elements, or nothing but NaN;
+        - fail, if the other model has another interface, or does not run.
         """
         levels: list[LevelComparison] = []
         floor: list[OutputComparison] = []
+        tf32: list[OutputComparison] = []
+        truth: Truth | None = None
         try:
             self._reference_outputs()
             floor = self._noise_floor()
-            levels.append(self._compare(Level.DISABLED))
-            levels.append(self._compare(Level.ALL))
-            verdict, reason = _decide(levels, floor)
+            plain = self._optimized_outputs(Level.DISABLED)
+            levels.append(self._compare(Level.DISABLED, plain))
+            levels.append(self._compare(Level.ALL, self._optimized_outputs(Level.ALL)))
+            if self.provider == "cuda":
+                tf32 = self._accumulate(self._optimized_outputs(Level.ALL, tf32=True))
+            if self.options.truth != "off" and levels[0].verdict == "pass":
+                truth = self._truth(plain)
+            needs_truth = self.options.truth == "always"
+            verdict, reason = decide(levels, floor, truth, needs_truth=needs_truth)
         except _Undecided as undecided:
             verdict, reason = undecided.verdict, undecided.reason
-        outputs = levels[0].outputs if levels else []
-        return ProviderEquivalence(self.provider, verdict, reason, outputs, levels, floor)
+        return ProviderEquivalence(
+            provider=self.provider,
+            verdict=verdict,
+            reason=reason,
+            outputs=levels[0].outputs if levels else [],
+            levels=levels,
+            noise_floor=floor,
+            truth=truth,
+            tf32=tf32,
+            placement=self.placement if len(self.placement) == 2 else None,
+        )
 
-    def _session(self, path: Path, level: Level, whose: str) -> Session:
+    def _session(self, path: Path, level: Level, whose: str, *, tf32: bool = False) -> Session:
         self.progress(f"loading {whose} ({self.provider}, optimization {level.value})")
-        return Session(path, self.provider, level, self.threads)
+        return Session(path, self.provider, level, self.options.threads, tf32=tf32)
 
     def _reference_outputs(self) -> None:
+        interface = Interface(self.original)
+        self.data_dependent = interface.data_dependent
         try:
             session = self._session(self.original, Level.DISABLED, "the original")
-            self.inputs, self.output_specs = make_inputs(session, self.request), session.outputs
+            self.inputs = make_inputs(session, self.options.inputs, interface.largest)
+            self.output_specs = session.outputs
             self.progress("running the original")
             self.references = [session.run(feeds) for feeds in self.inputs.feeds()]
             again = session.run(next(self.inputs.feeds()))
         except (SessionError, UnsupportedInput) as error:
             raise _Undecided("not-verified", str(error)) from error
+        self._note_placement(session)
         for name, value in self.references[0].items():
             if not isinstance(value, np.ndarray):
                 raise _Undecided("not-verified", f"output {name!r} is not a tensor")
-        comparisons = self._accumulate([again])
-        if not all(map(within_tolerance, comparisons)):
+        if not all(map(within_tolerance, self._accumulate([again]))):
             raise _Undecided("not-verified", "the original disagrees with itself from run to run")
-        total = sum(v.size for outputs in self.references for v in outputs.values())
-        if total == 0:
-            raise _Undecided("not-verified", "no output has any elements to compare")
-        values = [value for outputs in self.references for value in outputs.values()]
-        if all(_is_all_nan(value) for value in values):
-            raise _Undecided("not-verified", "every output of the original is NaN throughout")
-        if not any(map(np.any, values)):
+        self._require_something_to_compare()
+
+    def _require_something_to_compare(self) -> None:
+        for name in self.references[0]:
+            values = [outputs[name] for outputs in self.references]
+            if not any(each.size for each in values):
+                raise _Undecided("not-verified", f"output {name!r} has no elements to compare")
+            if all(map(_is_all_nan, values)):
+                raise _Undecided("not-verified", f"output {name!r} is NaN throughout")
+        if not any(np.any(each) for outputs in self.references for each in outputs.values()):
             raise _Undecided("not-verified", "every output of the original is zero throughout")
+
+    def _note_placement(self, session: Session) -> None:
+        placement = session.placement
+        if placement is not None:
+            self.placement.append(placement)
 
     def _noise_floor(self) -> list[OutputComparison]:
         """Compare the original with itself at full optimization, and note the differences."""
@@ -168,16 +188,22 @@ class _ProviderComparison:
         }
         return self._accumulate(results)
 
-    def _compare(self, level: Level) -> LevelComparison:
+    def _optimized_outputs(self, level: Level, *, tf32: bool = False) -> list[dict[str, Any]]:
         assert self.inputs is not None
         whose = "the optimized model"
         try:
-            session = self._session(self.optimized, level, whose)
+            session = self._session(self.optimized, level, whose, tf32=tf32)
             self._require_interface(session, self.inputs)
             self.progress(f"running {whose} (optimization {level.value})")
             results = [session.run(feeds) for feeds in self.inputs.feeds()]
         except SessionError as error:
             raise _Undecided("fail", f"{whose}, optimization {level.value}: {error}") from error
+        if level is Level.DISABLED:
+            self._note_placement(session)
+        self._require_shapes(results)
+        return results
+
+    def _compare(self, level: Level, results: Sequence[dict[str, Any]]) -> LevelComparison:
         outputs = self._accumulate(results)
         verdict = "pass" if all(map(within_tolerance, outputs)) else "fail"
         return LevelComparison(level.value, verdict, outputs)
@@ -195,50 +221,41 @@ class _ProviderComparison:
                     reason = f"{kind} {one.name!r} is {other.describe()}, not {one.describe()}"
                     raise _Undecided("fail", reason)
 
+    def _require_shapes(self, results: Sequence[dict[str, Any]]) -> None:
+        """How many elements are found may hang on the last bit, and then nothing can be said."""
+        for original, result in zip(self.references, results, strict=True):
+            for name in self.data_dependent:
+                shapes = original[name].shape, result[name].shape
+                if shapes[0] != shapes[1]:
+                    raise _Undecided(
+                        "not-verified",
+                        f"the shape of output {name!r} depends on the data, and is {shapes[1]} "
+                        f"instead of {shapes[0]}",
+                    )
+
+    def _truth(self, results: Sequence[dict[str, Any]]) -> Truth:
+        """Evaluate in float64; the samples are those of which both models' outputs are at hand."""
+        assert self.inputs is not None
+        self.progress("evaluating in float64")
+        triples = zip(self.inputs.feeds(), self.references, results, strict=True)
+        return compare_with_truth(
+            self.original,
+            self.optimized,
+            itertools.starmap(Sample, triples),
+            TRUTH_SECONDS,
+            whatever_it_takes=self.options.truth == "always",
+        )
+
     def _accumulate(self, results: Sequence[dict[str, Any]]) -> list[OutputComparison]:
         found = []
         for name in self.references[0]:
             originals = [reference[name] for reference in self.references]
-            allowance = Allowance(self.tolerances, originals, self.noise.get(name))
+            allowance = Allowance(self.options.tolerances, originals, self.noise.get(name))
             accumulator = Accumulator(name, allowance)
             for sample, (original, result) in enumerate(zip(originals, results, strict=False)):
                 accumulator.add(sample, original, result[name])
             found.append(accumulator.comparison())
         return found
-
-
-def _decide(
-    levels: Sequence[LevelComparison], floor: Sequence[OutputComparison]
-) -> tuple[Verdict, str]:
-    disabled, optimized = levels
-    if disabled.verdict == "fail":
-        return "fail", _describe_worst(disabled.outputs)
-    if optimized.verdict == "fail":
-        if not all(map(within_tolerance, floor)):
-            return "not-verified", (
-                "onnxruntime's own optimizations change the original by more than the tolerance"
-            )
-        return "fail", f"with onnxruntime's optimizations, {_describe_worst(optimized.outputs)}"
-    return "pass", ""
-
-
-def _describe_worst(outputs: Sequence[OutputComparison]) -> str:
-    failed = next(each for each in outputs if not within_tolerance(each))
-    if failed.nonfinite.original != failed.nonfinite.optimized or not failed.nonfinite.same:
-        return (
-            f"output {failed.name!r} is NaN or infinite at {failed.nonfinite.optimized} places, "
-            f"where the original is at {failed.nonfinite.original}"
-        )
-    if failed.worst is None:
-        return f"output {failed.name!r} has another shape, type or content"
-    passes = " and no difference is allowed"
-    if failed.needed is not None:
-        needed = failed.needed
-        passes = f"; it would pass with --rtol {needed.rtol:.2g} --atol {needed.atol:.2g}"
-    return (
-        f"output {failed.name!r} is {failed.worst.optimized:.6g} at {failed.worst.index} of sample "
-        f"{failed.worst.sample}, not {failed.worst.original:.6g}{passes}"
-    )
 
 
 def _is_all_nan(values: Array) -> bool:

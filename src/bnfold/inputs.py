@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,10 @@ SCALES = (1.0, 10.0, 0.1)
 
 _LARGEST_INTEGERS = (99, 9, 1)
 """Integers of more than 8 bits are drawn from 0 to the first of these that the model accepts: some
-are indices into a table."""
+are indices into a table. Where the graph shows the table, its size is the limit instead."""
+
+_OTHER_SIZES_TO_TRY = 4
+_LARGER_BATCH = 3
 
 
 class UnsupportedInput(Exception):  # noqa: N818 - an answer, not an error
@@ -51,15 +55,18 @@ class InputRequest:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs that the original model accepts. `feeds` makes them anew, the same each time."""
+    """Inputs that the original model accepts. `feeds` makes them anew, the same each time.
+
+    `shapes` are used in turn, and so is `given`, what the user has given; `largest` are the largest
+    values of integer inputs.
+    """
 
     specs: Sequence[ValueSpec]
-    shapes: Mapping[str, tuple[int, ...]]
-    given: Feeds
+    shapes: Sequence[Mapping[str, tuple[int, ...]]]
+    given: Sequence[Feeds]
     seed: int
     samples: int
-    source: str
-    largest_integer: int
+    largest: Mapping[str, int]
 
     def feeds(self) -> Iterator[Feeds]:
         """Yield each sample.
@@ -71,27 +78,31 @@ class Inputs:
             try:
                 drawn = {spec.name: self._draw(spec, sample) for spec in self.specs}
             except (MemoryError, OverflowError, ValueError) as error:
-                sizes = dict(self.shapes)
+                sizes = dict(self._shapes_of(sample))
                 raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
             yield drawn
+
+    def _shapes_of(self, sample: int) -> Mapping[str, tuple[int, ...]]:
+        return self.shapes[sample % len(self.shapes)]
 
     def _draw(self, spec: ValueSpec, sample: int) -> Array:
         """Draw one input. It depends on the seed, the sample and the input's name and shape alone.
 
         Integers of 8 bits use their whole range; strings are numbers, written out.
         """
-        if spec.name in self.given:
-            return self.given[spec.name]
+        given = self.given[sample % len(self.given)]
+        if spec.name in given:
+            return given[spec.name]
         assert spec.dtype is not None
-        shape = self.shapes[spec.name]
+        shape = self._shapes_of(sample)[spec.name]
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
         if spec.dtype.kind == "f":
             normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
             return np.asarray(normal, spec.dtype)
-        if spec.dtype.kind in "iu" and spec.dtype.itemsize == 1:
+        if spec.dtype.kind in "iu" and spec.dtype.itemsize == 1 and spec.name not in self.largest:
             limits = np.iinfo(spec.dtype)
             return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
-        largest = 1 if spec.dtype.kind == "b" else self.largest_integer
+        largest = 1 if spec.dtype.kind == "b" else self.largest.get(spec.name, 1)
         whole = np.asarray(generator.integers(0, largest, shape, endpoint=True))
         return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
 
@@ -104,12 +115,45 @@ class Inputs:
                 content = feeds[name]
                 as_bytes = content.astype(str) if content.dtype == object else content
                 digest.update(np.ascontiguousarray(as_bytes).tobytes())
-        shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        return InputsRecord(self.seed, self.samples, self.source, shapes, digest.hexdigest())
+        everything_given = all(spec.name in self.given[0] for spec in self.specs)
+        source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
+        shapes = [
+            {name: list(shape) for name, shape in self._shapes_of(sample).items()}
+            for sample in range(self.samples)
+        ]
+        return InputsRecord(
+            self.seed, self.samples, source, shapes, dict(self.largest), digest.hexdigest()
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write each sample to the folder, as ``sample_0.npz`` and so on.
+
+        Raises:
+            UsageError: if it cannot be written, or an input is of strings.
+        """
+        try:
+            folder.mkdir(exist_ok=True)
+            for sample, feeds in enumerate(self.feeds()):
+                for name, content in feeds.items():
+                    if content.dtype == object:
+                        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
+                arrays: dict[str, Any] = dict(feeds)
+                np.savez(folder / f"sample_{sample}.npz", **arrays)
+        except OSError as error:
+            raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
 
 
-def make_inputs(session: Session, request: InputRequest) -> Inputs:
+def make_inputs(
+    session: Session, request: InputRequest, largest: Mapping[str, int] | None = None
+) -> Inputs:
     """Find inputs that the model runs on: free dimensions take the first sizes that it accepts.
+
+    Then, where samples are left for them, they take other sizes, too.
+
+    Args:
+        session: the model.
+        request: what the user says.
+        largest: the largest values of integer inputs, where they are known.
 
     Raises:
         UsageError: if the request names an input that the model lacks, or of the wrong type.
@@ -117,22 +161,45 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
         SessionError: if the model runs on none of the sizes tried.
     """
     specs = session.inputs
-    given = {**_read_data(request.data, specs), **request.arrays}
-    _require_known({**given, **request.shapes}, specs)
-    given = {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
+    given = [
+        _fitting({**each, **request.arrays}, specs, request)
+        for each in _read_data(request.data, specs)
+    ]
     for spec in specs:
         if spec.dtype is None:
             raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
-    _require_batch(specs, given, request)
-    everything_given = all(spec.name in given for spec in specs)
-    samples = 1 if everything_given else request.samples
-    source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
-    has_indices = any(spec.dtype is not None and spec.dtype.kind in "iu" for spec in specs)
+    _require_batch(specs, given[0], request)
+    everything_given = all(spec.name in given[0] for spec in specs)
+    samples = len(given) if everything_given else request.samples
+    candidates = [list(_candidate_shapes(specs, each, request)) for each in given]
+    first = _first_that_runs(session, request, given, candidates[0], dict(largest or {}))
+    if len(given) > 1:
+        return replace(first, shapes=[each[0] for each in candidates], samples=samples)
+    further = [first.shapes[0]]
+    if samples > 1 and len(request.batch_sizes) > 1:
+        more = replace(request, batch_sizes=(_LARGER_BATCH, *request.batch_sizes))
+        further += _another_size(session, first, _candidate_shapes(specs, given[0], more))
+    return replace(first, shapes=further, samples=samples)
+
+
+def _first_that_runs(
+    session: Session,
+    request: InputRequest,
+    given: Sequence[Feeds],
+    candidates: Sequence[Mapping[str, tuple[int, ...]]],
+    largest: Mapping[str, int],
+) -> Inputs:
+    """Return one sample of the first shapes, and the largest integers, that the model accepts."""
+    unknown = [
+        spec.name
+        for spec in session.inputs
+        if spec.dtype is not None and (spec.dtype.kind in "iu") and spec.name not in largest
+    ]
     failures: list[SessionError] = []
-    shapes_to_try = list(_candidate_shapes(specs, given, request))
-    for largest in _LARGEST_INTEGERS if has_indices else _LARGEST_INTEGERS[-1:]:
-        for shapes in shapes_to_try:
-            candidate = Inputs(specs, shapes, given, request.seed, samples, source, largest)
+    for limit in _LARGEST_INTEGERS if unknown else _LARGEST_INTEGERS[-1:]:
+        limits = {**largest, **dict.fromkeys(unknown, limit)}
+        for shapes in candidates:
+            candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits)
             try:
                 session.run(next(candidate.feeds()))
             except SessionError as error:
@@ -140,10 +207,35 @@ def make_inputs(session: Session, request: InputRequest) -> Inputs:
             else:
                 return candidate
     hint = "; give it inputs with --input NAME=FILE.npy"
-    if len(shapes_to_try) > 1:
+    if len(candidates) > 1:
         tried = request.other_sizes
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
+
+
+def _another_size(
+    session: Session, first: Inputs, candidates: Iterable[Mapping[str, tuple[int, ...]]]
+) -> list[Mapping[str, tuple[int, ...]]]:
+    """Return other shapes that the model runs on, those that differ most first, or nothing."""
+    used = first.shapes[0]
+
+    def same_sizes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+        pairs = (zip(shapes[name], used[name], strict=True) for name in used)
+        return sum(one == other for sizes in pairs for one, other in sizes)
+
+    others = sorted((each for each in candidates if each != used), key=same_sizes)
+    for shapes in others[:_OTHER_SIZES_TO_TRY]:
+        try:
+            session.run(next(replace(first, shapes=[shapes]).feeds()))
+        except SessionError:
+            continue
+        return [shapes]
+    return []
+
+
+def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputRequest) -> Feeds:
+    _require_known({**given, **request.shapes}, specs)
+    return {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
 
 
 def _require_batch(specs: Sequence[ValueSpec], given: Feeds, request: InputRequest) -> None:
@@ -219,14 +311,29 @@ def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> N
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError)
 
 
-def _read_data(path: Path | None, specs: Sequence[ValueSpec]) -> dict[str, Array]:
-    """Read a .npz by name, or the ``input_0.pb`` … of an onnx test-data folder by position."""
+def _read_data(path: Path | None, specs: Sequence[ValueSpec]) -> list[dict[str, Array]]:
+    """Read one sample or several: a .npz by name, or onnx test data by position.
+
+    A folder holds ``input_0.pb`` and so on, or folders ``test_data_set_0`` and so on that do, or
+    ``sample_0.npz`` and so on, as `Inputs.save` writes them.
+    """
     if path is None:
-        return {}
+        return [{}]
     try:
-        return _read_folder(path, specs) if path.is_dir() else _read_archive(path, specs)
+        if not path.is_dir():
+            return [_read_archive(path, specs)]
+        archives = sorted(path.glob("sample_*.npz"), key=_number)
+        if archives:
+            return [_read_archive(each, specs) for each in archives]
+        folders = sorted(path.glob("test_data_set_*"), key=_number) or [path]
+        return [_read_folder(each, specs) for each in folders]
     except _UNREADABLE as error:
         raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = re.search(r"\d+$", path.stem)
+    return (int(digits.group()) if digits else -1, path.name)
 
 
 def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:

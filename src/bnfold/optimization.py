@@ -6,14 +6,15 @@ import os
 import sys
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from bnfold import runtime
-from bnfold.contract import General
+from bnfold.contract import General, Refusal
+from bnfold.culprit import find_culprit
 from bnfold.engine import Site
 from bnfold.equivalence import compare_models
 from bnfold.errors import (
@@ -27,6 +28,7 @@ from bnfold.model_io import LoadedModel, ModelSource, sha256_of
 from bnfold.options import PassOptions, RunOptions, TimingOptions
 from bnfold.progress import Progress
 from bnfold.record import (
+    Culprit,
     Equivalence,
     OutputRecord,
     Record,
@@ -82,6 +84,7 @@ class Optimization:
         self._options, self._timing = options, timing
         self._progress = progress
         self._stack = stack
+        self._dropped: dict[Site, Refusal] = {}
         self._variant: Variant = self._rewritten()
         self._staged: StagedFile
         self._equivalence: Equivalence | None = None
@@ -106,6 +109,9 @@ class Optimization:
         loaded, _ = self._variants.unchanged()
         return self._variants.write(loaded)
 
+    def _unwanted(self, site: Site) -> Refusal | None:
+        return self._dropped.get(site)
+
     def tune(self) -> None:
         """Leave out what measures slower here."""
         if not self._variant.outcome.rewrites:
@@ -113,7 +119,7 @@ class Optimization:
 
         def make(sites: Collection[Site]) -> Path:
             without = dict.fromkeys(sites, General.SLOWER_HERE)
-            return self._variants.write(self._variants.without(without).model)
+            return self._variants.write(self._variants.without(without.get).model)
 
         def measure(original: Path, optimized: Path, seconds: float) -> SpeedRecord:
             return compare_speed(
@@ -137,7 +143,8 @@ class Optimization:
             self._speed_note = f"not tuned: {error}"
             return
         if slower:
-            self._variant = self._variants.without(dict.fromkeys(slower, General.SLOWER_HERE))
+            self._dropped |= dict.fromkeys(slower, General.SLOWER_HERE)
+            self._variant = self._variants.without(self._unwanted)
 
     def write(self) -> None:
         """Write the model beside its place."""
@@ -148,18 +155,35 @@ class Optimization:
         else:
             self._staged.write_model(self._variant.model)
 
-    def check(self) -> None:
-        """Compare it with the original."""
-        if self._is_unchanged:
-            return
-        self._equivalence = compare_models(
+    def check(self, *, drop_culprit: bool) -> None:
+        """Compare it with the original; if that fails, find out by which rewrite.
+
+        With `drop_culprit`, the model is made and compared again without that, until it passes.
+        """
+        culprits: list[Culprit] = []
+        while not self._is_unchanged:
+            found = compare_models(
+                self._reference, self._staged.path, self._options, self._progress
+            )
+            culprit = self._find_culprit() if found.verdict == "fail" else None
+            if culprit is not None:
+                culprits.append(replace(culprit, dropped=drop_culprit))
+            self._equivalence = replace(found, culprits=culprits)
+            if culprit is None or not drop_culprit:
+                return
+            self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
+            self._variant = self._variants.without(self._unwanted)
+            self.write()
+        self._equivalence = Equivalence("identical", culprits=culprits)
+
+    def _find_culprit(self) -> Culprit | None:
+        return find_culprit(
             self._reference,
-            self._staged.path,
-            providers=self._options.providers,
-            inputs=self._options.inputs,
-            tolerances=self._options.tolerances,
-            threads=self._options.threads,
-            progress=self._progress,
+            self._variant.outcome.rewrites,
+            self._variants,
+            self._options,
+            self._unwanted,
+            self._progress,
         )
 
     def time(self) -> None:
@@ -207,10 +231,14 @@ class Optimization:
 
     def _rejection(self) -> BnfoldError | None:
         found = self._equivalence
-        if found is None or found.verdict == "pass":
+        if found is None or found.verdict in ("pass", "identical"):
             return None
         if found.verdict == "fail":
-            return NotEquivalentError(f"not equivalent, so nothing was written: {found.reason}")
+            by = "".join(
+                f"; by {each.pass_name} at {each.site!r}, without which --drop-culprit goes on"
+                for each in found.culprits[-1:]
+            )
+            return NotEquivalentError(f"not equivalent, so nothing was written: {found.reason}{by}")
         return NotVerifiedError(
             f"could not be verified, so nothing was written: {found.reason}; "
             "--no-check writes it all the same"
@@ -244,7 +272,8 @@ class Optimization:
             ),
             rewrites=self._variant.rewrites,
             refusals=self._variant.outcome.refusals,
-            equivalence=Equivalence("identical") if self._is_unchanged else self._equivalence,
+            equivalence=self._equivalence
+            or (Equivalence("identical") if self._is_unchanged else None),
             speed=self._speed,
             speed_note=self._speed_note,
             tuning=self._tuning,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bnfold.errors import UsageError
 from bnfold.inputs import InputRequest
 from bnfold.tolerance import ToleranceRequest
+
+TRUTH_CHOICES = ("auto", "off", "always")
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,25 @@ class PassOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where and on what to run models, and how strictly to compare them."""
+    """Where and on what to run models, and how strictly to compare them.
+
+    Raises:
+        UsageError: if `truth` is none of the choices.
+    """
 
     providers: Sequence[str] = ("cpu",)
     inputs: InputRequest = field(default_factory=InputRequest)
     tolerances: ToleranceRequest = field(default_factory=ToleranceRequest)
     threads: int | None = None
+    truth: str = "auto"
+    """Whether to evaluate in float64, too: ``auto`` as far as a few seconds go, ``always`` or
+    ``off``."""
+    save_inputs: Path | None = None
+    """A folder for the inputs."""
+
+    def __post_init__(self) -> None:
+        if self.truth not in TRUTH_CHOICES:
+            raise UsageError(f"unknown truth {self.truth!r}; known: {', '.join(TRUTH_CHOICES)}")
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ class OutputComparison:
     tolerance: Tolerance
     needed: Tolerance | None
     nonfinite: NonFinite
+    mismatch: str = ""
+    """What makes the outputs impossible to compare, or unequal where they must be equal."""
     shares: list[int] = field(default_factory=list)
     top1_agreement: float | None = None
     top5_agreement: float | None = None
@@ -151,6 +153,7 @@ class TruthOutput:
     """
 
     name: str
+    dtype: str
     original: float
     optimized: float
     computed_exactly: float
@@ -161,7 +164,6 @@ class Truth:
     """The float64 evaluation. Without outputs, `note` says why there is none."""
 
     samples: int
-    seconds: float
     note: str
     outputs: list[TruthOutput] = field(default_factory=list)
 
@@ -177,6 +179,8 @@ class Culprit:
     site: str
     nodes: list[str]
     detail: str
+    reason: str
+    """Why the check fails with it."""
     output: str
     worst: Worst | None
     dropped: bool
@@ -209,19 +213,22 @@ class ProviderEquivalence:
     levels: list[LevelComparison]
     noise_floor: list[OutputComparison]
     truth: Truth | None = None
-    culprit: Culprit | None = None
     tf32: list[OutputComparison] = field(default_factory=list)
     placement: list[dict[str, int]] | None = None
 
 
 @dataclass(frozen=True)
 class InputsRecord:
-    """How the inputs were made, so that they can be made again."""
+    """How the inputs were made, so that they can be made again.
+
+    `shapes` are those of each sample, by name; `ranges` the largest values of integer inputs.
+    """
 
     seed: int
     samples: int
     source: str
-    shapes: dict[str, list[int]]
+    shapes: list[dict[str, list[int]]]
+    ranges: dict[str, int]
     sha256: str
 
 
@@ -233,6 +240,8 @@ class Equivalence:
     reason: str = ""
     providers: list[ProviderEquivalence] = field(default_factory=list)
     inputs: InputsRecord | None = None
+    culprits: list[Culprit] = field(default_factory=list)
+    """The rewrites that make the check fail, or made it fail and were dropped."""
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def compare_speed(
         provider=provider,
         level=level.value,
         threads=threads or available_threads(),
-        shapes={name: list(shape) for name, shape in measurement.inputs.shapes.items()},
+        shapes={name: list(shape) for name, shape in measurement.inputs.shapes[0].items()},
         original_ms=summary.original_ms,
         optimized_ms=summary.optimized_ms,
         speedup=summary.speedup,
@@ -124,7 +124,7 @@ def for_one_image(request: InputRequest) -> InputRequest:
     A check does better with small inputs, and more than one of them; timing should be typical.
     """
     others = tuple(size for size in request.other_sizes if size != USUAL_SIZE)
-    return replace(request, batch_sizes=(1, 2), other_sizes=(USUAL_SIZE, *others))
+    return replace(request, samples=1, batch_sizes=(1, 2), other_sizes=(USUAL_SIZE, *others))
 
 
 # --- What samples say -----------------------------------------------------------------------------

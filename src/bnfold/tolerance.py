@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.contract import Array, FloatArray
-from bnfold.record import NonFinite, OutputComparison, Tolerance, Worst
+from bnfold.record import SHARES, NonFinite, OutputComparison, Tolerance, Worst
+from bnfold.scores import Agreement, look_like_scores
 
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
     "float64": Tolerance(rtol=1e-9, atol=1e-10),
@@ -29,6 +30,25 @@ MOST_NOISE = 1e-3
 SMALL_NOISE = 1e-6
 """What noise anywhere in an output excuses everywhere: a saturated Sigmoid or Softmax has as much
 noise in values near zero as in others, and may happen to show it in some only."""
+
+
+TRUTH_FACTOR = 4.0
+"""The optimized model may be so many times as far from the truth as the original is."""
+
+NEGLIGIBLE = 16.0
+"""In units of the output type's rounding error: what is never too far from the truth. An original
+without any error, of small integers say, would otherwise allow none."""
+
+_ROUNDING_ERRORS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""From 1 to the next number of the type."""
+
+
+def most_error(error: float, dtype: str) -> float:
+    """Return how far the optimized model may be from the truth, where the original is so far.
+
+    Both are relative root mean squares.
+    """
+    return max(TRUTH_FACTOR * error, NEGLIGIBLE * _ROUNDING_ERRORS[dtype])
 
 
 @dataclass(frozen=True)
@@ -154,19 +174,42 @@ class Accumulator:
         self._share = -1.0
         self._atol = 0.0
         self._worst: Worst | None = None
-        self._comparable = True
+        self._mismatch = ""
+        self._shares = np.zeros(len(SHARES) + 1, np.int64)
+        self._agreement: Agreement | None = None
         self._nonfinite = NonFinite(0, 0, same=True)
 
     def add(self, sample: int, original: Array, optimized: Array) -> None:
         """Compare one sample."""
         self._dtype, self._shape = original.dtype.name, list(original.shape)
         if original.dtype != optimized.dtype or original.shape != optimized.shape:
-            self._comparable = False
+            found, expected = (_type_and_shape(each) for each in (optimized, original))
+            self._mismatch = f"is {found} for sample {sample}, not {expected}"
         elif self._allowance.is_exact:
-            self._comparable &= bool(np.array_equal(original, optimized))
-            self._share = max(self._share, 0.0)
+            self._add_exact(sample, original, optimized)
         else:
-            self._add_floats(sample, original.astype(np.float64), optimized.astype(np.float64))
+            wide = original.astype(np.float64), optimized.astype(np.float64)
+            self._add_floats(sample, *wide)
+            if look_like_scores(original):
+                self._agreement = self._agreement or Agreement()
+                self._agreement.add(sample, *wide)
+
+    def _add_exact(self, sample: int, original: Array, optimized: Array) -> None:
+        self._share = max(self._share, 0.0)
+        different = original != optimized
+        count = int(np.count_nonzero(different))
+        self._shares[[0, -1]] += [original.size - count, count]
+        if not count:
+            return
+        at = tuple(int(i) for i in np.argwhere(different)[0])
+        self._mismatch = self._mismatch or (
+            f"must be equal, and differs at {count} of {original.size} places: "
+            f"{optimized[at]!s} at {list(at)} of sample {sample}, not {original[at]!s}"
+        )
+        if original.dtype.kind in "iub":
+            a, b = original.astype(np.float64), optimized.astype(np.float64)
+            self._max_abs = max(self._max_abs, float(np.abs(a - b).max()))
+            self._worst = self._worst or Worst(sample, list(at), float(a[at]), float(b[at]))
 
     def _add_floats(self, sample: int, original: FloatArray, optimized: FloatArray) -> None:
         finite = np.isfinite(original) & np.isfinite(optimized)
@@ -176,7 +219,8 @@ class Accumulator:
             self._nonfinite.optimized + int(np.count_nonzero(~np.isfinite(optimized))),
             self._nonfinite.same and same,
         )
-        self._comparable &= same
+        if not same:
+            self._mismatch = "is NaN or infinite at other places"
         a, b = np.where(finite, original, 0.0), np.where(finite, optimized, 0.0)
         error = np.abs(a - b)
         self._count += int(np.count_nonzero(finite))
@@ -194,6 +238,9 @@ class Accumulator:
         atol = np.broadcast_to(self._allowance.atol(sample), error.shape)
         allowed = atol + self._allowance.rtol * np.abs(a)
         share = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
+        self._shares += np.bincount(
+            np.searchsorted(SHARES, share[finite]), minlength=len(SHARES) + 1
+        )
         at = int(share.argmax())
         if self._worst is None or float(share.flat[at]) > self._share:
             self._share, self._atol = float(share.flat[at]), float(atol.flat[at])
@@ -205,7 +252,7 @@ class Accumulator:
         norms = np.sqrt(self._original_norm) * np.sqrt(self._optimized_norm)
         tolerance = Tolerance(self._allowance.rtol, self._atol)
         needed = None
-        if self._comparable and 0 <= self._share < np.inf:
+        if not self._mismatch and 0 <= self._share < np.inf:
             needed = Tolerance(tolerance.rtol * self._share, tolerance.atol * self._share)
         return OutputComparison(
             name=self._name,
@@ -219,4 +266,13 @@ class Accumulator:
             tolerance=tolerance,
             needed=needed,
             nonfinite=self._nonfinite,
+            mismatch=self._mismatch,
+            shares=[int(each) for each in self._shares],
+            top1_agreement=self._agreement.top1 if self._agreement else None,
+            top5_agreement=self._agreement.top5 if self._agreement else None,
+            flips=self._agreement.flips if self._agreement else [],
         )
+
+
+def _type_and_shape(values: Array) -> str:
+    return f"{values.dtype.name}[{','.join(map(str, values.shape))}]"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnfold.contract import Refusal
-from bnfold.engine import Outcome, Site, run_passes
+from bnfold.engine import Outcome, Unwanted, run_passes
 from bnfold.errors import PassFailedError
 from bnfold.model_io import LoadedModel, ModelSource, load, require_valid
 from bnfold.options import PassOptions
@@ -49,8 +48,8 @@ class Variants:
             requested += force_inference(loaded.ir)
         return loaded, requested
 
-    def without(self, sites: Mapping[Site, Refusal] | None = None) -> Variant:
-        """Rewrite the model, but not at these sites, each left alone for the reason given.
+    def without(self, unwanted: Unwanted = lambda _: None) -> Variant:
+        """Rewrite the model, but for the rewrites that `unwanted` gives a reason against.
 
         Raises:
             ModelError: if the model cannot be read, is invalid or is not supported.
@@ -59,7 +58,7 @@ class Variants:
         loaded, requested = self.unchanged()
         chosen = choose_passes(self.passes.only, self.passes.skip)
         try:
-            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), sites)
+            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted)
         except PassFailedError:
             require_valid(loaded)  # a pass may stumble over what no valid model holds
             raise

@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.contract import Pass
-from bnfold.record import Equivalence, OutputComparison, Record, RefusalRecord, SpeedRecord
+from bnfold.record import (
+    Culprit,
+    Equivalence,
+    OutputComparison,
+    ProviderEquivalence,
+    Record,
+    RefusalRecord,
+    SpeedRecord,
+)
+from bnfold.tolerance import most_error
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
 _SPEED_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
@@ -59,11 +68,46 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
         for output in each.noise_floor:
             where = f"  {each.provider}, noise floor (original, disabled against all): "
             _say(console, where, f"{output.name} max |Δ| {output.max_abs:.2e}")
+        _print_truth(console, each)
+        for output in each.tf32:
+            _say(
+                console,
+                f"  {each.provider}, with the device's default rounding: ",
+                _describe(output),
+            )
+        if each.placement is not None and each.provider != "cpu":
+            _say(console, f"  {each.provider}, nodes: {_placements(each.placement)}")
+    for culprit in equivalence.culprits:
+        _print_culprit(console, culprit)
     verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
     reason = f": {equivalence.reason}" if equivalence.reason else ""
     inputs = equivalence.inputs
     how = f" ({inputs.samples} samples, seed {inputs.seed}, {inputs.source})" if inputs else ""
     _say(console, "equivalence: ", verdict, reason, how)
+
+
+def _print_truth(console: Console, provider: ProviderEquivalence) -> None:
+    truth = provider.truth
+    if truth is None:
+        return
+    where = f"  {provider.provider}, float64: "
+    if not truth.outputs:
+        _say(console, where, f"no evaluation: {truth.note}")
+    for output in truth.outputs:
+        errors = f"{output.original:.2e} → {output.optimized:.2e}"
+        limit = most_error(output.original, output.dtype)
+        _say(console, where, f"{output.name} is off by {errors} (relative RMS, up to {limit:.1e})")
+
+
+def _print_culprit(console: Console, culprit: Culprit) -> None:
+    detail = f" ({culprit.detail})" if culprit.detail else ""
+    dropped = ", which was dropped" if culprit.dropped else ""
+    what = f"  the check fails with {culprit.pass_name} at {culprit.site}{detail}{dropped}: "
+    _say(console, _text(what, "red"), culprit.reason)
+
+
+def _placements(placement: list[dict[str, int]]) -> str:
+    return " → ".join(", ".join(f"{n} on {name}" for name, n in each.items()) for each in placement)
 
 
 def print_speed(console: Console, record: Record) -> None:
@@ -105,8 +149,7 @@ def _placed(speed: SpeedRecord) -> str:
     """Say where the nodes run, if it is not all on the CPU."""
     if speed.provider == "cpu" or speed.placement is None:
         return ""
-    placed = (", ".join(f"{n} on {name}" for name, n in each.items()) for each in speed.placement)
-    return f"; nodes {' → '.join(placed)}"
+    return f"; nodes {_placements(speed.placement)}"
 
 
 def _interval(value: float, bounds: Sequence[float]) -> str:
@@ -212,10 +255,22 @@ def _explain(refusal: RefusalRecord) -> str:
 
 def _describe(output: OutputComparison) -> str:
     needed, allowed = output.needed, output.tolerance
-    passes = "passes at no tolerance"
+    if not (allowed.rtol or allowed.atol):
+        return f"{output.name} {output.mismatch or 'equal'}"
+    passes = output.mismatch or "passes at no tolerance"
     if needed is not None:
         passes = f"just passes at rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
     return (
         f"{output.name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
-        f"atol {allowed.atol:.1e}; {passes})"
+        f"atol {allowed.atol:.1e}; {passes}){_agreement(output)}"
     )
+
+
+def _agreement(output: OutputComparison) -> str:
+    """Say how often the best class is the same, where there are classes, and the worst flip."""
+    if output.top1_agreement is None:
+        return ""
+    five = "" if output.top5_agreement is None else f", top-5 in {output.top5_agreement:.2%}"
+    flips = max((flip.margin for flip in output.flips), default=None)
+    margin = "" if flips is None else f", the original preferred by up to {flips:.2g} where not"
+    return f"; same top-1 in {output.top1_agreement:.2%}{five}{margin}"

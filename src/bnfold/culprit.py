@@ -1,0 +1,90 @@
+"""Finds the rewrite with which a model is no longer equivalent to its original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bnfold.contract import General, Refusal
+from bnfold.engine import Site, Unwanted
+from bnfold.equivalence import compare_models
+from bnfold.options import RunOptions
+from bnfold.progress import Progress
+from bnfold.record import Culprit, Equivalence, OutputComparison, RewriteRecord
+from bnfold.tolerance import within_tolerance
+from bnfold.variants import Variants
+
+
+def find_culprit(
+    reference: Path,
+    rewrites: list[RewriteRecord],
+    variants: Variants,
+    options: RunOptions,
+    unwanted: Unwanted,
+    progress: Progress,
+) -> Culprit | None:
+    """Bisect over the rewrites; return the first with which the check fails.
+
+    It fails with the first k rewrites and passes with the first k − 1; the culprit is the k-th.
+    None if it fails without any: then the passes are innocent.
+
+    Args:
+        reference: the original.
+        rewrites: those of the model that fails, in the order in which they were made.
+        variants: makes the model with some of them.
+        options: where, on what and how strictly to compare. There is no evaluation in float64.
+        unwanted: rewrites that are left out anyhow.
+        progress: is told what is tried.
+    """
+    quick = replace(options, truth="off", save_inputs=None)
+
+    def compare(count: int) -> Equivalence:
+        progress(f"looking for the culprit among {len(rewrites)} rewrites, with {count} of them")
+        allowed = {(each.pass_name, each.site) for each in rewrites[:count]}
+        variant = variants.without(_only(allowed, unwanted))
+        return compare_models(reference, variants.write(variant.model), quick)
+
+    failing = compare(len(rewrites))
+    if failing.verdict != "fail" or compare(0).verdict == "fail":
+        return None
+    passes, fails = 0, len(rewrites)
+    while fails - passes > 1:
+        middle = (passes + fails) // 2
+        found = compare(middle)
+        if found.verdict == "fail":
+            fails, failing = middle, found
+        else:
+            passes = middle
+    return _culprit(rewrites[fails - 1], failing)
+
+
+def _only(allowed: set[Site], unwanted: Unwanted) -> Callable[[Site], Refusal | None]:
+    def reason(site: Site) -> Refusal | None:
+        return unwanted(site) or (None if site in allowed else General.UNDER_SUSPICION)
+
+    return reason
+
+
+def _culprit(rewrite: RewriteRecord, equivalence: Equivalence) -> Culprit:
+    failed = _failed_output(equivalence)
+    return Culprit(
+        pass_name=rewrite.pass_name,
+        site=rewrite.site,
+        nodes=rewrite.nodes,
+        detail=rewrite.detail,
+        reason=equivalence.reason,
+        output=failed.name if failed is not None else "",
+        worst=failed.worst if failed is not None else None,
+        dropped=False,
+    )
+
+
+def _failed_output(equivalence: Equivalence) -> OutputComparison | None:
+    outputs = (
+        output
+        for provider in equivalence.providers
+        for level in provider.levels
+        for output in level.outputs
+    )
+    return next((each for each in outputs if not within_tolerance(each)), None)

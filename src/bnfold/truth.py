@@ -1,0 +1,175 @@
+"""Evaluates models in float64, by onnx's reference evaluator: as they would be without rounding.
+
+Every float is widened: inputs, weights, constants, what a Cast or a random operator makes. Nodes
+are evaluated one by one, so that a value is kept only until its last reader is done, a weight is
+widened only for its reader, and the time can be limited.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.contract import Array
+from bnfold.errors import BnfoldError
+from bnfold.float64_ops import OPERATORS
+from bnfold.model_io import load
+from bnfold.runtime import Feeds
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_TYPE_ATTRIBUTES = ("to", "dtype")
+
+
+class NoTruth(Exception):  # noqa: N818 - an answer, not an error
+    """The model cannot be evaluated in float64; the text is the reason."""
+
+
+class Truth64:
+    """A model that can be evaluated in float64.
+
+    Raises:
+        NoTruth: if it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._model = load(path).ir
+        except BnfoldError as error:
+            raise NoTruth(str(error)) from error
+        self._opsets = dict(self._model.opset_imports)
+        self._functions: list[ReferenceEvaluator] = []
+        for function in self._model.functions.values():
+            proto = _widened_function(ir.serde.serialize_function(function))
+            known = list(self._functions)
+            self._functions.append(ReferenceEvaluator(proto, functions=known, new_ops=OPERATORS))
+
+    def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
+        """Return all outputs by name. `end` is when to give up, by `time.monotonic`.
+
+        Raises:
+            NoTruth: if it takes longer, or an operator is missing or fails.
+        """
+        values: dict[str, Any] = {name: _widened(each) for name, each in feeds.items()}
+        readers = Counter(name for node in self._model.graph for name in _reads(node))
+        wanted = [value.name or "" for value in self._model.graph.outputs]
+        readers.update(wanted)
+        for node in self._model.graph:
+            if time.monotonic() > end:
+                raise NoTruth("it takes too long; --truth always waits for it")
+            names = _reads(node)
+            results = self._evaluate(node, {name: self._value(name, values) for name in names})
+            values |= results
+            for name in names:
+                readers[name] -= 1
+                if not readers[name]:
+                    values.pop(name, None)
+        return {name: np.asarray(self._value(name, values)) for name in wanted}
+
+    def _value(self, name: str, values: dict[str, Any]) -> Any:
+        if name in values:
+            return values[name]
+        initializer = self._model.graph.initializers.get(name)
+        if initializer is None or initializer.const_value is None:
+            raise NoTruth(f"{name!r} is not known")
+        return _widened(initializer.const_value.numpy())
+
+    def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
+        proto = _widened_node(ir.serde.serialize_node(node))
+        graph = onnx.helper.make_graph(
+            [proto],
+            "node",
+            [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
+        )
+        try:
+            with np.errstate(all="ignore"):
+                evaluator = ReferenceEvaluator(
+                    graph, opsets=self._opsets, functions=self._functions, new_ops=OPERATORS
+                )
+                results = evaluator.run(None, inputs)
+        except Exception as error:  # the evaluator raises whatever its operators do
+            site = f"{node.op_type} {node.name or node.outputs[0].name}"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
+        names = [name for name in proto.output if name]
+        return {name: _widened(each) for name, each in zip(names, results, strict=True)}
+
+
+def _reads(node: ir.Node) -> list[str]:
+    """Return the values of its graph that a node reads, in its bodies too, each once."""
+    found = {value.name: None for value in node.inputs if value is not None}
+    for graph in node.attributes.values():
+        if graph.type == ir.AttributeType.GRAPH:
+            found |= dict.fromkeys(_captured(graph.as_graph()))
+        elif graph.type == ir.AttributeType.GRAPHS:
+            for each in graph.as_graphs():
+                found |= dict.fromkeys(_captured(each))
+    return [name for name in found if name is not None]
+
+
+def _captured(body: ir.Graph) -> Iterator[str]:
+    """Yield the names that a body reads from outside. No name inside hides one outside."""
+    graphs = [body, *body.subgraphs()]
+    own: set[ir.Value] = set()
+    for graph in graphs:
+        own.update(graph.inputs, graph.initializers.values())
+        own.update(output for node in graph for output in node.outputs)
+    for graph in graphs:
+        read = [value for node in graph for value in node.inputs if value is not None]
+        for value in [*read, *graph.outputs]:
+            if value not in own and value.name is not None:
+                yield value.name
+
+
+def _widened(content: Any) -> Any:
+    """Return floats as float64, also within a sequence, and all else as it is."""
+    if isinstance(content, list):
+        return [_widened(each) for each in content]
+    if isinstance(content, np.ndarray | np.generic):
+        kind = content.dtype
+        if kind in (np.float32, np.float16) or kind == ml_dtypes.bfloat16:
+            return content.astype(np.float64)
+    return content
+
+
+def _widened_function(function: onnx.FunctionProto) -> onnx.FunctionProto:
+    for node in function.node:
+        _widened_node(node)
+    return function
+
+
+def _widened_node(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Widen, in place, the constants and types that the node's attributes name."""
+    for attribute in node.attribute:
+        if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            content = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+            wide = onnx.numpy_helper.from_array(np.array(content, np.float64))
+            attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
+        if attribute.HasField("t"):
+            _widen_tensor(attribute.t)
+        if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _FLOATS:
+            attribute.i = onnx.TensorProto.DOUBLE
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for tensor in graph.initializer:
+                _widen_tensor(tensor)
+            for inner in graph.node:
+                _widened_node(inner)
+    return node
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in _FLOATS:
+        content = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(content, tensor.name))

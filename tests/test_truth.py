@@ -1,0 +1,320 @@
+"""The float64 evaluation: against onnx's own kernels, against arithmetic, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.against_truth import Sample, compare_with_truth
+from bnfold.truth import NoTruth, Truth64
+from tests.support.evaluate import run_float64, run_plain
+from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
+
+
+def evaluate(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    path = folder / "m.onnx"
+    onnx.save(model, path)
+    return Truth64(path).outputs(feeds)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+# --- The kernels ----------------------------------------------------------------------------------
+
+
+@st.composite
+def windows(draw: st.DrawFn, *, dilated: bool = True, ceil: bool = False) -> dict[str, Any]:
+    """Attributes of a window over an image of 9 × 7 that fits it."""
+    kernel = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
+    attributes: dict[str, Any] = {
+        "kernel_shape": kernel,
+        "strides": [draw(st.integers(1, 3)), draw(st.integers(1, 3))],
+    }
+    if dilated and draw(st.booleans()):
+        attributes["dilations"] = [draw(st.integers(1, 2)), draw(st.integers(1, 2))]
+    padding = draw(st.sampled_from(["none", "pads", "SAME_UPPER", "SAME_LOWER", "VALID"]))
+    if padding == "pads":
+        attributes["pads"] = [draw(st.integers(0, k - 1)) for k in [*kernel, *kernel]]
+    elif padding != "none" and "dilations" not in attributes:
+        attributes["auto_pad"] = padding
+        # onnxruntime pads by negative numbers where a window is narrower than its step
+        attributes["strides"] = [
+            min(s, k) for s, k in zip(attributes["strides"], kernel, strict=True)
+        ]
+    if ceil and padding in ("none", "pads"):
+        attributes["ceil_mode"] = draw(st.integers(0, 1))
+    return attributes
+
+
+def agrees_with_onnxruntime(
+    folder: Path, op_type: str, weights: dict[str, Array], attributes: dict[str, Any]
+) -> None:
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 4, 9, 7])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = helper.make_node(op_type, ["x", *weights], ["y"], **attributes)
+    initializers = [onnx.numpy_helper.from_array(each, name) for name, each in weights.items()]
+    graph = helper.make_graph([node], "g", [x], [y], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    feeds = draw_feeds(model)
+    (expected,) = run_plain(model, feeds)
+    found = evaluate(folder, model, feeds)["y"]
+    assert found.dtype == np.float64
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60)
+@given(attributes=windows(), group=st.sampled_from([1, 2, 4]), bias=st.booleans())
+def test_conv(folder: Path, attributes: dict[str, Any], group: int, bias: bool) -> None:
+    weights = {"w": normal(8, 4 // group, *attributes["kernel_shape"])}
+    weights |= {"b": normal(8)} if bias else {}
+    agrees_with_onnxruntime(folder, "Conv", weights, {**attributes, "group": group})
+
+
+@settings(max_examples=40)
+@given(attributes=windows(), group=st.sampled_from([1, 2, 4]), extra=st.integers(0, 1))
+def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, extra: int) -> None:
+    attributes = {key: each for key, each in attributes.items() if key != "auto_pad"}
+    attributes["output_padding"] = [min(extra, s - 1) for s in attributes["strides"]]
+    weights = {"w": normal(4, 3, *attributes["kernel_shape"]), "b": normal(3 * group)}
+    agrees_with_onnxruntime(folder, "ConvTranspose", weights, {**attributes, "group": group})
+
+
+@settings(max_examples=60)
+@given(attributes=windows(ceil=True))
+def test_max_pool(folder: Path, attributes: dict[str, Any]) -> None:
+    agrees_with_onnxruntime(folder, "MaxPool", {}, attributes)
+
+
+@settings(max_examples=60)
+@given(attributes=windows(ceil=True), count=st.integers(0, 1))
+def test_average_pool(folder: Path, attributes: dict[str, Any], count: int) -> None:
+    agrees_with_onnxruntime(folder, "AveragePool", {}, {**attributes, "count_include_pad": count})
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 14, 17])
+def test_batch_normalization_at_every_opset(folder: Path, opset: int) -> None:
+    model = build(
+        "(float[2,4,3] x) => (float[2,4,3] y) { y = BatchNormalization(x, s, b, m, v) }",
+        opset=opset,
+        **batch_norm(4),
+    )
+    feeds = draw_feeds(model)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], run_plain(model, feeds)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_erf_is_as_exact_as_float64(folder: Path) -> None:
+    model = build("(double[5] x) => (double[5] y) { y = Erf(x) }")
+    x = np.linspace(-2, 2, 5)
+    found = evaluate(folder, model, {"x": x})["y"]
+    np.testing.assert_allclose(found, [math.erf(each) for each in x], rtol=1e-15)
+
+
+# --- The evaluation -------------------------------------------------------------------------------
+
+GRAPHS = [
+    "(float[N,4] x) => (float[N,4] y) { y = Mul(x, k) }",
+    "(float[N,4] x) => (float[N,4] y) { c = Constant<value=float {0.1}>() y = Mul(x, c) }",
+    "(float[N,4] x) => (float[N,4] y) { d = Cast<to=10>(x) e = Cast<to=1>(d) y = Mul(e, k) }",
+    "(float16[N,4] x) => (float16[N,4] y) { y = Exp(x) }",
+    "(float[N,4] x) => (float[N,4] y) "
+    "{ s = Shape(x) c = ConstantOfShape<value=float[1] {0.1}>(s) y = Add(x, c) }",
+    "(float[N,4] x, bool c) => (float[N,4] y) { y = If(c) <"
+    "then_branch = t () => (float[N,4] a) { a = Mul(x, k) }, "
+    "else_branch = e () => (float[N,4] b) { u = Constant<value=float {0.1}>() b = Mul(x, u) }> }",
+]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_everything_is_widened(folder: Path, graph: str) -> None:
+    model = build(graph, k=np.full(1, 0.1, np.float32))
+    feeds = draw_feeds(model)
+    (expected,) = run_float64(model, feeds)
+    found = evaluate(folder, model, feeds)["y"]
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    rounded = run_plain(model, feeds)[0].astype(np.float64)
+    np.testing.assert_allclose(found, rounded, rtol=2e-2)
+
+
+def test_a_constant_may_be_a_number_or_a_list(folder: Path) -> None:
+    model = build(
+        "(float[2] x, bool c) => (float[2] y) { k = Constant<value_floats=[0.1, 0.2]>() y = If(c) <"
+        "then_branch = t () => (float[2] a) { l = Constant<value_float=0.1>() a = Mul(x, l) }, "
+        "else_branch = e () => (float[2] b) { b = Mul(x, k) }> }"
+    )
+    x = np.array([1, 3], np.float32)
+    tenths = np.array([0.1, 0.2], np.float32).astype(float)
+    for condition, expected in ((True, x * tenths[0]), (False, x * tenths)):
+        feeds = {"x": x, "c": np.array(condition)}
+        np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(folder: Path, approximate: str) -> None:
+    model = build(
+        f'(float[9] x) => (float[9] y) {{ y = Gelu<approximate="{approximate}">(x) }}', opset=20
+    )
+    feeds = {"x": np.linspace(-2, 2, 9, dtype=np.float32)}
+    found = evaluate(folder, model, feeds)["y"]
+    np.testing.assert_allclose(found, run_plain(model, feeds)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_in_a_body_hides_the_one_outside(folder: Path) -> None:
+    model = build(
+        "(float[2] x, bool c) => (float[2] y) { h = Neg(x) y = If(c) <"
+        "then_branch = t () => (float[2] a) { h = Exp(x) a = Mul(h, h) }, "
+        "else_branch = e () => (float[2] b) { b = Mul(h, x) }> }"
+    )
+    x = np.array([1, 2], np.float32)
+    for condition, expected in ((True, np.exp(x.astype(float)) ** 2), (False, -(x**2))):
+        feeds = {"x": x, "c": np.array(condition)}
+        np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected, rtol=1e-12)
+
+
+def test_functions_are_evaluated(folder: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "graph (float[4] x) => (float[4] y) { y = own.scale(x) } "
+        '<domain: "own", opset_import: ["" : 17]> '
+        "scale (a) => (b) { c = Constant<value=float {0.1}>() d = Mul(a, c) b = Erf(d) }"
+    )
+    x = normal(4)
+    expected = [math.erf(float(each) * float(np.float32(0.1))) for each in x]
+    np.testing.assert_allclose(evaluate(folder, model, {"x": x})["y"], expected, rtol=1e-13)
+
+
+def test_what_is_an_input_an_initializer_or_a_constant_may_be_an_output(folder: Path) -> None:
+    model = build(
+        "(float[2] x) => (float[2] x, float[2] k, float[2] y) { y = Add(x, k) }",
+        k=normal(2),
+    )
+    found = evaluate(folder, model, {"x": np.ones(2, np.float32)})
+    assert list(found) == ["x", "k", "y"]
+    np.testing.assert_allclose(found["y"], found["x"] + found["k"])
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        ("(float[N,4] x) => (float[N,4] y) { y = acme.Magic(x) }", "cannot evaluate Magic y"),
+        (
+            "(float[N,4,8] x) => (float[N,4,4] y, int64[N,4,4] i) "
+            "{ y, i = MaxPool<kernel_shape=[2], strides=[2]>(x) }",
+            "MaxPool with indices",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(folder: Path, graph: str, words: str) -> None:
+    model = build(graph)
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    with pytest.raises(NoTruth, match=words):
+        evaluate(folder, model, draw_feeds(model))
+
+
+def test_the_time_is_limited(folder: Path) -> None:
+    path = folder / "m.onnx"
+    onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
+    with pytest.raises(NoTruth, match="too long"):
+        Truth64(path).outputs({"x": normal(2)}, end=0.0)
+
+
+def test_a_model_that_is_none_has_no_truth(folder: Path) -> None:
+    with pytest.raises(NoTruth, match="does not exist"):
+        Truth64(folder / "none.onnx")
+
+
+def test_the_evaluation_is_that_of_onnx(folder: Path) -> None:
+    """On a whole network, with onnx's own kernels where they are right."""
+    model = build(
+        "(float[N,3,16,16] x) => (float[N,5] y) "
+        "{ c = Conv<pads=[1,1,1,1]>(x, w) n = BatchNormalization(c, s, b, m, v) r = Relu(n) "
+        "p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) g = GlobalAveragePool(p) "
+        "f = Flatten(g) y = Gemm(f, h) }",
+        opset=17,
+        w=normal(4, 3, 3, 3),
+        h=normal(4, 5),
+        **batch_norm(4),
+    )
+    feeds = {"x": normal(2, 3, 16, 16, dtype=np.float64)}
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name
+            )
+        )
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    expected: Any = ReferenceEvaluator(model).run(None, feeds)
+    np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected[0], rtol=1e-12)
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+def compared(
+    folder: Path,
+    feeds: Mapping[str, Array],
+    model: onnx.ModelProto,
+    original: Array,
+    optimized: Array,
+) -> Any:
+    path = folder / "m.onnx"
+    onnx.save(model, path)
+    sample = Sample(feeds, {"y": original}, {"y": optimized})
+    return compare_with_truth(path, path, [sample, sample], 10)
+
+
+DOUBLED = build("(float[1000] x) => (float[1000] y) { y = Add(x, x) }")
+
+
+def test_errors_are_relative_root_mean_squares(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    found = compared(folder, {"x": x}, DOUBLED, 2 * x + np.float32(2e-4), 2 * x - np.float32(4e-4))
+    (output,) = found.outputs
+    assert found.samples == 2
+    assert output.original == pytest.approx(1e-4, rel=1e-3)
+    assert output.optimized == pytest.approx(2e-4, rel=1e-3)
+    assert output.computed_exactly == 0
+
+
+def test_what_is_not_finite_is_left_out(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    y = 2 * x
+    y[3] = np.nan
+    (output,) = compared(folder, {"x": x}, DOUBLED, y, y).outputs
+    assert output.original == 0
+
+
+def test_where_onnxruntime_disagrees_there_is_no_yardstick(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    found = compared(folder, {"x": x}, DOUBLED, 3 * x, 3 * x)
+    assert not found.outputs
+    assert "differ by 50.0% in 'y'" in found.note
+    found = compared(folder, {"x": x}, DOUBLED, x[:5], x[:5])
+    assert not found.outputs
+    assert "shapes differ" in found.note
+
+
+def test_what_does_not_round_needs_no_truth(folder: Path) -> None:
+    model = build("(double[2] x) => (double[2] y) { y = Neg(x) }")
+    found = compared(folder, {"x": np.ones(2)}, model, -np.ones(2), -np.ones(2))
+    assert (found.outputs, found.note) == (
+        [],
+        "no output is of a type that rounds more than float64",
+    )
