@@ -353,3 +353,80 @@ def test_pickled_content_is_never_loaded(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         parse_input_options([f"x={tmp_path / 'x.npy'}"])
     run("check", REWRITTEN, REWRITTEN, "--data", tmp_path / "x.npz").failed(2, "cannot be read")
+
+
+# --- Several sizes, tables, data sets, and inputs that are saved ----------------------------------
+
+
+def test_free_dimensions_take_more_than_one_size() -> None:
+    model = build(
+        "(float[N,3,H,W] x) => (float[N,3] y) { y = ReduceMax<axes=[2,3], keepdims=0>(x) }"
+    )
+    shapes = [feeds["x"].shape for feeds in inputs_for(model).feeds()]
+    assert shapes == [(2, 3, 64, 64), (3, 3, 48, 48), (2, 3, 64, 64)]
+    recorded = inputs_for(model).record().shapes
+    assert [tuple(each["x"]) for each in recorded] == shapes
+
+
+def test_where_only_one_size_runs_there_is_one() -> None:
+    shapes = {feeds["x"].shape[2:] for feeds in inputs_for(flattened_to(3 * 32 * 32)).feeds()}
+    assert shapes == {(32, 32)}
+
+
+def test_a_fault_at_another_size_is_found() -> None:
+    """The second model is right for the first size alone."""
+    interface = "(float[N,3,H,W] x) => (float[N,3,1,1] y) "
+    right = build(f"{interface} {{ y = GlobalAveragePool(x) }}")
+    wrong = build(
+        f"{interface} {{ s = ReduceSum<keepdims=1>(x, axes) y = Div(s, count) }}",
+        axes=np.array([2, 3]),
+        count=np.array(64 * 64, np.float32),
+    )
+    found = bnfold.check(right, wrong).equivalence
+    assert found is not None
+    assert found.verdict == "fail"
+    assert "of sample 1" in found.reason
+    alone = bnfold.RunOptions(inputs=InputRequest(samples=1))
+    found = bnfold.check(right, wrong, options=alone).equivalence
+    assert found is not None
+    assert found.verdict == "pass"
+
+
+def test_a_known_table_is_used_in_full() -> None:
+    model = build("(int64[N] x) => (float[N,3] y) { y = Gather(table, x) }", table=normal(999, 3))
+    session = Session(model.SerializeToString(), "cpu", Level.DISABLED)
+    inputs = make_inputs(session, InputRequest(samples=9), {"x": 998})
+    largest = max(int(feeds["x"].max()) for feeds in inputs.feeds())
+    assert 99 < largest <= 998
+
+
+def test_a_folder_of_data_sets_is_a_sample_each(tmp_path: Path) -> None:
+    for number in (0, 2, 10):
+        folder = tmp_path / f"test_data_set_{number}"
+        folder.mkdir()
+        save_tensors(folder, np.full((2, number + 1), number, np.float32), normal(2, number + 1))
+    samples = list(inputs_for(ADD, data=tmp_path).feeds())
+    assert [float(feeds["a"][0, 0]) for feeds in samples] == [0, 2, 10]
+    assert [feeds["b"].shape for feeds in samples] == [(2, 1), (2, 3), (2, 11)]
+    assert inputs_for(ADD, data=tmp_path).record().samples == 3
+
+
+def test_saved_inputs_give_the_same_check_again(tmp_path: Path) -> None:
+    onnx.save(ADD, tmp_path / "m.onnx")
+    arguments = ("check", tmp_path / "m.onnx", tmp_path / "m.onnx", "--json")
+    saved = run(*arguments, "--save-inputs", tmp_path / "saved").record["equivalence"]["inputs"]
+    assert {each.name for each in (tmp_path / "saved").iterdir()} == {
+        f"sample_{number}.npz" for number in range(3)
+    }
+    again = run(*arguments, "--data", tmp_path / "saved").record["equivalence"]["inputs"]
+    assert again["sha256"] == saved["sha256"]
+    assert again["shapes"] == saved["shapes"]
+    assert (saved["source"].split()[0], again["source"]) == ("normal,", "given")
+
+
+def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    onnx.save(ADD, tmp_path / "m.onnx")
+    arguments = ("check", tmp_path / "m.onnx", tmp_path / "m.onnx", "--save-inputs")
+    run(*arguments, tmp_path / "file").failed(2, "cannot be saved")
+    run(*arguments, tmp_path / "no" / "folder").failed(2, "cannot be saved")
