@@ -8,15 +8,22 @@ padding in front reads position j − p, so kernels are laid over each other by 
 the padding of the merged one is the larger on each side. This is what authors of RepVGG,
 MobileOne and FastViT do by hand before they export (Ding et al., "RepVGG", 2021).
 
+A Conv in more groups counts as one in fewer, with zeros between channels of different groups.
+
 Conditions: finite data, for a tap of weight zero makes NaN of infinity; constant weights; the same
-strides, groups and output size; no dilation, unless kernels
-and paddings are the same; each branch is read here alone; and the merged kernel has no more taps
-than the branches have together.
+strides and output size; no dilation, unless kernels and paddings are the same; and each branch is
+read here alone.
+
+Profit: the merged kernel has no more weights, and so no more multiplications an output position,
+than the branches' kernels have together. A depthwise Conv beside a dense one with a kernel as large
+costs nothing any more; a dense 1×1 Conv beside a large depthwise one stays.
 
 ROUNDED: equal in the reals. The sums are computed in float64 and rounded once.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -44,10 +51,9 @@ class Why(Refusal):
     WEIGHT_NOT_CONSTANT = (
         "a weight of a branch is computed at run time, or a caller may override it"
     )
-    OTHER_GROUPS = "the branches have other numbers of groups"
     OTHER_STRIDES = "the branches have other strides"
     NOT_ALIGNED = "the branches' kernels and paddings do not lie over each other"
-    COSTLIER = "one kernel over all branches would have more taps than they have together"
+    COSTLIER = "one kernel over all branches would have more weights than they have together"
 
 
 @rewrite(
@@ -77,14 +83,17 @@ def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
     pattern = list(dict.fromkeys(node for node in operands if node is not None))
     for node in pattern:
         require(sole_use(node.outputs[0]), Why.SHARED, node)
-    merged, *others = (_branch(node, conv) for node in operands)
+    convolutions = [_convolution(node) for node in pattern if is_op(node, "Conv")]
+    affordable = sum(each.kernel.size for each in convolutions)
+    groups = math.gcd(*(each.groups for each in convolutions))
+    largest = max(each.kernel.size * each.groups for each in convolutions)
+    require(largest // groups <= affordable, Why.COSTLIER, conv)
+    merged, *others = (_branch(node, conv).in_groups(groups) for node in operands)
     for other, subject in zip(others, operands[1:], strict=True):
-        require(merged.groups == other.groups, Why.OTHER_GROUPS, subject)
         require(merged.strides == other.strides, Why.OTHER_STRIDES, subject)
         require(merged.lies_over(other), Why.NOT_ALIGNED, subject)
         merged = merged.plus(other, sign=-1 if is_op(root, "Sub") else 1)
-    taps = sum(_convolution(node).taps for node in pattern if is_op(node, "Conv"))
-    require(merged.taps <= taps, Why.COSTLIER, conv)
+    require(merged.kernel.size <= affordable, Why.COSTLIER, conv)
     detail = f"{len(operands)} branches into Conv"
     return Replace([*pattern, root], {root.outputs[0]: merged.to_op(data, conv)}, detail)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -70,11 +69,6 @@ class Convolution:
         return self.kernel.shape[2:]
 
     @property
-    def taps(self) -> int:
-        """The number of positions that the kernel weighs."""
-        return math.prod(self.size)
-
-    @property
     def input_channels(self) -> int:
         """The number of channels of the input."""
         return int(self.kernel.shape[1]) * self.groups
@@ -94,6 +88,18 @@ class Convolution:
         kernel[channels, channels % per_group] = scale.reshape(-1, *[1] * rank)
         ones, zeros = (1,) * rank, (0,) * rank
         return Convolution(kernel, shift, ones, ones, zeros, zeros, self.groups, self.dtype)
+
+    def in_groups(self, groups: int) -> Convolution:
+        """Return the same map with fewer groups, a divisor of their number now."""
+        if groups == self.groups:
+            return self
+        outputs, per_group, *size = self.kernel.shape
+        per_new_group = self.input_channels // groups
+        kernel = np.zeros((outputs, per_new_group, *size))
+        for output in range(outputs):
+            first = output * self.groups // outputs * per_group % per_new_group
+            kernel[output, first : first + per_group] = self.kernel[output]
+        return replace(self, kernel=kernel, groups=groups)
 
     def lies_over(self, other: Convolution) -> bool:
         """Say whether both give outputs of one size, and their taps can be laid over each other."""
