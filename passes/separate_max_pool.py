@@ -5,7 +5,8 @@
 because the largest value of a window is the largest of its rows' largest. Strides, padding,
 dilations and rounding are those of each axis by itself.
 
-Conditions: two spatial axes, and nothing reads the pool's Indices.
+Conditions: two spatial axes, and nothing reads the pool's Indices. A pool that larger ones of the
+same value can go on from (`cascade-max-pool`) stays whole until they do.
 
 Profit: with stride s from row to row, k·l comparisons an element become s·l + k, but a map has to
 be written and read once more. Measured with onnxruntime on maps of 13² to 80²: 3×3 loses (0.72 to
@@ -20,7 +21,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.contract import Exactness, Op, Refusal, Replace, is_used, require, rewrite
-from bnfold.pooling import Pool
+from bnfold.pooling import Pool, is_gone_on_from
 
 
 class Why(Refusal):
@@ -44,7 +45,7 @@ def separate_max_pool(node: ir.Node) -> Replace | None:
     if pool.spatial_rank != 2:
         return None
     rows, columns = pool.kernel
-    if rows * columns < _LEAST_SAVING * (columns * pool.strides[0] + rows):
+    if is_gone_on_from(node) or rows * columns < _LEAST_SAVING * (columns * pool.strides[0] + rows):
         return None
     require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
     data = node.inputs[0]

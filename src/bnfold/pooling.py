@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.contract import int_attribute, ints_attribute, string_attribute
+from bnfold.contract import int_attribute, ints_attribute, is_op, is_used, string_attribute
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,32 @@ class Pool:
         """Whether a window may reach over the border of the input."""
         return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
 
+    def behind(self, first: Pool) -> Pool | None:
+        """Return the MaxPool that gives, of the result of `first`, what this one gives.
+
+        None if there is none, or `first` is no smaller.
+        """
+        mine, others = self._unrounded_pads(), first._unrounded_pads()
+        steps_or_gaps = [*first.strides, *first.dilations, *self.dilations]
+        if mine is None or others is None or any(each != 1 for each in steps_or_gaps):
+            return None
+        if self.kernel == first.kernel or len(self.kernel) != len(first.kernel):
+            return None
+        kernel = tuple(k - q + 1 for k, q in zip(self.kernel, first.kernel, strict=True))
+        pads = tuple((m[0] - o[0], m[1] - o[1]) for m, o in zip(mine, others, strict=True))
+        for size, widths in ((self.kernel, mine), (first.kernel, others), (kernel, pads)):
+            if not all(
+                0 <= each < k for k, pair in zip(size, widths, strict=True) for each in pair
+            ):
+                return None
+        return Pool(kernel, self.strides, self.dilations, pads, "NOTSET", ceil_mode=False)
+
+    def _unrounded_pads(self) -> tuple[tuple[int, int], ...] | None:
+        """Return the padding; None where it, or the number of windows, depends on the size."""
+        if self.ceil_mode or self.auto_pad.startswith("SAME"):
+            return None
+        return self.pads
+
     def every_window_is_real(self, data: ir.Value) -> bool:
         """Say whether each window is known to cover an element of `data`, not padding alone."""
         sizes: list[int | None] = [None] * self.spatial_rank
@@ -84,3 +110,28 @@ class Pool:
             return before == after == 0 and not self.ceil_mode
         overhang = after + (stride if self.ceil_mode else 0)
         return before < kernel and (overhang <= kernel if self.ceil_mode else overhang < kernel)
+
+
+def smaller_pools(node: ir.Node) -> list[ir.Node]:
+    """Return the MaxPools of the same value, in the same graph, that `node` can go on from."""
+    pool = Pool.of(node)
+    return [each for each in _siblings(node) if pool.behind(Pool.of(each)) is not None]
+
+
+def is_gone_on_from(node: ir.Node) -> bool:
+    """Say whether a larger MaxPool of the same value can go on from `node`."""
+    pool = Pool.of(node)
+    return any(
+        Pool.of(each).behind(pool) is not None and not any(map(is_used, each.outputs[1:]))
+        for each in _siblings(node)
+    )
+
+
+def _siblings(node: ir.Node) -> list[ir.Node]:
+    data = node.inputs[0]
+    readers = data.consumers() if data is not None else ()
+    return [
+        each
+        for each in dict.fromkeys(readers)
+        if is_op(each, "MaxPool") and each is not node and each.graph is node.graph
+    ]

@@ -59,7 +59,13 @@ def test_parallel_pools_as_in_spatial_pyramids() -> None:
         "b = MaxPool<kernel_shape=[9,9], pads=[4,4,4,4]>(x) "
         "c = MaxPool<kernel_shape=[13,13], pads=[6,6,6,6]>(x) y = Concat<axis=1>(x, a, b, c) }"
     )
-    assert_separated(model, ["MaxPool"] * 6 + ["Concat"])
+    assert not run_pass(model, NAME, "cascade-max-pool").record.refusals
+    sites = [each.site for each in run_pass(model, NAME).record.rewrites]
+    assert sites == ["c", "b", "a"]  # each waits for larger ones, which might go on from it
+    both = run_pass(model, NAME, "cascade-max-pool")
+    assert operators(both.model) == ["MaxPool"] * 6 + ["Concat"]
+    feeds = draw_feeds(model)
+    np.testing.assert_array_equal(run_plain(model, feeds), run_plain(both.model, feeds))
 
 
 @pytest.mark.parametrize(
