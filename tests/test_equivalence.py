@@ -150,6 +150,35 @@ def test_a_wrong_fusion_of_zero_padding_into_a_max_pool_fails() -> None:
     assert compare(interface + padded, interface + fused, pads=pads).verdict == "fail"
 
 
+CHAOTIC = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
+
+
+def test_a_sample_on_which_the_original_is_not_settled_says_nothing() -> None:
+    """The sine of large numbers is the sine of their last bits."""
+    original = build(CHAOTIC, factor=np.full(1, 3e3, np.float32))
+    shifted = CHAOTIC.replace("Sin(k)", "Sin(l)").replace("y =", "l = Add(k, circle) y =")
+    circle = np.full(1, 2 * np.pi, np.float32)
+    other = build(shifted, factor=np.full(1, 3e3, np.float32), circle=circle)
+    options = bnfold.RunOptions(tolerances=ToleranceRequest(rtol=0, atol=0.002))
+    equivalence = bnfold.check(original, other, options=options).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "pass"
+    (provider,) = equivalence.providers
+    assert [(each.sample, each.output) for each in provider.unsettled] == [(1, "y")]
+    assert provider.unsettled[0].noise > 1e-3
+    off = build(shifted, factor=np.full(1, 3e3, np.float32), circle=circle / 2)
+    assert bnfold.check(original, off, options=options).equivalence.verdict == "fail"  # type: ignore[union-attr]
+
+
+def test_an_original_that_is_never_settled_is_not_verified() -> None:
+    original = build(CHAOTIC, factor=np.full(1, 1e7, np.float32))
+    other = build(CHAOTIC.replace("Mul(x, factor)", "Mul(factor, x)"), factor=np.full(1, 1e7, "f"))
+    equivalence = bnfold.check(original, other).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "not-verified"
+    assert "when its inputs change by their last bit" in equivalence.reason
+
+
 def test_noise_is_excused_up_to_a_share_of_the_largest_value() -> None:
     original = [np.ones((1000, 1), np.float32) * np.array([1, 1e-3], np.float32)]
     zeros = np.zeros((1000, 2))

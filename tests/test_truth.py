@@ -118,6 +118,18 @@ def test_batch_normalization_at_every_opset(folder: Path, opset: int) -> None:
     )
 
 
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", ["", "<axis=1>", "<axis=2>", "<axis=-1>", "<axis=0>"])
+@pytest.mark.parametrize("opset", [8, 11, 13, 17])
+def test_softmax_at_every_opset(folder: Path, op_type: str, axis: str, opset: int) -> None:
+    if opset < 11 and "-" in axis:
+        pytest.skip("axes count from the front there")
+    model = build(f"(float[2,3,4] x) => (float[2,3,4] y) {{ y = {op_type}{axis}(x) }}", opset=opset)
+    feeds = draw_feeds(model)
+    found = evaluate(folder, model, feeds)["y"]
+    np.testing.assert_allclose(found, run_plain(model, feeds)[0], rtol=1e-5, atol=1e-6)
+
+
 def test_erf_is_as_exact_as_float64(folder: Path) -> None:
     model = build("(double[5] x) => (double[5] y) { y = Erf(x) }")
     x = np.linspace(-2, 2, 5)

@@ -17,7 +17,7 @@ import numpy as np
 
 from bnfold.against_truth import Sample, compare_with_truth
 from bnfold.contract import Array
-from bnfold.inputs import Inputs, UnsupportedInput, make_inputs
+from bnfold.inputs import Inputs, UnsupportedInput, make_inputs, off_by_the_last_bit
 from bnfold.interface import Interface
 from bnfold.options import RunOptions
 from bnfold.progress import Progress, silent
@@ -27,10 +27,17 @@ from bnfold.record import (
     OutputComparison,
     ProviderEquivalence,
     Truth,
+    Unsettled,
     Verdict,
 )
 from bnfold.runtime import Level, Session, SessionError, ValueSpec, require_provider
-from bnfold.tolerance import Accumulator, Allowance, difference, within_tolerance
+from bnfold.tolerance import (
+    Accumulator,
+    Allowance,
+    difference,
+    unsettled_share,
+    within_tolerance,
+)
 from bnfold.verdict import decide, worst_verdict
 
 TRUTH_SECONDS = 10.0
@@ -90,6 +97,7 @@ class _ProviderComparison:
     data_dependent: frozenset[str] = frozenset()
     references: list[dict[str, Any]] = field(default_factory=list)
     noise: dict[str, list[Array]] = field(default_factory=dict)
+    unsettled: dict[tuple[int, str], float] = field(default_factory=dict)
     placement: list[dict[str, int]] = field(default_factory=list)
 
     def result(self) -> ProviderEquivalence:
@@ -98,7 +106,7 @@ class _ProviderComparison:
         Before the rule of `decide` comes into it, the verdict is
 
         - not-verified, if the original does not run, is not deterministic, or an output of it has
-          nothing to compare: no elements, or nothing but NaN;
+          nothing to compare: no elements, nothing but NaN, or no sample on which it is settled;
         - fail, if the other model has another interface, or does not run.
         """
         levels: list[LevelComparison] = []
@@ -126,6 +134,9 @@ class _ProviderComparison:
             outputs=levels[0].outputs if levels else [],
             levels=levels,
             noise_floor=floor,
+            unsettled=[
+                Unsettled(sample, name, share) for (sample, name), share in self.unsettled.items()
+            ],
             truth=truth,
             tf32=tf32,
             placement=self.placement if len(self.placement) == 2 else None,
@@ -145,6 +156,7 @@ class _ProviderComparison:
             self.progress("running the original")
             self.references = [session.run(feeds) for feeds in self.inputs.feeds()]
             again = session.run(next(self.inputs.feeds()))
+            moved = [session.run(off_by_the_last_bit(feeds)) for feeds in self.inputs.feeds()]
         except (SessionError, UnsupportedInput) as error:
             raise _Undecided("not-verified", str(error)) from error
         self._note_placement(session)
@@ -154,6 +166,7 @@ class _ProviderComparison:
         if not all(map(within_tolerance, self._accumulate([again]))):
             raise _Undecided("not-verified", "the original disagrees with itself from run to run")
         self._require_something_to_compare()
+        self._note_noise(moved)
 
     def _require_something_to_compare(self) -> None:
         for name in self.references[0]:
@@ -171,7 +184,7 @@ class _ProviderComparison:
             self.placement.append(placement)
 
     def _noise_floor(self) -> list[OutputComparison]:
-        """Compare the original with itself at full optimization, and note the differences."""
+        """Compare the original with itself at full optimization, and note the noise."""
         assert self.inputs is not None
         try:
             session = self._session(self.original, Level.ALL, "the original")
@@ -179,14 +192,34 @@ class _ProviderComparison:
         except SessionError as error:
             reason = f"the original, optimization all: {error}"
             raise _Undecided("not-verified", reason) from error
-        self.noise = {
-            name: [
+        self._note_noise(results)
+        self._require_settled_samples()
+        return self._accumulate(results)
+
+    def _note_noise(self, results: Sequence[dict[str, Any]]) -> None:
+        """Keep, element by element, the largest difference of the original from itself."""
+        for name in self.references[0]:
+            found = [
                 difference(reference[name], result[name])
                 for reference, result in zip(self.references, results, strict=True)
             ]
-            for name in self.references[0]
-        }
-        return self._accumulate(results)
+            known = self.noise.get(name, found)
+            self.noise[name] = [np.maximum(a, b) for a, b in zip(known, found, strict=True)]
+
+    def _require_settled_samples(self) -> None:
+        """Leave out the samples on which the original itself does not settle on an output."""
+        for name, noise in self.noise.items():
+            for sample, each in enumerate(noise):
+                share = unsettled_share(self.references[sample][name], each)
+                if share is not None:
+                    self.unsettled[sample, name] = share
+            if all((sample, name) in self.unsettled for sample in range(len(noise))):
+                share = max(self.unsettled[sample, name] for sample in range(len(noise)))
+                raise _Undecided(
+                    "not-verified",
+                    f"the original's output {name!r} changes by {share:.1%} when its inputs change "
+                    "by their last bit or onnxruntime optimizes it, on every sample",
+                )
 
     def _optimized_outputs(self, level: Level, *, tf32: bool = False) -> list[dict[str, Any]]:
         assert self.inputs is not None
@@ -237,23 +270,29 @@ class _ProviderComparison:
         """Evaluate in float64; the samples are those of which both models' outputs are at hand."""
         assert self.inputs is not None
         self.progress("evaluating in float64")
-        triples = zip(self.inputs.feeds(), self.references, results, strict=True)
+        everything = zip(self.inputs.feeds(), self.references, results, strict=True)
+        unsettled = {sample for sample, _ in self.unsettled}
+        settled = (each for sample, each in enumerate(everything) if sample not in unsettled)
         return compare_with_truth(
             self.original,
             self.optimized,
-            itertools.starmap(Sample, triples),
+            itertools.starmap(Sample, settled),
             TRUTH_SECONDS,
             whatever_it_takes=self.options.truth == "always",
         )
 
     def _accumulate(self, results: Sequence[dict[str, Any]]) -> list[OutputComparison]:
+        """Compare results, as many as there are, with the reference outputs."""
         found = []
         for name in self.references[0]:
-            originals = [reference[name] for reference in self.references]
-            allowance = Allowance(self.options.tolerances, originals, self.noise.get(name))
+            settled = [s for s in range(len(self.references)) if (s, name) not in self.unsettled]
+            originals = [self.references[sample][name] for sample in settled]
+            noise = [self.noise[name][sample] for sample in settled] if self.noise else None
+            allowance = Allowance(self.options.tolerances, originals, noise)
             accumulator = Accumulator(name, allowance)
-            for sample, (original, result) in enumerate(zip(originals, results, strict=False)):
-                accumulator.add(sample, original, result[name])
+            for place, sample in enumerate(settled):
+                if sample < len(results):
+                    accumulator.add(place, sample, originals[place], results[sample][name])
             found.append(accumulator.comparison())
         return found
 

@@ -1,17 +1,17 @@
 """Operators for the float64 evaluation, where those of onnx's reference evaluator do not do.
 
-Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its ConvTranspose is wrong
-for more than one group; its MaxPool fails for a window of one beside padding; its Erf and its
-Gelu compute in float32; its Conv and its pools are slow. What is not covered here (indices of a
-MaxPool, say) raises, and then there is no evaluation. Shapes are those of the ONNX operators,
-floats float64.
+Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of opset
+13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a window
+of one beside padding; its Erf and its Gelu compute in float32; its Conv and its pools are slow.
+What is not covered here (indices of a MaxPool, say) raises, and then there is no evaluation. Shapes
+are those of the ONNX operators, floats float64.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,38 @@ class Gelu(OpRun):
         if approximate == "tanh":
             return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
         return (0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))),)
+
+
+class _Normalized(OpRun):
+    """What works along an axis, but before opset 13 along all axes from it on."""
+
+    def _along_axis(self, x: Array, function: Callable[[FloatArray], FloatArray]) -> tuple[Array]:
+        given = next((each.i for each in self.onnx_node.attribute if each.name == "axis"), None)
+        if self.run_params["opsets"][""] >= 13:
+            axis = -1 if given is None else given
+            return (np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis),)
+        axis = (1 if given is None else given) % x.ndim
+        return (function(x.reshape(math.prod(x.shape[:axis]), -1)).reshape(x.shape),)
+
+
+def _log_softmax(x: FloatArray) -> FloatArray:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+class Softmax(_Normalized):
+    """exp(x) / Σ exp(x)."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return self._along_axis(x, lambda each: np.exp(_log_softmax(each)))
+
+
+class LogSoftmax(_Normalized):
+    """x − log Σ exp(x)."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return self._along_axis(x, _log_softmax)
 
 
 class Conv(OpRun):
@@ -200,7 +232,9 @@ OPERATORS: list[type[OpRun]] = [
     ConvTranspose,
     Erf,
     Gelu,
+    LogSoftmax,
     MaxPool,
+    Softmax,
 ]
 
 

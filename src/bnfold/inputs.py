@@ -143,6 +143,24 @@ class Inputs:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
 
 
+def off_by_the_last_bit(feeds: Feeds) -> Feeds:
+    """Return the inputs with each finite float moved to the next one, up or down by chance.
+
+    Rounding errors within a model are no smaller than these.
+    """
+    generator = np.random.default_rng(0)
+    moved = {}
+    for name, content in feeds.items():
+        if content.dtype.kind != "f":
+            moved[name] = content
+            continue
+        up = generator.random(content.shape) < 0.5
+        target = np.where(up, np.inf, -np.inf).astype(content.dtype)
+        next_one = np.nextafter(content, target)
+        moved[name] = np.where(np.isfinite(next_one), next_one, content)
+    return moved
+
+
 def make_inputs(
     session: Session, request: InputRequest, largest: Mapping[str, int] | None = None
 ) -> Inputs:

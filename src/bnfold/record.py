@@ -197,11 +197,25 @@ class LevelComparison:
 
 
 @dataclass(frozen=True)
+class Unsettled:
+    """A sample that says nothing of an output, because the original is not settled there.
+
+    `noise` is how far its largest change is, as a share of the largest value, when its inputs
+    change by their last bit, or onnxruntime optimizes it.
+    """
+
+    sample: int
+    output: str
+    noise: float
+
+
+@dataclass(frozen=True)
 class ProviderEquivalence:
     """The verdict on one execution provider.
 
     `outputs` compares without onnxruntime's optimizations, `levels` at each level; `noise_floor`
-    compares the original with itself across the levels. `tf32`, on a CUDA device, compares as
+    compares the original with itself across the levels. Samples that are `unsettled` count in
+    none of them. `tf32`, on a CUDA device, compares as
     `outputs` does, but with products that the device may round by its default. `placement` says
     how many nodes of the original, and of the optimized model, each provider got.
     """
@@ -212,6 +226,7 @@ class ProviderEquivalence:
     outputs: list[OutputComparison]
     levels: list[LevelComparison]
     noise_floor: list[OutputComparison]
+    unsettled: list[Unsettled] = field(default_factory=list)
     truth: Truth | None = None
     tf32: list[OutputComparison] = field(default_factory=list)
     placement: list[dict[str, int]] | None = None

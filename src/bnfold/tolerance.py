@@ -27,6 +27,10 @@ NOISE_FACTOR = 4.0
 MOST_NOISE = 1e-3
 """The share of the output's largest magnitude beyond which noise is no excuse."""
 
+_UNSETTLED = 10.0
+"""Where noise is so many times the relative tolerance, as a share of the largest value, a sample
+says nothing: the original's own rounding decides what it gives."""
+
 SMALL_NOISE = 1e-6
 """What noise anywhere in an output excuses everywhere: a saturated Sigmoid or Softmax has as much
 noise in values near zero as in others, and may happen to show it in some only."""
@@ -154,6 +158,19 @@ def difference(original: Array, other: Array) -> Array:
         return _magnitude(original.astype(np.float64) - other.astype(np.float64))
 
 
+def unsettled_share(original: Array, noise: Array) -> float | None:
+    """Return the noise as a share of the largest value, where it is too much to compare anything.
+
+    None where it is not. Outputs that must be equal have no noise.
+    """
+    tolerance = DEFAULT_TOLERANCES.get(original.dtype.name)
+    if tolerance is None or not noise.size:
+        return None
+    largest = float(_magnitude(original).max(initial=0.0))
+    share = float(noise.max()) / largest if largest else 0.0
+    return share if share > _UNSETTLED * tolerance.rtol else None
+
+
 def within_tolerance(comparison: OutputComparison) -> bool:
     """Say whether the output stays within its tolerance at each element."""
     needed, allowed = comparison.needed, comparison.tolerance
@@ -179,8 +196,8 @@ class Accumulator:
         self._agreement: Agreement | None = None
         self._nonfinite = NonFinite(0, 0, same=True)
 
-    def add(self, sample: int, original: Array, optimized: Array) -> None:
-        """Compare one sample."""
+    def add(self, place: int, sample: int, original: Array, optimized: Array) -> None:
+        """Compare one sample, which stands at this place among those of the allowance."""
         self._dtype, self._shape = original.dtype.name, list(original.shape)
         if original.dtype != optimized.dtype or original.shape != optimized.shape:
             found, expected = (_type_and_shape(each) for each in (optimized, original))
@@ -189,7 +206,7 @@ class Accumulator:
             self._add_exact(sample, original, optimized)
         else:
             wide = original.astype(np.float64), optimized.astype(np.float64)
-            self._add_floats(sample, *wide)
+            self._add_floats(place, sample, *wide)
             if look_like_scores(original):
                 self._agreement = self._agreement or Agreement()
                 self._agreement.add(sample, *wide)
@@ -211,7 +228,9 @@ class Accumulator:
             self._max_abs = max(self._max_abs, float(np.abs(a - b).max()))
             self._worst = self._worst or Worst(sample, list(at), float(a[at]), float(b[at]))
 
-    def _add_floats(self, sample: int, original: FloatArray, optimized: FloatArray) -> None:
+    def _add_floats(
+        self, place: int, sample: int, original: FloatArray, optimized: FloatArray
+    ) -> None:
         finite = np.isfinite(original) & np.isfinite(optimized)
         same = bool(np.array_equal(original[~finite], optimized[~finite], equal_nan=True))
         self._nonfinite = NonFinite(
@@ -235,7 +254,7 @@ class Accumulator:
         largest = float(np.abs(a).max())
         relative = error / np.maximum(np.abs(a), 1e-3 * largest if largest else 1.0)
         self._max_rel = max(self._max_rel, float(relative.max()))
-        atol = np.broadcast_to(self._allowance.atol(sample), error.shape)
+        atol = np.broadcast_to(self._allowance.atol(place), error.shape)
         allowed = atol + self._allowance.rtol * np.abs(a)
         share = np.divide(error, allowed, out=np.where(error > 0, np.inf, 0.0), where=allowed > 0)
         self._shares += np.bincount(

@@ -68,6 +68,10 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
         for output in each.noise_floor:
             where = f"  {each.provider}, noise floor (original, disabled against all): "
             _say(console, where, f"{output.name} max |Δ| {output.max_abs:.2e}")
+        for sample in each.unsettled:
+            where = f"  {each.provider}, sample {sample.sample} says nothing of {sample.output}: "
+            why = f"the original changes by {sample.noise:.1%} by its rounding alone"
+            _say(console, where, why)
         _print_truth(console, each)
         for output in each.tf32:
             _say(
