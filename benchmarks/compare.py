@@ -56,13 +56,13 @@ def main() -> None:
     for model in chosen(options.only):
         if not model.path(options.models).exists():
             raise SystemExit(f"{model.name} is missing: python -m benchmarks.suite --build")
-        _Comparison(model, options.models, options.output / "data", options.seconds).run(
+        Comparison(model, options.models, options.output / "data", options.seconds).run(
             options.tool or names
         )
     page.write(options.output)
 
 
-class _Comparison:
+class Comparison:
     """All measurements of one model. The truth is evaluated once, and only if it is needed."""
 
     def __init__(self, model: Model, models: Path, data: Path, seconds: float) -> None:
@@ -166,8 +166,8 @@ def _version(tool: Tool | None) -> str:
     if tool.package != BNFOLD:
         return tool.version()
     command = ["git", "log", "-1", "--format=%h", "--", "src", "passes"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return f"{tool.version()} ({commit.strip()})"
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return f"{tool.version()} ({commit})" if commit else tool.version()
 
 
 def _environment() -> dict[str, Any]:

@@ -56,7 +56,8 @@ def draw(records: Sequence[ModelRecord], folder: Path) -> None:
 
 def _canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     """Return a figure of this size in inches, with one panel or several side by side."""
-    return plt.subplots(1, panels, figsize=(width, height))
+    figure, axes = plt.subplots(1, panels, figsize=(width, height))
+    return figure, axes
 
 
 def _look(tools: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -6,14 +6,13 @@ own launcher: a small Python without any library starts the command, and waits f
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +32,10 @@ class Cost:
     peak_mb: float
 
 
-def run_alone(command: Sequence[str], *, timeout: float, cwd: Path = ROOT) -> Cost:
-    """Run a command to its end.
+def run_alone(
+    command: Sequence[str], *, timeout: float, variables: Mapping[str, str] | None = None
+) -> Cost:
+    """Run a command to its end in the root of the repository, with these environment variables.
 
     Raises:
         CommandError: if it fails, or runs for longer than `timeout` seconds.
@@ -42,7 +43,8 @@ def run_alone(command: Sequence[str], *, timeout: float, cwd: Path = ROOT) -> Co
     launcher = [sys.executable, "-I", "-S", __file__, *command]
     process = subprocess.Popen(
         launcher,
-        cwd=cwd,
+        cwd=ROOT,
+        env={**os.environ, **(variables or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,11 +55,9 @@ def run_alone(command: Sequence[str], *, timeout: float, cwd: Path = ROOT) -> Co
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         raise CommandError(f"not done after {timeout:.0f} s") from error
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
     last_line = next((line for line in reversed(err.splitlines()) if line.strip()), "")
     if process.returncode:
         raise CommandError(last_line)

@@ -80,7 +80,9 @@ def save(record: ModelRecord, folder: Path) -> None:
     place = folder / f"{record.name}.json"
     partial = place.with_suffix(".partial")
     content = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False)
-    content = _ROW_OF_NUMBERS.sub(lambda row: " ".join(row[0].split()), content)
+    content = _ROW_OF_NUMBERS.sub(
+        lambda row: re.sub(r"\s+", "", row[0]).replace(",", ", "), content
+    )
     partial.write_text(content + "\n", encoding="utf-8")
     partial.replace(place)
 
@@ -106,3 +108,7 @@ def _tool(content: dict[str, Any]) -> ToolRecord:
 def _speed(content: dict[str, Any]) -> SpeedRecord:
     samples = [SpeedBlock(**each) for each in content.pop("samples")]
     return SpeedRecord(**content, samples=samples)
+
+
+def _on_one_line(row: re.Match[str]) -> str:
+    return re.sub(r"\s+", "", row[0]).replace(",", ", ")
