@@ -68,8 +68,8 @@ its weights (relative RMS; – where it uses operators that only onnxruntime has
 less rounds less, and one that leaves the folding in the graph does not round at all."""
 
 COST_NOTE = """Wall seconds / peak memory in MB, of the whole process: medians of up to three runs.
-*bnfold* is `bnfold optimize --no-check`, as no other tool checks its result; *bnfold with its
-proof* is `bnfold optimize` as it is meant to be run."""
+*bnfold* is `bnfold optimize --no-check --no-bench`, as no other tool checks or times its result;
+*bnfold with its proof* is `bnfold optimize --no-bench`."""
 
 
 def main() -> None:

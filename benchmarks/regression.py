@@ -4,8 +4,8 @@
 
 OLD and NEW are what git calls commits; NEW is HEAD if it is not given. Each is installed into a
 folder of its own. Then old, new and, as a control, old again rewrite the same models in turns,
-without a check: one small, one of many nodes, one of large weights. For use by hand, before a
-change lands that may be expensive: no test of CI depends on time.
+without check or timing: a small one, one of many nodes, one of large weights. For use by hand,
+before a change lands that may be expensive: no test of CI depends on time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ from bnfold.speed import Summary, summarize
 TIMEOUT = 120
 """Seconds that one run may take."""
 
-_PROGRAM = "import sys, bnfold; bnfold.optimize(sys.argv[1], sys.argv[2], check=False)"
+_PROGRAM = """
+import inspect, sys, bnfold
+known = inspect.signature(bnfold.optimize).parameters
+options = {name: False for name in ("check", "bench") if name in known}
+bnfold.optimize(sys.argv[1], sys.argv[2], **options)
+"""
 
 _VERDICTS = {"faster": "cheaper", "slower": "MORE EXPENSIVE"}
 

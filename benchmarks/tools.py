@@ -43,8 +43,13 @@ def _here(name: str) -> Command:
 
 
 TOOLS: Sequence[Tool] = (
-    Tool("bnfold", "bnfold", _module("bnfold", "optimize", options=["--no-check"])),
-    Tool("bnfold with its proof", "bnfold", _module("bnfold", "optimize"), same_result_as="bnfold"),
+    Tool("bnfold", "bnfold", _module("bnfold", "optimize", options=["--no-check", "--no-bench"])),
+    Tool(
+        "bnfold with its proof",
+        "bnfold",
+        _module("bnfold", "optimize", options=["--no-bench"]),
+        same_result_as="bnfold",
+    ),
     Tool("onnxruntime basic", "onnxruntime", _here("onnxruntime-basic")),
     Tool("onnxruntime all", "onnxruntime", _here("onnxruntime-all")),
     Tool("onnxsim", "onnxsim", _module("onnxsim")),
