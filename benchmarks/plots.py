@@ -60,6 +60,12 @@ def _canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _scatter(axes: Any, points: Sequence[tuple[float | None, float | None]], **look: Any) -> None:
+    """Draw the points that are known."""
+    known = [point for point in points if None not in point]
+    axes.scatter([x for x, _ in known], [y for _, y in known], **look)
+
+
 def _look(tools: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return how to mark each tool: bnfold in its own colour, the others in turn."""
     others = [tool for tool in tools if not tool.startswith(BNFOLD)]
@@ -82,23 +88,20 @@ def _speed(records: Sequence[ModelRecord]) -> Any:
     tools = [name for name in tools_of(records) if not name.startswith(BNFOLD)]
     look = _look(tools_of(records))
     for tool in tools:
-        points = [(speedup(r, tool, "all"), row) for row, r in enumerate(timed)]
-        known = [(x, row) for x, row in points if x is not None]
-        axes.scatter(*zip(*known, strict=True), s=12, alpha=0.6, label=tool, **look[tool])
+        _scatter(
+            axes,
+            [(speedup(r, tool, "all"), row) for row, r in enumerate(timed)],
+            **{"s": 12, "alpha": 0.6, "label": tool, **look[tool]},
+        )
     for row, record in enumerate(timed):
         speed = record.tools[BNFOLD].speed["all"]
         low, high = speed.control_ci95
         axes.barh(row, high - low, left=low, height=0.7, color=GREY, alpha=0.35)
         axes.plot(speed.ci95, (row, row), color=OURS, linewidth=2)
-    ours = [speedup(record, BNFOLD, "all") for record in timed]
-    axes.scatter(ours, range(len(timed)), s=28, label=BNFOLD, zorder=3, **look[BNFOLD])
-    limits = [
-        (record.tools[AUTHORS].speed["all"].speedup, row)
-        for row, record in enumerate(timed)
-        if AUTHORS in record.tools and record.tools[AUTHORS].speed
-    ]
-    if limits:
-        axes.scatter(*zip(*limits, strict=True), s=70, color=GREY, marker="|", label=AUTHORS)
+    ours = [(speedup(record, BNFOLD, "all"), row) for row, record in enumerate(timed)]
+    _scatter(axes, ours, s=28, label=BNFOLD, zorder=3, **look[BNFOLD])
+    limits = [(speedup(record, AUTHORS, "all"), row) for row, record in enumerate(timed)]
+    _scatter(axes, limits, s=70, color=GREY, marker="|", label=AUTHORS)
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_yticks(range(len(timed)), [record.name for record in timed])
     axes.set_ylim(-0.7, len(timed) - 0.3)
@@ -130,9 +133,8 @@ def _cost(records: Sequence[ModelRecord]) -> Any:
     for tool in tools:
         known = [(r.original.bytes / 1e6, cost(r, tool)) for r in records]
         for position, axes in enumerate(panels):
-            points = [(size, each[position]) for size, each in known if each]
-            if points:
-                axes.scatter(*zip(*points, strict=True), s=14, alpha=0.8, label=tool, **look[tool])
+            points = [(size, each[position] if each else None) for size, each in known]
+            _scatter(axes, points, s=14, alpha=0.8, label=tool, **look[tool])
     for axes, label in zip(panels, ("seconds", "peak memory, MB"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="size of the model, MB", ylabel=label)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8)
