@@ -60,6 +60,12 @@ def _canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _legend(figure: Any, axes: Any) -> None:
+    """Name the marks of a panel below the figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, fontsize=8)
+
+
 def _scatter(axes: Any, points: Sequence[tuple[float | None, float | None]], **look: Any) -> None:
     """Draw the points that are known."""
     known = [point for point in points if None not in point]
@@ -106,7 +112,7 @@ def _speed(records: Sequence[ModelRecord]) -> Any:
     axes.set_yticks(range(len(timed)), [record.name for record in timed])
     axes.set_ylim(-0.7, len(timed) - 0.3)
     axes.set_xlabel("speed-up at onnxruntime's best (bar: the control's interval)")
-    axes.legend(loc="lower right", fontsize=8)
+    _legend(figure, axes)
     return figure
 
 
@@ -137,6 +143,5 @@ def _cost(records: Sequence[ModelRecord]) -> Any:
             _scatter(axes, points, s=14, alpha=0.8, label=tool, **look[tool])
     for axes, label in zip(panels, ("seconds", "peak memory, MB"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="size of the model, MB", ylabel=label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8)
-    figure.subplots_adjust(bottom=0.25)
+    _legend(figure, panels[0])
     return figure
