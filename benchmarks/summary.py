@@ -34,8 +34,8 @@ class Total:
     nodes: int
     run_error: float | None
     """The median over the models of the result's error over the original's."""
-    weight_error: float | None
-    """The median over the models, where it could be evaluated."""
+    rounding: float | None
+    """The median of `rounding_ratio` over the models."""
     speedup: dict[str, float | None]
     """By level, the geometric mean over the models."""
     faster: int
@@ -85,6 +85,18 @@ def error_ratio(record: ModelRecord, tool: str) -> float | None:
     return found / reference if found is not None and reference else None
 
 
+def rounding_ratio(record: ModelRecord, tool: str) -> float | None:
+    """Return the rounding of a result's weights over that of bnfold's.
+
+    None where the tool folds less than bnfold: then it rounds less, too.
+    """
+    theirs, ours = graph_or_original(record, tool), graph_or_original(record, BNFOLD)
+    if theirs.weight_error is None or not ours.weight_error:
+        return None
+    folded = theirs.batch_normalizations <= ours.batch_normalizations
+    return theirs.weight_error / ours.weight_error if folded else None
+
+
 def cost(record: ModelRecord, tool: str) -> tuple[float, float] | None:
     """Return the tool's seconds and MB: medians over its runs."""
     found = record.tools.get(tool)
@@ -109,7 +121,7 @@ def total(records: Sequence[ModelRecord], tool: str) -> Total:
         dropouts=sum(each.dropouts for each in graphs),
         nodes=sum(each.nodes for each in graphs),
         run_error=_median([error_ratio(record, tool) for record in found]),
-        weight_error=_median([each.weight_error for each in graphs]),
+        rounding=_median([rounding_ratio(record, tool) for record in found]),
         speedup={
             level: _geometric_mean([speedup(record, tool, level) for record in found])
             for level in LEVELS

@@ -182,7 +182,14 @@ def test_totals() -> None:
     assert total.speedup["disabled"] == pytest.approx(2 * (1.2 * 0.9) ** 0.5)
     assert (total.seconds, total.peak_mb) == (1.0, 110.0)
     assert total.run_error == 1.0
-    assert total.weight_error == 1e-7
+
+
+def test_rounding_compares_where_as_much_is_folded() -> None:
+    rough, lazy = (tool(1, graph(5, left, weight_error=3e-7)) for left in (0, 1))
+    found = [model_record(bnfold=OURS, rough=rough, lazy=lazy)]
+    assert summary.total(found, BNFOLD).rounding == 1.0
+    assert summary.total(found, "rough").rounding == pytest.approx(3.0)
+    assert summary.total(found, "lazy").rounding is None
 
 
 def test_where_a_tool_failed_the_original_counts() -> None:
