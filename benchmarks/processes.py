@@ -54,10 +54,12 @@ def run_alone(
     )
     try:
         out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
+    except BaseException as error:  # an interrupt must not leave the command running, either
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise CommandError(f"not done after {timeout:.0f} s") from error
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandError(f"not done after {timeout:.0f} s") from error
+        raise
     last_line = next((line for line in reversed(err.splitlines()) if line.strip()), "")
     if process.returncode:
         raise CommandError(last_line)
