@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 import bnfold
 from benchmarks import page, records, regression, summary
 from benchmarks.compare import Comparison
+from benchmarks.examine import relative_rms
 from benchmarks.processes import CommandError, run_alone
 from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord, ToolRecord
 from benchmarks.suite import SUITE, Model, chosen
@@ -156,6 +158,20 @@ def test_a_comparison_with_timing(tmp_path: Path) -> None:
     (record,) = records.load_all(tmp_path)
     assert set(record.tools[BNFOLD].speed) == {"all", "disabled"}
     assert all(each.samples for each in record.tools[BNFOLD].speed.values())
+
+
+def test_relative_error_is_of_the_worst_output() -> None:
+    expected = {"a": np.array([3.0, -4.0]), "b": np.array([1.0])}
+    found = {"b": np.array([1.0], np.float32), "a": np.array([3.0, -4.5], np.float32)}
+    assert relative_rms(found, expected) == pytest.approx(0.1)
+    assert relative_rms(expected, expected) == 0.0
+
+
+def test_no_error_without_a_truth_or_a_finite_number() -> None:
+    one = {"a": np.array([1.0])}
+    assert relative_rms(one, {}) is None
+    assert relative_rms({}, one) is None
+    assert relative_rms({"a": np.array([np.nan])}, one) is None
 
 
 # --- Records --------------------------------------------------------------------------------------
