@@ -1,0 +1,193 @@
+"""Compares bnfold with other tools on the suite, and writes the result to docs/benchmarks/.
+
+    python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 2] [--models DIR]
+
+Every tool runs as a process of its own, on models that `python -m benchmarks.suite --build` made.
+What is measured already, with the same version and for as long, is not measured again: a run that
+was interrupted goes on where it stopped. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import page, records
+from benchmarks.examine import Truth, graph_of, request_of, speeds_of, truth_of
+from benchmarks.processes import ROOT, CommandError, Cost, run_alone
+from benchmarks.records import AUTHORS, BNFOLD, ModelRecord, ToolRecord
+from benchmarks.suite import FOLDER, Model, chosen
+from benchmarks.tools import TOOLS, Tool
+from bnfold.errors import BnfoldError
+from bnfold.inputs import InputRequest
+from bnfold.record import environment
+from bnfold.runtime import available_threads
+from bnfold.runtime import environment as runtime_environment
+
+TIMEOUT = 300
+"""Seconds that a tool may take for one model."""
+
+MOST_RUNS = 3
+ENOUGH_SECONDS = 3.0
+"""A tool runs up to three times on a model, but not again after so many seconds."""
+
+_EXPORTERS = ("torch", "torchvision", "timm", "rapidocr-onnxruntime")
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description="bnfold beside other tools.")
+    parser.add_argument("--only", action="append", metavar="MODEL", help="repeatable")
+    names = [*(tool.name for tool in TOOLS), AUTHORS]
+    parser.add_argument("--tool", action="append", choices=names, help="repeatable")
+    parser.add_argument(
+        "--seconds", type=float, default=2, help="of timing a result at one level; 0 for none"
+    )
+    parser.add_argument("--models", type=Path, default=FOLDER, help="folder of the models")
+    parser.add_argument("--output", type=Path, default=page.FOLDER, help="folder of the results")
+    options = parser.parse_args()
+    for model in chosen(options.only):
+        if not model.path(options.models).exists():
+            raise SystemExit(f"{model.name} is missing: python -m benchmarks.suite --build")
+        Comparison(model, options.models, options.output / "data", options.seconds).run(
+            options.tool or names
+        )
+    page.write(options.output)
+
+
+class Comparison:
+    """All measurements of one model. The truth is evaluated once, and only if it is needed."""
+
+    def __init__(self, model: Model, models: Path, data: Path, seconds: float) -> None:
+        self.model, self.models, self.data, self.seconds = model, models, data, seconds
+        self.original = model.path(models)
+        self._truth: Truth | None = None
+        self._request: InputRequest | None = None
+
+    def run(self, tools: Sequence[str]) -> None:
+        """Bring the record of the model up to date, tool by tool."""
+        record = self._record()
+        for name in tools:
+            if name == AUTHORS and not self.model.twin:
+                continue
+            tool = next((each for each in TOOLS if each.name == name), None)
+            label = _version(tool)
+            if self._is_done(record.tools.get(name), label):
+                continue
+            print(f"{self.model.name}: {name}", flush=True)
+            found = self._rewrite(tool, label) if tool else self._authors(label)
+            record = record.with_tool(name, found)
+            records.save(record, self.data)
+
+    def _record(self) -> ModelRecord:
+        """Return the record that is there, if it is of the same file and machine, or a new one."""
+        facts = _environment()
+        place = self.data / f"{self.model.name}.json"
+        if place.exists():
+            known = records.load(place)
+            same_file = known.original.sha256 == _digest(self.original)
+            if same_file and known.environment == facts:
+                return known
+        return ModelRecord(
+            name=self.model.name,
+            library=self.model.library,
+            architecture=self.model.architecture,
+            shape=list(self.model.shape),
+            original=graph_of(self.original, self.truth, is_original=True),
+            environment=facts,
+        )
+
+    def _is_done(self, record: ToolRecord | None, label: str) -> bool:
+        if record is None or record.version != label:
+            return False
+        timed = bool(record.failure) or record.identical or record.graph is None
+        return timed or record.speed_seconds >= self.seconds
+
+    @property
+    def truth(self) -> Truth:
+        """What the original computes, in float64."""
+        self._truth = self._truth or truth_of(self.original, self.request)
+        return self._truth
+
+    @property
+    def request(self) -> InputRequest:
+        """The request for the model's input."""
+        self._request = self._request or request_of(self.model, self.original)
+        return self._request
+
+    def _rewrite(self, tool: Tool, label: str) -> ToolRecord:
+        with tempfile.TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
+            output = Path(folder) / "result.onnx"
+            costs: list[Cost] = []
+            try:
+                while len(costs) < MOST_RUNS and sum(each.seconds for each in costs) < (
+                    ENOUGH_SECONDS
+                ):
+                    costs.append(run_alone(tool.command(self.original, output), timeout=TIMEOUT))
+                if not output.exists():
+                    raise CommandError("it ended without an error and wrote nothing")
+            except CommandError as error:
+                return ToolRecord(label, failure=str(error))
+            record = ToolRecord(
+                version=label,
+                seconds=[round(each.seconds, 3) for each in costs],
+                peak_mb=[round(each.peak_mb, 1) for each in costs],
+            )
+            return record if tool.same_result_as else self._examine(output, record)
+
+    def _authors(self, label: str) -> ToolRecord:
+        return self._examine(self.model.twin_path(self.models), ToolRecord(label))
+
+    def _examine(self, result: Path, record: ToolRecord) -> ToolRecord:
+        try:
+            graph = graph_of(result, self.truth)
+            identical = _digest(result) == _digest(self.original)
+            speed = {}
+            if self.seconds and not identical:
+                speed = speeds_of(self.original, result, self.request, self.seconds)
+        except BnfoldError as error:
+            return dataclasses.replace(record, failure=f"its result does not run: {error}")
+        return dataclasses.replace(
+            record, graph=graph, identical=identical, speed=speed, speed_seconds=self.seconds
+        )
+
+
+def _version(tool: Tool | None) -> str:
+    """Return a tool's version; bnfold's with the commit that changed it last."""
+    if tool is None:
+        return f"timm {version('timm')}"
+    if tool.package != BNFOLD:
+        return tool.version()
+    command = ["git", "log", "-1", "--format=%h", "--", "src", "passes"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return f"{tool.version()} ({commit})" if commit else tool.version()
+
+
+def _environment() -> dict[str, Any]:
+    facts = environment() | runtime_environment()
+    return facts | {"threads": available_threads(), "exporters": _exporters()}
+
+
+def _exporters() -> dict[str, str]:
+    found = {}
+    for package in _EXPORTERS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main()

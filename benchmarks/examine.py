@@ -1,0 +1,107 @@
+"""Examines what a tool wrote: what is left in it, how exact it is, and how fast it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from benchmarks.records import Graph
+from benchmarks.suite import Model
+from bnfold.contract import Array
+from bnfold.inputs import InputRequest, make_inputs
+from bnfold.protos import node_lists_of
+from bnfold.record import SpeedRecord
+from bnfold.runtime import Feeds, Level, Session
+from bnfold.speed import compare_speed
+from bnfold.truth import NoTruth, Truth64
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One input of a model, and what the model makes of it in float64; empty if that fails."""
+
+    feeds: Feeds
+    outputs: Mapping[str, Array]
+
+
+def request_of(model: Model, path: Path) -> InputRequest:
+    """Return the request for one signed input of the model's shape."""
+    (name,) = [each.name for each in Session(path, "cpu", Level.DISABLED).inputs]
+    return InputRequest(samples=1, shapes={name: model.shape})
+
+
+def truth_of(path: Path, request: InputRequest) -> Truth:
+    """Evaluate the original in float64."""
+    feeds = next(make_inputs(Session(path, "cpu", Level.DISABLED), request).feeds())
+    return Truth(feeds, _in_float64(path, feeds))
+
+
+def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
+    """Count what is in a model, and compare it with the truth.
+
+    Raises:
+        SessionError: if onnxruntime cannot load or run it.
+    """
+    model = onnx.load(path)
+    types = [node.op_type for nodes in node_lists_of(model) for node in nodes]
+    types = [each for each in types if each != "Constant"]
+    outputs = Session(path, "cpu", Level.DISABLED).run(truth.feeds)
+    return Graph(
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        bytes=path.stat().st_size,
+        nodes=len(types),
+        batch_normalizations=types.count("BatchNormalization"),
+        dropouts=types.count("Dropout"),
+        run_error=relative_rms(outputs, truth.outputs),
+        weight_error=0.0 if is_original else _weight_error(path, truth),
+    )
+
+
+def speeds_of(
+    original: Path, result: Path, request: InputRequest, seconds: float
+) -> dict[str, SpeedRecord]:
+    """Time a result against the original, at each of onnxruntime's levels.
+
+    The first gets `seconds`; the other half of that, since the runtime's best is what counts.
+
+    Raises:
+        SessionError: if onnxruntime cannot load or run it.
+    """
+    return {
+        level.value: compare_speed(
+            original, result, level=level, request=request, seconds=seconds * share
+        )
+        for level, share in ((Level.ALL, 1), (Level.DISABLED, 0.5))
+    }
+
+
+def _weight_error(path: Path, truth: Truth) -> float | None:
+    return relative_rms(_in_float64(path, truth.feeds), truth.outputs)
+
+
+def _in_float64(path: Path, feeds: Feeds) -> dict[str, Array]:
+    try:
+        return Truth64(path).outputs(feeds)
+    except NoTruth:
+        return {}
+
+
+def relative_rms(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float | None:
+    """Return the root mean square of the difference over that of what is expected.
+
+    Of several outputs the worst counts. The result is null if there is none to compare, or if it
+    is not a finite number.
+    """
+    if not found or not expected:
+        return None
+    ratios = []
+    for name, content in expected.items():
+        difference = np.asarray(found[name], np.float64) - content
+        ratios.append(float(np.sqrt(np.mean(difference**2) / np.mean(np.square(content)))))
+    worst = max(ratios)
+    return worst if np.isfinite(worst) else None

@@ -1,0 +1,250 @@
+"""Compares what two commits of bnfold cost to run, in about two minutes.
+
+    python -m benchmarks.regression OLD [NEW] [--seconds 120]
+
+OLD and NEW are what git calls commits; NEW is HEAD if it is not given. Each is installed into a
+folder of its own. Then old, new and, as a control, old again rewrite the same models, without check
+or timing: a small one, one of many nodes, one of large weights. Where there is valgrind, it counts
+the instructions, which come out the same within a thousandth. Elsewhere it is the CPU time of whole
+processes, in turns, for so many seconds. For use by hand, before a change lands that may be
+expensive: no test of CI depends on time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.processes import ROOT, Cost, run_alone
+from bnfold.record import SpeedBlock
+from bnfold.speed import Summary, summarize
+
+TIMEOUT = 300
+"""Seconds that one run may take."""
+
+INSTRUCTION_ERROR = 0.003
+"""Relative. Repeated counts of the same commit differ by less than a third of this."""
+
+_PROGRAM = """
+import inspect, sys, bnfold
+known = inspect.signature(bnfold.optimize).parameters
+options = {name: False for name in ("check", "bench") if name in known}
+bnfold.optimize(sys.argv[1], sys.argv[2], **options)
+"""
+
+_COUNT = re.compile(r"I +refs: +([\d,]+)")
+_VARIABLES = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_VERDICTS = {
+    "slower": "MORE EXPENSIVE",
+    "faster": "cheaper",
+    "no significant difference": "no significant difference",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The cost of the new commit over that of the old, with an interval; and old over old."""
+
+    old: float
+    new: float
+    unit: str
+    interval: tuple[float, float]
+    control: tuple[float, float]
+    verdict: str
+
+    def describe(self) -> str:
+        """Tell it in a line."""
+        (low, high), (control_low, control_high) = self.interval, self.control
+        return (
+            f"{self.verdict}: {self.old:,.0f} → {self.new:,.0f} {self.unit}, "
+            f"× {self.new / self.old:.4f} [{low:.4f}, {high:.4f}] "
+            f"(control [{control_low:.4f}, {control_high:.4f}])"
+        )
+
+
+def main() -> None:
+    """Measure, and print one line a model; exit with 1 if the new commit is more expensive."""
+    parser = argparse.ArgumentParser(description="The cost of two commits of bnfold.")
+    parser.add_argument("old", help="a commit, as git names it")
+    parser.add_argument("new", nargs="?", default="HEAD")
+    parser.add_argument("--seconds", type=float, default=120, help="of measuring, in all")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bnfold-regression-") as name:
+        folder = Path(name)
+        old, new = (install(commit, folder) for commit in (options.old, options.new))
+        models = workloads(folder)
+        for side, model in itertools.product((old, new), models.values()):
+            cpu_ms(side, model)  # compiles the modules, and fills the disk's cache
+        if shutil.which("valgrind"):
+            found = compare_instructions(old, new, models)
+        else:
+            found = compare_time(old, new, models, options.seconds)
+    for workload, comparison in found.items():
+        print(f"{workload}: {comparison.describe()}")
+    sys.exit(any(each.verdict == _VERDICTS["slower"] for each in found.values()))
+
+
+def install(commit: str, folder: Path) -> Path:
+    """Install a commit of bnfold without what it depends on; return the folder to import from."""
+    digest = _git("rev-parse", "--short", f"{commit}^{{commit}}")
+    target = folder / digest
+    if not target.exists():
+        with _worktree(digest, folder / f"{digest}-source") as source:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            subprocess.run([*pip, "--target", str(target), str(source)], check=True)
+    return target
+
+
+@contextmanager
+def _worktree(commit: str, place: Path) -> Iterator[Path]:
+    _git("worktree", "add", "--quiet", "--detach", str(place), commit)
+    try:
+        yield place
+    finally:
+        _git("worktree", "remove", "--force", str(place))
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"git {arguments[0]} failed")
+    return done.stdout.strip()
+
+
+def workloads(folder: Path) -> dict[str, Path]:
+    """Return the models to rewrite, by what each is about."""
+    many, large = folder / "many_nodes.onnx", folder / "large_weights.onnx"
+    onnx.save(chain(blocks=300, channels=8), many)
+    onnx.save(chain(blocks=2, channels=1024), large)
+    return {
+        "start and a small model": ROOT / "models" / "dropout_before_pool.onnx",
+        "many nodes": many,
+        "large weights": large,
+    }
+
+
+def chain(blocks: int, channels: int) -> onnx.ModelProto:
+    """Make a network of so many Conv, BatchNormalization and Relu in a row."""
+    generator = np.random.default_rng(0)
+    nodes, weights = [], []
+    for block in range(blocks):
+        kernel = generator.standard_normal((channels, channels, 3, 3), np.float32)
+        names = [f"{name}{block}" for name in ("scale", "shift", "mean", "variance")]
+        weights.append(numpy_helper.from_array(kernel, f"w{block}"))
+        for name in names:
+            content = generator.uniform(0.5, 1.5, channels).astype(np.float32)
+            weights.append(numpy_helper.from_array(content, name))
+        nodes += [
+            helper.make_node("Conv", [f"x{block}", f"w{block}"], [f"c{block}"], pads=[1] * 4),
+            helper.make_node("BatchNormalization", [f"c{block}", *names], [f"b{block}"]),
+            helper.make_node("Relu", [f"b{block}"], [f"x{block + 1}"]),
+        ]
+    shape = [1, channels, 8, 8]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in ("x0", f"x{blocks}")
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def compare_instructions(old: Path, new: Path, models: Mapping[str, Path]) -> dict[str, Comparison]:
+    """Count instructions for each model: of the old commit, of the new one, of the old again.
+
+    One after the other: of two that run at once, one counts a tenth less, in onnxruntime's start.
+    """
+    return {
+        workload: judge_instructions(*(instructions(side, model) for side in (old, new, old)))
+        for workload, model in models.items()
+    }
+
+
+def judge_instructions(old: float, new: float, again: float) -> Comparison:
+    """Compare counts of instructions; `again` is a second one of the old commit."""
+    error = max(INSTRUCTION_ERROR, abs(again / old - 1))
+    ratio = new / old
+    verdict = "no significant difference"
+    if abs(ratio - 1) > error:
+        verdict = "slower" if ratio > 1 else "faster"
+    return Comparison(
+        old=old,
+        new=new,
+        unit="instructions",
+        interval=(ratio - error, ratio + error),
+        control=(again / old, again / old),
+        verdict=_VERDICTS[verdict],
+    )
+
+
+def instructions(installed: Path, model: Path) -> float:
+    """Return how many instructions rewriting a model takes, start included."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-regression-") as name:
+        log = Path(name) / "log"
+        valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--log-file={log}"]
+        place = f"--cachegrind-out-file={Path(name) / 'counts'}"
+        _run([*valgrind, place], installed, model)
+        count = _COUNT.search(log.read_text())
+        assert count is not None, log.read_text()
+        return float(count[1].replace(",", ""))
+
+
+def compare_time(
+    old: Path, new: Path, models: Mapping[str, Path], seconds: float
+) -> dict[str, Comparison]:
+    """Time each model for its share of the seconds: old, new, old again, in every order in turn."""
+    sides = {"original": old, "optimized": new, "control": old}
+    found = {}
+    for workload, model in models.items():
+        run_ms: dict[str, list[float]] = {side: [] for side in sides}
+        end = time.monotonic() + seconds / len(models)
+        for order in itertools.cycle(itertools.permutations(sides)):
+            for side in order:
+                run_ms[side].append(cpu_ms(sides[side], model))
+            if time.monotonic() >= end:
+                break
+        found[workload] = judge_time(summarize([SpeedBlock({}, run_ms)]))
+    return found
+
+
+def judge_time(summary: Summary) -> Comparison:
+    """Say of CPU times what `bnfold bench` says of speeds."""
+    assert summary.optimized_ms is not None
+    assert summary.ci95 is not None
+    return Comparison(
+        old=summary.original_ms,
+        new=summary.optimized_ms,
+        unit="ms of CPU time",
+        interval=(1 / summary.ci95[1], 1 / summary.ci95[0]),
+        control=(1 / summary.control_ci95[1], 1 / summary.control_ci95[0]),
+        verdict=_VERDICTS[summary.verdict or "no significant difference"],
+    )
+
+
+def cpu_ms(installed: Path, model: Path) -> float:
+    """Return the milliseconds of CPU time that rewriting a model takes, start included."""
+    return 1e3 * _run([], installed, model).cpu_seconds
+
+
+def _run(wrapper: list[str], installed: Path, model: Path) -> Cost:
+    with tempfile.TemporaryDirectory(prefix="bnfold-regression-") as name:
+        program = [sys.executable, "-c", _PROGRAM, str(model), str(Path(name) / "result.onnx")]
+        variables = {**_VARIABLES, "PYTHONPATH": str(installed)}
+        return run_alone([*wrapper, *program], timeout=TIMEOUT, variables=variables)
+
+
+if __name__ == "__main__":
+    main()

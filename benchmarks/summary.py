@@ -1,0 +1,239 @@
+"""What the records of all models say together: totals by tool, and where bnfold is not the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord
+
+LEVELS = ("all", "disabled")
+ORIGINAL = "original"
+"""In place of a tool: the model as it is."""
+
+FLOOR = 0.99
+"""No result may be slower than this, beyond the control's error."""
+
+_CLEARLY = 1.1
+"""Errors, seconds and MB count as larger from this factor on."""
+
+
+@dataclass(frozen=True)
+class Total:
+    """A tool over all models. Where it failed, the original counts: that is what its user has."""
+
+    tool: str
+    examined: bool
+    """Whether its results were: not if another tool's are the same."""
+    models: int
+    failures: int
+    batch_normalizations: int
+    dropouts: int
+    nodes: int
+    run_error: float | None
+    """The median over the models of the result's error over the original's."""
+    rounding: float | None
+    """The median of `rounding_ratio` over the models."""
+    speedup: dict[str, float | None]
+    """By level, the geometric mean over the models."""
+    faster: int
+    slower: int
+    """Models by verdict, at the runtime's best."""
+    seconds: float | None
+    peak_mb: float | None
+    """Medians over the models."""
+
+
+@dataclass(frozen=True)
+class Better:
+    """A model on which another tool does better than bnfold by one measure."""
+
+    model: str
+    tool: str
+    theirs: float
+    ours: float
+
+
+def tools_of(records: Sequence[ModelRecord]) -> list[str]:
+    """Return the names of all tools, in the order in which they first appear, bnfold first."""
+    names = dict.fromkeys(name for record in records for name in record.tools)
+    names.pop(AUTHORS, None)
+    return sorted(names, key=lambda name: not name.startswith(BNFOLD))
+
+
+def graph_or_original(record: ModelRecord, tool: str) -> Graph:
+    """Return what the tool made of the model: the original if it failed."""
+    found = record.tools.get(tool)
+    return found.graph if found and found.graph else record.original
+
+
+def speedup(record: ModelRecord, tool: str, level: str) -> float | None:
+    """Return the speed-up over the original: 1 if it is what is left, None if not measured."""
+    found = record.tools.get(tool)
+    if found is None:
+        return None
+    if found.failure or found.identical:
+        return 1.0
+    return found.speed[level].speedup if level in found.speed else None
+
+
+def error_ratio(record: ModelRecord, tool: str) -> float | None:
+    """Return the error of a result's outputs over that of the original's."""
+    found, reference = graph_or_original(record, tool).run_error, record.original.run_error
+    return found / reference if found is not None and reference else None
+
+
+def rounding_ratio(record: ModelRecord, tool: str) -> float | None:
+    """Return the rounding of a result's weights over that of bnfold's.
+
+    None where the tool folds less than bnfold: then it rounds less, too.
+    """
+    theirs, ours = graph_or_original(record, tool), graph_or_original(record, BNFOLD)
+    if theirs.weight_error is None or not ours.weight_error:
+        return None
+    folded = theirs.batch_normalizations <= ours.batch_normalizations
+    return theirs.weight_error / ours.weight_error if folded else None
+
+
+def cost(record: ModelRecord, tool: str) -> tuple[float, float] | None:
+    """Return the tool's seconds and MB: medians over its runs."""
+    found = record.tools.get(tool)
+    if found is None or not found.seconds:
+        return None
+    return float(np.median(found.seconds)), float(np.median(found.peak_mb))
+
+
+def total(records: Sequence[ModelRecord], tool: str) -> Total:
+    """Sum up what a tool did."""
+    found = [record for record in records if tool in record.tools]
+    graphs = [graph_or_original(record, tool) for record in found]
+    speeds = [record.tools[tool].speed.get("all") for record in found]
+    verdicts = [each.verdict for each in speeds if each]
+    costs = [each for each in (cost(record, tool) for record in found) if each]
+    return Total(
+        tool=tool,
+        examined=any(record.tools[tool].graph for record in found),
+        models=len(found),
+        failures=sum(bool(record.tools[tool].failure) for record in found),
+        batch_normalizations=sum(each.batch_normalizations for each in graphs),
+        dropouts=sum(each.dropouts for each in graphs),
+        nodes=sum(each.nodes for each in graphs),
+        run_error=_median([error_ratio(record, tool) for record in found]),
+        rounding=_median([rounding_ratio(record, tool) for record in found]),
+        speedup={
+            level: _geometric_mean([speedup(record, tool, level) for record in found])
+            for level in LEVELS
+        },
+        faster=verdicts.count("faster"),
+        slower=verdicts.count("slower"),
+        seconds=_median([each[0] for each in costs]),
+        peak_mb=_median([each[1] for each in costs]),
+    )
+
+
+def below_floor(records: Sequence[ModelRecord]) -> list[str]:
+    """Name the models that bnfold made slower than `FLOOR` beyond the control's error."""
+    names = []
+    for record in records:
+        found = record.tools[BNFOLD].speed.get("all") if BNFOLD in record.tools else None
+        if found is None or found.speedup is None:
+            continue
+        error = max(abs(1 - bound) for bound in found.control_ci95)
+        if found.speedup < FLOOR - error:
+            names.append(record.name)
+    return names
+
+
+Judge = Callable[[ModelRecord, str], Better | None]
+
+
+def not_the_best(records: Sequence[ModelRecord]) -> dict[str, list[Better]]:
+    """Find the models on which another tool beats bnfold, by measure: the best tool of each."""
+    measures: dict[str, Judge] = {
+        "BatchNormalizations left": _smaller(lambda r, t: _left(r, t).batch_normalizations),
+        "Dropouts left": _smaller(lambda r, t: _left(r, t).dropouts),
+        "nodes left": _smaller(lambda r, t: _left(r, t).nodes),
+        "error of the outputs": _smaller(lambda r, t: _left(r, t).run_error, _CLEARLY),
+        "rounding of the weights": _smaller(_rounding, _CLEARLY),
+        "speed with onnxruntime's optimizations": _faster("all"),
+        "speed without them": _faster("disabled"),
+        "seconds of the tool": _smaller(lambda r, t: (cost(r, t) or (None,))[0], _CLEARLY),
+        "peak MB of the tool": _smaller(lambda r, t: (cost(r, t) or (0, None))[1], _CLEARLY),
+    }
+    own = [record for record in records if BNFOLD in record.tools]
+    found = {
+        measure: [_best(judge, record) for record in own] for measure, judge in measures.items()
+    }
+    return {measure: [each for each in best if each] for measure, best in found.items()}
+
+
+def worse_than_the_original(records: Sequence[ModelRecord]) -> list[Better]:
+    """Find the models whose outputs are clearly further from the truth than the original's."""
+    judge = _smaller(lambda r, t: _left(r, t).run_error, _CLEARLY)
+    own = [record for record in records if BNFOLD in record.tools]
+    return [each for each in (judge(record, ORIGINAL) for record in own) if each]
+
+
+def _best(judge: Judge, record: ModelRecord) -> Better | None:
+    """Return the tool that is ahead of bnfold by most. One that failed did nothing."""
+    others = [
+        name
+        for name, each in record.tools.items()
+        if not each.failure and name != AUTHORS and not name.startswith(BNFOLD)
+    ]
+    ahead = [each for each in (judge(record, tool) for tool in others) if each]
+    return max(ahead, key=lambda each: abs(each.theirs - each.ours), default=None)
+
+
+def _smaller(measure: Callable[[ModelRecord, str], float | None], factor: float = 1) -> Judge:
+    def judge(record: ModelRecord, tool: str) -> Better | None:
+        theirs, ours = measure(record, tool), measure(record, BNFOLD)
+        if theirs is None or ours is None or ours <= theirs * factor:
+            return None
+        return Better(record.name, tool, theirs, ours)
+
+    return judge
+
+
+def _faster(level: str) -> Judge:
+    """Faster is a tool whose interval lies above bnfold's."""
+
+    def interval(record: ModelRecord, tool: str) -> Sequence[float]:
+        found = record.tools[tool].speed.get(level)
+        return found.ci95 if found and found.ci95 else [1.0, 1.0]
+
+    def judge(record: ModelRecord, tool: str) -> Better | None:
+        theirs, ours = speedup(record, tool, level), speedup(record, BNFOLD, level)
+        if theirs is None or ours is None:
+            return None
+        above = interval(record, tool)[0] > interval(record, BNFOLD)[1]
+        return Better(record.name, tool, theirs, ours) if above else None
+
+    return judge
+
+
+def _left(record: ModelRecord, tool: str) -> Graph:
+    return graph_or_original(record, tool)
+
+
+def _rounding(record: ModelRecord, tool: str) -> float | None:
+    """Return the rounding of the weights, where no arithmetic on them is left to be done.
+
+    A tool that folds less rounds less, and so does one that leaves the folding in the graph, as
+    nodes: only results with no more nodes than bnfold's compare.
+    """
+    found = graph_or_original(record, tool)
+    folded = found.nodes <= graph_or_original(record, BNFOLD).nodes
+    return found.weight_error if folded else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return float(np.median(known)) if known else None
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return float(np.exp(np.mean(np.log(known)))) if known else None

@@ -1,0 +1,331 @@
+"""What the benchmarks compute from measurements, and that they take them, however long it takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from benchmarks import page, records, regression, summary
+from benchmarks.compare import Comparison
+from benchmarks.examine import relative_rms
+from benchmarks.processes import CommandError, run_alone
+from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord, ToolRecord
+from benchmarks.suite import SUITE, Model, chosen
+from bnfold.record import SpeedBlock, SpeedRecord
+from bnfold.speed import Summary
+from tests.support.cli import MODELS
+
+FACTS = {
+    "python": "3.11",
+    "platform": "Linux",
+    "cpu": "a processor",
+    "onnx": "1.18",
+    "threads": 2,
+    "exporters": {"torch": "2.9"},
+}
+
+
+def graph(nodes: int = 10, norms: int = 4, error: float | None = 1e-6, **more: Any) -> Graph:
+    return Graph("", 1000, nodes, norms, 0, error, **more)
+
+
+def speed(ratio: float, error: float = 0.01, control_error: float = 0.002) -> SpeedRecord:
+    """Return a record of this speed-up, with intervals of plus and minus these errors."""
+    verdict = "faster" if ratio - error > 1 + control_error else "no significant difference"
+    if ratio + error < 1 - control_error:
+        verdict = "slower"
+    return SpeedRecord(
+        provider="cpu",
+        level="all",
+        threads=2,
+        shapes={"images": [1, 3, 8, 8]},
+        original_ms=2.0,
+        optimized_ms=2.0 / ratio,
+        speedup=ratio,
+        ci95=[ratio - error, ratio + error],
+        control=1.0,
+        control_ci95=[1 - control_error, 1 + control_error],
+        verdict=verdict,
+        note="",
+        load_ms=[1.0, 1.0],
+        peak_mb=None,
+        placement=None,
+        samples=[SpeedBlock({}, {"original": [2.0, 2.0], "control": [2.0, 2.0]})],
+    )
+
+
+def tool(ratio: float, result: Graph, seconds: float = 1.0) -> ToolRecord:
+    return ToolRecord(
+        version="1.0",
+        seconds=[seconds, 3 * seconds, seconds],
+        peak_mb=[100.0, 120.0, 110.0],
+        graph=result,
+        speed_seconds=2,
+        speed={"all": speed(ratio), "disabled": speed(2 * ratio)},
+    )
+
+
+def model_record(name: str = "net", **tools: ToolRecord) -> ModelRecord:
+    named = {key.replace("_", " "): each for key, each in tools.items()}
+    return ModelRecord(name, "timm", name, [1, 3, 8, 8], graph(), FACTS, named)
+
+
+OURS = tool(1.2, graph(5, 0, weight_error=1e-7))
+THEIRS = tool(1.1, graph(7, 2, weight_error=2e-7))
+FAILED = ToolRecord("1.0", failure="exit code 1: no such operator")
+
+
+# --- The suite ------------------------------------------------------------------------------------
+
+
+def test_the_suite_has_what_it_must() -> None:
+    names = [model.name for model in SUITE]
+    assert len(set(names)) == len(names)
+    libraries = [model.library for model in SUITE]
+    assert libraries.count("light") == 9
+    assert libraries.count("rapidocr") == 3
+    assert libraries.count("torchvision") + libraries.count("timm") >= 25
+
+
+def test_models_are_chosen_in_the_order_of_the_suite() -> None:
+    assert [each.name for each in chosen(["resnet50", "resnet18"])] == ["resnet18", "resnet50"]
+    assert chosen(None) == list(SUITE)
+    with pytest.raises(SystemExit, match="unknown: no_such; the suite has light_"):
+        chosen(["no_such"])
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def test_cost_is_of_the_process_alone() -> None:
+    ballast = bytearray(300_000_000)
+    idle = run_alone([sys.executable, "-c", "pass"], timeout=60)
+    busy = run_alone([sys.executable, "-c", "bytearray(100_000_000)"], timeout=60)
+    assert len(ballast) > 1e6 * idle.peak_mb
+    assert 90 < busy.peak_mb - idle.peak_mb < 110
+    assert idle.cpu_seconds > 0
+    assert idle.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; print('first', file=sys.stderr); sys.exit('last')", "^exit code 1: last$"),
+        ("import os; os.abort()", "^signal 6$"),
+        ("while True: pass", "^not done after 1 s$"),
+    ],
+)
+def test_a_command_that_fails_says_how(code: str, message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        run_alone([sys.executable, "-c", code], timeout=1 if "while" in code else 60)
+
+
+def test_a_command_that_does_not_exist_is_a_failure() -> None:
+    with pytest.raises(CommandError, match="No such file"):
+        run_alone(["no-such-command"], timeout=60)
+
+
+def test_comparison_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = Model("conv_bn_relu_pool", "samples", "conv_bn_relu_pool", (1, 1, 8, 8))
+    names = [BNFOLD, "onnxruntime basic", AUTHORS]
+    Comparison(model, MODELS, tmp_path, seconds=0).run(names)
+    (record,) = records.load_all(tmp_path)
+    assert record.original.batch_normalizations == 2
+    assert set(record.tools) == {BNFOLD, "onnxruntime basic"}
+    for each in record.tools.values():
+        assert each.graph is not None
+        assert each.graph.batch_normalizations == 0
+        assert each.graph.run_error is not None
+        assert each.graph.run_error < 1e-6
+        assert each.graph.weight_error is not None
+        assert 0 < each.graph.weight_error < 1e-6
+        assert each.seconds
+    assert "bnfold" in capsys.readouterr().out
+    Comparison(model, MODELS, tmp_path, seconds=0).run(names)
+    assert capsys.readouterr().out == "", "what is measured already is not measured again"
+
+
+def test_a_comparison_with_timing(tmp_path: Path) -> None:
+    model = Model("conv_bn_relu_pool", "samples", "conv_bn_relu_pool", (1, 1, 8, 8))
+    Comparison(model, MODELS, tmp_path, seconds=0).run([BNFOLD])
+    Comparison(model, MODELS, tmp_path, seconds=0.1).run([BNFOLD])
+    (record,) = records.load_all(tmp_path)
+    assert set(record.tools[BNFOLD].speed) == {"all", "disabled"}
+    assert all(each.samples for each in record.tools[BNFOLD].speed.values())
+
+
+def test_relative_error_is_of_the_worst_output() -> None:
+    expected = {"a": np.array([3.0, -4.0]), "b": np.array([1.0])}
+    found = {"b": np.array([1.0], np.float32), "a": np.array([3.0, -4.5], np.float32)}
+    assert relative_rms(found, expected) == pytest.approx(0.1)
+    assert relative_rms(expected, expected) == 0.0
+
+
+def test_no_error_without_a_truth_or_a_finite_number() -> None:
+    one = {"a": np.array([1.0])}
+    assert relative_rms(one, {}) is None
+    assert relative_rms({}, one) is None
+    assert relative_rms({"a": np.array([np.nan])}, one) is None
+
+
+# --- Records --------------------------------------------------------------------------------------
+
+
+def test_records_survive_the_file(tmp_path: Path) -> None:
+    record = model_record(bnfold=OURS, other=FAILED)
+    records.save(record, tmp_path / "data")
+    (place,) = (tmp_path / "data").iterdir()
+    assert records.load(place) == record
+    assert '"original": [2.0, 2.0]' in place.read_text()
+
+
+# --- Summaries ------------------------------------------------------------------------------------
+
+
+def test_totals() -> None:
+    found = [model_record("a", bnfold=OURS), model_record("b", bnfold=tool(0.9, graph(8, 1)))]
+    total = summary.total(found, BNFOLD)
+    assert (total.models, total.failures) == (2, 0)
+    assert (total.batch_normalizations, total.nodes) == (1, 13)
+    assert (total.faster, total.slower) == (1, 1)
+    assert total.speedup["all"] == pytest.approx((1.2 * 0.9) ** 0.5)
+    assert total.speedup["disabled"] == pytest.approx(2 * (1.2 * 0.9) ** 0.5)
+    assert (total.seconds, total.peak_mb) == (1.0, 110.0)
+    assert total.run_error == 1.0
+
+
+def test_rounding_compares_where_as_much_is_folded() -> None:
+    rough, lazy = (tool(1, graph(5, left, weight_error=3e-7)) for left in (0, 1))
+    found = [model_record(bnfold=OURS, rough=rough, lazy=lazy)]
+    assert summary.total(found, BNFOLD).rounding == 1.0
+    assert summary.total(found, "rough").rounding == pytest.approx(3.0)
+    assert summary.total(found, "lazy").rounding is None
+
+
+def test_where_a_tool_failed_the_original_counts() -> None:
+    total = summary.total([model_record(other=FAILED), model_record(other=THEIRS)], "other")
+    assert (total.models, total.failures) == (2, 1)
+    assert (total.batch_normalizations, total.nodes) == (4 + 2, 10 + 7)
+    assert total.speedup["all"] == pytest.approx(1.1**0.5)
+
+
+def test_results_that_nobody_examined_are_not_summed_up() -> None:
+    proof = ToolRecord("1.0", seconds=[2.0], peak_mb=[50.0])
+    total = summary.total([model_record(bnfold_with_its_proof=proof)], "bnfold with its proof")
+    assert not total.examined
+    assert total.seconds == 2.0
+
+
+def test_below_the_floor_is_what_the_control_does_not_excuse() -> None:
+    ratios = {"fine": 0.995, "excused": 0.989, "slow": 0.95}
+    found = [model_record(name, bnfold=tool(ratio, graph())) for name, ratio in ratios.items()]
+    assert summary.below_floor(found) == ["slow"]
+
+
+def test_where_another_tool_is_better() -> None:
+    better = tool(1.3, graph(3, 0, 1e-8, weight_error=1e-8), seconds=0.5)
+    found = summary.not_the_best([model_record(bnfold=OURS, other=better, failing=FAILED)])
+    ahead = {measure for measure, models in found.items() if models}
+    assert ahead == {
+        "nodes left",
+        "error of the outputs",
+        "rounding of the weights",
+        "speed with onnxruntime's optimizations",
+        "speed without them",
+        "seconds of the tool",
+    }
+    assert found["nodes left"] == [summary.Better("net", "other", 3, 5)]
+
+
+def test_where_no_other_tool_is_better() -> None:
+    found = [model_record(bnfold=OURS, other=THEIRS, failing=FAILED)]
+    assert not any(summary.not_the_best(found).values())
+
+
+def test_a_tool_that_folds_less_does_not_round_better() -> None:
+    lazy = tool(1.0, graph(10, 4, weight_error=0.0))
+    found = summary.not_the_best([model_record(bnfold=OURS, other=lazy)])
+    assert not found["rounding of the weights"]
+
+
+def test_an_interval_that_overlaps_is_not_faster() -> None:
+    found = summary.not_the_best([model_record(bnfold=OURS, other=tool(1.215, graph(9)))])
+    assert not found["speed with onnxruntime's optimizations"]
+
+
+def test_errors_above_the_original_are_told() -> None:
+    worse = model_record("worse", bnfold=tool(1, graph(error=2e-6)))
+    found = summary.worse_than_the_original([model_record(bnfold=OURS), worse])
+    assert found == [summary.Better("worse", summary.ORIGINAL, 1e-6, 2e-6)]
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
+def test_page() -> None:
+    identical = ToolRecord("1.0", seconds=[1.0], peak_mb=[1.0], identical=True, graph=graph())
+    text = page.page(
+        [
+            model_record("net", bnfold=OURS, other=THEIRS),
+            model_record("same", bnfold=identical, other=FAILED),
+        ]
+    )
+    assert "Measured on 2 cores of a processor" in text
+    assert "bnfold 1.0, other 1.0, onnx 1.18, torch 2.9" in text
+    assert "| net | 2.00 | 1.200 [1.190, 1.210] |  | 1.000 [0.998, 1.002] | faster |" in text
+    assert "| same |  | same file |" in text
+    assert "| same | same file | failed |" in text
+    assert "| net | 4 / 0 / 10 | 0 / 0 / 5 | 2 / 0 / 7 |" in text
+    assert "- other on same: exit code 1: no such operator" in text
+    assert "- **BatchNormalizations left**: better on no model." in text
+
+
+def test_page_names_models_below_the_floor() -> None:
+    text = page.page([model_record("snail", bnfold=tool(0.9, graph()))])
+    assert "Below 0.99 beyond the control's error:\nsnail." in text
+    assert "better on" in text
+
+
+# --- Regression -----------------------------------------------------------------------------------
+
+
+def test_the_chain_is_a_network_that_folds() -> None:
+    model = regression.chain(blocks=3, channels=4)
+    onnx.checker.check_model(model, full_check=True)
+    optimized = bnfold.optimize(model, bench=False).model
+    assert [node.op_type for node in optimized.graph.node] == ["Conv", "Relu"] * 3
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("slower", "MORE EXPENSIVE"),
+        ("faster", "cheaper"),
+        ("no significant difference", "no significant difference"),
+    ],
+)
+def test_a_change_of_time_is_told_in_words(verdict: str, words: str) -> None:
+    summary = Summary(100, 125, 0.8, [0.5, 0.9], 1.0, [0.8, 1.25], verdict)
+    assert regression.judge_time(summary).describe() == (
+        f"{words}: 100 → 125 ms of CPU time, × 1.2500 [1.1111, 2.0000] (control [0.8000, 1.2500])"
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "again", "words"),
+    [
+        (1_010_000, 1_001_000, "MORE EXPENSIVE: 1,000,000 → 1,010,000 instructions, × 1.0100 "),
+        (990_000, 1_001_000, "cheaper: "),
+        (1_002_000, 1_001_000, "no significant difference: "),
+        (1_010_000, 1_020_000, "no significant difference: "),
+    ],
+)
+def test_a_change_of_instructions_is_told_in_words(new: float, again: float, words: str) -> None:
+    found = regression.judge_instructions(1_000_000, new, again)
+    assert found.describe().startswith(words)
