@@ -1,10 +1,10 @@
 """Operators for the float64 evaluation, where those of onnx's reference evaluator do not do.
 
-Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of opset
-13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a window
-of one beside padding; its Erf and its Gelu compute in float32; its Conv and its pools are slow.
-What is not covered here (indices of a MaxPool, say) raises, and then there is no evaluation. Shapes
-are those of the ONNX operators, floats float64.
+Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
+opset 13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a
+window of one beside padding; its Erf and its Gelu compute in float32; its Conv and its pools are
+slow. What is not covered here (indices of a MaxPool, say) raises, and then there is no evaluation.
+Shapes are those of the ONNX operators, floats float64.
 """
 
 from __future__ import annotations
