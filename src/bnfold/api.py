@@ -29,7 +29,6 @@ from bnfold.model_io import (
     describe,
     load,
     require_valid,
-    sha256_of,
 )
 from bnfold.record import Equivalence, OutputRecord, Record, RewriteRecord, environment
 from bnfold.registry import choose_passes
@@ -117,6 +116,7 @@ def optimize(
             runtime.require_provider(provider)
     progress("reading")
     loaded = load(model)
+    loaded.source.start_hashing()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
         requested = _change_meaning(loaded, passes)
@@ -130,7 +130,7 @@ def optimize(
         same = not outcome.rewrites and _can_be_copied(loaded, place)
         progress("writing")
         if same:
-            _copy(staged, loaded)
+            staged.write_blocks(loaded.source.blocks())
         else:
             staged.write_model(loaded)
         equivalence = None if outcome.rewrites else Equivalence("identical")
@@ -147,7 +147,7 @@ def optimize(
                 path=str(output) if output is not None else None,
                 same=same,
                 written=output is not None and accepted,
-                sha256=sha256_of(staged.path),
+                sha256=staged.sha256,
                 bytes=staged.path.stat().st_size,
                 nodes=sum(ops.values()),
                 ops=ops,
@@ -238,18 +238,11 @@ def _run(loaded: LoadedModel, passes: PassOptions, requested: list[RewriteRecord
 def _write_beside(place: Path, loaded: LoadedModel, *, unchanged: bool) -> Path:
     with StagedFile(place) as staged:
         if unchanged:
-            _copy(staged, loaded)
+            staged.write_blocks(loaded.source.blocks())
         else:
             staged.write_model(loaded)
         staged.commit()
     return place
-
-
-def _copy(staged: StagedFile, loaded: LoadedModel) -> None:
-    if loaded.path is not None:
-        staged.copy(loaded.path)
-    else:
-        staged.write(loaded.content)
 
 
 def _can_be_copied(loaded: LoadedModel, place: Path) -> bool:

@@ -9,6 +9,7 @@ inferred are known. What the model computes, and what a caller sees of it, is th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator
 
 import onnx
@@ -116,8 +117,8 @@ def _take_constants_off_inputs(model: ir.Model) -> None:
     inputs.extend(kept)
 
 
-_LARGEST_SHAPE = 1024
-"""Bytes up to which a weight may be a shape, an axis or the like, which inference needs to read."""
+_LARGEST_SHAPE = 128
+"""Elements up to which a weight may be a shape, axes or the like, which inference has to read."""
 
 
 def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
@@ -139,7 +140,7 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
                 tensor.name, tensor.data_type, tensor.dims
             )
             light.graph.input.append(described)
-        if tensor.ByteSize() <= _LARGEST_SHAPE:
+        if math.prod(tensor.dims) <= _LARGEST_SHAPE:
             light.graph.initializer.append(tensor)
     try:
         inferred = onnx.shape_inference.infer_shapes(light)
