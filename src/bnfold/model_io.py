@@ -146,6 +146,7 @@ def _require_supported(given: Source) -> None:
             _require_complete(tensor, given)
     for nodes in node_lists_of(proto):
         for node in nodes:
+            _require_distinct_attributes(node, name)
             for attribute in node.attribute:
                 if attribute.HasField("sparse_tensor"):
                     raise ModelError(f"{name} has sparse constants, which bnfold does not support")
@@ -156,6 +157,17 @@ def _require_supported(given: Source) -> None:
         raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
     if proto.training_info:
         raise ModelError(f"{name} has training information, which bnfold does not support")
+
+
+def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
+    """Require what onnx_ir goes by: each attribute has a type, and a name of its own."""
+    names = [attribute.name for attribute in node.attribute]
+    is_typed = all(each.type or each.ref_attr_name for each in node.attribute)
+    if len(set(names)) < len(names) or not is_typed:
+        raise ModelError(
+            f"{name} is not a valid ONNX model: {node.op_type} {node.name} has an attribute "
+            "twice, or without a type"
+        )
 
 
 def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:

@@ -54,9 +54,9 @@ def _unnamed_nodes(
         if not node_proto.name:
             yield node
         for attribute in node_proto.attribute:
-            if attribute.HasField("g"):
+            if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _unnamed_nodes(attribute.g, node.attributes[attribute.name].as_graph())
-            elif attribute.graphs:
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
                 bodies = node.attributes[attribute.name].as_graphs()
                 for body_proto, body in zip(attribute.graphs, bodies, strict=True):
                     yield from _unnamed_nodes(body_proto, body)
@@ -160,5 +160,5 @@ def _fill_in(proto: onnx.GraphProto, graph: ir.Graph) -> None:
                 if value.shape is None:
                     value.shape = ir.serde.deserialize_type_proto_for_shape(known[value.name])
         for attribute in node_proto.attribute:
-            if attribute.HasField("g"):
+            if attribute.type == onnx.AttributeProto.GRAPH:
                 _fill_in(attribute.g, node.attributes[attribute.name].as_graph())

@@ -35,8 +35,8 @@ class ReadModel:
         return len(tensor.raw_data) if content is None else content.nbytes
 
 
-def read_light(file: OpenFile, smallest: int = SMALLEST_STORED) -> ReadModel | None:
-    """Read a model without the content of its large weights; None if it is written unusually."""
+def read_light(file: OpenFile, smallest: int) -> ReadModel | None:
+    """Read a model without its weights of at least `smallest` bytes; None if written unusually."""
     markers = Markers()
     try:
         pieces: list[bytes] = exchange(

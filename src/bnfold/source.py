@@ -41,7 +41,7 @@ class Source:
             given = Source(ReadModel(onnx.ModelProto.FromString(content)), None, content)
         else:
             file = OpenFile(Path(source))
-            read = read_light(file) if file.size >= SMALLEST_STORED else None
+            read = read_light(file, SMALLEST_STORED) if file.size >= SMALLEST_STORED else None
             given = Source(read or read_whole(file), file, b"")
         if not given.read.proto.HasField("graph") or not given.read.proto.graph.output:
             raise ModelError(
