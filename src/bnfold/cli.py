@@ -36,6 +36,7 @@ from bnfold.cli_options import (
     json_reports,
     pass_options,
 )
+from bnfold.deferral import defer_sympy
 from bnfold.errors import (
     BnfoldError,
     ModelError,
@@ -221,6 +222,7 @@ def root(
 
 def main() -> None:
     """Run the command; each failure is one line on stderr and an exit code."""
+    defer_sympy()
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up first
     for stream in (sys.stdout, sys.stderr):

@@ -18,7 +18,8 @@ class StagedFile:
     """A file that appears whole or not at all: written beside its place, then renamed into it.
 
     Use as a context manager; whatever `commit` has not been called for is removed at the end.
-    `sha256` is the hash of what was written last, in hexadecimal.
+    `sha256` is the hash of what was written last, in hexadecimal; `data` the file that was written
+    beside it, for the weights of a model.
 
     Raises:
         UsageError: if the place is not one for a file, or writing fails.
@@ -26,8 +27,9 @@ class StagedFile:
 
     def __init__(self, place: Path) -> None:
         self.sha256 = ""
+        self.data: Path | None = None
         self._committed = False
-        self._data: Path | None = None
+        self._new_data: Path | None = None
         with _as_usage_error(place):
             self.place = place.resolve()  # a link stays a link: what it points to is replaced
             if self.place.exists() and not self.place.is_file():
@@ -50,8 +52,8 @@ class StagedFile:
     ) -> None:
         if not self._committed:
             self.path.unlink(missing_ok=True)
-            if self._data is not None:
-                self._data.unlink(missing_ok=True)
+            if self._new_data is not None:
+                self._new_data.unlink(missing_ok=True)
 
     def write(self, content: bytes) -> None:
         """Write all of the content, to the disk itself."""
@@ -78,9 +80,10 @@ class StagedFile:
                 digest = write_blocks(temporary, layout.blocks())
                 data = self.place.with_name(f"{self.place.name}.{digest[:16]}.data")
                 if not data.exists():
-                    self._data = data
+                    self._new_data = data
                 temporary.chmod(_mode_for(data))
                 os.replace(temporary, data)
+                self.data = data
         finally:
             temporary.unlink(missing_ok=True)
         with layout.located(data.name):
