@@ -149,3 +149,18 @@ def test_training_mode_dropout_is_not_verified() -> None:
     equivalence = bnfold.check(model, other).equivalence
     assert equivalence is not None
     assert equivalence.verdict == "not-verified"
+
+
+def test_dropping_a_rewrite_keeps_the_data_that_both_results_share(tmp_path: Path) -> None:
+    """The wrong rewrite changes no weight, so both write a data file of the same name."""
+    model = build(
+        "(float[N,64] x) => (float[N,64] y) { h = MatMul(x, w) d = Dropout(h) y = Relu(d) }",
+        w=normal(64, 64),
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    with planted("y"):
+        outcome = run("optimize", path, tmp_path / "out.onnx", "--drop-culprit")
+    assert outcome.code == 0, outcome
+    assert run("check", path, tmp_path / "out.onnx").code == 0
+    assert len(list(tmp_path.glob("out.onnx.*.data"))) == 1

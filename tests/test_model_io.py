@@ -42,7 +42,7 @@ from tests.support.cli import (
     run,
     untouched,
 )
-from tests.support.graphs import batch_norm, build, normal, operators
+from tests.support.graphs import Parameters, batch_norm, build, normal, operators
 
 SAMPLES = sorted(MODELS.glob("*.onnx"))
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -309,8 +309,8 @@ def test_the_same_input_gives_the_same_bytes_and_its_output_stays(
 POINTS = [
     "bnfold.optimization.compare_models",
     "bnfold.variants.run_passes",
-    "bnfold.optimization.sha256_of",
-    "bnfold.staging.serialize",
+    "bnfold.staging.write_blocks",
+    "bnfold.writing.serialize",
     "os.fsync",
     "os.replace",
 ]
@@ -358,9 +358,7 @@ def test_a_full_disk_is_told_in_one_line(
     assert names(tmp_path) == {"out.onnx"}
 
 
-@pytest.mark.parametrize(
-    "point", ["os.fsync", "os.replace", "onnx_ir.external_data.unload_from_model"]
-)
+@pytest.mark.parametrize("point", ["os.fsync", "os.replace", "bnfold.staging.write_blocks"])
 def test_a_disk_too_full_for_external_data_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -493,6 +491,84 @@ def test_small_weights_stay_in_the_model_file(tmp_path: Path) -> None:
     }
     assert set(sizes) == {True, False}
     assert sizes[False] < 1024 <= sizes[True]
+
+
+SCATTERED: Parameters = {
+    name: normal(64, 64, seed=seed) for name, seed in (("u", 1), ("v", 2), ("w", 2))
+}
+
+
+def scatter(folder: Path) -> Path:
+    """Save a model with data in two files, one behind a link; two weights share theirs."""
+    model = build(
+        "(float[N,64] x) => (float[N,64] z) "
+        "{ a = MatMul(x, v) b = MatMul(a, w) d = Dropout(b) z = MatMul(d, u) }",
+        **SCATTERED,
+    )
+    u, v, w = model.graph.initializer
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "blobs" / "0").write_bytes(bytes(3) + u.raw_data)
+    (folder / "u.data").symlink_to(folder / "blobs" / "0")
+    (folder / "v.data").write_bytes(v.raw_data)
+    for tensor, location, offset in ((u, "u.data", 3), (v, "v.data", 0), (w, "v.data", 0)):
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", 64 * 64 * 4)):
+            tensor.external_data.add(key=key, value=str(value))
+    path = folder / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_scattered_data_is_gathered_and_what_is_shared_stays_shared(tmp_path: Path) -> None:
+    model = scatter(tmp_path / "given")
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "out.onnx"
+    outcome = run("optimize", model, output, "--json")
+    assert outcome.code == 0
+    (location,) = locations(output)
+    assert outcome.record["output"]["data"] == location
+    assert outcome.record["output"]["data_bytes"] == (tmp_path / "other" / location).stat().st_size
+    assert outcome.record["output"]["outgrew_one_file"] is False
+    proto = onnx.load(output, load_external_data=False)
+    offsets = {
+        tensor.name: int(entry.value)
+        for tensor in proto.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "offset"
+    }
+    assert offsets["v"] == offsets["w"] != offsets["u"]
+    assert all(offset % 4096 == 0 for offset in offsets.values())
+    for tensor in onnx.load(output).graph.initializer:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), SCATTERED[tensor.name])
+
+
+def test_constants_with_external_data_go_along(tmp_path: Path) -> None:
+    model = scatter(tmp_path / "given")
+    proto = onnx.load(model, load_external_data=False)
+    (u,) = [each for each in proto.graph.initializer if each.name == "u"]
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["u"], value=u))
+    proto.graph.initializer.remove(u)
+    model.write_bytes(proto.SerializeToString())
+    (tmp_path / "other").mkdir()
+    output = tmp_path / "other" / "out.onnx"
+    assert run("optimize", model, output, "--no-check").code == 0
+    written = onnx.load(output).graph.node[0].attribute[0].t
+    np.testing.assert_array_equal(numpy_helper.to_array(written), SCATTERED["u"])
+
+
+def test_weights_too_large_for_one_file_go_beside_it_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bnfold.model_io._LARGEST_INLINE", 1000)
+    output = tmp_path / "out.onnx"
+    outcome = run("optimize", REWRITTEN, output)
+    assert outcome.code == 0
+    assert "more than one model file may hold" in outcome.out
+    (location,) = locations(output)
+    assert location in outcome.out
+    assert run("optimize", REWRITTEN, output, "--json").record["output"]["outgrew_one_file"] is True
+    np.testing.assert_allclose(logits(output), logits(REWRITTEN), rtol=1e-4, atol=1e-3)
 
 
 def test_external_data_is_the_same_each_time_and_stays(tmp_path: Path) -> None:

@@ -199,6 +199,27 @@ def test_a_name_in_a_body_hides_the_one_outside(folder: Path) -> None:
         np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected, rtol=1e-12)
 
 
+def test_constants_that_stay_in_the_file_are_read(folder: Path) -> None:
+    large = normal(2000)
+    constant = helper.make_node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(large))
+    model = build(
+        "(float[2000] x, bool c) => (float[2000] y, float[2000] z) { y = Mul(x, k) z = If(c) <"
+        "then_branch = t () => (float[2000] a) { a = Mul(x, l) }, "
+        "else_branch = e () => (float[2000] b) { b = Neg(x) }> }"
+    )
+    model.graph.node.insert(0, constant)
+    inner = onnx.NodeProto()
+    inner.CopyFrom(constant)
+    inner.output[0] = "l"
+    branches = {each.name: each.g for each in model.graph.node[2].attribute}
+    branches["then_branch"].node.insert(0, inner)
+    feeds = {"x": normal(2000, seed=1), "c": np.array(True)}
+    found = evaluate(folder, model, feeds)
+    expected = feeds["x"].astype(float) * large.astype(float)
+    np.testing.assert_array_equal(found["y"], expected)
+    np.testing.assert_array_equal(found["z"], expected)
+
+
 def test_functions_are_evaluated(folder: Path) -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '

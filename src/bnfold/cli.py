@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ from bnfold.cli_options import (
     run_options,
     timing_options,
 )
+from bnfold.deferral import defer_sympy
 from bnfold.errors import (
     BnfoldError,
     ModelError,
@@ -306,6 +308,8 @@ def root(
 
 def main() -> None:
     """Run the command; each failure is one line on stderr and an exit code."""
+    defer_sympy()
+    gc.set_threshold(50_000)  # a graph is many objects that stay: looking at them often is in vain
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up first
     for stream in (sys.stdout, sys.stderr):

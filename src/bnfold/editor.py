@@ -222,10 +222,23 @@ def sort(graph: ir.Graph) -> None:
     Raises:
         ValueError: if the graph has a cycle.
     """
+    if _is_sorted(graph):
+        return
     unnamed = [node for node in graph.all_nodes() if node.name is None]
     graph.sort()
     for node in unnamed:
         node.name = None
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Say whether the nodes stand in order, as they mostly do; False where bodies read values."""
+    done: set[ir.Node] = set()
+    for node in graph:
+        sources = (value.producer() for value in node.inputs if value is not None)
+        if _has_body(node) or not all(source is None or source in done for source in sources):
+            return False
+        done.add(node)
+    return True
 
 
 def _value_names(graph: ir.Graph) -> list[str]:

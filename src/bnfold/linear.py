@@ -64,7 +64,8 @@ def _conv(affine: Affine, conv: ir.Node) -> Op:
     weight = _weight(conv, 1)
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[0], conv)
-    scaled = weight.astype(np.float64) * affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    scaled = weight.astype(np.float64)
+    scaled *= affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
     return _convolution(affine, conv, scaled, channel_axis=0)
 
 
@@ -99,7 +100,8 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Op:
     """
     weight, transposed = _gemm_weight(gemm)
     affine = _on_axis(affine, 1, weight.shape[0 if transposed else 1], gemm)
-    scaled = weight.astype(np.float64) * (affine.scale[:, None] if transposed else affine.scale)
+    scaled = weight.astype(np.float64)
+    scaled *= affine.scale[:, None] if transposed else affine.scale
     folded = _store(scaled, gemm, 1, channel_axis=0 if transposed else 1)
     return _gemm_with(gemm, gemm.inputs[0], folded, affine.scale, affine.shift)
 

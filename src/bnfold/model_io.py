@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import math
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import onnx
 import onnx.checker
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from bnfold.editor import all_graphs
 from bnfold.errors import ModelError
+from bnfold.markers import Markers
 from bnfold.normalize import normalize
 from bnfold.protos import count_operators, graphs_of, node_lists_of
+from bnfold.reading import attach, restore
 from bnfold.record import ModelRecord
+from bnfold.source import ModelSource as ModelSource
+from bnfold.source import Source
+from bnfold.weight_places import weights_of
 
 _LARGEST_INLINE = 2**31 - 2**24
 """Protobuf messages end at 2 GiB; some room is left for all that is not weights."""
@@ -30,26 +31,34 @@ class LoadedModel:
     """A model and what is known of the file that it came from."""
 
     ir: ir.Model
-    record: ModelRecord
-    path: Path | None
-    content: bytes = field(repr=False)
-    """The model as it was given, where that was not a path; else empty."""
+    source: Source = field(repr=False)
     described: frozenset[str] = field(repr=False)
     """The names of values whose type and shape the file gives (its value_info)."""
-    inputs: Sequence[onnx.ValueInfoProto] = field(repr=False)
-    """The inputs of the main graph, as the file declares them."""
-    outputs: Sequence[onnx.ValueInfoProto] = field(repr=False)
-    """Its outputs likewise."""
+
+    @property
+    def path(self) -> Path | None:
+        """Where it was read from, if it was not given as a ModelProto."""
+        return self.source.path
+
+    @functools.cached_property
+    def record(self) -> ModelRecord:
+        """What the file is. Its hash may take a while, unless `start_hashing` was called before."""
+        return self.source.describe()
+
+    @property
+    def markers(self) -> Markers:
+        """What stands in the protobuf for weights that are still in the file."""
+        return self.source.read.markers
 
     @property
     def has_external_data(self) -> bool:
         """Whether any weight lies outside the model file."""
-        return any(isinstance(tensor, ir.ExternalTensor) for tensor in _weights(self.ir))
+        return any(isinstance(tensor, ir.ExternalTensor) for tensor in weights_of(self.ir))
 
     @property
     def fits_one_message(self) -> bool:
         """Whether one protobuf message can hold the model in its present state."""
-        return sum(tensor.nbytes for tensor in _weights(self.ir)) <= _LARGEST_INLINE
+        return sum(tensor.nbytes for tensor in weights_of(self.ir)) <= _LARGEST_INLINE
 
     def count_operators(self) -> dict[str, int]:
         """Return how many nodes of each operator the model has by now, most first."""
@@ -64,10 +73,9 @@ class LoadedModel:
         """
         if not self.fits_one_message:
             raise ModelError("the model is larger than 2 GiB: write it to a file instead")
-        return serialize(self)
-
-
-ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+        proto = serialize(self)
+        restore(proto, self.markers)
+        return proto
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -76,18 +84,26 @@ def load(source: ModelSource) -> LoadedModel:
     Raises:
         ModelError: if it cannot be read, is no valid model, or holds what bnfold cannot keep.
     """
-    read = _Source.of(source)
-    _require_supported(read.proto, read.name)
+    given = Source.of(source)
+    loaded = _load(given) or _load(given.whole())
+    assert loaded is not None
+    return loaded
+
+
+def _load(given: Source) -> LoadedModel | None:
+    """Load a model; None if what stands for large weights in its protobuf has got lost."""
+    proto, name = given.read.proto, given.name
+    _require_supported(given)
     try:
-        model = ir.from_proto(read.proto)
+        model = ir.from_proto(proto)
     except Exception as error:  # onnx_ir reports invalid models by exceptions of many types
-        raise ModelError(f"{read.name} is not a valid ONNX model: {_root_cause(error)}") from error
-    _settle_external_data(model, read.path, read.name)
-    normalize(model, read.proto, read.name)
-    described = frozenset(v.name for graph in graphs_of(read.proto) for v in graph.value_info)
-    graph = read.proto.graph
-    interface = tuple(graph.input), tuple(graph.output)
-    return LoadedModel(model, read.describe(), read.path, read.content, described, *interface)
+        raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
+    if not attach(model, given.read.markers):
+        return None
+    _settle_external_data(model, given.path, name)
+    normalize(model, proto, name)
+    described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
+    return LoadedModel(model, given, described)
 
 
 def require_valid(loaded: LoadedModel) -> None:
@@ -97,7 +113,7 @@ def require_valid(loaded: LoadedModel) -> None:
         ModelError: with what the checker found, if it is invalid.
     """
     try:
-        onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.content)
+        onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.source.content)
     except (onnx.checker.ValidationError, ValueError) as error:
         name = loaded.path or "the model"
         raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
@@ -109,63 +125,11 @@ def describe(source: ModelSource) -> ModelRecord:
     Raises:
         ModelError: if it cannot be read.
     """
-    return _Source.of(source).describe()
+    return Source.of(source).describe()
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A model just read: its protobuf, and either its path or its bytes."""
-
-    proto: onnx.ModelProto
-    path: Path | None
-    content: bytes
-
-    @staticmethod
-    def of(source: ModelSource) -> _Source:
-        if isinstance(source, onnx.ModelProto):
-            content = source.SerializeToString(deterministic=True)
-            read = _Source(onnx.ModelProto.FromString(content), None, content)
-        else:
-            read = _Source(_read(Path(source)), Path(source), b"")
-        if not read.proto.HasField("graph") or not read.proto.graph.output:
-            raise ModelError(
-                f"{read.name} is not an ONNX model: it is empty, or has no graph with outputs"
-            )
-        return read
-
-    @property
-    def name(self) -> str:
-        return str(self.path) if self.path is not None else "the model"
-
-    def describe(self) -> ModelRecord:
-        ops = count_operators(
-            (node.domain, node.op_type) for nodes in node_lists_of(self.proto) for node in nodes
-        )
-        return ModelRecord(
-            path=str(self.path) if self.path is not None else None,
-            sha256=sha256_of(self.path) if self.path else hashlib.sha256(self.content).hexdigest(),
-            bytes=self.path.stat().st_size if self.path else len(self.content),
-            ir_version=self.proto.ir_version,
-            opset={each.domain or "ai.onnx": each.version for each in self.proto.opset_import},
-            nodes=sum(ops.values()),
-            ops=ops,
-        )
-
-
-def _read(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(path, format="protobuf", load_external_data=False)
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise ModelError(f"{path} is a directory; name the .onnx file in it") from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model, or is truncated") from None
-
-
-def _require_supported(proto: onnx.ModelProto, name: str) -> None:
+def _require_supported(given: Source) -> None:
+    proto, name = given.read.proto, given.name
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
             f"{name} has IR version {proto.ir_version}, and the installed onnx knows up to "
@@ -179,14 +143,15 @@ def _require_supported(proto: onnx.ModelProto, name: str) -> None:
         if graph.quantization_annotation:
             raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
         for tensor in graph.initializer:
-            _require_complete(tensor, name)
+            _require_complete(tensor, given)
     for nodes in node_lists_of(proto):
         for node in nodes:
+            _require_distinct_attributes(node, name)
             for attribute in node.attribute:
                 if attribute.HasField("sparse_tensor"):
                     raise ModelError(f"{name} has sparse constants, which bnfold does not support")
                 if attribute.HasField("t"):
-                    _require_complete(attribute.t, name)
+                    _require_complete(attribute.t, given)
     functions = [(each.domain, each.name, each.overload) for each in proto.functions]
     if len(set(functions)) < len(functions):
         raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
@@ -194,7 +159,18 @@ def _require_supported(proto: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"{name} has training information, which bnfold does not support")
 
 
-def _require_complete(tensor: onnx.TensorProto, name: str) -> None:
+def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
+    """Require what onnx_ir goes by: each attribute has a type, and a name of its own."""
+    names = [attribute.name for attribute in node.attribute]
+    is_typed = all(each.type or each.ref_attr_name for each in node.attribute)
+    if len(set(names)) < len(names) or not is_typed:
+        raise ModelError(
+            f"{name} is not a valid ONNX model: {node.op_type} {node.name} has an attribute "
+            "twice, or without a type"
+        )
+
+
+def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
     """Require that a tensor with raw data has as many bytes as its type and shape tell."""
     if not tensor.HasField("raw_data"):
         return
@@ -202,8 +178,10 @@ def _require_complete(tensor: onnx.TensorProto, name: str) -> None:
         bits = ir.DataType(tensor.data_type).bitwidth
     except (TypeError, ValueError):
         return  # strings, and types that onnx_ir refuses by itself
-    if len(tensor.raw_data) != -(-math.prod(tensor.dims) * bits // 8):
-        raise ModelError(f"{name} is truncated or invalid: the tensor {tensor.name!r} lacks bytes")
+    if given.read.raw_size(tensor) != -(-math.prod(tensor.dims) * bits // 8):
+        raise ModelError(
+            f"{given.name} is truncated or invalid: the tensor {tensor.name!r} lacks bytes"
+        )
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -218,7 +196,7 @@ def _root_cause(error: BaseException) -> BaseException:
 def _settle_external_data(model: ir.Model, path: Path | None, name: str) -> None:
     """Tell external tensors where they lie, and refuse those that are not there."""
     folder = path.resolve().parent if path is not None else None
-    for tensor in _weights(model):
+    for tensor in weights_of(model):
         if not isinstance(tensor, ir.ExternalTensor):
             continue
         if folder is None:
@@ -234,33 +212,13 @@ def _settle_external_data(model: ir.Model, path: Path | None, name: str) -> None
             raise ModelError(f"{name}: the data of {tensor.name!r} at {where.name!r} is truncated")
 
 
-def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    for graph in all_graphs(model):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-        for node in graph:
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield attribute.as_tensor()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # --- Back to protobuf -----------------------------------------------------------------------------
 
 
 def serialize(loaded: LoadedModel) -> onnx.ModelProto:
     """Turn the model into a protobuf that has nothing which the file did not have either.
 
-    Weights in external files stay there.
+    Weights in external files stay there, and markers stand for those in the model file.
     """
     proto = ir.to_proto(loaded.ir)
     for graph in graphs_of(proto):
@@ -281,13 +239,14 @@ def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
 
     An IR version before 4 comes back if every initializer is among the inputs there, as it must.
     """
-    graph = proto.graph
+    original = loaded.source.read.proto
+    graph, given = proto.graph, original.graph
     del graph.output[:]
-    graph.output.extend(loaded.outputs)
+    graph.output.extend(given.output)
     inputs = {each.name for each in graph.input}
     initializers = {tensor.name for tensor in graph.initializer}
-    if loaded.record.ir_version < 4 and initializers <= {each.name for each in loaded.inputs}:
-        proto.ir_version = loaded.record.ir_version
+    if original.ir_version < 4 and initializers <= {each.name for each in given.input}:
+        proto.ir_version = original.ir_version
         inputs |= initializers
     del graph.input[:]
-    graph.input.extend(each for each in loaded.inputs if each.name in inputs)
+    graph.input.extend(each for each in given.input if each.name in inputs)

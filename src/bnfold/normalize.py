@@ -9,6 +9,7 @@ inferred are known. What the model computes, and what a caller sees of it, is th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator
 
 import onnx
@@ -53,9 +54,9 @@ def _unnamed_nodes(
         if not node_proto.name:
             yield node
         for attribute in node_proto.attribute:
-            if attribute.HasField("g"):
+            if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from _unnamed_nodes(attribute.g, node.attributes[attribute.name].as_graph())
-            elif attribute.graphs:
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
                 bodies = node.attributes[attribute.name].as_graphs()
                 for body_proto, body in zip(attribute.graphs, bodies, strict=True):
                     yield from _unnamed_nodes(body_proto, body)
@@ -116,8 +117,8 @@ def _take_constants_off_inputs(model: ir.Model) -> None:
     inputs.extend(kept)
 
 
-_LARGEST_SHAPE = 1024
-"""Bytes up to which a weight may be a shape, an axis or the like, which inference needs to read."""
+_LARGEST_SHAPE = 128
+"""Elements up to which a weight may be a shape, axes or the like, which inference has to read."""
 
 
 def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
@@ -139,7 +140,7 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
                 tensor.name, tensor.data_type, tensor.dims
             )
             light.graph.input.append(described)
-        if tensor.ByteSize() <= _LARGEST_SHAPE:
+        if math.prod(tensor.dims) <= _LARGEST_SHAPE:
             light.graph.initializer.append(tensor)
     try:
         inferred = onnx.shape_inference.infer_shapes(light)
@@ -159,5 +160,5 @@ def _fill_in(proto: onnx.GraphProto, graph: ir.Graph) -> None:
                 if value.shape is None:
                     value.shape = ir.serde.deserialize_type_proto_for_shape(known[value.name])
         for attribute in node_proto.attribute:
-            if attribute.HasField("g"):
+            if attribute.type == onnx.AttributeProto.GRAPH:
                 _fill_in(attribute.g, node.attributes[attribute.name].as_graph())

@@ -24,7 +24,7 @@ from bnfold.errors import (
     ProviderError,
     TooSlowError,
 )
-from bnfold.model_io import LoadedModel, ModelSource, sha256_of
+from bnfold.model_io import LoadedModel, ModelSource
 from bnfold.options import PassOptions, RunOptions, TimingOptions
 from bnfold.progress import Progress
 from bnfold.record import (
@@ -83,10 +83,10 @@ class Optimization:
         self._place = Path(output) if output is not None else folder / "optimized.onnx"
         self._options, self._timing = options, timing
         self._progress = progress
-        self._stack = stack
         self._dropped: dict[Site, Refusal] = {}
         self._variant: Variant = self._rewritten()
-        self._staged: StagedFile
+        self._variant.model.source.start_hashing()
+        self._staged = stack.enter_context(StagedFile(self._place))
         self._equivalence: Equivalence | None = None
         self._speed: list[SpeedRecord] = []
         self._speed_note = ""
@@ -149,9 +149,8 @@ class Optimization:
     def write(self) -> None:
         """Write the model beside its place."""
         self._progress("writing")
-        self._staged = self._stack.enter_context(StagedFile(self._place))
         if self._is_copy:
-            _copy(self._staged, self._variant.model)
+            self._staged.write_blocks(self._variant.model.source.blocks())
         else:
             self._staged.write_model(self._variant.model)
 
@@ -257,6 +256,7 @@ class Optimization:
 
     def _record(self, *, written: bool) -> Record:
         ops = self._variant.model.count_operators()
+        data = self._staged.data
         return Record(
             command=sys.argv[:],
             model=self._variant.model.record,
@@ -265,10 +265,13 @@ class Optimization:
                 path=str(self._output) if self._output is not None else None,
                 same=self._is_copy,
                 written=written,
-                sha256=sha256_of(self._staged.path),
+                sha256=self._staged.sha256,
                 bytes=self._staged.path.stat().st_size,
                 nodes=sum(ops.values()),
                 ops=ops,
+                data=data.name if data is not None else None,
+                data_bytes=data.stat().st_size if data is not None else 0,
+                outgrew_one_file=data is not None and not self._variant.model.has_external_data,
             ),
             rewrites=self._variant.rewrites,
             refusals=self._variant.outcome.refusals,
@@ -278,10 +281,3 @@ class Optimization:
             speed_note=self._speed_note,
             tuning=self._tuning,
         )
-
-
-def _copy(staged: StagedFile, loaded: LoadedModel) -> None:
-    if loaded.path is not None:
-        staged.copy(loaded.path)
-    else:
-        staged.write(loaded.content)

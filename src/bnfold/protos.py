@@ -36,3 +36,14 @@ def node_lists_of(proto: onnx.ModelProto) -> Iterator[Sequence[onnx.NodeProto]]:
                 if attribute.HasField("g"):
                     pending.append(attribute.g.node)
                 pending += [graph.node for graph in attribute.graphs]
+
+
+def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield all weights: initializers, and tensors that are attributes."""
+    for graph in graphs_of(proto):
+        yield from graph.initializer
+    for nodes in node_lists_of(proto):
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t

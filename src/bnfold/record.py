@@ -330,7 +330,7 @@ class TuningRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """What was, or would be, written."""
+    """What was, or would be, written. `bytes` counts the model file itself."""
 
     path: str | None
     same: bool
@@ -340,6 +340,11 @@ class OutputRecord:
     bytes: int
     nodes: int
     ops: dict[str, int]
+    data: str | None = None
+    """The file beside it that was written for its weights, if one was."""
+    data_bytes: int = 0
+    outgrew_one_file: bool = False
+    """Whether the weights, which were in the model file before, exceed what one file may hold."""
 
 
 @dataclass(frozen=True)

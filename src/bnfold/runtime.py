@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,10 +194,9 @@ def available_threads() -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Describe the onnxruntime in use, if there is one."""
-    try:
-        runtime = _import_runtime()
-    except ProviderError:
+    """Describe the onnxruntime that the run has used, if it has used it."""
+    runtime = sys.modules.get("onnxruntime")
+    if runtime is None:
         return {"onnxruntime": None}
     installed = _installed_packages()
     return {

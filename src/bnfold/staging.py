@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-import onnx
-import onnx_ir as ir
-
-from bnfold.editor import all_graphs
 from bnfold.errors import UsageError
-from bnfold.model_io import LoadedModel, serialize, sha256_of
-from bnfold.protos import graphs_of
-
-EXTERNAL_THRESHOLD = 1024
-"""Tensors of at least so many bytes go to the data file, where there is one."""
+from bnfold.model_io import LoadedModel
+from bnfold.writing import DataLayout, model_blocks, write_blocks
 
 
 class StagedFile:
     """A file that appears whole or not at all: written beside its place, then renamed into it.
 
     Use as a context manager; whatever `commit` has not been called for is removed at the end.
+    `sha256` is the hash of what was written last, in hexadecimal; `data` the file that was written
+    beside it, for the weights of a model.
 
     Raises:
         UsageError: if the place is not one for a file, or writing fails.
     """
 
     def __init__(self, place: Path) -> None:
+        self.sha256 = ""
+        self.data: Path | None = None
         self._committed = False
-        self._data: Path | None = None
+        self._new_data: Path | None = None
         with _as_usage_error(place):
             self.place = place.resolve()  # a link stays a link: what it points to is replaced
             if self.place.exists() and not self.place.is_file():
@@ -56,22 +52,25 @@ class StagedFile:
     ) -> None:
         if not self._committed:
             self.path.unlink(missing_ok=True)
-            if self._data is not None:
-                self._data.unlink(missing_ok=True)
+            self._discard_data()
+
+    def _discard_data(self) -> None:
+        if self._new_data is not None:
+            self._new_data.unlink(missing_ok=True)
+        self.data = self._new_data = None
 
     def write(self, content: bytes) -> None:
         """Write all of the content, to the disk itself."""
-        with _as_usage_error(self.place), open(self.path, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        self.write_blocks([content])
 
-    def copy(self, source: Path) -> None:
-        """Write what `source` holds, byte for byte."""
-        with _as_usage_error(self.place), open(source, "rb") as old, open(self.path, "wb") as new:
-            shutil.copyfileobj(old, new, 1 << 20)
-            new.flush()
-            os.fsync(new.fileno())
+    def write_blocks(self, blocks: Iterable[bytes | memoryview]) -> None:
+        """Write content that comes in pieces, to the disk itself, instead of what is there."""
+        self._discard_data()
+        self._write(blocks)
+
+    def _write(self, blocks: Iterable[bytes | memoryview]) -> None:
+        with _as_usage_error(self.place):
+            self.sha256 = write_blocks(self.path, blocks)
 
     def write_model(self, loaded: LoadedModel) -> None:
         """Write the model; its large weights to a file beside it where they were, or must be.
@@ -80,33 +79,24 @@ class StagedFile:
         that is still in use, not even of the one at the same place.
         """
         if not loaded.has_external_data and loaded.fits_one_message:
-            proto = serialize(loaded)
-            self.write(proto.SerializeToString(deterministic=True))
+            self.write_blocks(model_blocks(loaded))
             return
-        initializers = [v for g in all_graphs(loaded.ir) for v in g.initializers.values()]
-        tensors = [value.const_value for value in initializers]
+        self._discard_data()
+        layout = DataLayout(loaded)
         temporary = self.path.with_suffix(".data")
         try:
             with _as_usage_error(self.place):
-                ir.external_data.unload_from_model(
-                    loaded.ir,
-                    self.path.parent,
-                    temporary.name,
-                    size_threshold_bytes=EXTERNAL_THRESHOLD,
-                    alignment=4096,
-                )
-            proto = serialize(loaded)
-            data = self.place.with_name(f"{self.place.name}.{sha256_of(temporary)[:16]}.data")
-            if not data.exists():
-                self._data = data
-            temporary.chmod(_mode_for(data))
-            os.replace(temporary, data)
+                digest = write_blocks(temporary, layout.blocks())
+                data = self.place.with_name(f"{self.place.name}.{digest[:16]}.data")
+                if not data.exists():
+                    self._new_data = data
+                temporary.chmod(_mode_for(data))
+                os.replace(temporary, data)
+                self.data = data
         finally:
             temporary.unlink(missing_ok=True)
-            for value, tensor in zip(initializers, tensors, strict=True):
-                value.const_value = tensor
-        _relocate(proto, temporary.name, data.name)
-        self.write(proto.SerializeToString(deterministic=True))
+        with layout.located(data.name):
+            self._write(model_blocks(loaded))
 
     def commit(self) -> None:
         """Let the file appear in its place."""
@@ -141,11 +131,3 @@ def _mode_for(place: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
-
-
-def _relocate(proto: onnx.ModelProto, old: str, new: str) -> None:
-    for graph in graphs_of(proto):
-        for tensor in graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location" and entry.value == old:
-                    entry.value = new

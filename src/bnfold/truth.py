@@ -25,6 +25,7 @@ from onnx.reference import ReferenceEvaluator
 from bnfold.contract import Array
 from bnfold.errors import BnfoldError
 from bnfold.float64_ops import OPERATORS
+from bnfold.markers import Markers
 from bnfold.model_io import load
 from bnfold.runtime import Feeds
 
@@ -45,13 +46,14 @@ class Truth64:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._model = load(path).ir
+            loaded = load(path)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
+        self._model, self._markers = loaded.ir, loaded.markers
         self._opsets = dict(self._model.opset_imports)
         self._functions: list[ReferenceEvaluator] = []
         for function in self._model.functions.values():
-            proto = _widened_function(ir.serde.serialize_function(function))
+            proto = _widened_function(ir.serde.serialize_function(function), self._markers)
             known = list(self._functions)
             self._functions.append(ReferenceEvaluator(proto, functions=known, new_ops=OPERATORS))
 
@@ -86,7 +88,7 @@ class Truth64:
         return _widened(initializer.const_value.numpy())
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
-        proto = _widened_node(ir.serde.serialize_node(node))
+        proto = _widened_node(ir.serde.serialize_node(node), self._markers)
         graph = onnx.helper.make_graph(
             [proto],
             "node",
@@ -144,32 +146,38 @@ def _widened(content: Any) -> Any:
     return content
 
 
-def _widened_function(function: onnx.FunctionProto) -> onnx.FunctionProto:
+def _widened_function(function: onnx.FunctionProto, markers: Markers) -> onnx.FunctionProto:
     for node in function.node:
-        _widened_node(node)
+        _widened_node(node, markers)
     return function
 
 
-def _widened_node(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Widen, in place, the constants and types that the node's attributes name."""
+def _widened_node(node: onnx.NodeProto, markers: Markers) -> onnx.NodeProto:
+    """Widen, in place, the constants and types that the node's attributes name.
+
+    `markers` stand for constants that are still in the file.
+    """
     for attribute in node.attribute:
         if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
             content = attribute.f if attribute.name == "value_float" else list(attribute.floats)
             wide = onnx.numpy_helper.from_array(np.array(content, np.float64))
             attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
         if attribute.HasField("t"):
-            _widen_tensor(attribute.t)
+            _widen_tensor(attribute.t, markers)
         if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _FLOATS:
             attribute.i = onnx.TensorProto.DOUBLE
         for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
             for tensor in graph.initializer:
-                _widen_tensor(tensor)
+                _widen_tensor(tensor, markers)
             for inner in graph.node:
-                _widened_node(inner)
+                _widened_node(inner, markers)
     return node
 
 
-def _widen_tensor(tensor: onnx.TensorProto) -> None:
+def _widen_tensor(tensor: onnx.TensorProto, markers: Markers) -> None:
+    stored = markers.get(tensor.raw_data)
+    if stored is not None:
+        tensor.raw_data = b"".join(stored.blocks())
     if tensor.data_type in _FLOATS:
         content = onnx.numpy_helper.to_array(tensor).astype(np.float64)
         tensor.CopyFrom(onnx.numpy_helper.from_array(content, tensor.name))

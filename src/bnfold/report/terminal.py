@@ -56,6 +56,10 @@ def print_optimization(console: Console, record: Record) -> None:
         same = ", the input byte for byte: there was nothing to rewrite"
         size = f"{record.output.bytes / 1e6:.2f} MB{same if record.output.same else ''}"
         _say(console, f"wrote {record.output.path} ({size})")
+        if record.output.data is not None:
+            why = ", more than one model file may hold" if record.output.outgrew_one_file else ""
+            size = f"{record.output.data_bytes / 1e6:.2f} MB{why}"
+            _say(console, f"wrote its weights beside it, to {record.output.data} ({size})")
 
 
 def print_equivalence(console: Console, equivalence: Equivalence) -> None:

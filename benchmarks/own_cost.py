@@ -1,0 +1,162 @@
+"""What a rewrite costs, in time and memory, beside `cp` and other tools.
+
+    python benchmarks/own_cost.py [--folder FOLDER] [--runs 3] [--json FILE] [--only NAME ...]
+
+Each tool rewrites each model in a process of its own, from start-up to the written file, without
+checking the result. Printed are the median seconds and the peak memory in MB (the largest resident
+set, mapped files included). Tools that are not installed are left out. The models have random
+weights, and cost what trained ones do.
+
+This process imports nothing large: Linux counts what a process had before it became another one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MODELS = ("vgg19_bn", "resnet50", "chain_800", "chain_6400", "chain_16700")
+"""A chain has a Conv, BatchNormalization and Relu a link."""
+LONGEST = 600
+"""Seconds after which a tool is stopped."""
+
+TOOLS: Mapping[str, tuple[str | None, list[str]]] = {
+    "cp": (None, ["cp", "{model}", "{output}"]),
+    "bnfold": (
+        "bnfold",
+        [sys.executable, "-m", "bnfold", "optimize", "{model}", "{output}", "--no-check"],
+    ),
+    "onnxruntime": (
+        "onnxruntime",
+        [
+            sys.executable,
+            "-c",
+            "import sys, onnxruntime as o; s = o.SessionOptions(); "
+            "s.optimized_model_filepath = sys.argv[2]; "
+            "s.graph_optimization_level = o.GraphOptimizationLevel.ORT_ENABLE_BASIC; "
+            "o.InferenceSession(sys.argv[1], s, providers=['CPUExecutionProvider'])",
+            "{model}",
+            "{output}",
+        ],
+    ),
+    "onnxscript": (
+        "onnxscript",
+        [
+            sys.executable,
+            "-c",
+            "import sys, onnx, onnxscript.optimizer as o; "
+            "onnx.save(o.optimize(onnx.load(sys.argv[1])), sys.argv[2])",
+            "{model}",
+            "{output}",
+        ],
+    ),
+    "onnxsim": ("onnxsim", [sys.executable, "-m", "onnxsim", "{model}", "{output}"]),
+    "onnxslim": ("onnxslim", [sys.executable, "-m", "onnxslim", "{model}", "{output}"]),
+}
+"""The module that each tool needs, and its command."""
+
+
+def main() -> None:
+    """Parse the command line, make the models, run the tools, and print a table."""
+    parser = argparse.ArgumentParser(description="Time and memory of a rewrite, by tool.")
+    parser.add_argument("--folder", type=Path, help="where to keep the models, for another time")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="where to write each single measurement")
+    parser.add_argument("--only", nargs="*", default=list(MODELS))
+    parser.add_argument("--tools", nargs="*", choices=list(TOOLS), default=list(TOOLS))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        samples = measure(options.only, options.tools, folder, options.runs)
+    if options.json is not None:
+        options.json.write_text(json.dumps(samples, indent=1) + "\n")
+    print(table(samples))
+
+
+def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> list[dict[str, Any]]:
+    """Return one record a run; runs of the tools take turns, so that all see the same machine."""
+    samples = []
+    for model in models:
+        path = folder / f"{model}.onnx"
+        if not path.exists():
+            script = Path(__file__).with_name("own_cost_models.py")
+            subprocess.run([sys.executable, script, model, path], check=True)
+        run(["cp", "{model}", "{output}"], path, folder / "output.onnx")  # warms the page cache
+        stopped: set[str] = set()
+        for _ in range(runs):
+            for tool in tools:
+                module, command = TOOLS[tool]
+                is_there = module is None or importlib.util.find_spec(module) is not None
+                if is_there and tool not in stopped:
+                    seconds, megabytes, code = run(command, path, folder / "output.onnx")
+                    samples.append(
+                        {
+                            "model": model,
+                            "bytes": path.stat().st_size,
+                            "tool": tool,
+                            "seconds": seconds,
+                            "megabytes": megabytes,
+                            "exit_code": code,
+                        }
+                    )
+                    if code or seconds > LONGEST / 10:
+                        stopped.add(tool)  # once is enough
+    return samples
+
+
+def run(command: list[str], model: Path, output: Path) -> tuple[float, float, int]:
+    """Return the seconds, peak MB and exit code of one process; -9 means that it was stopped."""
+    output.unlink(missing_ok=True)
+    words = [word.format(model=model, output=output) for word in command]
+    start = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = start + LONGEST
+    while True:
+        child, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if child:
+            break
+        if time.perf_counter() > deadline:
+            process.kill()
+        time.sleep(0.002)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return seconds, usage.ru_maxrss / 1024, process.returncode
+
+
+def table(samples: list[dict[str, Any]]) -> str:
+    """Return the medians as a Markdown table, with the times in multiples of `cp`."""
+    models = list(dict.fromkeys(each["model"] for each in samples))
+    tools = list(dict.fromkeys(each["tool"] for each in samples))
+    lines = [f"model | {' | '.join(tools)}", "---|" * len(tools) + "---"]
+    for model in models:
+        mine = [each for each in samples if each["model"] == model]
+        copied = [each["seconds"] for each in mine if each["tool"] == "cp"]
+        cells = [_cell([each for each in mine if each["tool"] == tool], copied) for tool in tools]
+        lines.append(f"{model}, {mine[0]['bytes'] / 2**20:.0f} MiB | {' | '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _cell(samples: list[dict[str, Any]], copied: list[float]) -> str:
+    if not samples:
+        return "–"
+    failed = [each["exit_code"] for each in samples if each["exit_code"]]
+    seconds = statistics.median(each["seconds"] for each in samples)
+    if failed:
+        return f"stopped after {seconds:.0f} s" if failed[0] == -9 else f"exit {failed[0]}"
+    times = f" ({seconds / statistics.median(copied):.1f}× cp)" if copied else ""
+    return f"{seconds:.2f} s{times}, {max(each['megabytes'] for each in samples):.0f} MB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Writes models without ever holding one in memory as a whole."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from bnfold.markers import Markers
+from bnfold.model_io import LoadedModel, serialize
+from bnfold.reading import SMALLEST_STORED
+from bnfold.stored import BLOCK, Content, Extent, InMemory, OpenFile, StoredTensor
+from bnfold.weight_places import Place, places_of
+from bnfold.wire import exchange
+
+EXTERNAL_THRESHOLD = 1024
+"""Tensors of at least so many bytes go to the data file, where there is one."""
+_PAGE = 4096
+"""The offsets in the data file of tensors that fill a page: onnxruntime can map them."""
+_LINE = 64
+"""The offsets of smaller tensors, which processors load best from there."""
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> str:
+    """Write a file, to the disk itself, and return its SHA-256 in hexadecimal.
+
+    The hash of a block is computed while the next one is read and written.
+    """
+    digest = hashlib.sha256()
+    with open(path, "wb", buffering=0) as file, ThreadPoolExecutor(1) as executor:
+        hashing: Future[None] | None = None
+        for block in _joined(blocks):
+            if hashing is not None:
+                hashing.result()
+            hashing = executor.submit(digest.update, block)
+            written = 0
+            while written < len(block):
+                written += file.write(memoryview(block)[written:])
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _joined(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Join small pieces into blocks worth writing."""
+    small = bytearray()
+    for block in blocks:
+        if len(block) < BLOCK // 2:
+            small += block
+            if len(small) < BLOCK:
+                continue
+            block = b""
+        if small:
+            yield bytes(small)
+            small.clear()
+        if block:
+            yield block
+    if small:
+        yield bytes(small)
+
+
+# --- The model file -----------------------------------------------------------------------------
+
+
+class _InMemoryBytes:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size = len(content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._content[offset : offset + length]
+
+
+def model_blocks(loaded: LoadedModel) -> Iterator[bytes | memoryview]:
+    """Yield the serialized model in its present state, a piece at a time.
+
+    The bytes are those of ``serialize(loaded).SerializeToString(deterministic=True)`` where the
+    markers stand for their content.
+    """
+    markers = loaded.markers.copy()
+    with _replaced(_marked(loaded.ir, markers)):
+        message = serialize(loaded).SerializeToString(deterministic=True)
+    offsets = list(markers.find(message))
+
+    def has_marker(offset: int, length: int) -> bool:
+        index = bisect.bisect_left(offsets, offset)
+        return index < len(offsets) and offsets[index] < offset + length
+
+    def content(offset: int, length: int) -> Content:
+        found = markers.get(message[offset : offset + length])
+        assert found is not None
+        return found
+
+    for piece in exchange(_InMemoryBytes(message), has_marker, content):
+        if isinstance(piece, bytes):
+            yield piece
+        else:
+            yield from piece.blocks()
+
+
+def _marked(model: ir.Model, markers: Markers) -> dict[Place, ir.TensorProtocol]:
+    """Return what takes the place of the large tensors that are new, and in memory."""
+    return {
+        place: _tensor_with(place.tensor, markers.add(InMemory(place.tensor)))
+        for place in places_of(model)
+        if isinstance(place.tensor, ir.Tensor) and place.tensor.nbytes >= SMALLEST_STORED
+    }
+
+
+@contextlib.contextmanager
+def _replaced(tensors: dict[Place, ir.TensorProtocol]) -> Iterator[None]:
+    """Let other tensors take their places for a while."""
+    before = {place: place.tensor for place in tensors}
+    try:
+        for place, tensor in tensors.items():
+            place.tensor = tensor
+        yield
+    finally:
+        for place, tensor in before.items():
+            place.tensor = tensor
+
+
+# --- The data file ------------------------------------------------------------------------------
+
+
+class DataLayout:
+    """Where in one data file each large weight of a model goes. What shares content stays shared.
+
+    Attributes of nodes move only where their content is outside the model file already.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._offsets: dict[Place, int] = {}
+        self._contents: dict[Content, int] = {}
+        self._inside: dict[Place, ir.TensorProtocol] = {}
+        self._files: dict[str, OpenFile] = {}
+        self._end = 0
+        for place in places_of(loaded.ir):
+            tensor = place.tensor
+            is_outside = isinstance(tensor, ir.ExternalTensor)
+            if isinstance(tensor, ir.StringTensor) or not (is_outside or place.is_initializer):
+                continue
+            if tensor.nbytes >= EXTERNAL_THRESHOLD:
+                self._offsets[place] = self._offset_of(self._content_of(tensor))
+            elif is_outside:
+                content = b"".join(self._content_of(tensor).blocks())
+                self._inside[place] = _tensor_with(tensor, content)
+
+    def _content_of(self, tensor: ir.TensorProtocol) -> Content:
+        if isinstance(tensor, StoredTensor):
+            return tensor.extent
+        if not isinstance(tensor, ir.ExternalTensor):
+            return InMemory(tensor)
+        path = os.path.realpath(tensor.path)
+        file = self._files.setdefault(path, OpenFile(Path(path)))
+        return Extent(file, tensor.offset or 0, tensor.nbytes)
+
+    def _offset_of(self, content: Content) -> int:
+        if content not in self._contents:
+            step = _PAGE if content.nbytes >= _PAGE else _LINE
+            offset = -(-self._end // step) * step
+            self._contents[content] = offset
+            self._end = offset + content.nbytes
+        return self._contents[content]
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Yield the content of the data file, a piece at a time."""
+        position = 0
+        for content, offset in self._contents.items():
+            yield bytes(offset - position)
+            yield from content.blocks()
+            position = offset + content.nbytes
+
+    def located(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Let the model say, for a while, that its data is in the file `name` beside it."""
+        outside = {place: _located(place.tensor, name, at) for place, at in self._offsets.items()}
+        return _replaced(self._inside | outside)
+
+
+def _located(tensor: ir.TensorProtocol, name: str, offset: int) -> ir.ExternalTensor:
+    return ir.ExternalTensor(
+        name,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=tensor.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+def _tensor_with(tensor: ir.TensorProtocol, raw_data: bytes) -> ir.TensorProtocol:
+    """Return the tensor, with its content in its proto."""
+    proto = onnx.TensorProto(
+        name=tensor.name,
+        data_type=tensor.dtype.value,
+        dims=tensor.shape.numpy(),
+        doc_string=tensor.doc_string or None,
+        raw_data=raw_data,
+    )
+    for key, value in tensor.metadata_props.items():
+        proto.metadata_props.add(key=key, value=value)
+    return ir.serde.TensorProtoTensor(proto)
