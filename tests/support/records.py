@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,7 @@ def equivalence(verdict: str = "pass", **changes: Any) -> Equivalence:
     return Equivalence(verdict, f"cpu: {found.reason}" if found.reason else "", [found], inputs)
 
 
+@cache
 def speed(factor: float = 1.12, level: str = "all", *, alone: bool = False) -> SpeedRecord:
     """Return a timing of a model that is so much faster, with the noise of a real machine."""
     generator = np.random.default_rng(int(factor * 1000))

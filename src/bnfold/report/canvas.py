@@ -69,7 +69,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.minor.size": 0,
 }
 
-WIDTH = 5.0
+WIDTH = 4.3
 """Inches, of 72 units each: as wide as a phone's page, so that text need not shrink there."""
 
 _LONGEST_LABEL = 22

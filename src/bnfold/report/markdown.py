@@ -33,6 +33,14 @@ MOST_LINES = 60
 
 _MOST_ROWS = 6
 _MOST_SITES = 2
+_BAR = "¦"
+"""Stands for | in tables: there, an escaped one is still a border behind a backslash."""
+
+_ESCAPES = str.maketrans(
+    {sign: f"\\{sign}" for sign in "\\`*_{}[]#~!"}
+    | {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "@\u2060"}
+)
+
 _SIGNS = {"good": "✅", "bad": "❌", "open": "⚠️", "neutral": "ℹ️"}
 
 
@@ -42,7 +50,7 @@ def render(record: Record) -> str:
     lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(record.model.path or '–')}"]
     lines += ["", f"**{first.verdict}**: {plain(first.meaning)}  "]
     if first.speed:
-        lines.append(f"**speed**: {plain(first.speed)}  ")
+        lines.append(f"**speed**: {plain('; '.join(first.speed))}  ")
     if first.change:
         lines.append(f"**changed**: {plain(first.change)}")
     for section in (
@@ -58,8 +66,8 @@ def render(record: Record) -> str:
 
 
 def code(text: str, most: int = 60) -> str:
-    """Return the text as a code span that cannot be left, not even within a table."""
-    content = shortened(text, most).replace("|", "\\|") or " "
+    """Return the text as a code span that nothing in it can leave."""
+    content = shortened(text, most) or " "
     longest = max((len(run) for run in re.findall("`+", content)), default=0)
     fence = "`" * (longest + 1)
     padding = " " if longest else ""
@@ -67,13 +75,8 @@ def code(text: str, most: int = 60) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the text so that no character of it means anything to Markdown or HTML."""
-    return (
-        re.sub(r"([\\`*_{}\[\]<>#|~!@&])", r"\\\1", text)
-        .replace("\\<", "&lt;")
-        .replace("\\&", "&amp;")
-        .replace("\\@", "@\u2060")
-    )
+    """Return the text so that no character of it means anything to Markdown, HTML or GitHub."""
+    return text.translate(_ESCAPES)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Iterable[str]]) -> list[str]:
@@ -82,8 +85,8 @@ def _table(titles: Sequence[str], rows: Sequence[Iterable[str]]) -> list[str]:
         return []
     rules = ["---:" if title.startswith("#") else "---" for title in titles]
     heads = [title.lstrip("#") for title in titles]
-    lines = [heads, rules, *([*row] for row in rows[:_MOST_ROWS])]
-    found = [f"| {' | '.join(cells)} |" for cells in lines]
+    cells = [[cell.replace("|", _BAR) for cell in row] for row in rows[:_MOST_ROWS]]
+    found = [f"| {' | '.join(row)} |" for row in [heads, rules, *cells]]
     more = len(rows) - _MOST_ROWS
     return [*found, *(["", f"… and {more:,} more"] if more > 0 else [])]
 

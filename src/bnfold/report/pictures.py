@@ -56,7 +56,7 @@ def yardsticks(provider: ProviderEquivalence, name: str) -> str:
 
 def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> str:
     """Draw how many elements of an output are off by which share of their tolerance."""
-    bounds = ["0", *(f"{each:g}" for each in SHARES[1:]), "more"]
+    bounds = ["0", *(_power(each) for each in SHARES[1:]), "more"]
     places = np.arange(len(bounds))
     width = 0.8 / len(levels)
     with picture(1.9) as drawn:
@@ -71,18 +71,21 @@ def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> s
             len(SHARES) - 0.45, 1.02, "fails", color=BAD, transform=axes.get_xaxis_transform()
         )
         axes.set_yscale("symlog", linthresh=1)
-        axes.set_ylim(bottom=0)
+        most = max(max(output.shares) for _, output in levels)
+        counts = [0, *(10**power for power in range(len(str(most)) + 1))]
+        axes.set_yticks(counts, [f"{each:,}" for each in counts])
+        axes.set_yticks([], minor=True)
+        axes.set_ylim(0, 2 * most)
         axes.set_xticks(places, bounds)
         axes.grid(visible=True, axis="y")
         axes.tick_params(axis="y", labelcolor=MUTED)
-        axes.set_xlabel("share of its tolerance that an element is off by, up to")
+        axes.set_xlabel("share of its tolerance, up to")
         axes.set_ylabel("elements")
         _legend(axes)
         level, output = levels[-1]
-        counts = ", ".join(
-            f"{found:,} up to {bound}" for found, bound in zip(output.shares, bounds, strict=False)
-        )
-        return drawn.svg(name, f"Elements by share of tolerance, optimization {level}: {counts}")
+        parts = [f"{n:,} up to {bound}" for n, bound in zip(output.shares, bounds, strict=False)]
+        words = ", ".join(parts)
+        return drawn.svg(name, f"Elements by share of tolerance, optimization {level}: {words}")
 
 
 def truth(outputs: Sequence[TruthOutput], name: str) -> str:
@@ -155,6 +158,11 @@ def operators(changes: Sequence[OperatorChange], name: str) -> str:
 
 
 # --- Parts ----------------------------------------------------------------------------------------
+
+
+def _power(bound: float) -> str:
+    """Return a power of ten, written out if that is short."""
+    return f"{bound:g}" if bound >= 0.01 else f"1e{round(math.log10(bound))}"
 
 
 def _allowed(output: OutputComparison) -> float:

@@ -34,13 +34,14 @@ _MOST_SPEEDS = 3
 
 @dataclass(frozen=True)
 class Headline:
-    """What a reader wants to know first, in a line each; a line that does not apply is empty."""
+    """What a reader wants to know first. A line that does not apply is empty."""
 
     verdict: str
     tone: str
     """``good``, ``bad``, ``open`` or ``neutral``."""
     meaning: str
-    speed: str
+    speed: list[str]
+    """A line for each timing, the one at onnxruntime's best first."""
     change: str
 
 
@@ -51,7 +52,7 @@ def headline(record: Record) -> Headline:
         verdict=verdict,
         tone=_TONES.get(verdict, "neutral"),
         meaning=_meaning(record),
-        speed=_speed_line(record),
+        speed=_speed_lines(record),
         change=_change_line(record),
     )
 
@@ -145,9 +146,9 @@ def level_text(level: str) -> str:
     return texts.get(level, f"onnxruntime optimization {level}")
 
 
-def _speed_line(record: Record) -> str:
+def _speed_lines(record: Record) -> list[str]:
     if not record.speed:
-        return record.speed_note
+        return [record.speed_note] if record.speed_note else []
     several = len({(each.provider, str(each.shapes)) for each in record.speed}) > 1
     lines = []
     for each in record.speed[:_MOST_SPEEDS]:
@@ -157,9 +158,10 @@ def _speed_line(record: Record) -> str:
         if each.speedup is None or each.ci95 is None:
             lines.append(f"{each.original_ms:.4g} ms, {where}")
         else:
-            lines.append(f"{each.verdict}, {interval(each.speedup, each.ci95)} times, {where}")
+            ratio = interval(each.speedup, each.ci95)
+            lines.append(f"{ratio} times as fast: {each.verdict}, {where}")
     more = len(record.speed) - len(lines)
-    return "; ".join([*lines, *([f"and {more} more"] if more else [])])
+    return [*lines, *([f"and {more} more"] if more else [])]
 
 
 # --- What changed ---------------------------------------------------------------------------------
