@@ -102,7 +102,7 @@ def _rewrites(record: Record) -> list[str]:
 def _refusals(record: Record) -> list[str]:
     rows = []
     for each in refusal_groups(record.refusals):
-        sites = ", ".join(code(refusal.site, 40) for refusal in each.refusals[:_MOST_SITES])
+        sites = ", ".join(code(refusal.site, 80) for refusal in each.refusals[:_MOST_SITES])
         because = plain(shortened(each.message, 160))
         remedy = f" → {plain(shortened(each.remedy, 160))}" if each.remedy else ""
         reason = f"{code(each.reason)}: {because}{remedy}"

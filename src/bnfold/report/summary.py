@@ -147,8 +147,7 @@ def level_text(level: str) -> str:
 
 
 def _speed_lines(record: Record) -> list[str]:
-    if not record.speed:
-        return [record.speed_note] if record.speed_note else []
+    note = [record.speed_note] if record.speed_note else []
     several = len({(each.provider, str(each.shapes)) for each in record.speed}) > 1
     lines = []
     for each in record.speed[:_MOST_SPEEDS]:
@@ -161,7 +160,7 @@ def _speed_lines(record: Record) -> list[str]:
             ratio = interval(each.speedup, each.ci95)
             lines.append(f"{ratio} times as fast: {each.verdict}, {where}")
     more = len(record.speed) - len(lines)
-    return [*lines, *([f"and {more} more"] if more else [])]
+    return [*lines, *([f"and {more} more"] if more > 0 else []), *note]
 
 
 # --- What changed ---------------------------------------------------------------------------------
