@@ -43,8 +43,11 @@ def options(folder: Path, option: str = "--report") -> list[str]:
         (["optimize", UNCHANGED, "{folder}/out.onnx"], "identical"),
         (["optimize", REWRITTEN, "{folder}/out.onnx", "--no-check"], "not checked"),
         (["check", REWRITTEN, UNCHANGED], "fail"),
-        (["bench", REWRITTEN], "timed"),
-        (["bench", REWRITTEN, MODELS / "conv_bn_conv.onnx"], "no significant difference"),
+        (["bench", REWRITTEN, "--no-memory"], "timed"),
+        (
+            ["bench", REWRITTEN, MODELS / "conv_bn_conv.onnx", "--no-memory"],
+            "no significant difference",
+        ),
     ],
 )
 def test_every_command_that_runs_writes_every_kind(
@@ -64,7 +67,7 @@ def test_a_failure_writes_its_reports_too(tmp_path: Path) -> None:
     outcome.failed(1, "not equivalent")
     files = reports(tmp_path)
     assert names(tmp_path) == {path.name for path in files.values()}
-    assert "fail" in parse(files[".html"].read_text()).all("title")[0].children[0]
+    assert "<title>fail: " in files[".html"].read_text()
 
 
 def test_the_record_renders_to_the_same_again(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import subprocess
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,63 +24,77 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"
 )
 
-DESK, PHONE = (1280, 800), (390, 844)
+SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 SCHEMES = {"light": 1, "dark": 0}
 
-_FRAME = """<!DOCTYPE html><meta charset="utf-8"><title>none</title>
-<iframe id="page" style="border: 0; width: %dpx; height: %dpx" src="page.html"></iframe>
+_FRAMES = """<!DOCTYPE html><meta charset="utf-8">
+{frames}
 <pre id="seen"></pre>
 <script>
-addEventListener("load", () => {
-  const page = document.getElementById("page").contentDocument, view = page.defaultView;
-  const bottom = (query) => {
-    const found = page.querySelector(query);
-    return found ? found.getBoundingClientRect().bottom : null;
-  };
-  const escaping = [...page.body.querySelectorAll("*")].filter((each) => {
-    const box = each.getBoundingClientRect();
-    return box.width > 1 && box.right > view.innerWidth + 1 && !each.closest(".scroll, pre, svg");
-  });
-  const clipped = [...page.querySelectorAll("svg text")].filter((each) => {
-    const box = each.getBoundingClientRect(), edge = each.closest("svg").getBoundingClientRect();
-    return box.left < edge.left - 2 || box.right > edge.right + 2;
-  });
-  const body = view.getComputedStyle(page.body);
-  document.getElementById("seen").textContent = JSON.stringify({
+function look(frame) {{
+  const page = frame.contentDocument, view = page.defaultView;
+  const all = (query) => [...page.querySelectorAll(query)];
+  const box = (element) => element.getBoundingClientRect();
+  const bottom = (query) => Math.max(0, ...all(query).map((each) => box(each).bottom));
+  const escapes = (each) =>
+    box(each).width > 1 && box(each).right > view.innerWidth + 1 &&
+    !each.closest(".scroll, pre, svg");
+  const isClipped = (each) =>
+    box(each).left < box(each.closest("svg")).left - 2 ||
+    box(each).right > box(each.closest("svg")).right + 2;
+  return {{
     title: page.title,
     text: page.body.innerText,
     width: page.documentElement.scrollWidth,
-    verdict: bottom(".verdict"), speed: bottom(".headline .speed"), headline: bottom(".headline"),
-    background: body.backgroundColor, ink: body.color,
+    bottoms: [".verdict", ".headline .speed", ".headline"].map(bottom),
+    ground: view.getComputedStyle(page.body).backgroundColor,
+    ink: view.getComputedStyle(page.body).color,
     accent: view.getComputedStyle(page.querySelector(".verdict")).color,
-    escaping: escaping.map((each) => each.outerHTML.slice(0, 100)),
-    clipped: clipped.map((each) => each.textContent),
-    letters: Math.min(...[...page.querySelectorAll("svg text")].map((each) =>
-      each.getBoundingClientRect().height)),
-    pictures: [...page.querySelectorAll("svg")].map((each) => each.getBoundingClientRect().width),
+    escaping: all("body *").filter(escapes).map((each) => each.outerHTML.slice(0, 100)),
+    clipped: all("svg text").filter(isClipped).map((each) => each.textContent),
+    letters: Math.min(...all("svg text").map((each) => box(each).height)),
+    pictures: all("svg").map((each) => box(each).width),
     scripts: page.scripts.length,
-  });
-});
+  }};
+}}
+addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  const seen = Object.fromEntries(frames.map((each) => [each.id, look(each)]));
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+}});
 </script>
 """
+_FRAME = '<iframe id="{}" style="border: 0; width: {}px; height: {}px" src="page.html"></iframe>'
 
 
 @dataclass(frozen=True)
 class Seen:
     """What a reader of the page has before their eyes, in CSS pixels."""
 
-    size: tuple[int, int]
-    content: dict[str, Any]
+    title: str
+    text: str
+    width: float
+    bottoms: list[float]
+    """Where the verdict, the speed and the whole headline end."""
+    ground: str
+    ink: str
+    accent: str
+    escaping: list[str]
+    """What sticks out of the page."""
+    clipped: list[str]
+    """Texts that stick out of their picture."""
+    letters: float | None
+    """The height of the smallest letters in a picture."""
+    pictures: list[float]
+    scripts: int
 
-    def __getattr__(self, name: str) -> Any:
-        return self.content[name]
 
-
-def look(folder: Path, name: str, size: tuple[int, int], scheme: str) -> Seen:
-    """Open the page of a record in Chromium."""
+def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
+    """Open the page of a record in Chromium, on a desk and on a phone."""
     assert CHROMIUM is not None
+    frames = "".join(_FRAME.format(each, *size) for each, size in SIZES.items())
     (folder / "page.html").write_text(html.render(RECORDS[name]()), encoding="utf-8")
-    (folder / "frame.html").write_text(_FRAME % size, encoding="utf-8")
+    (folder / "frames.html").write_text(_FRAMES.format(frames=frames), encoding="utf-8")
     process = subprocess.run(
         [
             CHROMIUM,
@@ -91,10 +104,9 @@ def look(folder: Path, name: str, size: tuple[int, int], scheme: str) -> Seen:
             "--allow-file-access-from-files",
             f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
             f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1400,1000",
             "--virtual-time-budget=5000",
             "--dump-dom",
-            (folder / "frame.html").as_uri(),
+            (folder / "frames.html").as_uri(),
         ],
         capture_output=True,
         check=True,
@@ -104,62 +116,65 @@ def look(folder: Path, name: str, size: tuple[int, int], scheme: str) -> Seen:
     )
     found = re.search('<pre id="seen">(.+?)</pre>', process.stdout, re.DOTALL)
     assert found is not None, process.stderr
-    return Seen(size, json.loads(unescape(found[1])))
+    return {where: Seen(**each) for where, each in json.loads(unescape(found[1])).items()}
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("name", ["tuned", "fail", "not-verified"])
+ACCENTS = {
+    "tuned": "rgb(20, 113, 63)",
+    "fail": "rgb(179, 38, 30)",
+    "not-verified": "rgb(138, 90, 0)",
+}
+"""Of the verdict, in the light."""
+
+
+@pytest.mark.parametrize("name", ACCENTS)
 def test_the_first_screen_says_what_matters_and_nothing_sticks_out(
-    tmp_path: Path, name: str, size: tuple[int, int]
+    tmp_path: Path, name: str
 ) -> None:
-    seen = look(tmp_path, name, size, "light")
-    width, height = size
-    assert seen.headline < height
-    assert seen.width <= width
-    assert seen.escaping == []
-    assert seen.clipped == []
-    assert all(200 < each <= width for each in seen.pictures)
-    assert seen.letters > 8
-    for words in ("Verdict", "What changed", "What was rewritten", "how to reproduce this"):
-        assert words in seen.text
+    for where, seen in look(tmp_path, name).items():
+        width, height = SIZES[where]
+        assert 0 < seen.bottoms[0] < seen.bottoms[2] < height
+        assert seen.width <= width
+        assert seen.escaping == []
+        assert seen.clipped == []
+        assert all(200 < each <= width for each in seen.pictures)
+        assert seen.letters is not None
+        assert seen.letters > 8
+        assert seen.accent == ACCENTS[name]
+        for words in ("Verdict", "What changed", "What was rewritten", "how to reproduce this"):
+            assert words in seen.text
 
 
-def test_a_reader_sees_verdict_speed_and_change(tmp_path: Path) -> None:
-    seen = look(tmp_path, "tuned", DESK, "light")
+def test_a_reader_sees_verdict_speed_and_change_and_unfolds_the_rest(tmp_path: Path) -> None:
+    seen = look(tmp_path, "tuned")["desk"]
     record = RECORDS["tuned"]()
     assert seen.title.startswith("pass: ")
-    assert seen.verdict < seen.speed < seen.headline < DESK[1]
+    assert seen.bottoms == sorted(seen.bottoms)
     first = seen.text.split("What was rewritten")[0]
     assert f"{record.speed[0].speedup:.3f}" in first
     assert "BatchNormalization 53 → 3" in first
-    assert "/layer47/bn/conv" not in seen.text  # folded away
     assert "48 times" in seen.text
+    assert record.rewrites[47].nodes[0] in html.render(record)
+    assert record.rewrites[47].nodes[0] not in seen.text
 
 
-def test_light_and_dark_are_not_the_same(tmp_path: Path) -> None:
-    light, dark = (look(tmp_path, "pass", PHONE, scheme) for scheme in SCHEMES)
-    assert (light.background, dark.background) == ("rgb(255, 255, 255)", "rgb(20, 23, 26)")
-    assert light.ink == "rgb(27, 31, 36)"
-    assert dark.ink == "rgb(232, 234, 237)"
-    assert light.accent != dark.accent
-
-
-def test_the_verdict_has_a_colour_of_its_own(tmp_path: Path) -> None:
-    accents = [look(tmp_path, n, DESK, "light").accent for n in ("pass", "fail", "not-verified")]
-    assert len(set(accents)) == 3
+def test_in_the_dark_the_page_is_dark(tmp_path: Path) -> None:
+    dark = look(tmp_path, "tuned", "dark")["phone"]
+    assert (dark.ground, dark.ink) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
+    assert dark.accent == "rgb(111, 211, 155)"
 
 
 def test_strange_names_do_nothing_and_stay_on_the_page(tmp_path: Path) -> None:
-    seen = look(tmp_path, "hostile", PHONE, "light")
-    assert seen.title.startswith("fail: <script>document.title")
-    assert seen.scripts == 0
-    assert seen.width <= PHONE[0]
-    assert seen.escaping == []
-    for words in ("<script>document.title = 'taken over'</script>", "תוֹרָה/conv", "🐍 conv"):
-        assert words in seen.text
+    for where, seen in look(tmp_path, "hostile").items():
+        assert seen.title.startswith("fail: <script>document.title")
+        assert seen.scripts == 0
+        assert seen.width <= SIZES[where][0]
+        assert seen.escaping == []
+        for words in ("<script>document.title = 'taken over'</script>", "תוֹרָה/conv", "🐍 conv"):
+            assert words in seen.text
 
 
 def test_a_large_model_stays_readable(tmp_path: Path) -> None:
-    seen = look(tmp_path, "large", DESK, "light")
+    seen = look(tmp_path, "large")["desk"]
     assert seen.escaping == []
     assert len(seen.text.splitlines()) < 300

@@ -24,6 +24,7 @@ def text_of_page(name: str) -> str:
     return html.render(RECORDS[name]())
 
 
+@cache
 def page(name: str) -> Element:
     return parse(text_of_page(name))
 
@@ -161,9 +162,17 @@ def test_a_refusal_says_why_and_what_would_let_it_go() -> None:
 def test_a_failure_names_its_culprit_at_the_top_and_in_place() -> None:
     root = page("fail")
     assert "because of merge-branches at /add" in root.all("header")[0].text
-    assert "Culprit merge-branches at /add" in root.text
+    assert "Culprit The check fails with merge-branches at /add (3 branches" in root.text
     assert "3.731 at [0, 17] of sample 1, not 3.5" in root.text
     assert "Nothing was written." in root.text
+
+
+def test_a_culprit_that_was_dropped_is_told_without_blame() -> None:
+    root = page("culprit dropped")
+    header = root.all("header")[0].text
+    assert "because of" not in header
+    assert "1 rewrite dropped after the check failed" in header
+    assert "A culprit that was dropped" in root.text
 
 
 def test_all_that_is_needed_to_reproduce_it() -> None:

@@ -47,7 +47,7 @@ def test_the_distribution_counts_elements() -> None:
 
 
 def test_the_truth_is_drawn_before_and_after() -> None:
-    svg = pictures.truth([TruthOutput("logits", 4e-7, 3e-7, 5e-8)], "one")
+    svg = pictures.truth([TruthOutput("logits", "float32", 4e-7, 3e-7, 5e-8)], "one")
     assert {"original", "optimized", "logits"} <= {*texts(svg)}
     assert "4.00e-07 → 3.00e-07" in element(svg).attributes["aria-label"]
 

@@ -176,7 +176,7 @@ def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
         outputs=levels[0].outputs if levels else [],
         levels=levels,
         noise_floor=[output("logits", 0.019), output("features", 0.005)] if levels else [],
-        truth=_truth(verdict) if levels else Truth(0, 0.0, "the original did not run"),
+        truth=_truth(verdict) if levels else Truth(0, "the original did not run"),
     )
     return replace(made, **changes)
 
@@ -184,17 +184,18 @@ def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
 def _truth(verdict: str) -> Truth:
     factor = 1.0 if verdict == "pass" else 1e5
     outputs = [
-        TruthOutput("logits", 4.1e-7, 3.8e-7 * factor, 5.2e-8 * factor),
-        TruthOutput("features", 2.9e-7, 3.1e-7 * factor, 4.4e-8 * factor),
+        TruthOutput("logits", "float32", 4.1e-7, 3.8e-7 * factor, 5.2e-8 * factor),
+        TruthOutput("features", "float32", 2.9e-7, 3.1e-7 * factor, 4.4e-8 * factor),
     ]
-    return Truth(1, 1.4, "", outputs)
+    return Truth(1, "", outputs)
 
 
 def equivalence(verdict: str = "pass", **changes: Any) -> Equivalence:
     """Return a verdict on one provider, and how the inputs were made."""
     found = compared(verdict, **changes)
     source = "normal, standard deviations (1.0, 10.0, 0.1) in turn"
-    inputs = InputsRecord(0, 3, source, {"images": [2, 3, 64, 64]}, "ab" * 32)
+    shapes = [{"images": [size, 3, 64, 64]} for size in (2, 1, 3)]
+    inputs = InputsRecord(0, 3, source, shapes, {"tokens": 9999}, "ab" * 32)
     return Equivalence(verdict, f"cpu: {found.reason}" if found.reason else "", [found], inputs)
 
 
@@ -268,11 +269,20 @@ def failed() -> Record:
         site="/add",
         nodes=["/add/1", "/add/2", "/add"],
         detail="3 branches into Conv",
+        reason="cpu: output 'logits' is 3.731 at [0, 17] of sample 1, not 3.5",
         output="logits",
         worst=Worst(1, [0, 17], 3.5, 3.731),
         dropped=False,
     )
-    return optimized("fail", equivalence=equivalence("fail", culprit=culprit))
+    return optimized("fail", equivalence=replace(equivalence("fail"), culprits=[culprit]))
+
+
+def dropped() -> Record:
+    """Return the record of an `optimize` that made a mistake, and went on without it."""
+    found = failed().equivalence
+    assert found is not None
+    culprits = [replace(each, dropped=True) for each in found.culprits]
+    return optimized(equivalence=replace(equivalence(), culprits=culprits))
 
 
 def checked() -> Record:
@@ -307,8 +317,13 @@ def large(nodes: int = 3000) -> Record:
     third = nodes // 3
     sites = [f"/backbone/stages.{n % 4}/blocks.{n}/norm/BatchNormalization" for n in range(third)]
     ops = {"Conv": third, "BatchNormalization": third, "Relu": nodes - 2 * third}
-    return optimized(
+    made = optimized()
+    assert made.output is not None
+    left = ops | {"BatchNormalization": third - third // 2}
+    return replace(
+        made,
         model=model("large.onnx", **ops),
+        output=replace(made.output, ops=left, nodes=sum(left.values())),
         rewrites=[fold(each) for each in sites[: third // 2]],
         refusals=[refusal(each) for each in sites[third // 2 :]],
     )
@@ -323,10 +338,15 @@ def hostile() -> Record:
         outputs=[output(name, 2.0) for name in names],
         levels=[LevelComparison("disabled", "fail", [output(name, 2.0) for name in names])],
         noise_floor=[output(name) for name in names],
-        truth=Truth(1, 0.1, worst, [TruthOutput(name, 1e-7, 1e-7, 1e-8) for name in names]),
+        truth=Truth(1, worst, [TruthOutput(name, name, 1e-7, 1e-7, 1e-8) for name in names]),
         reason=" ".join(names),
-        culprit=Culprit(worst, worst, names, worst, worst, Worst(0, [1], 1.0, 2.0), dropped=True),
     )
+    element = Worst(0, [1], 1.0, 2.0)
+    culprits = [
+        Culprit(worst, name, names, name, name, name, element, dropped=name != worst)
+        for name in names
+    ]
+    found = Equivalence("fail", " ".join(names), [provider], equivalence().inputs, culprits)
     return optimized(
         command=["bnfold", "optimize", *names],
         model=model(worst, **dict.fromkeys(names, 2)),
@@ -341,7 +361,7 @@ def hostile() -> Record:
                     also_reason=name, also_message=name, also_in_the_way=name)
             for name in names
         ],
-        equivalence=Equivalence("fail", " ".join(names), [provider], equivalence().inputs),
+        equivalence=found,
         speed=[replace(speed(), provider=worst, note=worst, shapes={worst: [1]})],
         speed_note=worst,
     )  # fmt: skip
@@ -351,6 +371,7 @@ RECORDS: dict[str, Callable[[], Record]] = {
     "pass": optimized,
     "tuned": lambda: optimized(tuning=tuning()),
     "fail": failed,
+    "culprit dropped": dropped,
     "not-verified": lambda: optimized("not-verified"),
     "identical": lambda: optimized(equivalence=Equivalence("identical"), rewrites=[], speed=[]),
     "not checked": lambda: optimized(equivalence=None, speed_note="not timed: no onnxruntime"),

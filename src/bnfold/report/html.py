@@ -24,6 +24,7 @@ from bnfold.report.summary import (
     refusal_groups,
     rewrite_groups,
     share_of_tolerance,
+    truth_limit,
 )
 
 MOST_ROWS = 1000
@@ -77,6 +78,7 @@ def _environment() -> Environment:
         "share_of_tolerance": share_of_tolerance,
         "shortened": wording.shortened,
         "sizes": wording.sizes,
+        "truth_limit": truth_limit,
     }
     environment.globals |= {"interval": wording.interval}
     return environment

@@ -31,7 +31,7 @@ from bnfold.report.wording import (
 
 MOST_LINES = 60
 
-_MOST_ROWS = 6
+_MOST_ROWS = 5
 _MOST_SITES = 2
 _BAR = "¦"
 """Stands for | in tables: there, an escaped one is still a border behind a backslash."""
@@ -115,16 +115,23 @@ def _operators(record: Record) -> list[str]:
     if after is None:
         return []
     *changes, total = operator_changes(record.model.ops, after)
-    shown = [*changes[: _MOST_ROWS - 1], total]
+    # The sum comes first where rows will be left out: it must not be among them.
+    shown = [*changes, total] if len(changes) < _MOST_ROWS else [total, *changes]
     rows = [(code(e.name, 40), str(e.before), str(e.after), e.change) for e in shown]
     return _table(["operators", "#before", "#after", "#change"], rows)
 
 
 def _outputs(equivalence: Equivalence | None) -> list[str]:
     """Return the outputs that come closest to their tolerance, or exceed it most, first."""
+    providers = equivalence.providers if equivalence is not None else []
+    truths = {
+        (provider.provider, output.name): f"{number(output.original)} → {number(output.optimized)}"
+        for provider in providers
+        for output in (provider.truth.outputs if provider.truth is not None else [])
+    }
     found = [
         (provider.provider, level.level, output)
-        for provider in (equivalence.providers if equivalence is not None else [])
+        for provider in providers
         for level in provider.levels
         for output in level.outputs
     ]
@@ -137,12 +144,13 @@ def _outputs(equivalence: Equivalence | None) -> list[str]:
             number(output.tolerance.rtol),
             number(output.tolerance.atol),
             percent(share_of_tolerance(output)),
+            truths.get((provider, output.name), "–"),
         )
         for provider, level, output in sorted(
             found, key=lambda each: _closeness(each[2]), reverse=True
         )
     ]
-    titles = ["output", "where", "#max abs Δ", "#rtol", "#atol", "#of tolerance"]
+    titles = ["output", "where", "#max abs Δ", "#rtol", "#atol", "#of tolerance", "#float64 error"]
     return _table(titles, rows)
 
 

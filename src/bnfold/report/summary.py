@@ -14,8 +14,10 @@ from bnfold.record import (
     RefusalRecord,
     RewriteRecord,
     SpeedRecord,
+    TruthOutput,
 )
 from bnfold.report.wording import count, interval, percent, shortened, sizes
+from bnfold.tolerance import most_error
 
 LONGEST_REASON = 400
 """So many characters of a reason stand in the headline."""
@@ -102,9 +104,8 @@ def _meaning(record: Record) -> str:
 
 
 def culprit_of(equivalence: Equivalence) -> Culprit | None:
-    """Return the rewrite that is to blame, if one was found."""
-    found = (each.culprit for each in equivalence.providers)
-    return next((each for each in found if each is not None), None)
+    """Return the rewrite that is to blame, if one was found and was not dropped."""
+    return next((each for each in equivalence.culprits if not each.dropped), None)
 
 
 def closest_share(equivalence: Equivalence) -> float | None:
@@ -117,6 +118,14 @@ def closest_share(equivalence: Equivalence) -> float | None:
     ]
     known = [each for each in shares if each is not None]
     return max(known, default=None) if len(known) == len(shares) else None
+
+
+def truth_limit(output: TruthOutput) -> float | None:
+    """Return how far the second model may be from the truth; None if its type is not known."""
+    try:
+        return most_error(output.original, output.dtype)
+    except KeyError:
+        return None
 
 
 def share_of_tolerance(output: OutputComparison) -> float | None:
@@ -195,7 +204,7 @@ def operator_changes(before: Mapping[str, int], after: Mapping[str, int]) -> lis
 
 
 def _change_line(record: Record) -> str:
-    kept = f"{count(len(record.refusals), 'candidate')} kept" if record.refusals else ""
+    kept = _kept(record)
     after = operators_after(record)
     if after is None:
         rewritten = f"{count(len(record.rewrites), 'rewrite')} would be made"
@@ -210,6 +219,15 @@ def _change_line(record: Record) -> str:
         by = f"{count(len(record.rewrites), 'rewrite')} by {count(passes, 'pass')}: "
     nodes = f"{by}nodes {total.before:,} → {total.after:,}"
     return "; ".join([", ".join([nodes, *parts]), *([kept] if kept else [])])
+
+
+def _kept(record: Record) -> str:
+    """Say how many candidates stay, and how many of them because the check failed with them."""
+    culprits = record.equivalence.culprits if record.equivalence is not None else []
+    dropped = sum(each.dropped for each in culprits)
+    parts = [f"{count(len(record.refusals), 'candidate')} kept"] if record.refusals else []
+    parts += [f"{count(dropped, 'rewrite')} dropped after the check failed"] if dropped else []
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
