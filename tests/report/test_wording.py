@@ -24,7 +24,7 @@ def test_errors_have_three_digits(value: float | None, text: str) -> None:
         (1e-9, "< 0.01 %"),
         (0.01864, "1.86 %"),
         (1.0, "100 %"),
-        (420.0, "42,000 %"),
+        (4200.0, "4,200 times"),
         (math.inf, "–"),
         (None, "–"),
     ],

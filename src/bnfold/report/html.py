@@ -71,6 +71,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count_of": wording.count,
+        "distinct": _distinct,
         "milliseconds": wording.milliseconds,
         "number": wording.number,
         "percent": wording.percent,
@@ -161,6 +162,10 @@ def _identity(documentation: str) -> _Identity:
 
 
 # --- Rows of tables -------------------------------------------------------------------------------
+
+
+def _distinct(items: Sequence[Any]) -> list[Any]:
+    return [each for index, each in enumerate(items) if each not in items[:index]]
 
 
 def _rows_of_shares(levels: Sequence[LevelComparison]) -> list[tuple[str, str, list[int]]]:

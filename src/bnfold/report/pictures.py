@@ -149,6 +149,7 @@ def operators(changes: Sequence[OperatorChange], name: str) -> str:
             axes.bar_label(bars, padding=3, color=MUTED, fontsize=8)
         _rows(axes, [label(each.name) for each in rows])
         axes.set_xlabel("nodes")
+        axes.locator_params(axis="x", integer=True, nbins=6)
         axes.set_xlim(right=max([1, *(max(each.before, each.after) for each in rows)]) * 1.12)
         _legend(axes)
         return drawn.svg(

@@ -55,12 +55,12 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in percent, or a dash where there is none."""
+    """Return a share in percent, or as a multiple; a dash where there is none."""
     if share is None or not math.isfinite(share):
         return "–"
     if 0 < share < 1e-4:
         return "< 0.01 %"
-    return f"{share * 100:.3g} %" if share < 10 else f"{share * 100:,.0f} %"
+    return f"{share * 100:.3g} %" if share < 10 else f"{share:,.0f} times"
 
 
 def milliseconds(value: float | None) -> str:
