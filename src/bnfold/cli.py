@@ -336,7 +336,8 @@ def root(
 
 def main() -> None:
     """Run the command; each failure is one line on stderr and an exit code."""
-    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
+    for library in ("matplotlib", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up first
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

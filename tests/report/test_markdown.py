@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from markdown_it import MarkdownIt
 
 from bnfold.report import markdown
 from bnfold.report.wording import shortened
 from tests.support.pages import Element, parse
-from tests.support.records import HOSTILE_NAMES, RECORDS, output, speed
+from tests.support.records import HOSTILE_NAMES, RECORDS, hostile, output, speed
 
 COLUMNS = {"rewritten by": 4, "kept": 4, "operators": 4, "output": 7, "speed": 5}
 
@@ -26,6 +29,13 @@ def test_it_has_60_lines_at_most(name: str) -> None:
     text = markdown.render(RECORDS[name]())
     assert len(text.splitlines()) <= markdown.MOST_LINES
     assert text.endswith("\n")
+
+
+def test_it_has_60_lines_at_most_where_there_is_more_of_everything() -> None:
+    record = replace(hostile(), speed=[speed()] * 20)
+    text = markdown.render(record)
+    assert len(text.splitlines()) <= markdown.MOST_LINES
+    assert len(re.findall("^… and [0-9]+ more$", text, re.MULTILINE)) == 5
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import jsonschema
 import onnx_ir as ir
 
 import bnfold
@@ -39,8 +40,6 @@ class Outcome:
     @property
     def record(self) -> dict[str, Any]:
         """The record that `--json` printed: all of stdout, strict JSON, and as published."""
-        import jsonschema  # not everywhere where bnfold itself is tested
-
         content = parse_strictly(self.out)
         jsonschema.validate(content, record_schema())
         return content
