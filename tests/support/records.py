@@ -31,6 +31,7 @@ from bnfold.record import (
     TruthOutput,
     TuningRecord,
     TuningTrial,
+    Unsettled,
     Worst,
 )
 from bnfold.speed import summarize
@@ -176,6 +177,7 @@ def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
         outputs=levels[0].outputs if levels else [],
         levels=levels,
         noise_floor=[output("logits", 0.019), output("features", 0.005)] if levels else [],
+        unsettled=[Unsettled(2, "features", 0.034)] if levels else [],
         truth=_truth(verdict) if levels else Truth(0, "the original did not run"),
     )
     return replace(made, **changes)
@@ -340,6 +342,7 @@ def hostile() -> Record:
         noise_floor=[output(name) for name in names],
         truth=Truth(1, worst, [TruthOutput(name, name, 1e-7, 1e-7, 1e-8) for name in names]),
         reason=" ".join(names),
+        unsettled=[Unsettled(0, name, 0.5) for name in names],
     )
     element = Worst(0, [1], 1.0, 2.0)
     culprits = [

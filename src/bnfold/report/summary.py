@@ -91,9 +91,11 @@ def _meaning(record: Record) -> str:
         closest = f"; the closest element takes {percent(share)} of its tolerance"
         where = " and ".join(each.provider for each in found.providers)
         outputs = sum(len(each.outputs) for each in found.providers[:1])
+        unsettled = sum(len(each.unsettled) for each in found.providers)
+        left_out = f"; {count(unsettled, 'comparison')} left out" if unsettled else ""
         return (
             f"the {subject} computes what the original does: {count(outputs, 'output')} on {where}"
-            f"{closest if share is not None else ''}"
+            f"{closest if share is not None else ''}{left_out}"
         )
     culprit = culprit_of(found)
     because = f", because of {culprit.pass_name} at {shortened(culprit.site)}" if culprit else ""
