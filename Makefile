@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Trained models for the tests. Its own requirements (OpenCV and more) are not needed.
 OCR_MODELS := rapidocr-onnxruntime==1.4.4
 
-.PHONY: demo test test-cuda lint models clean
+.PHONY: demo test test-cuda lint models schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
@@ -26,6 +26,10 @@ lint: $(VENV)/installed-dev
 # The tables of models/README.md, from what bnfold does now.
 models: $(VENV)/installed
 	$(BIN)/python models/describe.py > models/README.md
+
+# The JSON Schema of the record, from the dataclasses that it consists of.
+schema: $(VENV)/installed
+	$(BIN)/python -m bnfold.report.schema > docs/report.schema.json
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -8,8 +8,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+import bnfold
 from bnfold.contract import Exactness, Op, Pass, Refusal, Replace, require, rewrite
-from bnfold.engine import Outcome, run_passes
+from bnfold.engine import Outcome, run_passes, sketch
 from bnfold.errors import BnfoldError
 from bnfold.model_io import load
 from bnfold.registry import all_passes
@@ -128,3 +129,30 @@ def test_fifty_thousand_nodes() -> None:
     )
     assert len(outcome.rewrites) == 50_000
     assert len(model.graph) == 1
+
+
+# --- Sketches -------------------------------------------------------------------------------------
+
+
+def test_a_rewrite_says_how_its_nodes_read_each_other_before_and_after() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,8,8] y) { a = Conv(x, w) b = Conv(x, v) y = Add(a, b) }",
+        w=normal(4, 3, 1, 1),
+        v=normal(4, 3, 1, 1),
+    )
+    (record,) = bnfold.explain(model).rewrites
+    assert [(each.op_type, each.reads) for each in record.before] == [
+        ("Conv", [-1]), ("Conv", [-1]), ("Add", [0, 1])
+    ]  # fmt: skip
+    assert [(each.op_type, each.reads) for each in record.after] == [("Conv", [-1])]
+
+
+def test_values_from_elsewhere_are_told_apart() -> None:
+    model = build(
+        "(float[4] x, float[4] y) => (float[4] z) { c = Constant<value_floats=[1.0]>() "
+        "a = Add(x, y) b = Sub(y, a) z = Mul(b, c) }"
+    )
+    found = sketch(ir.from_proto(model).graph)
+    assert [(each.op_type, each.reads) for each in found] == [
+        ("Add", [-1, -2]), ("Sub", [-2, 0]), ("Mul", [1])
+    ]  # fmt: skip

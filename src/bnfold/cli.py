@@ -36,8 +36,8 @@ from bnfold.cli_options import (
     Skip,
     Threads,
     Truth,
-    json_reports,
     pass_options,
+    report_files,
     run_options,
     timing_options,
 )
@@ -80,7 +80,7 @@ _EXIT_CODES = {
 }
 
 
-@app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.json")
+@app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.html")
 def optimize(
     model: Model,
     output: Annotated[
@@ -145,7 +145,7 @@ def optimize(
         provider, input, data, samples, seed, rtol, atol, threads, truth, save_inputs
     )
     timing = timing_options(bench_seconds, require_speedup, tune_seconds=tune_seconds)
-    report = json_reports(report, place)
+    report = report_files(report, place)
     try:
         with _Progress() as progress:
             result = api.optimize(
@@ -195,7 +195,7 @@ def check(
     options = run_options(
         provider, input, data, samples, seed, rtol, atol, threads, truth, save_inputs
     )
-    report = json_reports(report)
+    report = report_files(report)
     with _Progress() as progress:
         record = api.check(reference, candidate, options=options, progress=progress)
     assert record.equivalence is not None
@@ -238,7 +238,7 @@ def bench(
 
     options = run_options(provider, input, data, 1, seed, None, None, threads)
     timing = timing_options(seconds, require_speedup, batches=batch, memory=memory)
-    report = json_reports(report)
+    report = report_files(report)
     try:
         with _Progress() as progress:
             record = api.bench(model, candidate, options=options, timing=timing, progress=progress)
@@ -265,6 +265,36 @@ def explain(
 
     passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
     _deliver(api.explain(model, passes=passes), [], json, print_explanation)
+
+
+@app.command(epilog="Example: bnfold report run.json -o run.html -o run.md")
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN.json", help="What --report FILE.json wrote.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.html|.md|.json",
+            help="Where to write (repeatable). Default: Markdown, printed.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Render the record of a run again: as a page, as Markdown or as data."""
+    from bnfold.report import render
+    from bnfold.report.reading import read_record
+
+    files = report_files(output, option="-o")
+    record = read_record(run)
+    _write_reports(record, files)
+    if json or not files:
+        _print(lambda: print(render(record, ".json" if json else ".md"), end=""))
 
 
 @app.command(epilog="Example: bnfold passes fold-batchnorm")
@@ -310,7 +340,8 @@ def main() -> None:
     """Run the command; each failure is one line on stderr and an exit code."""
     defer_sympy()
     gc.set_threshold(50_000)  # a graph is many objects that stay: looking at them often is in vain
-    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
+    for library in ("matplotlib", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up first
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -348,11 +379,16 @@ def _fail(message: str, exit_code: int) -> int:
 def _deliver(
     record: Record, reports: list[Path], json: bool, render: Callable[[Console, Record], None]
 ) -> None:
+    _write_reports(record, reports)
+    _print(lambda: print(record.to_json()) if json else render(_console(), record))
+
+
+def _write_reports(record: Record, reports: list[Path]) -> None:
+    from bnfold.report import render
     from bnfold.staging import write_text
 
     for path in reports:
-        write_text(path, record.to_json() + "\n")
-    _print(lambda: print(record.to_json()) if json else render(_console(), record))
+        write_text(path, render(record, path.suffix))
 
 
 def _print(write: Callable[[], None]) -> None:

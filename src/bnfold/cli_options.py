@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bnfold.errors import UsageError
+from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
     from bnfold.options import PassOptions, RunOptions, TimingOptions
@@ -69,7 +70,9 @@ RequireSpeedup = Annotated[
 ]
 Report = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE.json", help="Write the record of the run (repeatable)."),
+    typer.Option(
+        metavar="FILE.html|.md|.json", help="Write what was found, as a page or data (repeatable)."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")]
 
@@ -147,17 +150,19 @@ def timing_options(
     return TimingOptions(seconds, require_speedup, tune_seconds, tuple(batches or ()), memory)
 
 
-def json_reports(reports: list[Path] | None, output: Path | None = None) -> list[Path]:
+def report_files(
+    reports: list[Path] | None, output: Path | None = None, option: str = "--report"
+) -> list[Path]:
     """Check where the reports go before the work starts.
 
     Raises:
-        UsageError: if one cannot go there.
+        UsageError: if one cannot go there, or how to render it is not known.
     """
     for path in reports or ():
-        if path.suffix != ".json":
-            raise UsageError(f"--report {path}: only .json reports can be written so far")
+        if path.suffix not in SUFFIXES:
+            raise UsageError(f"{option} {path}: a report ends in {', '.join(SUFFIXES)}")
         if not path.resolve().parent.is_dir():
-            raise UsageError(f"--report {path}: the folder does not exist")
+            raise UsageError(f"{option} {path}: the folder does not exist")
         if output is not None and path.resolve() == output.resolve():
-            raise UsageError(f"--report {path} is where the model is to be written")
+            raise UsageError(f"{option} {path} is where the model is to be written")
     return reports or []

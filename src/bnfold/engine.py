@@ -13,7 +13,7 @@ import onnx_ir as ir
 from bnfold.contract import General, Op, Pass, Refusal, Refused, Replace, Weight, is_op
 from bnfold.editor import Editor, all_graphs, outermost_graphs, sort
 from bnfold.errors import PassFailedError
-from bnfold.record import RefusalRecord, RewriteRecord
+from bnfold.record import NodeSketch, RefusalRecord, RewriteRecord
 
 Site: TypeAlias = tuple[str, str]
 """The name of a pass, and the site of its rewrite."""
@@ -138,6 +138,7 @@ class _Run:
         site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
         exactness = (replace.exactness or each.exactness).value
         detail = _with_flushed(replace)
+        before = sketch(replace.nodes)
         edit = self._editor.apply(replace)
         for node, predecessor in edit.created.items():
             continued = self._site(predecessor) if predecessor is not None else None
@@ -148,7 +149,17 @@ class _Run:
             if is_op(node, *EXPLAINED) and node not in {root, *edit.created.values()}
         }
         self._rewrites.append(
-            RewriteRecord(each.name, site, root.op_type, nodes, exactness, detail, gone)
+            RewriteRecord(
+                pass_name=each.name,
+                site=site,
+                op_type=root.op_type,
+                nodes=nodes,
+                exactness=exactness,
+                detail=detail,
+                gone=gone,
+                before=before,
+                after=sketch(edit.created),
+            )
         )
         readers = [reader for node in edit.created for reader in node.outputs[0].consumers()]
         return self._roots_of([*edit.created, *readers])
@@ -203,6 +214,24 @@ def local_site(node: ir.Node) -> str:
     """Return the node's name, or its first output's where it has none."""
     outputs = (output.name for output in node.outputs if output.name)
     return node.name or next(outputs, node.op_type)
+
+
+def sketch(nodes: Iterable[ir.Node]) -> list[NodeSketch]:
+    """Describe how these nodes, in their order, read each other; constants are left out."""
+    drawn = [node for node in nodes if not is_op(node, "Constant")]
+    places = {node: place for place, node in enumerate(drawn)}
+    found = []
+    outside: dict[ir.Value, int] = {}
+    for node in drawn:
+        reads = []
+        for value in node.inputs:
+            source = value.producer() if value is not None else None
+            if value is None or is_op(source, "Constant") or value.is_initializer():
+                continue
+            inside = places.get(source) if source is not None else None
+            reads.append(outside.setdefault(value, -1 - len(outside)) if inside is None else inside)
+        found.append(NodeSketch(node.op_type, reads))
+    return found
 
 
 def _with_flushed(replace: Replace) -> str:

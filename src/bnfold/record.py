@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import platform
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,18 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
+class NodeSketch:
+    """A node as part of a small drawing: its operator, and the nodes of the drawing that it reads.
+
+    They are given by their place in the drawing. Negative numbers, one each, stand for values that
+    come from elsewhere; weights are left out.
+    """
+
+    op_type: str
+    reads: list[int]
+
+
+@dataclass(frozen=True)
 class RewriteRecord:
     """One application of a pass."""
 
@@ -47,6 +60,10 @@ class RewriteRecord:
     gone: dict[str, str] = field(default_factory=dict)
     """The operator by site of each BatchNormalization and Dropout that went with it: it took them
     over, or nothing else read them."""
+    before: list[NodeSketch] = field(default_factory=list)
+    """The nodes of the pattern, in graph order, as in `nodes`."""
+    after: list[NodeSketch] = field(default_factory=list)
+    """The nodes that took their place."""
 
 
 @dataclass(frozen=True)
@@ -347,6 +364,12 @@ class OutputRecord:
     """Whether the weights, which were in the model file before, exceed what one file may hold."""
 
 
+def _tool() -> dict[str, str]:
+    from bnfold import __version__
+
+    return {"name": "bnfold", "version": __version__}
+
+
 @dataclass(frozen=True)
 class Record:
     """All that a run found out. `to_json` gives the report's JSON."""
@@ -363,23 +386,29 @@ class Record:
     speed_note: str = ""
     """Why there is no timing, where one was wanted."""
     tuning: TuningRecord | None = None
+    tool: dict[str, str] = field(default_factory=_tool)
+    """Whose record this is: `name` and `version`."""
 
     def to_json(self) -> str:
         """Return the record as JSON text, with sorted-out field names and no NaN."""
-        from bnfold import __version__
+        content = {"schema": SCHEMA, "tool": self.tool} | _plain(self)
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+        return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
-        content = {"schema": SCHEMA, "tool": {"name": "bnfold", "version": __version__}}
-        content |= {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-        return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Stands for a byte of a file's name that is no text. UTF-8 lacks it, but JSON can escape it."""
+
+
+def json_key(name: str) -> str:
+    """Return what a field of these classes is called in JSON."""
+    return "pass" if name == "pass_name" else name
 
 
 def _plain(value: Any) -> Any:
     """Turn dataclasses into dicts, and floats that JSON lacks into strings."""
     if dataclasses.is_dataclass(value):
-        return {
-            "pass" if f.name == "pass_name" else f.name: _plain(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-        }
+        return {json_key(f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import jsonschema
 import onnx_ir as ir
 
 import bnfold
 import bnfold.cli
 from bnfold.contract import Exactness, Op, Pass, Replace
 from bnfold.registry import all_passes
+from bnfold.report.schema import record_schema
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
@@ -37,8 +39,10 @@ class Outcome:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record that `--json` printed, which must be all of stdout, and strict JSON."""
-        return parse_strictly(self.out)
+        """The record that `--json` printed: all of stdout, strict JSON, and as published."""
+        content = parse_strictly(self.out)
+        jsonschema.validate(content, record_schema())
+        return content
 
     def failed(self, code: int, *words: str) -> None:
         """Assert this exit code, and one line on stderr that holds all of these words."""

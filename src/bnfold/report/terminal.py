@@ -6,9 +6,6 @@ characters become the signs that stand for them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,18 +20,17 @@ from bnfold.record import (
     RefusalRecord,
     SpeedRecord,
 )
+from bnfold.report.summary import operator_changes, refusal_groups, rewrite_groups
+from bnfold.report.wording import interval, legible, sizes
 from bnfold.tolerance import most_error
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
 _SPEED_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
 _MOST_SITES = 3
 
-_CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
-_CONTROL_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), 0x2028], 0xFFFD)
-
 
 def _text(content: str, style: str = "") -> Text:
-    return Text(content.translate(_CONTROL_PICTURES), style)
+    return Text(legible(content), style)
 
 
 def _say(console: Console, *parts: str | Text) -> None:
@@ -122,10 +118,10 @@ def print_speed(console: Console, record: Record) -> None:
     """Print what was timed, in a line each, and what was dropped for it."""
     for trial in record.tuning.trials if record.tuning is not None else []:
         sites = ", ".join(f"{len(each)} of {name}" for name, each in trial.without.items())
-        interval = _interval(trial.speedup, trial.ci95)
+        measured = interval(trial.speedup, trial.ci95)
         verdict = f"{trial.verdict}{'; dropped' if trial.dropped else ''}"
-        control = _interval(trial.control, trial.control_ci95)
-        _say(console, f"  tuning, without {sites}: {interval} times as fast, control {control}: ")
+        control = interval(trial.control, trial.control_ci95)
+        _say(console, f"  tuning, without {sites}: {measured} times as fast, control {control}: ")
         _say(console, f"    {verdict}")
     for each in record.speed:
         _say(console, *_describe_speed(each))
@@ -134,7 +130,7 @@ def print_speed(console: Console, record: Record) -> None:
 
 
 def _describe_speed(speed: SpeedRecord) -> list[str | Text]:
-    shapes = ", ".join("×".join(map(str, shape)) for shape in speed.shapes.values())
+    shapes = ", ".join(sizes(shape) for shape in speed.shapes.values())
     where = f"{speed.provider}, onnxruntime optimization {speed.level}"
     where += f", {speed.threads} threads, {shapes}" if shapes else f", {speed.threads} threads"
     loads = " → ".join(f"{each:.0f}" for each in speed.load_ms)
@@ -142,13 +138,13 @@ def _describe_speed(speed: SpeedRecord) -> list[str | Text]:
     if speed.peak_mb is not None:
         memory = f"; memory {' → '.join(f'{each:.0f}' for each in speed.peak_mb)} MB"
     more = f"; loads in {loads} ms{memory}{_placed(speed)}{'; ' if speed.note else ''}{speed.note}"
-    control = f"control {_interval(speed.control, speed.control_ci95)}"
+    control = f"control {interval(speed.control, speed.control_ci95)}"
     if speed.speedup is None or speed.ci95 is None or speed.verdict is None:
         return [f"speed: {speed.original_ms:.4g} ms ({where}; {control}{more})"]
     return [
         "speed: ",
         _text(speed.verdict, f"bold {_SPEED_STYLES[speed.verdict]}"),
-        f", {_interval(speed.speedup, speed.ci95)} times ({where}; {control}; "
+        f", {interval(speed.speedup, speed.ci95)} times ({where}; {control}; "
         f"{speed.original_ms:.4g} → {speed.optimized_ms:.4g} ms{more})",
     ]
 
@@ -158,10 +154,6 @@ def _placed(speed: SpeedRecord) -> str:
     if speed.provider == "cpu" or speed.placement is None:
         return ""
     return f"; nodes {_placements(speed.placement)}"
-
-
-def _interval(value: float, bounds: Sequence[float]) -> str:
-    return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def print_explanation(console: Console, record: Record) -> None:
@@ -205,25 +197,19 @@ def _print_operators(console: Console, before: dict[str, int], after: dict[str, 
     table.add_column("operators")
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right")
-    names = sorted({*before, *after}, key=lambda name: (-before.get(name, 0), name))
-    changed = [name for name in names if before.get(name, 0) != after.get(name, 0)]
-    rows = [(name, before.get(name, 0), after.get(name, 0)) for name in changed]
-    for name, old, new in [*rows, ("all nodes", sum(before.values()), sum(after.values()))]:
-        table.add_row(_text(name), str(old), str(new), f"{new - old:+d}" if new != old else "0")
+    for each in operator_changes(before, after):
+        table.add_row(_text(each.name), str(each.before), str(each.after), each.change)
     console.print(table)
 
 
 def _print_rewrites(console: Console, record: Record) -> None:
-    counts = Counter(
-        (each.pass_name, each.exactness, f"{each.op_type} {each.detail}".strip())
-        for each in record.rewrites
-    )
-    if not counts:
+    if not record.rewrites:
         console.print("\nno rewrite applies")
         return
     table = Table("rewrites", "exactness", "what", "times", box=None, pad_edge=False)
-    for (name, exactness, what), count in counts.most_common():
-        table.add_row(_text(name), exactness, _text(what), str(count))
+    for group in rewrite_groups(record.rewrites):
+        name, what = _text(group.pass_name), _text(group.what)
+        table.add_row(name, group.exactness, what, str(len(group.rewrites)))
     console.print()
     console.print(table)
 
@@ -233,18 +219,13 @@ def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
         console.print()
         return
     console.print("\nkept:")
-    groups: dict[tuple[str, str, str], list[RefusalRecord]] = {}
-    for refusal in refusals:
-        reason, message = refusal.reason, refusal.message
-        if refusal.also_reason:
-            reason += f", behind {refusal.also_reason}"
-            message += f"; behind, {refusal.also_message}"
-        groups.setdefault((refusal.op_type, reason, message), []).append(refusal)
-    for (op_type, reason, message), group in groups.items():
-        sites = ", ".join(each.site for each in group[:_MOST_SITES])
-        more = f" and {len(group) - _MOST_SITES} more" if len(group) > _MOST_SITES else ""
-        remedy = f" → {group[0].remedy}" if group[0].remedy else ""
-        _say(console, f"  {len(group)} {op_type} [{reason}]: {message}{remedy}: {sites}{more}")
+    for group in refusal_groups(refusals):
+        found = group.refusals
+        sites = ", ".join(each.site for each in found[:_MOST_SITES])
+        more = f" and {len(found) - _MOST_SITES} more" if len(found) > _MOST_SITES else ""
+        remedy = f" → {group.remedy}" if group.remedy else ""
+        what = f"  {len(found)} {group.op_type} [{group.reason}]: {group.message}{remedy}: "
+        _say(console, what, f"{sites}{more}")
     console.print()
 
 

@@ -1,0 +1,52 @@
+"""All pictures of one record, by the name under which its page shows them."""
+
+from __future__ import annotations
+
+from bnfold.record import Equivalence, Record
+from bnfold.report import drawing, pictures
+from bnfold.report.sketches import in_words, typical
+from bnfold.report.summary import operator_changes, operators_after, rewrite_groups
+
+MOST_OUTPUTS = 6
+"""So many outputs of a provider get a picture of how their errors are distributed."""
+
+
+def album(record: Record) -> dict[str, str]:
+    """Return SVG elements by name, such as ``operators``, ``rewrite-0`` or ``truth-0``."""
+    found: dict[str, str] = {}
+    after = operators_after(record)
+    if after is not None and after != record.model.ops:
+        found["operators"] = pictures.operators(
+            operator_changes(record.model.ops, after), "operators"
+        )
+    for index, group in enumerate(rewrite_groups(record.rewrites)):
+        example = typical(group.rewrites)
+        if example is not None:
+            name, words = f"rewrite-{index}", in_words(example)
+            found[name] = drawing.neighbourhood(example.before, example.after, name, words)
+    for index, speed in enumerate(record.speed):
+        found[f"speed-{index}"] = pictures.speed(speed, f"speed-{index}")
+    if record.equivalence is not None:
+        found |= _of_equivalence(record.equivalence)
+    return found
+
+
+def _of_equivalence(equivalence: Equivalence) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for index, provider in enumerate(equivalence.providers):
+        if provider.outputs:
+            name = f"yardsticks-{index}"
+            found[name] = pictures.yardsticks(provider, name)
+        if provider.truth is not None and provider.truth.outputs:
+            found[f"truth-{index}"] = pictures.truth(provider.truth.outputs, f"truth-{index}")
+        for place, output in enumerate(provider.outputs[:MOST_OUTPUTS]):
+            levels = [
+                (level.level, other)
+                for level in provider.levels
+                for other in level.outputs
+                if other.name == output.name and any(other.shares)
+            ]
+            if levels:
+                name = f"distribution-{index}-{place}"
+                found[name] = pictures.distribution(levels, name)
+    return found

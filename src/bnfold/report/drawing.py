@@ -1,0 +1,97 @@
+"""Draws a few nodes and how they read each other, before and after a rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bnfold.record import NodeSketch
+from bnfold.report.canvas import ACCENT, INK, MUTED, PAPER, label, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LAYER = 0.42
+"""Inches from one layer of nodes to the next."""
+
+
+def neighbourhood(
+    before: Sequence[NodeSketch], after: Sequence[NodeSketch], name: str, alternative: str
+) -> str:
+    """Draw both side by side, each from what it reads, at the top, to its results below."""
+    sides = [("before", before, MUTED), ("after", after, ACCENT)]
+    depth = max(len(_layers(sketch)) for _, sketch, _ in sides)
+    with picture(0.4 + _LAYER * (depth + 1)) as drawn:
+        for axes, (title, sketch, colour) in zip(drawn.pair_of_axes(), sides, strict=True):
+            axes.set_title(title, color=MUTED)
+            axes.set_axis_off()
+            axes.set_xlim(-1, 1)
+            axes.set_ylim(-depth - 0.1, 1.1)
+            _draw(axes, sketch, colour)
+        return drawn.svg(name, alternative)
+
+
+def _draw(axes: Axes, sketch: Sequence[NodeSketch], colour: str) -> None:
+    if not sketch:
+        _arrow(axes, (0, 1), (0, -0.6), 0)
+        return
+    places = _places(sketch)
+    read = {each for node in sketch for each in node.reads}
+    for index, node in enumerate(sketch):
+        x, y = places[index]
+        for source in dict.fromkeys(node.reads):
+            if source in places and source != index:
+                skips = places[source][1] - y > 1.5 and places[source][0] == x
+                _arrow(axes, places[source], (x, y), 0.45 if skips else 0)
+        if any(source < 0 for source in node.reads):
+            _arrow(axes, (x, y + 1), (x, y), 0)
+        if index not in read:
+            _arrow(axes, (x, y), (x, y - 1), 0)
+    for index, node in enumerate(sketch):
+        box = {"boxstyle": "round,pad=0.35", "facecolor": PAPER, "edgecolor": colour}
+        axes.text(
+            *places[index],
+            label(node.op_type),
+            ha="center",
+            va="center",
+            color=INK,
+            fontsize=8,
+            bbox=box,
+            zorder=3,
+        )
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], bend: float) -> None:
+    style = {
+        "arrowstyle": "-|>",
+        "color": MUTED,
+        "shrinkA": 8,
+        "shrinkB": 8,
+        "connectionstyle": f"arc3,rad={bend}",
+    }
+    axes.annotate("", end, start, arrowprops=style)
+
+
+def _layers(sketch: Sequence[NodeSketch]) -> list[list[int]]:
+    """Group the nodes by the longest way that leads to them from outside.
+
+    A node may only read earlier ones; what it reads of later ones does not count.
+    """
+    depths: list[int] = []
+    for index, node in enumerate(sketch):
+        depths.append(
+            1 + max([depths[each] for each in node.reads if 0 <= each < index], default=-1)
+        )
+    return [
+        [index for index, depth in enumerate(depths) if depth == layer]
+        for layer in range(max(depths, default=-1) + 1)
+    ]
+
+
+def _places(sketch: Sequence[NodeSketch]) -> dict[int, tuple[float, float]]:
+    """Return where each node lies: a layer is a row, evenly divided."""
+    places = {}
+    for depth, layer in enumerate(_layers(sketch)):
+        for position, index in enumerate(layer):
+            places[index] = ((2 * position + 1) / len(layer) - 1, float(-depth))
+    return places

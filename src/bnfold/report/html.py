@@ -1,0 +1,205 @@
+"""Renders a record as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bnfold.errors import UsageError
+from bnfold.record import SHARES, LevelComparison, ModelRecord, OutputRecord, Record, RewriteRecord
+from bnfold.report import wording
+from bnfold.report.sketches import in_words, typical
+from bnfold.report.summary import (
+    headline,
+    operator_changes,
+    operators_after,
+    refusal_groups,
+    rewrite_groups,
+    share_of_tolerance,
+    truth_limit,
+)
+
+MOST_ROWS = 1000
+"""So many rows of a table are shown; the JSON record has them all."""
+
+_MOST_NODES = 6
+
+
+def render(record: Record) -> str:
+    """Return the page as text. The same record gives the same page."""
+    pictures = {key: Markup(svg) for key, svg in _pictures(record).items()}
+    after = operators_after(record)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            title=record.model.path or "a model in memory",
+            css=Markup(files("bnfold.report").joinpath("report.css").read_text(encoding="utf-8")),
+            headline=headline(record),
+            second="candidate" if record.candidate is not None else "optimized",
+            pictures=pictures,
+            passes=_passes(record),
+            refusals=refusal_groups(record.refusals),
+            operators=operator_changes(record.model.ops, after) if after is not None else [],
+            share_titles=["#0", *(f"#to {each:g}" for each in SHARES[1:]), "#beyond"],
+            command=wording.command_line(record.command),
+            models=_models(record),
+            environment=_facts(record.environment),
+            most_rows=MOST_ROWS,
+            most_nodes=_MOST_NODES,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bnfold.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count_of": wording.count,
+        "distinct": _distinct,
+        "milliseconds": wording.milliseconds,
+        "number": wording.number,
+        "percent": wording.percent,
+        "rows_of_shares": _rows_of_shares,
+        "share_of_tolerance": share_of_tolerance,
+        "shortened": wording.shortened,
+        "sizes": wording.sizes,
+        "truth_limit": truth_limit,
+    }
+    environment.globals |= {"interval": wording.interval}
+    return environment
+
+
+def _pictures(record: Record) -> dict[str, str]:
+    """Draw what there is to draw, if the plotting library is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return {}
+    from bnfold.report.album import album
+
+    return album(record)
+
+
+# --- What was rewritten ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What a pass says of itself, in parts."""
+
+    lead: str
+    formulas: list[str]
+    exactness: str
+    conditions: list[str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rewrites that did the same, and one of them to show."""
+
+    key: str
+    """Of its picture."""
+    title: str
+    words: str
+    rewrites: list[RewriteRecord]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A pass and what it did."""
+
+    name: str
+    exactness: str
+    identity: _Identity | None
+    groups: list[_Group]
+
+
+def _passes(record: Record) -> list[_Pass]:
+    identities = _identities()
+    found: dict[str, _Pass] = {}
+    for index, group in enumerate(rewrite_groups(record.rewrites)):
+        name = group.pass_name
+        made = found.setdefault(name, _Pass(name, group.exactness, identities.get(name), []))
+        times = wording.count(len(group.rewrites), "time")
+        title = f"{wording.shortened(group.what, 80)}, {times}, {group.exactness}"
+        words = in_words(example) if (example := typical(group.rewrites)) is not None else ""
+        made.groups.append(_Group(f"rewrite-{index}", title, words, group.rewrites))
+    return list(found.values())
+
+
+def _identities() -> dict[str, _Identity]:
+    """Read what the installed passes say of themselves; a broken one does not spoil the page."""
+    from bnfold.registry import all_passes
+
+    try:
+        return {each.name: _identity(each.documentation) for each in all_passes()}
+    except UsageError:
+        return {}
+
+
+def _identity(documentation: str) -> _Identity:
+    """Take the docstring of a pass apart: indented blocks are formulas, the last is exactness."""
+    lead, *blocks = documentation.strip("\n").split("\n\n")
+    formulas = [textwrap.dedent(each) for each in blocks if each.startswith("    ")]
+    texts = [" ".join(each.split()) for each in blocks if not each.startswith("    ")]
+    exactness = [each for each in texts if each.startswith(("BITWISE", "ROUNDED", "SEMANTIC"))]
+    conditions = [each for each in texts if each not in exactness]
+    return _Identity(" ".join(lead.split()), formulas, " ".join(exactness), conditions)
+
+
+# --- Rows of tables -------------------------------------------------------------------------------
+
+
+def _distinct(items: Sequence[Any]) -> list[Any]:
+    return [each for index, each in enumerate(items) if each not in items[:index]]
+
+
+def _rows_of_shares(levels: Sequence[LevelComparison]) -> list[tuple[str, str, list[int]]]:
+    return [
+        (output.name, level.level, output.shares)
+        for level in levels
+        for output in level.outputs
+        if any(output.shares)
+    ]
+
+
+def _models(record: Record) -> list[tuple[str, ModelRecord | OutputRecord, str]]:
+    """Return each model file with its title and operator sets; the output has the original's."""
+    found: list[tuple[str, ModelRecord | OutputRecord, str]] = [
+        ("original", record.model, _opsets(record.model))
+    ]
+    if record.candidate is not None:
+        found.append(("candidate", record.candidate, _opsets(record.candidate)))
+    if record.output is not None:
+        found.append(("optimized", record.output, _opsets(record.model)))
+    return found
+
+
+def _opsets(model: ModelRecord) -> str:
+    return ", ".join(f"{domain} {version}" for domain, version in model.opset.items())
+
+
+def _facts(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten what is known of the machine and its libraries."""
+    found = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            found += _facts(value, f"{prefix}{key} ")
+        else:
+            is_list = isinstance(value, (list, tuple))
+            found.append((prefix + key, ", ".join(map(str, value)) if is_list else str(value)))
+    return found

@@ -1,0 +1,273 @@
+"""The pictures of a report: each draws numbers that stand beside it, and says so in words, too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+
+import numpy as np
+
+from bnfold.contract import FloatArray
+from bnfold.record import SHARES, OutputComparison, ProviderEquivalence, SpeedRecord, TruthOutput
+from bnfold.report.canvas import ACCENT, BAD, INK, MUTED, label, picture
+from bnfold.report.summary import OperatorChange, truth_limit
+from bnfold.report.wording import count, interval, number, shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_ROWS = 12
+"""So many outputs or operators are drawn in one picture; the tables hold them all."""
+
+_Row: TypeAlias = tuple[str, str, float, list[float]]
+"""What is drawn, its colour, its median and interval."""
+
+_MOST_DOTS = 150
+_ROW = 0.34
+_FRAME = 0.85
+
+
+def yardsticks(provider: ProviderEquivalence, name: str) -> str:
+    """Draw by how much each output is off, beside the noise floor and the tolerance."""
+    rows = provider.outputs[:MOST_ROWS]
+    floor = {each.name: each.max_abs for each in provider.noise_floor}
+    series = [
+        _Series("noise floor", MUTED, "o", [floor.get(each.name) for each in rows], hollow=True),
+        _Series("tolerance", BAD, "|", [_allowed(each) for each in rows]),
+    ]
+    for level, marker in zip(provider.levels, "xD", strict=False):
+        errors = {each.name: each.max_abs for each in level.outputs}
+        series.append(_Series(level.level, ACCENT, marker, [errors.get(e.name) for e in rows]))
+    parts = [
+        f"{shortened(each.name, 40)} {number(each.max_abs)} of {number(_allowed(each))}"
+        for each in rows
+    ]
+    return _dot_plot(
+        series,
+        [each.name for each in rows],
+        "largest difference (log scale)",
+        name,
+        "Largest difference of each output, of what its worst element may be off by: "
+        + "; ".join(parts),
+    )
+
+
+def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> str:
+    """Draw how many elements of an output are off by which share of their tolerance."""
+    bounds = ["0", *(_power(each) for each in SHARES[1:]), "more"]
+    places = np.arange(len(bounds))
+    width = 0.8 / len(levels)
+    with picture(1.9) as drawn:
+        axes = drawn.axes()
+        for number_of, (level, output) in enumerate(levels):
+            heights = np.array(output.shares[: len(bounds)], float)
+            colour = ACCENT if number_of else MUTED
+            at = places + (number_of - (len(levels) - 1) / 2) * width
+            axes.bar(at, heights, width, color=colour, label=level)
+        axes.axvline(len(SHARES) - 0.5, color=BAD, linewidth=1)
+        axes.text(
+            len(SHARES) - 0.45, 1.02, "fails", color=BAD, transform=axes.get_xaxis_transform()
+        )
+        axes.set_yscale("symlog", linthresh=1)
+        most = max(max(output.shares) for _, output in levels)
+        counts = [0, *(10**power for power in range(len(str(most)) + 1))]
+        axes.set_yticks(counts, [f"{each:,}" for each in counts])
+        axes.set_yticks([], minor=True)
+        axes.set_ylim(0, 2 * most)
+        axes.set_xticks(places, bounds)
+        axes.grid(visible=True, axis="y")
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        axes.set_xlabel("share of its tolerance, up to")
+        axes.set_ylabel("elements")
+        _legend(axes)
+        level, output = levels[-1]
+        parts = [f"{n:,} up to {bound}" for n, bound in zip(output.shares, bounds, strict=False)]
+        words = ", ".join(parts)
+        return drawn.svg(name, f"Elements by share of tolerance, optimization {level}: {words}")
+
+
+def truth(outputs: Sequence[TruthOutput], name: str) -> str:
+    """Draw how far both models are from the float64 evaluation."""
+    rows = outputs[:MOST_ROWS]
+    series = [
+        _Series("original", INK, "o", [each.original for each in rows], hollow=True),
+        _Series("optimized", ACCENT, "D", [each.optimized for each in rows]),
+        _Series("weights", MUTED, "x", [each.computed_exactly for each in rows]),
+        _Series("limit", BAD, "|", [truth_limit(each) for each in rows]),
+    ]
+    parts = [
+        f"{shortened(each.name, 40)} {number(each.original)} → {number(each.optimized)}"
+        for each in rows
+    ]
+    return _dot_plot(
+        series,
+        [each.name for each in rows],
+        "relative error against float64 (log scale)",
+        name,
+        "Relative error against the float64 evaluation, before and after: " + "; ".join(parts),
+    )
+
+
+def speed(record: SpeedRecord, name: str) -> str:
+    """Draw the ratio of each turn, with the median and its interval, above the control's."""
+    rows: list[_Row] = [("control", MUTED, record.control, record.control_ci95)]
+    if record.speedup is not None and record.ci95 is not None:
+        rows.append(("optimized", ACCENT, record.speedup, record.ci95))
+    ratios = [_ratios(record, title) for title, *_ in rows]
+    with picture(_FRAME + 0.5 * len(rows)) as drawn:
+        axes = drawn.axes()
+        axes.axvline(1, color=MUTED, linewidth=0.8)
+        for place, ((_, colour, middle, bounds), dots) in enumerate(zip(rows, ratios, strict=True)):
+            across = place + _spread(len(dots))
+            axes.plot(dots, across, ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+            axes.plot(bounds, [place, place], color=INK, linewidth=2.5, solid_capstyle="butt")
+            axes.plot([middle], [place], "|", color=INK, markersize=13, markeredgewidth=2)
+        axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlim(*_focus(ratios, rows))
+        axes.set_xlabel("times as fast as the original, turn by turn")
+        return drawn.svg(
+            name,
+            "Speed against the original, median and 95 % interval: "
+            + ", ".join(f"{title} {interval(middle, ci)}" for title, _, middle, ci in rows),
+        )
+
+
+def operators(changes: Sequence[OperatorChange], name: str) -> str:
+    """Draw how many nodes of each operator there were, and are."""
+    rows = changes[:MOST_ROWS]
+    with picture(_FRAME + 0.4 * len(rows)) as drawn:
+        axes = drawn.axes()
+        places = np.arange(len(rows))
+        for offset, title, colour, values in (
+            (-0.19, "before", MUTED, [each.before for each in rows]),
+            (0.19, "after", ACCENT, [each.after for each in rows]),
+        ):
+            bars = axes.barh(places + offset, values, 0.34, color=colour, label=title)
+            axes.bar_label(bars, padding=3, color=MUTED, fontsize=8)
+        _rows(axes, [label(each.name) for each in rows])
+        axes.set_xlabel("nodes")
+        axes.locator_params(axis="x", integer=True, nbins=6)
+        axes.set_xlim(right=max([1, *(max(each.before, each.after) for each in rows)]) * 1.12)
+        _legend(axes)
+        return drawn.svg(
+            name,
+            f"Nodes before and after, {count(len(rows), 'operator')}: "
+            + ", ".join(f"{shortened(e.name, 40)} {e.before} → {e.after}" for e in rows),
+        )
+
+
+# --- Parts ----------------------------------------------------------------------------------------
+
+
+def _power(bound: float) -> str:
+    """Return a power of ten, written out if that is short."""
+    return f"{bound:g}" if bound >= 0.01 else f"1e{round(math.log10(bound))}"
+
+
+def _allowed(output: OutputComparison) -> float:
+    """Return what the worst element may be off by."""
+    magnitude = abs(output.worst.original) if output.worst is not None else 0.0
+    return output.tolerance.atol + output.tolerance.rtol * magnitude
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One value a row, each drawn as the same mark; a hollow one shows what lies under it."""
+
+    title: str
+    colour: str
+    marker: str
+    values: Sequence[float | None]
+    hollow: bool = False
+
+    def draw(self, axes: Axes) -> None:
+        places = [(value, row) for row, value in enumerate(self.values) if _has_place(value)]
+        axes.plot(
+            [value for value, _ in places],
+            [row for _, row in places],
+            self.marker,
+            color=self.colour,
+            label=self.title,
+            markersize={"|": 11, "o": 9}.get(self.marker, 6),
+            markeredgewidth=2 if self.marker == "|" else 1.2,
+            markerfacecolor="none" if self.hollow else self.colour,
+        )
+
+
+def _dot_plot(
+    series: Sequence[_Series], names: Sequence[str], unit: str, name: str, alternative: str
+) -> str:
+    with picture(_FRAME + _ROW * len(names)) as drawn:
+        axes = drawn.axes()
+        for each in series:
+            each.draw(axes)
+        _legend(axes)
+        _rows(axes, [label(each) for each in names])
+        _logarithmic(axes, [value for each in series for value in each.values])
+        axes.set_xlabel(unit)
+        return drawn.svg(name, alternative)
+
+
+def _has_place(value: float | None) -> TypeGuard[float]:
+    """Say whether a logarithmic scale has a place for the value."""
+    return value is not None and 0 < value < math.inf
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=True, axis="y")
+
+
+def _logarithmic(axes: Axes, values: Sequence[float | None]) -> None:
+    places = [math.log10(value) for value in values if _has_place(value)]
+    first = math.floor(min(places, default=-1.0) - 0.2)
+    last = math.ceil(max(places, default=0.0) + 0.2)
+    decades = range(first, last + 1, max(1, math.ceil((last - first) / 6)))
+    axes.set_xscale("log")
+    axes.set_xlim(10.0**first, 10.0**last)
+    axes.set_xticks([10.0**each for each in decades], [f"1e{each}" for each in decades])
+    axes.set_xticks([], minor=True)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=4,
+        handletextpad=0.3,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )
+
+
+def _ratios(record: SpeedRecord, title: str) -> list[float]:
+    """Return the original's time over this one's, turn by turn, evenly thinned out."""
+    found = [
+        original / other
+        for block in record.samples
+        for original, other in zip(
+            block.run_ms.get("original", []), block.run_ms.get(title, []), strict=False
+        )
+        if other > 0
+    ]
+    return found[:: max(1, math.ceil(len(found) / _MOST_DOTS))]
+
+
+def _spread(size: int) -> FloatArray:
+    """Return places beside the middle of a row, the same each time."""
+    return np.random.default_rng(0).uniform(-0.3, 0.3, size)
+
+
+def _focus(ratios: Sequence[Sequence[float]], rows: Sequence[_Row]) -> tuple[float, float]:
+    """Return limits that hold all intervals and nearly all dots: one hiccup must not hide them."""
+    dots = [value for each in ratios for value in each]
+    ends = [bound for *_, bounds in rows for bound in bounds] + [1.0]
+    if dots:
+        ends += list(np.percentile(dots, [3, 97]))
+    low, high = min(ends), max(ends)
+    margin = max(0.02, (high - low) * 0.08)
+    return low - margin, high + margin

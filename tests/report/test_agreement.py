@@ -1,0 +1,117 @@
+"""The terminal, Markdown and HTML say the same, and what they say is what the record holds."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from bnfold.record import Record
+from bnfold.report import html, markdown, terminal
+from tests.support.pages import parse
+from tests.support.records import RECORDS
+
+OPTIMIZATIONS = ("pass", "tuned", "fail", "not-verified", "identical", "not checked", "large")
+
+
+def on_a_terminal(record: Record) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=400, emoji=False)
+    if record.output is not None:
+        terminal.print_optimization(console, record)
+    elif record.equivalence is not None:
+        terminal.print_equivalence(console, record.equivalence)
+    elif record.speed:
+        terminal.print_speed(console, record)
+    else:
+        terminal.print_explanation(console, record)
+    return out.getvalue()
+
+
+def renderings(name: str) -> dict[str, str]:
+    """Return the text of each, with single spaces."""
+    record = RECORDS[name]()
+    unescaped = markdown.render(record).replace("\\", "").replace("|", "")
+    texts = {
+        "terminal": on_a_terminal(record),
+        "Markdown": unescaped.replace("`", ""),
+        "HTML": parse(html.render(record)).text,
+    }
+    return {where: " ".join(text.split()) for where, text in texts.items()}
+
+
+def missing(name: str, facts: list[str]) -> list[tuple[str, str]]:
+    assert facts
+    return [
+        (where, fact) for where, text in renderings(name).items() for fact in facts
+        if fact not in text
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZATIONS, "check"])
+def test_they_agree_on_the_verdict_and_its_reason(name: str) -> None:
+    found = RECORDS[name]().equivalence
+    facts = [found.verdict, found.reason] if found is not None else ["not timed"]
+    assert not missing(name, facts)
+
+
+@pytest.mark.parametrize("name", ["pass", "tuned", "large", "bench", "bench alone"])
+def test_they_agree_on_speed(name: str) -> None:
+    facts = []
+    for each in RECORDS[name]().speed:
+        facts.append(f"{each.control:.3f} [{each.control_ci95[0]:.3f}, {each.control_ci95[1]:.3f}]")
+        if each.speedup is not None and each.ci95 is not None and each.verdict is not None:
+            facts.append(f"{each.speedup:.3f} [{each.ci95[0]:.3f}, {each.ci95[1]:.3f}]")
+            facts += [each.verdict, f"{each.original_ms:.4g} → {each.optimized_ms:.4g}"]
+        else:
+            facts.append(f"{each.original_ms:.4g}")
+    assert not missing(name, facts)
+
+
+@pytest.mark.parametrize("name", OPTIMIZATIONS)
+def test_they_agree_on_operators(name: str) -> None:
+    record = RECORDS[name]()
+    assert record.output is not None
+    before, after = Counter(record.model.ops), Counter(record.output.ops)
+    facts = [
+        f"{op} {before[op]} {after[op]} {after[op] - before[op]:+d}"
+        for op in before | after
+        if before[op] != after[op]
+    ]
+    total = before.total(), after.total()
+    facts.append(f"all nodes {total[0]} {total[1]} {total[1] - total[0]:+d}")
+    texts = {where: text.replace(",", "") for where, text in renderings(name).items()}
+    assert not [(w, fact) for w, text in texts.items() for fact in facts if fact not in text]
+
+
+@pytest.mark.parametrize("name", ["pass", "large", "fail"])
+def test_they_agree_on_what_was_rewritten(name: str) -> None:
+    counts = Counter(
+        (each.pass_name, each.exactness, f"{each.op_type} {each.detail}".strip())
+        for each in RECORDS[name]().rewrites
+    )
+    assert counts
+    texts = renderings(name)
+    for (pass_name, exactness, what), count in counts.items():
+        row = f"{pass_name} {exactness} {what} {count}"
+        assert row in texts["terminal"]
+        assert row in texts["Markdown"]
+        assert f"{pass_name} {exactness}" in texts["HTML"]
+        assert f"{what}, {count} time{'s' if count > 1 else ''}, {exactness}" in texts["HTML"]
+
+
+@pytest.mark.parametrize("name", ["pass", "large", "explain"])
+def test_they_agree_on_what_was_kept_and_why(name: str) -> None:
+    refusals = RECORDS[name]().refusals
+    facts = [refusals[0].reason, refusals[0].message, refusals[0].remedy, refusals[0].site]
+    assert not missing(name, facts)
+
+
+@pytest.mark.parametrize("name", ["pass", "fail", "check"])
+def test_they_agree_on_how_far_outputs_are_off(name: str) -> None:
+    found = RECORDS[name]().equivalence
+    assert found is not None
+    outputs = [output for each in found.providers[0].levels for output in each.outputs]
+    assert not missing(name, [f"{each.max_abs:.2e}" for each in outputs])

@@ -1,0 +1,180 @@
+"""What a reader sees in Chromium: on a desk and on a phone, in the light and in the dark.
+
+The page itself needs no script. Here a frame around it measures it, and says so in its own text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from bnfold.report import html
+from tests.support.records import RECORDS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"
+)
+
+SIZES = {"desk": (1280, 800), "phone": (390, 844)}
+SCHEMES = {"light": 1, "dark": 0}
+
+_FRAMES = """<!DOCTYPE html><meta charset="utf-8">
+{frames}
+<pre id="seen"></pre>
+<script>
+function look(frame) {{
+  const page = frame.contentDocument, view = page.defaultView;
+  const all = (query) => [...page.querySelectorAll(query)];
+  const box = (element) => element.getBoundingClientRect();
+  const bottom = (query) => Math.max(0, ...all(query).map((each) => box(each).bottom));
+  const escapes = (each) =>
+    box(each).width > 1 && box(each).right > view.innerWidth + 1 &&
+    !each.closest(".scroll, pre, svg");
+  const isClipped = (each) =>
+    box(each).left < box(each.closest("svg")).left - 2 ||
+    box(each).right > box(each.closest("svg")).right + 2;
+  return {{
+    title: page.title,
+    text: page.body.innerText,
+    width: page.documentElement.scrollWidth,
+    bottoms: [".verdict", ".headline .speed", ".headline"].map(bottom),
+    ground: view.getComputedStyle(page.body).backgroundColor,
+    ink: view.getComputedStyle(page.body).color,
+    accent: view.getComputedStyle(page.querySelector(".verdict")).color,
+    escaping: all("body *").filter(escapes).map((each) => each.outerHTML.slice(0, 100)),
+    clipped: all("svg text").filter(isClipped).map((each) => each.textContent),
+    letters: Math.min(...all("svg text").map((each) => box(each).height)),
+    pictures: all("svg").map((each) => box(each).width),
+    scripts: page.scripts.length,
+  }};
+}}
+addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  const seen = Object.fromEntries(frames.map((each) => [each.id, look(each)]));
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+}});
+</script>
+"""
+_FRAME = '<iframe id="{}" style="border: 0; width: {}px; height: {}px" src="page.html"></iframe>'
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a reader of the page has before their eyes, in CSS pixels."""
+
+    title: str
+    text: str
+    width: float
+    bottoms: list[float]
+    """Where the verdict, the speed and the whole headline end."""
+    ground: str
+    ink: str
+    accent: str
+    escaping: list[str]
+    """What sticks out of the page."""
+    clipped: list[str]
+    """Texts that stick out of their picture."""
+    letters: float | None
+    """The height of the smallest letters in a picture."""
+    pictures: list[float]
+    scripts: int
+
+
+def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
+    """Open the page of a record in Chromium, on a desk and on a phone."""
+    assert CHROMIUM is not None
+    frames = "".join(_FRAME.format(each, *size) for each, size in SIZES.items())
+    (folder / "page.html").write_text(html.render(RECORDS[name]()), encoding="utf-8")
+    (folder / "frames.html").write_text(_FRAMES.format(frames=frames), encoding="utf-8")
+    process = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--allow-file-access-from-files",
+            f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
+            f"--user-data-dir={folder / 'profile'}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            (folder / "frames.html").as_uri(),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    found = re.search('<pre id="seen">(.+?)</pre>', process.stdout, re.DOTALL)
+    assert found is not None, process.stderr
+    return {where: Seen(**each) for where, each in json.loads(unescape(found[1])).items()}
+
+
+ACCENTS = {
+    "tuned": "rgb(20, 113, 63)",
+    "fail": "rgb(179, 38, 30)",
+    "not-verified": "rgb(138, 90, 0)",
+}
+"""Of the verdict, in the light."""
+
+
+@pytest.mark.parametrize("name", ACCENTS)
+def test_the_first_screen_says_what_matters_and_nothing_sticks_out(
+    tmp_path: Path, name: str
+) -> None:
+    for where, seen in look(tmp_path, name).items():
+        width, height = SIZES[where]
+        assert 0 < seen.bottoms[0] < seen.bottoms[2] < height
+        assert seen.width <= width
+        assert seen.escaping == []
+        assert seen.clipped == []
+        assert all(200 < each <= width for each in seen.pictures)
+        assert seen.letters is not None
+        assert seen.letters > 8
+        assert seen.accent == ACCENTS[name]
+        for words in ("Verdict", "What changed", "What was rewritten", "how to reproduce this"):
+            assert words in seen.text
+
+
+def test_a_reader_sees_verdict_speed_and_change_and_unfolds_the_rest(tmp_path: Path) -> None:
+    seen = look(tmp_path, "tuned")["desk"]
+    record = RECORDS["tuned"]()
+    assert seen.title.startswith("pass: ")
+    assert seen.bottoms == sorted(seen.bottoms)
+    first = seen.text.split("What was rewritten")[0]
+    assert f"{record.speed[0].speedup:.3f}" in first
+    assert "BatchNormalization 53 → 3" in first
+    assert "48 times" in seen.text
+    assert record.rewrites[47].nodes[0] in html.render(record)
+    assert record.rewrites[47].nodes[0] not in seen.text
+
+
+def test_in_the_dark_the_page_is_dark(tmp_path: Path) -> None:
+    dark = look(tmp_path, "tuned", "dark")["phone"]
+    assert (dark.ground, dark.ink) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
+    assert dark.accent == "rgb(111, 211, 155)"
+
+
+def test_strange_names_do_nothing_and_stay_on_the_page(tmp_path: Path) -> None:
+    for where, seen in look(tmp_path, "hostile").items():
+        assert seen.title.startswith("fail: <script>document.title")
+        assert seen.scripts == 0
+        assert seen.width <= SIZES[where][0]
+        assert seen.escaping == []
+        for words in ("<script>document.title = 'taken over'</script>", "תוֹרָה/conv", "🐍 conv"):
+            assert words in seen.text
+
+
+def test_a_large_model_stays_readable(tmp_path: Path) -> None:
+    seen = look(tmp_path, "large")["desk"]
+    assert seen.escaping == []
+    assert len(seen.text.splitlines()) < 300

@@ -1,0 +1,74 @@
+"""What a reader of an HTML page gets: its elements, and its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+_HIDDEN = {"style", "title", "script"}
+
+
+@dataclass
+class Element:
+    """An element of a page, with what it holds."""
+
+    tag: str
+    attributes: dict[str, str]
+    children: list[Element | str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All text within, in order, with single spaces."""
+        return " ".join(" ".join(self._texts()).split())
+
+    def _texts(self) -> list[str]:
+        if self.tag in _HIDDEN:
+            return []
+        texts = []
+        for child in self.children:
+            texts += [child] if isinstance(child, str) else child._texts()
+        return texts
+
+    def all(self, *tags: str) -> list[Element]:
+        """Return the elements within of these tags, or of any, in order."""
+        found = []
+        for child in self.children:
+            if isinstance(child, Element):
+                found += [child] if not tags or child.tag in tags else []
+                found += child.all(*tags)
+        return found
+
+
+class _Builder(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open = [Element("", {})]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice: {attrs}"
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1].tag == tag, f"</{tag}> within <{self.open[-1].tag}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].children.append(data)
+
+
+def parse(page: str) -> Element:
+    """Return the page as an element; every tag must be closed where it was opened."""
+    builder = _Builder()
+    builder.feed(page)
+    builder.close()
+    assert len(builder.open) == 1, f"<{builder.open[-1].tag}> is never closed"
+    return builder.open[0]
