@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ import bnfold
 from bnfold import footprint
 from bnfold.record import SpeedBlock
 from bnfold.runtime import Level, SessionError
-from bnfold.speed import summarize
+from bnfold.speed import compare_speed, summarize
 from bnfold.timing import require_speedup
 from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import build, operators
@@ -167,4 +168,39 @@ def test_a_model_that_does_not_run_is_written_untimed_if_nobody_checks(tmp_path:
     onnx.save(model, tmp_path / "m.onnx")
     found = run("optimize", tmp_path / "m.onnx", "--no-check", "--json").record
     assert found["output"]["written"]
-    assert found["speed_note"].startswith("not timed: onnxruntime cannot load")
+    assert found["speed_note"].startswith("not timed: the original: onnxruntime cannot load")
+
+
+@pytest.mark.parametrize("options", [("--no-check",), ("--no-check", "--no-bench", "--tune")])
+def test_inputs_that_cannot_be_made_are_no_reason_to_fail(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    model = build(
+        "(float[1,3,8,8] x, bfloat16[1] z) => (float[1,4,6,6] y, bfloat16[1] u) "
+        "{ t = Conv(x, w) y = Dropout(t) u = Identity(z) }",
+        w=np.ones((4, 3, 3, 3), np.float32),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    found = run("optimize", tmp_path / "m.onnx", *options, "--json").record
+    assert found["output"]["written"]
+    assert "cannot be made" in found["speed_note"]
+    run("bench", tmp_path / "m.onnx").failed(5, "cannot be made")
+
+
+def test_where_time_is_short_one_level_must_do(model: Path) -> None:
+    with mock.patch("bnfold.timing.time.monotonic", side_effect=iter([0.0, 100.0])):
+        (found,) = run("bench", model, "--no-memory", "--json").record["speed"]
+    assert found["level"] == "all"
+    assert "no time was left for optimization disabled" in found["note"]
+
+
+def test_a_model_that_is_slow_runs_once_each() -> None:
+    found = compare_speed(REWRITTEN, REWRITTEN, seconds=-1.0)
+    assert [len(times) for times in found.samples[0].run_ms.values()] == [1, 1, 1]
+    assert "too few turns (1)" in found.note
+
+
+def test_whose_fault_it_is_is_told(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    onnx.save(build("(float[2,5] z) => (float[2,5] y) { y = Neg(z) }"), other)
+    run("bench", model, other).failed(5, "the other model")

@@ -127,6 +127,28 @@ def test_a_wrong_rewrite_that_does_not_run_is_named(model: Path) -> None:
     assert "onnxruntime cannot load" in culprit["reason"]
 
 
+def test_what_only_the_truth_tells_is_named_too(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slope this small stays within the tolerance."""
+    monkeypatch.setattr("bnfold.tolerance.TRUTH_FACTOR", 2.0)
+    monkeypatch.setattr("bnfold.tolerance.NEGLIGIBLE", 1.0)
+
+    def function(node: ir.Node) -> Replace | None:
+        if node.outputs[0].name != "r5":
+            return None
+        slope = [ir.AttrFloat32("alpha", 1.4e-6)]
+        return Replace([node], {node.outputs[0]: Op("LeakyRelu", node.inputs, slope, node)})
+
+    leaky = Pass("leak", ("Relu",), Exactness.ROUNDED, (), function, "Wrong.")
+    with mock.patch("bnfold.variants.choose_passes", return_value=[*all_passes(), leaky]):
+        outcome = run("optimize", model, "--json")
+    assert outcome.code == 1
+    assert "off the float64 evaluation" in outcome.record["equivalence"]["reason"]
+    (culprit,) = outcome.record["equivalence"]["culprits"]
+    assert (culprit["pass"], culprit["site"]) == ("leak", "r5")
+
+
 def test_weights_that_overflow_in_half_precision_are_refused_or_caught() -> None:
     model = build(
         "(float16[N,3,8,8] x) => (float16[N,4,8,8] y) "

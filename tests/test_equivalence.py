@@ -89,7 +89,7 @@ def test_another_interface_fails_with_words(reference: str, candidate: str, reas
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("(float[N,4] x) => (float[N,4] y) { a = Add(x, low) y = Relu(a) }", "zero throughout"),
+        ("(float[N,4] x) => (float[N,4] y) { a = Add(x, low) y = Relu(a) }", "is 0 throughout"),
         ("(float[N,4] x) => (float[N,4] y) { a = Add(x, low) y = Log(a) }", "NaN throughout"),
         ("(float[N,4] x) => (float[N,4] y) { y = RandomNormalLike(x) }", "disagrees with itself"),
         ("(float[0,4] x) => (float[0,4] y) { y = Neg(x) }", "has no elements"),
@@ -177,6 +177,72 @@ def test_an_original_that_is_never_settled_is_not_verified() -> None:
     assert equivalence is not None
     assert equivalence.verdict == "not-verified"
     assert "when its inputs change by their last bit" in equivalence.reason
+
+
+STEPS = (
+    "(float[N,3,32,32] x) => (float[N,8,30,30] y) { c = Conv(x, w) "
+    "n = BatchNormalization(c, s, b, m, v) q = QuantizeLinear(n, scale, zero) "
+    "y = DequantizeLinear(q, scale, zero) }"
+)
+STEP_WEIGHTS = batch_norm(8) | {
+    "w": normal(8, 3, 3, 3),
+    "scale": np.array(0.05, np.float32),
+    "zero": np.array(0, np.int8),
+}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steps_that_the_last_bit_decides_are_excused(seed: int) -> None:
+    """A few of 80,000 elements lie so near to a step that folding moves them to another one."""
+    weights = STEP_WEIGHTS | {"w": normal(8, 3, 3, 3, seed=seed)}
+    model = build(STEPS, **weights)
+    options = bnfold.RunOptions(inputs=bnfold.InputRequest(seed=seed, samples=9))
+    record = bnfold.optimize(model, bench=False, options=options).record
+    assert [each.pass_name for each in record.rewrites] == ["fold-batchnorm"]
+    assert record.equivalence is not None
+    assert record.equivalence.verdict == "pass"
+
+
+def test_steps_do_not_excuse_a_channel() -> None:
+    reference = build(STEPS, **STEP_WEIGHTS)
+    other = STEP_WEIGHTS["b"].copy()
+    other[3] += 0.1
+    equivalence = bnfold.check(reference, build(STEPS, **STEP_WEIGHTS | {"b": other})).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [("y = Relu(low)", "not-verified"), ("y = Identity(k)", "pass"), ("y = Neg(x)", "pass")],
+)
+def test_an_output_that_never_changes_shows_nothing_unless_it_cannot(
+    line: str, verdict: str
+) -> None:
+    text = f"(float[N,4] x) => (float[N,4] y, float[N,4] z) {{ low = Sub(x, k) z = Exp(x) {line} }}"
+    model = build(text, k=np.full(1, 1e6, np.float32))
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    other.doc_string = "another"
+    equivalence = bnfold.check(model, other).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == verdict
+
+
+def test_a_small_channel_on_the_last_axis_counts() -> None:
+    text = "(float[N,3,8,8,4] x) => (float[N,3,8,8,4] y) { y = Mul(x, k) }"
+    scales = np.array([1000, 1000, 1000, 0.002], np.float32)
+    reference, other = build(text, k=scales), build(text, k=scales * np.array([1, 1, 1, 0], "f"))
+    equivalence = bnfold.check(reference, other).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_a_model_may_take_more_inputs_than_the_original() -> None:
+    fixed = "(float[1,4] x) => (float[1,4] y) { y = Neg(x) }"
+    free = "(float[N,4] x) => (float[1,4] y) { y = Neg(x) }"
+    assert compare(fixed, free).verdict == "pass"
+    assert compare(free, fixed).verdict == "fail"
 
 
 def test_noise_is_excused_up_to_a_share_of_the_largest_value() -> None:

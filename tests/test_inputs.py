@@ -172,7 +172,7 @@ def test_integers_index_any_table() -> None:
         table=normal(2, 3),
     )
     values = {int(value) for feeds in inputs_for(model).feeds() for value in feeds["x"]}
-    assert values == {0, 1}
+    assert values == {-1, 0, 1}  # the last row is number -1, too
 
 
 def sequence_model() -> onnx.ModelProto:
@@ -363,7 +363,7 @@ def test_free_dimensions_take_more_than_one_size() -> None:
         "(float[N,3,H,W] x) => (float[N,3] y) { y = ReduceMax<axes=[2,3], keepdims=0>(x) }"
     )
     shapes = [feeds["x"].shape for feeds in inputs_for(model).feeds()]
-    assert shapes == [(2, 3, 64, 64), (3, 3, 48, 48), (2, 3, 64, 64)]
+    assert shapes == [(2, 3, 64, 64), (3, 3, 47, 47), (2, 3, 64, 64)]
     recorded = inputs_for(model).record().shapes
     assert [tuple(each["x"]) for each in recorded] == shapes
 
@@ -430,3 +430,56 @@ def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
     arguments = ("check", tmp_path / "m.onnx", tmp_path / "m.onnx", "--save-inputs")
     run(*arguments, tmp_path / "file").failed(2, "cannot be saved")
     run(*arguments, tmp_path / "no" / "folder").failed(2, "cannot be saved")
+    assert run(*arguments, tmp_path / "saved").code == 0
+    run(*arguments, tmp_path / "saved").failed(2, "holds samples already")
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b", "x:0"])
+def test_inputs_of_any_name_are_saved(tmp_path: Path, name: str) -> None:
+    model = build("(float[2,3] x) => (float[2,3] y) { y = Neg(x) }")
+    model.graph.input[0].name = model.graph.node[0].input[0] = name
+    onnx.save(model, tmp_path / "m.onnx")
+    arguments = ("check", tmp_path / "m.onnx", tmp_path / "m.onnx", "--json")
+    saved = run(*arguments, "--save-inputs", tmp_path / "saved").record["equivalence"]["inputs"]
+    again = run(*arguments, "--data", tmp_path / "saved").record["equivalence"]["inputs"]
+    assert again["sha256"] == saved["sha256"]
+
+
+def test_a_switch_is_thrown_both_ways() -> None:
+    model = build(
+        "(bool[1] b, float[3] x) => (float[3] y) { s = Squeeze(b) y = If(s) <"
+        "then_branch = t () => (float[3] u) { u = Neg(x) }, "
+        "else_branch = e () => (float[3] v) { v = Exp(x) }> }"
+    )
+    for seed in range(4):
+        switched = [bool(feeds["b"][0]) for feeds in inputs_for(model, seed=seed).feeds()]
+        assert set(switched) == {True, False}
+
+
+def test_integers_may_be_negative_where_the_model_takes_them() -> None:
+    plain = build("(int64[N] x) => (int64[N] y) { y = Abs(x) }")
+    values = np.concatenate([feeds["x"] for feeds in inputs_for(plain).feeds()])
+    assert values.min() < 0 < values.max()
+    table = build("(int64[N] x) => (float[N,3] y) { y = Gather(table, x) }", table=normal(2, 3))
+    session = Session(table.SerializeToString(), "cpu", Level.DISABLED)
+    inputs = make_inputs(session, InputRequest(samples=4), {"x": 1})
+    assert min(int(feeds["x"].min()) for feeds in inputs.feeds()) == 0
+
+
+def test_data_for_some_inputs_is_used_in_full(tmp_path: Path) -> None:
+    for number in range(5):
+        folder = tmp_path / f"test_data_set_{number}"
+        folder.mkdir()
+        save_tensors(folder, np.full((2, 3), number, np.float32))
+    inputs = inputs_for(ADD, data=tmp_path)
+    assert [float(feeds["a"][0, 0]) for feeds in inputs.feeds()] == [0, 1, 2, 3, 4]
+    assert inputs.record().source.startswith("a given; else normal")
+
+
+def test_an_image_size_is_for_images() -> None:
+    image = build("(float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Neg(x) }")
+    volume = build("(float[N,3,D,H,W] x) => (float[N,3,D,H,W] y) { y = Neg(x) }")
+    assert inputs_for(image, image_size=96).shapes[0] == {"x": (2, 3, 96, 96)}
+    assert inputs_for(volume, image_size=96).shapes[0] == {"x": (2, 3, 64, 64, 64)}
+    whole = flattened_to(3 * 32 * 32)
+    assert inputs_for(whole, image_size=96).shapes[0]["x"][1:] == (3, 32, 32)

@@ -15,7 +15,7 @@ from bnfold.record import (
     TruthOutput,
     Worst,
 )
-from bnfold.tolerance import NEGLIGIBLE, TRUTH_FACTOR, most_error
+from bnfold.tolerance import NEGLIGIBLE, TRUTH_FACTOR, most_error, within_tolerance
 from bnfold.verdict import decide, worst_verdict
 
 CLOSE = OutputComparison(
@@ -95,10 +95,30 @@ def test_truth_that_is_needed() -> None:
         "there is no float64 evaluation: no way",
     )
     assert decide(PASSING, [], None, needs_truth=True)[0] == "not-verified"
+    needless = Truth(1, "all of float64", needless=True)
+    assert decide(PASSING, [], needless, needs_truth=True) == ("pass", "")
+
+
+def test_jumps_that_are_excused_pass() -> None:
+    jumping = dataclasses.replace(FAR, excused=3)
+    levels = [level("disabled", CLOSE), LevelComparison("all", "pass", [jumping])]
+    assert within_tolerance(jumping)
+    assert decide(levels, [CLOSE], None) == ("pass", "")
 
 
 def test_coarser_types_may_be_further_from_the_truth() -> None:
-    assert most_error(0, "float32") < most_error(0, "float16") < most_error(0, "bfloat16")
+    limits = [
+        most_error(TruthOutput("y", dtype, 0.0, 0.0, 0.0))
+        for dtype in ("float32", "float16", "bfloat16")
+    ]
+    assert limits == sorted(limits)
+    assert len(set(limits)) == 3
+
+
+def test_noise_counts_as_an_error_of_the_original() -> None:
+    assert most_error(TruthOutput("y", "float32", 1e-6, 0.0, 0.0, noise=1e-5)) == (
+        pytest.approx(TRUTH_FACTOR * 1e-5)
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def verdict(record: Record) -> str:
 
 
 def assert_no_further_from_the_truth(record: Record) -> None:
-    """The original's error counts half as much again: rounding is luck."""
+    """Three times the original's error, or what its last bits make of it: rounding is luck."""
     assert record.equivalence is not None
     (provider,) = record.equivalence.providers
     assert provider.truth is not None
     (output,) = provider.truth.outputs
-    assert output.optimized <= 1.5 * output.original
+    assert output.optimized <= 3 * max(output.original, output.noise)
 
 
 @pytest.mark.parametrize("name", OCR_MODELS)

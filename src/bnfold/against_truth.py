@@ -26,11 +26,12 @@ grows without bound in this model, or an operator is evaluated otherwise."""
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs, and the outputs of both models on them."""
+    """Inputs, the outputs of both models on them, and the original's noise, output by output."""
 
     feeds: Feeds
     original: Mapping[str, Any]
     optimized: Mapping[str, Any]
+    noise: Mapping[str, Array]
 
 
 def compare_with_truth(
@@ -39,14 +40,17 @@ def compare_with_truth(
     samples: Iterable[Sample],
     seconds: float,
     *,
+    rounding: frozenset[str] = frozenset(),
     whatever_it_takes: bool = False,
 ) -> Truth:
     """Evaluate both models in float64, on as many samples as there is time for.
 
-    The first sample may take longer only if `whatever_it_takes`. Nothing is raised: where there is
-    no truth, the record says why.
+    The first sample may take longer only if `whatever_it_takes`. Outputs in `rounding` are left
+    out: where a model jumps from step to step, float64 may be on another one. Nothing is raised:
+    where there is no truth, the record says why.
     """
     begun = time.monotonic()
+    end = math.inf if whatever_it_takes else begun + seconds
     errors: dict[str, _Errors] = {}
     count = 0
     try:
@@ -55,18 +59,21 @@ def compare_with_truth(
             spent = time.monotonic() - begun
             if count and spent > _SECONDS_FOR_MORE:
                 break
-            end = begun + (math.inf if whatever_it_takes else seconds)
             truths = models[0].outputs(sample.feeds, end)
             exact = models[1].outputs(sample.feeds, end)
             for name, truth in truths.items():
-                if _is_rounded(sample.original[name]):
+                if name not in rounding and _is_rounded(sample.original[name]):
                     outputs = sample.original[name], sample.optimized[name], exact[name]
-                    errors.setdefault(name, _Errors()).add(truth, *outputs)
+                    errors.setdefault(name, _Errors()).add(truth, *outputs, sample.noise[name])
             count += 1
     except NoTruth as error:
         return Truth(count, str(error))
     found = [each.record(name) for name, each in errors.items()]
-    note = "" if found else "no output is of a type that rounds more than float64"
+    needless = not found and not rounding
+    note = ""
+    if not found:
+        note = "no output is of a type that rounds more than float64"
+        note += " and free of jumps from step to step" if rounding else ""
     for name, each in errors.items():
         if each.disagreement > _MOST_DISAGREEMENT[each.dtype]:
             found = []
@@ -74,7 +81,7 @@ def compare_with_truth(
                 f"onnxruntime and onnx's reference evaluation of the original differ by "
                 f"{each.disagreement:.1%} in {name!r}, so neither is a yardstick"
             )
-    return Truth(count, note, found)
+    return Truth(count, note, found, needless)
 
 
 def _is_rounded(output: object) -> bool:
@@ -88,8 +95,11 @@ class _Errors:
         self.dtype = ""
         self._truth = 0.0
         self._sums = [0.0, 0.0, 0.0]
+        self._noise = 0.0
 
-    def add(self, truth: Array, original: Array, optimized: Array, exact: Array) -> None:
+    def add(
+        self, truth: Array, original: Array, optimized: Array, exact: Array, noise: Array
+    ) -> None:
         self.dtype = original.dtype.name
         others = [np.asarray(each).astype(np.float64) for each in (original, optimized, exact)]
         if any(each.shape != truth.shape for each in others):
@@ -98,19 +108,21 @@ class _Errors:
         for each in others:
             finite &= np.isfinite(each)
         self._truth += float(np.sum(truth[finite] ** 2))
+        self._noise += float(np.sum(noise[finite] ** 2))
         for place, each in enumerate(others):
             self._sums[place] += float(np.sum((each[finite] - truth[finite]) ** 2))
 
     @property
     def disagreement(self) -> float:
         """The original's error."""
-        return self._relative(0)
+        return self._relative(self._sums[0])
 
     def record(self, name: str) -> TruthOutput:
         """Return the errors, relative to the truth's own root mean square."""
-        return TruthOutput(name, self.dtype, *(self._relative(place) for place in range(3)))
+        original, optimized, exact, noise = map(self._relative, (*self._sums, self._noise))
+        return TruthOutput(name, self.dtype, original, optimized, exact, noise)
 
-    def _relative(self, place: int) -> float:
-        if not self._sums[place]:
+    def _relative(self, total: float) -> float:
+        if not total:
             return 0.0
-        return math.sqrt(self._sums[place] / self._truth) if self._truth else math.inf
+        return math.sqrt(total / self._truth) if self._truth else math.inf

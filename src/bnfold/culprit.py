@@ -18,6 +18,7 @@ from bnfold.variants import Variants
 
 def find_culprit(
     reference: Path,
+    failed: Equivalence,
     rewrites: list[RewriteRecord],
     variants: Variants,
     options: RunOptions,
@@ -31,13 +32,20 @@ def find_culprit(
 
     Args:
         reference: the original.
+        failed: what the check has found.
         rewrites: those of the model that fails, in the order in which they were made.
         variants: makes the model with some of them.
-        options: where, on what and how strictly to compare. There is no evaluation in float64.
+        options: where, on what and how strictly to compare; in float64 only if that has decided.
         unwanted: rewrites that are left out anyhow.
         progress: is told what is tried.
     """
-    quick = replace(options, truth="off", save_inputs=None)
+    needs_truth = any(
+        each.verdict == "fail" and all(level.verdict == "pass" for level in each.levels)
+        for each in failed.providers
+        if each.levels
+    )
+    truth = options.truth if needs_truth else "off"
+    quick = replace(options, truth=truth, save_inputs=None)
 
     def compare(count: int) -> Equivalence:
         progress(f"looking for the culprit among {len(rewrites)} rewrites, with {count} of them")

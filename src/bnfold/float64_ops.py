@@ -165,6 +165,33 @@ class ConvTranspose(OpRun):
         return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
 
 
+class LRN(OpRun):
+    """x / (bias + alpha/size · Σ x²)^beta, over `size` channels around each."""
+
+    def _run(
+        self,
+        x: Array,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        bias: float | None = None,
+        size: int,
+        **_: object,
+    ) -> tuple[Array]:
+        alpha, beta, bias = (
+            default if given is None else given
+            for given, default in ((alpha, 1e-4), (beta, 0.75), (bias, 1.0))
+        )
+        before = (size - 1) // 2
+        widths = [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)]
+        squares = np.pad(x**2, widths)
+        channels = x.shape[1]
+        total = np.zeros(x.shape)
+        for first in range(size):
+            total += squares[:, first : first + channels]
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
 class MaxPool(OpRun):
     """The largest value of each window; padding never is."""
 
@@ -232,6 +259,7 @@ OPERATORS: list[type[OpRun]] = [
     ConvTranspose,
     Erf,
     Gelu,
+    LRN,
     LogSoftmax,
     MaxPool,
     Softmax,

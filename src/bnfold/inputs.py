@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -29,9 +30,11 @@ are indices into a table. Where the graph shows the table, its size is the limit
 
 _OTHER_SIZES_TO_TRY = 4
 _LARGER_BATCH = 3
+_ODD_SIZES = (47, 33)
+"""What goes wrong at borders goes wrong here, if not at even sizes."""
 
 
-class UnsupportedInput(Exception):  # noqa: N818 - an answer, not an error
+class UnsupportedInput(SessionError):  # noqa: N818 - an answer, not an error
     """No inputs can be made for the model; the text is the reason."""
 
 
@@ -41,7 +44,8 @@ class InputRequest:
 
     `arrays` are contents by input name, `shapes` shapes by input name, `data` a .npz file or an
     onnx test-data folder. Free dimensions take the first of `batch_sizes` (the first axis) and
-    `other_sizes` (the others) that the model accepts; a single batch size is a demand.
+    `other_sizes` (the others) that the model accepts; a single batch size is a demand. The last two
+    of four axes are `image_size` before that, if it is given.
     """
 
     seed: int = 0
@@ -51,6 +55,7 @@ class InputRequest:
     data: Path | None = None
     batch_sizes: Sequence[int] = (2, 1)
     other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
+    image_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Inputs:
     seed: int
     samples: int
     largest: Mapping[str, int]
+    positions: frozenset[str] = frozenset()
+    """The integer inputs that are positions in a table."""
+    signed: bool = False
+    """Whether other integers may be negative, in every second sample."""
 
     def feeds(self) -> Iterator[Feeds]:
         """Yield each sample.
@@ -96,6 +105,8 @@ class Inputs:
         assert spec.dtype is not None
         shape = self._shapes_of(sample)[spec.name]
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
+        if spec.dtype.kind == "b" and math.prod(shape) == 1:
+            return np.full(shape, sample % 2 == 0)  # a switch: each way is taken
         if spec.dtype.kind == "f":
             normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
             return np.asarray(normal, spec.dtype)
@@ -103,7 +114,9 @@ class Inputs:
             limits = np.iinfo(spec.dtype)
             return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
         largest = 1 if spec.dtype.kind == "b" else self.largest.get(spec.name, 1)
-        whole = np.asarray(generator.integers(0, largest, shape, endpoint=True))
+        is_signed = self.signed and sample % 2 == 1 and spec.dtype.kind == "i"
+        smallest = -largest if is_signed and spec.name not in self.positions else 0
+        whole = np.asarray(generator.integers(smallest, largest, shape, endpoint=True))
         return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
 
     def record(self) -> InputsRecord:
@@ -115,8 +128,12 @@ class Inputs:
                 content = feeds[name]
                 as_bytes = content.astype(str) if content.dtype == object else content
                 digest.update(np.ascontiguousarray(as_bytes).tobytes())
-        everything_given = all(spec.name in self.given[0] for spec in self.specs)
-        source = "given" if everything_given else f"normal, standard deviations {SCALES} in turn"
+        given = [spec.name for spec in self.specs if spec.name in self.given[0]]
+        source = f"normal, standard deviations {SCALES} in turn"
+        if len(given) == len(self.specs):
+            source = "given"
+        elif given:
+            source = f"{', '.join(given)} given; else {source}"
         shapes = [
             {name: list(shape) for name, shape in self._shapes_of(sample).items()}
             for sample in range(self.samples)
@@ -129,18 +146,26 @@ class Inputs:
         """Write each sample to the folder, as ``sample_0.npz`` and so on.
 
         Raises:
-            UsageError: if it cannot be written, or an input is of strings.
+            UsageError: if it cannot be written, holds samples, or an input is of strings.
         """
         try:
             folder.mkdir(exist_ok=True)
+            if next(folder.glob("sample_*.npz"), None) is not None:
+                raise UsageError(f"{folder} holds samples already; name another folder")
             for sample, feeds in enumerate(self.feeds()):
-                for name, content in feeds.items():
-                    if content.dtype == object:
-                        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
-                arrays: dict[str, Any] = dict(feeds)
-                np.savez(folder / f"sample_{sample}.npz", **arrays)
+                with zipfile.ZipFile(folder / f"sample_{sample}.npz", "w") as archive:
+                    for name, content in feeds.items():
+                        _save(archive, name, content)
         except OSError as error:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
+
+
+def _save(archive: zipfile.ZipFile, name: str, content: Array) -> None:
+    """Add an array to an .npz; `np.savez` does not take all names."""
+    if content.dtype == object:
+        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, content, allow_pickle=False)
 
 
 def off_by_the_last_bit(feeds: Feeds) -> Feeds:
@@ -188,14 +213,19 @@ def make_inputs(
             raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
     _require_batch(specs, given[0], request)
     everything_given = all(spec.name in given[0] for spec in specs)
-    samples = len(given) if everything_given else request.samples
+    samples = len(given) if everything_given else max(request.samples, len(given))
     candidates = [list(_candidate_shapes(specs, each, request)) for each in given]
     first = _first_that_runs(session, request, given, candidates[0], dict(largest or {}))
+    first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
     if len(given) > 1:
         return replace(first, shapes=[each[0] for each in candidates], samples=samples)
     further = [first.shapes[0]]
     if samples > 1 and len(request.batch_sizes) > 1:
-        more = replace(request, batch_sizes=(_LARGER_BATCH, *request.batch_sizes))
+        more = replace(
+            request,
+            batch_sizes=(_LARGER_BATCH, *request.batch_sizes),
+            other_sizes=(*_ODD_SIZES, *request.other_sizes),
+        )
         further += _another_size(session, first, _candidate_shapes(specs, given[0], more))
     return replace(first, shapes=further, samples=samples)
 
@@ -217,11 +247,17 @@ def _first_that_runs(
     for limit in _LARGEST_INTEGERS if unknown else _LARGEST_INTEGERS[-1:]:
         limits = {**largest, **dict.fromkeys(unknown, limit)}
         for shapes in candidates:
-            candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits)
+            candidate = Inputs(
+                session.inputs, [shapes], given, request.seed, 1, limits, frozenset(largest)
+            )
             try:
                 session.run(next(candidate.feeds()))
             except SessionError as error:
                 failures.append(error)
+            except UsageError as error:  # they do not fit into memory; smaller ones may
+                if len(candidates) == 1:
+                    raise
+                failures.append(SessionError(str(error)))
             else:
                 return candidate
     hint = "; give it inputs with --input NAME=FILE.npy"
@@ -229,6 +265,23 @@ def _first_that_runs(
         tried = request.other_sizes
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
+
+
+def _may_be_negative(session: Session, first: Inputs) -> bool:
+    """Say whether the model has integers that are no positions, and runs on negative ones."""
+    kinds = [
+        spec.dtype.kind
+        for spec in session.inputs
+        if spec.name not in first.positions and spec.dtype
+    ]
+    if "i" not in kinds:
+        return False
+    feeds = list(itertools.islice(replace(first, signed=True, samples=2).feeds(), 2))
+    try:
+        session.run(feeds[1])
+    except SessionError:
+        return False
+    return True
 
 
 def _another_size(
@@ -282,7 +335,8 @@ def _candidate_shapes(
                 for name, size in zip(spec.shape, known, strict=False)
                 if isinstance(name, str)
             }
-    for other in request.other_sizes:
+    images = [None] if request.image_size is None else [request.image_size, None]
+    for image, other in itertools.product(images, request.other_sizes):
         for batch in request.batch_sizes:
             sizes = dict(fixed)
             shapes = {}
@@ -292,18 +346,22 @@ def _candidate_shapes(
                 elif spec.name in requested:
                     shapes[spec.name] = tuple(requested[spec.name])
                 else:
-                    shapes[spec.name] = _fill(spec, sizes, batch, other)
+                    shapes[spec.name] = _fill(spec, sizes, batch, other, image)
             if shapes not in seen:
                 seen.append(shapes)
                 yield shapes
 
 
-def _fill(spec: ValueSpec, sizes: dict[str, int], batch: int, other: int) -> tuple[int, ...]:
+def _fill(
+    spec: ValueSpec, sizes: dict[str, int], batch: int, other: int, image: int | None
+) -> tuple[int, ...]:
     filled = []
     for axis, size in enumerate(spec.shape):
         fallback = batch if axis == 0 else other
         if axis == 1 and len(spec.shape) == 4:
             fallback = 3
+        if axis > 1 and len(spec.shape) == 4:
+            fallback = image or other
         if isinstance(size, str):
             filled.append(sizes.setdefault(size, fallback))
         else:

@@ -23,6 +23,7 @@ from bnfold.errors import (
     NotVerifiedError,
     ProviderError,
     TooSlowError,
+    UsageError,
 )
 from bnfold.model_io import LoadedModel, ModelSource
 from bnfold.options import PassOptions, RunOptions, TimingOptions
@@ -164,7 +165,7 @@ class Optimization:
             found = compare_models(
                 self._reference, self._staged.path, self._options, self._progress
             )
-            culprit = self._find_culprit() if found.verdict == "fail" else None
+            culprit = self._find_culprit(found) if found.verdict == "fail" else None
             if culprit is not None:
                 culprits.append(replace(culprit, dropped=drop_culprit))
             self._equivalence = replace(found, culprits=culprits)
@@ -175,9 +176,10 @@ class Optimization:
             self.write()
         self._equivalence = Equivalence("identical", culprits=culprits)
 
-    def _find_culprit(self) -> Culprit | None:
+    def _find_culprit(self, failed: Equivalence) -> Culprit | None:
         return find_culprit(
             self._reference,
+            failed,
             self._variant.outcome.rewrites,
             self._variants,
             self._options,
@@ -195,6 +197,10 @@ class Optimization:
             )
         except (ProviderError, SessionError) as error:
             self._speed_note = f"not timed: {error}"
+        except UsageError as error:
+            if self._equivalence is None:
+                raise
+            self._speed_note = f"not timed: {error}"  # what was checked is not lost for that
 
     def finish(self) -> Result:
         """Let the model appear in its place.

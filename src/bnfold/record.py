@@ -152,6 +152,9 @@ class OutputComparison:
     tolerance: Tolerance
     needed: Tolerance | None
     nonfinite: NonFinite
+    excused: int = 0
+    """How many elements beyond their tolerance count for nothing: the model rounds to steps, and
+    the original itself jumps to another one at about as many places."""
     mismatch: str = ""
     """What makes the outputs impossible to compare, or unequal where they must be equal."""
     shares: list[int] = field(default_factory=list)
@@ -164,7 +167,8 @@ class OutputComparison:
 class TruthOutput:
     """How far both models are from the float64 evaluation of the original.
 
-    Errors are root mean squares over all samples, relative to that of the truth itself;
+    Errors are root mean squares over all samples, relative to that of the truth itself; `noise` is
+    how far the original moves when its inputs change by their last bit, in the same measure; and
     `computed_exactly` is the error of the optimized model when it, too, is evaluated in float64:
     what the rounding of its new weights comes to.
     """
@@ -174,6 +178,7 @@ class TruthOutput:
     original: float
     optimized: float
     computed_exactly: float
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,8 @@ class Truth:
     samples: int
     note: str
     outputs: list[TruthOutput] = field(default_factory=list)
+    needless: bool = False
+    """Whether there is nothing that float64 would give more exactly."""
 
 
 @dataclass(frozen=True)
@@ -206,19 +213,24 @@ class Culprit:
 
 @dataclass(frozen=True)
 class LevelComparison:
-    """The comparison at one of onnxruntime's optimization levels, against the plain original."""
+    """The comparison at one of onnxruntime's optimization levels, against the plain original.
+
+    Where optimization alone changes the original beyond its tolerance, it is against the original
+    with optimization instead, and `against` says so.
+    """
 
     level: str
     verdict: Verdict
     outputs: list[OutputComparison]
+    against: str = "disabled"
 
 
 @dataclass(frozen=True)
 class Unsettled:
     """A sample that says nothing of an output, because the original is not settled there.
 
-    `noise` is how far its largest change is, as a share of the largest value, when its inputs
-    change by their last bit, or onnxruntime optimizes it.
+    `noise` is the root mean square of its change, as a share of that of its values, when its inputs
+    change by their last bit.
     """
 
     sample: int

@@ -52,13 +52,19 @@ class ValueSpec:
         """The numpy type of its elements, or None for what numpy does not hold."""
         return _NUMPY_TYPES.get(self.type)
 
-    def accepts(self, other: ValueSpec) -> bool:
+    def accepts(self, other: ValueSpec, *, is_input: bool) -> bool:
         """Say whether a caller who knows this value can work with the other in its place.
 
-        The type must be the same, fixed dimensions equal, and free ones free.
+        The type must be the same, fixed dimensions equal, and free ones free; a fixed dimension of
+        an input may be free, too.
         """
         sizes = zip(self.shape, other.shape, strict=False)
-        fits = all(b == a if isinstance(a, int) else not isinstance(b, int) for a, b in sizes)
+        fits = all(
+            b == a or (is_input and not isinstance(b, int))
+            if isinstance(a, int)
+            else not isinstance(b, int)
+            for a, b in sizes
+        )
         # Without any shape, onnxruntime reports no dimensions: then there is nothing to compare.
         same_rank = len(self.shape) == len(other.shape) or not (self.shape and other.shape)
         return self.type == other.type and same_rank and fits
@@ -118,7 +124,9 @@ class Session:
                 _as_source(model), options, providers=[(PROVIDERS[provider], settings)]
             )
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise SessionError(f"onnxruntime cannot load the model: {_one_line(error)}") from error
+            raise SessionError(
+                f"onnxruntime cannot load the model: {_one_line(error, model)}"
+            ) from error
         if PROVIDERS[provider] not in self._session.get_providers():
             raise ProviderError(_diagnose(provider, "onnxruntime fell back to the CPU"))
         self._provider = provider
@@ -260,6 +268,9 @@ def _spec(argument: Any) -> ValueSpec:
     return ValueSpec(argument.name, argument.type, shape)
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException, model: Path | bytes = b"") -> str:
+    """Return the message, in which a path that is gone tomorrow does not stand."""
     text = " ".join(str(error).split())
+    if isinstance(model, Path):
+        text = text.replace(str(model), "the model")
     return text if len(text) <= 300 else f"{text[:297]}..."

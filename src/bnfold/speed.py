@@ -26,7 +26,7 @@ from bnfold.footprint import peak_mb
 from bnfold.inputs import InputRequest, Inputs, make_inputs
 from bnfold.progress import Progress, silent
 from bnfold.record import SpeedBlock, SpeedRecord
-from bnfold.runtime import Level, Session, available_threads
+from bnfold.runtime import Level, Session, SessionError, available_threads
 
 USUAL_SIZE = 224
 
@@ -47,6 +47,8 @@ _STABLE = 0.02
 """A model is warm when two of its runs in a row differ by no more than this share."""
 
 _RESAMPLES = 1000
+
+_WHOSE = {"original": "original", "optimized": "other model", "control": "original"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def compare_speed(
 ) -> SpeedRecord:
     """Time a model, beside another if one is given, for about this many seconds.
 
-    Where not even one turn fits into the time, it takes longer: one turn is always measured.
+    Where not even one turn fits into the time, it takes longer: each model runs once at least.
     `memory` measures that, too, which takes a process and a run more each.
 
     Raises:
@@ -86,6 +88,7 @@ def compare_speed(
     """
     paths = {"original": original} | ({"optimized": optimized} if optimized else {})
     paths |= {"control": original}
+    begun = time.perf_counter()
     request = request or for_one_image(InputRequest())
     measurement = _Measurement(paths, provider, level, threads, request, progress)
     blocks = measurement.blocks(seconds)
@@ -93,8 +96,8 @@ def compare_speed(
     turns = sum(len(block.run_ms["original"]) for block in blocks)
     note = ""
     if turns < FEWEST_TURNS:
-        needed = math.ceil(seconds * FEWEST_TURNS / turns)
-        note = f"too few turns ({turns}) for a verdict; it takes about {needed} seconds"
+        needed = math.ceil((time.perf_counter() - begun) * FEWEST_TURNS / turns)
+        note = f"too few turns ({turns}) for a verdict; it takes about {needed} seconds a level"
     loaded = ["original", *(["optimized"] if optimized else [])]
     loads = [_median([block.load_ms[name] for block in blocks]) for name in loaded]
     placements = [each for each in map(measurement.placement.get, loaded) if each is not None]
@@ -123,8 +126,7 @@ def for_one_image(request: InputRequest) -> InputRequest:
 
     A check does better with small inputs, and more than one of them; timing should be typical.
     """
-    others = tuple(size for size in request.other_sizes if size != USUAL_SIZE)
-    return replace(request, samples=1, batch_sizes=(1, 2), other_sizes=(USUAL_SIZE, *others))
+    return replace(request, samples=1, batch_sizes=(1, 2), image_size=USUAL_SIZE)
 
 
 # --- What samples say -----------------------------------------------------------------------------
@@ -224,7 +226,9 @@ class _Measurement:
         while True:
             begun = time.perf_counter()
             share = (end - begun) / (MOST_BLOCKS - len(found))
-            load_ms, runs = self._load(offset=len(found))
+            load_ms, first_ms, runs = self._load(offset=len(found))
+            if not found and time.perf_counter() > end:
+                return [SpeedBlock(load_ms, {name: [each] for name, each in first_ms.items()})]
             repeats = _warm_up(runs, share * _WARM_UP_SHARE)
             now = time.perf_counter()
             affordable = int((end - begun) * _SHARE_OF_PREPARING / (now - begun))
@@ -235,23 +239,33 @@ class _Measurement:
             if blocks_left == 1:
                 return found
 
-    def _load(self, offset: int) -> tuple[dict[str, float], dict[str, Callable[[], object]]]:
-        """Load a session each, beginning with another one each time."""
+    def _load(
+        self, offset: int
+    ) -> tuple[dict[str, float], dict[str, float], dict[str, Callable[[], object]]]:
+        """Load a session each, beginning with another one each time, and run each once.
+
+        Returns how long loading and the first run took, and what to run from then on.
+        """
         names = list(self._paths)
-        load_ms, runs = {}, {}
+        load_ms, first_ms, runs = {}, {}, {}
         for name in [*names[offset % len(names) :], *names[: offset % len(names)]]:
             self._progress(f"loading ({self._provider}, optimization {self._level.value})")
             begun = time.perf_counter()
-            session = Session(
-                self._paths[name], self._provider, self._level, self._threads, tf32=True
-            )
-            load_ms[name] = _milliseconds(time.perf_counter() - begun)
-            self._inputs = self._inputs or make_inputs(session, self._request)
-            feeds = next(self.inputs.feeds())
-            session.run(feeds)
+            try:
+                session = Session(
+                    self._paths[name], self._provider, self._level, self._threads, tf32=True
+                )
+                load_ms[name] = _milliseconds(time.perf_counter() - begun)
+                self._inputs = self._inputs or make_inputs(session, self._request)
+                feeds = next(self.inputs.feeds())
+                begun = time.perf_counter()
+                session.run(feeds)
+            except SessionError as error:
+                raise SessionError(f"the {_WHOSE[name]}: {error}") from error
+            first_ms[name] = _milliseconds(time.perf_counter() - begun)
             self.placement[name] = session.placement
             runs[name] = session.prepared_run(feeds)
-        return load_ms, {name: runs[name] for name in names}
+        return load_ms, first_ms, {name: runs[name] for name in names}
 
 
 def _warm_up(runs: Mapping[str, Callable[[], object]], seconds: float) -> int:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.contract import Array, FloatArray
-from bnfold.record import SHARES, NonFinite, OutputComparison, Tolerance, Worst
+from bnfold.record import (
+    SHARES,
+    NonFinite,
+    OutputComparison,
+    Tolerance,
+    TruthOutput,
+    Worst,
+)
 from bnfold.scores import Agreement, look_like_scores
 
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
@@ -28,18 +35,28 @@ MOST_NOISE = 1e-3
 """The share of the output's largest magnitude beyond which noise is no excuse."""
 
 _UNSETTLED = 10.0
-"""Where noise is so many times the relative tolerance, as a share of the largest value, a sample
-says nothing: the original's own rounding decides what it gives."""
+"""Where noise is so many times the relative tolerance, in the root mean square, a sample says
+nothing: the original's own rounding decides what it gives."""
+
+FLIPS_FACTOR = 10
+FLIPS_SHARE = 1e-4
+"""Where a model rounds to steps, so many times the elements that jump when the inputs change by
+their last bit may jump, and this share of all."""
+
+_LARGEST_JUMP = 0.1
+"""As a share of the largest value."""
 
 SMALL_NOISE = 1e-6
-"""What noise anywhere in an output excuses everywhere: a saturated Sigmoid or Softmax has as much
-noise in values near zero as in others, and may happen to show it in some only."""
+"""What noise anywhere in an output between 0 and 1 excuses everywhere, as a share of its largest
+value: a saturated Sigmoid or Softmax has as much noise in values near zero as in others, and may
+happen to show it in some only."""
 
 
 TRUTH_FACTOR = 4.0
-"""The optimized model may be so many times as far from the truth as the original is."""
+"""The optimized model may be so many times as far from the truth as the original is, or as the
+original moves when its inputs change by their last bit: its error may be small by luck."""
 
-NEGLIGIBLE = 16.0
+NEGLIGIBLE = 4.0
 """In units of the output type's rounding error: what is never too far from the truth. An original
 without any error, of small integers say, would otherwise allow none."""
 
@@ -47,12 +64,14 @@ _ROUNDING_ERRORS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-
 """From 1 to the next number of the type."""
 
 
-def most_error(error: float, dtype: str) -> float:
-    """Return how far the optimized model may be from the truth, where the original is so far.
+def most_error(output: TruthOutput) -> float:
+    """Return how far the optimized model may be from the truth, as a relative root mean square.
 
-    Both are relative root mean squares.
+    Raises:
+        KeyError: if rounding errors of the output's type are not known.
     """
-    return max(TRUTH_FACTOR * error, NEGLIGIBLE * _ROUNDING_ERRORS[dtype])
+    rounding = NEGLIGIBLE * _ROUNDING_ERRORS[output.dtype]
+    return max(TRUTH_FACTOR * max(output.original, output.noise), rounding)
 
 
 @dataclass(frozen=True)
@@ -67,8 +86,8 @@ class Allowance:
     """What each element of an output may be off by: ``atol + rtol·|original|``.
 
     By default `atol` is a share of the smallest of these magnitudes: the largest in the element's
-    sample; the largest in its channel (axis 1) over all samples; for outputs of up to three axes,
-    the largest at its place on the last axis. So a channel of small values is not excused by one
+    sample; the largest in its channel (axis 1) over all samples; the largest at its place on the
+    last axis. So a channel of small values is not excused by one
     of large values, nor a sample by another. Where a channel has few values, their largest says
     little, and counts for more (see `_headroom`). The noise floor is allowed `NOISE_FACTOR` times.
 
@@ -87,6 +106,9 @@ class Allowance:
         self.is_exact = default is None
         self._magnitudes = [] if self.is_exact else list(map(_magnitude, originals))
         self._noise = list(noise) if noise is not None and not self.is_exact else []
+        self._is_probability = not self.is_exact and all(
+            each.min(initial=0.0) >= 0 and each.max(initial=0.0) <= 1 for each in originals
+        )
 
     @property
     def rtol(self) -> float:
@@ -117,7 +139,8 @@ class Allowance:
         noise = float(_largest(self._noise, everywhere).max())
         of_slice = functools.reduce(np.minimum, by_slice)
         excused = np.minimum(NOISE_FACTOR * of_slice, MOST_NOISE * largest)
-        allowed: FloatArray = np.maximum(excused, min(NOISE_FACTOR * noise, SMALL_NOISE))
+        small = SMALL_NOISE * largest if self._is_probability else 0.0
+        allowed: FloatArray = np.maximum(excused, min(NOISE_FACTOR * noise, small))
         return allowed
 
 
@@ -132,7 +155,7 @@ def _headroom(count: int) -> float:
 
 def _slices(rank: int) -> list[tuple[int, ...]]:
     """Return over which axes to look for the largest value: all but one, for each that counts."""
-    kept = {1} if rank > 3 else {1, rank - 1}
+    kept = {1, rank - 1}
     return [tuple(a for a in range(rank) if a != axis) for axis in kept if 0 < axis < rank]
 
 
@@ -159,29 +182,41 @@ def difference(original: Array, other: Array) -> Array:
 
 
 def unsettled_share(original: Array, noise: Array) -> float | None:
-    """Return the noise as a share of the largest value, where it is too much to compare anything.
+    """Return how large the noise is (see `Unsettled`), where it is too much to compare anything.
 
     None where it is not. Outputs that must be equal have no noise.
     """
     tolerance = DEFAULT_TOLERANCES.get(original.dtype.name)
     if tolerance is None or not noise.size:
         return None
-    largest = float(_magnitude(original).max(initial=0.0))
-    share = float(noise.max()) / largest if largest else 0.0
+    typical = _root_mean_square(_magnitude(original))
+    share = _root_mean_square(noise) / typical if typical else 0.0
     return share if share > _UNSETTLED * tolerance.rtol else None
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    largest = float(values.max(initial=0.0))
+    return largest * math.sqrt(float(np.mean((values / largest) ** 2))) if largest else 0.0
 
 
 def within_tolerance(comparison: OutputComparison) -> bool:
     """Say whether the output stays within its tolerance at each element."""
     needed, allowed = comparison.needed, comparison.tolerance
+    if comparison.excused:
+        return True
     return needed is not None and needed.rtol <= allowed.rtol and needed.atol <= allowed.atol
 
 
 class Accumulator:
-    """Gathers the comparison of one output, sample by sample."""
+    """Gathers the comparison of one output, sample by sample.
 
-    def __init__(self, name: str, allowance: Allowance) -> None:
+    Up to `excusable` elements may be beyond their tolerance, but not by much.
+    """
+
+    def __init__(self, name: str, allowance: Allowance, excusable: int = 0) -> None:
         self._name = name
+        self._excusable = excusable
+        self._largest = 0.0
         self._allowance = allowance
         self._dtype = ""
         self._shape: list[int] = []
@@ -202,11 +237,13 @@ class Accumulator:
         if original.dtype != optimized.dtype or original.shape != optimized.shape:
             found, expected = (_type_and_shape(each) for each in (optimized, original))
             self._mismatch = f"is {found} for sample {sample}, not {expected}"
+            self._excusable = 0
         elif self._allowance.is_exact:
             self._add_exact(sample, original, optimized)
         else:
             wide = original.astype(np.float64), optimized.astype(np.float64)
-            self._add_floats(place, sample, *wide)
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._add_floats(place, sample, *wide)
             if look_like_scores(original):
                 self._agreement = self._agreement or Agreement()
                 self._agreement.add(sample, *wide)
@@ -240,6 +277,7 @@ class Accumulator:
         )
         if not same:
             self._mismatch = "is NaN or infinite at other places"
+            self._excusable = 0
         a, b = np.where(finite, original, 0.0), np.where(finite, optimized, 0.0)
         error = np.abs(a - b)
         self._count += int(np.count_nonzero(finite))
@@ -252,6 +290,7 @@ class Accumulator:
             return
         self._max_abs = max(self._max_abs, float(error.max()))
         largest = float(np.abs(a).max())
+        self._largest = max(self._largest, largest)
         relative = error / np.maximum(np.abs(a), 1e-3 * largest if largest else 1.0)
         self._max_rel = max(self._max_rel, float(relative.max()))
         atol = np.broadcast_to(self._allowance.atol(place), error.shape)
@@ -271,6 +310,10 @@ class Accumulator:
         norms = np.sqrt(self._original_norm) * np.sqrt(self._optimized_norm)
         tolerance = Tolerance(self._allowance.rtol, self._atol)
         needed = None
+        excused = int(self._shares[-1])
+        jumps_far = not self._allowance.is_exact and self._max_abs > _LARGEST_JUMP * self._largest
+        if excused > self._excusable or jumps_far:
+            excused = 0
         if not self._mismatch and 0 <= self._share < np.inf:
             needed = Tolerance(tolerance.rtol * self._share, tolerance.atol * self._share)
         return OutputComparison(
@@ -285,7 +328,8 @@ class Accumulator:
             tolerance=tolerance,
             needed=needed,
             nonfinite=self._nonfinite,
-            mismatch=self._mismatch,
+            excused=excused,
+            mismatch="" if excused else self._mismatch,
             shares=[int(each) for each in self._shares],
             top1_agreement=self._agreement.top1 if self._agreement else None,
             top5_agreement=self._agreement.top5 if self._agreement else None,

@@ -8,9 +8,12 @@ widened only for its reader, and the time can be limited.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from bnfold.runtime import Feeds
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype")
+_TOO_LONG = "it takes too long; --truth always waits for it"
+_RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 class NoTruth(Exception):  # noqa: N818 - an answer, not an error
@@ -51,11 +56,29 @@ class Truth64:
             raise NoTruth(str(error)) from error
         self._model, self._markers = loaded.ir, loaded.markers
         self._opsets = dict(self._model.opset_imports)
-        self._functions: list[ReferenceEvaluator] = []
-        for function in self._model.functions.values():
-            proto = _widened_function(ir.serde.serialize_function(function), self._markers)
-            known = list(self._functions)
-            self._functions.append(ReferenceEvaluator(proto, functions=known, new_ops=OPERATORS))
+        self._functions = self._evaluators()
+
+    def _evaluators(self) -> list[ReferenceEvaluator]:
+        """Return the functions ready to be evaluated, each after those that it calls."""
+        found: list[ReferenceEvaluator] = []
+        pending = [
+            _widened_function(ir.serde.serialize_function(function), self._markers)
+            for function in self._model.functions.values()
+        ]
+        while pending:
+            waiting: list[tuple[onnx.FunctionProto, Exception]] = []
+            for proto in pending:
+                try:
+                    evaluator = ReferenceEvaluator(proto, functions=list(found), new_ops=OPERATORS)
+                except Exception as error:  # it calls one that is not there yet, or is missing
+                    waiting.append((proto, error))
+                else:
+                    found.append(evaluator)
+            if len(waiting) == len(pending):
+                first, reason = waiting[0]
+                raise NoTruth(f"onnx cannot evaluate the function {first.name}: {reason}")
+            pending = [proto for proto, _ in waiting]
+        return found
 
     def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
         """Return all outputs by name. `end` is when to give up, by `time.monotonic`.
@@ -63,13 +86,17 @@ class Truth64:
         Raises:
             NoTruth: if it takes longer, or an operator is missing or fails.
         """
+        with _time_limit(end):
+            return self._outputs(feeds, end)
+
+    def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
         values: dict[str, Any] = {name: _widened(each) for name, each in feeds.items()}
         readers = Counter(name for node in self._model.graph for name in _reads(node))
         wanted = [value.name or "" for value in self._model.graph.outputs]
         readers.update(wanted)
         for node in self._model.graph:
             if time.monotonic() > end:
-                raise NoTruth("it takes too long; --truth always waits for it")
+                raise NoTruth(_TOO_LONG)
             names = _reads(node)
             results = self._evaluate(node, {name: self._value(name, values) for name in names})
             values |= results
@@ -95,18 +122,45 @@ class Truth64:
             [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
             [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
         )
+        if node.op_type in _RECURRENT and len(node.inputs) > 4 and node.inputs[4] is not None:
+            raise NoTruth(f"onnx does not heed the lengths of sequences in {node.op_type}")
         try:
             with np.errstate(all="ignore"):
                 evaluator = ReferenceEvaluator(
                     graph, opsets=self._opsets, functions=self._functions, new_ops=OPERATORS
                 )
                 results = evaluator.run(None, inputs)
+        except NoTruth:
+            raise
         except Exception as error:  # the evaluator raises whatever its operators do
             site = f"{node.op_type} {node.name or node.outputs[0].name}"
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
         names = [name for name in proto.output if name]
         return {name: _widened(each) for name, each in zip(names, results, strict=True)}
+
+
+@contextmanager
+def _time_limit(end: float) -> Iterator[None]:
+    """Raise `NoTruth` at that time, even in the middle of a node, where the system has alarms.
+
+    They reach the main thread only; elsewhere the time is looked at between nodes.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if end == math.inf or not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise NoTruth(_TOO_LONG)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - time.monotonic()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _reads(node: ir.Node) -> list[str]:
@@ -158,6 +212,8 @@ def _widened_node(node: onnx.NodeProto, markers: Markers) -> onnx.NodeProto:
     `markers` stand for constants that are still in the file.
     """
     for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
         if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
             content = attribute.f if attribute.name == "value_float" else list(attribute.floats)
             wide = onnx.numpy_helper.from_array(np.array(content, np.float64))

@@ -125,7 +125,7 @@ def closest_share(equivalence: Equivalence) -> float | None:
 def truth_limit(output: TruthOutput) -> float | None:
     """Return how far the second model may be from the truth; None if its type is not known."""
     try:
-        return most_error(output.original, output.dtype)
+        return most_error(output)
     except KeyError:
         return None
 
