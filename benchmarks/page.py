@@ -17,6 +17,7 @@ from benchmarks.summary import (
     Better,
     Total,
     below_floor,
+    compared,
     cost,
     error_ratio,
     graph_or_original,
@@ -50,10 +51,11 @@ exports of torchvision's and timm's architectures with seeded weights and measur
 a tool failed, the original counts as its result. *onnxruntime all* is tied to the machine that it
 ran on: its files hold operators of onnxruntime's own, in layouts for this processor."""
 
-SUMMARY_NOTE = """What is left are sums; errors, seconds and memory medians over the models;
-speed-ups geometric means. *faster / slower* counts the models where that is significant. The
-rounding of weights compares where a tool leaves no more BatchNormalizations than bnfold does;
-onnxoptimizer's is left to be done at run time, in the nodes that it adds."""
+SUMMARY_NOTE = """Over the {models} models that all of the tools were run on. What is left are sums;
+errors, seconds and memory medians over the models; speed-ups geometric means. *faster / slower*
+counts the models where that is significant. The rounding of weights compares where a tool leaves no
+more BatchNormalizations than bnfold does; onnxoptimizer's is left to be done at run time, in the
+nodes that it adds."""
 
 SPEED_NOTE = """Speed-ups are medians of paired ratios of the original's time over the result's, by
 the protocol of `bnfold bench`, with 95 % bootstrap intervals; the control is the original over
@@ -93,13 +95,14 @@ def page(found: Sequence[ModelRecord]) -> str:
     tools = tools_of(found)
     results = [name for name in tools if any(r.tools[name].graph for r in found if name in r.tools)]
     below = ", ".join(below_floor(found)) or "none is"
+    shared = compared(found)
     sections = [
         HEADER.format(machine=_machine(found), models=len(found)),
         _versions(found, tools),
-        "## Summary\n\n" + _summary([total(found, tool) for tool in tools]),
-        SUMMARY_NOTE,
+        "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
+        SUMMARY_NOTE.format(models=len(shared)),
         "![Speed-up by model](speed.svg)",
-        "## Where bnfold is not the best\n\n" + _not_the_best(found),
+        "## Where bnfold is not the best\n\n" + _not_the_best(shared),
         "## Speed at onnxruntime's best\n\n"
         + SPEED_NOTE.format(floor=FLOOR, below=below)
         + "\n\n"

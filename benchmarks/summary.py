@@ -63,6 +63,12 @@ def tools_of(records: Sequence[ModelRecord]) -> list[str]:
     return sorted(names, key=lambda name: not name.startswith(BNFOLD))
 
 
+def compared(records: Sequence[ModelRecord]) -> list[ModelRecord]:
+    """Return the models that every tool has run on: sums over others would compare nothing."""
+    tools = [tool for tool in tools_of(records) if not tool.startswith(f"{BNFOLD} ")]
+    return [record for record in records if all(tool in record.tools for tool in tools)]
+
+
 def graph_or_original(record: ModelRecord, tool: str) -> Graph:
     """Return what the tool made of the model: the original if it failed."""
     found = record.tools.get(tool)

@@ -200,6 +200,16 @@ def test_totals() -> None:
     assert total.run_error == 1.0
 
 
+def test_sums_are_over_the_models_that_all_tools_were_run_on() -> None:
+    both = model_record("both", bnfold=OURS, onnxsim=THEIRS, bnfold_with_its_proof=OURS)
+    ours_alone = model_record("one", bnfold=OURS)
+    without_proof = model_record("two", bnfold=OURS, onnxsim=THEIRS)
+    found = [both, ours_alone, without_proof]
+    assert [each.name for each in summary.compared(found)] == ["both", "two"]
+    assert summary.compared([ours_alone]) == [ours_alone]
+    assert "Over the 2 models" in page.page(found)
+
+
 def test_rounding_compares_where_as_much_is_folded() -> None:
     rough, lazy = (tool(1, graph(5, left, weight_error=3e-7)) for left in (0, 1))
     found = [model_record(bnfold=OURS, rough=rough, lazy=lazy)]
