@@ -34,7 +34,16 @@ TOOLS: Mapping[str, tuple[str | None, list[str]]] = {
     "cp": (None, ["cp", "{model}", "{output}"]),
     "bnfold": (
         "bnfold",
-        [sys.executable, "-m", "bnfold", "optimize", "{model}", "{output}", "--no-check"],
+        [
+            sys.executable,
+            "-m",
+            "bnfold",
+            "optimize",
+            "{model}",
+            "{output}",
+            "--no-check",
+            "--no-bench",
+        ],
     ),
     "onnxruntime": (
         "onnxruntime",

@@ -274,3 +274,12 @@ def test_text_stands_out_as_the_accessibility_guidelines_ask(
     colours = palettes()[palette]
     bright, dark = sorted((luminance(colours[each]) for each in (colour, ground)), reverse=True)
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_elements_that_are_excused_are_told() -> None:
+    text = re.sub(r"\s+", " ", page("steps").text)
+    assert (
+        "3 elements of logits (disabled) are beyond their tolerance and count for nothing" in text
+    )
+    assert "held against the original with the same optimizations" in text
+    assert "takes 900" not in text

@@ -287,6 +287,19 @@ def dropped() -> Record:
     return optimized(equivalence=replace(equivalence(), culprits=culprits))
 
 
+def stepped() -> Record:
+    """Return the record of an `optimize` of a quantized model, some elements of which jump."""
+    jumping = output("logits", 9.0, excused=3)
+    found = compared(
+        levels=[
+            LevelComparison("disabled", "pass", [jumping]),
+            LevelComparison("all", "pass", [output("logits")], against="all"),
+        ],
+        outputs=[jumping],
+    )
+    return optimized(equivalence=replace(equivalence(), providers=[found]))
+
+
 def checked() -> Record:
     """Return the record of a `check` of two files."""
     return Record(
@@ -373,6 +386,7 @@ def hostile() -> Record:
 RECORDS: dict[str, Callable[[], Record]] = {
     "pass": optimized,
     "tuned": lambda: optimized(tuning=tuning()),
+    "steps": stepped,
     "fail": failed,
     "culprit dropped": dropped,
     "not-verified": lambda: optimized("not-verified"),

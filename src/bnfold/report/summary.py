@@ -131,9 +131,12 @@ def truth_limit(output: TruthOutput) -> float | None:
 
 
 def share_of_tolerance(output: OutputComparison) -> float | None:
-    """Return by what share of its tolerance the worst element is off; None if at no tolerance."""
+    """Return by what share of its tolerance the worst element is off; None if at no tolerance.
+
+    None as well where elements beyond it are excused.
+    """
     needed, allowed = output.needed, output.tolerance
-    if needed is None:
+    if needed is None or output.excused:
         return None
     shares = [
         taken / given
