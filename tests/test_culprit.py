@@ -75,8 +75,9 @@ def test_the_terminal_names_it(model: Path) -> None:
 
 
 def test_on_request_the_rest_is_written_without_it(model: Path) -> None:
+    saved = model.with_name("inputs")
     with planted("r1", "r4"):
-        outcome = run("optimize", model, "--drop-culprit", "--json")
+        outcome = run("optimize", model, "--drop-culprit", "--json", "--save-inputs", saved)
     assert outcome.code == 0
     equivalence = outcome.record["equivalence"]
     assert equivalence["verdict"] == "pass"

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
 from bnfold.errors import UsageError
+from bnfold.input_files import parse_input_options
 from bnfold.inputs import (
     SCALES,
     InputRequest,
     Inputs,
     UnsupportedInput,
     make_inputs,
-    parse_input_options,
 )
 from bnfold.runtime import Level, Session, SessionError
 from tests.support.cli import MODELS, REWRITTEN, run

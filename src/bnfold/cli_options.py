@@ -108,7 +108,8 @@ def run_options(
         UsageError: if an option makes no sense, or a file of inputs cannot be read.
     """
     from bnfold.api import RunOptions
-    from bnfold.inputs import InputRequest, parse_input_options
+    from bnfold.input_files import parse_input_options
+    from bnfold.inputs import InputRequest
     from bnfold.runtime import PROVIDERS
     from bnfold.tolerance import ToleranceRequest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +20,9 @@ Site: TypeAlias = tuple[str, str]
 
 Unwanted: TypeAlias = Callable[[Site], Refusal | None]
 """Returns a reason not to make a rewrite, or None."""
+
+MOST_SKETCHES = 100
+"""So many rewrites of each pass are sketched: enough to know what is typical."""
 
 EXPLAINED = ("BatchNormalization", "Dropout")
 """The operators each of which gets a line in the record, whatever becomes of it."""
@@ -67,6 +70,7 @@ class _Run:
             for root in each.roots:
                 self._passes_by_root.setdefault(root, []).append(each)
         self._rewrites: list[RewriteRecord] = []
+        self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
         node_count = sum(len(graph) for graph in all_graphs(model))
         self._most_rewrites = 1000 + 20 * node_count
@@ -138,7 +142,9 @@ class _Run:
         site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
         exactness = (replace.exactness or each.exactness).value
         detail = _with_flushed(replace)
-        before = sketch(replace.nodes)
+        is_drawn = self._sketched[each.name] < MOST_SKETCHES
+        self._sketched[each.name] += is_drawn
+        before = sketch(replace.nodes) if is_drawn else []
         edit = self._editor.apply(replace)
         for node, predecessor in edit.created.items():
             continued = self._site(predecessor) if predecessor is not None else None
@@ -158,7 +164,7 @@ class _Run:
                 detail=detail,
                 gone=gone,
                 before=before,
-                after=sketch(edit.created),
+                after=sketch(edit.created) if is_drawn else [],
             )
         )
         readers = [reader for node in edit.created for reader in node.outputs[0].consumers()]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx.numpy_helper
-from google.protobuf.message import DecodeError
 
 from bnfold.contract import Array
 from bnfold.errors import UsageError
+from bnfold.input_files import read_data, save_array
 from bnfold.record import InputsRecord
 from bnfold.runtime import Feeds, Session, SessionError, ValueSpec
 
@@ -155,17 +152,9 @@ class Inputs:
             for sample, feeds in enumerate(self.feeds()):
                 with zipfile.ZipFile(folder / f"sample_{sample}.npz", "w") as archive:
                     for name, content in feeds.items():
-                        _save(archive, name, content)
+                        save_array(archive, name, content)
         except OSError as error:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
-
-
-def _save(archive: zipfile.ZipFile, name: str, content: Array) -> None:
-    """Add an array to an .npz; `np.savez` does not take all names."""
-    if content.dtype == object:
-        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-        np.lib.format.write_array(file, content, allow_pickle=False)
 
 
 def off_by_the_last_bit(feeds: Feeds) -> Feeds:
@@ -206,7 +195,7 @@ def make_inputs(
     specs = session.inputs
     given = [
         _fitting({**each, **request.arrays}, specs, request)
-        for each in _read_data(request.data, specs)
+        for each in read_data(request.data, specs)
     ]
     for spec in specs:
         if spec.dtype is None:
@@ -382,82 +371,3 @@ def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> N
     for name in named:
         if name not in names:
             raise UsageError(f"the model has no input {name!r}; it has {', '.join(names)}")
-
-
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError)
-
-
-def _read_data(path: Path | None, specs: Sequence[ValueSpec]) -> list[dict[str, Array]]:
-    """Read one sample or several: a .npz by name, or onnx test data by position.
-
-    A folder holds ``input_0.pb`` and so on, or folders ``test_data_set_0`` and so on that do, or
-    ``sample_0.npz`` and so on, as `Inputs.save` writes them.
-    """
-    if path is None:
-        return [{}]
-    try:
-        if not path.is_dir():
-            return [_read_archive(path, specs)]
-        archives = sorted(path.glob("sample_*.npz"), key=_number)
-        if archives:
-            return [_read_archive(each, specs) for each in archives]
-        folders = sorted(path.glob("test_data_set_*"), key=_number) or [path]
-        return [_read_folder(each, specs) for each in folders]
-    except _UNREADABLE as error:
-        raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
-
-
-def _number(path: Path) -> tuple[int, str]:
-    digits = re.search(r"\d+$", path.stem)
-    return (int(digits.group()) if digits else -1, path.name)
-
-
-def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
-    files = {file.stem.removeprefix("input_"): file for file in path.glob("input_*.pb")}
-    found: dict[str, Array] = {}
-    for number, spec in enumerate(specs):
-        if str(number) in files:
-            found[spec.name] = onnx.numpy_helper.to_array(onnx.load_tensor(files[str(number)]))
-    if not found:
-        raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
-    return found
-
-
-def _read_archive(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
-    content = np.load(path, allow_pickle=False)
-    if not isinstance(content, np.lib.npyio.NpzFile):
-        raise UsageError(f"{path} holds one array: use --input NAME={path}")
-    with content as archive:
-        found = {spec.name: archive[spec.name] for spec in specs if spec.name in archive.files}
-    if not found:
-        names = ", ".join(spec.name for spec in specs)
-        raise UsageError(f"{path} holds no input of the model; its inputs are {names}")
-    return found
-
-
-def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
-    """Read ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
-
-    Names may hold either sign: a shape is told by digits after the last colon.
-
-    Raises:
-        UsageError: if an option is neither, or a file cannot be read.
-    """
-    arrays: dict[str, Array] = {}
-    shapes: dict[str, list[int]] = {}
-    for option in options:
-        name, colon, sizes = option.rpartition(":")
-        if colon and re.fullmatch(r"\d{1,9}(,\d{1,9})*", sizes):
-            shapes[name] = [int(size) for size in sizes.split(",")]
-            continue
-        name, _, file = option.rpartition("=")
-        if not name or not file:
-            raise UsageError(f"--input {option!r} is neither NAME=FILE.npy nor NAME:1,3,224,224")
-        try:
-            content = np.load(file, allow_pickle=False)
-        except _UNREADABLE as error:
-            raise UsageError(f"--input {option!r}: {file} cannot be read: {error}") from error
-        if not isinstance(content, np.ndarray):
-            raise UsageError(f"--input {option!r}: {file} holds several arrays: use --data {file}")
-        arrays[name] = content
-    return arrays, shapes

@@ -161,10 +161,10 @@ class Optimization:
         With `drop_culprit`, the model is made and compared again without that, until it passes.
         """
         culprits: list[Culprit] = []
+        options = self._options
         while not self._is_unchanged:
-            found = compare_models(
-                self._reference, self._staged.path, self._options, self._progress
-            )
+            found = compare_models(self._reference, self._staged.path, options, self._progress)
+            options = replace(options, save_inputs=None)  # they are the same each time
             culprit = self._find_culprit(found) if found.verdict == "fail" else None
             if culprit is not None:
                 culprits.append(replace(culprit, dropped=drop_culprit))

@@ -68,6 +68,8 @@ def read_whole(file: OpenFile) -> ReadModel:
 
 def attach(model: ir.Model, markers: Markers) -> bool:
     """Let the model find the content that `markers` stand for; return whether it needs it all."""
+    if not len(markers):
+        return True
     attached: set[Extent] = set()
     for place in places_of(model):
         if isinstance(place.tensor, ir.serde.TensorProtoTensor):

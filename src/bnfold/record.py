@@ -61,7 +61,8 @@ class RewriteRecord:
     """The operator by site of each BatchNormalization and Dropout that went with it: it took them
     over, or nothing else read them."""
     before: list[NodeSketch] = field(default_factory=list)
-    """The nodes of the pattern, in graph order, as in `nodes`."""
+    """The nodes of the pattern, in graph order, as in `nodes`; empty beyond a pass's first hundred
+    rewrites, as is `after`."""
     after: list[NodeSketch] = field(default_factory=list)
     """The nodes that took their place."""
 
