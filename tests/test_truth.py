@@ -403,6 +403,19 @@ def test_errors_are_relative_root_mean_squares(folder: Path) -> None:
     assert output.noise == pytest.approx(5e-4)
 
 
+def test_the_steadiest_sample_counts(folder: Path) -> None:
+    path = folder / "m.onnx"
+    onnx.save(DOUBLED, path)
+    x = np.ones(1000, np.float32)
+    samples = [
+        Sample({"x": x}, {"y": 2 * x + error}, {"y": 2 * x + 3 * error}, {"y": noise * x})
+        for error, noise in ((1e-3, 0.0), (1e-4, 1e-5), (1e-5, 1e-2))
+    ]
+    (output,) = compare_with_truth(path, path, samples, 10).outputs
+    assert output.original == pytest.approx(5e-5, rel=1e-2)
+    assert output.optimized == pytest.approx(1.5e-4, rel=1e-2)
+
+
 def test_what_is_not_finite_is_left_out(folder: Path) -> None:
     x = np.ones(1000, np.float32)
     y = 2 * x

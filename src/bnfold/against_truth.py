@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.contract import Array
+from bnfold.contract import Array, FloatArray
 from bnfold.record import Truth, TruthOutput
 from bnfold.runtime import Feeds
 from bnfold.truth import NoTruth, Truth64
@@ -45,13 +45,15 @@ def compare_with_truth(
 ) -> Truth:
     """Evaluate both models in float64, on as many samples as there is time for.
 
-    The first sample may take longer only if `whatever_it_takes`. Outputs in `rounding` are left
+    What counts of each output is the sample on which the original is steadiest: where rounding
+    grows in a model, how far it grows is luck. The first sample may take longer only if
+    `whatever_it_takes`. Outputs in `rounding` are left
     out: where a model jumps from step to step, float64 may be on another one. Nothing is raised:
     where there is no truth, the record says why.
     """
     begun = time.monotonic()
     end = math.inf if whatever_it_takes else begun + seconds
-    errors: dict[str, _Errors] = {}
+    steadiest: dict[str, TruthOutput] = {}
     count = 0
     try:
         models = Truth64(original), Truth64(optimized)
@@ -63,66 +65,54 @@ def compare_with_truth(
             exact = models[1].outputs(sample.feeds, end)
             for name, truth in truths.items():
                 if name not in rounding and _is_rounded(sample.original[name]):
-                    outputs = sample.original[name], sample.optimized[name], exact[name]
-                    errors.setdefault(name, _Errors()).add(truth, *outputs, sample.noise[name])
+                    found = _measured(name, sample, truth, exact[name])
+                    steadiest[name] = min(found, steadiest.get(name, found), key=_unsteadiness)
             count += 1
     except NoTruth as error:
         return Truth(count, str(error))
-    found = [each.record(name) for name, each in errors.items()]
-    needless = not found and not rounding
+    outputs = list(steadiest.values())
+    needless = not outputs and not rounding
     note = ""
-    if not found:
+    if not outputs:
         note = "no output is of a type that rounds more than float64"
         note += " and free of jumps from step to step" if rounding else ""
-    for name, each in errors.items():
-        if each.disagreement > _MOST_DISAGREEMENT[each.dtype]:
-            found = []
+    for each in steadiest.values():
+        if each.original > _MOST_DISAGREEMENT[each.dtype]:
+            outputs = []
             note = (
                 f"onnxruntime and onnx's reference evaluation of the original differ by "
-                f"{each.disagreement:.1%} in {name!r}, so neither is a yardstick"
+                f"{each.original:.1%} in {each.name!r}, so neither is a yardstick"
             )
-    return Truth(count, note, found, needless)
+    return Truth(count, note, outputs, needless)
+
+
+def _unsteadiness(output: TruthOutput) -> float:
+    """Return how far the original is from the truth, or moves by itself, on a sample."""
+    return max(output.original, output.noise)
 
 
 def _is_rounded(output: object) -> bool:
     return isinstance(output, np.ndarray) and output.dtype.name in _MOST_DISAGREEMENT
 
 
-class _Errors:
-    """Sums of squares, of the truth and of the differences from it, where all are finite."""
+def _measured(name: str, sample: Sample, truth: Array, exact: Array) -> TruthOutput:
+    """Return the errors of one output on one sample, over the elements that are all finite."""
+    original, optimized = sample.original[name], sample.optimized[name]
+    wide = [np.asarray(each).astype(np.float64) for each in (original, optimized, exact)]
+    if any(each.shape != truth.shape for each in wide):
+        raise NoTruth(f"the shapes differ: {truth.shape} in float64, else {original.shape}")
+    finite = np.isfinite(truth)
+    for each in wide:
+        finite &= np.isfinite(each)
+    size = _root_mean_square(truth[finite])
+    errors = [*((each - truth)[finite] for each in wide), sample.noise[name][finite]]
+    return TruthOutput(name, original.dtype.name, *(_relative(each, size) for each in errors))
 
-    def __init__(self) -> None:
-        self.dtype = ""
-        self._truth = 0.0
-        self._sums = [0.0, 0.0, 0.0]
-        self._noise = 0.0
 
-    def add(
-        self, truth: Array, original: Array, optimized: Array, exact: Array, noise: Array
-    ) -> None:
-        self.dtype = original.dtype.name
-        others = [np.asarray(each).astype(np.float64) for each in (original, optimized, exact)]
-        if any(each.shape != truth.shape for each in others):
-            raise NoTruth(f"the shapes differ: {truth.shape} in float64, else {original.shape}")
-        finite = np.isfinite(truth)
-        for each in others:
-            finite &= np.isfinite(each)
-        self._truth += float(np.sum(truth[finite] ** 2))
-        self._noise += float(np.sum(noise[finite] ** 2))
-        for place, each in enumerate(others):
-            self._sums[place] += float(np.sum((each[finite] - truth[finite]) ** 2))
+def _relative(error: FloatArray, size: float) -> float:
+    found = _root_mean_square(error)
+    return found / size if size else (math.inf if found else 0.0)
 
-    @property
-    def disagreement(self) -> float:
-        """The original's error."""
-        return self._relative(self._sums[0])
 
-    def record(self, name: str) -> TruthOutput:
-        """Return the errors, relative to the truth's own root mean square."""
-        original, optimized, exact, noise = map(self._relative, (*self._sums, self._noise))
-        return TruthOutput(name, self.dtype, original, optimized, exact, noise)
-
-    def _relative(self, total: float) -> float:
-        if not total:
-            return 0.0
-        return math.sqrt(total / self._truth) if self._truth else math.inf
+def _root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else 0.0

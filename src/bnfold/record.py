@@ -168,10 +168,10 @@ class OutputComparison:
 class TruthOutput:
     """How far both models are from the float64 evaluation of the original.
 
-    Errors are root mean squares over all samples, relative to that of the truth itself; `noise` is
-    how far the original moves when its inputs change by their last bit, in the same measure; and
-    `computed_exactly` is the error of the optimized model when it, too, is evaluated in float64:
-    what the rounding of its new weights comes to.
+    Errors are root mean squares, relative to that of the truth itself, on the sample on which the
+    original is steadiest; `noise` is how far it moves when its inputs change by their last bit, in
+    the same measure; and `computed_exactly` is the error of the optimized model when it, too, is
+    evaluated in float64: what the rounding of its new weights comes to.
     """
 
     name: str
