@@ -215,11 +215,23 @@ def _settle_external_data(model: ir.Model, path: Path | None, name: str) -> None
 # --- Back to protobuf -----------------------------------------------------------------------------
 
 
+def _forget_inferred(loaded: LoadedModel) -> None:
+    """Leave types and shapes to those values alone that have them in the file, and to outputs."""
+    main = loaded.ir.graph
+    for graph in (main, *main.subgraphs()):
+        for node in graph:
+            for value in node.outputs:
+                if value.name not in loaded.described and not value.is_graph_output():
+                    value.type = value.shape = None
+
+
 def serialize(loaded: LoadedModel) -> onnx.ModelProto:
     """Turn the model into a protobuf that has nothing which the file did not have either.
 
-    Weights in external files stay there, and markers stand for those in the model file.
+    Weights in external files stay there, and markers stand for those in the model file. What
+    inference had found out of types and shapes is forgotten.
     """
+    _forget_inferred(loaded)
     proto = ir.to_proto(loaded.ir)
     for graph in graphs_of(proto):
         kept = [info for info in graph.value_info if info.name in loaded.described]
