@@ -140,6 +140,49 @@ def test_one_weight_off_by_a_thousandth_fails_and_by_one_ulp_passes() -> None:
         assert equivalence.verdict == verdict
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 7e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_weight_that_is_not_finite_fails(poison: float, dtype: type) -> None:
+    """7e4 is finite in float32, and another weight; in float16 it is what a fold overflows to."""
+    element = "float16" if dtype is np.float16 else "float"
+    text = f"({element}[N,3,8,8] x) => ({element}[N,4,6,6] y) {{ y = Conv(x, w) }}"
+    weights = normal(4, 3, 3, 3, dtype=dtype)
+    poisoned = weights.copy()
+    with np.errstate(over="ignore"):
+        poisoned[2, 1, 1, 1] = poison
+    equivalence = bnfold.check(build(text, w=weights), build(text, w=poisoned)).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+    assert "output 'y' is" in equivalence.reason
+
+
+@pytest.mark.parametrize(
+    ("interface", "words"),
+    [
+        ("(float[N,4] x) => (float[N,4] b, float[N,4] a)", "outputs are ['b', 'a']"),
+        ("(float[N,4] x) => (float[N,4] a, float[N,4] c)", "outputs are ['a', 'c']"),
+        ("(float[N,4] x) => (float[N,4] a)", "outputs are ['a']"),
+        ("(float[N,4] x) => (float[N,4] a, double[N,4] b)", "is tensor(double)"),
+        ("(float[N,4] x) => (float[N,4] a, float[N,4,1] b)", "'b' is tensor(float)[N,4,1]"),
+    ],
+    ids=["reordered", "renamed", "missing", "retyped", "reshaped"],
+)
+def test_other_outputs_fail_with_words(interface: str, words: str) -> None:
+    reference = build(
+        "(float[N,4] x) => (float[N,4] a, float[N,4] b) { a = Exp(x) b = Neg(x) }",
+    )
+    lines = "a = Exp(x) n = Neg(x) b = Identity(n) c = Identity(n)"
+    if "double" in interface:
+        lines = "a = Exp(x) n = Neg(x) b = Cast<to=11>(n)"
+    if "4,1]" in interface:
+        lines = "a = Exp(x) n = Neg(x) b = Unsqueeze(n, axes)"
+    candidate = build(f"{interface} {{ {lines} }}", axes=np.array([2]))
+    equivalence = bnfold.check(reference, candidate).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+    assert words in equivalence.reason
+
+
 def test_a_wrong_fusion_of_zero_padding_into_a_max_pool_fails() -> None:
     """With inputs from 0 to 1 alone, nobody would notice."""
     interface = "(float[N,3,8,8] x) => (float[N,3,4,4] y) "
