@@ -53,7 +53,7 @@ def test_its_tables_are_tables(name: str) -> None:
 def test_it_says_what_matters() -> None:
     text = page("pass").text
     for words in (
-        "✅ bnfold: pass, models/resnet.onnx",
+        "✅ bnfold: pass, resnet.onnx",
         "the closest element takes 2.4 % of its tolerance",
         "BatchNormalization 53 → 3",
         "fold-batchnorm rounded BatchNormalization into Conv 48",

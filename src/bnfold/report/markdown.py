@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from bnfold.record import Equivalence, OutputComparison, Record
 from bnfold.report.summary import (
@@ -47,7 +48,8 @@ _SIGNS = {"good": "✅", "bad": "❌", "open": "⚠️", "neutral": "ℹ️"}
 def render(record: Record) -> str:
     """Return the page as text, each line ended."""
     first = headline(record)
-    lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(record.model.path or '–')}"]
+    name = PurePath(record.model.path).name if record.model.path is not None else "–"
+    lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(name)}"]
     lines += ["", f"**{first.verdict}**: {plain(first.meaning)}  "]
     if first.speed:
         lines.append(f"**speed**: {plain('; '.join(first.speed))}  ")
