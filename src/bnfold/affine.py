@@ -96,10 +96,6 @@ class Affine:
         """Return the linear part alone."""
         return Affine(self.scale, np.zeros_like(self.shift), self.axis)
 
-    def negated(self) -> Affine:
-        """Return the linear part with its sign turned."""
-        return Affine(-self.scale, np.zeros_like(self.shift), self.axis)
-
     def after(self, first: Affine) -> Affine:
         """Compose: A(s₂, t₂) ∘ A(s₁, t₁) = A(s₂·s₁, s₂·t₁ + t₂).
 

@@ -61,9 +61,12 @@ def compare_models(
     options = options or RunOptions()
     found = []
     inputs: Inputs | None = None
+    interface = Interface(original)
     for provider in options.providers:
         require_provider(provider)
-        comparison = _ProviderComparison(original, optimized, provider, options, progress)
+        comparison = _ProviderComparison(
+            original, optimized, interface, provider, options, progress
+        )
         found.append(comparison.result())
         inputs = inputs or comparison.inputs
     if inputs is not None and options.save_inputs is not None:
@@ -91,12 +94,12 @@ class _ProviderComparison:
 
     original: Path
     optimized: Path
+    interface: Interface
     provider: str
     options: RunOptions
     progress: Progress
     inputs: Inputs | None = None
     output_specs: Sequence[ValueSpec] = ()
-    interface: Interface = field(init=False)
     references: list[dict[str, Any]] = field(default_factory=list)
     optimized_references: list[dict[str, Any]] = field(default_factory=list)
     noise: dict[str, list[Array]] = field(default_factory=dict)
@@ -152,7 +155,6 @@ class _ProviderComparison:
         return Session(path, self.provider, level, self.options.threads, tf32=tf32)
 
     def _reference_outputs(self) -> None:
-        self.interface = Interface(self.original)
         try:
             session = self._session(self.original, Level.DISABLED, "the original")
             self.inputs = make_inputs(session, self.options.inputs, self.interface.largest)

@@ -106,18 +106,12 @@ def compare_speed(
         level=level.value,
         threads=threads or available_threads(),
         shapes={name: list(shape) for name, shape in measurement.inputs.shapes[0].items()},
-        original_ms=summary.original_ms,
-        optimized_ms=summary.optimized_ms,
-        speedup=summary.speedup,
-        ci95=summary.ci95,
-        control=summary.control,
-        control_ci95=summary.control_ci95,
-        verdict=summary.verdict,
         note=note,
         load_ms=loads,
         peak_mb=measurement.peak_mb(loaded) if memory else None,
         placement=placements if len(placements) == len(loaded) else None,
         samples=blocks,
+        **vars(summary),
     )
 
 

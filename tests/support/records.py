@@ -220,18 +220,12 @@ def speed(factor: float = 1.12, level: str = "all", *, alone: bool = False) -> S
         level=level,
         threads=2,
         shapes={"images": [1, 3, 224, 224]},
-        original_ms=summary.original_ms,
-        optimized_ms=summary.optimized_ms,
-        speedup=summary.speedup,
-        ci95=summary.ci95,
-        control=summary.control,
-        control_ci95=summary.control_ci95,
-        verdict=summary.verdict,
         note="",
         load_ms=[31.0] if alone else [31.0, 22.0],
         peak_mb=[210.0] if alone else [210.0, 204.0],
         placement=None,
         samples=blocks,
+        **vars(summary),
     )
 
 
