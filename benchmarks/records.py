@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfold.record import SpeedBlock, SpeedRecord
+from bnfold.staging import write_text
 
 BNFOLD = "bnfold"
 AUTHORS = "authors' re-parameterisation"
@@ -78,13 +79,8 @@ def save(record: ModelRecord, folder: Path) -> None:
     """Write the record to a file named after the model, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{record.name}.json"
-    partial = place.with_suffix(".partial")
     content = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False)
-    content = _ROW_OF_NUMBERS.sub(
-        lambda row: re.sub(r"\s+", "", row[0]).replace(",", ", "), content
-    )
-    partial.write_text(content + "\n", encoding="utf-8")
-    partial.replace(place)
+    write_text(place, _ROW_OF_NUMBERS.sub(_on_one_line, content) + "\n")
 
 
 def load(path: Path) -> ModelRecord:
