@@ -398,7 +398,7 @@ def test_what_nobody_expected_is_one_line_and_no_verdict(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BNFOLD_DEBUG", raising=False)
-    monkeypatch.setattr("bnfold.optimization.compare_models", fail)
+    monkeypatch.setattr("bnfold.equivalence.compare_models", fail)
     arguments = ("optimize", folder / "m.onnx", folder / "out.onnx")
     run(*arguments).failed(INTERNAL_ERROR, "RuntimeError: no way", "report it")
     monkeypatch.setenv("BNFOLD_DEBUG", "1")

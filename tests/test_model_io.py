@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -307,11 +308,11 @@ def test_the_same_input_gives_the_same_bytes_and_its_output_stays(
 # --- Interruptions ------------------------------------------------------------------------------
 
 POINTS = [
-    "bnfold.optimization.compare_models",
+    "bnfold.equivalence.compare_models",
     "bnfold.variants.run_passes",
     "bnfold.staging.write_blocks",
     "bnfold.writing.serialize",
-    "os.fsync",
+    "bnfold.writing.joined",
     "os.replace",
 ]
 
@@ -375,7 +376,7 @@ def test_running_out_of_memory_is_told_in_one_line(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("bnfold.optimization.compare_models", raising(MemoryError()))
+        patch.setattr("bnfold.equivalence.compare_models", raising(MemoryError()))
         run("optimize", model, model).failed(INTERNAL_ERROR, "out of memory")
     assert model.read_bytes() == REWRITTEN.read_bytes()
 
@@ -386,7 +387,7 @@ def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch) -
         signal.raise_signal(signal.SIGTERM)
 
     before = untouched(model)
-    monkeypatch.setattr("bnfold.optimization.compare_models", terminate)
+    monkeypatch.setattr("bnfold.equivalence.compare_models", terminate)
     assert run("optimize", model, model).code == 128 + signal.SIGTERM
     assert untouched(model) == before
     assert names(model.parent) == {"m.onnx"}
@@ -394,13 +395,13 @@ def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch) -
 
 KILLED = """
 import sys
-import bnfold.cli, bnfold.optimization
+import bnfold.cli, bnfold.equivalence
 
 def wait(*_, **__):
     print("checking", flush=True)
     sys.stdin.read()
 
-bnfold.optimization.compare_models = wait
+bnfold.equivalence.compare_models = wait
 sys.argv = ["bnfold", "optimize", sys.argv[1], sys.argv[1]]
 bnfold.cli.main()
 """
@@ -452,6 +453,30 @@ def test_a_staged_file_that_is_not_committed_is_gone(tmp_path: Path) -> None:
         staged.write(b"new")
     assert place.read_bytes() == b"old"
     assert names(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+def test_only_what_replaces_a_file_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: bool
+) -> None:
+    model = save_external(tmp_path) if external else REWRITTEN
+    output = tmp_path / "out.onnx"
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    for files in (0, 2 if external else 1):
+        synced.clear()
+        assert run("optimize", model, output, "--no-check", "--no-bench").code == 0
+        assert len(synced) == files
+
+
+def test_a_file_staged_again_is_as_long_as_it_was_last(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    with StagedFile(place, hashed=True) as staged:
+        staged.write(b"longer than the second")
+        staged.write(b"second")
+        staged.commit()
+    assert place.read_bytes() == b"second"
+    assert staged.sha256 == hashlib.sha256(b"second").hexdigest()
 
 
 def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
@@ -840,9 +865,31 @@ def test_the_record_describes_both_files(tmp_path: Path) -> None:
         assert sum(said.ops.values()) == said.nodes
 
 
+def test_hashes_are_left_out_where_nobody_wants_them(tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    record = bnfold.optimize(REWRITTEN, output, hashes=False).record
+    assert record.output is not None
+    assert (record.model.sha256, record.output.sha256) == (None, None)
+    assert bnfold.explain(REWRITTEN, hashes=False).model.sha256 is None
+
+
+def test_reports_have_hashes_and_the_terminal_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--no-check", "--no-bench")
+    record = run("optimize", REWRITTEN, tmp_path / "a.onnx", *options, "--json").record
+    report = tmp_path / "report.json"
+    run("optimize", REWRITTEN, tmp_path / "b.onnx", *options, "--report", report)
+    for each in (record, json.loads(report.read_text())):
+        for part, path in (("model", REWRITTEN), ("output", tmp_path / "a.onnx")):
+            assert each[part]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("hashlib.sha256", raising(AssertionError("nobody wants it")))
+    assert run("optimize", REWRITTEN, tmp_path / "c.onnx", *options).code == 0
+
+
 def test_operators_of_bodies_and_functions_are_counted() -> None:
     model = described_model()
-    assert load(model).record.ops == {
+    assert load(model).count_operators() == {
         "Add": 1,
         "BatchNormalization": 1,
         "Conv": 1,

@@ -117,7 +117,7 @@ def test_the_record_says_what_was_dropped_and_why(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = pretended(lambda each: 100 + cost_of_pooling_first(each))
-    monkeypatch.setattr("bnfold.optimization.compare_speed", compare)
+    monkeypatch.setattr("bnfold.speed.compare_speed", compare)
     outcome = run("optimize", model, "--tune", "--json")
     assert outcome.code == 0
     assert operators(onnx.load(model.with_name("m.bnfold.onnx")))[:2] == ["Softplus", "MaxPool"]
@@ -136,7 +136,7 @@ def test_if_nothing_pays_the_output_is_the_input(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = pretended(lambda each: 200 - len(each.graph.node) + cost_of_pooling_first(each))
-    monkeypatch.setattr("bnfold.optimization.compare_speed", compare)
+    monkeypatch.setattr("bnfold.speed.compare_speed", compare)
     record = run("optimize", model, "--tune", "--json").record
     assert record["output"]["same"]
     assert record["equivalence"]["verdict"] == "identical"
@@ -160,7 +160,7 @@ def test_what_cannot_be_timed_is_not_tuned(model: Path, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> SpeedRecord:
         raise SessionError("no way")
 
-    monkeypatch.setattr("bnfold.optimization.compare_speed", fail)
+    monkeypatch.setattr("bnfold.speed.compare_speed", fail)
     record = run("optimize", model, "--tune", "--no-bench", "--json").record
     assert record["speed_note"] == "not tuned: no way"
     assert record["output"]["written"]

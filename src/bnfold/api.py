@@ -12,7 +12,6 @@ from pathlib import Path
 import onnx
 
 from bnfold import runtime
-from bnfold.equivalence import compare_models
 from bnfold.errors import TooSlowError, UsageError
 from bnfold.inputs import InputRequest as InputRequest
 from bnfold.model_io import ModelSource, describe
@@ -23,7 +22,6 @@ from bnfold.options import RunOptions as RunOptions
 from bnfold.options import TimingOptions as TimingOptions
 from bnfold.progress import Progress, silent
 from bnfold.record import Record, environment
-from bnfold.timing import require_speedup, time_models
 from bnfold.tolerance import ToleranceRequest as ToleranceRequest
 from bnfold.variants import Variants
 
@@ -37,6 +35,7 @@ def optimize(
     bench: bool = True,
     tune: bool = False,
     drop_culprit: bool = False,
+    hashes: bool = True,
     options: RunOptions | None = None,
     timing: TimingOptions | None = None,
     progress: Progress = silent,
@@ -44,7 +43,8 @@ def optimize(
     """Rewrite a model, check the result, time it, and write it to `output` if one is named.
 
     `tune` leaves out the rewrites without which the model measures faster here, `drop_culprit`
-    those with which the check fails.
+    those with which the check fails. Without `hashes`, the record lacks the SHA-256 of both files,
+    which take as long as all else where a large model is neither checked nor timed.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
@@ -63,7 +63,15 @@ def optimize(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
         run = Optimization(
-            model, output, passes or PassOptions(), options, timing, folder, stack, progress
+            model,
+            output,
+            passes or PassOptions(),
+            options,
+            timing,
+            folder,
+            stack,
+            progress,
+            hashes=hashes,
         )
         if tune:
             run.tune()
@@ -89,6 +97,8 @@ def check(
         UsageError: if an option makes no sense.
         ProviderError: if a provider is not available.
     """
+    from bnfold.equivalence import compare_models
+
     options = options or RunOptions()
     _require_providers(options)
     progress("reading")
@@ -121,6 +131,8 @@ def bench(
         ProviderError: if a provider is not available.
         TooSlowError: if a required speed-up is not met. `record` tells all.
     """
+    from bnfold.timing import require_speedup, time_models
+
     options, timing = options or RunOptions(), timing or TimingOptions()
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
@@ -147,8 +159,12 @@ def bench(
     return record
 
 
-def explain(model: ModelSource, *, passes: PassOptions | None = None) -> Record:
+def explain(
+    model: ModelSource, *, passes: PassOptions | None = None, hashes: bool = True
+) -> Record:
     """Find out what `optimize` would do to a model and why it would leave the rest.
+
+    Without `hashes`, the record lacks the SHA-256 of the model.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
@@ -157,7 +173,7 @@ def explain(model: ModelSource, *, passes: PassOptions | None = None) -> Record:
     variant = Variants(model, passes or PassOptions(), Path()).without()
     return Record(
         command=sys.argv[:],
-        model=variant.model.record,
+        model=variant.model.source.describe(hashed=hashes),
         environment=environment(),
         rewrites=variant.rewrites,
         refusals=variant.outcome.refusals,

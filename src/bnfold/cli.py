@@ -156,6 +156,7 @@ def optimize(
                 bench=bench,
                 tune=tune,
                 drop_culprit=drop_culprit,
+                hashes=bool(report) or json,
                 options=options,
                 timing=timing,
                 progress=progress,
@@ -264,7 +265,8 @@ def explain(
     from bnfold.report.terminal import print_explanation
 
     passes = pass_options(only, skip, keep_node, force_inference, freeze_initializers)
-    _deliver(api.explain(model, passes=passes), [], json, print_explanation)
+    record = api.explain(model, passes=passes, hashes=json)
+    _deliver(record, [], json, print_explanation)
 
 
 @app.command(epilog="Example: bnfold report run.json -o run.html -o run.md")
@@ -346,7 +348,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal knows every sign
-    sys.exit(_run())
+    exit_code = _run()
+    gc.freeze()  # the process ends: to look for what it no longer needs takes long, and is in vain
+    sys.exit(exit_code)
 
 
 def _run() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,11 +38,6 @@ class LoadedModel:
     def path(self) -> Path | None:
         """Where it was read from, if it was not given as a ModelProto."""
         return self.source.path
-
-    @functools.cached_property
-    def record(self) -> ModelRecord:
-        """What the file is. Its hash may take a while, unless `start_hashing` was called before."""
-        return self.source.describe()
 
     @property
     def markers(self) -> Markers:

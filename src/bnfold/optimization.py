@@ -14,9 +14,7 @@ import onnx
 
 from bnfold import runtime
 from bnfold.contract import General, Refusal
-from bnfold.culprit import find_culprit
 from bnfold.engine import Site
-from bnfold.equivalence import compare_models
 from bnfold.errors import (
     BnfoldError,
     NotEquivalentError,
@@ -38,10 +36,7 @@ from bnfold.record import (
     environment,
 )
 from bnfold.runtime import SessionError
-from bnfold.speed import compare_speed, for_one_image
 from bnfold.staging import StagedFile
-from bnfold.timing import require_speedup, time_models
-from bnfold.tuning import tune
 from bnfold.variants import Variant, Variants
 
 
@@ -65,7 +60,8 @@ class Result:
 class Optimization:
     """Takes one step a method. Steps that need a rewrite do nothing where there is none.
 
-    What it makes on the way lies in `folder`; `stack` undoes what was not finished.
+    What it makes on the way lies in `folder`; `stack` undoes what was not finished. Modules that
+    only one step needs are imported there: a rewrite alone is done in the time that they take.
     """
 
     def __init__(
@@ -78,6 +74,8 @@ class Optimization:
         folder: Path,
         stack: ExitStack,
         progress: Progress,
+        *,
+        hashes: bool,
     ) -> None:
         self._variants = Variants(model, passes, folder)
         self._output = output
@@ -86,8 +84,10 @@ class Optimization:
         self._progress = progress
         self._dropped: dict[Site, Refusal] = {}
         self._variant: Variant = self._rewritten()
-        self._variant.model.source.start_hashing()
-        self._staged = stack.enter_context(StagedFile(self._place))
+        if hashes:
+            self._variant.model.source.start_hashing()
+        self._hashes = hashes
+        self._staged = stack.enter_context(StagedFile(self._place, hashed=hashes))
         self._equivalence: Equivalence | None = None
         self._speed: list[SpeedRecord] = []
         self._speed_note = ""
@@ -117,6 +117,8 @@ class Optimization:
         """Leave out what measures slower here."""
         if not self._variant.outcome.rewrites:
             return
+        from bnfold.speed import compare_speed, for_one_image
+        from bnfold.tuning import tune
 
         def make(sites: Collection[Site]) -> Path:
             without = dict.fromkeys(sites, General.SLOWER_HERE)
@@ -160,6 +162,8 @@ class Optimization:
 
         With `drop_culprit`, the model is made and compared again without that, until it passes.
         """
+        from bnfold.equivalence import compare_models
+
         culprits: list[Culprit] = []
         options = self._options
         while not self._is_unchanged:
@@ -177,6 +181,8 @@ class Optimization:
         self._equivalence = Equivalence("identical", culprits=culprits)
 
     def _find_culprit(self, failed: Equivalence) -> Culprit | None:
+        from bnfold.culprit import find_culprit
+
         return find_culprit(
             self._reference,
             failed,
@@ -191,6 +197,8 @@ class Optimization:
         """Time both models, unless the check has rejected the new one."""
         if self._is_unchanged or self._rejection() is not None:
             return
+        from bnfold.timing import time_models
+
         try:
             self._speed = time_models(
                 self._reference, self._staged.path, self._options, self._timing, self._progress
@@ -251,7 +259,11 @@ class Optimization:
 
     def _lack_of_speed(self) -> BnfoldError | None:
         required = self._timing.require_speedup
-        if self._is_unchanged and required is not None and required <= 1:
+        if required is None:
+            return None
+        from bnfold.timing import require_speedup
+
+        if self._is_unchanged and required <= 1:
             return None
         note = "there was nothing to rewrite" if self._is_unchanged else self._speed_note
         try:
@@ -265,7 +277,7 @@ class Optimization:
         data = self._staged.data
         return Record(
             command=sys.argv[:],
-            model=self._variant.model.record,
+            model=self._variant.model.source.describe(hashed=self._hashes),
             environment=environment() | runtime.environment(),
             output=OutputRecord(
                 path=str(self._output) if self._output is not None else None,

@@ -25,7 +25,8 @@ class ModelRecord:
     """What a model file is. `bytes` counts the file itself, without external data."""
 
     path: str | None
-    sha256: str
+    sha256: str | None
+    """None where nobody wanted it: of a large model, it takes long."""
     bytes: int
     ir_version: int
     opset: dict[str, int]
@@ -366,7 +367,8 @@ class OutputRecord:
     same: bool
     """Whether it is the input, byte for byte."""
     written: bool
-    sha256: str
+    sha256: str | None
+    """None where nobody wanted it."""
     bytes: int
     nodes: int
     ops: dict[str, int]

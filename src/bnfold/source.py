@@ -66,20 +66,23 @@ class Source:
         """Yield the bytes that were given, a piece at a time."""
         return self.file.blocks() if self.file is not None else iter([self.content])
 
+    def _sha256(self) -> str:
+        return self.file.sha256() if self.file else hashlib.sha256(self.content).hexdigest()
+
     def start_hashing(self) -> None:
         """Compute what `describe` needs in another thread, while something else is done."""
         if self.file is not None:
             self.file.start_hashing()
 
-    def describe(self) -> ModelRecord:
-        """Say what the model is."""
+    def describe(self, *, hashed: bool = True) -> ModelRecord:
+        """Say what the model is; not `hashed`, without its SHA-256, which takes a while."""
         proto = self.read.proto
         ops = count_operators(
             (node.domain, node.op_type) for nodes in node_lists_of(proto) for node in nodes
         )
         return ModelRecord(
             path=str(self.path) if self.path is not None else None,
-            sha256=self.file.sha256() if self.file else hashlib.sha256(self.content).hexdigest(),
+            sha256=self._sha256() if hashed else None,
             bytes=self.file.size if self.file else len(self.content),
             ir_version=proto.ir_version,
             opset={each.domain or "ai.onnx": each.version for each in proto.opset_import},

@@ -11,29 +11,34 @@ from types import TracebackType
 
 from bnfold.errors import UsageError
 from bnfold.model_io import LoadedModel
-from bnfold.writing import DataLayout, model_blocks, write_blocks
+from bnfold.writing import DataLayout, Digest, model_blocks, write_blocks
 
 
 class StagedFile:
     """A file that appears whole or not at all: written beside its place, then renamed into it.
 
     Use as a context manager; whatever `commit` has not been called for is removed at the end.
-    `sha256` is the hash of what was written last, in hexadecimal; `data` the file that was written
-    beside it, for the weights of a model.
+    `data` is the file that was written beside it, for the weights of a model. `sha256` is the hash
+    of what was written last, in hexadecimal, if it was to be `hashed`.
+
+    What replaces a file is on the disk before that goes. What replaces none is left to the system,
+    as `cp` does: nothing is lost if the power is.
 
     Raises:
         UsageError: if the place is not one for a file, or writing fails.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.sha256 = ""
+    def __init__(self, place: Path, *, hashed: bool = False) -> None:
+        self.sha256: str | None = None
         self.data: Path | None = None
+        self._hashed = hashed
         self._committed = False
         self._new_data: Path | None = None
         with _as_usage_error(place):
             self.place = place.resolve()  # a link stays a link: what it points to is replaced
             if self.place.exists() and not self.place.is_file():
                 raise UsageError(f"{place} is not a regular file; name a file to write to")
+            self._replaces = self.place.exists()
             descriptor, path = tempfile.mkstemp(
                 dir=self.place.parent, prefix=f".{self.place.name[:100]}.", suffix=".tmp"
             )
@@ -60,17 +65,19 @@ class StagedFile:
         self.data = self._new_data = None
 
     def write(self, content: bytes) -> None:
-        """Write all of the content, to the disk itself."""
+        """Write all of the content."""
         self.write_blocks([content])
 
     def write_blocks(self, blocks: Iterable[bytes | memoryview]) -> None:
-        """Write content that comes in pieces, to the disk itself, instead of what is there."""
+        """Write content that comes in pieces, instead of what is there."""
         self._discard_data()
         self._write(blocks)
 
     def _write(self, blocks: Iterable[bytes | memoryview]) -> None:
+        digest = Digest() if self._hashed else None
         with _as_usage_error(self.place):
-            self.sha256 = write_blocks(self.path, blocks)
+            write_blocks(self.path, digest.of(blocks) if digest else blocks, to_disk=self._replaces)
+        self.sha256 = digest.hexdigest() if digest else None
 
     def write_model(self, loaded: LoadedModel) -> None:
         """Write the model; its large weights to a file beside it where they were, or must be.
@@ -84,10 +91,12 @@ class StagedFile:
         self._discard_data()
         layout = DataLayout(loaded)
         temporary = self.path.with_suffix(".data")
+        temporary.touch()
+        digest = Digest()
         try:
             with _as_usage_error(self.place):
-                digest = write_blocks(temporary, layout.blocks())
-                data = self.place.with_name(f"{self.place.name}.{digest[:16]}.data")
+                write_blocks(temporary, digest.of(layout.blocks()), to_disk=self._replaces)
+                data = self.place.with_name(f"{self.place.name}.{digest.hexdigest()[:16]}.data")
                 if not data.exists():
                     self._new_data = data
                 temporary.chmod(_mode_for(data))

@@ -43,12 +43,12 @@ def stored(
             values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
             the channel is not negligible beside the others.
     """
-    require(bool(np.isfinite(values).all()), NotStorable.NOT_REPRESENTABLE, subject)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         array = _rounded(values, dtype)
     require(bool(np.isfinite(array).all()), NotStorable.NOT_REPRESENTABLE, subject)
     limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
-    subnormal = (array != 0) & (np.abs(array) < float(limits.smallest_normal))
+    magnitude = np.abs(array)
+    subnormal = (magnitude > 0) & (magnitude < limits.smallest_normal)
     flushed = 0 if dtype == ir.DataType.FLOAT16 else int(np.count_nonzero(subnormal))
     if flushed:
         array = np.where(subnormal, array.dtype.type(0), array)

@@ -28,26 +28,44 @@ _LINE = 64
 """The offsets of smaller tensors, which processors load best from there."""
 
 
-def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> str:
-    """Write a file, to the disk itself, and return its SHA-256 in hexadecimal.
+class Digest:
+    """The SHA-256 of all that passes through."""
 
-    The hash of a block is computed while the next one is read and written.
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def of(self, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield the blocks. The hash of one is computed while the next is written and read."""
+        with ThreadPoolExecutor(1) as executor:
+            hashing: Future[None] | None = None
+            for block in joined(blocks):
+                if hashing is not None:
+                    hashing.result()
+                hashing = executor.submit(self._sha256.update, block)
+                yield block
+
+    def hexdigest(self) -> str:
+        """Return it in hexadecimal."""
+        return self._sha256.hexdigest()
+
+
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview], *, to_disk: bool) -> None:
+    """Fill a file that is there, however empty; `to_disk`, also beyond a power cut.
+
+    It is cut to its length at the end: ext4 waits for the disk when a file is closed that was cut
+    to nothing.
     """
-    digest = hashlib.sha256()
-    with open(path, "wb", buffering=0) as file, ThreadPoolExecutor(1) as executor:
-        hashing: Future[None] | None = None
-        for block in _joined(blocks):
-            if hashing is not None:
-                hashing.result()
-            hashing = executor.submit(digest.update, block)
+    with open(path, "r+b", buffering=0) as file:
+        for block in joined(blocks):
             written = 0
             while written < len(block):
                 written += file.write(memoryview(block)[written:])
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+        file.truncate()
+        if to_disk:
+            os.fsync(file.fileno())
 
 
-def _joined(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+def joined(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """Join small pieces into blocks worth writing."""
     small = bytearray()
     for block in blocks:

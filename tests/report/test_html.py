@@ -197,7 +197,7 @@ def test_all_that_is_needed_to_reproduce_it() -> None:
         "Example CPU",
         record.tool["version"],
     ):
-        assert each in text
+        assert str(each) in text
 
 
 def test_tuning_says_what_was_dropped() -> None:

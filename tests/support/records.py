@@ -258,6 +258,17 @@ def optimized(verdict: str = "pass", **changes: Any) -> Record:
     return replace(made, **changes)
 
 
+def not_hashed() -> Record:
+    """Return what the terminal gets, and no report: a record without the SHA-256 of the files."""
+    record = optimized()
+    assert record.output is not None
+    return replace(
+        record,
+        model=replace(record.model, sha256=None),
+        output=replace(record.output, sha256=None),
+    )
+
+
 def failed() -> Record:
     """Return the record of an `optimize` that made a mistake, and found out where."""
     culprit = Culprit(
@@ -386,6 +397,7 @@ RECORDS: dict[str, Callable[[], Record]] = {
     "not-verified": lambda: optimized("not-verified"),
     "identical": lambda: optimized(equivalence=Equivalence("identical"), rewrites=[], speed=[]),
     "not checked": lambda: optimized(equivalence=None, speed_note="not timed: no onnxruntime"),
+    "not hashed": not_hashed,
     "check": checked,
     "bench": benched,
     "bench alone": lambda: benched(alone=True),

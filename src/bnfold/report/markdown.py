@@ -187,5 +187,5 @@ def _footer(record: Record) -> str:
     parts = [f"bnfold {record.tool.get('version', '')}"]
     parts += [f"onnxruntime {version}"] if version else []
     parts += [str(machine)] if machine else []
-    parts.append(f"original sha256 {record.model.sha256[:16]}")
+    parts += [f"original sha256 {record.model.sha256[:16]}"] if record.model.sha256 else []
     return f"<sub>{plain(shortened(' · '.join(parts), 300))}</sub>"
