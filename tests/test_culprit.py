@@ -14,7 +14,9 @@ import pytest
 
 import bnfold
 from bnfold.contract import Exactness, Op, Pass, Replace
+from bnfold.model_io import LoadedModel
 from bnfold.registry import all_passes
+from bnfold.variants import Variants
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Parameters, batch_norm, build, normal, operators
 
@@ -66,6 +68,22 @@ def test_the_wrong_rewrite_is_named(model: Path, site: str) -> None:
     assert culprit["output"] == "r5"
     assert culprit["worst"]["original"] != culprit["worst"]["optimized"]
     assert "r5" in culprit["reason"]
+
+
+def test_of_the_models_that_are_tried_one_is_there_at_a_time(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, places = Variants.write, list[Path]()
+
+    def spy(self: Variants, loaded: LoadedModel) -> Path:
+        assert not any(place.exists() for place in places)
+        places.append(write(self, loaded))
+        return places[-1]
+
+    monkeypatch.setattr(Variants, "write", spy)
+    with planted("r3"):
+        assert run("optimize", model).code == 1
+    assert len(places) > 3
 
 
 def test_the_terminal_names_it(model: Path) -> None:

@@ -29,12 +29,14 @@ class Machine:
     def __init__(self, **costs: float) -> None:
         self._costs = {site: costs.get(site, 0.0) for _, site in ALL}
         self.sets: list[frozenset[Site]] = []
+        self.discarded: list[Path] = []
 
     def make(self, without: Collection[Site]) -> Path:
         self.sets.append(frozenset(without))
         return Path(str(len(self.sets) - 1))
 
     def measure(self, original: Path, optimized: Path, seconds: float) -> SpeedRecord:
+        assert not {original, optimized} & set(self.discarded)
         times = [
             100.0
             + sum(self._costs[site] for pass_name, site in ALL if (pass_name, site) not in out)
@@ -44,7 +46,9 @@ class Machine:
 
     def tune(self, seconds: float = 3600.0) -> tuple[set[str], TuningRecord]:
         rewrites = [RewriteRecord(name, site, "Conv", [site], "rounded", "") for name, site in ALL]
-        dropped, trials = tune(rewrites, self.make, self.measure, seconds, silent)
+        dropped, trials = tune(
+            rewrites, self.make, self.measure, self.discarded.append, seconds, silent
+        )
         return {site for _, site in dropped}, trials
 
 
@@ -55,7 +59,9 @@ def test_what_pays_stays() -> None:
 
 
 def test_a_pass_that_does_not_pay_is_dropped_whole() -> None:
-    dropped, tuning = Machine(a=-5, s=4, t=1).tune()
+    machine = Machine(a=-5, s=4, t=1)
+    dropped, tuning = machine.tune()
+    assert len(set(machine.discarded)) == len(tuning.trials)
     assert dropped == {"s", "t"}
     (drop,) = [trial for trial in tuning.trials if trial.dropped]
     assert drop.without == {"move": ["s", "t"]}

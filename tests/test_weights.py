@@ -71,3 +71,31 @@ def test_subnormals_become_zero(dtype: ir.DataType, value: float) -> None:
 
 def test_half_keeps_its_subnormals() -> None:
     assert float(store(3e-6, ir.DataType.FLOAT16)) == pytest.approx(3e-6, rel=0.01)
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=0, max_size=4).map(tuple),
+    st.sampled_from([ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16]),
+    st.integers(0, 2**32 - 1),
+)
+def test_in_blocks_it_is_the_same(shape: tuple[int, ...], dtype: ir.DataType, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.array(rng.normal(size=shape) * 10.0 ** rng.integers(-42, 3, shape), np.float32)
+    scale = np.array(rng.normal(size=[size if rng.random() < 0.5 else 1 for size in shape]))
+    whole = stored(values.astype(np.float64) * scale, dtype, "w", NODE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bnfold.weights._BLOCK", 4)
+        blocks = stored(values, dtype, "w", NODE, scale=scale)
+    assert blocks.array.dtype == whole.array.dtype
+    assert blocks.array.tobytes() == whole.array.tobytes()
+    assert blocks.flushed == whole.flushed
+
+
+def test_what_is_not_finite_is_refused_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.weights._BLOCK", 4)
+    for row in range(3):
+        values = np.ones((3, 4))
+        values[row, 3] = 1e39
+        with pytest.raises(Refused) as refused:
+            stored(values, ir.DataType.FLOAT, "w", NODE)
+        assert refused.value.reason is NotStorable.NOT_REPRESENTABLE

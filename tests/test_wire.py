@@ -22,7 +22,7 @@ from bnfold.protos import tensors_of
 from bnfold.reading import ReadModel, read_light, read_whole, restore
 from bnfold.stored import OpenFile, StoredTensor
 from bnfold.weight_places import weights_of
-from bnfold.writing import model_blocks
+from bnfold.writing import ModelLayout
 from tests.support.cli import MODELS
 from tests.support.graphs import batch_norm, build, normal
 from tests.support.zoo import OCR_MODELS, light_model, ocr_model
@@ -222,7 +222,7 @@ def assert_written_alike(path: Path) -> None:
 def assert_same_bytes(loaded: LoadedModel) -> None:
     expected = serialize(loaded)
     restore(expected, loaded.markers)
-    content = b"".join(model_blocks(loaded))
+    content = b"".join(ModelLayout(loaded).blocks())
     assert content == expected.SerializeToString(deterministic=True)
     assert content == loaded.to_proto().SerializeToString(deterministic=True)
 
@@ -263,6 +263,21 @@ def small(folder: Path) -> Path:
     return path
 
 
+def large(folder: Path, *, external: bool) -> Path:
+    """Save a model whose only large weight will be another."""
+    path = folder / "m.onnx"
+    model = build(
+        "(float[N,16,8,8] x) => (float[N,16,6,6] z) "
+        "{ y = Conv(x, w) z = BatchNormalization(y, s, b, m, v) }",
+        w=normal(16, 16, 3, 3),
+        **batch_norm(16),
+    )
+    onnx.save_model(
+        model, path, save_as_external_data=external, location="m.data", size_threshold=4096
+    )
+    return path
+
+
 def test_a_result_outlives_the_file_it_came_from(tmp_path: Path) -> None:
     path = small(tmp_path)
     expected = load(path).to_proto()
@@ -278,6 +293,44 @@ def test_an_output_in_the_place_of_the_input_is_made_from_the_input(tmp_path: Pa
     result = bnfold.optimize(path, path, check=False)
     assert same(onnx.load(path), expected)
     assert same(result.model, expected)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_new_weights_do_not_stay_in_memory(tmp_path: Path, where: str, external: bool) -> None:
+    path = large(tmp_path, external=external)
+    output = tmp_path / "out.onnx" if where == "file" else None
+    result = bnfold.optimize(path, output, check=False, bench=False)
+    assert result.record.rewrites
+    assert not [
+        tensor
+        for tensor in weights_of(result._optimized.ir)
+        if isinstance(tensor, ir.Tensor) and tensor.nbytes >= SMALLEST
+    ]
+    expected = bnfold.optimize(onnx.load(path), check=False, bench=False).model
+    if output is not None:
+        for each in tmp_path.iterdir():
+            each.unlink()
+    assert same(result.model, expected)
+
+
+def test_data_outside_stays_outside_though_all_of_it_is_new(tmp_path: Path) -> None:
+    record = bnfold.optimize(
+        large(tmp_path, external=True), tmp_path / "out.onnx", check=False, bench=False
+    ).record
+    assert record.output is not None
+    assert record.output.data is not None
+    assert not record.output.outgrew_one_file
+
+
+def test_where_nothing_large_is_left_there_is_no_data_file(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    onnx.save_model(
+        onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    record = bnfold.optimize(path, tmp_path / "out.onnx", check=False, bench=False).record
+    assert record.output is not None
+    assert record.output.data is None
 
 
 @pytest.mark.parametrize("change", ["truncated", "rewritten"])

@@ -51,7 +51,11 @@ def find_culprit(
         progress(f"looking for the culprit among {len(rewrites)} rewrites, with {count} of them")
         allowed = {(each.pass_name, each.site) for each in rewrites[:count]}
         variant = variants.without(_only(allowed, unwanted))
-        return compare_models(reference, variants.write(variant.model), quick)
+        place = variants.write(variant.model)
+        try:
+            return compare_models(reference, place, quick)
+        finally:
+            variants.discard(place)
 
     failing = compare(len(rewrites))
     if failing.verdict != "fail" or compare(0).verdict == "fail":

@@ -64,9 +64,8 @@ def _conv(affine: Affine, conv: ir.Node) -> Op:
     weight = _weight(conv, 1)
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[0], conv)
-    scaled = weight.astype(np.float64)
-    scaled *= affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return _convolution(affine, conv, scaled, channel_axis=0)
+    scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return _convolution(affine, conv, weight, scale, channel_axis=0)
 
 
 def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
@@ -80,15 +79,17 @@ def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
     scale = np.repeat(affine.scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     scale = scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
-    return _convolution(affine, conv, weight.astype(np.float64) * scale, channel_axis=1)
+    return _convolution(affine, conv, weight, scale, channel_axis=1)
 
 
-def _convolution(affine: Affine, conv: ir.Node, scaled_weight: FloatArray, channel_axis: int) -> Op:
+def _convolution(
+    affine: Affine, conv: ir.Node, old: Array, scale: FloatArray, channel_axis: int
+) -> Op:
     bias = _optional_weight(conv, 2)
     if bias is not None:
         require(bias.size == affine.channels, NotAbsorbed.CHANNELS_DIFFER, conv)
     shift = affine.shift if bias is None else affine.scale * bias + affine.shift
-    weight = _store(scaled_weight, conv, 1, channel_axis)
+    weight = _store(old, conv, 1, channel_axis, scale=scale)
     return same_op(conv, [conv.inputs[0], weight, _store(shift, conv, 2)])
 
 
@@ -100,9 +101,8 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Op:
     """
     weight, transposed = _gemm_weight(gemm)
     affine = _on_axis(affine, 1, weight.shape[0 if transposed else 1], gemm)
-    scaled = weight.astype(np.float64)
-    scaled *= affine.scale[:, None] if transposed else affine.scale
-    folded = _store(scaled, gemm, 1, channel_axis=0 if transposed else 1)
+    scale = affine.scale[:, None] if transposed else affine.scale
+    folded = _store(weight, gemm, 1, channel_axis=0 if transposed else 1, scale=scale)
     return _gemm_with(gemm, gemm.inputs[0], folded, affine.scale, affine.shift)
 
 
@@ -112,8 +112,7 @@ def _matmul(affine: Affine, matmul: ir.Node) -> Op:
     rank = _matmul_rank(matmul)
     require(weight.ndim >= 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[-1], matmul)
-    scaled = weight.astype(np.float64) * affine.scale
-    folded = _store(scaled, matmul, 1, channel_axis=-1)
+    folded = _store(weight, matmul, 1, channel_axis=-1, scale=affine.scale)
     return _matmul_with(matmul, matmul.inputs[0], folded, affine.shift, rank)
 
 
@@ -151,15 +150,15 @@ def _conv_behind(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
     require(not affine.has_shift or not _pads(conv, weight), NotAbsorbed.PADDED_SHIFT, conv)
-    grouped = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
-    ones = [1] * (weight.ndim - 2)
     scale, shift = (
-        each.reshape(groups, 1, weight.shape[1], *ones) for each in (affine.scale, affine.shift)
+        np.repeat(each.reshape(groups, -1), weight.shape[0] // groups, axis=0).reshape(
+            *weight.shape[:2], *[1] * (weight.ndim - 2)
+        )
+        for each in (affine.scale, affine.shift)
     )
-    constant_part = (grouped * shift).sum(axis=tuple(range(2, grouped.ndim))).reshape(-1)
+    constant_part = (weight.astype(np.float64) * shift).sum(axis=tuple(range(1, weight.ndim)))
     bias = _optional_weight(conv, 2)
-    scaled = (grouped * scale).reshape(weight.shape)
-    inputs: list[Operand] = [data, _store(scaled, conv, 1, channel_axis=1)]
+    inputs: list[Operand] = [data, _store(weight, conv, 1, channel_axis=1, scale=scale)]
     if bias is not None or affine.has_shift:
         total = constant_part if bias is None else bias + constant_part
         inputs.append(_store(total, conv, 2))
@@ -182,10 +181,10 @@ def _gemm_behind(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
     weight, transposed = _gemm_weight(gemm)
     axis = 0 if int_attribute(gemm, "transA", 0) else 1
     affine = _on_axis(affine, axis, weight.shape[1 if transposed else 0], gemm)
-    rows = weight.astype(np.float64).T if transposed else weight.astype(np.float64)
-    scaled = rows * affine.scale[:, None]
-    shift = float_attribute(gemm, "alpha", 1.0) * (affine.shift @ rows)
-    folded = _store(scaled.T if transposed else scaled, gemm, 1, channel_axis=int(transposed))
+    rows = weight.T if transposed else weight
+    shift = float_attribute(gemm, "alpha", 1.0) * (affine.shift @ rows.astype(np.float64))
+    scale = affine.scale if transposed else affine.scale[:, None]
+    folded = _store(weight, gemm, 1, channel_axis=int(transposed), scale=scale)
     return _gemm_with(gemm, data, folded, 1.0, shift)
 
 
@@ -195,9 +194,8 @@ def _matmul_behind(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     rank = _matmul_rank(matmul)
     require(weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[0], matmul)
-    wide = weight.astype(np.float64)
-    folded = _store(wide * affine.scale[:, None], matmul, 1, channel_axis=0)
-    return _matmul_with(matmul, data, folded, affine.shift @ wide, rank)
+    folded = _store(weight, matmul, 1, channel_axis=0, scale=affine.scale[:, None])
+    return _matmul_with(matmul, data, folded, affine.shift @ weight.astype(np.float64), rank)
 
 
 def _batch_normalization_behind(affine: Affine, bn: ir.Node, data: Operand) -> Op:
@@ -307,8 +305,13 @@ def _optional_weight(node: ir.Node, index: int) -> FloatArray | None:
 
 
 def _store(
-    values: FloatArray, node: ir.Node, index: int, channel_axis: int | None = None
+    values: Array,
+    node: ir.Node,
+    index: int,
+    channel_axis: int | None = None,
+    *,
+    scale: FloatArray | None = None,
 ) -> Weight:
     """Round new values for input `index` to the type of the operator's weight."""
     dtype = ir.DataType.from_numpy(_weight(node, 1).dtype)
-    return stored(values, dtype, folded_name(node, index), node, channel_axis)
+    return stored(values, dtype, folded_name(node, index), node, channel_axis, scale=scale)

@@ -33,6 +33,8 @@ class LoadedModel:
     source: Source = field(repr=False)
     described: frozenset[str] = field(repr=False)
     """The names of values whose type and shape the file gives (its value_info)."""
+    has_external_data: bool
+    """Whether any weight lies outside the model file."""
 
     @property
     def path(self) -> Path | None:
@@ -43,11 +45,6 @@ class LoadedModel:
     def markers(self) -> Markers:
         """What stands in the protobuf for weights that are still in the file."""
         return self.source.read.markers
-
-    @property
-    def has_external_data(self) -> bool:
-        """Whether any weight lies outside the model file."""
-        return any(isinstance(tensor, ir.ExternalTensor) for tensor in weights_of(self.ir))
 
     @property
     def fits_one_message(self) -> bool:
@@ -94,10 +91,11 @@ def _load(given: Source) -> LoadedModel | None:
         raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
     if not attach(model, given.read.markers):
         return None
+    has_external_data = any(isinstance(each, ir.ExternalTensor) for each in weights_of(model))
     _settle_external_data(model, given.path, name)
     normalize(model, proto, name)
     described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
-    return LoadedModel(model, given, described)
+    return LoadedModel(model, given, described, has_external_data)
 
 
 def require_valid(loaded: LoadedModel) -> None:

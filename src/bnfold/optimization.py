@@ -139,6 +139,7 @@ class Optimization:
                 self._variant.outcome.rewrites,
                 make,
                 measure,
+                self._variants.discard,
                 self._timing.tune_seconds,
                 self._progress,
             )

@@ -11,7 +11,11 @@ from types import TracebackType
 
 from bnfold.errors import UsageError
 from bnfold.model_io import LoadedModel
-from bnfold.writing import DataLayout, Digest, model_blocks, write_blocks
+from bnfold.stored import OpenFile
+from bnfold.writing import DataLayout, Digest, ModelLayout, write_blocks
+
+_CAN_STAY_OPEN = os.name == "posix"
+"""Whether a file can be renamed and removed while it is open."""
 
 
 class StagedFile:
@@ -83,13 +87,24 @@ class StagedFile:
         """Write the model; its large weights to a file beside it where they were, or must be.
 
         The data file is named after its content, so that it never replaces the data of a model
-        that is still in use, not even of the one at the same place.
+        that is still in use, not even of the one at the same place. The model's new weights do not
+        stay in memory, but are read from what was written.
         """
-        if not loaded.has_external_data and loaded.fits_one_message:
-            self.write_blocks(model_blocks(loaded))
-            return
         self._discard_data()
-        layout = DataLayout(loaded)
+        wants_data = loaded.has_external_data or not loaded.fits_one_message
+        layout = DataLayout(loaded) if wants_data else None
+        if layout:
+            self._write_with_data(loaded, layout)
+        else:
+            self._write_model_file(loaded)
+
+    def _write_model_file(self, loaded: LoadedModel) -> None:
+        layout = ModelLayout(loaded)
+        self._write(layout.blocks())
+        if _CAN_STAY_OPEN:
+            layout.leave_in(OpenFile(self.path), loaded.markers)
+
+    def _write_with_data(self, loaded: LoadedModel, layout: DataLayout) -> None:
         temporary = self.path.with_suffix(".data")
         temporary.touch()
         digest = Digest()
@@ -105,7 +120,9 @@ class StagedFile:
         finally:
             temporary.unlink(missing_ok=True)
         with layout.located(data.name):
-            self._write(model_blocks(loaded))
+            self._write_model_file(loaded)
+        if _CAN_STAY_OPEN:
+            layout.leave_in(OpenFile(data), loaded.markers)
 
     def commit(self) -> None:
         """Let the file appear in its place."""

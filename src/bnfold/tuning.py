@@ -29,6 +29,7 @@ def tune(
     rewrites: Sequence[RewriteRecord],
     make: Callable[[Collection[Site]], Path],
     measure: Measure,
+    discard: Callable[[Path], None],
     seconds: float,
     progress: Progress,
 ) -> tuple[frozenset[Site], TuningRecord]:
@@ -38,6 +39,7 @@ def tune(
         rewrites: those of the model as it is optimized in full.
         make: returns a model, optimized but for these sites.
         measure: times one model against another.
+        discard: is told of each model that is no longer needed.
         seconds: how long to go on. At least two trials are made, if there is anything to try.
         progress: is told what is tried.
     """
@@ -57,6 +59,7 @@ def tune(
         speed = measure(current, candidate, share)
         is_faster = speed.verdict == "faster"
         trials.append(_trial(group, speed))
+        discard(current if is_faster else candidate)
         if is_faster:
             dropped, current = dropped | set(group), candidate
         return is_faster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +66,14 @@ class Variants:
         return Variant(loaded, requested, outcome)
 
     def write(self, model: LoadedModel) -> Path:
-        """Write a model into the folder, under a name of its own."""
-        place = self.folder / f"variant_{next(self._numbers)}.onnx"
+        """Write a model into a new folder in the folder."""
+        place = self.folder / f"variant_{next(self._numbers)}" / "model.onnx"
+        place.parent.mkdir()
         with StagedFile(place) as staged:
             staged.write_model(model)
             staged.commit()
         return place
+
+    def discard(self, place: Path) -> None:
+        """Remove what `write` has written there."""
+        shutil.rmtree(place.parent)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from types import EllipsisType
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
@@ -26,36 +30,65 @@ def folded_name(node: ir.Node, index: int) -> str:
     return f"{(name or '').removesuffix('.folded')}.folded"
 
 
+_BLOCK = 2**17
+"""Numbers that are rounded at a time: few enough to stay in the processor's cache meanwhile."""
+
+
 def stored(
-    values: FloatArray,
+    values: Array,
     dtype: ir.DataType,
     stem: str,
     subject: ir.Node,
     channel_axis: int | None = None,
+    *,
+    scale: FloatArray | None = None,
 ) -> Weight:
-    """Round float64 `values` once to `dtype`, to nearest with ties to even.
+    """Round `values`, or ``values · scale`` computed in float64, once to `dtype`.
 
-    Subnormal results become zero and are counted, because some processors compute with them
-    many times slower; those of float16 stay, because there they are wanted (6e-8 to 6e-5).
+    To nearest with ties to even. `scale` broadcasts to the values. Subnormal results become zero
+    and are counted, because some processors compute with them many times slower; those of float16
+    stay, because there they are wanted (6e-8 to 6e-5).
 
     Raises:
         Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
             values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
             the channel is not negligible beside the others.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = _rounded(values, dtype)
-    require(bool(np.isfinite(array).all()), NotStorable.NOT_REPRESENTABLE, subject)
+    array = np.empty(values.shape, dtype.numpy())
     limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
-    magnitude = np.abs(array)
-    subnormal = (magnitude > 0) & (magnitude < limits.smallest_normal)
-    flushed = 0 if dtype == ir.DataType.FLOAT16 else int(np.count_nonzero(subnormal))
-    if flushed:
-        array = np.where(subnormal, array.dtype.type(0), array)
-    if channel_axis is not None and subnormal.any():
-        keeps = _keeps_digits(values, array, channel_axis, float(limits.eps))
+    flushed, has_subnormals = 0, False
+    for block in _blocks(values.shape):
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = _rounded(_product(values, scale, block), dtype)
+        require(bool(np.isfinite(rounded).all()), NotStorable.NOT_REPRESENTABLE, subject)
+        array[block] = rounded
+        magnitude = np.abs(rounded)
+        subnormal = (magnitude > 0) & (magnitude < float(limits.smallest_normal))
+        if subnormal.any():
+            has_subnormals = True
+            if dtype != ir.DataType.FLOAT16:
+                flushed += int(np.count_nonzero(subnormal))
+                array[block][subnormal] = 0
+    if channel_axis is not None and has_subnormals:
+        exact = _product(values, scale, ...)
+        keeps = _keeps_digits(exact, array, channel_axis, float(limits.eps))
         require(keeps, NotStorable.LOSES_DIGITS, subject)
     return Weight(array, dtype, stem, flushed)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
+    """Yield what together indexes an array of this shape."""
+    if math.prod(shape) <= _BLOCK:
+        yield ...
+        return
+    rows = max(1, _BLOCK // math.prod(shape[1:]))
+    for start in range(0, shape[0], rows):
+        yield slice(start, start + rows)
+
+
+def _product(values: Array, scale: FloatArray | None, block: slice | EllipsisType) -> FloatArray:
+    exact: FloatArray = np.asarray(values[block], np.float64)
+    return exact if scale is None else exact * np.broadcast_to(scale, values.shape)[block]
 
 
 def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:

@@ -6,7 +6,7 @@ import bisect
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,44 +95,68 @@ class _InMemoryBytes:
         return self._content[offset : offset + length]
 
 
-def model_blocks(loaded: LoadedModel) -> Iterator[bytes | memoryview]:
-    """Yield the serialized model in its present state, a piece at a time.
+class ModelLayout:
+    """Where in the model file each large weight goes that is new, and in memory.
 
-    The bytes are those of ``serialize(loaded).SerializeToString(deterministic=True)`` where the
+    What is written is ``serialize(loaded).SerializeToString(deterministic=True)``, where the
     markers stand for their content.
     """
-    markers = loaded.markers.copy()
-    with _replaced(_marked(loaded.ir, markers)):
-        message = serialize(loaded).SerializeToString(deterministic=True)
-    offsets = list(markers.find(message))
 
-    def has_marker(offset: int, length: int) -> bool:
-        index = bisect.bisect_left(offsets, offset)
-        return index < len(offsets) and offsets[index] < offset + length
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._new: dict[Content, Place] = {
+            InMemory(place.tensor): place
+            for place in places_of(loaded.ir)
+            if isinstance(place.tensor, ir.Tensor) and place.tensor.nbytes >= SMALLEST_STORED
+        }
+        self._offsets: dict[Place, int] = {}
+        self._markers = loaded.markers.copy()
+        marked = {
+            place: ir.serde.TensorProtoTensor(_proto(place.tensor, self._markers.add(content)))
+            for content, place in self._new.items()
+        }
+        with _replaced(marked):
+            self._message = serialize(loaded).SerializeToString(deterministic=True)
 
-    def content(offset: int, length: int) -> Content:
-        found = markers.get(message[offset : offset + length])
-        assert found is not None
-        return found
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Yield the content of the model file, a piece at a time."""
+        message, markers = self._message, self._markers
+        offsets = list(markers.find(message))
 
-    for piece in exchange(_InMemoryBytes(message), has_marker, content):
-        if isinstance(piece, bytes):
-            yield piece
-        else:
-            yield from piece.blocks()
+        def has_marker(offset: int, length: int) -> bool:
+            index = bisect.bisect_left(offsets, offset)
+            return index < len(offsets) and offsets[index] < offset + length
+
+        def content(offset: int, length: int) -> Content:
+            found = markers.get(message[offset : offset + length])
+            assert found is not None
+            return found
+
+        position = 0
+        for piece in exchange(_InMemoryBytes(message), has_marker, content):
+            if isinstance(piece, bytes):
+                yield piece
+                position += len(piece)
+            else:
+                if piece in self._new:
+                    self._offsets[self._new[piece]] = position
+                yield from piece.blocks()
+                position += piece.nbytes
+
+    def leave_in(self, file: OpenFile, markers: Markers) -> None:
+        """Let go of the weights in memory: from now on, they are read from what was written."""
+        _leave_in(file, self._offsets, markers)
 
 
-def _marked(model: ir.Model, markers: Markers) -> dict[Place, ir.TensorProtocol]:
-    """Return what takes the place of the large tensors that are new, and in memory."""
-    return {
-        place: _tensor_with(place.tensor, markers.add(InMemory(place.tensor)))
-        for place in places_of(model)
-        if isinstance(place.tensor, ir.Tensor) and place.tensor.nbytes >= SMALLEST_STORED
-    }
+def _leave_in(file: OpenFile, offsets: Mapping[Place, int], markers: Markers) -> None:
+    for place, offset in offsets.items():
+        tensor = place.tensor
+        if isinstance(tensor, ir.Tensor):
+            extent = Extent(file, offset, tensor.nbytes)
+            place.tensor = StoredTensor(_proto(tensor, markers.add(extent)), extent)
 
 
 @contextlib.contextmanager
-def _replaced(tensors: dict[Place, ir.TensorProtocol]) -> Iterator[None]:
+def _replaced(tensors: Mapping[Place, ir.TensorProtocol]) -> Iterator[None]:
     """Let other tensors take their places for a while."""
     before = {place: place.tensor for place in tensors}
     try:
@@ -168,7 +192,7 @@ class DataLayout:
                 self._offsets[place] = self._offset_of(self._content_of(tensor))
             elif is_outside:
                 content = b"".join(self._content_of(tensor).blocks())
-                self._inside[place] = _tensor_with(tensor, content)
+                self._inside[place] = ir.serde.TensorProtoTensor(_proto(tensor, content))
 
     def _content_of(self, tensor: ir.TensorProtocol) -> Content:
         if isinstance(tensor, StoredTensor):
@@ -187,6 +211,10 @@ class DataLayout:
             self._end = offset + content.nbytes
         return self._contents[content]
 
+    def __bool__(self) -> bool:
+        """Say whether anything goes there."""
+        return bool(self._offsets)
+
     def blocks(self) -> Iterator[bytes | memoryview]:
         """Yield the content of the data file, a piece at a time."""
         position = 0
@@ -199,6 +227,10 @@ class DataLayout:
         """Let the model say, for a while, that its data is in the file `name` beside it."""
         outside = {place: _located(place.tensor, name, at) for place, at in self._offsets.items()}
         return _replaced(self._inside | outside)
+
+    def leave_in(self, file: OpenFile, markers: Markers) -> None:
+        """Let go of the weights in memory: from now on, they are read from what was written."""
+        _leave_in(file, self._offsets, markers)
 
 
 def _located(tensor: ir.TensorProtocol, name: str, offset: int) -> ir.ExternalTensor:
@@ -214,8 +246,8 @@ def _located(tensor: ir.TensorProtocol, name: str, offset: int) -> ir.ExternalTe
     )
 
 
-def _tensor_with(tensor: ir.TensorProtocol, raw_data: bytes) -> ir.TensorProtocol:
-    """Return the tensor, with its content in its proto."""
+def _proto(tensor: ir.TensorProtocol, raw_data: bytes) -> onnx.TensorProto:
+    """Return a tensor like this one, but with other content."""
     proto = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.dtype.value,
@@ -225,4 +257,4 @@ def _tensor_with(tensor: ir.TensorProtocol, raw_data: bytes) -> ir.TensorProtoco
     )
     for key, value in tensor.metadata_props.items():
         proto.metadata_props.add(key=key, value=value)
-    return ir.serde.TensorProtoTensor(proto)
+    return proto
