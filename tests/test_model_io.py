@@ -596,6 +596,25 @@ def test_weights_too_large_for_one_file_go_beside_it_and_it_is_said(
     np.testing.assert_allclose(logits(output), logits(REWRITTEN), rtol=1e-4, atol=1e-3)
 
 
+def test_a_model_file_that_onnxruntime_cannot_read_is_checked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past 2 GiB, protobuf does not parse it, and so onnxruntime does not."""
+    size = REWRITTEN.stat().st_size
+    monkeypatch.setattr("bnfold.model_io._LARGEST_INLINE", 1000)
+    monkeypatch.setattr("bnfold.source.LARGEST_MESSAGE", size - 1)
+    load_session = Session.__init__
+
+    def load_small(self: Session, path: Path, *rest: Any, **options: Any) -> None:
+        assert path.stat().st_size < size
+        load_session(self, path, *rest, **options)
+
+    monkeypatch.setattr(Session, "__init__", load_small)
+    outcome = run("optimize", REWRITTEN, tmp_path / "out.onnx", "--json")
+    assert outcome.code == 0
+    assert outcome.record["equivalence"]["verdict"] == "pass"
+
+
 def test_external_data_is_the_same_each_time_and_stays(tmp_path: Path) -> None:
     model, output = save_external(tmp_path), tmp_path / "out.onnx"
     assert run("optimize", model, output).code == 0

@@ -103,10 +103,13 @@ class Optimization:
 
     @cached_property
     def _reference(self) -> Path:
-        """The model to compare with: the original, or what it was requested to mean."""
-        path = self._variant.model.path
-        if path is not None and not self._variant.requested:
-            return path
+        """The model to compare with: the original, or what it was requested to mean.
+
+        One whose file onnxruntime cannot read, because it is too large, is written otherwise.
+        """
+        model = self._variant.model
+        if model.path is not None and model.source.is_one_message and not self._variant.requested:
+            return model.path
         loaded, _ = self._variants.unchanged()
         return self._variants.write(loaded)
 

@@ -18,7 +18,7 @@ from bnfold.wire import UnusualError, exchange
 SMALLEST_STORED = 4096
 """Bytes from which on a weight stays in the file; below, it costs more to come back for it."""
 
-_LARGEST_MESSAGE = 2**31 - 1
+LARGEST_MESSAGE = 2**31 - 1
 """Bytes that protobuf parses."""
 
 
@@ -55,7 +55,7 @@ def read_whole(file: OpenFile) -> ReadModel:
     Raises:
         ModelError: if it is none.
     """
-    if file.size > _LARGEST_MESSAGE:
+    if file.size > LARGEST_MESSAGE:
         raise ModelError(
             f"{file.path} is not an ONNX model, or is truncated, or holds more than 2 GiB in an "
             "unusual form; save its weights as external data"

@@ -13,7 +13,7 @@ import onnx
 
 from bnfold.errors import ModelError
 from bnfold.protos import count_operators, node_lists_of
-from bnfold.reading import SMALLEST_STORED, ReadModel, read_light, read_whole
+from bnfold.reading import LARGEST_MESSAGE, SMALLEST_STORED, ReadModel, read_light, read_whole
 from bnfold.record import ModelRecord
 from bnfold.stored import OpenFile
 
@@ -61,6 +61,11 @@ class Source:
     @property
     def name(self) -> str:
         return str(self.path) if self.path is not None else "the model"
+
+    @property
+    def is_one_message(self) -> bool:
+        """Whether others can read the file, too: protobuf parses no more than 2 GiB."""
+        return self.file is None or self.file.size <= LARGEST_MESSAGE
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the bytes that were given, a piece at a time."""
