@@ -690,6 +690,10 @@ def relocate(model: Path, location: str) -> None:
     model.write_bytes(proto.SerializeToString())
 
 
+def link_twice(model: Path) -> None:
+    model.with_name("other.data").hardlink_to(model.with_name("m.data"))
+
+
 def link_outside(model: Path) -> None:
     relocate(model, "m.data")
     model.with_name("m.data").symlink_to(model.parent.parent / "m.data")
@@ -707,6 +711,7 @@ def link_outside(model: Path) -> None:
             "data outside its folder, at '/",
         ),
         (link_outside, "data outside its folder, at 'm.data'"),
+        (link_twice, "'m.data', which has several hard links"),
     ],
     ids=["missing", "truncated", "empty", "outside", "absolute", "link"],
 )
