@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,12 +25,23 @@ print(*(name for name in {unwanted!r} if name in sys.modules), file=sys.stderr)
         (["--help"], ["numpy", "onnx", "onnx_ir", "sympy"]),
         (["passes"], ["onnxruntime", "sympy", "matplotlib"]),
         (["explain", "models/conv_bn_conv.onnx"], ["onnxruntime", "sympy", "matplotlib"]),
+        (
+            [
+                "optimize",
+                "models/conv_bn_conv.onnx",
+                "{folder}/out.onnx",
+                "--no-check",
+                "--no-bench",
+            ],
+            ["onnxruntime", "sympy", "matplotlib", "onnx.reference", "bnfold.speed"],
+        ),
     ],
-    ids=["help", "passes", "explain"],
+    ids=["help", "passes", "explain", "rewrite"],
 )
 def test_a_command_imports_nothing_that_it_does_not_need(
-    arguments: list[str], unwanted: list[str]
+    tmp_path: Path, arguments: list[str], unwanted: list[str]
 ) -> None:
+    arguments = [each.format(folder=tmp_path) for each in arguments]
     command = RUN.format(arguments=arguments, unwanted=unwanted)
     outcome = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True

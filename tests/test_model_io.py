@@ -713,7 +713,7 @@ def link_outside(model: Path) -> None:
         (link_outside, "data outside its folder, at 'm.data'"),
         (link_twice, "'m.data', which has several hard links"),
     ],
-    ids=["missing", "truncated", "empty", "outside", "absolute", "link"],
+    ids=["missing", "truncated", "empty", "outside", "absolute", "link", "hard link"],
 )
 def test_external_data_that_cannot_be_used(
     tmp_path: Path, damage: Callable[[Path], None], words: str
