@@ -201,8 +201,8 @@ def _settle_external_data(model: ir.Model, path: Path | None, name: str) -> None
             raise ModelError(f"{name} has data at {str(tensor.location)!r}, which does not exist")
         if where.stat().st_nlink > 1:
             raise ModelError(
-                f"{name} has data at {str(tensor.location)!r}, which has several hard links: it may "
-                "be another's file, and onnx refuses it, too; copy it"
+                f"{name} has data at {str(tensor.location)!r}, which has several hard links: it "
+                "may be another's file, and onnx refuses it, too; copy it"
             )
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if end > where.stat().st_size or (tensor.length or tensor.nbytes) != tensor.nbytes:
