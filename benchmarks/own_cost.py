@@ -127,6 +127,7 @@ def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> lis
 def run(command: list[str], model: Path, output: Path) -> tuple[float, float, int]:
     """Return the seconds, peak MB and exit code of one process; -9 means that it was stopped."""
     output.unlink(missing_ok=True)
+    os.sync()  # what the run before has written is not this one's to write
     words = [word.format(model=model, output=output) for word in command]
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
