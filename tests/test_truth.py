@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.against_truth import Sample, compare_with_truth
 from bnfold.truth import NoTruth, Truth64
+from bnfold.weight_places import weights_of
 from tests.support.evaluate import run_float64, run_plain
 from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
 
@@ -260,6 +262,21 @@ def test_constants_that_stay_in_the_file_are_read(folder: Path) -> None:
     expected = feeds["x"].astype(float) * large.astype(float)
     np.testing.assert_array_equal(found["y"], expected)
     np.testing.assert_array_equal(found["z"], expected)
+
+
+def test_data_outside_does_not_stay_in_memory(tmp_path: Path) -> None:
+    graph = "(float[2,3] x) => (float[4,2] z) { y = Gemm(x, w, b) z = Reshape(y, s) }"
+    shape = np.array([4, 2], np.int64)
+    model = build(graph, w=normal(3, 4), b=normal(4), s=shape)
+    path, feeds = tmp_path / "m.onnx", {"x": normal(2, 3)}
+    expected = evaluate(tmp_path, model, feeds)["z"]
+    onnx.save_model(model, path, save_as_external_data=True, location="d", size_threshold=0)
+    truth = Truth64(path)
+    assert np.array_equal(truth.outputs(feeds)["z"], expected)
+    tensors = [each for each in weights_of(truth._model) if isinstance(each, ir.ExternalTensor)]
+    assert len(tensors) == 3
+    assert all(tensor.raw is None for tensor in tensors)
+    assert np.array_equal(truth.outputs(feeds)["z"], expected)
 
 
 def test_functions_are_evaluated(folder: Path) -> None:

@@ -112,7 +112,7 @@ class Truth64:
         initializer = self._model.graph.initializers.get(name)
         if initializer is None or initializer.const_value is None:
             raise NoTruth(f"{name!r} is not known")
-        return _widened(initializer.const_value.numpy())
+        return _widened_content(initializer.const_value)
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
         proto = _widened_node(ir.serde.serialize_node(node), self._markers)
@@ -187,6 +187,15 @@ def _captured(body: ir.Graph) -> Iterator[str]:
         for value in [*read, *graph.outputs]:
             if value not in own and value.name is not None:
                 yield value.name
+
+
+def _widened_content(tensor: ir.TensorProtocol) -> Array:
+    """Return what a tensor holds. A file that is mapped into memory for that does not stay so."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return np.asarray(_widened(tensor.numpy()))
+    content = np.array(_widened(tensor.numpy()))
+    tensor.release()
+    return content
 
 
 def _widened(content: Any) -> Any:
