@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
 import bnfold
 from bnfold.errors import ModelError
+from bnfold.model_io import load
 from tests.support.graphs import batch_norm, build, normal, operators
 
 TEXT = "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
@@ -88,3 +90,16 @@ def test_a_function_defined_twice_is_no_valid_model() -> None:
         proto.functions.add(name="f", domain="local", opset_import=proto.opset_import)
     with pytest.raises(ModelError, match="defines a function twice"):
         bnfold.optimize(proto)
+
+
+def test_shapes_that_are_computed_are_known_to_passes() -> None:
+    proto = build(
+        "(float[2,3,8] x) => (float[a,b] z) "
+        "{ h = Mul(two, two) w = Mul(two, three) s = Concat<axis=0>(two, h, w) r = Reshape(x, s) "
+        "z = Flatten(r) }",
+        two=np.array([2], np.int64),
+        three=np.array([3], np.int64),
+    )
+    loaded = load(proto)
+    (reshape,) = [node for node in loaded.ir.graph if node.op_type == "Reshape"]
+    assert reshape.outputs[0].shape == (2, 4, 6)

@@ -143,7 +143,7 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
         if math.prod(tensor.dims) <= _LARGEST_SHAPE:
             light.graph.initializer.append(tensor)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light)
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # inference is a help, not a need; passes refuse where a shape is missing
         return
     _fill_in(inferred.graph, graph)

@@ -1,0 +1,102 @@
+"""Evaluate operands that are expressions of constants.
+
+    op(x, f(c)) = op(x, c')          c' = f(c), computed once and for all
+
+Conditions: c are constants that no caller may override, f consists of operators that give the same
+bits whoever evaluates them, c' is small, and x is not constant itself.
+
+Profit: onnxruntime fuses a Clip into the Conv in front of it only where its bounds are constants,
+and never evaluates CastLike, with which torch's dynamo exporter writes those of a ReLU6. Shapes,
+starts, ends and axes make most of the nodes of many an export, and others need not evaluate them.
+
+BITWISE.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.contract import (
+    Array,
+    Exactness,
+    Replace,
+    Weight,
+    constant,
+    is_op,
+    rewrite,
+    same_op,
+)
+
+_EXACT = (
+    *("Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"),
+    *("Identity", "Mul", "Neg", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose"),
+    "Unsqueeze",
+)
+"""Data that is moved, and arithmetic that IEEE 754 rounds to the nearest."""
+
+_LARGEST = 1024
+"""Elements beyond which an operand is a weight, and better left as it is written."""
+
+
+@rewrite(
+    "evaluate-operands",
+    roots=[
+        *("Add", "Clip", "Div", "Expand", "Mul", "Pad", "Pow"),
+        *("ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape", "Resize"),
+        *("Slice", "Squeeze", "Sub", "Tile", "Unsqueeze", "Upsample"),
+    ],
+    exactness=Exactness.BITWISE,
+    refusals=[],
+)
+def evaluate_operands(node: ir.Node) -> Replace | None:
+    """Replace ``op(x, f(c))`` by ``op(x, c')``, for as many operands as it can be done."""
+    evaluated = {
+        value: Weight(content, ir.DataType.from_numpy(content.dtype), value.name or "")
+        for value in node.inputs
+        if value is not None and (content := _evaluated(value)) is not None
+    }
+    if not evaluated or all(value is None or constant(value) is not None for value in node.inputs):
+        return None
+    inputs = [value and evaluated.get(value, value) for value in node.inputs]
+    return Replace([node], {node.outputs[0]: same_op(node, inputs)}, f"of {node.op_type}")
+
+
+def _evaluated(value: ir.Value) -> Array | None:
+    """Return the content of a small constant that has to be computed, exactly."""
+    if not _is_exact_expression(value):
+        return None
+    content = constant(value)
+    return content if content is not None and content.size <= _LARGEST else None
+
+
+def _is_exact_expression(value: ir.Value) -> bool:
+    """Say whether exact operators alone compute the value.
+
+    What they read at first is not looked at here. CastLike reads a type, and Shape a shape; that
+    is constant, too, though the value may not be, but only if no input of the model has another
+    shape at another time.
+    """
+    producer = value.producer()
+    if producer is None or is_op(producer, "Constant"):
+        return False
+    pending = [producer]
+    while pending:
+        node = pending.pop()
+        if not is_op(node, "Constant", *_EXACT):
+            return False
+        if is_op(node, "Shape"):
+            if constant(node.inputs[0]) is None and not _has_fixed_inputs(node.graph):
+                return False
+            continue
+        read = node.inputs[:1] if is_op(node, "CastLike") else node.inputs
+        sources = [each.producer() for each in read if each is not None]
+        pending += [source for source in sources if source is not None]
+    return True
+
+
+def _has_fixed_inputs(graph: ir.Graph | ir.Function | None) -> bool:
+    """Say whether the graph takes values, and of one size each."""
+    inputs = graph.inputs if isinstance(graph, ir.Graph) else []
+    return bool(inputs) and all(
+        value.shape is not None and value.shape.is_static() for value in inputs
+    )

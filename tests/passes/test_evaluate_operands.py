@@ -1,0 +1,215 @@
+"""evaluate-operands: what is computed from constants alone is computed beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bnfold
+from tests.support.evaluate import run_plain
+from tests.support.graphs import Array, Parameters, build, draw_feeds, operators
+from tests.support.passes import run_pass
+
+NAME = "evaluate-operands"
+
+
+def ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def scalar(value: float) -> Array:
+    return np.array(value, np.float32)
+
+
+def assert_evaluated(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
+    """Assert what operators are left, equal bits in onnxruntime, and nothing to do again."""
+    optimized = run_pass(model, NAME).model
+    assert operators(optimized) == list(expected)
+    onnx.checker.check_model(optimized, full_check=True)
+    assert_same_bits(model, optimized)
+    assert not run_pass(optimized, NAME).record.rewrites
+    return optimized
+
+
+def assert_same_bits(model: onnx.ModelProto, optimized: onnx.ModelProto) -> None:
+    feeds = draw_feeds(model)
+    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def assert_left_alone(model: onnx.ModelProto) -> None:
+    record = run_pass(model, NAME).record
+    assert record.output is not None
+    assert record.output.same
+
+
+def test_bounds_of_a_relu6_as_the_dynamo_exporter_writes_them() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,3,8,8] z) "
+        "{ a = CastLike(low, x) b = CastLike(high, x) z = Clip(x, a, b) }",
+        opset=18,
+        low=np.array(0, np.int64),
+        high=np.array(6, np.int64),
+    )
+    optimized = assert_evaluated(model, "Clip")
+    assert {each.data_type for each in optimized.graph.initializer} == {onnx.TensorProto.FLOAT}
+    assert [list(each.dims) for each in optimized.graph.initializer] == [[], []]
+
+
+def test_one_rewrite_a_reader() -> None:
+    model = build(
+        "(float[2,12] x) => (float[3,8] y, float[3,8] z) "
+        "{ a = Unsqueeze(n, zero) s = Concat<axis=0>(a, a8) y = Reshape(x, s) z = Reshape(x, s) }",
+        n=np.array(3, np.int64),
+        zero=ints(0),
+        a8=ints(8),
+    )
+    assert_evaluated(model, "Reshape", "Reshape")
+    assert len(run_pass(model, NAME).record.rewrites) == 2
+
+
+@pytest.mark.parametrize(
+    ("graph", "kept", "rank"),
+    [
+        ("b = Mul(begins, i1) z = Pad(x, b)", "Pad", 3),
+        ("b = Unsqueeze(one, i0) e = Unsqueeze(two, i0) z = Slice(x, b, e, b)", "Slice", 3),
+        ("b = Neg(i1) z = Unsqueeze(x, b)", "Unsqueeze", 4),
+        ("b = Sub(i1, i1) z = Squeeze(x, b)", "Squeeze", 2),
+        ("b = Concat<axis=0>(i1, i1, i3) z = Tile(x, b)", "Tile", 3),
+        ("b = Concat<axis=0>(i3, i1, i1) z = Expand(x, b)", "Expand", 3),
+        ("b = Neg(i1) z = ReduceSum(x, b)", "ReduceSum", 3),
+        ("b = Concat<axis=0>(f1, f1, f2) z = Resize(x, , b)", "Resize", 3),
+        ("b = Sqrt(f) z = Mul(b, x)", "Mul", 3),
+        ("b = Div(f, f) c = Sqrt(b) z = Add(x, c)", "Add", 3),
+    ],
+)
+def test_operands(graph: str, kept: str, rank: int) -> None:
+    shape = ",".join("abcd"[:rank])
+    model = build(
+        f"(float[1,4,3] x) => (float[{shape}] z) {{ {graph} }}",
+        i0=ints(0),
+        i1=ints(1),
+        i3=ints(3),
+        begins=ints(1, 2, 3, 3, 2, 1),
+        one=np.array(1, np.int64),
+        two=np.array(2, np.int64),
+        f=scalar(3.7),
+        f1=np.ones(1, np.float32),
+        f2=np.full(1, 2, np.float32),
+    )
+    assert_evaluated(model, kept)
+
+
+def test_in_bodies_and_functions() -> None:
+    model = build(
+        """(float[N,4] x, bool c) => (float[N,4] z) {
+            y = local.f(x)
+            z = If (c) <
+                then_branch = t () => (float[N,4] a) { l = CastLike(k, x) a = Clip(y, l) },
+                else_branch = e () => (float[N,4] b) { b = Neg(y) }
+            >
+        }
+        <domain: "local", opset_import: ["" : 18]> f (p) => (q) {
+            k = Constant<value_int=1>()
+            l = Cast<to=1>(k)
+            q = Mul(p, l)
+        }""",
+        opset=18,
+        k=np.array(0, np.int64),
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    optimized = run_pass(model, NAME).model
+    (branch,) = [each.g for each in optimized.graph.node[1].attribute if each.name == "then_branch"]
+    assert [node.op_type for node in branch.node] == ["Clip"]
+    assert [node.op_type for node in optimized.functions[0].node] == ["Constant", "Mul"]
+    feeds = {"x": np.array([[-1, 2, -3, 4]], np.float32), "c": np.array(True)}
+    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+SHAPE_OF_X = (
+    "({type} x) => (float[n,m] z) "
+    "{{ s = Shape<end=1>(x) t = Concat<axis=0>(s, rest) z = Reshape(x, t) }}"
+)
+
+
+def test_a_shape_is_constant_where_all_inputs_have_one() -> None:
+    model = build(SHAPE_OF_X.format(type="float[2,3,4]"), opset=18, rest=ints(12))
+    assert_evaluated(model, "Reshape")
+
+
+def test_a_shape_is_not_believed_where_an_input_has_another_at_another_time() -> None:
+    """Whoever made an input's dimension free may have left what was written of values behind it."""
+    model = build(
+        "(float[N,3,4] x) => (float[n,m] z) "
+        "{ y = Neg(x) s = Shape<end=1>(y) t = Concat<axis=0>(s, rest) z = Reshape(y, t) }",
+        opset=18,
+        rest=ints(12),
+    )
+    model.graph.value_info.append(
+        onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3, 4])
+    )
+    assert_left_alone(model)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "z = Clip(x, low, low)",
+        "l = Constant<value_float=0.0>() z = Clip(x, l)",
+        "l = Exp(low) z = Clip(x, l)",
+        "l = ReduceMax<keepdims=0>(x) z = Clip(x, l)",
+        "a = Sqrt(low) b = Mul(a, low) z = Max(x, b)",
+        "a = Transpose(large) z = Mul(x, a)",
+    ],
+    ids=["weight", "constant", "inexact", "run time", "nothing else", "large"],
+)
+def test_what_stays(graph: str) -> None:
+    large = np.ones((32, 33), np.float32)
+    assert_left_alone(
+        build(f"(float[33,32] x) => (float z) {{ {graph} }}", low=scalar(2), large=large)
+    )
+
+
+def test_what_a_caller_may_override_stays() -> None:
+    model = build(
+        "(float[N,4] x, float low) => (float[N,4] z) { l = Neg(low) z = Clip(x, l) }", low=scalar(2)
+    )
+    assert_left_alone(model)
+    frozen = bnfold.PassOptions(only=[NAME], freeze_initializers=True)
+    result = bnfold.optimize(model, check=False, bench=False, passes=frozen)
+    assert operators(result.model) == ["Clip"]
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_random_expressions(data: st.DataObject) -> None:
+    """A shape put together from random pieces reshapes as before."""
+    sizes = data.draw(st.permutations([2, 3, 4, 5]))
+    lines: list[str] = []
+    names: list[str] = []
+    weights: Parameters = {}
+    for place, size in enumerate(sizes):
+        how = data.draw(st.sampled_from(["weight", "unsqueeze", "add", "cast", "gather", "div"]))
+        weights[f"w{place}"] = np.array(size, np.int64)
+        weights["zero"], weights["seven"] = ints(0), np.array(7, np.int64)
+        step = {
+            "weight": f"a{place} = Unsqueeze(w{place}, zero)",
+            "unsqueeze": f"u{place} = Unsqueeze(w{place}, zero) a{place} = Squeeze(u{place}) "
+            f"b{place} = Unsqueeze(a{place}, zero)",
+            "add": f"p{place} = Add(w{place}, seven) q{place} = Sub(p{place}, seven) "
+            f"b{place} = Unsqueeze(q{place}, zero)",
+            "cast": f"p{place} = Cast<to=1>(w{place}) q{place} = Cast<to=7>(p{place}) "
+            f"b{place} = Unsqueeze(q{place}, zero)",
+            "gather": f"p{place} = Unsqueeze(w{place}, zero) b{place} = Gather(p{place}, zero)",
+            "div": f"p{place} = Mul(w{place}, seven) q{place} = Div(p{place}, seven) "
+            f"b{place} = Unsqueeze(q{place}, zero)",
+        }[how]
+        lines.append(step)
+        names.append(f"a{place}" if how == "weight" else f"b{place}")
+    lines.append(f"s = Concat<axis=0>({', '.join(names)}) z = Reshape(x, s)")
+    model = build(f"(float[6,20] x) => (float[a,b,c,d] z) {{ {' '.join(lines)} }}", **weights)
+    assert_evaluated(model, "Reshape")
