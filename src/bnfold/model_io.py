@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,11 +92,11 @@ def _load(given: Source) -> LoadedModel | None:
         raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
     if not attach(model, given.read.markers):
         return None
-    has_external_data = any(isinstance(each, ir.ExternalTensor) for each in weights_of(model))
-    _settle_external_data(model, given.path, name)
+    external = [each for each in weights_of(model) if isinstance(each, ir.ExternalTensor)]
+    _settle_external_data(external, given.path, name)
     normalize(model, proto, name)
     described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
-    return LoadedModel(model, given, described, has_external_data)
+    return LoadedModel(model, given, described, bool(external))
 
 
 def require_valid(loaded: LoadedModel) -> None:
@@ -185,12 +186,12 @@ def _root_cause(error: BaseException) -> BaseException:
 # --- External data ------------------------------------------------------------------------------
 
 
-def _settle_external_data(model: ir.Model, path: Path | None, name: str) -> None:
+def _settle_external_data(
+    tensors: Iterable[ir.ExternalTensor], path: Path | None, name: str
+) -> None:
     """Tell external tensors where they lie, and refuse those that are not there."""
     folder = path.resolve().parent if path is not None else None
-    for tensor in weights_of(model):
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
+    for tensor in tensors:
         if folder is None:
             raise ModelError("the ModelProto has external data; give the path of its file instead")
         tensor.base_dir = folder

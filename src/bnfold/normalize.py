@@ -135,13 +135,13 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
     light.graph.input.extend(proto.graph.input)
     declared = {each.name for each in proto.graph.input}
     for tensor in proto.graph.initializer:
-        if tensor.name not in declared:
+        if math.prod(tensor.dims) <= _LARGEST_SHAPE:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in declared:
             described = onnx.helper.make_tensor_value_info(
                 tensor.name, tensor.data_type, tensor.dims
             )
             light.graph.input.append(described)
-        if math.prod(tensor.dims) <= _LARGEST_SHAPE:
-            light.graph.initializer.append(tensor)
     try:
         inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # inference is a help, not a need; passes refuse where a shape is missing
