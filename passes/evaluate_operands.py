@@ -62,11 +62,11 @@ def evaluate_operands(node: ir.Node) -> Replace | None:
 
 
 def _evaluated(value: ir.Value) -> Array | None:
-    """Return the content of a small constant that has to be computed, exactly."""
-    if not _is_exact_expression(value):
+    """Return the content of small constant numbers that have to be computed, exactly."""
+    content = constant(value) if _is_exact_expression(value) else None
+    if content is None or content.dtype.kind in "OSU" or content.size > _LARGEST:
         return None
-    content = constant(value)
-    return content if content is not None and content.size <= _LARGEST else None
+    return content
 
 
 def _is_exact_expression(value: ir.Value) -> bool:

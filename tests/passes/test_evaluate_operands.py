@@ -184,6 +184,35 @@ def test_what_a_caller_may_override_stays() -> None:
     assert operators(result.model) == ["Clip"]
 
 
+def test_text_stays() -> None:
+    model = build(
+        "(int64[2] s) => (string[a,b] z) { n = Unsqueeze(names, zero) z = Expand(n, s) }",
+        zero=ints(0),
+    )
+    names = np.array(["a", "b", "c"], object)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(names, "names"))
+    assert_left_alone(model)
+
+
+@pytest.mark.parametrize(("dividend", "expected"), [(-7, -3), (7, 3)])
+def test_integers_are_divided_towards_zero(dividend: int, expected: int) -> None:
+    graph = "{ q = Div(a, two) s = Unsqueeze(q, zero) z = Slice(x, s, end) }"
+    model = build(
+        f"(float[9] x) => (float[n] z) {graph}",
+        a=np.array(dividend, np.int64),
+        two=np.array(2, np.int64),
+        zero=ints(0),
+        end=ints(9),
+    )
+    optimized = assert_evaluated(model, "Slice")
+    (start,) = [
+        onnx.numpy_helper.to_array(each)
+        for each in optimized.graph.initializer
+        if each.name == optimized.graph.node[0].input[1]
+    ]
+    assert start.tolist() == [expected]
+
+
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_random_expressions(data: st.DataObject) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from bnfold.errors import UsageError
 from bnfold.record import Record
+from bnfold.report import render
 from bnfold.report.reading import read_record
 from tests.support.cli import MODELS, run
 from tests.support.records import RECORDS, optimized
@@ -99,6 +100,12 @@ def test_what_is_no_record_is_told_in_one_line(tmp_path: Path, content: Any, wor
     assert words in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_record_may_lack_a_version(tmp_path: Path) -> None:
+    record = read_record(write(tmp_path, changed(tool={})))
+    for suffix in (".html", ".md"):
+        assert render(record, suffix)
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
