@@ -518,6 +518,20 @@ def test_small_weights_stay_in_the_model_file(tmp_path: Path) -> None:
     assert sizes[False] < 1024 <= sizes[True]
 
 
+@pytest.mark.parametrize("folder", [".", "other"])
+def test_small_external_weights_come_into_the_model_file(tmp_path: Path, folder: str) -> None:
+    w = normal(8, 8)
+    proto = build("(float[N,8] x) => (float[N,8] z) { d = Dropout(x) z = MatMul(d, w) }", w=w)
+    path = tmp_path / "m.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="d", size_threshold=0)
+    (tmp_path / "other").mkdir()
+    output = tmp_path / folder / "out.onnx"
+    assert run("optimize", path, output).code == 0
+    assert locations(output) == set()
+    (written,) = onnx.load(output).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(written), w)
+
+
 SCATTERED: Parameters = {
     name: normal(64, 64, seed=seed) for name, seed in (("u", 1), ("v", 2), ("w", 2))
 }

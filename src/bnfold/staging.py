@@ -93,10 +93,13 @@ class StagedFile:
         self._discard_data()
         wants_data = loaded.has_external_data or not loaded.fits_one_message
         layout = DataLayout(loaded) if wants_data else None
-        if layout:
+        if layout is None:
+            self._write_model_file(loaded)
+        elif layout:
             self._write_with_data(loaded, layout)
         else:
-            self._write_model_file(loaded)
+            with layout.located(""):  # all that was outside is small, and comes inside
+                self._write_model_file(loaded)
 
     def _write_model_file(self, loaded: LoadedModel) -> None:
         layout = ModelLayout(loaded)
