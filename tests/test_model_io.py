@@ -34,6 +34,7 @@ from bnfold.errors import (
 from bnfold.model_io import load
 from bnfold.runtime import Level, Session
 from bnfold.staging import StagedFile, write_text
+from bnfold.stored import OpenFile
 from tests.support.cli import (
     MODELS,
     REWRITTEN,
@@ -859,6 +860,18 @@ def test_a_result_gives_a_model_of_its_own_at_each_call() -> None:
     first = result.model
     first.graph.ClearField("node")
     assert len(result.model.graph.node) > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="the system cannot fork, or not read so")
+def test_a_file_has_no_position_that_forked_processes_could_share(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    path.write_bytes(bytes(range(100)))
+    file = OpenFile(path)
+    buffer = bytearray(5)
+    assert file.read(10, 3) == bytes([10, 11, 12])
+    file.read_into(40, memoryview(buffer))
+    assert bytes(buffer) == bytes(range(40, 45))
+    assert os.lseek(file._file.fileno(), 0, os.SEEK_CUR) == 0
 
 
 @pytest.mark.parametrize("sample", [REWRITTEN, UNCHANGED], ids=["rewritten", "unchanged"])

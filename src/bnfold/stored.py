@@ -22,13 +22,15 @@ from bnfold.errors import ModelError
 
 BLOCK = 1 << 20
 """Bytes that are copied or hashed at a time."""
+_READS_ANYWHERE = hasattr(os, "preadv")
+"""Whether a file can be read without moving its position, which forked processes share."""
 
 
 class OpenFile:
     """A regular file, as it was when it was opened.
 
     It can be read when something else has taken its place, or it has been removed. If its content
-    changes, reading fails. Several threads may read.
+    changes, reading fails. Several threads and forked processes may read.
 
     Raises:
         ModelError: if it cannot be opened, is not a regular file, or changes later on.
@@ -59,9 +61,7 @@ class OpenFile:
         """Return exactly `length` bytes."""
         pieces: list[bytes] = []
         while length > 0:
-            with self._lock:
-                self._file.seek(offset)
-                piece = self._file.read(length)
+            piece = self._read_some(offset, length)
             if not piece:
                 break
             pieces.append(piece)
@@ -73,13 +73,25 @@ class OpenFile:
         """Fill the whole buffer."""
         done = 0
         while done < len(buffer):
-            with self._lock:
-                self._file.seek(offset + done)
-                count = self._file.readinto(buffer[done:])
+            count = self._read_some_into(offset + done, buffer[done:])
             if not count:
                 break
             done += count
         self._require_unchanged(len(buffer) - done)
+
+    def _read_some(self, offset: int, length: int) -> bytes:
+        if _READS_ANYWHERE:
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length)
+
+    def _read_some_into(self, offset: int, buffer: memoryview) -> int:
+        if _READS_ANYWHERE:
+            return os.preadv(self._file.fileno(), [buffer], offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(buffer)
 
     def _require_unchanged(self, missing: int) -> None:
         if missing or self._state() != (self.size, self._modified):
