@@ -287,6 +287,15 @@ def test_new_files_get_the_permissions_of_any_new_file(model: Path, mask: int, m
     }
 
 
+def test_a_link_that_leads_to_itself_is_no_place_for_a_file(model: Path) -> None:
+    loop, folder = model.with_name("loop.md"), model.with_name("folder")
+    loop.symlink_to(loop)
+    folder.symlink_to(folder)
+    run("optimize", model, loop).failed(2, "cannot be written")
+    run("optimize", model, folder / "out.onnx").failed(2, "cannot be written")
+    run("optimize", model, "--report", loop).failed(2, "cannot be written")
+
+
 def test_a_pipe_is_no_place_for_a_model(model: Path) -> None:
     os.mkfifo(model.with_name("pipe"))
     run("optimize", model, model.with_name("pipe")).failed(2, "is not a regular file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,8 +163,9 @@ def report_files(
     for path in reports or ():
         if path.suffix not in SUFFIXES:
             raise UsageError(f"{option} {path}: a report ends in {', '.join(SUFFIXES)}")
-        if not path.resolve().parent.is_dir():
+        place = os.path.realpath(path)  # unlike resolve(), no error where a link leads to itself
+        if not os.path.isdir(os.path.dirname(place)):
             raise UsageError(f"{option} {path}: the folder does not exist")
-        if output is not None and path.resolve() == output.resolve():
+        if output is not None and place == os.path.realpath(output):
             raise UsageError(f"{option} {path} is where the model is to be written")
     return reports or []

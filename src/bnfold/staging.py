@@ -39,6 +39,8 @@ class StagedFile:
         self._committed = False
         self._new_data: Path | None = None
         with _as_usage_error(place):
+            with contextlib.suppress(FileNotFoundError):
+                place.stat()  # a link that leads to itself is an OSError here, unlike below
             self.place = place.resolve()  # a link stays a link: what it points to is replaced
             if self.place.exists() and not self.place.is_file():
                 raise UsageError(f"{place} is not a regular file; name a file to write to")
