@@ -683,6 +683,14 @@ def test_a_wrong_rewrite_leaves_no_data_behind(tmp_path: Path) -> None:
     assert {path: untouched(path) for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["u.data", "blobs/0"])
+def test_the_data_of_the_model_is_no_place_for_the_output(tmp_path: Path, name: str) -> None:
+    model = scatter(tmp_path)
+    before = untouched(model), untouched(tmp_path / name)
+    run("optimize", model, tmp_path / name).failed(2, name, "holds weights of the model")
+    assert (untouched(model), untouched(tmp_path / name)) == before
+
+
 def test_explain_reads_external_data_where_it_lies(tmp_path: Path) -> None:
     model = save_external(tmp_path)
     inline, external = (run("explain", path, "--json").record for path in (REWRITTEN, model))

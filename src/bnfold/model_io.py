@@ -34,8 +34,8 @@ class LoadedModel:
     source: Source = field(repr=False)
     described: frozenset[str] = field(repr=False)
     """The names of values whose type and shape the file gives (its value_info)."""
-    has_external_data: bool
-    """Whether any weight lies outside the model file."""
+    data_files: frozenset[Path] = field(repr=False)
+    """Where weights of the file lie that are outside it, links resolved."""
 
     @property
     def path(self) -> Path | None:
@@ -46,6 +46,11 @@ class LoadedModel:
     def markers(self) -> Markers:
         """What stands in the protobuf for weights that are still in the file."""
         return self.source.read.markers
+
+    @property
+    def has_external_data(self) -> bool:
+        """Whether any weight of the file lies outside it."""
+        return bool(self.data_files)
 
     @property
     def fits_one_message(self) -> bool:
@@ -93,10 +98,10 @@ def _load(given: Source) -> LoadedModel | None:
     if not attach(model, given.read.markers):
         return None
     external = [each for each in weights_of(model) if isinstance(each, ir.ExternalTensor)]
-    _settle_external_data(external, given.path, name)
+    data_files = _settle_external_data(external, given.path, name)
     normalize(model, proto, name)
     described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
-    return LoadedModel(model, given, described, bool(external))
+    return LoadedModel(model, given, described, data_files)
 
 
 def require_valid(loaded: LoadedModel) -> None:
@@ -188,9 +193,10 @@ def _root_cause(error: BaseException) -> BaseException:
 
 def _settle_external_data(
     tensors: Iterable[ir.ExternalTensor], path: Path | None, name: str
-) -> None:
-    """Tell external tensors where they lie, and refuse those that are not there."""
+) -> frozenset[Path]:
+    """Tell external tensors where they lie, refuse those that are not there, return their files."""
     folder = path.resolve().parent if path is not None else None
+    files: set[Path] = set()
     for tensor in tensors:
         if folder is None:
             raise ModelError("the ModelProto has external data; give the path of its file instead")
@@ -208,6 +214,8 @@ def _settle_external_data(
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if end > where.stat().st_size or (tensor.length or tensor.nbytes) != tensor.nbytes:
             raise ModelError(f"{name}: the data of {tensor.name!r} at {where.name!r} is truncated")
+        files.add(where)
+    return frozenset(files)
 
 
 # --- Back to protobuf -----------------------------------------------------------------------------

@@ -84,6 +84,8 @@ class Optimization:
         self._progress = progress
         self._dropped: dict[Site, Refusal] = {}
         self._variant: Variant = self._rewritten()
+        if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
+            raise UsageError(f"{self._place} holds weights of the model; name another file")
         if hashes:
             self._variant.model.source.start_hashing()
         self._hashes = hashes
