@@ -691,6 +691,17 @@ def test_the_data_of_the_model_is_no_place_for_the_output(tmp_path: Path, name: 
     assert (untouched(model), untouched(tmp_path / name)) == before
 
 
+def test_a_run_that_fails_leaves_the_same_data_of_another_run(tmp_path: Path) -> None:
+    model, output = save_external(tmp_path), tmp_path / "out.onnx"
+    with StagedFile(output) as failing:
+        failing.write_model(load(model))
+        with StagedFile(output) as staged:
+            staged.write_model(load(model))
+            staged.commit()
+    onnx.load(output)
+    assert names(tmp_path) == {"m.onnx", *locations(model), "out.onnx", *locations(output)}
+
+
 def test_explain_reads_external_data_where_it_lies(tmp_path: Path) -> None:
     model = save_external(tmp_path)
     inline, external = (run("explain", path, "--json").record for path in (REWRITTEN, model))

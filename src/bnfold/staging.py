@@ -37,7 +37,7 @@ class StagedFile:
         self.data: Path | None = None
         self._hashed = hashed
         self._committed = False
-        self._new_data: Path | None = None
+        self._new_data: os.stat_result | None = None  # what to remove if nothing is committed
         with _as_usage_error(place):
             with contextlib.suppress(FileNotFoundError):
                 place.stat()  # a link that leads to itself is an OSError here, unlike below
@@ -66,8 +66,11 @@ class StagedFile:
             self._discard_data()
 
     def _discard_data(self) -> None:
-        if self._new_data is not None:
-            self._new_data.unlink(missing_ok=True)
+        if self.data is not None and self._new_data is not None:
+            with contextlib.suppress(FileNotFoundError):
+                # another run may have written the same there, and a model that needs it
+                if os.path.samestat(self.data.stat(), self._new_data):
+                    self.data.unlink()
         self.data = self._new_data = None
 
     def write(self, content: bytes) -> None:
@@ -117,11 +120,10 @@ class StagedFile:
             with _as_usage_error(self.place):
                 write_blocks(temporary, digest.of(layout.blocks()), to_disk=self._replaces)
                 data = self.place.with_name(f"{self.place.name}.{digest.hexdigest()[:16]}.data")
-                if not data.exists():
-                    self._new_data = data
                 temporary.chmod(_mode_for(data))
-                os.replace(temporary, data)
+                self._new_data = None if data.exists() else temporary.stat()
                 self.data = data
+                os.replace(temporary, data)
         finally:
             temporary.unlink(missing_ok=True)
         with layout.located(data.name):
