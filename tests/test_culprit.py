@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -74,9 +75,12 @@ def test_of_the_models_that_are_tried_one_is_there_at_a_time(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, places = Variants.write, list[Path]()
+    models: list[weakref.ref[ir.Node]] = []  # nodes are in the cycles that keep weights alive
 
     def spy(self: Variants, loaded: LoadedModel) -> Path:
         assert not any(place.exists() for place in places)
+        assert not any(model() for model in models)
+        models.append(weakref.ref(loaded.ir.graph[0]))
         places.append(write(self, loaded))
         return places[-1]
 

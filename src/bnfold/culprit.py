@@ -50,8 +50,7 @@ def find_culprit(
     def compare(count: int) -> Equivalence:
         progress(f"looking for the culprit among {len(rewrites)} rewrites, with {count} of them")
         allowed = {(each.pass_name, each.site) for each in rewrites[:count]}
-        variant = variants.without(_only(allowed, unwanted))
-        place = variants.write(variant.model)
+        place = variants.write(variants.without(_only(allowed, unwanted)).model)
         try:
             return compare_models(reference, place, quick)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import shutil
 from collections.abc import Sequence
@@ -75,5 +76,10 @@ class Variants:
         return place
 
     def discard(self, place: Path) -> None:
-        """Remove what `write` has written there."""
+        """Remove what `write` has written there.
+
+        The space is free only when the model that reads its weights from there is gone, too, and
+        graphs are cycles: without a collection, many large variants could fill the disk.
+        """
         shutil.rmtree(place.parent)
+        gc.collect()
