@@ -924,6 +924,18 @@ def test_the_model_returned_is_the_one_written(tmp_path: Path) -> None:
     assert result.model == onnx.load(tmp_path / "out.onnx")
 
 
+def test_the_model_returned_outlives_its_files_unless_one_is_changed(tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    result = bnfold.optimize(onnx.load(REWRITTEN), output, check=False, bench=False)
+    written = onnx.load(output)
+    output.rename(tmp_path / "moved.onnx")
+    assert result.model == written
+    with (tmp_path / "moved.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match=r"out\.onnx was changed"):
+        _ = result.model
+
+
 def test_without_output_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     record = bnfold.optimize(REWRITTEN).record

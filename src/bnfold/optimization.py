@@ -52,7 +52,8 @@ class Result:
         """The optimized model, made anew at each call.
 
         Raises:
-            ModelError: if it exceeds 2 GiB, which one ModelProto cannot hold.
+            ModelError: if it exceeds 2 GiB, which one ModelProto cannot hold, or if a file that it
+                is in has been changed in place. One that was removed or replaced is no matter.
         """
         return self._optimized.to_proto()
 

@@ -110,7 +110,7 @@ class StagedFile:
         layout = ModelLayout(loaded)
         self._write(layout.blocks())
         if _CAN_STAY_OPEN:
-            layout.leave_in(OpenFile(self.path), loaded.markers)
+            layout.leave_in(OpenFile(self.path, self.place), loaded.markers)
 
     def _write_with_data(self, loaded: LoadedModel, layout: DataLayout) -> None:
         temporary = self.path.with_suffix(".data")

@@ -32,12 +32,14 @@ class OpenFile:
     It can be read when something else has taken its place, or it has been removed. If its content
     changes, reading fails. Several threads and forked processes may read.
 
+    `name` is what it is called from now on, if that is not its path.
+
     Raises:
         ModelError: if it cannot be opened, is not a regular file, or changes later on.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        self.path = name or path
         try:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise ModelError(f"{path} is not a regular file")
