@@ -16,7 +16,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -277,6 +277,31 @@ def test_data_outside_does_not_stay_in_memory(tmp_path: Path) -> None:
     assert len(tensors) == 3
     assert all(tensor.raw is None for tensor in tensors)
     assert np.array_equal(truth.outputs(feeds)["z"], expected)
+
+
+def test_data_of_constants_is_read_beside_the_model(tmp_path: Path) -> None:
+    """Those of nodes, bodies and functions, whatever the working folder is."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "graph (float[2] x, bool t) => (float[2] z) { "
+        "c = Constant<value = float[2] {1.0, 2.0}>() a = Add(x, c) f = own.twice(a) "
+        "z = If (t) <then_branch = g1 () => (float[2] p) "
+        "{ d = Constant<value = float[2] {3.0, 4.0}>() p = Add(f, d) }, "
+        "else_branch = g2 () => (float[2] q) { q = Identity(f) }> } "
+        '<domain: "own", opset_import: ["" : 17]> '
+        "twice (a) => (b) { c = Constant<value = float[2] {2.0, 2.0}>() b = Mul(a, c) }"
+    )
+    nodes = [*model.graph.node, *model.functions[0].node]
+    nodes += model.graph.node[-1].attribute[0].g.node
+    tensors = [each.attribute[0].t for each in nodes if each.op_type == "Constant"]
+    for number, tensor in enumerate(tensors):
+        (tmp_path / f"{number}.data").write_bytes(numpy_helper.to_array(tensor).tobytes())
+        tensor.ClearField("float_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=f"{number}.data")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    feeds = {"x": np.array([1, 1], np.float32), "t": np.array(True)}
+    assert Truth64(tmp_path / "m.onnx").outputs(feeds)["z"].tolist() == [7, 10]
 
 
 def test_functions_are_evaluated(folder: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 import onnx_ir as ir
+from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.contract import Array
@@ -54,7 +56,8 @@ class Truth64:
             loaded = load(path)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
-        self._model, self._markers = loaded.ir, loaded.markers
+        self._model = loaded.ir
+        self._contents = _Contents(loaded.markers, path.resolve().parent)
         self._opsets = dict(self._model.opset_imports)
         self._functions = self._evaluators()
 
@@ -62,7 +65,7 @@ class Truth64:
         """Return the functions ready to be evaluated, each after those that it calls."""
         found: list[ReferenceEvaluator] = []
         pending = [
-            _widened_function(ir.serde.serialize_function(function), self._markers)
+            _widened_function(ir.serde.serialize_function(function), self._contents)
             for function in self._model.functions.values()
         ]
         while pending:
@@ -115,7 +118,7 @@ class Truth64:
         return _widened_content(initializer.const_value)
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
-        proto = _widened_node(ir.serde.serialize_node(node), self._markers)
+        proto = _widened_node(ir.serde.serialize_node(node), self._contents)
         graph = onnx.helper.make_graph(
             [proto],
             "node",
@@ -209,17 +212,34 @@ def _widened(content: Any) -> Any:
     return content
 
 
-def _widened_function(function: onnx.FunctionProto, markers: Markers) -> onnx.FunctionProto:
+@dataclass(frozen=True)
+class _Contents:
+    """Where the content of tensors is that a protobuf does not hold itself."""
+
+    markers: Markers
+    """What stands for constants that are still in the model file."""
+    folder: Path
+    """What the names of data files are relative to."""
+
+    def bring_into(self, tensor: onnx.TensorProto) -> None:
+        """Let the tensor hold its content, wherever it is."""
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            load_external_data_for_tensor(tensor, str(self.folder))
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+        stored = self.markers.get(tensor.raw_data)
+        if stored is not None:
+            tensor.raw_data = b"".join(stored.blocks())
+
+
+def _widened_function(function: onnx.FunctionProto, contents: _Contents) -> onnx.FunctionProto:
     for node in function.node:
-        _widened_node(node, markers)
+        _widened_node(node, contents)
     return function
 
 
-def _widened_node(node: onnx.NodeProto, markers: Markers) -> onnx.NodeProto:
-    """Widen, in place, the constants and types that the node's attributes name.
-
-    `markers` stand for constants that are still in the file.
-    """
+def _widened_node(node: onnx.NodeProto, contents: _Contents) -> onnx.NodeProto:
+    """Widen, in place, the constants and types that the node's attributes name."""
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             continue
@@ -228,21 +248,19 @@ def _widened_node(node: onnx.NodeProto, markers: Markers) -> onnx.NodeProto:
             wide = onnx.numpy_helper.from_array(np.array(content, np.float64))
             attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
         if attribute.HasField("t"):
-            _widen_tensor(attribute.t, markers)
+            _widen_tensor(attribute.t, contents)
         if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _FLOATS:
             attribute.i = onnx.TensorProto.DOUBLE
         for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
             for tensor in graph.initializer:
-                _widen_tensor(tensor, markers)
+                _widen_tensor(tensor, contents)
             for inner in graph.node:
-                _widened_node(inner, markers)
+                _widened_node(inner, contents)
     return node
 
 
-def _widen_tensor(tensor: onnx.TensorProto, markers: Markers) -> None:
-    stored = markers.get(tensor.raw_data)
-    if stored is not None:
-        tensor.raw_data = b"".join(stored.blocks())
+def _widen_tensor(tensor: onnx.TensorProto, contents: _Contents) -> None:
+    contents.bring_into(tensor)
     if tensor.data_type in _FLOATS:
         content = onnx.numpy_helper.to_array(tensor).astype(np.float64)
         tensor.CopyFrom(onnx.numpy_helper.from_array(content, tensor.name))
