@@ -391,16 +391,28 @@ def test_running_out_of_memory_is_told_in_one_line(
     assert model.read_bytes() == REWRITTEN.read_bytes()
 
 
-def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_termination_cleans_up(model: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    number = getattr(signal, name)
+
     def terminate(*_: object, **__: object) -> None:
-        assert callable(signal.getsignal(signal.SIGTERM))
-        signal.raise_signal(signal.SIGTERM)
+        assert callable(signal.getsignal(number))
+        signal.raise_signal(number)
 
     before = untouched(model)
     monkeypatch.setattr("bnfold.equivalence.compare_models", terminate)
-    assert run("optimize", model, model).code == 128 + signal.SIGTERM
+    assert run("optimize", model, model).code == 128 + number
     assert untouched(model) == before
     assert names(model.parent) == {"m.onnx"}
+
+
+def test_who_asks_for_it_outlives_the_terminal(model: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert run("optimize", model, model, "--no-check", "--no-bench").code == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 KILLED = """
