@@ -499,6 +499,7 @@ def test_the_steadiest_sample_counts(folder: Path) -> None:
 
 def test_what_is_not_finite_is_left_out(folder: Path) -> None:
     x = np.ones(1000, np.float32)
+    x[5] = np.inf
     y = 2 * x
     y[3] = np.nan
     (output,) = compared(folder, {"x": x}, DOUBLED, y, y).outputs

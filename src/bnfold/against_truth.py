@@ -105,7 +105,7 @@ def _measured(name: str, sample: Sample, truth: Array, exact: Array) -> TruthOut
     for each in wide:
         finite &= np.isfinite(each)
     size = _root_mean_square(truth[finite])
-    errors = [*((each - truth)[finite] for each in wide), sample.noise[name][finite]]
+    errors = [*(each[finite] - truth[finite] for each in wide), sample.noise[name][finite]]
     return TruthOutput(name, original.dtype.name, *(_relative(each, size) for each in errors))
 
 
