@@ -714,6 +714,14 @@ def test_a_run_that_fails_leaves_the_same_data_of_another_run(tmp_path: Path) ->
     assert names(tmp_path) == {"m.onnx", *locations(model), "out.onnx", *locations(output)}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such names")
+def test_data_cannot_have_a_name_that_is_no_text(tmp_path: Path) -> None:
+    model, output = save_external(tmp_path), tmp_path / os.fsdecode(b"\xff.onnx")
+    before = names(tmp_path)
+    run("optimize", model, output).failed(2, "no name in UTF-8")
+    assert names(tmp_path) == before
+
+
 def test_explain_reads_external_data_where_it_lies(tmp_path: Path) -> None:
     model = save_external(tmp_path)
     inline, external = (run("explain", path, "--json").record for path in (REWRITTEN, model))

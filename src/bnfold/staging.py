@@ -113,6 +113,11 @@ class StagedFile:
             layout.leave_in(OpenFile(self.path, self.place), loaded.markers)
 
     def _write_with_data(self, loaded: LoadedModel, layout: DataLayout) -> None:
+        if not _is_utf8(self.place.name):
+            raise UsageError(
+                f"{self.place} is no name in UTF-8, as that of the data beside the model must be; "
+                "name another file"
+            )
         temporary = self.path.with_suffix(".data")
         temporary.touch()
         digest = Digest()
@@ -155,6 +160,14 @@ def _as_usage_error(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _mode_for(place: Path) -> int:
