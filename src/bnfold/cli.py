@@ -344,12 +344,10 @@ def main() -> None:
     gc.set_threshold(50_000)  # a graph is many objects that stay: looking at them often is in vain
     for library in ("matplotlib", "onnx_ir"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    for name in ("SIGTERM", "SIGHUP"):  # the second: a terminal was closed; Windows has none
+    for name in ("SIGTERM", "SIGHUP"):  # the second: the terminal was closed; Windows has none
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
-            signal.signal(
-                number, lambda received, _: sys.exit(128 + received)
-            )  # and clean up first
+            signal.signal(number, lambda received, _: sys.exit(128 + received))  # clean up first
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal knows every sign
