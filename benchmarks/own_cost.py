@@ -1,13 +1,11 @@
 """What a rewrite costs, in time and memory, beside `cp` and other tools.
 
-    python benchmarks/own_cost.py [--folder FOLDER] [--runs 3] [--json FILE] [--only NAME ...]
+    python -m benchmarks.own_cost [--folder FOLDER] [--runs 3] [--json FILE] [--only NAME ...]
 
 Each tool rewrites each model in a process of its own, from start-up to the written file, without
 checking the result. Printed are the median seconds and the peak memory in MB (the largest resident
 set, mapped files included). Tools that are not installed are left out. The models have random
 weights, and cost what trained ones do.
-
-This process imports nothing large: Linux counts what a process had before it became another one.
 """
 
 from __future__ import annotations
@@ -20,10 +18,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks.processes import ROOT, CommandError, run_alone
 
 MODELS = ("vgg19_bn", "resnet50", "chain_800", "chain_6400", "chain_16700")
 """A chain has a Conv, BatchNormalization and Relu a link."""
@@ -85,7 +84,7 @@ def main() -> None:
     parser.add_argument("--tools", nargs="*", choices=list(TOOLS), default=list(TOOLS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
+        folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(exist_ok=True)
         samples = measure(options.only, options.tools, folder, options.runs)
     if options.json is not None:
@@ -99,8 +98,8 @@ def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> lis
     for model in models:
         path = folder / f"{model}.onnx"
         if not path.exists():
-            script = Path(__file__).with_name("own_cost_models.py")
-            subprocess.run([sys.executable, script, model, path], check=True)
+            make = [sys.executable, "-m", "benchmarks.own_cost_models", model, str(path)]
+            subprocess.run(make, cwd=ROOT, check=True)
         run(["cp", "{model}", "{output}"], path, folder / "output.onnx")  # warms the page cache
         stopped: set[str] = set()
         for _ in range(runs):
@@ -108,40 +107,25 @@ def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> lis
                 module, command = TOOLS[tool]
                 is_there = module is None or importlib.util.find_spec(module) is not None
                 if is_there and tool not in stopped:
-                    seconds, megabytes, code = run(command, path, folder / "output.onnx")
+                    found = run(command, path, folder / "output.onnx")
                     samples.append(
-                        {
-                            "model": model,
-                            "bytes": path.stat().st_size,
-                            "tool": tool,
-                            "seconds": seconds,
-                            "megabytes": megabytes,
-                            "exit_code": code,
-                        }
+                        {"model": model, "bytes": path.stat().st_size, "tool": tool} | found
                     )
-                    if code or seconds > LONGEST / 10:
+                    if found["failure"] or found["seconds"] > LONGEST / 10:
                         stopped.add(tool)  # once is enough
     return samples
 
 
-def run(command: list[str], model: Path, output: Path) -> tuple[float, float, int]:
-    """Return the seconds, peak MB and exit code of one process; -9 means that it was stopped."""
+def run(command: list[str], model: Path, output: Path) -> dict[str, Any]:
+    """Return the seconds and the peak MB of one process, or why it failed."""
     output.unlink(missing_ok=True)
     os.sync()  # what the run before has written is not this one's to write
     words = [word.format(model=model, output=output) for word in command]
-    start = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = start + LONGEST
-    while True:
-        child, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if child:
-            break
-        if time.perf_counter() > deadline:
-            process.kill()
-        time.sleep(0.002)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return seconds, usage.ru_maxrss / 1024, process.returncode
+    try:
+        cost = run_alone(words, timeout=LONGEST)
+    except CommandError as error:
+        return {"seconds": None, "megabytes": None, "failure": str(error)}
+    return {"seconds": cost.seconds, "megabytes": cost.peak_mb, "failure": ""}
 
 
 def table(samples: list[dict[str, Any]]) -> str:
@@ -151,7 +135,7 @@ def table(samples: list[dict[str, Any]]) -> str:
     lines = [f"model | {' | '.join(tools)}", "---|" * len(tools) + "---"]
     for model in models:
         mine = [each for each in samples if each["model"] == model]
-        copied = [each["seconds"] for each in mine if each["tool"] == "cp"]
+        copied = [each["seconds"] for each in mine if each["tool"] == "cp" and not each["failure"]]
         cells = [_cell([each for each in mine if each["tool"] == tool], copied) for tool in tools]
         lines.append(f"{model}, {mine[0]['bytes'] / 2**20:.0f} MiB | {' | '.join(cells)}")
     return "\n".join(lines)
@@ -160,10 +144,10 @@ def table(samples: list[dict[str, Any]]) -> str:
 def _cell(samples: list[dict[str, Any]], copied: list[float]) -> str:
     if not samples:
         return "–"
-    failed = [each["exit_code"] for each in samples if each["exit_code"]]
-    seconds = statistics.median(each["seconds"] for each in samples)
+    failed = [each["failure"] for each in samples if each["failure"]]
     if failed:
-        return f"stopped after {seconds:.0f} s" if failed[0] == -9 else f"exit {failed[0]}"
+        return f"failed: {failed[0]}"
+    seconds = statistics.median(each["seconds"] for each in samples)
     times = f" ({seconds / statistics.median(copied):.1f}× cp)" if copied else ""
     return f"{seconds:.2f} s{times}, {max(each['megabytes'] for each in samples):.0f} MB"
 

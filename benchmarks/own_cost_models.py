@@ -1,6 +1,6 @@
 """Makes the models for `own_cost.py`: networks of well-known shapes, with random weights.
 
-python benchmarks/own_cost_models.py NAME FILE.onnx
+python -m benchmarks.own_cost_models NAME FILE.onnx
 """
 
 from __future__ import annotations
