@@ -29,7 +29,7 @@ models: $(VENV)/installed
 
 # The JSON Schema of the record, from the dataclasses that it consists of.
 schema: $(VENV)/installed
-	$(BIN)/python -m bnfold.report.schema > docs/report.schema.json
+	$(BIN)/python -m bnfold.record.schema > docs/report.schema.json
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -26,10 +26,9 @@ from benchmarks.records import AUTHORS, BNFOLD, ModelRecord, ToolRecord
 from benchmarks.suite import FOLDER, Model, chosen
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
-from bnfold.inputs import InputRequest
-from bnfold.record import environment
-from bnfold.runtime import available_threads
-from bnfold.runtime import environment as runtime_environment
+from bnfold.options import InputOptions
+from bnfold.running.environment import available_threads, environment
+from bnfold.running.environment import environment as runtime_environment
 
 TIMEOUT = 300
 """Seconds that a tool may take for one model."""
@@ -69,7 +68,7 @@ class Comparison:
         self.model, self.models, self.data, self.seconds = model, models, data, seconds
         self.original = model.path(models)
         self._truth: Truth | None = None
-        self._request: InputRequest | None = None
+        self._request: InputOptions | None = None
 
     def run(self, tools: Sequence[str]) -> None:
         """Bring the record of the model up to date, tool by tool."""
@@ -117,7 +116,7 @@ class Comparison:
         return self._truth
 
     @property
-    def request(self) -> InputRequest:
+    def request(self) -> InputOptions:
         """The request for the model's input."""
         self._request = self._request or request_of(self.model, self.original)
         return self._request

@@ -12,13 +12,14 @@ import onnx
 
 from benchmarks.records import Graph
 from benchmarks.suite import Model
-from bnfold.contract import Array
-from bnfold.inputs import InputRequest, make_inputs
-from bnfold.protos import node_lists_of
-from bnfold.record import SpeedRecord
-from bnfold.runtime import Feeds, Level, Session
-from bnfold.speed import compare_speed
-from bnfold.truth import NoTruth, Truth64
+from bnfold.arrays import Array
+from bnfold.modelfile.protos import node_lists_of
+from bnfold.options import InputOptions
+from bnfold.proof.truth import NoTruth, Truth64
+from bnfold.record.data import SpeedRecord
+from bnfold.running.inputs import make_inputs
+from bnfold.running.runtime import Feeds, Level, Session
+from bnfold.speed.measure import compare_speed
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Truth:
     outputs: Mapping[str, Array]
 
 
-def request_of(model: Model, path: Path) -> InputRequest:
+def request_of(model: Model, path: Path) -> InputOptions:
     """Return the request for one signed input of the model's shape."""
     (name,) = [each.name for each in Session(path, "cpu", Level.DISABLED).inputs]
-    return InputRequest(samples=1, shapes={name: model.shape})
+    return InputOptions(samples=1, shapes={name: model.shape})
 
 
-def truth_of(path: Path, request: InputRequest) -> Truth:
+def truth_of(path: Path, request: InputOptions) -> Truth:
     """Evaluate the original in float64."""
     feeds = next(make_inputs(Session(path, "cpu", Level.DISABLED), request).feeds())
     return Truth(feeds, _in_float64(path, feeds))
@@ -63,7 +64,7 @@ def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
 
 
 def speeds_of(
-    original: Path, result: Path, request: InputRequest, seconds: float
+    original: Path, result: Path, request: InputOptions, seconds: float
 ) -> dict[str, SpeedRecord]:
     """Time a result against the original, at each of onnxruntime's levels.
 

@@ -27,7 +27,7 @@ from benchmarks.summary import (
     total,
     worse_than_the_original,
 )
-from bnfold.record import SpeedRecord
+from bnfold.record.data import SpeedRecord
 
 FOLDER = ROOT / "docs" / "benchmarks"
 _MOST_EXAMPLES = 4

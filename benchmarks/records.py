@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnfold.record import SpeedBlock, SpeedRecord
-from bnfold.staging import write_text
+from bnfold.atomic import write_text
+from bnfold.record.data import SpeedBlock, SpeedRecord
 
 BNFOLD = "bnfold"
 AUTHORS = "authors' re-parameterisation"

@@ -30,8 +30,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.processes import ROOT, Cost, run_alone
-from bnfold.record import SpeedBlock
-from bnfold.speed import Summary, summarize
+from bnfold.record.data import SpeedBlock, SpeedSummary
+from bnfold.speed.statistics import summarize
 
 TIMEOUT = 300
 """Seconds that one run may take."""
@@ -220,7 +220,7 @@ def compare_time(
     return found
 
 
-def judge_time(summary: Summary) -> Comparison:
+def judge_time(summary: SpeedSummary) -> Comparison:
     """Say of CPU times what `bnfold bench` says of speeds."""
     assert summary.optimized_ms is not None
     assert summary.ci95 is not None

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 import bnfold
-from bnfold.record import Record
-from bnfold.runtime import Level, Session
+from bnfold.record.data import Record
+from bnfold.running.runtime import Level, Session
 
 FOLDER = Path(__file__).parent
 
@@ -56,22 +56,23 @@ def page() -> str:
     summaries, details = [], []
     for name, order in ORDERS.items():
         path = FOLDER / f"{name}.onnx"
-        result = bnfold.optimize(path, bench=False)
+        result = bnfold.optimize(path)
         record = result.record
         assert record.output is not None
         assert record.equivalence is not None
         before, after = "–", "–"
         if name != "training_mode":
-            before, after = (f"{accuracy(model):.1%}" for model in (onnx.load(path), result.model))
+            models = onnx.load(path), result.to_proto()
+            before, after = (f"{accuracy(model):.1%}" for model in models)
         summaries.append(
             f"| [{name}]({name}.onnx) | {order} | {record.model.nodes} → {record.output.nodes} "
             f"| {before} | {after} | {record.equivalence.verdict} |"
         )
         details.append(f"### {name}\n\n{_describe(record)}")
     forced = bnfold.optimize(
-        FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True), bench=False
+        FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True)
     )
-    note = TRAINING_NOTE.format(accuracy=accuracy(forced.model))
+    note = TRAINING_NOTE.format(accuracy=accuracy(forced.to_proto()))
     sections = [HEADER + "\n" + "\n".join(summaries), note.strip(), "## What is done to each"]
     return "\n\n".join([*sections, *details]) + "\n"
 

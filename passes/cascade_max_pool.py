@@ -23,8 +23,9 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.contract import Exactness, Op, Refusal, Replace, is_used, require, rewrite
-from bnfold.pooling import Pool, smaller_pools
+from bnfold.algebra.pooling import Pool, smaller_pools
+from bnfold.rewriting.contract import Exactness, Op, Refusal, Replace, require, rewrite
+from bnfold.rewriting.query import is_used
 
 
 class Why(Refusal):

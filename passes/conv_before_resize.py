@@ -22,24 +22,21 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.carry import averages_positions, fills_in_from_outside
-from bnfold.contract import (
+from bnfold.algebra.carry import averages_positions, fills_in_from_outside
+from bnfold.algebra.convolution import Convolution, shape_with_channels
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import (
     Exactness,
     Operand,
     Refusal,
     Refused,
     Replace,
     Weight,
-    constant,
-    input_of,
-    ints_attribute,
-    producer,
     require,
     rewrite,
     same_op,
-    sole_use,
 )
-from bnfold.convolution import Convolution, shape_with_channels
+from bnfold.rewriting.query import input_of, ints_attribute, producer, sole_use
 
 
 class Why(Refusal):

@@ -16,16 +16,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.contract import (
-    Array,
-    Exactness,
-    Replace,
-    Weight,
-    constant,
-    is_op,
-    rewrite,
-    same_op,
-)
+from bnfold.arrays import Array
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite, same_op
+from bnfold.rewriting.query import is_op
 
 _EXACT = (
     *("Add", "Cast", "CastLike", "Concat", "ConstantOfShape", "Div", "Expand", "Flatten", "Gather"),

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.absorption import NotReached, absorb_behind, absorb_in_front
-from bnfold.affine import NotAffine
-from bnfold.carry import NotCarried
-from bnfold.contract import Exactness, Refused, Replace, rewrite
-from bnfold.linear import NotAbsorbed
-from bnfold.weights import NotStorable
+from bnfold.algebra.absorption import NotReached, absorb_behind, absorb_in_front
+from bnfold.algebra.affine import NotAffine
+from bnfold.algebra.carry import NotCarried
+from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.weights import NotStorable
+from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
 
 @rewrite(

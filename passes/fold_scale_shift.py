@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.absorption import absorb_behind, absorb_in_front
-from bnfold.contract import Exactness, Refused, Replace, rewrite
-from bnfold.fusions import within_fused_pattern
+from bnfold.algebra.absorption import absorb_behind, absorb_in_front
+from bnfold.algebra.fusions import within_fused_pattern
+from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
 
 @rewrite(

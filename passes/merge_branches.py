@@ -28,20 +28,11 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.affine import AFFINE_OPERATORS, affine_map
-from bnfold.contract import (
-    Exactness,
-    Refusal,
-    Refused,
-    Replace,
-    is_op,
-    producer,
-    require,
-    rewrite,
-    sole_use,
-)
-from bnfold.convolution import Convolution
-from bnfold.weights import NotStorable
+from bnfold.algebra.affine import AFFINE_OPERATORS, affine_map
+from bnfold.algebra.convolution import Convolution
+from bnfold.algebra.weights import NotStorable
+from bnfold.rewriting.contract import Exactness, Refusal, Refused, Replace, require, rewrite
+from bnfold.rewriting.query import is_op, producer, sole_use
 
 
 class Why(Refusal):

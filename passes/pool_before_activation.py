@@ -21,20 +21,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.contract import (
-    Exactness,
-    Refusal,
-    Replace,
-    is_used,
-    producer,
-    require,
-    rewrite,
-    same_op,
-    sole_use,
-)
-from bnfold.elementwise import ELEMENTWISE, NotMonotone, monotone
-from bnfold.fusions import fused_by_runtime
-from bnfold.pooling import Pool
+from bnfold.algebra.elementwise import ELEMENTWISE, NotMonotone, monotone
+from bnfold.algebra.fusions import fused_by_runtime
+from bnfold.algebra.pooling import Pool
+from bnfold.rewriting.contract import Exactness, Refusal, Replace, require, rewrite, same_op
+from bnfold.rewriting.query import is_used, producer, sole_use
 
 
 class Why(Refusal):

@@ -23,23 +23,19 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.contract import (
+from bnfold.algebra.convolution import Convolution, shape_with_channels
+from bnfold.algebra.pooling import Pool
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import (
     Exactness,
     Refusal,
     Refused,
     Replace,
-    constant,
-    input_of,
-    int_attribute,
-    ints_attribute,
-    producer,
     require,
     rewrite,
     same_op,
-    sole_use,
 )
-from bnfold.convolution import Convolution, shape_with_channels
-from bnfold.pooling import Pool
+from bnfold.rewriting.query import input_of, int_attribute, ints_attribute, producer, sole_use
 
 
 class Why(Refusal):

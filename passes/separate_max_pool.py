@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.contract import Exactness, Op, Refusal, Replace, is_used, require, rewrite
-from bnfold.pooling import Pool, is_gone_on_from
+from bnfold.algebra.pooling import Pool, is_gone_on_from
+from bnfold.rewriting.contract import Exactness, Op, Refusal, Replace, require, rewrite
+from bnfold.rewriting.query import is_used
 
 
 class Why(Refusal):

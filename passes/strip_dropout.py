@@ -19,21 +19,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.contract import (
-    Exactness,
-    Op,
-    Refusal,
-    Refused,
-    Replace,
-    constant,
-    input_of,
-    int_attribute,
-    is_op,
-    is_used,
-    opset,
-    require,
-    rewrite,
-)
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import Exactness, Op, Refusal, Refused, Replace, require, rewrite
+from bnfold.rewriting.query import input_of, int_attribute, is_op, is_used, opset
 
 
 class Why(Refusal):

@@ -15,15 +15,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.contract import (
-    Exactness,
-    Replace,
-    constant,
-    input_of,
-    ints_attribute,
-    opset,
-    rewrite,
-)
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import Exactness, Replace, rewrite
+from bnfold.rewriting.query import input_of, ints_attribute, opset
 
 _ENDLESS = 2**31 - 1
 """From here on, an end means "to the last": no axis is as long."""

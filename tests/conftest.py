@@ -8,8 +8,8 @@ from unittest import mock
 
 import pytest
 
-from bnfold import speed
-from bnfold.record import SpeedRecord
+from bnfold.record.data import SpeedRecord
+from bnfold.speed import measure as speed
 
 
 @pytest.fixture(autouse=True)
@@ -21,5 +21,5 @@ def no_time_for_timing() -> Iterator[None]:
     def hasty(*arguments: Any, **options: Any) -> SpeedRecord:
         return compare_speed(*arguments, **{**options, "seconds": 0})
 
-    with mock.patch("bnfold.timing.compare_speed", hasty):
+    with mock.patch("bnfold.speed.cases.compare_speed", hasty):
         yield

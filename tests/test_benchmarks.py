@@ -17,8 +17,7 @@ from benchmarks.examine import relative_rms
 from benchmarks.processes import CommandError, run_alone
 from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord, ToolRecord
 from benchmarks.suite import SUITE, Model, chosen
-from bnfold.record import SpeedBlock, SpeedRecord
-from bnfold.speed import Summary
+from bnfold.record.data import SpeedBlock, SpeedRecord, SpeedSummary, SpeedVerdict
 from tests.support.cli import MODELS
 
 FACTS = {
@@ -37,7 +36,9 @@ def graph(nodes: int = 10, norms: int = 4, error: float | None = 1e-6, **more: A
 
 def speed(ratio: float, error: float = 0.01, control_error: float = 0.002) -> SpeedRecord:
     """Return a record of this speed-up, with intervals of plus and minus these errors."""
-    verdict = "faster" if ratio - error > 1 + control_error else "no significant difference"
+    verdict: SpeedVerdict = "no significant difference"
+    if ratio - error > 1 + control_error:
+        verdict = "faster"
     if ratio + error < 1 - control_error:
         verdict = "slower"
     return SpeedRecord(
@@ -308,7 +309,7 @@ def test_page_names_models_below_the_floor() -> None:
 def test_the_chain_is_a_network_that_folds() -> None:
     model = regression.chain(blocks=3, channels=4)
     onnx.checker.check_model(model, full_check=True)
-    optimized = bnfold.optimize(model, bench=False).model
+    optimized = bnfold.optimize(model).to_proto()
     assert [node.op_type for node in optimized.graph.node] == ["Conv", "Relu"] * 3
 
 
@@ -320,8 +321,8 @@ def test_the_chain_is_a_network_that_folds() -> None:
         ("no significant difference", "no significant difference"),
     ],
 )
-def test_a_change_of_time_is_told_in_words(verdict: str, words: str) -> None:
-    summary = Summary(100, 125, 0.8, [0.5, 0.9], 1.0, [0.8, 1.25], verdict)
+def test_a_change_of_time_is_told_in_words(verdict: SpeedVerdict, words: str) -> None:
+    summary = SpeedSummary(100, 125, 0.8, [0.5, 0.9], 1.0, [0.8, 1.25], verdict)
     assert regression.judge_time(summary).describe() == (
         f"{words}: 100 → 125 ms of CPU time, × 1.2500 [1.1111, 2.0000] (control [0.8000, 1.2500])"
     )

@@ -10,7 +10,7 @@ import pytest
 
 import bnfold
 from bnfold.errors import ProviderError
-from bnfold.runtime import Feeds, Level, Session, require_provider
+from bnfold.running.runtime import Feeds, Level, Session, require_provider
 from tests.support.cli import REWRITTEN, run
 
 SAMPLES = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
@@ -28,9 +28,7 @@ def device() -> None:
 @pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_samples_are_equivalent_on_cuda(path: Path) -> None:
-    record = bnfold.optimize(
-        path, options=bnfold.RunOptions(providers=["cuda"]), bench=False
-    ).record
+    record = bnfold.optimize(path, providers="cuda").record
     assert record.equivalence is not None
     assert record.equivalence.verdict == ("pass" if record.rewrites else "identical")
     for provider in record.equivalence.providers:
@@ -41,7 +39,7 @@ def test_samples_are_equivalent_on_cuda(path: Path) -> None:
 @pytest.mark.cuda
 @pytest.mark.usefixtures("device")
 def test_timing_on_cuda() -> None:
-    speed = bnfold.bench(SAMPLES[0], options=bnfold.RunOptions(providers=["cuda"])).speed
+    speed = bnfold.bench(SAMPLES[0], providers="cuda").speed
     assert [each.provider for each in speed] == ["cuda", "cuda"]
     assert all(each.original_ms > 0 for each in speed)
 
@@ -79,9 +77,9 @@ class PretendedDevice(Session):
 @pytest.fixture
 def pretended_device(monkeypatch: pytest.MonkeyPatch) -> type[PretendedDevice]:
     monkeypatch.setattr(PretendedDevice, "modes", [])
-    for module in ("equivalence", "api.runtime"):
+    for module in ("proof.equivalence", "running.runtime"):
         monkeypatch.setattr(f"bnfold.{module}.require_provider", lambda _: None)
-    monkeypatch.setattr("bnfold.equivalence.Session", PretendedDevice)
+    monkeypatch.setattr("bnfold.proof.equivalence.Session", PretendedDevice)
     return PretendedDevice
 
 

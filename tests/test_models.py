@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 import bnfold
-from bnfold.model_io import load
+from bnfold.modelfile.loading import load
 from tests.support.evaluate import run_float64, run_plain
 
 FOLDER = Path(__file__).parent.parent / "models"
@@ -75,7 +75,7 @@ def test_documented_outcome(name: str) -> None:
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_every_held_out_digit_is_classified_as_before(name: str, images: np.ndarray) -> None:
     model = onnx.load(FOLDER / f"{name}.onnx")
-    optimized = bnfold.optimize(model).model
+    optimized = bnfold.optimize(model).to_proto()
     (expected,), (found,) = (run_plain(each, {"images": images}) for each in (model, optimized))
     np.testing.assert_array_equal(expected.argmax(axis=1), found.argmax(axis=1))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -84,7 +84,7 @@ def test_every_held_out_digit_is_classified_as_before(name: str, images: np.ndar
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_folding_does_not_move_away_from_float64(name: str, images: np.ndarray) -> None:
     model = onnx.load(FOLDER / f"{name}.onnx")
-    optimized = bnfold.optimize(model, check=False).model
+    optimized = bnfold.optimize(model, check=False).to_proto()
     feeds = {"images": images[:40]}
     (truth,), (before,), (after,) = (
         run_float64(model, feeds),
@@ -99,7 +99,7 @@ def test_a_training_mode_export_folds_on_request(images: np.ndarray) -> None:
     result = bnfold.optimize(
         FOLDER / "training_mode.onnx", passes=bnfold.PassOptions(force_inference=True)
     )
-    ops = load(result.model).count_operators()
+    ops = load(result.to_proto()).count_operators()
     assert not {"BatchNormalization", "Dropout"} & set(ops)
     assert {each.exactness for each in result.record.rewrites} == {
         "semantic",
@@ -126,7 +126,7 @@ def test_weights_folded_in_float64_are_nearer_to_the_truth_than_onnxruntimes(
         run_float64(model, feeds)[0]
         for model in (
             onnx.load(path),
-            bnfold.optimize(path, check=False).model,
+            bnfold.optimize(path, check=False).to_proto(),
             onnx.load(folded),
         )
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bnfold.report.schema import record_schema
+from bnfold.record.schema import record_schema
 from tests.support.cli import REWRITTEN, UNCHANGED, parse_strictly
 
 PAGE = Path(__file__).parent.parent / "docs" / "pipeline.md"

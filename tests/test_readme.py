@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bnfold import cli
+from bnfold.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import bnfold
-from bnfold.record import Record
+from bnfold.record.data import Record
 from tests.support.zoo import LIGHT_MODELS, OCR_MODELS, light_model, ocr_model
 
 # BatchNormalizations before and after.
@@ -46,23 +46,21 @@ def assert_no_further_from_the_truth(record: Record) -> None:
 @pytest.mark.parametrize("name", OCR_MODELS)
 def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
-    options = bnfold.RunOptions(truth="always")
-    record = bnfold.optimize(ocr_model(name), once, bench=False, options=options).record
+    record = bnfold.optimize(ocr_model(name), once, truth="always").record
     assert batch_normalizations(record) == OCR_OUTCOMES[name]
     assert verdict(record) == "pass"
     assert_no_further_from_the_truth(record)
-    assert verdict(bnfold.optimize(once, twice, bench=False).record) == "identical"
+    assert verdict(bnfold.optimize(once, twice).record) == "identical"
     assert once.read_bytes() == twice.read_bytes()
 
 
 @pytest.mark.parametrize("name", LIGHT_MODELS)
 def test_light_model_zoo(name: str) -> None:
     model = light_model(name)
-    quickly = bnfold.RunOptions(truth="off")
-    result = bnfold.optimize(model, bench=False, options=quickly)
+    result = bnfold.optimize(model, truth="off")
     assert batch_normalizations(result.record) == LIGHT_OUTCOMES.get(name, (0, 0))
     assert result.record.output is not None
     assert not {"Dropout", "Mul", "Add"} & set(result.record.output.ops)
     assert verdict(result.record) == ("pass" if result.record.rewrites else "identical")
-    again = bnfold.optimize(result.model, check=False, bench=False).record
+    again = bnfold.optimize(result.to_proto(), check=False).record
     assert not again.rewrites

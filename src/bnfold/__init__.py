@@ -1,4 +1,4 @@
-"""bnfold folds BatchNormalization out of exported ONNX models, and proves the result.
+"""bnfold folds BatchNormalization out of exported ONNX models, and verifies the result.
 
     >>> import bnfold
     >>> result = bnfold.optimize("model.onnx", "model.bnfold.onnx")
@@ -7,6 +7,7 @@
 
 `optimize`, `check`, `bench` and `explain` do what the commands of the same names do, without
 printing. Each failure is a `BnfoldError` with one line of text and the command's exit code.
+`RewritePass` runs the rewrites as one pass of an onnx_ir pipeline.
 """
 
 from __future__ import annotations
@@ -14,13 +15,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bnfold.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from bnfold.api import InputRequest as InputRequest
-    from bnfold.api import PassOptions as PassOptions
-    from bnfold.api import Result as Result
-    from bnfold.api import RunOptions as RunOptions
-    from bnfold.api import TimingOptions as TimingOptions
-    from bnfold.api import ToleranceRequest as ToleranceRequest
     from bnfold.api import bench as bench
     from bnfold.api import check as check
     from bnfold.api import explain as explain
@@ -29,34 +26,43 @@ if TYPE_CHECKING:
     from bnfold.errors import ModelError as ModelError
     from bnfold.errors import NotEquivalentError as NotEquivalentError
     from bnfold.errors import NotVerifiedError as NotVerifiedError
+    from bnfold.errors import PassFailedError as PassFailedError
     from bnfold.errors import ProviderError as ProviderError
+    from bnfold.errors import SessionError as SessionError
     from bnfold.errors import TooSlowError as TooSlowError
     from bnfold.errors import UsageError as UsageError
-
-__version__ = "0.1.0"
+    from bnfold.options import CheckOptions as CheckOptions
+    from bnfold.options import ExecutionOptions as ExecutionOptions
+    from bnfold.options import InputOptions as InputOptions
+    from bnfold.options import PassOptions as PassOptions
+    from bnfold.options import TimingOptions as TimingOptions
+    from bnfold.record.data import Record as Record
+    from bnfold.workflow.ir_pass import RewritePass as RewritePass
+    from bnfold.workflow.optimization import Result as Result
 
 _HOMES = {
-    "bnfold.api": (
-        "InputRequest",
-        "PassOptions",
-        "Result",
-        "RunOptions",
-        "TimingOptions",
-        "ToleranceRequest",
-        "bench",
-        "check",
-        "explain",
-        "optimize",
-    ),
+    "bnfold.api": ("bench", "check", "explain", "optimize"),
     "bnfold.errors": (
         "BnfoldError",
         "ModelError",
         "NotEquivalentError",
         "NotVerifiedError",
+        "PassFailedError",
         "ProviderError",
+        "SessionError",
         "TooSlowError",
         "UsageError",
     ),
+    "bnfold.options": (
+        "CheckOptions",
+        "ExecutionOptions",
+        "InputOptions",
+        "PassOptions",
+        "TimingOptions",
+    ),
+    "bnfold.record.data": ("Record",),
+    "bnfold.workflow.ir_pass": ("RewritePass",),
+    "bnfold.workflow.optimization": ("Result",),
 }
 
 __all__ = [name for names in _HOMES.values() for name in names]

@@ -1,76 +1,121 @@
-"""What the commands do, as functions: no printing, no exit, no argument changed."""
+"""What the commands do, as functions: they do not print, exit or modify their arguments.
+
+Each takes keywords for what is common, and groups of options for the rest. A keyword that is given
+beside its group replaces the group's field.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import onnx
 
-from bnfold import runtime
+from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError
-from bnfold.inputs import InputRequest as InputRequest
-from bnfold.model_io import ModelSource, describe
-from bnfold.optimization import Optimization
-from bnfold.optimization import Result as Result
-from bnfold.options import PassOptions as PassOptions
-from bnfold.options import RunOptions as RunOptions
-from bnfold.options import TimingOptions as TimingOptions
+from bnfold.modelfile.loading import describe
+from bnfold.modelfile.source import ModelSource
+from bnfold.options import CheckOptions, ExecutionOptions, InputOptions, PassOptions, TimingOptions
 from bnfold.progress import Progress, silent
-from bnfold.record import Record, environment
-from bnfold.tolerance import ToleranceRequest as ToleranceRequest
-from bnfold.variants import Variants
+from bnfold.record.data import Record
+from bnfold.running import runtime
+from bnfold.running.environment import environment
+from bnfold.workflow.optimization import Optimization, Result
+from bnfold.workflow.variants import Variants
 
 
 def optimize(
     model: ModelSource,
     output: str | os.PathLike[str] | None = None,
     *,
-    passes: PassOptions | None = None,
+    only: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
     check: bool = True,
-    bench: bool = True,
+    bench: bool = False,
     tune: bool = False,
     drop_culprit: bool = False,
-    hashes: bool = True,
-    options: RunOptions | None = None,
+    require_speedup: float | None = None,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    truth: str | None = None,
+    passes: PassOptions | None = None,
+    execution: ExecutionOptions | None = None,
+    checking: CheckOptions | None = None,
     timing: TimingOptions | None = None,
+    hashes: bool = True,
     progress: Progress = silent,
 ) -> Result:
     """Rewrite a model, check the result, time it, and write it to `output` if one is named.
 
-    `tune` leaves out the rewrites without which the model measures faster here, `drop_culprit`
-    those with which the check fails. Without `hashes`, the record lacks the SHA-256 of both files,
-    which take as long as all else where a large model is neither checked nor timed.
+    Args:
+        model: a path, or a ModelProto.
+        output: where to write the result; None to keep it in memory.
+        only: the names of the passes to run.
+        skip: the names of passes to leave out.
+        check: whether to compare the result with the original.
+        bench: whether to time both.
+        tune: drop rewrites that make the model slower here.
+        drop_culprit: where the check fails, drop the rewrite that it fails with, and go on.
+        require_speedup: the least speed-up at onnxruntime's best; implies `bench`.
+        providers: ``"cpu"`` (the default), ``"cuda"``, or both.
+        threads: of onnxruntime's pool; by default as many as this process may use.
+        inputs: content by input name, instead of what would be drawn.
+        shapes: shape by input name, where dimensions are free.
+        samples: how many inputs to draw (3).
+        seed: the seed to draw them from (0).
+        rtol: the relative tolerance; by default by the output's type.
+        atol: the absolute tolerance; by default by the output's type and magnitude.
+        truth: whether to evaluate in float64, too: ``"auto"``, ``"always"`` or ``"off"``.
+        passes: which rewrites to make.
+        execution: where and on what to run models.
+        checking: how strictly to compare them.
+        timing: how long to time them.
+        hashes: whether the record has the SHA-256 of both files, which take as long as all else
+            where a large model is neither checked nor timed.
+        progress: called with a few words on what is being done.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
         UsageError: if an option makes no sense, or `output` cannot be written.
         ProviderError: if a provider is not available.
-        NotEquivalentError: if the check fails; nothing is written. `record` tells all.
-        NotVerifiedError: if the check cannot decide; nothing is written. `record` tells all.
-        TooSlowError: if a required speed-up is not met; nothing is written. `record` tells all.
+        NotEquivalentError: if the check fails; nothing is written.
+        NotVerifiedError: if the check cannot decide; nothing is written.
+        TooSlowError: if a required speed-up is not met; nothing is written.
+        PassFailedError: if a pass has a bug.
+        The first four that end a finished run carry its `record`.
     """
-    options, timing = options or RunOptions(), timing or TimingOptions()
+    passes = _pass_options(passes, only, skip)
+    execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
+    checking = _given(checking or CheckOptions(), rtol=rtol, atol=atol, truth=truth)
+    timing = _given(timing or TimingOptions(), require_speedup=require_speedup)
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.
     timing_only = not (check or tune) and timing.require_speedup is None
-    if not (timing_only and list(options.providers) == ["cpu"]):
-        _require_providers(options)
+    if not (timing_only and list(execution.providers) == ["cpu"]):
+        _require_providers(execution)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
         run = Optimization(
             model,
             output,
-            passes or PassOptions(),
-            options,
-            timing,
-            folder,
-            stack,
-            progress,
+            passes=passes,
+            execution=execution,
+            checking=checking,
+            timing=timing,
+            folder=folder,
+            stack=stack,
+            progress=progress,
             hashes=hashes,
         )
         if tune:
@@ -87,29 +132,42 @@ def check(
     reference: ModelSource,
     candidate: ModelSource,
     *,
-    options: RunOptions | None = None,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    truth: str | None = None,
+    execution: ExecutionOptions | None = None,
+    checking: CheckOptions | None = None,
     progress: Progress = silent,
 ) -> Record:
-    """Compare two models, whoever made the second, and return what was found.
+    """Compare two models, from any tool. The keywords are those of `optimize`.
+
+    The verdict is in ``record.equivalence``: a difference is not an exception here.
 
     Raises:
         ModelError: if a model cannot be read.
         UsageError: if an option makes no sense.
         ProviderError: if a provider is not available.
     """
-    from bnfold.equivalence import compare_models
+    from bnfold.proof.equivalence import compare_models
 
-    options = options or RunOptions()
-    _require_providers(options)
+    execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
+    checking = _given(checking or CheckOptions(), rtol=rtol, atol=atol, truth=truth)
+    _require_providers(execution)
     progress("reading")
-    records = [describe(each) for each in (reference, candidate)]
+    records = [describe(source) for source in (reference, candidate)]
     with _as_files(reference, candidate) as paths:
-        equivalence = compare_models(paths[0], paths[1], options, progress)
+        equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
     return Record(
-        command=sys.argv[:],
+        command=[],
         model=records[0],
         candidate=records[1],
-        environment=environment() | runtime.environment(),
+        environment=environment(),
         equivalence=equivalence,
     )
 
@@ -118,41 +176,71 @@ def bench(
     model: ModelSource,
     candidate: ModelSource | None = None,
     *,
-    options: RunOptions | None = None,
+    seconds: float | None = None,
+    batches: Sequence[int] | None = None,
+    require_speedup: float | None = None,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    inputs: Mapping[str, Array] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int | None = None,
+    execution: ExecutionOptions | None = None,
     timing: TimingOptions | None = None,
     progress: Progress = silent,
 ) -> Record:
-    """Time a model, or one against the other, and return what was found.
+    """Time a model, or one against the other.
+
+    Args:
+        model: a path, or a ModelProto.
+        candidate: another model, to be timed against it.
+        seconds: how long, in all (5).
+        batches: the sizes of the first dimension to time, where it is free.
+        require_speedup: the least speed-up at onnxruntime's best.
+        providers: as in `optimize`, and so are the keywords from here to `execution`.
+        threads: of onnxruntime's pool.
+        inputs: content by input name.
+        shapes: shape by input name.
+        seed: the seed that inputs are drawn from.
+        execution: where and on what to run the models.
+        timing: how long to time them.
+        progress: called with a few words on what is being done.
 
     Raises:
         ModelError: if a model cannot be read.
         SessionError: if onnxruntime cannot load or run it.
         UsageError: if an option makes no sense.
         ProviderError: if a provider is not available.
-        TooSlowError: if a required speed-up is not met. `record` tells all.
+        TooSlowError: if a required speed-up is not met. It carries the `record`.
     """
-    from bnfold.timing import require_speedup, time_models
+    from bnfold.speed.cases import require_speedup as require
+    from bnfold.speed.cases import time_models
 
-    options, timing = options or RunOptions(), timing or TimingOptions()
+    execution = _execution_options(execution, providers, threads, inputs, shapes, None, seed)
+    timing = _given(
+        timing or TimingOptions(),
+        seconds=seconds,
+        batches=batches,
+        require_speedup=require_speedup,
+    )
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
-    _require_providers(options)
+    _require_providers(execution)
     progress("reading")
     sources = [model] if candidate is None else [model, candidate]
-    records = [describe(each) for each in sources]
+    records = [describe(source) for source in sources]
     with _as_files(*sources) as paths:
         speed = time_models(
-            paths[0], paths[1] if candidate is not None else None, options, timing, progress
+            paths[0], paths[1] if candidate is not None else None, execution, timing, progress
         )
     record = Record(
-        command=sys.argv[:],
+        command=[],
         model=records[0],
         candidate=records[1] if candidate is not None else None,
-        environment=environment() | runtime.environment(),
+        environment=environment(),
         speed=speed,
     )
     try:
-        require_speedup(speed, timing.require_speedup)
+        require(speed, timing.require_speedup)
     except TooSlowError as error:
         error.record = record
         raise
@@ -160,28 +248,72 @@ def bench(
 
 
 def explain(
-    model: ModelSource, *, passes: PassOptions | None = None, hashes: bool = True
+    model: ModelSource,
+    *,
+    only: str | Iterable[str] = (),
+    skip: str | Iterable[str] = (),
+    passes: PassOptions | None = None,
+    hashes: bool = True,
 ) -> Record:
-    """Find out what `optimize` would do to a model and why it would leave the rest.
-
-    Without `hashes`, the record lacks the SHA-256 of the model.
+    """Find out what `optimize` would do to each candidate, and why. The keywords are its own.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
         UsageError: if an option makes no sense.
+        PassFailedError: if a pass has a bug.
     """
-    variant = Variants(model, passes or PassOptions(), Path()).without()
+    variant = Variants(model, _pass_options(passes, only, skip), Path()).without()
     return Record(
-        command=sys.argv[:],
+        command=[],
         model=variant.model.source.describe(hashed=hashes),
         environment=environment(),
         rewrites=variant.rewrites,
         refusals=variant.outcome.refusals,
+        passes=variant.passes,
     )
 
 
-def _require_providers(options: RunOptions) -> None:
-    for provider in options.providers:
+_Options = TypeVar(
+    "_Options", PassOptions, InputOptions, ExecutionOptions, CheckOptions, TimingOptions
+)
+
+
+def _given(options: _Options, **keywords: Any) -> _Options:
+    """Return the group with the fields replaced that keywords are given for."""
+    return replace(options, **{name: each for name, each in keywords.items() if each is not None})
+
+
+def _names(names: str | Iterable[str]) -> tuple[str, ...] | None:
+    """Return names as a tuple, one alone as well; None if there are none."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names)) or None
+
+
+def _pass_options(
+    passes: PassOptions | None, only: str | Iterable[str], skip: str | Iterable[str]
+) -> PassOptions:
+    return _given(passes or PassOptions(), only=_names(only), skip=_names(skip))
+
+
+def _execution_options(
+    execution: ExecutionOptions | None,
+    providers: str | Sequence[str] | None,
+    threads: int | None,
+    inputs: Mapping[str, Array] | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    samples: int | None,
+    seed: int | None,
+) -> ExecutionOptions:
+    execution = execution or ExecutionOptions()
+    return _given(
+        execution,
+        providers=_names(providers or ()),
+        threads=threads,
+        inputs=_given(execution.inputs, arrays=inputs, shapes=shapes, samples=samples, seed=seed),
+    )
+
+
+def _require_providers(execution: ExecutionOptions) -> None:
+    for provider in execution.providers:
         runtime.require_provider(provider)
 
 

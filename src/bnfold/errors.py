@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.record import Record
+    from bnfold.record.data import Record
 
 
 class BnfoldError(Exception):
@@ -42,6 +42,12 @@ class NotEquivalentError(BnfoldError):
     exit_code = 1
 
 
+class SessionError(BnfoldError):
+    """onnxruntime cannot load or run the model."""
+
+    exit_code = 5
+
+
 class TooSlowError(BnfoldError):
     """The optimized model is not as much faster as was required. Nothing was written."""
 
@@ -49,7 +55,9 @@ class TooSlowError(BnfoldError):
 
 
 class PassFailedError(BnfoldError):
-    """A pass raised something else than a refusal, or never came to an end."""
+    """A bug of a pass: it raised something other than a refusal, or never came to an end."""
+
+    exit_code = 70
 
 
 class NotVerifiedError(BnfoldError):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bnfold.arrays import Array
 from bnfold.errors import UsageError
-from bnfold.inputs import InputRequest
-from bnfold.tolerance import ToleranceRequest
 
+PROVIDER_CHOICES = ("cpu", "cuda")
 TRUTH_CHOICES = ("auto", "off", "always")
 
 
 @dataclass(frozen=True)
 class PassOptions:
-    """Which rewrites to make, and which changes of meaning were asked for.
+    """Which rewrites to make, and which changes of meaning to make first.
 
-    Raises:
-        UsageError: if `keep_node` is no regular expression.
+    Args:
+        only: the names of the passes to run; all if there are none.
+        skip: the names of passes to leave out.
+        keep_node: a regular expression; nodes whose name it matches are not changed.
+        force_inference: switch training-mode Dropout and BatchNormalization to inference first.
+        freeze_initializers: treat initializers that are also inputs as constants.
     """
 
     only: Iterable[str] = ()
@@ -29,41 +34,102 @@ class PassOptions:
     freeze_initializers: bool = False
 
     def keep_pattern(self) -> re.Pattern[str] | None:
-        """Return `keep_node` as a pattern."""
+        """Return `keep_node` as a pattern.
+
+        Raises:
+            UsageError: if it is not a regular expression.
+        """
         try:
             return re.compile(self.keep_node) if self.keep_node else None
         except re.error as error:
             raise UsageError(
-                f"--keep-node {self.keep_node!r} is no regular expression: {error}"
+                f"--keep-node {self.keep_node!r} is not a regular expression: {error}"
             ) from error
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where and on what to run models, and how strictly to compare them.
+class InputOptions:
+    """The inputs that models run on.
+
+    Args:
+        seed: of the random generator that inputs are drawn from.
+        samples: how many to draw.
+        arrays: content by input name, instead of what would be drawn.
+        shapes: shape by input name.
+        data: a .npz file, or an onnx test-data folder.
+        batch_sizes: free first dimensions take the first of these that the model accepts. A single
+            batch size is required of it.
+        other_sizes: the same for the other free dimensions.
+        image_size: tried before that for the last two of four dimensions.
+    """
+
+    seed: int = 0
+    samples: int = 3
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    data: Path | None = None
+    batch_sizes: Sequence[int] = (2, 1)
+    other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Where and on what models run.
+
+    Args:
+        providers: ``cpu``, ``cuda`` or both.
+        threads: of onnxruntime's pool; None for as many as this process may use.
+        inputs: what they run on.
 
     Raises:
-        UsageError: if `truth` is none of the choices.
+        UsageError: if a provider is unknown.
     """
 
     providers: Sequence[str] = ("cpu",)
-    inputs: InputRequest = field(default_factory=InputRequest)
-    tolerances: ToleranceRequest = field(default_factory=ToleranceRequest)
     threads: int | None = None
+    inputs: InputOptions = field(default_factory=InputOptions)
+
+    def __post_init__(self) -> None:
+        for provider in self.providers:
+            if provider not in PROVIDER_CHOICES:
+                known = ", ".join(PROVIDER_CHOICES)
+                raise UsageError(f"unknown provider {provider!r}; known: {known}")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How strictly to compare two models.
+
+    Args:
+        rtol: the relative tolerance; None for the default of the output's type.
+        atol: the absolute tolerance, in the output's own unit; None for a share of its magnitude.
+        truth: whether to evaluate in float64, too: ``auto`` as far as a few seconds go, ``always``
+            or ``off``.
+        save_inputs: a folder to save the inputs to.
+
+    Raises:
+        UsageError: if `truth` is none of the choices, or a tolerance is not finite.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
     truth: str = "auto"
-    """Whether to evaluate in float64, too: ``auto`` as far as a few seconds go, ``always`` or
-    ``off``."""
     save_inputs: Path | None = None
-    """A folder for the inputs."""
 
     def __post_init__(self) -> None:
         if self.truth not in TRUTH_CHOICES:
             raise UsageError(f"unknown truth {self.truth!r}; known: {', '.join(TRUTH_CHOICES)}")
+        for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
+            if tolerance is not None and not math.isfinite(tolerance):
+                raise UsageError(
+                    f"--{name} {tolerance} would let anything pass; give a finite number"
+                )
 
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How long to time models, and what to demand.
+    """How long to time models, and what to require.
 
     Args:
         seconds: for all timing together, loading included; more where one turn takes longer.
@@ -72,6 +138,9 @@ class TimingOptions:
         tune_seconds: about how long tuning may take.
         batches: the sizes of the first dimension to time, where it is free; one if none is given.
         memory: whether to measure the memory, too.
+
+    Raises:
+        UsageError: if a number is not finite.
     """
 
     seconds: float = 5.0
@@ -79,3 +148,8 @@ class TimingOptions:
     tune_seconds: float = 60.0
     batches: Sequence[int] = ()
     memory: bool = False
+
+    def __post_init__(self) -> None:
+        for number in (self.seconds, self.tune_seconds, self.require_speedup or 0.0):
+            if not math.isfinite(number):
+                raise UsageError(f"{number} is no number of seconds or speed-up; give a finite one")

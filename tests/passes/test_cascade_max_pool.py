@@ -25,7 +25,7 @@ def pools(*attributes: str, size: str = "13,12", element: str = "float") -> onnx
 
 def assert_cascaded(model: onnx.ModelProto, *sites: str) -> onnx.ModelProto:
     """Assert that these pools read another's result, and equal bits in onnxruntime."""
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     cascaded = [node.output[0] for node in optimized.graph.node if node.input[0] != "x"]
     assert sorted(cascaded) == sorted(sites)
     onnx.checker.check_model(optimized, full_check=True)
@@ -123,5 +123,5 @@ def windows(draw: st.DrawFn) -> str:
 @given(st.lists(windows(), min_size=2, max_size=4), st.integers(6, 11))
 def test_random_pools(attributes: list[str], size: int) -> None:
     model = pools(*attributes, size=f"{size},{size + 1}")
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     assert_cascaded(model, *(n.output[0] for n in optimized.graph.node if n.input[0] != "x"))

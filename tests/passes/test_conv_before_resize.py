@@ -70,9 +70,9 @@ def test_what_onnxs_own_evaluator_lacks(resize: str, opset: int) -> None:
     dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
     dimension.dim_value = 2
     result = run_pass(model, NAME)
-    assert operators(result.model) == ["Conv", resize.partition("(")[0].partition("<")[0]]
+    assert operators(result.to_proto()) == ["Conv", resize.partition("(")[0].partition("<")[0]]
     feeds = draw_feeds(model)
-    (expected,), (found,) = run_plain(model, feeds), run_plain(result.model, feeds)
+    (expected,), (found,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

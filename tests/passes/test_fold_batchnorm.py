@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.absorption import NotReached
-from bnfold.affine import NotAffine
-from bnfold.carry import NotCarried
-from bnfold.linear import NotAbsorbed
-from bnfold.weights import NotStorable
+from bnfold.algebra.absorption import NotReached
+from bnfold.algebra.affine import NotAffine
+from bnfold.algebra.carry import NotCarried
+from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.weights import NotStorable
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -215,11 +215,11 @@ def test_folds_at_every_opset(opset: int) -> None:
 def test_folds_at_old_opsets_with_is_test(opset: int) -> None:
     consumed = ", consumed_inputs=[0,0,0,0,0]" if opset == 1 else ""
     result = run_pass(conv_bn(opset, f"<is_test=1{consumed}>", ir_version=3), NAME)
-    assert operators(result.model) == ["Conv"]
+    assert operators(result.to_proto()) == ["Conv"]
     plain = run_pass(conv_bn(9), NAME)
     for name in ("w.folded", "w.bias.folded"):
         np.testing.assert_array_equal(
-            initializer(result.model, name), initializer(plain.model, name)
+            initializer(result.to_proto(), name), initializer(plain.to_proto(), name)
         )
 
 
@@ -306,10 +306,10 @@ def test_reads_constants_from_nodes_and_through_identity() -> None:
 def test_ir_version_3_lists_initializers_as_inputs_and_they_are_constants() -> None:
     model = conv_bn(8, ir_version=3)
     result = run_pass(model, NAME)
-    assert operators(result.model) == ["Conv"]
-    assert result.model.ir_version == 4
-    assert [each.name for each in result.model.graph.input] == ["x"]
-    assert_equivalent(model, result.model, draw_feeds(model))
+    assert operators(result.to_proto()) == ["Conv"]
+    assert result.to_proto().ir_version == 4
+    assert [each.name for each in result.to_proto().graph.input] == ["x"]
+    assert_equivalent(model, result.to_proto(), draw_feeds(model))
 
 
 # --- Who else reads it ----------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_folds_inside_a_body_with_weights_from_outside() -> None:
     assert [each.site for each in result.record.rewrites] == ["z/then_branch/t"]
     for cond in (True, False):
         feeds = {**draw_feeds(model), "cond": np.array(cond)}
-        assert_equivalent(model, result.model, feeds)
+        assert_equivalent(model, result.to_proto(), feeds)
 
 
 def test_refuses_an_operator_outside_the_body() -> None:
@@ -493,7 +493,7 @@ def test_refuses_a_half_that_overflows() -> None:
 
 def test_new_weights_are_computed_in_float64_and_rounded_once() -> None:
     model = conv_bn()
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     w, s, b, m, v = (initializer(model, name).astype(np.float64) for name in "wsbmv")
     scale = s / np.sqrt(v + float(np.float32(1e-5)))
     np.testing.assert_array_equal(
@@ -511,7 +511,7 @@ def test_half_weights_with_single_statistics_stay_half() -> None:
         w=normal(4, 3, 3, 3, dtype=np.float16),
         **batch_norm(4),
     )
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == ["Conv"]
     assert {each.dtype for each in parameters(optimized).values()} == {np.dtype(np.float16)}
 
@@ -527,7 +527,7 @@ def test_other_types_keep_their_type(dtype: Any) -> None:
         w=normal(4, 3, 3, 3, dtype=dtype),
         **batch_norm(4, dtype=dtype),
     )
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == ["Conv"]
     w, s, v = (initializer(model, name).astype(np.float64) for name in "wsv")
     exact = w * (s / np.sqrt(v + float(np.float32(1e-5))))[:, None, None, None]
@@ -558,7 +558,7 @@ def test_subnormal_weights_of_a_dead_channel_become_zero_and_are_counted() -> No
     w[0] = 1e-40
     result = run_pass(conv_bn(w=w), NAME)
     assert result.record.rewrites[0].detail == "into Conv; 27 subnormal weights set to zero"
-    assert not initializer(result.model, "w.folded")[0].any()
+    assert not initializer(result.to_proto(), "w.folded")[0].any()
 
 
 # --- Interface ------------------------------------------------------------------------------

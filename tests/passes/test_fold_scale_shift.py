@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from tests.cli.test_explain import lines
 from tests.support.evaluate import RuntimeException, assert_equivalent, run_float64, run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
 from tests.support.passes import assert_rewritten, run_pass
-from tests.test_explain import lines
 
 NAME = "fold-scale-shift"
 
@@ -100,8 +100,8 @@ def test_chains_as_caffe2_and_tensorflow_export_them() -> None:
         **batch_norm(4),
     )
     result = run_pass(caffe2, NAME, "fold-batchnorm")
-    assert operators(result.model) == ["Conv"]
-    assert_equivalent(caffe2, result.model, draw_feeds(caffe2))
+    assert operators(result.to_proto()) == ["Conv"]
+    assert_equivalent(caffe2, result.to_proto(), draw_feeds(caffe2))
     tensorflow = behind_conv(
         "a = Sub(c, mean) y = Div(a, deviation)",
         mean=normal(1, 4, 1, 1),
@@ -128,8 +128,8 @@ def test_a_batch_normalization_that_stays_takes_its_neighbours_in() -> None:
 def test_old_opsets_say_how_to_broadcast(attributes: str, shape: tuple[int, ...]) -> None:
     model = behind_conv(f"y = Mul{attributes}(c, k)", opset=6, k=np.asarray(normal(*shape)))
     result = run_pass(model, NAME)
-    assert operators(result.model) == ["Conv"]
-    onnx.checker.check_model(result.model, full_check=True)
+    assert operators(result.to_proto()) == ["Conv"]
+    onnx.checker.check_model(result.to_proto(), full_check=True)
 
 
 # --- Random graphs ------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_random_graphs(model: onnx.ModelProto) -> None:
     except (*RuntimeException, RuntimeError):
         reject()  # pools have left too little for the next kernel
     result = run_pass(model)
-    assert_equivalent(model, result.model, draw_feeds(model), rtol=1e-4, atol=1e-4)
-    again = run_pass(result.model)
+    assert_equivalent(model, result.to_proto(), draw_feeds(model), rtol=1e-4, atol=1e-4)
+    again = run_pass(result.to_proto())
     assert not again.record.rewrites
     nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
     expected = Counter(node.output[0] for node in nodes)

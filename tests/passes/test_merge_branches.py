@@ -85,7 +85,7 @@ def test_a_repvgg_block_becomes_one_conv() -> None:
         **batch_norm(4),
     )
     result = run_pass(model)
-    assert operators(result.model) == ["Conv"]
+    assert operators(result.to_proto()) == ["Conv"]
     (last,) = [each for each in result.record.rewrites if each.gone]
     assert last.gone == {"m3": "BatchNormalization"}
 
@@ -192,7 +192,7 @@ def parallel_convs(draw: st.DrawFn) -> onnx.ModelProto:
 @given(parallel_convs())
 def test_random_branches(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)
-    assert_rewritten(model, NAME, operators(result.model))
+    assert_rewritten(model, NAME, operators(result.to_proto()))
 
 
 @pytest.mark.parametrize("outside", ["b = Mul(x, k)", "b = Conv(x, p2)"])
@@ -211,7 +211,7 @@ def test_a_branch_outside_the_body_is_out_of_reach(outside: str) -> None:
     )
     assert not run_pass(model, NAME).record.rewrites
     result = run_pass(model)
-    assert_equivalent(model, result.model, {**draw_feeds(model), "c": np.array(True)})
+    assert_equivalent(model, result.to_proto(), {**draw_feeds(model), "c": np.array(True)})
 
 
 def test_the_dilation_of_a_single_tap_does_not_matter() -> None:

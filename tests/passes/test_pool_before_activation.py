@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bnfold.affine import NotAffine
-from bnfold.elementwise import ELEMENTWISE, NotMonotone
-from bnfold.pooling import Pool
+from bnfold.algebra.affine import NotAffine
+from bnfold.algebra.elementwise import ELEMENTWISE, NotMonotone
+from bnfold.algebra.pooling import Pool
 from bnfold_passes.pool_before_activation import Why
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass

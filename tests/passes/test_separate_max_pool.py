@@ -19,11 +19,11 @@ NAME = "separate-max-pool"
 def assert_separated(model: onnx.ModelProto, expected: list[str]) -> None:
     """Equal bits in onnxruntime. onnx's own evaluator fails where a kernel of 1 has no padding."""
     result = run_pass(model, NAME)
-    assert operators(result.model) == expected
-    onnx.checker.check_model(result.model, full_check=True)
+    assert operators(result.to_proto()) == expected
+    onnx.checker.check_model(result.to_proto(), full_check=True)
     feeds = draw_feeds(model)
-    np.testing.assert_array_equal(run_plain(model, feeds), run_plain(result.model, feeds))
-    assert not run_pass(result.model, NAME).record.rewrites
+    np.testing.assert_array_equal(run_plain(model, feeds), run_plain(result.to_proto(), feeds))
+    assert not run_pass(result.to_proto(), NAME).record.rewrites
 
 
 def pooled(attributes: str, *, size: str = "14,15", opset: int = 17) -> onnx.ModelProto:
@@ -63,9 +63,9 @@ def test_parallel_pools_as_in_spatial_pyramids() -> None:
     sites = [each.site for each in run_pass(model, NAME).record.rewrites]
     assert sites == ["c", "b", "a"]  # each waits for larger ones, which might go on from it
     both = run_pass(model, NAME, "cascade-max-pool")
-    assert operators(both.model) == ["MaxPool"] * 6 + ["Concat"]
+    assert operators(both.to_proto()) == ["MaxPool"] * 6 + ["Concat"]
     feeds = draw_feeds(model)
-    np.testing.assert_array_equal(run_plain(model, feeds), run_plain(both.model, feeds))
+    np.testing.assert_array_equal(run_plain(model, feeds), run_plain(both.to_proto(), feeds))
 
 
 @pytest.mark.parametrize(
@@ -116,5 +116,5 @@ def large_pools(draw: st.DrawFn) -> onnx.ModelProto:
 @settings(max_examples=80, deadline=None)
 @given(large_pools())
 def test_random_pools(model: onnx.ModelProto) -> None:
-    count = len(operators(run_pass(model, NAME).model))
+    count = len(operators(run_pass(model, NAME).to_proto()))
     assert_separated(model, ["MaxPool"] * count)

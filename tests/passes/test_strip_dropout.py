@@ -49,7 +49,7 @@ def test_inference_from_12_unless_training_mode_is_true(opset: int, inputs: str)
 def test_is_test_decides_before_7(opset: int) -> None:
     consumed = ", consumed_inputs=[0]" if opset == 1 else ""
     result = run_pass(dropout(f"<is_test=1{consumed}>", opset=opset), NAME)
-    assert operators(result.model) == ["Relu", "Neg"]
+    assert operators(result.to_proto()) == ["Relu", "Neg"]
     for attributes in ("", "<is_test=0>"):
         assert_refused(dropout(attributes, opset=opset), NAME, Why.TRAINING_MODE)
 
@@ -180,10 +180,10 @@ def test_inside_a_body_that_captures_from_outside() -> None:
     )
     result = run_pass(model, NAME)
     assert len(result.record.rewrites) == 3
-    assert operators(result.model) == ["If"]
+    assert operators(result.to_proto()) == ["If"]
     for cond in (True, False):
         feeds = {**draw_feeds(model), "cond": np.array(cond)}
-        assert_equivalent(model, result.model, feeds)
+        assert_equivalent(model, result.to_proto(), feeds)
 
 
 def test_a_weight_in_a_body_that_hides_a_value_outside_does_not_capture() -> None:
@@ -201,10 +201,10 @@ def test_a_weight_in_a_body_that_hides_a_value_outside_does_not_capture() -> Non
         }"""
     )
     result = run_pass(model, NAME)
-    assert operators(result.model) == ["Relu", "If"]
+    assert operators(result.to_proto()) == ["Relu", "If"]
     for cond in (True, False):
         feeds = {**draw_feeds(model), "cond": np.array(cond)}
-        np.testing.assert_array_equal(run_plain(model, feeds), run_plain(result.model, feeds))
+        np.testing.assert_array_equal(run_plain(model, feeds), run_plain(result.to_proto(), feeds))
 
 
 def test_inside_loop_and_scan_bodies() -> None:
@@ -227,7 +227,7 @@ def test_inside_loop_and_scan_bodies() -> None:
     result = run_pass(model, NAME)
     assert len(result.record.rewrites) == 3
     feeds = {**draw_feeds(model), "count": np.array(3, np.int64)}
-    assert_equivalent(model, result.model, feeds)
+    assert_equivalent(model, result.to_proto(), feeds)
 
 
 def test_inside_a_local_function() -> None:
@@ -242,8 +242,8 @@ def test_inside_a_local_function() -> None:
     model = onnx.parser.parse_model(text)
     result = run_pass(model, NAME)
     assert [each.site for each in result.record.rewrites] == ["local.block/b", "local.block/c"]
-    assert [node.op_type for node in result.model.functions[0].node] == ["Identity"]
-    assert_equivalent(model, result.model, draw_feeds(model))
+    assert [node.op_type for node in result.to_proto().functions[0].node] == ["Identity"]
+    assert_equivalent(model, result.to_proto(), draw_feeds(model))
 
 
 # --- Random graphs --------------------------------------------------------------------------
@@ -271,6 +271,6 @@ def dropouts_in_a_dag(draw: st.DrawFn) -> onnx.ModelProto:
 @given(dropouts_in_a_dag())
 def test_random_graphs(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)
-    assert "Dropout" not in operators(result.model)
-    assert_equivalent(model, result.model, draw_feeds(model), rtol=0, atol=0)
-    assert not run_pass(result.model, NAME).record.rewrites
+    assert "Dropout" not in operators(result.to_proto())
+    assert_equivalent(model, result.to_proto(), draw_feeds(model), rtol=0, atol=0)
+    assert not run_pass(result.to_proto(), NAME).record.rewrites

@@ -40,7 +40,7 @@ def sliced(size: str, *parameters: list[int] | None, opset: int = 17) -> onnx.Mo
 
 def is_stripped(model: onnx.ModelProto) -> bool:
     """Strip the Slice, if it takes everything; then the bits are the same and nothing is left."""
-    optimized = run_pass(model, NAME).model
+    optimized = run_pass(model, NAME).to_proto()
     found = operators(optimized) == ["Neg", "Abs"]
     assert found or operators(optimized) == operators(model)
     feeds = draw_feeds(model)

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from bnfold.record import Record
+from bnfold.record.data import Record
 from bnfold.report import html, markdown, terminal
 from tests.support.pages import parse
 from tests.support.records import RECORDS

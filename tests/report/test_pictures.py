@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bnfold.record import SHARES, NodeSketch, TruthOutput
+from bnfold.record.data import SHARES, NodeSketch, TruthOutput
 from bnfold.report import drawing, pictures
 from bnfold.report.sketches import MOST_NODES, in_words, typical
 from bnfold.report.summary import OperatorChange

@@ -16,11 +16,10 @@ from unittest import mock
 import jsonschema
 import onnx_ir as ir
 
-import bnfold
-import bnfold.cli
-from bnfold.contract import Exactness, Op, Pass, Replace
-from bnfold.registry import all_passes
-from bnfold.report.schema import record_schema
+from bnfold.cli.main import main
+from bnfold.record.schema import record_schema
+from bnfold.rewriting.contract import Exactness, Op, Pass, Replace
+from bnfold.rewriting.registry import all_passes
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
@@ -76,7 +75,7 @@ def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
         redirect_stderr(err),
     ):
         try:
-            bnfold.cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         finally:
@@ -105,7 +104,7 @@ def plant_wrong_pass() -> Any:
     def choose(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
         return [*all_passes(), wrong_pass()]
 
-    return mock.patch("bnfold.variants.choose_passes", choose)
+    return mock.patch("bnfold.workflow.variants.choose_passes", choose)
 
 
 def untouched(path: Path) -> tuple[bytes, int, int]:

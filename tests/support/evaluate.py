@@ -15,7 +15,7 @@ from onnx.reference.op_run import OpRun
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException as OnnxRuntimeException
 
-from bnfold.protos import graphs_of, node_lists_of
+from bnfold.modelfile.protos import graphs_of, node_lists_of
 
 Array = npt.NDArray[Any]
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import onnx
 
 import bnfold
-from bnfold.api import PassOptions, Result
-from bnfold.contract import Refusal
+from bnfold.rewriting.contract import Refusal
+from bnfold.workflow.optimization import Result
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Array, draw_feeds, operators
 
 
 def run_pass(model: onnx.ModelProto, *names: str) -> Result:
     """Optimize with these passes only, without the check."""
-    return bnfold.optimize(model, check=False, bench=False, passes=PassOptions(only=names))
+    return bnfold.optimize(model, check=False, only=names)
 
 
 def assert_rewritten(
@@ -29,10 +29,11 @@ def assert_rewritten(
 ) -> onnx.ModelProto:
     """Assert that the pass leaves the operators `expected`, equal values, and nothing to do."""
     result = run_pass(model, pass_name)
-    assert operators(result.model) == expected, result.record.refusals
-    assert_equivalent(model, result.model, draw_feeds(model, sizes=sizes), rtol=rtol, atol=atol)
-    assert not run_pass(result.model, pass_name).record.rewrites
-    return result.model
+    optimized = result.to_proto()
+    assert operators(optimized) == expected, result.record.refusals
+    assert_equivalent(model, optimized, draw_feeds(model, sizes=sizes), rtol=rtol, atol=atol)
+    assert not run_pass(optimized, pass_name).record.rewrites
+    return optimized
 
 
 def assert_refused(

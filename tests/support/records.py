@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from bnfold.record import (
+from bnfold.record.data import (
     Culprit,
     Equivalence,
     Flip,
     InputsRecord,
     LevelComparison,
+    LevelName,
     ModelRecord,
     NodeSketch,
     NonFinite,
@@ -32,9 +33,10 @@ from bnfold.record import (
     TuningRecord,
     TuningTrial,
     Unsettled,
+    Verdict,
     Worst,
 )
-from bnfold.speed import summarize
+from bnfold.speed.statistics import summarize
 
 HOSTILE_NAMES = (
     "<script>document.title = 'taken over'</script>",
@@ -154,7 +156,7 @@ def output(name: str = "logits", share: float = 0.02, **changes: Any) -> OutputC
     return replace(made, **changes)
 
 
-def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
+def compared(verdict: Verdict = "pass", **changes: Any) -> ProviderEquivalence:
     """Return what was found on a provider."""
     shares = {"pass": (0.018, 0.024), "fail": (420.0, 420.0)}.get(verdict, ())
     levels = [
@@ -163,7 +165,7 @@ def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
             "pass" if share <= 1 else "fail",
             [output("logits", share), output("features", share / 3)],
         )
-        for level, share in zip(("disabled", "all"), shares, strict=False)
+        for level, share in zip(get_args(LevelName), shares, strict=False)
     ]
     reasons = {
         "fail": "output 'logits' is 3.731 at [0, 17] of sample 1, not 3.5; "
@@ -186,13 +188,13 @@ def compared(verdict: str = "pass", **changes: Any) -> ProviderEquivalence:
 def _truth(verdict: str) -> Truth:
     factor = 1.0 if verdict == "pass" else 1e5
     outputs = [
-        TruthOutput("logits", "float32", 4.1e-7, 3.8e-7 * factor, 5.2e-8 * factor),
-        TruthOutput("features", "float32", 2.9e-7, 3.1e-7 * factor, 4.4e-8 * factor),
+        TruthOutput("logits", "float32", 4.1e-7, 3.8e-7 * factor, 5.2e-8 * factor, 0.0, 1.64e-6),
+        TruthOutput("features", "float32", 2.9e-7, 3.1e-7 * factor, 4.4e-8 * factor, 0.0, 1.16e-6),
     ]
     return Truth(1, "", outputs)
 
 
-def equivalence(verdict: str = "pass", **changes: Any) -> Equivalence:
+def equivalence(verdict: Verdict = "pass", **changes: Any) -> Equivalence:
     """Return a verdict on one provider, and how the inputs were made."""
     found = compared(verdict, **changes)
     source = "normal, standard deviations (1.0, 10.0, 0.1) in turn"
@@ -202,7 +204,7 @@ def equivalence(verdict: str = "pass", **changes: Any) -> Equivalence:
 
 
 @cache
-def speed(factor: float = 1.12, level: str = "all", *, alone: bool = False) -> SpeedRecord:
+def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False) -> SpeedRecord:
     """Return a timing of a model that is so much faster, with the noise of a real machine."""
     generator = np.random.default_rng(int(factor * 1000))
     blocks = []
@@ -240,7 +242,7 @@ def tuning() -> TuningRecord:
     return TuningRecord(60.0, [kept, dropped])
 
 
-def optimized(verdict: str = "pass", **changes: Any) -> Record:
+def optimized(verdict: Verdict = "pass", **changes: Any) -> Record:
     """Return the record of an `optimize`."""
     ops = {"Conv": 53, "BatchNormalization": 3, "Relu": 49, "Add": 16, "Gemm": 1}
     made = Record(

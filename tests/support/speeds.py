@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx
 
-from bnfold.record import SpeedBlock, SpeedRecord
-from bnfold.speed import summarize
+from bnfold.record.data import LevelName, SpeedBlock, SpeedRecord
+from bnfold.speed.statistics import summarize
 
 Cost = Callable[[onnx.ModelProto], float]
 """Milliseconds of one run."""
@@ -25,7 +25,7 @@ def pretended(cost: Cost) -> Callable[..., SpeedRecord]:
     return compare
 
 
-def record(original_ms: float, optimized_ms: float, level: str = "all") -> SpeedRecord:
+def record(original_ms: float, optimized_ms: float, level: LevelName = "all") -> SpeedRecord:
     """Return a record of runs that all took exactly so long."""
     times = {"original": original_ms, "optimized": optimized_ms, "control": original_ms}
     blocks = [SpeedBlock(dict.fromkeys(times, 1.0), {k: [v] * 9 for k, v in times.items()})]

@@ -1,11 +1,11 @@
-"""Renderings of a `bnfold.record.Record`: for a terminal, as HTML, as Markdown, as JSON."""
+"""Renderings of a `bnfold.record.data.Record`: for a terminal, as HTML, as Markdown, as JSON."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.record import Record
+    from bnfold.record.data import Record
 
 SUFFIXES = (".html", ".md", ".json")
 """What a report's file may end in; it says how the record is rendered."""

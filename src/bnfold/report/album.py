@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnfold.record import Equivalence, Record
+from bnfold.record.data import Equivalence, Record
 from bnfold.report import drawing, pictures
 from bnfold.report.sketches import in_words, typical
 from bnfold.report.summary import operator_changes, operators_after, rewrite_groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnfold.record import NodeSketch
+from bnfold.record.data import NodeSketch
 from bnfold.report.canvas import ACCENT, INK, MUTED, PAPER, label, picture
 
 if TYPE_CHECKING:

@@ -13,8 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bnfold.errors import UsageError
-from bnfold.record import SHARES, LevelComparison, ModelRecord, OutputRecord, Record, RewriteRecord
+from bnfold.record.data import (
+    SHARES,
+    LevelComparison,
+    ModelRecord,
+    OutputRecord,
+    Record,
+    RewriteRecord,
+)
 from bnfold.report import wording
 from bnfold.report.sketches import in_words, typical
 from bnfold.report.summary import (
@@ -24,7 +30,6 @@ from bnfold.report.summary import (
     refusal_groups,
     rewrite_groups,
     share_of_tolerance,
-    truth_limit,
 )
 
 MOST_ROWS = 1000
@@ -79,7 +84,6 @@ def _environment() -> Environment:
         "share_of_tolerance": share_of_tolerance,
         "shortened": wording.shortened,
         "sizes": wording.sizes,
-        "truth_limit": truth_limit,
     }
     environment.globals |= {"interval": wording.interval}
     return environment
@@ -129,7 +133,7 @@ class _Pass:
 
 
 def _passes(record: Record) -> list[_Pass]:
-    identities = _identities()
+    identities = {each.name: _identity(each.documentation) for each in record.passes}
     found: dict[str, _Pass] = {}
     for index, group in enumerate(rewrite_groups(record.rewrites)):
         name = group.pass_name
@@ -139,16 +143,6 @@ def _passes(record: Record) -> list[_Pass]:
         words = in_words(example) if (example := typical(group.rewrites)) is not None else ""
         made.groups.append(_Group(f"rewrite-{index}", title, words, group.rewrites))
     return list(found.values())
-
-
-def _identities() -> dict[str, _Identity]:
-    """Read what the installed passes say of themselves; a broken one does not spoil the page."""
-    from bnfold.registry import all_passes
-
-    try:
-        return {each.name: _identity(each.documentation) for each in all_passes()}
-    except UsageError:
-        return {}
 
 
 def _identity(documentation: str) -> _Identity:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from bnfold.record import Equivalence, OutputComparison, Record
+from bnfold.record.data import Equivalence, OutputComparison, Record
 from bnfold.report.summary import (
     headline,
     operator_changes,

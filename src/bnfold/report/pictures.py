@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 
-from bnfold.contract import FloatArray
-from bnfold.record import SHARES, OutputComparison, ProviderEquivalence, SpeedRecord, TruthOutput
+from bnfold.arrays import FloatArray
+from bnfold.record.data import (
+    SHARES,
+    OutputComparison,
+    ProviderEquivalence,
+    SpeedRecord,
+    TruthOutput,
+)
 from bnfold.report.canvas import ACCENT, BAD, INK, MUTED, label, picture
-from bnfold.report.summary import OperatorChange, truth_limit
+from bnfold.report.summary import OperatorChange
 from bnfold.report.wording import count, interval, number, shortened
 
 if TYPE_CHECKING:
@@ -95,7 +101,7 @@ def truth(outputs: Sequence[TruthOutput], name: str) -> str:
         _Series("original", INK, "o", [each.original for each in rows], hollow=True),
         _Series("optimized", ACCENT, "D", [each.optimized for each in rows]),
         _Series("weights", MUTED, "x", [each.computed_exactly for each in rows]),
-        _Series("limit", BAD, "|", [truth_limit(each) for each in rows]),
+        _Series("limit", BAD, "|", [each.limit for each in rows]),
     ]
     parts = [
         f"{shortened(each.name, 40)} {number(each.original)} → {number(each.optimized)}"

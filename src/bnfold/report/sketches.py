@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bnfold.record import NodeSketch, RewriteRecord
+from bnfold.record.data import NodeSketch, RewriteRecord
 from bnfold.report.wording import shortened
 
 MOST_NODES = 12

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bnfold.record import (
+from bnfold.record.data import (
     Culprit,
     Equivalence,
     OutputComparison,
@@ -14,10 +14,8 @@ from bnfold.record import (
     RefusalRecord,
     RewriteRecord,
     SpeedRecord,
-    TruthOutput,
 )
 from bnfold.report.wording import count, interval, percent, shortened, sizes
-from bnfold.tolerance import most_error
 
 LONGEST_REASON = 400
 """So many characters of a reason stand in the headline."""
@@ -120,14 +118,6 @@ def closest_share(equivalence: Equivalence) -> float | None:
     ]
     known = [each for each in shares if each is not None]
     return max(known, default=None) if len(known) == len(shares) else None
-
-
-def truth_limit(output: TruthOutput) -> float | None:
-    """Return how far the second model may be from the truth; None if its type is not known."""
-    try:
-        return most_error(output)
-    except KeyError:
-        return None
 
 
 def share_of_tolerance(output: OutputComparison) -> float | None:

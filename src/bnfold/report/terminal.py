@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnfold.contract import Pass
-from bnfold.record import (
+from bnfold.record.data import (
     Culprit,
     Equivalence,
     OutputComparison,
@@ -22,10 +21,13 @@ from bnfold.record import (
 )
 from bnfold.report.summary import operator_changes, refusal_groups, rewrite_groups
 from bnfold.report.wording import interval, legible, sizes
-from bnfold.tolerance import most_error
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
+
+
 _SPEED_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
+
+
 _MOST_SITES = 3
 
 
@@ -99,8 +101,8 @@ def _print_truth(console: Console, provider: ProviderEquivalence) -> None:
         _say(console, where, f"no evaluation: {truth.note}")
     for output in truth.outputs:
         errors = f"{output.original:.2e} → {output.optimized:.2e}"
-        limit = most_error(output)
-        _say(console, where, f"{output.name} is off by {errors} (relative RMS, up to {limit:.1e})")
+        limit = f", up to {output.limit:.1e}" if output.limit is not None else ""
+        _say(console, where, f"{output.name} is off by {errors} (relative RMS{limit})")
 
 
 def _print_culprit(console: Console, culprit: Culprit) -> None:
@@ -170,26 +172,6 @@ def print_explanation(console: Console, record: Record) -> None:
         _say(console, _text("kept", "yellow"), f"      {_explain(refusal)}")
     if not record.rewrites and not record.refusals:
         _say(console, "nothing here that a pass would look at")
-
-
-def print_passes(console: Console, passes: list[Pass]) -> None:
-    """Print a table of passes."""
-    table = Table("pass", "exactness", "what it does", box=None, pad_edge=False)
-    for each in passes:
-        first_line = each.documentation.split("\n", 1)[0]
-        table.add_row(each.name, each.exactness.value, _text(first_line))
-    console.print(table)
-
-
-def print_pass(console: Console, each: Pass) -> None:
-    """Print all that there is to know about a pass."""
-    console.print(Text.assemble((each.name, "bold"), f" ({each.exactness.value})\n"))
-    console.print(Text(each.documentation))
-    console.print("\nreasons to refuse:" if each.refusals else "\nit is silent where it refuses")
-    for refusals in each.refusals:
-        for reason in refusals:
-            remedy = f" → {reason.remedy}" if reason.remedy else ""
-            _say(console, f"  {reason.name}: {reason.message}{remedy}")
 
 
 def _print_operators(console: Console, before: dict[str, int], after: dict[str, int]) -> None:

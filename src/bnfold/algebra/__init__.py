@@ -1,0 +1,1 @@
+"""What passes compute with: affine maps, linear operators, pools and elementwise functions."""

@@ -1,0 +1,256 @@
+"""Moves a per-channel affine map through the graph until linear operators absorb it.
+
+`absorb_in_front` goes against the flow: through pools, reshapes and other maps, and into every
+branch of a Concat or an Add, up to the operators whose output channels it becomes part of.
+`absorb_behind` goes with the flow, into all that reads the map's result.
+
+Both only read the graph, and return expressions for the values to replace. All or nothing: if one
+branch or reader cannot absorb its part, they refuse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from bnfold.algebra.affine import AFFINE_OPERATORS, Affine, NotAffine, affine_map
+from bnfold.algebra.carry import CARRIERS, Direction, carry
+from bnfold.algebra.linear import BEHIND, IN_FRONT
+from bnfold.rewriting.contract import Op, Operand, Refusal, Refused, Replace, require, same_op
+from bnfold.rewriting.query import int_attribute, is_op
+
+FARTHEST = 64
+"""Operators that a map may pass on its way; beyond that the search costs more than it finds."""
+
+_Step = Callable[[ir.Node, Affine], Op]
+
+
+class NotReached(Refusal):
+    """Why an affine map does not get to a linear operator."""
+
+    NOT_LINEAR = "what feeds it is not a linear operator with constant weights"
+    GRAPH_INPUT = "it reads an input of its graph; no operator stands in front of it"
+    OTHER_GRAPH = "what stands next to it is on the other side of an If, Loop or Scan body"
+    SHARED = "something else reads the result of an operator in front of it, too"
+    GRAPH_OUTPUT = "a graph output needs its result as it is"
+    READER_NOT_LINEAR = "what reads its result is not a linear operator with constant weights"
+    SIZE_UNKNOWN = (
+        "the channels of the branches of the Concat in front of it are not known",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
+    TOO_FAR = "no linear operator stands within reach of it"
+    NO_GAIN = "absorbing it would take as many operators as it saves"
+
+
+def absorb_in_front(root: ir.Node) -> Replace:
+    """Return the replacement of an affine map by what stands in front of it.
+
+    Raises:
+        Refused: if `root` is not affine, or something in front does not let it pass or absorb it.
+    """
+    affine, index = affine_map(root)
+    search = _InFront()
+    expression = search.of(root.inputs[index], affine, root)
+    pattern = [*search.nodes, root]
+    search.outputs[root.outputs[0]] = expression
+    return _profitable(pattern, search.outputs, f"into {', '.join(sorted(search.absorbers))}")
+
+
+def _reads_shape(node: ir.Node) -> bool:
+    return is_op(node, "Shape", "Size")
+
+
+class _InFront:
+    """The search against the flow. It gathers the nodes that it passes, in graph order.
+
+    What reads no more than the shape of a value on the way may go on doing so: the shape stays.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: dict[ir.Value, ir.Value | Op] = {}
+        self.nodes: list[ir.Node] = []
+        self.absorbers: set[str] = set()
+        self.distance = 0
+
+    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
+        """Return an expression for ``affine(value)``, of which `reader` is the only reader."""
+        node = value.producer() if value is not None else None
+        if value is None or node is None:
+            raise Refused(NotReached.GRAPH_INPUT, reader)
+        require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
+        self.distance += 1
+        require(self.distance <= FARTHEST, NotReached.TOO_FAR, node)
+        step = self._step(node)
+        others = [use.node for use in value.uses() if use.node is not reader]
+        is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
+        require(is_read_once and all(map(_reads_shape, others)), NotReached.SHARED, node)
+        expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
+        self.nodes.append(node)
+        if others:
+            self.outputs[value] = expression  # which has the shape that these want to know
+        self.distance -= 1
+        return expression
+
+    def _step(self, node: ir.Node) -> _Step:
+        if node.domain == "":
+            if node.op_type in IN_FRONT:
+                return self._absorb
+            if node.op_type in CARRIERS:
+                return self._carry
+            if node.op_type == "Concat":
+                return self._concat
+            if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
+                return self._arithmetic
+        raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
+
+    def _absorb(self, node: ir.Node, affine: Affine) -> Op:
+        self.absorbers.add(node.op_type)
+        return IN_FRONT[node.op_type](affine, node)
+
+    def _carry(self, node: ir.Node, affine: Affine) -> Op:
+        moved = carry(affine, node, Direction.TO_INPUT)
+        return same_op(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
+
+    def _concat(self, node: ir.Node, affine: Affine) -> Op:
+        """Along the channels, each branch takes its piece; along another axis, the whole."""
+        rank = _rank(node)
+        along_channels = (
+            not affine.is_uniform and int_attribute(node, "axis", 1) % rank == affine.axis
+        )
+        start = 0
+        branches: list[Operand] = []
+        for value in node.inputs:
+            piece = affine
+            if along_channels:
+                length = _size(value, affine.axis, node)
+                piece = affine.piece(start, length)
+                start += length
+            branches.append(self.of(value, piece, node))
+        return same_op(node, branches)
+
+    def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
+        """Another affine map joins in; else s·(x ± y) + t = (s·x + t) ± s·y."""
+        if node.op_type != "Sum":
+            try:
+                inner, index = affine_map(node)
+                joined = affine.after(inner)
+            except Refused as refused:
+                if refused.reason is not NotAffine.NO_CONSTANT_OPERAND:
+                    raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
+            else:
+                return self.of(node.inputs[index], joined, node)
+        is_sum = node.op_type in ("Add", "Sub", "Sum") and _same_shapes(node)
+        require(is_sum, NotReached.NOT_LINEAR, node, node.op_type)
+        first, *others = node.inputs
+        branches: list[Operand] = [self.of(first, affine, node)]
+        branches += [self.of(each, affine.without_shift(), node) for each in others]
+        return same_op(node, branches)
+
+
+def absorb_behind(root: ir.Node) -> Replace:
+    """Return the replacement of an affine map by all that reads its result.
+
+    Raises:
+        Refused: if `root` is not affine, or something behind does not let it pass or absorb it.
+    """
+    affine, index = affine_map(root)
+    search = _Behind()
+    search.readers_of(root.outputs[0], affine, root.inputs[index])
+    pattern = [root, *search.nodes]
+    absorbers = ", ".join(sorted(search.absorbers))
+    return _profitable(pattern, search.outputs, f"into {absorbers} behind")
+
+
+class _Behind:
+    """The search with the flow. It gathers the values to replace, and the nodes that it passes."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[ir.Value, ir.Value | Op] = {}
+        self.nodes: list[ir.Node] = []
+        self.absorbers: set[str] = set()
+        self.distance = 0
+
+    def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
+        """Let all readers of `value`, which is ``affine(data)``, read `data` and absorb the map."""
+        require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
+        self.distance += 1
+        require(self.distance <= FARTHEST, NotReached.TOO_FAR)
+        uses = [use for use in value.uses() if not _reads_shape(use.node)]
+        require(bool(uses), NotReached.READER_NOT_LINEAR)
+        for reader, index in uses:
+            require(reader.graph is value.graph, NotReached.OTHER_GRAPH, reader)
+            self._reader(reader, index, affine, data)
+        if len(uses) < len(value.uses()):
+            assert isinstance(data, (ir.Value, Op))
+            self.outputs[value] = data  # which has the shape that the others want to know
+        self.distance -= 1
+
+    def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
+        known = node.domain == "" and index == 0
+        is_affine = node.op_type in AFFINE_OPERATORS
+        self.nodes.append(node)
+        if known and node.op_type in BEHIND:
+            self.absorbers.add(node.op_type)
+            self.outputs[node.outputs[0]] = BEHIND[node.op_type](affine, node, data)
+        elif known and node.op_type in CARRIERS:
+            moved = carry(affine, node, Direction.TO_OUTPUT)
+            output = node.outputs[0]
+            rebuilt = same_op(node, [data, *node.inputs[1:]], shape=output.shape, type_of=output)
+            self.readers_of(output, moved, rebuilt)
+        elif node.domain == "" and is_affine and index == _affine_index(node):
+            self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
+        else:
+            raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
+
+
+def _affine_index(node: ir.Node) -> int | None:
+    try:
+        return affine_map(node)[1]
+    except Refused:
+        return None
+
+
+def _profitable(
+    pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
+) -> Replace:
+    """Require fewer operators, or as many with an Add in the place of a BatchNormalization."""
+    before = [node.op_type for node in pattern]
+    after = _operators(outputs)
+    is_cheaper = after.count("BatchNormalization") < before.count("BatchNormalization")
+    gain = len(before) - len(after)
+    require(gain > 0 or (gain == 0 and is_cheaper), NotReached.NO_GAIN)
+    return Replace(pattern, outputs, detail)
+
+
+def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
+    pending: list[Operand] = list(outputs.values())
+    found: dict[Op, str] = {}
+    while pending:
+        operand = pending.pop()
+        if isinstance(operand, Op) and operand not in found:
+            found[operand] = operand.op_type
+            pending += operand.inputs
+    return list(found.values())
+
+
+def _rank(node: ir.Node) -> int:
+    shape = node.outputs[0].shape
+    if shape is None:
+        raise Refused(NotReached.SIZE_UNKNOWN, node)
+    return shape.rank()
+
+
+def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
+    size = value.shape[axis] if value is not None and value.shape is not None else None
+    if not isinstance(size, int):
+        raise Refused(NotReached.SIZE_UNKNOWN, subject)
+    return size
+
+
+def _same_shapes(node: ir.Node) -> bool:
+    """Say whether the operands have one shape: a broadcast one might lack the channels."""
+    shapes = [value.shape for value in node.inputs if value is not None]
+    known = [shape.dims for shape in shapes if shape is not None]
+    return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)

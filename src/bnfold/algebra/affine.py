@@ -1,0 +1,207 @@
+"""Per-channel affine maps: what they are, and which operators are written as one.
+
+Write ``A(s, t)`` for ``y_c = s_c · x_c + t_c`` along one axis of x. An inference BatchNormalization
+is such a map, and so is a Mul, Div, Add or Sub of a constant that varies along one axis alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.arrays import Array, FloatArray
+from bnfold.graph.constants import constant, is_overridable
+from bnfold.rewriting.contract import Refusal, Refused, require
+from bnfold.rewriting.query import float_attribute, input_of, int_attribute, is_op, is_used, opset
+
+AFFINE_OPERATORS = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
+
+
+class NotAffine(Refusal):
+    """Why an operator is not a fixed per-channel affine map."""
+
+    TRAINING_MODE = (
+        "it runs in training mode and normalizes by the statistics of the batch at hand",
+        "export the model after model.eval(), or pass --force-inference",
+    )
+    TRAINING_OUTPUTS = (
+        "it declares more than one output, which selects training mode before opset 14",
+        "export the model after model.eval(), or pass --force-inference",
+    )
+    EXTRA_OUTPUT_USED = "something reads an output other than its first"
+    PER_ACTIVATION = "it has spatial = 0 and normalizes each position by itself"
+    PARAMETER_NOT_CONSTANT = "its scale, bias, mean or variance is computed at run time"
+    PARAMETER_OVERRIDABLE = (
+        "a caller may override its scale, bias, mean or variance (an initializer that is also a "
+        "graph input)",
+        "pass --freeze-initializers if no caller does",
+    )
+    PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
+    NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"
+    NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds one"
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The map ``y_c = scale_c · x_c + shift_c`` over the channels c along `axis`.
+
+    Both are float64 of shape (C,). A map of one channel is *uniform*: the same along every axis,
+    whatever its length.
+    """
+
+    scale: FloatArray
+    shift: FloatArray
+    axis: int
+
+    @property
+    def channels(self) -> int:
+        """The number C of channels."""
+        return self.scale.size
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether it is the same for all elements."""
+        return self.channels == 1
+
+    @property
+    def has_shift(self) -> bool:
+        """Whether zero does not map to zero."""
+        return bool(self.shift.any())
+
+    def along(self, axis: int) -> Affine:
+        """Return the same channels along another axis."""
+        return Affine(self.scale, self.shift, axis)
+
+    def piece(self, start: int, length: int) -> Affine:
+        """Return `length` channels from `start` on."""
+        if self.is_uniform:
+            return self
+        part = slice(start, start + length)
+        return Affine(self.scale[part], self.shift[part], self.axis)
+
+    def without_shift(self) -> Affine:
+        """Return the linear part alone."""
+        return Affine(self.scale, np.zeros_like(self.shift), self.axis)
+
+    def after(self, first: Affine) -> Affine:
+        """Compose: A(s₂, t₂) ∘ A(s₁, t₁) = A(s₂·s₁, s₂·t₁ + t₂).
+
+        Raises:
+            Refused: if the two have channels along different axes.
+        """
+        together = self.axis == first.axis and self.channels == first.channels
+        require(together or self.is_uniform or first.is_uniform, NotAffine.NOT_PER_CHANNEL)
+        axis = first.axis if self.is_uniform else self.axis
+        with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+            shift = self.scale * first.shift + self.shift
+            return Affine(self.scale * first.scale, shift, axis)
+
+
+def affine_map(node: ir.Node) -> tuple[Affine, int]:
+    """Return the affine map that the node computes, and the index of the input it is applied to.
+
+    Raises:
+        Refused: with a reason from `NotAffine`.
+    """
+    if is_op(node, "BatchNormalization"):
+        return batch_normalization(node), 0
+    return _constant_operand(node)
+
+
+def batch_normalization(node: ir.Node) -> Affine:
+    """Return the affine map of an inference BatchNormalization: s = γ/√(σ²+ε), t = β − μ·s.
+
+    Raises:
+        Refused: with a reason from `NotAffine`.
+    """
+    gamma, beta, mean, variance = batch_norm_parameters(node)
+    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+        scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+        return Affine(scale, beta - mean * scale, axis=1)
+
+
+def batch_norm_parameters(node: ir.Node) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return γ, β, μ and σ² of an inference BatchNormalization, all of one shape (C,).
+
+    Raises:
+        Refused: with a reason from `NotAffine`.
+    """
+    version = opset(node)
+    if version >= 14:
+        require(int_attribute(node, "training_mode", 0) == 0, NotAffine.TRAINING_MODE)
+    elif version >= 7:
+        declared = sum(bool(output.name) for output in node.outputs)
+        require(declared == 1, NotAffine.TRAINING_OUTPUTS)
+    else:
+        require(int_attribute(node, "is_test", 0) != 0, NotAffine.TRAINING_MODE)
+    require(not any(map(is_used, node.outputs[1:])), NotAffine.EXTRA_OUTPUT_USED)
+    if version < 9:
+        require(int_attribute(node, "spatial", 1) != 0, NotAffine.PER_ACTIVATION)
+    gamma, beta, mean, variance = (_batch_norm_parameter(node, index) for index in range(1, 5))
+    shapes = {parameter.shape for parameter in (gamma, beta, mean, variance)}
+    require(len(shapes) == 1 and gamma.ndim == 1, NotAffine.PARAMETERS_MALFORMED)
+    return gamma, beta, mean, variance
+
+
+def _batch_norm_parameter(node: ir.Node, index: int) -> FloatArray:
+    value = input_of(node, index)
+    require(not is_overridable(value), NotAffine.PARAMETER_OVERRIDABLE, detail=_name(value))
+    content = constant(value)
+    if content is None:
+        raise Refused(NotAffine.PARAMETER_NOT_CONSTANT, detail=_name(value))
+    return content.astype(np.float64)
+
+
+def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
+    """Read x·k, k·x, x/k, x+k, k+x, x−k or k−x; not k/x, which is not affine in x."""
+    contents = [constant(input_of(node, index)) for index in (0, 1)]
+    constants = [index for index in (1, 0) if contents[index] is not None]
+    require(len(constants) == 1, NotAffine.NO_CONSTANT_OPERAND)
+    (index,) = constants
+    require(not (is_op(node, "Div") and index == 0), NotAffine.NO_CONSTANT_OPERAND)
+    data, content = input_of(node, 1 - index), contents[index]
+    assert data is not None
+    assert content is not None
+    is_float = ir.DataType.from_numpy(content.dtype).is_floating_point()
+    require(is_float, NotAffine.NO_CONSTANT_OPERAND)
+    axis = _channel_axis(node, data, content)
+    operand = content.astype(np.float64).reshape(-1)
+    one, zero = np.ones_like(operand), np.zeros_like(operand)
+    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+        scale, shift = {
+            "Mul": (operand, zero),
+            "Div": (one / operand, zero),
+            "Add": (one, operand),
+            "Sub": (one, -operand) if index == 1 else (-one, operand),
+        }[node.op_type]
+    return Affine(scale, shift, axis), 1 - index
+
+
+def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:
+    """Return the one axis of the data along which a broadcast constant varies.
+
+    Broadcasting aligns the last axes. The data must have that axis at full length already: where
+    it is 1, the constant repeats the data, and the result is larger.
+    """
+    shape = data.shape
+    if content.size == 1 and content.ndim == 0:
+        return 0
+    if shape is None:
+        raise Refused(NotAffine.NOT_PER_CHANNEL)
+    rank = shape.rank()
+    start = rank - content.ndim
+    if opset(node) < 7 and int_attribute(node, "broadcast", 0) and "axis" in node.attributes:
+        start = int_attribute(node, "axis", 0)
+    wide = [axis for axis, length in enumerate(content.shape) if length != 1]
+    require(start >= 0 and len(wide) <= 1, NotAffine.NOT_PER_CHANNEL)
+    if not wide:
+        return 0
+    axis = start + wide[0]
+    require(axis < rank and shape[axis] == content.size, NotAffine.NOT_PER_CHANNEL)
+    return axis
+
+
+def _name(value: ir.Value | None) -> str:
+    return (value.name or "") if value is not None else ""

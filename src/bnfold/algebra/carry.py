@@ -1,0 +1,329 @@
+"""The operators that a per-channel affine map passes through, from either side.
+
+An operator g carries a map if ``A ∘ g = g ∘ A'``: if it averages, picks or rearranges elements.
+Each entry of the table says when that is exact, and along which axis the channels lie on the
+other side, whichever that is.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Affine
+from bnfold.algebra.pooling import Pool
+from bnfold.graph.constants import constant
+from bnfold.rewriting.contract import Refusal, Refused, require
+from bnfold.rewriting.query import (
+    input_of,
+    int_attribute,
+    ints_attribute,
+    is_used,
+    string_attribute,
+)
+
+
+class NotCarried(Refusal):
+    """Why an operator does not let an affine map pass."""
+
+    NEGATIVE_SCALE = "a scale is negative, and the MaxPool in between would pick the smallest then"
+    INDICES_USED = "something reads the Indices of the MaxPool in between"
+    PADDING_ONLY_WINDOW = (
+        "a window of the pool in between may hold padding alone",
+        "export the model with fixed spatial sizes",
+    )
+    PADDED_AVERAGE = (
+        "the AveragePool in between counts padding, which its shift would have to reach"
+    )
+    PADDED_BORDER = "the Pad in between adds a border, which its shift would have to reach"
+    ACTIVATION_SHIFT = "the activation in between lets a positive scale pass, but no shift"
+    AXIS_POOLED = "the operator in between combines values along its channels"
+    AXIS_LOST = "the reshaping in between does not keep its channels on one axis"
+    SHAPE_UNKNOWN = (
+        "the shapes around the reshaping in between are not known",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
+    CROPPED = "the Resize in between fills in values from outside"
+
+
+class Direction(enum.Enum):
+    """Where the map is, and so which way it goes."""
+
+    TO_INPUT = "from behind the operator to in front of it"
+    TO_OUTPUT = "from in front of the operator to behind it"
+
+
+Carrier = Callable[[Affine, ir.Node, Direction], Affine]
+
+
+def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Return the map on the other side of `node`, which is in `CARRIERS`.
+
+    Raises:
+        Refused: with a reason from `NotCarried`.
+    """
+    return CARRIERS[node.op_type](affine, node, direction)
+
+
+def _same(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    return affine
+
+
+def _require_channels_apart(affine: Affine, node: ir.Node) -> None:
+    """Require that the channels lie on one of the first two axes, which no pool spans."""
+    require(affine.is_uniform or affine.axis <= 1, NotCarried.AXIS_POOLED, node)
+
+
+def _max_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """The largest of s·x + t is s times the largest x, plus t, for s ≥ 0."""
+    _require_channels_apart(affine, node)
+    require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
+    require(not any(map(is_used, node.outputs[1:])), NotCarried.INDICES_USED, node)
+    data = node.inputs[0]
+    assert data is not None
+    is_real = Pool.of(node).every_window_is_real(data)
+    require(is_real, NotCarried.PADDING_ONLY_WINDOW, node)
+    return affine
+
+
+def _global_max_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    _require_channels_apart(affine, node)
+    require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
+    return affine
+
+
+def _average_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """An average of s·x + t is s times the average, plus t, if it counts no padding."""
+    _require_channels_apart(affine, node)
+    if not affine.has_shift:
+        return affine
+    pool, data = Pool.of(node), node.inputs[0]
+    assert data is not None
+    counts = int_attribute(node, "count_include_pad", 0) != 0
+    require(not (counts and pool.may_pad), NotCarried.PADDED_AVERAGE, node)
+    require(pool.every_window_is_real(data), NotCarried.PADDING_ONLY_WINDOW, node)
+    return affine
+
+
+def _global_average_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    _require_channels_apart(affine, node)
+    return affine
+
+
+def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """A mean over other axes than the channels'; without keepdims the axes behind move up."""
+    data = node.inputs[0]
+    rank = _rank(data, node)
+    if input_of(node, 1) is not None:
+        given = constant(input_of(node, 1))
+        require(given is not None, NotCarried.AXIS_POOLED, node)
+        axes = [int(axis) for axis in given.reshape(-1)] if given is not None else []
+    else:
+        axes = list(ints_attribute(node, "axes"))
+    if not axes:
+        require(affine.is_uniform, NotCarried.AXIS_POOLED, node)
+        return affine
+    reduced = {axis % rank for axis in axes}
+    if int_attribute(node, "keepdims", 1):
+        require(affine.is_uniform or affine.axis not in reduced, NotCarried.AXIS_POOLED, node)
+        return affine
+    return _through_removed_axes(affine, node, reduced, rank, direction)
+
+
+def _through_removed_axes(
+    affine: Affine, node: ir.Node, removed: set[int], rank: int, direction: Direction
+) -> Affine:
+    """Follow the axis through an operator whose output lacks some axes of its input."""
+    if affine.is_uniform:
+        return affine
+    kept = [axis for axis in range(rank) if axis not in removed]
+    if direction is Direction.TO_INPUT:
+        return affine.along(kept[affine.axis])
+    require(affine.axis in kept, NotCarried.AXIS_POOLED, node)
+    return affine.along(kept.index(affine.axis))
+
+
+def _activation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """f(s·x) = s·f(x) for f of two straight pieces that meet at zero, and s > 0."""
+    require(bool((affine.scale > 0).all()), NotCarried.ACTIVATION_SHIFT, node)
+    require(not affine.has_shift, NotCarried.ACTIVATION_SHIFT, node)
+    return affine
+
+
+def _transpose(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Output axis i is input axis perm[i]."""
+    rank = _rank(node.inputs[0], node)
+    permutation = ints_attribute(node, "perm", list(range(rank))[::-1])
+    if affine.is_uniform:
+        return affine
+    if direction is Direction.TO_INPUT:
+        return affine.along(permutation[affine.axis])
+    return affine.along(permutation.index(affine.axis))
+
+
+def _squeeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    data = node.inputs[0]
+    rank = _rank(data, node)
+    axes = _axes(node)
+    if axes is None:
+        assert data is not None
+        assert data.shape is not None
+        axes = [axis for axis, size in enumerate(data.shape) if size == 1]
+        require(data.shape.is_static(), NotCarried.SHAPE_UNKNOWN, node)
+    return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, direction)
+
+
+def _unsqueeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    axes = _axes(node)
+    require(axes is not None, NotCarried.SHAPE_UNKNOWN, node)
+    assert axes is not None
+    rank = _rank(node.inputs[0], node) + len(axes)
+    opposite = Direction.TO_OUTPUT if direction is Direction.TO_INPUT else Direction.TO_INPUT
+    return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, opposite)
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    """Return the axes of Squeeze or Unsqueeze: an attribute before opset 13, then an input."""
+    if input_of(node, 1) is not None:
+        content = constant(input_of(node, 1))
+        if content is None:
+            raise Refused(NotCarried.SHAPE_UNKNOWN, node)
+        return [int(axis) for axis in content.reshape(-1)]
+    if "axes" in node.attributes:
+        return list(ints_attribute(node, "axes"))
+    return None
+
+
+def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Follow the channels through another shape of the same elements, counted from the last.
+
+    Along its axis, the scale repeats in runs of all that lies behind the axis, with a period of C
+    such runs. Where some last axes of the other shape hold whole periods, laying the periods out
+    in them shows whether the scale varies along one of these axes alone.
+    """
+    if affine.is_uniform:
+        return affine
+    here, there = node.inputs[0], node.outputs[0]
+    if direction is Direction.TO_INPUT:
+        here, there = there, here
+    behind = _rank(here, node) - affine.axis - 1
+    sizes = _last_sizes(here, node)
+    require(len(sizes) >= behind, NotCarried.SHAPE_UNKNOWN, node)
+    run = math.prod(sizes[len(sizes) - behind :])
+    period = run * affine.channels
+    sizes = _last_sizes(there, node)
+    lengths = [n for n in range(1, len(sizes) + 1) if _holds_periods(sizes[-n:], period)]
+    require(bool(lengths), NotCarried.AXIS_LOST, node)
+    suffix = sizes[-lengths[0] :]
+    scale, shift = (
+        np.tile(np.repeat(each, run), math.prod(suffix) // period).reshape(suffix)
+        for each in (affine.scale, affine.shift)
+    )
+    for axis in range(len(suffix)):
+        line = tuple(slice(None) if other == axis else 0 for other in range(len(suffix)))
+        shape = [-1 if other == axis else 1 for other in range(len(suffix))]
+        varies_along_axis = (scale == scale[line].reshape(shape)).all()
+        varies_along_axis &= (shift == shift[line].reshape(shape)).all()
+        if varies_along_axis:
+            first = _rank(there, node) - len(suffix)
+            return Affine(scale[line], shift[line], first + axis)
+    raise Refused(NotCarried.AXIS_LOST, node)
+
+
+def _holds_periods(sizes: list[int], period: int) -> bool:
+    product = math.prod(sizes)
+    return period > 0 and product > 0 and product % period == 0
+
+
+def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Nearest and linear interpolation weigh by weights that add up to one.
+
+    The channels themselves must not be resized, and nothing may be filled in from outside.
+    """
+    require(averages_positions(node), NotCarried.AXIS_POOLED, node)
+    require(not fills_in_from_outside(node), NotCarried.CROPPED, node)
+    data, result = node.inputs[0], node.outputs[0]
+    if affine.is_uniform:
+        return affine
+    _rank(data, node)
+    assert data is not None
+    assert data.shape is not None
+    known = result.shape is not None and result.shape[affine.axis] == affine.channels
+    same_size = known and data.shape[affine.axis] == affine.channels
+    require(same_size, NotCarried.AXIS_POOLED, node)
+    return affine
+
+
+def averages_positions(resize: ir.Node) -> bool:
+    """Say whether each position is a mean of others: by nearest or linear interpolation."""
+    return string_attribute(resize, "mode", "nearest") in ("nearest", "linear", "bilinear")
+
+
+def fills_in_from_outside(resize: ir.Node) -> bool:
+    """Say whether a Resize may reach beyond its input, where it has a value of its own."""
+    transform = string_attribute(resize, "coordinate_transformation_mode", "half_pixel")
+    return transform == "tf_crop_and_resize"
+
+
+def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Repeated and mirrored borders follow; a constant border does for t = 0, if it is zero."""
+    require(string_attribute(node, "mode", "constant") != "wrap", NotCarried.PADDED_BORDER, node)
+    amounts: object = ints_attribute(node, "pads") or constant(input_of(node, 1))
+    require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
+    pads = np.asarray(amounts).reshape(2, -1)
+    on_channels = not affine.is_uniform and bool(pads[:, affine.axis].any())
+    require(not on_channels, NotCarried.AXIS_POOLED, node)
+    if string_attribute(node, "mode", "constant") == "constant":
+        require(not affine.has_shift, NotCarried.PADDED_BORDER, node)
+        value = input_of(node, 2)
+        content = constant(value) if value is not None else np.zeros(())
+        zero = content is not None and not content.any()
+        attribute = node.attributes.get_float("value", 0.0) == 0.0
+        require(zero and attribute, NotCarried.PADDED_BORDER, node)
+    return affine
+
+
+CARRIERS: Mapping[str, Carrier] = {
+    "MaxPool": _max_pool,
+    "GlobalMaxPool": _global_max_pool,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_average_pool,
+    "ReduceMean": _reduce_mean,
+    "Relu": _activation,
+    "LeakyRelu": _activation,
+    "PRelu": _activation,
+    "Identity": _same,
+    "Transpose": _transpose,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Flatten": _reshape,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Upsample": _resize,
+    "Pad": _pad,
+}
+
+
+# --- Shapes -------------------------------------------------------------------------------------
+
+
+def _rank(value: ir.Value | None, subject: ir.Node) -> int:
+    if value is None or value.shape is None:
+        raise Refused(NotCarried.SHAPE_UNKNOWN, subject)
+    return value.shape.rank()
+
+
+def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
+    """Return the sizes of the last axes, as far from the end as they are known."""
+    if value is None or value.shape is None:
+        raise Refused(NotCarried.SHAPE_UNKNOWN, subject)
+    sizes: list[int] = []
+    for size in reversed(value.shape.dims):
+        if not isinstance(size, int):
+            break
+        sizes.append(size)
+    return sizes[::-1]

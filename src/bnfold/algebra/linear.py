@@ -1,0 +1,309 @@
+"""The linear operators that take a per-channel affine map over, from either side.
+
+In front of the map, a linear operator L computes ``A(s, t) ∘ L`` with other output channels; behind
+it, ``L ∘ A(s, t)`` with other input channels. Both are again an L. Everything here is one identity
+a function; the tables at the end say which operator has which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Affine, batch_norm_parameters, batch_normalization
+from bnfold.algebra.weights import folded_name, stored
+from bnfold.arrays import Array, FloatArray
+from bnfold.graph.constants import constant, is_overridable
+from bnfold.rewriting.contract import Op, Operand, Refusal, Refused, Weight, require, same_op
+from bnfold.rewriting.query import (
+    float_attribute,
+    input_of,
+    int_attribute,
+    ints_attribute,
+    opset,
+    string_attribute,
+)
+
+
+class NotAbsorbed(Refusal):
+    """Why a linear operator does not take an affine map over."""
+
+    WEIGHT_NOT_CONSTANT = "a weight of the operator next to it is computed at run time"
+    WEIGHT_OVERRIDABLE = (
+        "a caller may override a weight of the operator next to it (an initializer that is also a "
+        "graph input)",
+        "pass --freeze-initializers if no caller does",
+    )
+    CHANNELS_DIFFER = "the operator next to it has another number of channels"
+    OTHER_AXIS = "the operator next to it has its channels on another axis"
+    RANK_UNKNOWN = (
+        "the rank of its input is not known, so neither is the axis of its channels",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
+    PADDED_SHIFT = (
+        "the Conv behind it pads with zeros, which its shift would have to reach, too",
+        "use padding in front of it instead, or none",
+    )
+
+
+# --- In front: A ∘ L, on output channels --------------------------------------------------------
+
+
+def _conv(affine: Affine, conv: ir.Node) -> Op:
+    """A(s,t)(W∗x + b) = (s·W)∗x + (s·b + t), on W's first axis. W is (Cout, Cin/groups, k…)."""
+    weight = _weight(conv, 1)
+    require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
+    affine = _on_axis(affine, 1, weight.shape[0], conv)
+    scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return _convolution(affine, conv, weight, scale, channel_axis=0)
+
+
+def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
+    """As for Conv. W is (Cin, Cout/groups, k…); output channel g·(Cout/groups)+j is W[group g, j].
+
+    The input channels are split into equal consecutive groups.
+    """
+    weight = _weight(conv, 1)
+    groups = int_attribute(conv, "group", 1)
+    require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
+    affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
+    scale = np.repeat(affine.scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+    scale = scale.reshape(*scale.shape, *[1] * (weight.ndim - 2))
+    return _convolution(affine, conv, weight, scale, channel_axis=1)
+
+
+def _convolution(
+    affine: Affine, conv: ir.Node, old: Array, scale: FloatArray, channel_axis: int
+) -> Op:
+    bias = _optional_weight(conv, 2)
+    if bias is not None:
+        require(bias.size == affine.channels, NotAbsorbed.CHANNELS_DIFFER, conv)
+    shift = affine.shift if bias is None else affine.scale * bias + affine.shift
+    weight = _store(old, conv, 1, channel_axis, scale=scale)
+    return same_op(conv, [conv.inputs[0], weight, _store(shift, conv, 2)])
+
+
+def _gemm(affine: Affine, gemm: ir.Node) -> Op:
+    """A(s,t)(α·A'B' + β·C) = α·A'(B'·s) + β·(s·C + t/β), on the columns of B' = B or Bᵀ.
+
+    C may be a scalar, (N,), (1,N), (M,1) or (M,N); what broadcasting makes of s·C is its new
+    shape. Without C, or with β = 0, the new C is t, with β = 1.
+    """
+    weight, transposed = _gemm_weight(gemm)
+    affine = _on_axis(affine, 1, weight.shape[0 if transposed else 1], gemm)
+    scale = affine.scale[:, None] if transposed else affine.scale
+    folded = _store(weight, gemm, 1, channel_axis=0 if transposed else 1, scale=scale)
+    return _gemm_with(gemm, gemm.inputs[0], folded, affine.scale, affine.shift)
+
+
+def _matmul(affine: Affine, matmul: ir.Node) -> Op:
+    """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis."""
+    weight = _weight(matmul, 1)
+    rank = _matmul_rank(matmul)
+    require(weight.ndim >= 2, NotAbsorbed.OTHER_AXIS, matmul)
+    affine = _on_axis(affine, rank - 1, weight.shape[-1], matmul)
+    folded = _store(weight, matmul, 1, channel_axis=-1, scale=affine.scale)
+    return _matmul_with(matmul, matmul.inputs[0], folded, affine.shift, rank)
+
+
+def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
+    """A(s,t)(γ·z + β) = (s·γ)·z + (s·β + t), where z is x normalized."""
+    gamma, beta, _, _ = batch_norm_parameters(bn)
+    affine = _on_axis(affine, 1, gamma.size, bn)
+    with np.errstate(all="ignore"):
+        scale, shift = affine.scale * gamma, affine.scale * beta + affine.shift
+    return same_op(bn, [bn.inputs[0], _store(scale, bn, 1), _store(shift, bn, 2), *bn.inputs[3:]])
+
+
+Front = Callable[[Affine, ir.Node], Op]
+
+IN_FRONT: Mapping[str, Front] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_normalization,
+}
+"""From an operator in front of an affine map to an expression for both."""
+
+
+# --- Behind: L ∘ A, on input channels -----------------------------------------------------------
+
+
+def _conv_behind(affine: Affine, conv: ir.Node, data: Operand) -> Op:
+    """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W_{o,i,k}·t_i), on W's second axis, by groups.
+
+    Where the Conv pads, its border sees zeros instead of t: then exact for t = 0 alone.
+    """
+    weight = _weight(conv, 1)
+    groups = int_attribute(conv, "group", 1)
+    require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
+    affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
+    require(not affine.has_shift or not _pads(conv, weight), NotAbsorbed.PADDED_SHIFT, conv)
+    scale, shift = (
+        np.repeat(each.reshape(groups, -1), weight.shape[0] // groups, axis=0).reshape(
+            *weight.shape[:2], *[1] * (weight.ndim - 2)
+        )
+        for each in (affine.scale, affine.shift)
+    )
+    constant_part = (weight.astype(np.float64) * shift).sum(axis=tuple(range(1, weight.ndim)))
+    bias = _optional_weight(conv, 2)
+    inputs: list[Operand] = [data, _store(weight, conv, 1, channel_axis=1, scale=scale)]
+    if bias is not None or affine.has_shift:
+        total = constant_part if bias is None else bias + constant_part
+        inputs.append(_store(total, conv, 2))
+    return same_op(conv, inputs)
+
+
+def _pads(conv: ir.Node, weight: Array) -> bool:
+    """Say whether any window of the Conv reaches over the border of its input."""
+    auto_pad = string_attribute(conv, "auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        return False
+    if auto_pad != "NOTSET":
+        strides = ints_attribute(conv, "strides", [1])
+        return any(size != 1 for size in weight.shape[2:]) or any(s != 1 for s in strides)
+    return any(ints_attribute(conv, "pads"))
+
+
+def _gemm_behind(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
+    """α·(x·s + t)B' + β·C = α·x·(s·B') + β·(C + (α/β)·t·B'), on the rows of B' = B or Bᵀ."""
+    weight, transposed = _gemm_weight(gemm)
+    axis = 0 if int_attribute(gemm, "transA", 0) else 1
+    affine = _on_axis(affine, axis, weight.shape[1 if transposed else 0], gemm)
+    rows = weight.T if transposed else weight
+    shift = float_attribute(gemm, "alpha", 1.0) * (affine.shift @ rows.astype(np.float64))
+    scale = affine.scale if transposed else affine.scale[:, None]
+    folded = _store(weight, gemm, 1, channel_axis=int(transposed), scale=scale)
+    return _gemm_with(gemm, data, folded, 1.0, shift)
+
+
+def _matmul_behind(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
+    """(x·s + t)·B = x·(s·B) + t·B, where the channels are on the last axis of x."""
+    weight = _weight(matmul, 1)
+    rank = _matmul_rank(matmul)
+    require(weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
+    affine = _on_axis(affine, rank - 1, weight.shape[0], matmul)
+    folded = _store(weight, matmul, 1, channel_axis=0, scale=affine.scale[:, None])
+    return _matmul_with(matmul, data, folded, affine.shift @ weight.astype(np.float64), rank)
+
+
+def _batch_normalization_behind(affine: Affine, bn: ir.Node, data: Operand) -> Op:
+    """BN ∘ A = A(s', t'), written as the BatchNormalization of mean 0, variance 1 and ε = 0."""
+    both = batch_normalization(bn).after(affine)
+    gamma = _weight(bn, 1)
+    both = _on_axis(both, 1, gamma.size, bn)
+    ones, zeros = np.ones(gamma.size), np.zeros(gamma.size)
+    attributes = dict(bn.attributes)
+    attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
+    inputs = [
+        data,
+        *(_store(each, bn, i) for i, each in enumerate((both.scale, both.shift, zeros, ones), 1)),
+    ]
+    return Op("BatchNormalization", inputs, tuple(attributes.values()), bn)
+
+
+Behind = Callable[[Affine, ir.Node, Operand], Op]
+
+BEHIND: Mapping[str, Behind] = {
+    "Conv": _conv_behind,
+    "Gemm": _gemm_behind,
+    "MatMul": _matmul_behind,
+    "BatchNormalization": _batch_normalization_behind,
+}
+"""From an operator behind an affine map, and what the map is applied to, to an expression."""
+
+
+# --- Gemm and MatMul ----------------------------------------------------------------------------
+
+
+def _gemm_weight(gemm: ir.Node) -> tuple[Array, bool]:
+    weight = _weight(gemm, 1)
+    require(weight.ndim == 2, NotAbsorbed.CHANNELS_DIFFER, gemm)
+    return weight, int_attribute(gemm, "transB", 0) != 0
+
+
+def _gemm_with(
+    gemm: ir.Node, data: Operand, weight: Weight, scale: FloatArray | float, shift: FloatArray
+) -> Op:
+    """Return the Gemm with other data and B, and with C' such that β·C' = β·scale·C + shift."""
+    beta = float_attribute(gemm, "beta", 1.0)
+    bias = _optional_weight(gemm, 2)
+    attributes = dict(gemm.attributes)
+    if bias is None or beta == 0:
+        attributes.pop("beta", None)
+        total = shift
+    else:
+        fits = bias.ndim <= 2 and (bias.ndim == 0 or bias.shape[-1] in (1, shift.size))
+        require(fits, NotAbsorbed.CHANNELS_DIFFER, gemm)
+        with np.errstate(over="ignore"):
+            total = scale * bias + shift / beta
+    if opset(gemm) < 7:
+        attributes["broadcast"] = ir.AttrInt64("broadcast", 1)
+    inputs = [data, weight, _store(total, gemm, 2)]
+    return Op("Gemm", inputs, tuple(attributes.values()), gemm)
+
+
+def _matmul_with(
+    matmul: ir.Node, data: Operand, weight: Weight, shift: FloatArray, rank: int
+) -> Op:
+    """Return data·weight + shift: a Gemm for a matrix, else a MatMul and an Add, if need be."""
+    legacy = [ir.AttrInt64("broadcast", 1)] if opset(matmul) < 7 else []
+    if not shift.any():
+        return same_op(matmul, [data, weight])
+    bias = _store(shift, matmul, 2)
+    if rank == 2 and weight.array.ndim == 2:
+        return Op("Gemm", [data, weight, bias], legacy, matmul)
+    output = matmul.outputs[0]
+    product = same_op(matmul, [data, weight], shape=output.shape, type_of=output)
+    return Op("Add", [product, bias], legacy)
+
+
+def _matmul_rank(matmul: ir.Node) -> int:
+    """Return the rank of the result, which is that of the left operand where B is a matrix."""
+    for value in (matmul.outputs[0], input_of(matmul, 0)):
+        if value is not None and value.shape is not None:
+            return value.shape.rank()
+    raise Refused(NotAbsorbed.RANK_UNKNOWN, matmul)
+
+
+# --- Weights ------------------------------------------------------------------------------------
+
+
+def _on_axis(affine: Affine, axis: int, channels: int, subject: ir.Node) -> Affine:
+    """Return the map with one scale and shift a channel, if it is one over these channels."""
+    if affine.is_uniform:
+        return Affine(np.repeat(affine.scale, channels), np.repeat(affine.shift, channels), axis)
+    require(affine.axis == axis, NotAbsorbed.OTHER_AXIS, subject)
+    detail = f"{channels}, not {affine.channels}"
+    require(affine.channels == channels, NotAbsorbed.CHANNELS_DIFFER, subject, detail)
+    return affine
+
+
+def _weight(node: ir.Node, index: int) -> Array:
+    value = input_of(node, index)
+    name = (value.name or "") if value is not None else ""
+    require(not is_overridable(value), NotAbsorbed.WEIGHT_OVERRIDABLE, node, name)
+    content = constant(value)
+    if content is None:
+        raise Refused(NotAbsorbed.WEIGHT_NOT_CONSTANT, node, name)
+    return content
+
+
+def _optional_weight(node: ir.Node, index: int) -> FloatArray | None:
+    return None if input_of(node, index) is None else _weight(node, index).astype(np.float64)
+
+
+def _store(
+    values: Array,
+    node: ir.Node,
+    index: int,
+    channel_axis: int | None = None,
+    *,
+    scale: FloatArray | None = None,
+) -> Weight:
+    """Round new values for input `index` to the type of the operator's weight."""
+    dtype = ir.DataType.from_numpy(_weight(node, 1).dtype)
+    return stored(values, dtype, folded_name(node, index), node, channel_axis, scale=scale)

@@ -1,0 +1,137 @@
+"""The geometry of pools: which input positions a window covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from bnfold.rewriting.query import int_attribute, ints_attribute, is_op, is_used, string_attribute
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The attributes of a MaxPool or AveragePool, defaults filled in, one entry a spatial axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    """(before, after) an axis. Zero where `auto_pad` decides instead."""
+    auto_pad: str
+    ceil_mode: bool
+
+    @staticmethod
+    def of(node: ir.Node) -> Pool:
+        """Read the attributes of a MaxPool or AveragePool node."""
+        kernel = ints_attribute(node, "kernel_shape")
+        ones = [1] * len(kernel)
+        flat = ints_attribute(node, "pads", [0] * 2 * len(kernel))
+        return Pool(
+            kernel=kernel,
+            strides=ints_attribute(node, "strides", ones),
+            dilations=ints_attribute(node, "dilations", ones),
+            pads=tuple(zip(flat[: len(kernel)], flat[len(kernel) :], strict=True)),
+            auto_pad=string_attribute(node, "auto_pad", "NOTSET"),
+            ceil_mode=int_attribute(node, "ceil_mode", 0) != 0,
+        )
+
+    @property
+    def spatial_rank(self) -> int:
+        """The number of axes that the windows span: the last ones of the input."""
+        return len(self.kernel)
+
+    @property
+    def may_pad(self) -> bool:
+        """Whether a window may reach over the border of the input."""
+        return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
+
+    def behind(self, first: Pool) -> Pool | None:
+        """Return the MaxPool that gives, of the result of `first`, what this one gives.
+
+        None if there is none, or `first` is no smaller.
+        """
+        mine, others = self._unrounded_pads(), first._unrounded_pads()
+        steps_or_gaps = [*first.strides, *first.dilations, *self.dilations]
+        if mine is None or others is None or any(each != 1 for each in steps_or_gaps):
+            return None
+        if self.kernel == first.kernel or len(self.kernel) != len(first.kernel):
+            return None
+        kernel = tuple(k - q + 1 for k, q in zip(self.kernel, first.kernel, strict=True))
+        pads = tuple((m[0] - o[0], m[1] - o[1]) for m, o in zip(mine, others, strict=True))
+        for size, widths in ((self.kernel, mine), (first.kernel, others), (kernel, pads)):
+            if not all(
+                0 <= each < k for k, pair in zip(size, widths, strict=True) for each in pair
+            ):
+                return None
+        return Pool(kernel, self.strides, self.dilations, pads, "NOTSET", ceil_mode=False)
+
+    def _unrounded_pads(self) -> tuple[tuple[int, int], ...] | None:
+        """Return the padding; None where it, or the number of windows, depends on the size."""
+        if self.ceil_mode or self.auto_pad.startswith("SAME"):
+            return None
+        return self.pads
+
+    def every_window_is_real(self, data: ir.Value) -> bool:
+        """Say whether each window is known to cover an element of `data`, not padding alone."""
+        sizes: list[int | None] = [None] * self.spatial_rank
+        if data.shape is not None and data.shape.rank() == self.spatial_rank + 2:
+            sizes = [size if isinstance(size, int) else None for size in data.shape.dims[2:]]
+        return all(self._real_along(axis, size) for axis, size in enumerate(sizes))
+
+    def _real_along(self, axis: int, size: int | None) -> bool:
+        kernel, stride, dilation = self.kernel[axis], self.strides[axis], self.dilations[axis]
+        reach = dilation * (kernel - 1)
+        if self.auto_pad == "VALID":
+            return size is None or size > reach
+        if self.auto_pad != "NOTSET":
+            # SAME pads less than one dilated kernel in all, so a window without gaps meets the
+            # input; with gaps it may straddle a small one.
+            return dilation == 1
+        before, after = self.pads[axis]
+        if size is None:
+            return self._real_for_any_size(kernel, stride, dilation, before, after)
+        last = size + before + after - reach - 1
+        if last < 0:
+            return False  # not one window fits, and runtimes do not agree on what that means
+        count = (-(-last // stride) if self.ceil_mode else last // stride) + 1
+        starts = (index * stride - before for index in range(count))
+        return all(any(0 <= s + k * dilation < size for k in range(kernel)) for s in starts)
+
+    def _real_for_any_size(
+        self, kernel: int, stride: int, dilation: int, before: int, after: int
+    ) -> bool:
+        """Judge without the size: the last window starts at most at size + after − kernel.
+
+        With `ceil_mode` it may start up to stride − 1 later. A window with gaps is safe only
+        where there is no padding.
+        """
+        if dilation > 1:
+            return before == after == 0 and not self.ceil_mode
+        overhang = after + (stride if self.ceil_mode else 0)
+        return before < kernel and (overhang <= kernel if self.ceil_mode else overhang < kernel)
+
+
+def smaller_pools(node: ir.Node) -> list[ir.Node]:
+    """Return the MaxPools of the same value, in the same graph, that `node` can go on from."""
+    pool = Pool.of(node)
+    return [each for each in _siblings(node) if pool.behind(Pool.of(each)) is not None]
+
+
+def is_gone_on_from(node: ir.Node) -> bool:
+    """Say whether a larger MaxPool of the same value can go on from `node`."""
+    pool = Pool.of(node)
+    return any(
+        Pool.of(each).behind(pool) is not None and not any(map(is_used, each.outputs[1:]))
+        for each in _siblings(node)
+    )
+
+
+def _siblings(node: ir.Node) -> list[ir.Node]:
+    data = node.inputs[0]
+    readers = data.consumers() if data is not None else ()
+    return [
+        each
+        for each in dict.fromkeys(readers)
+        if is_op(each, "MaxPool") and each is not node and each.graph is node.graph
+    ]

@@ -1,0 +1,118 @@
+"""Makes new weights: computed in float64, rounded once to the type in which they are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import EllipsisType
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.arrays import Array, FloatArray
+from bnfold.rewriting.contract import Refusal, Weight, require
+from bnfold.rewriting.query import input_of
+
+
+class NotStorable(Refusal):
+    """Why a new weight cannot be stored in the type of the old one."""
+
+    NOT_REPRESENTABLE = "a folded weight is not finite in the type that the operator stores"
+    LOSES_DIGITS = (
+        "the weights of a channel get so small that their type holds them with fewer digits",
+        "export the model in a type of wider range",
+    )
+
+
+def folded_name(node: ir.Node, index: int) -> str:
+    """Return what to call the new weight for an input of a linear operator, whose weight is 1."""
+    weight, value = input_of(node, 1), input_of(node, index)
+    name = value.name if value is not None else f"{weight.name if weight is not None else ''}.bias"
+    return f"{(name or '').removesuffix('.folded')}.folded"
+
+
+_BLOCK = 2**17
+"""Numbers that are rounded at a time: few enough to stay in the processor's cache meanwhile."""
+
+
+def stored(
+    values: Array,
+    dtype: ir.DataType,
+    stem: str,
+    subject: ir.Node,
+    channel_axis: int | None = None,
+    *,
+    scale: FloatArray | None = None,
+) -> Weight:
+    """Round `values`, or ``values · scale`` computed in float64, once to `dtype`.
+
+    To nearest with ties to even. `scale` broadcasts to the values. Subnormal results become zero
+    and are counted, because some processors compute with them many times slower; those of float16
+    stay, because there they are wanted (6e-8 to 6e-5).
+
+    Raises:
+        Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
+            values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
+            the channel is not negligible beside the others.
+    """
+    array = np.empty(values.shape, dtype.numpy())
+    limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
+    flushed, has_subnormals = 0, False
+    for block in _blocks(values.shape):
+        with np.errstate(over="ignore", invalid="ignore"):
+            rounded = _rounded(_product(values, scale, block), dtype)
+        require(bool(np.isfinite(rounded).all()), NotStorable.NOT_REPRESENTABLE, subject)
+        array[block] = rounded
+        magnitude = np.abs(rounded)
+        subnormal = (magnitude > 0) & (magnitude < float(limits.smallest_normal))
+        if subnormal.any():
+            has_subnormals = True
+            if dtype != ir.DataType.FLOAT16:
+                flushed += int(np.count_nonzero(subnormal))
+                array[block][subnormal] = 0
+    if channel_axis is not None and has_subnormals:
+        exact = _product(values, scale, ...)
+        keeps = _keeps_digits(exact, array, channel_axis, float(limits.eps))
+        require(keeps, NotStorable.LOSES_DIGITS, subject)
+    return Weight(array, dtype, stem, flushed)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
+    """Yield what together indexes an array of this shape."""
+    if math.prod(shape) <= _BLOCK:
+        yield ...
+        return
+    rows = max(1, _BLOCK // math.prod(shape[1:]))
+    for start in range(0, shape[0], rows):
+        yield slice(start, start + rows)
+
+
+def _product(values: Array, scale: FloatArray | None, block: slice | EllipsisType) -> FloatArray:
+    exact: FloatArray = np.asarray(values[block], np.float64)
+    return exact if scale is None else exact * np.broadcast_to(scale, values.shape)[block]
+
+
+def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:
+    """Compare each channel's error, in norm, with the ε/2 that rounding normal numbers takes."""
+    others = tuple(axis for axis in range(exact.ndim) if axis != channel_axis % exact.ndim)
+    largest = float(np.abs(exact).max())  # norms of numbers around 1e-300 would be zero
+    norms = np.sqrt(np.sum((exact / largest) ** 2, axis=others))
+    error = (array.astype(np.float64) - exact) / largest
+    errors = np.sqrt(np.sum(error**2, axis=others))
+    return bool((errors <= epsilon * np.maximum(norms, epsilon * norms.max())).all())
+
+
+def _rounded(values: FloatArray, dtype: ir.DataType) -> Array:
+    if dtype != ir.DataType.BFLOAT16:
+        return values.astype(dtype.numpy())
+    # ml_dtypes goes through float32, which would round twice. Rounding to odd in between makes
+    # the second rounding see on which side of a tie the float64 value lay (Boldo and Melquiond,
+    # "When double rounding is odd", 2005).
+    single = values.astype(np.float32)
+    bits = single.view(np.uint32)
+    away = np.abs(single.astype(np.float64)) > np.abs(values)
+    truncated = np.where(away, bits - 1, bits)
+    inexact = single.astype(np.float64) != values
+    odd = np.where(inexact, truncated | 1, bits).astype(np.uint32).view(np.float32)
+    return odd.astype(dtype.numpy())

@@ -1,0 +1,167 @@
+"""Writes files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+BLOCK = 1 << 20
+"""Bytes that are copied or hashed at a time."""
+
+
+class AtomicFile:
+    """A file that is written beside its place, then renamed into it.
+
+    Use as a context manager; whatever `commit` has not been called for is removed at the end.
+    `sha256` is the hash of what was written last, in hexadecimal, if it was to be `hashed`.
+
+    What replaces a file is on the disk before that goes. What replaces none is left to the system,
+    as `cp` does: nothing is lost if the power fails.
+
+    Raises:
+        UsageError: if the place is not one for a file, or writing fails.
+    """
+
+    def __init__(self, place: Path, *, hashed: bool = False) -> None:
+        self.sha256: str | None = None
+        self._hashed = hashed
+        self._committed = False
+        with as_usage_error(place):
+            with contextlib.suppress(FileNotFoundError):
+                place.stat()  # a link that leads to itself is an OSError here, unlike below
+            self.place = place.resolve()  # a link stays a link: what it points to is replaced
+            if self.place.exists() and not self.place.is_file():
+                raise UsageError(f"{place} is not a regular file; name a file to write to")
+            self._replaces = self.place.exists()
+            descriptor, path = tempfile.mkstemp(
+                dir=self.place.parent, prefix=f".{self.place.name[:100]}.", suffix=".tmp"
+            )
+            os.close(descriptor)
+            self.path = Path(path)
+            self.path.chmod(mode_for(self.place))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._committed:
+            self.path.unlink(missing_ok=True)
+
+    def write(self, content: bytes) -> None:
+        """Write all of the content, instead of what is there."""
+        self.write_blocks([content])
+
+    def write_blocks(self, blocks: Iterable[bytes | memoryview]) -> None:
+        """Write content that comes in pieces, instead of what is there."""
+        digest = Digest() if self._hashed else None
+        with as_usage_error(self.place):
+            passing = digest.passing(blocks) if digest is not None else blocks
+            overwrite(self.path, passing, to_disk=self._replaces)
+        self.sha256 = digest.hexdigest() if digest is not None else None
+
+    def commit(self) -> None:
+        """Let the file appear in its place."""
+        with as_usage_error(self.place):
+            os.replace(self.path, self.place)
+        self._committed = True
+
+
+def write_text(place: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    with AtomicFile(place) as file:
+        file.write(text.encode())
+        file.commit()
+
+
+@contextlib.contextmanager
+def as_usage_error(place: Path) -> Iterator[None]:
+    """Turn an OSError within into the line that `place` cannot be written, with the cause."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
+
+
+def mode_for(place: Path) -> int:
+    """Return the permissions of the file that is replaced, or those of any new file."""
+    if place.exists():
+        return place.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+class Digest:
+    """The SHA-256 of all that passes through."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def passing(self, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """Yield the blocks. The hash of one is computed while the next is written and read."""
+        with ThreadPoolExecutor(1) as executor:
+            hashing: Future[None] | None = None
+            for block in joined(blocks):
+                if hashing is not None:
+                    hashing.result()
+                hashing = executor.submit(self._sha256.update, block)
+                yield block
+
+    def hexdigest(self) -> str:
+        """Return it in hexadecimal."""
+        return self._sha256.hexdigest()
+
+
+def overwrite(path: Path, blocks: Iterable[bytes | memoryview], *, to_disk: bool) -> None:
+    """Overwrite an existing file; with `to_disk`, fsync it.
+
+    It is cut to its length at the end: ext4 waits for the disk when a file is closed that was cut
+    to nothing.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        for block in joined(blocks):
+            written = 0
+            while written < len(block):
+                written += file.write(memoryview(block)[written:])
+        file.truncate()
+        if to_disk:
+            os.fsync(file.fileno())
+
+
+def joined(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """Join small pieces into blocks worth writing."""
+    small = bytearray()
+    for block in blocks:
+        if len(block) < BLOCK // 2:
+            small += block
+            if len(small) < BLOCK:
+                continue
+            block = b""
+        if small:
+            yield bytes(small)
+            small.clear()
+        if block:
+            yield block
+    if small:
+        yield bytes(small)

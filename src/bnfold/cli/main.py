@@ -1,0 +1,435 @@
+"""The command line: options in, exit code out. Everything else happens in `bnfold.api`."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from bnfold.cli.options import (
+    AbsoluteTolerance,
+    Data,
+    ForceInference,
+    FreezeInitializers,
+    Input,
+    Json,
+    KeepNode,
+    Model,
+    Only,
+    Provider,
+    RelativeTolerance,
+    Report,
+    RequireSpeedup,
+    Samples,
+    SaveInputs,
+    Seed,
+    Skip,
+    Threads,
+    Truth,
+    execution_options,
+    report_files,
+)
+from bnfold.cli.startup import defer_sympy
+from bnfold.errors import BnfoldError, ModelError, NotEquivalentError, NotVerifiedError, UsageError
+from bnfold.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bnfold.record.data import Record
+
+app = typer.Typer(
+    name="bnfold",
+    help="Fold BatchNormalization out of exported ONNX models, and prove the result.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 not equivalent, 2 usage, 3 the model cannot be read or is not "
+        "supported, 4 a provider is not available, 5 could not be verified, "
+        "6 a required speed-up is not met."
+    ),
+)
+
+INTERNAL_ERROR = 70
+"""What sysexits.h calls EX_SOFTWARE: a bug of bnfold's, or no memory."""
+
+_EXIT_CODES = {
+    "pass": 0,
+    "identical": 0,
+    "fail": NotEquivalentError.exit_code,
+    "not-verified": NotVerifiedError.exit_code,
+}
+
+
+@app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.html")
+def optimize(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUTPUT", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
+        ),
+    ] = None,
+    output_option: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUTPUT", help="The same as the argument."),
+    ] = None,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the result with the original.")
+    ] = True,
+    bench: Annotated[
+        bool, typer.Option("--bench/--no-bench", help="Time the result against the original.")
+    ] = True,
+    bench_seconds: Annotated[
+        float, typer.Option("--bench-seconds", min=0, help="How long, in all.")
+    ] = 5.0,
+    require_speedup: RequireSpeedup = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Leave out the rewrites that measure slower here.")
+    ] = False,
+    tune_seconds: Annotated[
+        float, typer.Option("--tune-seconds", min=0, help="How long to look for them.")
+    ] = 60.0,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    drop_culprit: Annotated[
+        bool,
+        typer.Option("--drop-culprit", help="If the check fails, go on without the rewrite."),
+    ] = False,
+    save_inputs: SaveInputs = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Rewrite a model, check the result against it, time both, and write it."""
+    from bnfold import api
+    from bnfold.options import CheckOptions, PassOptions, TimingOptions
+    from bnfold.report.terminal import print_optimization
+
+    if output is not None and output_option is not None:
+        raise UsageError("OUTPUT is given twice: as an argument and by -o")
+    if not model.name:
+        raise ModelError(f"{model} is a directory; name the .onnx file in it")
+    place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
+    passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+    execution = execution_options(provider, threads, input, data, samples, seed)
+    checking = CheckOptions(rtol, atol, truth, save_inputs)
+    timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
+    report = report_files(report, place)
+    try:
+        with _Progress() as progress:
+            result = api.optimize(
+                model,
+                place,
+                passes=passes,
+                check=check,
+                bench=bench,
+                tune=tune,
+                drop_culprit=drop_culprit,
+                hashes=bool(report) or json,
+                execution=execution,
+                checking=checking,
+                timing=timing,
+                progress=progress,
+            )
+    except BnfoldError as error:
+        if error.record is not None:
+            _deliver(error.record, report, json, print_optimization)
+        raise
+    _deliver(result.record, report, json, print_optimization)
+
+
+@app.command(epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10")
+def check(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The model to trust.", show_default=False)
+    ],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)
+    ],
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    save_inputs: SaveInputs = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Compare two models numerically, whoever made the second."""
+    from bnfold import api
+    from bnfold.options import CheckOptions
+    from bnfold.report.terminal import print_equivalence
+
+    execution = execution_options(provider, threads, input, data, samples, seed)
+    checking = CheckOptions(rtol, atol, truth, save_inputs)
+    report = report_files(report)
+    with _Progress() as progress:
+        record = api.check(
+            reference, candidate, execution=execution, checking=checking, progress=progress
+        )
+    assert record.equivalence is not None
+    equivalence = record.equivalence
+    _deliver(record, report, json, lambda console, _: print_equivalence(console, equivalence))
+    raise typer.Exit(_EXIT_CODES[equivalence.verdict])
+
+
+@app.command(epilog="Example: bnfold bench model.onnx model.fast.onnx --seconds 30")
+def bench(
+    model: Model,
+    candidate: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CANDIDATE", help="Another model, to be timed against it.", show_default=False
+        ),
+    ] = None,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    seed: Seed = 0,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A size of the first dimension, where it is free (repeatable)."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", "--bench-seconds", min=0, help="How long, in all.")
+    ] = 20.0,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure the memory that each takes, too.")
+    ] = True,
+    require_speedup: RequireSpeedup = None,
+    threads: Threads = None,
+    report: Report = None,
+    json: Json = False,
+) -> None:
+    """Time a model, or one against another, in turns and beside a control."""
+    from bnfold import api
+    from bnfold.options import TimingOptions
+    from bnfold.report.terminal import print_speed
+
+    execution = execution_options(provider, threads, input, data, 1, seed)
+    timing = TimingOptions(seconds, require_speedup, batches=tuple(batch or ()), memory=memory)
+    report = report_files(report)
+    try:
+        with _Progress() as progress:
+            record = api.bench(
+                model, candidate, execution=execution, timing=timing, progress=progress
+            )
+    except BnfoldError as error:
+        if error.record is not None:
+            _deliver(error.record, report, json, print_speed)
+        raise
+    _deliver(record, report, json, print_speed)
+
+
+@app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
+def explain(
+    model: Model,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    json: Json = False,
+) -> None:
+    """Say of each candidate what becomes of it and why; write nothing."""
+    from bnfold import api
+    from bnfold.options import PassOptions
+    from bnfold.report.terminal import print_explanation
+
+    passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+    record = api.explain(model, passes=passes, hashes=json)
+    _deliver(record, [], json, print_explanation)
+
+
+@app.command(epilog="Example: bnfold report run.json -o run.html -o run.md")
+def report(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN.json", help="What --report FILE.json wrote.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.html|.md|.json",
+            help="Where to write (repeatable). Default: Markdown, printed.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Render the record of a run again: as a page, as Markdown or as data."""
+    from bnfold.record.reading import read_record
+    from bnfold.report import render
+
+    files = report_files(output, option="-o")
+    record = read_record(run)
+    _write_reports(record, files)
+    if json or not files:
+        _print(lambda: print(render(record, ".json" if json else ".md"), end=""))
+
+
+@app.command(epilog="Example: bnfold passes fold-batchnorm")
+def passes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A pass.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the rewrites, or tell all about one: identity, exactness, reasons to refuse."""
+    from bnfold.cli.passes import print_pass, print_passes
+    from bnfold.rewriting.registry import all_passes, choose_passes
+
+    chosen = all_passes() if name is None else choose_passes(only=[name])
+    if json:
+        import json as json_module
+
+        text = json_module.dumps([each.to_dict() for each in chosen], indent=2, ensure_ascii=False)
+        _print(lambda: print(text))
+    elif name is None:
+        _print(lambda: print_passes(_console(), chosen))
+    else:
+        _print(lambda: print_pass(_console(), chosen[0]))
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+    ] = False,
+) -> None:
+    """Fold BatchNormalization out of exported ONNX models, and prove the result."""
+    if version:
+        print(f"bnfold {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
+
+
+def main() -> None:
+    """Run the command; each failure is one line on stderr and an exit code."""
+    defer_sympy()
+    gc.set_threshold(50_000)  # a graph is many objects that stay: looking at them often is in vain
+    for library in ("matplotlib", "onnx_ir"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    for name in ("SIGTERM", "SIGHUP"):  # the second: the terminal was closed; Windows has none
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, lambda received, _: sys.exit(128 + received))  # clean up first
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal knows every sign
+    exit_code = _run()
+    gc.freeze()  # the process ends: to look for what it no longer needs takes long, and is in vain
+    sys.exit(exit_code)
+
+
+def _run() -> int:
+    try:
+        return app(standalone_mode=False) or 0
+    except BnfoldError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        message = error.format_message()
+        return _fail(f"{message.rstrip('.')}; --help lists what there is", UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted; nothing was written", 128 + signal.SIGINT)
+    except MemoryError:
+        return _fail("out of memory; nothing was written", INTERNAL_ERROR)
+    except Exception as error:
+        if os.environ.get("BNFOLD_DEBUG"):
+            raise
+        return _fail(
+            f"unexpected {type(error).__name__}: {error}; please report it, with the traceback "
+            "that BNFOLD_DEBUG=1 shows",
+            INTERNAL_ERROR,
+        )
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _deliver(
+    record: Record, reports: list[Path], json: bool, render: Callable[[Console, Record], None]
+) -> None:
+    record = replace(record, command=sys.argv[:])
+    _write_reports(record, reports)
+    _print(lambda: print(record.to_json()) if json else render(_console(), record))
+
+
+def _write_reports(record: Record, reports: list[Path]) -> None:
+    from bnfold.atomic import write_text
+    from bnfold.report import render
+
+    for path in reports:
+        write_text(path, render(record, path.suffix))
+
+
+def _print(write: Callable[[], None]) -> None:
+    """Print; if nobody reads it any more, go on: the work is done, and its exit code counts."""
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(emoji=False)
+
+
+class _Progress:
+    """Shows what is being done on stderr, if that is a terminal, and nothing otherwise."""
+
+    def __enter__(self) -> _Progress:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self._status = console.status("") if console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, doing: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{doing} …")

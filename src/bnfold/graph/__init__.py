@@ -1,0 +1,1 @@
+"""What a graph says: its constants, and the order of its nodes."""

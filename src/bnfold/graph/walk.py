@@ -1,0 +1,46 @@
+"""Walks over the graphs of a model, and the order of their nodes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def has_body(node: ir.Node) -> bool:
+    """Say whether the node is an If, Loop, Scan or another operator with a graph inside."""
+    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return any(attribute.type in graphs for attribute in node.attributes.values())
+
+
+def all_graphs(model: ir.Model) -> list[ir.Graph]:
+    """Return the main graph and its bodies, then each function's graph and its bodies."""
+    return [each for graph in outermost_graphs(model) for each in (graph, *graph.subgraphs())]
+
+
+def outermost_graphs(model: ir.Model) -> list[ir.Graph]:
+    """Return the main graph, then each function's."""
+    return [model.graph, *(function.graph for function in model.functions.values())]
+
+
+def sort(graph: ir.Graph) -> None:
+    """Sort the nodes topologically, in place and stably; nodes without a name stay without one.
+
+    Raises:
+        ValueError: if the graph has a cycle.
+    """
+    if _is_sorted(graph):
+        return
+    unnamed = [node for node in graph.all_nodes() if node.name is None]
+    graph.sort()
+    for node in unnamed:
+        node.name = None
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Say whether the nodes stand in order, as they mostly do; False where bodies read values."""
+    done: set[ir.Node] = set()
+    for node in graph:
+        sources = (value.producer() for value in node.inputs if value is not None)
+        if has_body(node) or not all(source is None or source in done for source in sources):
+            return False
+        done.add(node)
+    return True

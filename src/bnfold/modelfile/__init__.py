@@ -1,0 +1,1 @@
+"""A model between disk and memory."""

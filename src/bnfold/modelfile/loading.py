@@ -1,0 +1,177 @@
+"""Reads models, checks that they hold together, and turns them back into protobuf."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx_ir as ir
+
+from bnfold.errors import ModelError
+from bnfold.modelfile.model import LoadedModel
+from bnfold.modelfile.normalize import normalize
+from bnfold.modelfile.places import weights_of
+from bnfold.modelfile.protos import graphs_of, node_lists_of
+from bnfold.modelfile.reading import attach
+from bnfold.modelfile.source import ModelSource as ModelSource
+from bnfold.modelfile.source import Source
+from bnfold.record.data import ModelRecord
+
+
+def load(source: ModelSource) -> LoadedModel:
+    """Read a model from a path, or take a ModelProto, which is left untouched.
+
+    Raises:
+        ModelError: if it cannot be read, is no valid model, or holds what bnfold cannot keep.
+    """
+    given = Source.of(source)
+    loaded = _load(given) or _load(given.whole())
+    assert loaded is not None
+    return loaded
+
+
+def _load(given: Source) -> LoadedModel | None:
+    """Load a model; None if what stands for large weights in its protobuf has got lost."""
+    proto, name = given.read.proto, given.name
+    _require_supported(given)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx_ir reports invalid models by exceptions of many types
+        raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
+    if not attach(model, given.read.markers):
+        return None
+    external = [each for each in weights_of(model) if isinstance(each, ir.ExternalTensor)]
+    data_files = _settle_external_data(external, given.path, name)
+    normalize(model, proto, name)
+    described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
+    return LoadedModel(model, given, described, data_files)
+
+
+def require_valid(loaded: LoadedModel) -> None:
+    """Let onnx's own checker look at the model as it was given.
+
+    Raises:
+        ModelError: with what the checker found, if it is invalid.
+    """
+    try:
+        onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.source.content)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        name = loaded.path or "the model"
+        raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
+
+
+def describe(source: ModelSource) -> ModelRecord:
+    """Say what a model is, without preparing it to be rewritten.
+
+    Raises:
+        ModelError: if it cannot be read.
+    """
+    return Source.of(source).describe()
+
+
+def _require_supported(given: Source) -> None:
+    proto, name = given.read.proto, given.name
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{name} has IR version {proto.ir_version}, and the installed onnx knows up to "
+            f"{onnx.IR_VERSION}; upgrade onnx"
+        )
+    if not proto.opset_import and proto.ir_version >= 3:
+        raise ModelError(f"{name} is not a valid ONNX model: it imports no operator set")
+    for graph in graphs_of(proto):
+        if graph.sparse_initializer:
+            raise ModelError(f"{name} has sparse initializers, which bnfold does not support")
+        if graph.quantization_annotation:
+            raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
+        for tensor in graph.initializer:
+            _require_complete(tensor, given)
+    for nodes in node_lists_of(proto):
+        for node in nodes:
+            _require_distinct_attributes(node, name)
+            for attribute in node.attribute:
+                if attribute.HasField("sparse_tensor"):
+                    raise ModelError(f"{name} has sparse constants, which bnfold does not support")
+                if attribute.HasField("t"):
+                    _require_complete(attribute.t, given)
+    functions = [(each.domain, each.name, each.overload) for each in proto.functions]
+    if len(set(functions)) < len(functions):
+        raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
+    if proto.training_info:
+        raise ModelError(f"{name} has training information, which bnfold does not support")
+
+
+def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
+    """Require what onnx_ir goes by: each attribute has a type, and a name of its own."""
+    names = [attribute.name for attribute in node.attribute]
+    is_typed = all(each.type or each.ref_attr_name for each in node.attribute)
+    if len(set(names)) < len(names) or not is_typed:
+        raise ModelError(
+            f"{name} is not a valid ONNX model: {node.op_type} {node.name} has an attribute "
+            "twice, or without a type"
+        )
+
+
+def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
+    """Require that a tensor with raw data has as many bytes as its type and shape tell."""
+    if not tensor.HasField("raw_data"):
+        return
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (TypeError, ValueError):
+        return  # strings, and types that onnx_ir refuses by itself
+    if given.read.raw_size(tensor) != -(-math.prod(tensor.dims) * bits // 8):
+        raise ModelError(
+            f"{given.name} is truncated or invalid: the tensor {tensor.name!r} lacks bytes"
+        )
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _settle_external_data(
+    tensors: Iterable[ir.ExternalTensor], path: Path | None, name: str
+) -> frozenset[Path]:
+    """Tell external tensors where they lie, refuse those that are not there, return their files."""
+    folder = path.resolve().parent if path is not None else None
+    files: set[Path] = set()
+    for tensor in tensors:
+        if folder is None:
+            raise ModelError("the ModelProto has external data; give the path of its file instead")
+        tensor.base_dir = folder
+        where, status = _find_data(folder, str(tensor.location), name)
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if end > status.st_size or (tensor.length or tensor.nbytes) != tensor.nbytes:
+            raise ModelError(f"{name}: the data of {tensor.name!r} at {where.name!r} is truncated")
+        files.add(where)
+    return frozenset(files)
+
+
+def _find_data(folder: Path, location: str, name: str) -> tuple[Path, os.stat_result]:
+    """Return the file that a location in the folder means, links resolved, and its status."""
+    begin = f"{name} has data at {location!r}, which"
+    try:
+        where = (folder / location).resolve()
+        if not where.is_relative_to(folder):
+            raise ModelError(f"{name} has data outside its folder, at {location!r}")
+        status = where.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{begin} does not exist") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{begin} cannot be opened: {reason}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{begin} is not a file")
+    if status.st_nlink > 1:
+        raise ModelError(
+            f"{begin} has several hard links: it may be another's file, and onnx refuses it, too; "
+            "copy it"
+        )
+    return where, status

@@ -1,0 +1,102 @@
+"""A model as it was given: a path or a ModelProto, and what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+
+from bnfold.errors import ModelError
+from bnfold.modelfile.protos import count_operators, node_lists_of
+from bnfold.modelfile.reading import (
+    LARGEST_MESSAGE,
+    SMALLEST_STORED,
+    ReadModel,
+    read_light,
+    read_whole,
+)
+from bnfold.modelfile.stored import OpenFile
+from bnfold.record.data import ModelRecord
+
+ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model just read, and either its file or its bytes."""
+
+    read: ReadModel
+    file: OpenFile | None
+    content: bytes
+    """The model as it was given, where that was not a path; else empty."""
+
+    @staticmethod
+    def of(source: ModelSource) -> Source:
+        """Read a model, or take it as it is.
+
+        Raises:
+            ModelError: if it cannot be read, or is no model.
+        """
+        if isinstance(source, onnx.ModelProto):
+            content = source.SerializeToString(deterministic=True)
+            given = Source(ReadModel(onnx.ModelProto.FromString(content)), None, content)
+        else:
+            file = OpenFile(Path(source))
+            read = read_light(file, SMALLEST_STORED) if file.size >= SMALLEST_STORED else None
+            given = Source(read or read_whole(file), file, b"")
+        if not given.read.proto.HasField("graph") or not given.read.proto.graph.output:
+            raise ModelError(
+                f"{given.name} is not an ONNX model: it is empty, or has no graph with outputs"
+            )
+        return given
+
+    def whole(self) -> Source:
+        """Return the same model with all content in its protobuf."""
+        assert self.file is not None
+        return Source(read_whole(self.file), self.file, b"")
+
+    @property
+    def path(self) -> Path | None:
+        return self.file.path if self.file is not None else None
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path is not None else "the model"
+
+    @property
+    def is_one_message(self) -> bool:
+        """Whether others can read the file, too: protobuf parses no more than 2 GiB."""
+        return self.file is None or self.file.size <= LARGEST_MESSAGE
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the bytes that were given, a piece at a time."""
+        return self.file.blocks() if self.file is not None else iter([self.content])
+
+    def _sha256(self) -> str:
+        return self.file.sha256() if self.file else hashlib.sha256(self.content).hexdigest()
+
+    def start_hashing(self) -> None:
+        """Compute what `describe` needs in another thread, while something else is done."""
+        if self.file is not None:
+            self.file.start_hashing()
+
+    def describe(self, *, hashed: bool = True) -> ModelRecord:
+        """Say what the model is; not `hashed`, without its SHA-256, which takes a while."""
+        proto = self.read.proto
+        ops = count_operators(
+            (node.domain, node.op_type) for nodes in node_lists_of(proto) for node in nodes
+        )
+        return ModelRecord(
+            path=str(self.path) if self.path is not None else None,
+            sha256=self._sha256() if hashed else None,
+            bytes=self.file.size if self.file else len(self.content),
+            ir_version=proto.ir_version,
+            opset={each.domain or "ai.onnx": each.version for each in proto.opset_import},
+            nodes=sum(ops.values()),
+            ops=ops,
+        )

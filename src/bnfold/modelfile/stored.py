@@ -1,0 +1,200 @@
+"""Files held open, and the weights that stay in them until somebody needs their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from bnfold.arrays import Array
+from bnfold.atomic import BLOCK
+from bnfold.errors import ModelError
+
+_READS_ANYWHERE = hasattr(os, "preadv")
+"""Whether a file can be read without moving its position, which forked processes share."""
+
+
+class OpenFile:
+    """A regular file, as it was when it was opened.
+
+    It can be read when something else has taken its place, or it has been removed. If its content
+    changes, reading fails. Several threads and forked processes may read.
+
+    `name` is what it is called from now on, if that is not its path.
+
+    Raises:
+        ModelError: if it cannot be opened, is not a regular file, or changes later on.
+    """
+
+    def __init__(self, path: Path, name: Path | None = None) -> None:
+        self.path = name or path
+        try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise ModelError(f"{path} is not a regular file")
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the object
+        except FileNotFoundError:
+            raise ModelError(f"{path} does not exist") from None
+        except IsADirectoryError:
+            raise ModelError(f"{path} is a directory; name the .onnx file in it") from None
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        self._digest: Future[str] | None = None
+        self.size, self._modified = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes."""
+        pieces: list[bytes] = []
+        while length > 0:
+            piece = self._read_some(offset, length)
+            if not piece:
+                break
+            pieces.append(piece)
+            offset, length = offset + len(piece), length - len(piece)
+        self._require_unchanged(length)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill the whole buffer."""
+        done = 0
+        while done < len(buffer):
+            count = self._read_some_into(offset + done, buffer[done:])
+            if not count:
+                break
+            done += count
+        self._require_unchanged(len(buffer) - done)
+
+    def _read_some(self, offset: int, length: int) -> bytes:
+        if _READS_ANYWHERE:
+            return os.pread(self._file.fileno(), length, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(length)
+
+    def _read_some_into(self, offset: int, buffer: memoryview) -> int:
+        if _READS_ANYWHERE:
+            return os.preadv(self._file.fileno(), [buffer], offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(buffer)
+
+    def _require_unchanged(self, missing: int) -> None:
+        if missing or self._state() != (self.size, self._modified):
+            raise ModelError(f"{self.path} was changed while it was being read")
+
+    def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Yield the content from `offset` on, a piece at a time."""
+        end = self.size if length is None else offset + length
+        for start in range(offset, end, BLOCK):
+            yield self.read(start, min(BLOCK, end - start))
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the content, in hexadecimal."""
+        self.start_hashing()
+        assert self._digest is not None
+        return self._digest.result()
+
+    def start_hashing(self) -> None:
+        """Compute `sha256` in another thread, while something else is done."""
+        if self._digest is None:
+            executor = ThreadPoolExecutor(1)
+            self._digest = executor.submit(self._hash)
+            executor.shutdown(wait=False)
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+
+class Content(Protocol):
+    """The content of a weight, wherever it is, as ONNX stores it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        ...
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """Yield it a piece at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Content that lies in a file, at an offset."""
+
+    file: OpenFile
+    offset: int
+    nbytes: int
+
+    def blocks(self) -> Iterator[bytes]:
+        return self.file.blocks(self.offset, self.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Content that a tensor has in memory."""
+
+    tensor: ir.TensorProtocol
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.nbytes
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        if self.tensor.dtype.bitwidth < 8 or sys.byteorder == "big":
+            yield self.tensor.tobytes()
+        else:
+            yield np.ascontiguousarray(self.tensor.numpy()).reshape(-1).view(np.uint8).data
+
+
+class StoredTensor(ir.serde.TensorProtoTensor):
+    """A weight whose content stays in the model file.
+
+    Its proto has a marker in the place of ``raw_data``, and is what ``onnx_ir.to_proto`` gives.
+    """
+
+    def __init__(self, proto: onnx.TensorProto, extent: Extent) -> None:
+        super().__init__(proto)
+        self.extent = extent
+        self._array: weakref.ref[Array] | None = None
+
+    def numpy(self) -> Array:
+        """Return the content, which is read anew only when nobody has it any more."""
+        array = self._array() if self._array is not None else None
+        if array is None:
+            array = self._read()
+            self._array = weakref.ref(array)
+        return array
+
+    def _read(self) -> Array:
+        if self.dtype.bitwidth < 8:
+            proto = onnx.TensorProto(dims=self.raw.dims, data_type=self.raw.data_type)
+            proto.raw_data = self.tobytes()
+            return ir.serde.TensorProtoTensor(proto).numpy()
+        array = np.empty(self.size, self.dtype.numpy().newbyteorder("<"))
+        self.extent.file.read_into(self.extent.offset, array.view(np.uint8).data)
+        array.flags.writeable = False
+        return array.reshape(self.shape.numpy())
+
+    def tobytes(self) -> bytes:
+        """Return the content as it lies in the file."""
+        return self.extent.file.read(self.extent.offset, self.extent.nbytes)

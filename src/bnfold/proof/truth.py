@@ -1,0 +1,266 @@
+"""Evaluates models in float64, by onnx's reference evaluator: as they would be without rounding.
+
+Every float is widened: inputs, weights, constants, what a Cast or a random operator makes. Nodes
+are evaluated one by one, so that a value is kept only until its last reader is done, a weight is
+widened only for its reader, and the time can be limited.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import onnx_ir as ir
+from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.arrays import Array
+from bnfold.errors import BnfoldError
+from bnfold.modelfile.loading import load
+from bnfold.modelfile.markers import Markers
+from bnfold.proof.truth_operators import OPERATORS
+from bnfold.running.runtime import Feeds
+
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+_TYPE_ATTRIBUTES = ("to", "dtype")
+_TOO_LONG = "it takes too long; --truth always waits for it"
+_RECURRENT = ("GRU", "LSTM", "RNN")
+
+
+class NoTruth(Exception):  # noqa: N818 - an answer, not an error
+    """The model cannot be evaluated in float64; the text is the reason."""
+
+
+class Truth64:
+    """A model that can be evaluated in float64.
+
+    Raises:
+        NoTruth: if it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            loaded = load(path)
+        except BnfoldError as error:
+            raise NoTruth(str(error)) from error
+        self._model = loaded.ir
+        self._contents = _Contents(loaded.markers, path.resolve().parent)
+        self._opsets = dict(self._model.opset_imports)
+        self._functions = self._evaluators()
+
+    def _evaluators(self) -> list[ReferenceEvaluator]:
+        """Return the functions ready to be evaluated, each after those that it calls."""
+        found: list[ReferenceEvaluator] = []
+        pending = [
+            _widened_function(ir.serde.serialize_function(function), self._contents)
+            for function in self._model.functions.values()
+        ]
+        while pending:
+            waiting: list[tuple[onnx.FunctionProto, Exception]] = []
+            for proto in pending:
+                try:
+                    evaluator = ReferenceEvaluator(proto, functions=list(found), new_ops=OPERATORS)
+                except Exception as error:  # it calls one that is not there yet, or is missing
+                    waiting.append((proto, error))
+                else:
+                    found.append(evaluator)
+            if len(waiting) == len(pending):
+                first, reason = waiting[0]
+                raise NoTruth(f"onnx cannot evaluate the function {first.name}: {reason}")
+            pending = [proto for proto, _ in waiting]
+        return found
+
+    def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
+        """Return all outputs by name. `end` is when to give up, by `time.monotonic`.
+
+        Raises:
+            NoTruth: if it takes longer, or an operator is missing or fails.
+        """
+        with _time_limit(end):
+            return self._outputs(feeds, end)
+
+    def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
+        values: dict[str, Any] = {name: _widened(each) for name, each in feeds.items()}
+        readers = Counter(name for node in self._model.graph for name in _reads(node))
+        wanted = [value.name or "" for value in self._model.graph.outputs]
+        readers.update(wanted)
+        for node in self._model.graph:
+            if time.monotonic() > end:
+                raise NoTruth(_TOO_LONG)
+            names = _reads(node)
+            results = self._evaluate(node, {name: self._value(name, values) for name in names})
+            values |= results
+            for name in names:
+                readers[name] -= 1
+                if not readers[name]:
+                    values.pop(name, None)
+        return {name: np.asarray(self._value(name, values)) for name in wanted}
+
+    def _value(self, name: str, values: dict[str, Any]) -> Any:
+        if name in values:
+            return values[name]
+        initializer = self._model.graph.initializers.get(name)
+        if initializer is None or initializer.const_value is None:
+            raise NoTruth(f"{name!r} is not known")
+        return _widened_content(initializer.const_value)
+
+    def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
+        proto = _widened_node(ir.serde.serialize_node(node), self._contents)
+        graph = onnx.helper.make_graph(
+            [proto],
+            "node",
+            [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
+            [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
+        )
+        if node.op_type in _RECURRENT and len(node.inputs) > 4 and node.inputs[4] is not None:
+            raise NoTruth(f"onnx does not heed the lengths of sequences in {node.op_type}")
+        try:
+            with np.errstate(all="ignore"):
+                evaluator = ReferenceEvaluator(
+                    graph, opsets=self._opsets, functions=self._functions, new_ops=OPERATORS
+                )
+                results = evaluator.run(None, inputs)
+        except NoTruth:
+            raise
+        except Exception as error:  # the evaluator raises whatever its operators do
+            site = f"{node.op_type} {node.name or node.outputs[0].name}"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
+        names = [name for name in proto.output if name]
+        return {name: _widened(each) for name, each in zip(names, results, strict=True)}
+
+
+@contextmanager
+def _time_limit(end: float) -> Iterator[None]:
+    """Raise `NoTruth` at that time, even in the middle of a node, where the system has alarms.
+
+    They reach the main thread only; elsewhere the time is looked at between nodes.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if end == math.inf or not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise NoTruth(_TOO_LONG)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - time.monotonic()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _reads(node: ir.Node) -> list[str]:
+    """Return the values of its graph that a node reads, in its bodies too, each once."""
+    found = {value.name: None for value in node.inputs if value is not None}
+    for graph in node.attributes.values():
+        if graph.type == ir.AttributeType.GRAPH:
+            found |= dict.fromkeys(_captured(graph.as_graph()))
+        elif graph.type == ir.AttributeType.GRAPHS:
+            for each in graph.as_graphs():
+                found |= dict.fromkeys(_captured(each))
+    return [name for name in found if name is not None]
+
+
+def _captured(body: ir.Graph) -> Iterator[str]:
+    """Yield the names that a body reads from outside. No name inside hides one outside."""
+    graphs = [body, *body.subgraphs()]
+    own: set[ir.Value] = set()
+    for graph in graphs:
+        own.update(graph.inputs, graph.initializers.values())
+        own.update(output for node in graph for output in node.outputs)
+    for graph in graphs:
+        read = [value for node in graph for value in node.inputs if value is not None]
+        for value in [*read, *graph.outputs]:
+            if value not in own and value.name is not None:
+                yield value.name
+
+
+def _widened_content(tensor: ir.TensorProtocol) -> Array:
+    """Return what a tensor holds. A file that is mapped into memory for that does not stay so."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return np.asarray(_widened(tensor.numpy()))
+    content = np.array(_widened(tensor.numpy()))
+    tensor.release()
+    return content
+
+
+def _widened(content: Any) -> Any:
+    """Return floats as float64, also within a sequence, and all else as it is."""
+    if isinstance(content, list):
+        return [_widened(each) for each in content]
+    if isinstance(content, np.ndarray | np.generic):
+        kind = content.dtype
+        if kind in (np.float32, np.float16) or kind == ml_dtypes.bfloat16:
+            return content.astype(np.float64)
+    return content
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """Where the content of tensors is that a protobuf does not hold itself."""
+
+    markers: Markers
+    """What stands for constants that are still in the model file."""
+    folder: Path
+    """What the names of data files are relative to."""
+
+    def bring_into(self, tensor: onnx.TensorProto) -> None:
+        """Let the tensor hold its content, wherever it is."""
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            load_external_data_for_tensor(tensor, str(self.folder))
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+        stored = self.markers.get(tensor.raw_data)
+        if stored is not None:
+            tensor.raw_data = b"".join(stored.blocks())
+
+
+def _widened_function(function: onnx.FunctionProto, contents: _Contents) -> onnx.FunctionProto:
+    for node in function.node:
+        _widened_node(node, contents)
+    return function
+
+
+def _widened_node(node: onnx.NodeProto, contents: _Contents) -> onnx.NodeProto:
+    """Widen, in place, the constants and types that the node's attributes name."""
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
+        if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            content = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+            wide = onnx.numpy_helper.from_array(np.array(content, np.float64))
+            attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
+        if attribute.HasField("t"):
+            _widen_tensor(attribute.t, contents)
+        if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _FLOATS:
+            attribute.i = onnx.TensorProto.DOUBLE
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for tensor in graph.initializer:
+                _widen_tensor(tensor, contents)
+            for inner in graph.node:
+                _widened_node(inner, contents)
+    return node
+
+
+def _widen_tensor(tensor: onnx.TensorProto, contents: _Contents) -> None:
+    contents.bring_into(tensor)
+    if tensor.data_type in _FLOATS:
+        content = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(content, tensor.name))

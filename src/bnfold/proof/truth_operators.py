@@ -1,0 +1,342 @@
+"""Operators for the float64 evaluation, where those of onnx's reference evaluator do not do.
+
+Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
+opset 13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a
+window of one beside padding; its Erf and its Gelu compute in float32; its Conv and its pools are
+slow. What is not covered here (indices of a MaxPool, say) raises, and then there is no evaluation.
+Shapes are those of the ONNX operators, floats float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from onnx.reference.op_run import OpRun
+
+from bnfold.arrays import Array, FloatArray
+
+Integers = Sequence[int] | None
+
+
+class BatchNormalization(OpRun):
+    """Inference at every opset: s·(x − m)/√(v + ε) + b along axis 1."""
+
+    def _run(
+        self,
+        x: Array,
+        s: Array,
+        b: Array,
+        m: Array,
+        v: Array,
+        *,
+        epsilon: float | None = None,
+        training_mode: int | None = None,
+        **_: object,
+    ) -> tuple[Array]:
+        if training_mode:
+            raise NotImplementedError("BatchNormalization in training mode")
+        s, b, m, v = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in (s, b, m, v))
+        return (s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b,)
+
+
+class Erf(OpRun):
+    """The error function, element by element."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return (np.vectorize(math.erf, otypes=[np.float64])(x),)
+
+
+class Gelu(OpRun):
+    """x·Φ(x), or its approximation by a hyperbolic tangent."""
+
+    def _run(self, x: Array, *, approximate: str | None = None, **_: object) -> tuple[Array]:
+        if approximate == "tanh":
+            return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))),)
+
+
+class _Normalized(OpRun):
+    """What works along an axis, but before opset 13 along all axes from it on."""
+
+    def _along_axis(self, x: Array, function: Callable[[FloatArray], FloatArray]) -> tuple[Array]:
+        given = next((each.i for each in self.onnx_node.attribute if each.name == "axis"), None)
+        if self.run_params["opsets"][""] >= 13:
+            axis = -1 if given is None else given
+            return (np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis),)
+        axis = (1 if given is None else given) % x.ndim
+        return (function(x.reshape(math.prod(x.shape[:axis]), -1)).reshape(x.shape),)
+
+
+def _log_softmax(x: FloatArray) -> FloatArray:
+    shifted = x - x.max(axis=-1, keepdims=True)
+    result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+class Softmax(_Normalized):
+    """exp(x) / Σ exp(x)."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return self._along_axis(x, lambda each: np.exp(_log_softmax(each)))
+
+
+class LogSoftmax(_Normalized):
+    """x − log Σ exp(x)."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return self._along_axis(x, _log_softmax)
+
+
+class Conv(OpRun):
+    """Sums, over the taps of the kernel, products with the shifted input."""
+
+    def _run(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None = None,
+        *,
+        auto_pad: str | None = None,
+        dilations: Integers = None,
+        group: int | None = None,
+        pads: Integers = None,
+        strides: Integers = None,
+        **_: object,
+    ) -> tuple[Array]:
+        windows = _Windows(x.shape[2:], w.shape[2:], strides, dilations, pads, auto_pad)
+        padded = windows.pad(x, 0.0)
+        groups, batch = group or 1, x.shape[0]
+        inputs, outputs = x.shape[1] // groups, w.shape[0] // groups
+        weights = w.reshape(groups, outputs, inputs, *w.shape[2:])
+        y = np.zeros((batch, groups, outputs, math.prod(windows.counts)))
+        for tap, where in windows.taps():
+            shifted = padded[_at(where)].reshape(batch, groups, inputs, -1)
+            tap_weights = weights[_at(tap)]
+            # Many products of single numbers are slow as matrix products.
+            y += tap_weights * shifted if inputs == 1 else tap_weights @ shifted
+        y = y.reshape(batch, w.shape[0], *windows.counts)
+        return (y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2)),)
+
+
+class ConvTranspose(OpRun):
+    """Adds, for the taps of the kernel, products to the shifted output: the adjoint of Conv."""
+
+    def _run(
+        self,
+        x: Array,
+        w: Array,
+        bias: Array | None = None,
+        *,
+        auto_pad: str | None = None,
+        dilations: Integers = None,
+        group: int | None = None,
+        output_padding: Integers = None,
+        output_shape: Integers = None,
+        pads: Integers = None,
+        strides: Integers = None,
+        **_: object,
+    ) -> tuple[Array]:
+        if auto_pad not in (None, "NOTSET", "VALID") or output_shape is not None:
+            raise NotImplementedError("ConvTranspose with auto_pad or output_shape")
+        rank, groups = x.ndim - 2, group or 1
+        strides, dilations = strides or [1] * rank, dilations or [1] * rank
+        pads, extra = pads or [0] * 2 * rank, output_padding or [0] * rank
+        size, kernel = x.shape[2:], w.shape[2:]
+        reach = [(kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
+        full = [(size[i] - 1) * strides[i] + reach[i] + extra[i] for i in range(rank)]
+        batch, inputs, outputs = x.shape[0], x.shape[1] // groups, w.shape[1]
+        weights = w.reshape(groups, inputs, outputs, *kernel).swapaxes(1, 2)
+        columns = x.reshape(batch, groups, inputs, -1)
+        y = np.zeros((batch, groups * outputs, *full))
+        for tap in np.ndindex(*kernel):
+            starts = [tap[i] * dilations[i] for i in range(rank)]
+            where = tuple(
+                slice(starts[i], starts[i] + (size[i] - 1) * strides[i] + 1, strides[i])
+                for i in range(rank)
+            )
+            product = weights[_at(tap)] @ columns
+            y[_at(where)] += product.reshape(batch, groups * outputs, *size)
+        cropped = tuple(slice(pads[i], full[i] - pads[rank + i]) for i in range(rank))
+        y = y[_at(cropped)]
+        return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
+
+
+class LRN(OpRun):
+    """x / (bias + alpha/size · Σ x²)^beta, over `size` channels around each."""
+
+    def _run(
+        self,
+        x: Array,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        bias: float | None = None,
+        size: int,
+        **_: object,
+    ) -> tuple[Array]:
+        alpha, beta, bias = (
+            default if given is None else given
+            for given, default in ((alpha, 1e-4), (beta, 0.75), (bias, 1.0))
+        )
+        before = (size - 1) // 2
+        widths = [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)]
+        squares = np.pad(x**2, widths)
+        channels = x.shape[1]
+        total = np.zeros(x.shape)
+        for first in range(size):
+            total += squares[:, first : first + channels]
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
+class MaxPool(OpRun):
+    """The largest value of each window; padding never is."""
+
+    def _run(
+        self,
+        x: Array,
+        *,
+        auto_pad: str | None = None,
+        ceil_mode: int | None = None,
+        dilations: Integers = None,
+        kernel_shape: Sequence[int],
+        pads: Integers = None,
+        strides: Integers = None,
+        **_: object,
+    ) -> tuple[Array]:
+        if len(self.output) > 1:
+            raise NotImplementedError("MaxPool with indices")
+        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        spatial = x.shape[2:]
+        windows = _Windows(
+            spatial, kernel_shape, strides, dilations, pads, auto_pad, bool(ceil_mode)
+        )
+        padded = windows.pad(x, lowest)
+        taps = (padded[_at(where)] for _, where in windows.taps())
+        y = next(taps).copy()
+        for shifted in taps:
+            np.maximum(y, shifted, out=y)
+        return (y,)
+
+
+class AveragePool(OpRun):
+    """The mean of each window, over its real elements or its padding, too."""
+
+    def _run(
+        self,
+        x: Array,
+        *,
+        auto_pad: str | None = None,
+        ceil_mode: int | None = None,
+        count_include_pad: int | None = None,
+        dilations: Integers = None,
+        kernel_shape: Sequence[int],
+        pads: Integers = None,
+        strides: Integers = None,
+        **_: object,
+    ) -> tuple[Array]:
+        windows = _Windows(
+            x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, bool(ceil_mode)
+        )
+        counted = windows.pad(np.ones((1, 1, *x.shape[2:])), 0.0)
+        if count_include_pad:
+            counted = windows.ones_with_padding()
+        padded = windows.pad(x, 0.0)
+        total, count = np.zeros(()), np.zeros(())
+        for _tap, where in windows.taps():
+            total = total + padded[_at(where)]
+            count = count + counted[_at(where)]
+        return (total / count,)
+
+
+OPERATORS: list[type[OpRun]] = [
+    AveragePool,
+    BatchNormalization,
+    Conv,
+    ConvTranspose,
+    Erf,
+    Gelu,
+    LRN,
+    LogSoftmax,
+    MaxPool,
+    Softmax,
+]
+
+
+def _at(place: Sequence[int | slice]) -> Any:
+    """Return the index of a place on the last axes, whose type is more than can be told."""
+    return (..., *place)
+
+
+class _Windows:
+    """Where the windows of a Conv or pool lie on its padded input."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        kernel: Sequence[int],
+        strides: Integers,
+        dilations: Integers,
+        pads: Integers,
+        auto_pad: str | None,
+        ceil_mode: bool = False,
+    ) -> None:
+        rank = len(sizes)
+        self._sizes, self._kernel = sizes, kernel
+        self._strides, self._dilations = strides or [1] * rank, dilations or [1] * rank
+        self._reach = [(kernel[i] - 1) * self._dilations[i] + 1 for i in range(rank)]
+        self._pads = self._padding(auto_pad or "NOTSET", pads or [0] * 2 * rank)
+        self.counts = [self._count(axis, ceil_mode) for axis in range(rank)]
+
+    def _padding(self, auto_pad: str, pads: Sequence[int]) -> Sequence[int]:
+        if auto_pad == "NOTSET":
+            return pads
+        if auto_pad == "VALID":
+            return [0] * 2 * len(self._sizes)
+        totals = []
+        for size, stride, reach in zip(self._sizes, self._strides, self._reach, strict=True):
+            totals.append(max(0, (math.ceil(size / stride) - 1) * stride + reach - size))
+        less, more = [total // 2 for total in totals], [-(-total // 2) for total in totals]
+        return [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
+
+    def _count(self, axis: int, ceil_mode: bool) -> int:
+        before, after = self._pads[axis], self._pads[len(self._sizes) + axis]
+        size, stride = self._sizes[axis], self._strides[axis]
+        room = size + before + after - self._reach[axis]
+        if not ceil_mode:
+            return room // stride + 1
+        count = -(-room // stride) + 1
+        starts_outside = (count - 1) * stride >= size + before
+        return count - 1 if starts_outside else count
+
+    def pad(self, x: Array, content: float) -> Array:
+        """Surround the last axes by padding, and by what the last windows reach beyond it."""
+        return np.pad(x, [(0, 0), (0, 0), *self._widths()], constant_values=content)
+
+    def ones_with_padding(self) -> FloatArray:
+        """Return ones, also where there is padding, but not where windows reach beyond it."""
+        rank = len(self._sizes)
+        inner = [self._sizes[i] + self._pads[i] + self._pads[rank + i] for i in range(rank)]
+        beyond = [
+            (0, max(0, after - self._pads[rank + i])) for i, (_, after) in enumerate(self._widths())
+        ]
+        return np.pad(np.ones((1, 1, *inner)), [(0, 0), (0, 0), *beyond])
+
+    def _widths(self) -> list[tuple[int, int]]:
+        widths = []
+        for axis, size in enumerate(self._sizes):
+            before = self._pads[axis]
+            end = (self.counts[axis] - 1) * self._strides[axis] + self._reach[axis]
+            after = max(self._pads[len(self._sizes) + axis], end - before - size)
+            widths.append((before, after))
+        return widths
+
+    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Yield each position in the window, and the slices that it sees in all windows."""
+        for tap in itertools.product(*map(range, self._kernel)):
+            starts = [t * d for t, d in zip(tap, self._dilations, strict=True)]
+            where = zip(starts, self.counts, self._strides, strict=True)
+            yield tap, tuple(slice(s, s + (count - 1) * step + 1, step) for s, count, step in where)

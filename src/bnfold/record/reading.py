@@ -1,0 +1,99 @@
+"""Reads a record back from its JSON.
+
+Fields that are missing get their defaults, and fields that are unknown are left out: a record of
+another version of bnfold can be read as long as the schema's version is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from bnfold.errors import UsageError
+from bnfold.record.data import SCHEMA, Record, json_key
+
+
+def read_record(path: Path) -> Record:
+    """Return the record that a file holds.
+
+    Raises:
+        UsageError: if it cannot be read, or holds none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON, so no record: {error}; {_HINT}") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        found = f"has the schema {schema!r}" if schema else "names no schema"
+        raise UsageError(f"{path} {found}; a record has {SCHEMA!r}; {_HINT}")
+    try:
+        record = _read(content, Record, "record")
+    except (_Misfit, OverflowError) as misfit:
+        raise UsageError(f"{path} is no whole record: {misfit}; {_HINT}") from misfit
+    assert isinstance(record, Record)
+    return record
+
+
+_HINT = "name a file that --report FILE.json or --json has written"
+
+_NOT_IN_JSON = ("nan", "inf", "-inf")
+
+
+class _Misfit(Exception):  # noqa: N818 - the message says what is wrong with the file
+    """Content is not of the type that a field has."""
+
+
+@functools.cache
+def fields_of(kind: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return the fields of a record's class by their names in JSON, each with its type."""
+    hints = typing.get_type_hints(kind)
+    return {json_key(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
+
+
+def is_required(field: dataclasses.Field[Any]) -> bool:
+    """Say whether a field has no default."""
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
+
+
+def _read(content: Any, kind: Any, where: str) -> Any:
+    """Return the content as a value of this type."""
+    if kind is Any:
+        return content
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(content, typing.cast("type", kind), where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:  # a later version may know more values
+        origin, kind = None, str
+    if origin in (types.UnionType, typing.Union):
+        (other,) = (each for each in arguments if each is not types.NoneType)
+        return None if content is None else _read(content, other, where)
+    if origin is list and isinstance(content, list):
+        return [_read(each, arguments[0], f"{where}[{n}]") for n, each in enumerate(content)]
+    if origin is dict and isinstance(content, dict):
+        return {key: _read(each, arguments[1], f"{where}.{key}") for key, each in content.items()}
+    if kind is float and (type(content) in (int, float) or content in _NOT_IN_JSON):
+        return float(content)
+    if origin is None and type(content) is kind:
+        return content
+    raise _Misfit(f"{where} is {type(content).__name__}, not {getattr(kind, '__name__', kind)}")
+
+
+def _read_dataclass(content: Any, kind: type, where: str) -> Any:
+    if not isinstance(content, dict):
+        raise _Misfit(f"{where} is {type(content).__name__}, not {kind.__name__}")
+    values = {}
+    for key, (field, hint) in fields_of(kind).items():
+        if key in content:
+            values[field.name] = _read(content[key], hint, f"{where}.{key}")
+        elif is_required(field):
+            raise _Misfit(f"{where} has no {key!r}")
+    return kind(**values)

@@ -1,0 +1,197 @@
+"""All that a pass may use: how it is declared, what it returns, how it reads the graph.
+
+A pass is a pure function from a root node to one of three things:
+
+- ``None``: not its pattern, and nobody needs to hear about it;
+- a raised `Refused`: its pattern, but not allowed here. Always reported, with a named reason;
+- a `Replace`: the values to compute differently, as expressions. Only the engine edits the graph.
+
+Together with `bnfold.affine`, `onnx_ir` and `numpy` this is the whole vocabulary of `passes/`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import onnx_ir as ir
+
+from bnfold.arrays import Array as Array
+from bnfold.graph.constants import constant as constant
+from bnfold.graph.constants import is_overridable as is_overridable
+
+
+class Exactness(enum.Enum):
+    """How equal the result of a rewrite is."""
+
+    BITWISE = "bitwise"
+    """Equal bits for every input without NaN (the sign of a zero aside)."""
+    ROUNDED = "rounded"
+    """Equal in the real numbers; each new weight is rounded once, or a kernel rounds otherwise."""
+    SEMANTIC = "semantic"
+    """Changes the meaning, on request."""
+
+
+class Refusal(enum.Enum):
+    """Base of a pass's reasons to refuse: ``NAME = message`` or ``NAME = message, remedy``.
+
+    The message completes "kept, because …"; the remedy says what would let the node go.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+
+
+class General(Refusal):
+    """Reasons that any pass may have."""
+
+    KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
+    SLOWER_HERE = "--tune measured the model to be faster without this rewrite", "drop --tune"
+    NOT_EQUIVALENT = "the check failed with this rewrite (--drop-culprit)", "report it as a bug"
+    UNDER_SUSPICION = "left out in the search for the rewrite with which the check fails"
+    ATTRIBUTE_BY_REFERENCE = (
+        "an attribute is a parameter of the enclosing function, so its value is not known here",
+        "inline the function before optimizing",
+    )
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not an error
+    """Raised by a pass: the pattern is there, but the rewrite is not allowed.
+
+    `subject` is the node that stands in the way, where it is not the root itself.
+    """
+
+    def __init__(self, reason: Refusal, subject: ir.Node | None = None, detail: str = "") -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+        self.subject = subject
+        self.detail = detail
+        self.also: Refused | None = None
+
+    def and_also(self, other: Refused) -> Refused:
+        """Return this refusal, with the one of a second attempt that was refused as well."""
+        self.also = other
+        return self
+
+
+def require(
+    condition: bool, reason: Refusal, subject: ir.Node | None = None, detail: str = ""
+) -> None:
+    """Raise `Refused` with `reason` unless `condition` holds."""
+    if not condition:
+        raise Refused(reason, subject, detail)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A new constant tensor, named after `stem`. The engine gives it a fresh name."""
+
+    array: Array
+    dtype: ir.DataType
+    stem: str
+    flushed: int = 0
+    """How many values were subnormal in `dtype` and became zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A node to be created, as an expression over values, weights and other nodes to be created.
+
+    `like` is the node whose name, documentation and metadata the new one inherits.
+    `shape` is that of its output, as far as known, and `type_of` a value of the same type. A node
+    that computes a value of `Replace.outputs` has that value's, and needs none here.
+    """
+
+    op_type: str
+    inputs: Sequence[Operand]
+    attributes: Sequence[ir.Attr] = ()
+    like: ir.Node | None = None
+    shape: ir.Shape | None = None
+    type_of: ir.Value | None = None
+
+
+Operand: TypeAlias = ir.Value | Weight | Op | None
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """The outcome of a pass: compute the values in `outputs` by these expressions instead.
+
+    `nodes` are the nodes of the pattern, in graph order. Those that nothing reads any more are
+    removed, with all that only they needed.
+    """
+
+    nodes: Sequence[ir.Node]
+    outputs: Mapping[ir.Value, ir.Value | Op]
+    detail: str = ""
+    exactness: Exactness | None = None
+    """Where this site is less or more exact than the pass is in general."""
+
+
+def same_op(
+    node: ir.Node,
+    inputs: Sequence[Operand],
+    *,
+    shape: ir.Shape | None = None,
+    type_of: ir.Value | None = None,
+) -> Op:
+    """Return `node` over again, with other inputs."""
+    attributes = tuple(node.attributes.values())
+    return Op(node.op_type, inputs, attributes, node, shape, type_of)
+
+
+PassFunction: TypeAlias = Callable[[ir.Node], Replace | None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A declared pass. `documentation` is its module's docstring: the identity and conditions."""
+
+    name: str
+    roots: tuple[str, ...]
+    exactness: Exactness
+    refusals: tuple[type[Refusal], ...]
+    function: PassFunction = field(repr=False)
+    documentation: str = field(repr=False)
+
+    def __call__(self, node: ir.Node) -> Replace | None:
+        return self.function(node)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that there is to know about the pass, as plain data."""
+        return {
+            "name": self.name,
+            "roots": list(self.roots),
+            "exactness": self.exactness.value,
+            "documentation": self.documentation,
+            "refusals": [
+                {"reason": each.name, "message": each.message, "remedy": each.remedy}
+                for reasons in self.refusals
+                for each in reasons
+            ],
+        }
+
+
+def rewrite(
+    name: str,
+    *,
+    roots: Sequence[str],
+    exactness: Exactness,
+    refusals: Sequence[type[Refusal]],
+) -> Callable[[PassFunction], Pass]:
+    """Declare the decorated function as the pass `name`, called for each node of type `roots`.
+
+    The docstring of the module in which it stands must state the identity; it is what
+    ``bnfold passes NAME`` prints.
+    """
+
+    def declare(function: PassFunction) -> Pass:
+        import inspect
+
+        documentation = inspect.getdoc(inspect.getmodule(function)) or ""
+        return Pass(name, tuple(roots), exactness, tuple(refusals), function, documentation)
+
+    return declare

@@ -1,0 +1,209 @@
+"""The only code that edits a graph: it turns a pass's `Replace` into nodes, values and names."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from bnfold.graph.walk import all_graphs, has_body
+from bnfold.rewriting.contract import Op, Replace, Weight
+from bnfold.rewriting.query import is_used
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a replacement came to."""
+
+    created: dict[ir.Node, ir.Node | None]
+    """The new nodes, each with the old one that it continues, if any."""
+    removed: list[ir.Node]
+    """The nodes that it has made superfluous."""
+
+
+class Editor:
+    """Applies replacements to one model.
+
+    It places new nodes where the node stands whose output they replace. That is not always behind
+    all that they read, so whoever has made all replacements must `sort` the graphs.
+
+    Every name it gives is new in the whole model, subgraphs and functions included, so that
+    nothing is ever captured or shadowed by accident.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._names: set[str] = set()
+        self._function_graphs: set[ir.Graph] = set()
+        for graph in all_graphs(model):
+            self._names.update(name for name in _value_names(graph))
+        for function in model.functions.values():
+            self._function_graphs.update([function.graph, *function.graph.subgraphs()])
+
+    def apply(self, replace: Replace) -> Edit:
+        """Make the replacement; the pattern's dead nodes are gone."""
+        built = _Built(self)
+        substitutes = {
+            old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
+        }
+        for old, new in substitutes.items():
+            _substitute(old, new, built)
+        removed = [each for node in reversed(replace.nodes) for each in _remove_if_dead(node)]
+        return Edit(built.nodes, removed)
+
+    def fresh_name(self, stem: str) -> str:
+        """Return a name that no value of the model has, and keep it from being given again."""
+        candidates = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(1)))
+        name = next(name for name in candidates if name not in self._names)
+        self._names.add(name)
+        return name
+
+    def holds_initializers(self, graph: ir.Graph) -> bool:
+        """Say whether the graph may have initializers: the body of a function may not."""
+        return graph not in self._function_graphs
+
+
+class _Built:
+    """The nodes and weights made for one replacement, each in front of the node it replaces."""
+
+    _graph: ir.Graph
+    _anchor: ir.Node
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._values: dict[Op | Weight, ir.Value] = {}
+        self.nodes: dict[ir.Node, ir.Node | None] = {}
+
+    def in_place_of(self, old: ir.Value) -> _Built:
+        """Make what follows in front of the node that computes `old`."""
+        anchor = old.producer()
+        assert anchor is not None
+        assert anchor.graph is not None
+        self._anchor, self._graph = anchor, anchor.graph
+        return self
+
+    def made(self, value: ir.Value) -> bool:
+        """Say whether the value is computed by one of the new nodes."""
+        return value.producer() in self.nodes
+
+    def value_of(self, operand: ir.Value | Op | Weight) -> ir.Value:
+        """Return the value that an expression denotes, making its nodes where need be."""
+        if isinstance(operand, ir.Value):
+            return operand
+        if operand not in self._values:
+            if isinstance(operand, Weight):
+                self._values[operand] = self._make_weight(operand)
+            else:
+                self._values[operand] = self._make_node(operand)
+        return self._values[operand]
+
+    def add_node(self, node: ir.Node, stem: str, like: ir.Node | None = None) -> ir.Value:
+        """Place a new node, with a fresh name for its output."""
+        output = node.outputs[0]
+        output.name = self._editor.fresh_name(stem)
+        named = node.name is not None
+        self._graph.insert_before(self._anchor, node)
+        if not named:
+            node.name = None  # the graph gave it one, but exported nodes without names are common
+        self.nodes[node] = like
+        return output
+
+    def _make_node(self, op: Op) -> ir.Value:
+        inputs = [None if each is None else self.value_of(each) for each in op.inputs]
+        like = op.like
+        node = ir.Node(
+            "",
+            op.op_type,
+            inputs,
+            op.attributes,
+            name=like.name if like is not None else None,
+            doc_string=like.doc_string if like is not None else None,
+            metadata_props=dict(like.metadata_props) if like is not None else None,
+        )
+        if op.type_of is not None and op.type_of.type is not None:
+            node.outputs[0].type = op.type_of.type
+            node.outputs[0].shape = op.shape
+        old_name = like.outputs[0].name if like is not None else self._anchor.outputs[0].name
+        return self.add_node(node, f"{old_name}.{op.op_type.lower()}", like)
+
+    def _make_weight(self, weight: Weight) -> ir.Value:
+        tensor = ir.Tensor(weight.array, dtype=weight.dtype)
+        if not self._editor.holds_initializers(self._graph):
+            constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
+            return self.add_node(constant, weight.stem)
+        value = ir.Value(
+            name=self._editor.fresh_name(weight.stem),
+            shape=tensor.shape,
+            type=ir.TensorType(weight.dtype),
+            const_value=tensor,
+        )
+        tensor.name = value.name
+        self._graph.register_initializer(value)
+        return value
+
+
+def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
+    """Let all readers of `old` read `new`, and a graph output keep its name, type and shape."""
+    is_output = old.is_graph_output()
+    successor = new
+    if is_output and not (built.made(new) or _may_become_output(new, old)):
+        identity = ir.Node("", "Identity", [new])
+        successor = built.in_place_of(old).add_node(identity, old.name or "")
+    if is_output or built.made(new):
+        _rename(successor, old)
+    if is_output:
+        _replace_graph_output(old, successor)
+    old.replace_all_uses_with(new)
+
+
+def _may_become_output(new: ir.Value, old: ir.Value) -> bool:
+    """A graph output must be computed in its graph, by a node, and have one name only."""
+    node = new.producer()
+    return node is not None and node.graph is old.graph and not new.is_graph_output()
+
+
+def _rename(new: ir.Value, old: ir.Value) -> None:
+    """Give `new` the name and description of `old`, which loses them."""
+    new.name, old.name = old.name, ""
+    new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    new.metadata_props.update(old.metadata_props)
+
+
+def _replace_graph_output(old: ir.Value, new: ir.Value) -> None:
+    graph = old.graph
+    assert graph is not None
+    for index, output in enumerate(graph.outputs):
+        if output is old:
+            graph.outputs[index] = new
+
+
+def _remove_if_dead(node: ir.Node) -> list[ir.Node]:
+    """Remove a node that nothing reads, then whatever only it needed; return what is gone.
+
+    A graph's inputs stay, whatever happens; and so do nodes with bodies, which read values in
+    ways that a removed node would leave behind.
+    """
+    removed = []
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        graph = node.graph
+        if graph is None or any(map(is_used, node.outputs)) or has_body(node):
+            continue
+        inputs = [value for value in node.inputs if value is not None]
+        graph.remove(node, safe=True)
+        removed.append(node)
+        for value in inputs:
+            source = value.producer()
+            if source is not None:
+                pending.append(source)
+            elif value.is_initializer() and not is_used(value) and not value.is_graph_input():
+                assert value.graph is not None
+                value.graph.initializers.pop(value.name or "")
+    return removed
+
+
+def _value_names(graph: ir.Graph) -> list[str]:
+    values = [*graph.inputs, *graph.initializers.values()]
+    values += [output for node in graph for output in node.outputs]
+    return [value.name for value in values if value.name]

@@ -1,0 +1,221 @@
+"""Runs passes over a model until none applies any more, and notes what each did or refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from bnfold.errors import PassFailedError
+from bnfold.graph.walk import all_graphs, outermost_graphs, sort
+from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
+from bnfold.rewriting.contract import General, Op, Pass, Refusal, Refused, Replace, Weight
+from bnfold.rewriting.editor import Editor
+from bnfold.rewriting.query import is_op
+from bnfold.rewriting.sites import local_site, sites, sketch
+
+Site: TypeAlias = tuple[str, str]
+"""The name of a pass, and the site of its rewrite."""
+
+
+Unwanted: TypeAlias = Callable[[Site], Refusal | None]
+"""Returns a reason not to make a rewrite, or None."""
+
+
+MOST_SKETCHES = 100
+"""So many rewrites of each pass are sketched: enough to know what is typical."""
+
+
+EXPLAINED = ("BatchNormalization", "Dropout")
+"""The operators each of which gets a line in the record, whatever becomes of it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did, in the order in which it did it, and what it left, in graph order."""
+
+    rewrites: list[RewriteRecord]
+    refusals: list[RefusalRecord]
+
+
+def run_passes(
+    model: ir.Model,
+    passes: Sequence[Pass],
+    keep_node: re.Pattern[str] | None = None,
+    without: Unwanted = lambda _: None,
+) -> Outcome:
+    """Rewrite `model` in place, to a fixpoint.
+
+    The nodes whose name, or first output's name, `keep_node` finds are left alone, and the
+    rewrites that `without` gives a reason against are not made.
+
+    Raises:
+        PassFailedError: if a pass fails with anything but a refusal, or never comes to an end.
+    """
+    return _Run(model, passes, keep_node, without).to_fixpoint()
+
+
+class _Run:
+    def __init__(
+        self,
+        model: ir.Model,
+        passes: Sequence[Pass],
+        keep_node: re.Pattern[str] | None,
+        without: Unwanted,
+    ) -> None:
+        self._model = model
+        self._without = without
+        self._editor = Editor(model)
+        self._keep_node = keep_node
+        self._passes_by_root: dict[str, list[Pass]] = {}
+        for each in passes:
+            for root in each.roots:
+                self._passes_by_root.setdefault(root, []).append(each)
+        self._rewrites: list[RewriteRecord] = []
+        self._sketched: Counter[str] = Counter()
+        self._sites = sites(model)
+        node_count = sum(len(graph) for graph in all_graphs(model))
+        self._most_rewrites = 1000 + 20 * node_count
+
+    def to_fixpoint(self) -> Outcome:
+        """Sweep over all roots until a sweep changes nothing; its refusals are the final ones."""
+        while True:
+            before = len(self._rewrites)
+            refusals = self._sweep()
+            if len(self._rewrites) == before:
+                for graph in outermost_graphs(self._model):
+                    sort(graph)
+                return Outcome(self._rewrites, refusals)
+
+    def _sweep(self) -> list[RefusalRecord]:
+        refusals = []
+        pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
+        while pending:
+            node = pending.popleft()
+            for each in self._passes_of(node):
+                if node.graph is None:
+                    break
+                try:
+                    replace = self._try(each, node)
+                except Refused as refused:
+                    refusals.append(self._refusal_record(each, node, refused))
+                    continue
+                if replace is not None:
+                    pending.extend(self._apply(each, node, replace))
+        return refusals
+
+    def _passes_of(self, node: ir.Node) -> list[Pass]:
+        return self._passes_by_root.get(node.op_type, []) if node.domain == "" else []
+
+    def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
+        return [node for node in nodes if self._passes_of(node)]
+
+    def _try(self, each: Pass, node: ir.Node) -> Replace | None:
+        try:
+            replace = each(node)
+        except Refused:
+            raise
+        except Exception as error:
+            raise PassFailedError(
+                f"the pass {each.name} failed at {self._site(node)!r} with {error!r}; "
+                f"--skip {each.name} leaves it out"
+            ) from error
+        if replace is not None:
+            unwanted = self._without((each.name, self._site(node)))
+            if unwanted is not None:
+                raise Refused(unwanted)
+            for touched in replace.nodes:
+                if self._is_kept(touched):
+                    raise Refused(General.KEPT_BY_REQUEST, touched)
+        return replace
+
+    def _is_kept(self, node: ir.Node) -> bool:
+        pattern = self._keep_node
+        names = (node.name, node.outputs[0].name if node.outputs else None)
+        return pattern is not None and any(name and pattern.search(name) for name in names)
+
+    def _apply(self, each: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
+        """Make the replacement; return the roots whose surroundings it changed."""
+        if len(self._rewrites) >= self._most_rewrites:
+            raise PassFailedError(
+                f"the pass {each.name} keeps rewriting without end, last at {self._site(root)!r}; "
+                f"--skip {each.name} leaves it out"
+            )
+        site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
+        exactness: ExactnessName = (replace.exactness or each.exactness).value
+        detail = _with_flushed(replace)
+        is_drawn = self._sketched[each.name] < MOST_SKETCHES
+        self._sketched[each.name] += is_drawn
+        before = sketch(replace.nodes) if is_drawn else []
+        edit = self._editor.apply(replace)
+        for node, predecessor in edit.created.items():
+            continued = self._site(predecessor) if predecessor is not None else None
+            self._sites[node] = continued or f"{site}/{node.op_type}"
+        gone = {
+            self._site(node): node.op_type
+            for node in edit.removed
+            if is_op(node, *EXPLAINED) and node not in {root, *edit.created.values()}
+        }
+        self._rewrites.append(
+            RewriteRecord(
+                pass_name=each.name,
+                site=site,
+                op_type=root.op_type,
+                nodes=nodes,
+                exactness=exactness,
+                detail=detail,
+                gone=gone,
+                before=before,
+                after=sketch(edit.created) if is_drawn else [],
+            )
+        )
+        readers = [reader for node in edit.created for reader in node.outputs[0].consumers()]
+        return self._roots_of([*edit.created, *readers])
+
+    def _site(self, node: ir.Node) -> str:
+        return self._sites.get(node) or local_site(node)
+
+    def _refusal_record(self, each: Pass, node: ir.Node, refused: Refused) -> RefusalRecord:
+        also = refused.also
+        return RefusalRecord(
+            pass_name=each.name,
+            site=self._site(node),
+            op_type=node.op_type,
+            reason=refused.reason.name,
+            message=_message(refused),
+            remedy=refused.reason.remedy or (also.reason.remedy if also is not None else ""),
+            in_the_way=self._in_the_way(refused, node),
+            also_reason=also.reason.name if also is not None else "",
+            also_message=_message(also) if also is not None else "",
+            also_in_the_way=self._in_the_way(also, node) if also is not None else "",
+        )
+
+    def _in_the_way(self, refused: Refused, root: ir.Node) -> str:
+        subject = refused.subject
+        is_other = subject is not None and subject is not root
+        return f"{subject.op_type} {self._site(subject)}" if subject and is_other else ""
+
+
+def _message(refused: Refused) -> str:
+    return refused.reason.message + (f" ({refused.detail})" if refused.detail else "")
+
+
+def _with_flushed(replace: Replace) -> str:
+    flushed = sum(weight.flushed for weight in _weights(replace))
+    note = f"{flushed} subnormal weights set to zero" if flushed else ""
+    return "; ".join(text for text in (replace.detail, note) if text)
+
+
+def _weights(replace: Replace) -> list[Weight]:
+    found: list[Weight] = []
+    pending = list(replace.outputs.values())
+    while pending:
+        operand = pending.pop()
+        if isinstance(operand, Op):
+            found += [each for each in operand.inputs if isinstance(each, Weight)]
+            pending += [each for each in operand.inputs if isinstance(each, Op)]
+    return found

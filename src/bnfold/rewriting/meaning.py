@@ -1,0 +1,97 @@
+"""Changes of a model's meaning, made only on request, before any pass runs.
+
+What they return is compared against from then on: the passes must preserve the changed meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from bnfold.graph.constants import constant, is_overridable
+from bnfold.graph.walk import all_graphs
+from bnfold.options import PassOptions
+from bnfold.record.data import RewriteRecord
+from bnfold.rewriting.contract import Exactness
+from bnfold.rewriting.query import input_of, is_used, opset
+from bnfold.rewriting.sites import sites
+
+
+def change_meaning(model: ir.Model, options: PassOptions) -> list[RewriteRecord]:
+    """Make the changes of meaning that the options ask for."""
+    changes = freeze_initializers(model) if options.freeze_initializers else []
+    return changes + (force_inference(model) if options.force_inference else [])
+
+
+def force_inference(model: ir.Model) -> list[RewriteRecord]:
+    """Switch each Dropout and BatchNormalization that runs in training mode to inference.
+
+    One whose further outputs (a batch's statistics) are read stays as it is.
+    """
+    names = sites(model)
+    switched = []
+    for graph in all_graphs(model):
+        for node in graph:
+            switch = _SWITCHES.get(node.op_type) if node.domain == "" else None
+            if switch is not None and switch(node):
+                switched.append(_record("force-inference", names[node], node.op_type))
+    return switched
+
+
+def _switch_batch_normalization(node: ir.Node) -> bool:
+    if any(map(is_used, node.outputs[1:])):
+        return False
+    if opset(node) >= 14:
+        return _drop_extra_outputs(node) | _set_int(node, "training_mode", 0, default=0)
+    if opset(node) >= 7:
+        return _drop_extra_outputs(node)
+    return _drop_extra_outputs(node) | _set_int(node, "is_test", 1, default=0)
+
+
+def _switch_dropout(node: ir.Node) -> bool:
+    if opset(node) < 7:
+        return _set_int(node, "is_test", 1, default=0)
+    mode = input_of(node, 2)
+    training = constant(mode)
+    if mode is None or (training is not None and not training.any()):
+        return False
+    node.replace_input_with(2, None)
+    node.resize_inputs(2)
+    return True
+
+
+_SWITCHES: Mapping[str, Callable[[ir.Node], bool]] = {
+    "BatchNormalization": _switch_batch_normalization,
+    "Dropout": _switch_dropout,
+}
+
+
+def _drop_extra_outputs(node: ir.Node) -> bool:
+    if len(node.outputs) == 1:
+        return False
+    node.resize_outputs(1)
+    return True
+
+
+def _set_int(node: ir.Node, name: str, value: int, *, default: int) -> bool:
+    attribute = node.attributes.get(name)
+    is_known = attribute is None or not attribute.is_ref()
+    if is_known and node.attributes.get_int(name, default) == value:
+        return False
+    node.attributes.add(ir.AttrInt64(name, value))
+    return True
+
+
+def freeze_initializers(model: ir.Model) -> list[RewriteRecord]:
+    """Take initializers off the main graph's inputs, so that no caller can override them."""
+    inputs = model.graph.inputs
+    frozen = [value for value in inputs if is_overridable(value)]
+    kept = [value for value in inputs if not is_overridable(value)]
+    inputs.clear()
+    inputs.extend(kept)
+    return [_record("freeze-initializers", value.name or "", "initializer") for value in frozen]
+
+
+def _record(pass_name: str, site: str, op_type: str) -> RewriteRecord:
+    return RewriteRecord(pass_name, site, op_type, [site], Exactness.SEMANTIC.value, "")

@@ -1,0 +1,93 @@
+"""How a pass reads the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from bnfold.arrays import Array as Array
+from bnfold.graph.constants import constant as constant
+from bnfold.graph.constants import is_overridable as is_overridable
+from bnfold.rewriting.contract import General, Refused
+
+
+def is_op(node: ir.Node | None, *op_types: str) -> bool:
+    """Say whether `node` is one of these operators of the default domain."""
+    return node is not None and node.domain == "" and node.op_type in op_types
+
+
+def producer(node: ir.Node, index: int, *op_types: str) -> ir.Node | None:
+    """Return the node of the same graph that computes input `index`, if it is one of `op_types`.
+
+    Without `op_types`, any operator of the default domain will do.
+    """
+    value = input_of(node, index)
+    source = value.producer() if value is not None else None
+    if source is None or source.graph is not node.graph or source.domain != "":
+        return None
+    return source if not op_types or source.op_type in op_types else None
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Return input `index`, or None where it is absent or left empty."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def is_used(value: ir.Value) -> bool:
+    """Say whether anything reads the value: a node, a subgraph's node, or a graph output."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def sole_use(value: ir.Value) -> bool:
+    """Say whether one node input of the same graph is all that reads the value.
+
+    A graph output is a reader, and so is a node inside an If, Loop or Scan body.
+    """
+    uses = value.uses()
+    if len(uses) != 1 or value.is_graph_output():
+        return False
+    (use,) = uses
+    return use.node.graph is value.graph
+
+
+def opset(node: ir.Node) -> int:
+    """Return the version of the node's operator set in force where the node stands."""
+    assert node.graph is not None
+    imports = node.graph.opset_imports
+    return imports.get(node.domain) or imports.get("ai.onnx" if node.domain == "" else "", 1)
+
+
+def _attribute(node: ir.Node, name: str) -> ir.Attr | None:
+    attribute = node.attributes.get(name)
+    if attribute is not None and attribute.is_ref():
+        raise Refused(General.ATTRIBUTE_BY_REFERENCE, node, name)
+    return attribute
+
+
+def int_attribute(node: ir.Node, name: str, default: int) -> int:
+    """Return the integer attribute, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return default if attribute is None else attribute.as_int()
+
+
+def float_attribute(node: ir.Node, name: str, default: float) -> float:
+    """Return the float attribute, or the default that the operator's definition gives it.
+
+    Attributes are float32, and so are their defaults: 1e-5 means the float32 nearest to it.
+    """
+    attribute = _attribute(node, name)
+    return float(np.float32(default)) if attribute is None else attribute.as_float()
+
+
+def string_attribute(node: ir.Node, name: str, default: str) -> str:
+    """Return the string attribute, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return default if attribute is None else attribute.as_string()
+
+
+def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the attribute's integers, or the default that the operator's definition gives it."""
+    attribute = _attribute(node, name)
+    return tuple(default) if attribute is None else tuple(attribute.as_ints())

@@ -1,0 +1,1 @@
+"""onnxruntime, and the inputs that it is fed."""

@@ -1,0 +1,65 @@
+"""The machine and the libraries that a run depends on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+"""The packages that install the module ``onnxruntime``."""
+
+
+def environment() -> dict[str, Any]:
+    """Describe the machine and the libraries; onnxruntime as well, if the run has used it."""
+    import onnx
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "onnx": onnx.__version__,
+        "onnxruntime": _runtime(),
+    }
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def installed_runtimes() -> list[str]:
+    """Return which of `RUNTIME_PACKAGES` are installed, each with its version."""
+    installed = []
+    for package in RUNTIME_PACKAGES:
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return installed
+
+
+def _runtime() -> dict[str, Any] | None:
+    runtime = sys.modules.get("onnxruntime")
+    if runtime is None:
+        return None
+    return {
+        "package": " and ".join(installed_runtimes()) or "unknown",
+        "version": runtime.__version__,
+        "providers": list(runtime.get_available_providers()),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = (
+                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+            )
+            return next(names, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()

@@ -1,0 +1,110 @@
+"""Inputs in files: single arrays, archives of them, and onnx test data."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+from google.protobuf.message import DecodeError
+
+from bnfold.arrays import Array
+from bnfold.errors import UsageError
+from bnfold.running.runtime import ValueSpec
+
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError)
+
+
+def read_data(path: Path | None, specs: Sequence[ValueSpec]) -> list[dict[str, Array]]:
+    """Read one sample or several: a .npz by name, or onnx test data by position.
+
+    A folder holds ``input_0.pb`` and so on, or folders ``test_data_set_0`` and so on that do, or
+    ``sample_0.npz`` and so on, as `bnfold.running.inputs.Inputs.save` writes them.
+
+    Raises:
+        UsageError: if it cannot be read, or holds no input of the model.
+    """
+    if path is None:
+        return [{}]
+    try:
+        if not path.is_dir():
+            return [_read_archive(path, specs)]
+        archives = sorted(path.glob("sample_*.npz"), key=_number)
+        if archives:
+            return [_read_archive(each, specs) for each in archives]
+        folders = sorted(path.glob("test_data_set_*"), key=_number) or [path]
+        return [_read_folder(each, specs) for each in folders]
+    except _UNREADABLE as error:
+        raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = re.search(r"\d+$", path.stem)
+    return (int(digits.group()) if digits else -1, path.name)
+
+
+def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    files = {file.stem.removeprefix("input_"): file for file in path.glob("input_*.pb")}
+    found: dict[str, Array] = {}
+    for number, spec in enumerate(specs):
+        if str(number) in files:
+            found[spec.name] = onnx.numpy_helper.to_array(onnx.load_tensor(files[str(number)]))
+    if not found:
+        raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
+    return found
+
+
+def _read_archive(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    content = np.load(path, allow_pickle=False)
+    if not isinstance(content, np.lib.npyio.NpzFile):
+        raise UsageError(f"{path} holds one array: use --input NAME={path}")
+    with content as archive:
+        found = {spec.name: archive[spec.name] for spec in specs if spec.name in archive.files}
+    if not found:
+        names = ", ".join(spec.name for spec in specs)
+        raise UsageError(f"{path} holds no input of the model; its inputs are {names}")
+    return found
+
+
+def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
+    """Read ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
+
+    Names may hold either sign: a shape is told by digits after the last colon.
+
+    Raises:
+        UsageError: if an option is neither, or a file cannot be read.
+    """
+    arrays: dict[str, Array] = {}
+    shapes: dict[str, list[int]] = {}
+    for option in options:
+        name, colon, sizes = option.rpartition(":")
+        if colon and re.fullmatch(r"\d{1,9}(,\d{1,9})*", sizes):
+            shapes[name] = [int(size) for size in sizes.split(",")]
+            continue
+        name, _, file = option.rpartition("=")
+        if not name or not file:
+            raise UsageError(f"--input {option!r} is neither NAME=FILE.npy nor NAME:1,3,224,224")
+        try:
+            content = np.load(file, allow_pickle=False)
+        except _UNREADABLE as error:
+            raise UsageError(f"--input {option!r}: {file} cannot be read: {error}") from error
+        if not isinstance(content, np.ndarray):
+            raise UsageError(f"--input {option!r}: {file} holds several arrays: use --data {file}")
+        arrays[name] = content
+    return arrays, shapes
+
+
+def save_array(archive: zipfile.ZipFile, name: str, content: Array) -> None:
+    """Add an array to an .npz; `np.savez` does not take all names.
+
+    Raises:
+        UsageError: if it is of strings.
+    """
+    if content.dtype == object:
+        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, content, allow_pickle=False)

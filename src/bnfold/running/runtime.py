@@ -1,0 +1,236 @@
+"""The only file that imports onnxruntime."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.arrays import Array
+from bnfold.errors import ProviderError, SessionError
+from bnfold.running.environment import available_threads, installed_runtimes
+
+Feeds = Mapping[str, Array]
+"""Input name to content."""
+
+
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Level(enum.Enum):
+    """How much onnxruntime itself may rewrite a model when it loads it."""
+
+    DISABLED = "disabled"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class ValueSpec:
+    """An input or output of a session. Dimensions are a size, or a name, or None if unknown."""
+
+    name: str
+    type: str
+    """As onnxruntime writes it: ``tensor(float)``."""
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The numpy type of its elements, or None for what numpy does not hold."""
+        return _NUMPY_TYPES.get(self.type)
+
+    def accepts(self, other: ValueSpec, *, is_input: bool) -> bool:
+        """Say whether a caller who knows this value can work with the other in its place.
+
+        The type must be the same, fixed dimensions equal, and free ones free; a fixed dimension of
+        an input may be free, too.
+        """
+        sizes = zip(self.shape, other.shape, strict=False)
+        fits = all(
+            b == a or (is_input and not isinstance(b, int))
+            if isinstance(a, int)
+            else not isinstance(b, int)
+            for a, b in sizes
+        )
+        # Without any shape, onnxruntime reports no dimensions: then there is nothing to compare.
+        same_rank = len(self.shape) == len(other.shape) or not (self.shape and other.shape)
+        return self.type == other.type and same_rank and fits
+
+    def describe(self) -> str:
+        """Return the type and shape as text."""
+        return f"{self.type}[{','.join('?' if s is None else str(s) for s in self.shape)}]"
+
+
+_NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": np.dtype(np.object_),
+    **{f"tensor({n})": np.dtype(n) for n in ("int8", "int16", "int32", "int64")},
+    **{f"tensor({n})": np.dtype(n) for n in ("uint8", "uint16", "uint32", "uint64")},
+}
+
+
+class Session:
+    """A model, from a path or its bytes, loaded by onnxruntime on exactly the provider asked for.
+
+    Its threads do not spin while they wait: in another session's time they would take its cores.
+    `tf32` lets a CUDA device round the operands of float32 products to 10 bits, as it does by
+    default elsewhere.
+
+    Raises:
+        ProviderError: if the provider is not available, or onnxruntime took another.
+        SessionError: if onnxruntime cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: Path | bytes,
+        provider: str,
+        level: Level,
+        threads: int | None = None,
+        *,
+        tf32: bool = False,
+    ) -> None:
+        runtime = _import_runtime()
+        require_provider(provider)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, and told in one line
+        options.intra_op_num_threads = threads or available_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        levels = runtime.GraphOptimizationLevel
+        options.graph_optimization_level = {
+            Level.DISABLED: levels.ORT_DISABLE_ALL,
+            Level.ALL: levels.ORT_ENABLE_ALL,
+        }[level]
+        settings = {"use_tf32": str(int(tf32))} if provider == "cuda" else {}
+        try:
+            self._session = runtime.InferenceSession(
+                _as_source(model), options, providers=[(PROVIDERS[provider], settings)]
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise SessionError(
+                f"onnxruntime cannot load the model: {_one_line(error, model)}"
+            ) from error
+        if PROVIDERS[provider] not in self._session.get_providers():
+            raise ProviderError(_diagnose(provider, "onnxruntime fell back to the CPU"))
+        self._provider = provider
+        self.inputs = [_spec(each) for each in self._session.get_inputs()]
+        self.outputs = [_spec(each) for each in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """Compute all outputs, by name.
+
+        Raises:
+            SessionError: if onnxruntime cannot run the model on these inputs.
+        """
+        names = [output.name for output in self.outputs]
+        try:
+            results = self._session.run(names, dict(feeds))
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise SessionError(f"onnxruntime cannot run the model: {_one_line(error)}") from error
+        return dict(zip(names, results, strict=True))
+
+    def prepared_run(self, feeds: Feeds) -> Callable[[], object]:
+        """Return a function that computes all outputs from `feeds` once, to be timed.
+
+        On a device, inputs lie there beforehand, outputs stay there, and the function returns when
+        all is computed. What onnxruntime raises is not caught: `run` has shown that it works.
+        """
+        if self._provider == "cpu":
+            names = [output.name for output in self.outputs]
+            content = dict(feeds)
+            return lambda: self._session.run(names, content)
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            on_device = _import_runtime().OrtValue.ortvalue_from_numpy(array, self._provider)
+            binding.bind_ortvalue_input(name, on_device)
+        for output in self.outputs:
+            binding.bind_output(output.name, self._provider)
+
+        def run() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+    @property
+    def placement(self) -> dict[str, int] | None:
+        """How many nodes each provider got, where onnxruntime (from 1.24) tells."""
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        counts: Counter[str] = Counter()
+        for part in self._session.get_provider_graph_assignment_info():
+            counts[part.ep_name] += len(part.get_nodes())
+        return dict(counts)
+
+
+def require_provider(provider: str) -> None:
+    """Return if the provider can be used here.
+
+    Raises:
+        ProviderError: with the diagnosis, if not.
+    """
+    runtime = _import_runtime()
+    if PROVIDERS[provider] in runtime.get_available_providers():
+        if provider == "cuda" and hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+        return
+    raise ProviderError(_diagnose(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
+
+
+def _import_runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if not installed_runtimes():
+            raise ProviderError(
+                "onnxruntime is not installed: pip install 'bnfold[cpu]' (or 'bnfold[cuda]')"
+            ) from error
+        raise ProviderError(f"onnxruntime is installed but broken: {_one_line(error)}") from error
+    return onnxruntime
+
+
+def _diagnose(provider: str, symptom: str) -> str:
+    installed = installed_runtimes()
+    if len(installed) > 1:
+        cure = (
+            f"{' and '.join(installed)} are both installed and exclude each other: "
+            f"pip uninstall both, then pip install 'bnfold[{provider}]'"
+        )
+    elif provider == "cuda" and not any(each.startswith("onnxruntime-gpu") for each in installed):
+        cure = (
+            f"installed is {', '.join(installed) or 'no onnxruntime'}: pip uninstall it, then "
+            "pip install 'bnfold[cuda]'"
+        )
+    elif provider == "cuda" and not Path("/dev/nvidiactl").exists() and os.name == "posix":
+        cure = "this machine has no NVIDIA device, or its driver is not loaded"
+    else:
+        cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"
+    return f"the provider {provider!r} is not available: {symptom}; {cure}"
+
+
+def _as_source(model: Path | bytes) -> str | bytes:
+    return model if isinstance(model, bytes) else str(model)
+
+
+def _spec(argument: Any) -> ValueSpec:
+    shape = tuple(
+        None if isinstance(size, int) and size < 0 else size for size in argument.shape or ()
+    )
+    return ValueSpec(argument.name, argument.type, shape)
+
+
+def _one_line(error: BaseException, model: Path | bytes = b"") -> str:
+    """Return the message, in which a path that is gone tomorrow does not stand."""
+    text = " ".join(str(error).split())
+    if isinstance(model, Path):
+        text = text.replace(str(model), "the model")
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,58 @@
+"""Measures how much memory a model takes, in a process of its own.
+
+In a process that has run other models it could not be told whose memory is whose.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+from bnfold.errors import SessionError
+from bnfold.running.runtime import Feeds, Level, Session, require_provider
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_mb(
+    model: Path, provider: str, level: Level, threads: int | None, feeds: Feeds
+) -> float | None:
+    """Return the megabytes (10⁶ bytes) that loading a model and one run add at their peak.
+
+    None where the system does not tell (it is Linux that does). Memory of a device is not counted.
+
+    Raises:
+        SessionError: if the model cannot be loaded or run.
+    """
+    if not _STATUS.exists():
+        return None
+    done = subprocess.run(
+        [sys.executable, "-c", "from bnfold.speed.footprint import _measure; _measure()"],
+        input=pickle.dumps((model, provider, level, threads, dict(feeds))),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise SessionError(f"the memory of {model.name} could not be measured: {' '.join(last)}")
+    return float(done.stdout) / 1e6
+
+
+def _measure() -> None:
+    """Print the bytes; what to load and run comes pickled on stdin, from this package itself."""
+    require_provider("cpu")  # imports onnxruntime, whose own memory is not counted
+    model, provider, level, threads, feeds = pickle.load(sys.stdin.buffer)
+    before = _status_bytes("VmRSS")
+    Session(model, provider, level, threads, tf32=True).run(feeds)
+    print(max(0, _status_bytes("VmHWM") - before))
+
+
+def _status_bytes(key: str) -> int:
+    """Return a figure of this process's memory. `resource.getrusage` would count its parent's."""
+    for line in _STATUS.read_text().splitlines():
+        name, _, amount = line.partition(":")
+        if name == key:
+            return int(amount.split()[0]) * 1024
+    raise KeyError(key)

@@ -1,0 +1,1 @@
+"""The steps of a command, in their order."""

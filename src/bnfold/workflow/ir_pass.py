@@ -1,0 +1,44 @@
+"""The rewrites as one pass of an onnx_ir pipeline."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.graph.constants import forget_contents
+from bnfold.modelfile.normalize import prepare
+from bnfold.options import PassOptions
+from bnfold.rewriting.engine import run_passes
+from bnfold.rewriting.meaning import change_meaning
+from bnfold.rewriting.registry import choose_passes
+
+
+class RewritePass(ir.passes.InPlacePass):
+    """bnfold's rewrites of a model in memory, without the check.
+
+        >>> pipeline = ir.passes.Sequential(ShapeInferencePass(), bnfold.RewritePass())
+        >>> pipeline(model).modified
+        True
+
+    Where shapes are not known, fewer rewrites apply: infer them first.
+
+    Args:
+        options: which rewrites to make; all of them by default.
+
+    Raises:
+        ModelError: by a call, if a node reads a value that nothing computes, or there is a cycle.
+        UsageError: by a call, if an option makes no sense.
+        PassFailedError: by a call, if a pass has a bug.
+    """
+
+    def __init__(self, options: PassOptions | None = None) -> None:
+        super().__init__()
+        self._options = options or PassOptions()
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite the model in place."""
+        chosen = choose_passes(self._options.only, self._options.skip)
+        prepare(model, "the model")
+        changes = change_meaning(model, self._options)
+        changes += run_passes(model, chosen, self._options.keep_pattern()).rewrites
+        forget_contents(model)
+        return ir.passes.PassResult(model, modified=bool(changes))

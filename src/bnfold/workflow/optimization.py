@@ -1,0 +1,317 @@
+"""One run of `optimize`: its steps, in the order in which they are taken."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from bnfold.errors import (
+    BnfoldError,
+    NotEquivalentError,
+    NotVerifiedError,
+    ProviderError,
+    SessionError,
+    TooSlowError,
+    UsageError,
+)
+from bnfold.modelfile.model import LoadedModel
+from bnfold.modelfile.saving import StagedModel
+from bnfold.modelfile.source import ModelSource
+from bnfold.options import CheckOptions, ExecutionOptions, PassOptions, TimingOptions
+from bnfold.progress import Progress
+from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, SpeedRecord, TuningRecord
+from bnfold.rewriting.contract import General, Refusal
+from bnfold.rewriting.engine import Site
+from bnfold.running.environment import environment
+from bnfold.workflow.variants import Variant, Variants
+
+
+@dataclass(frozen=True)
+class Result:
+    """An optimized model and the record of how it came about.
+
+    It stays usable when OUTPUT has been removed or replaced, and can be pickled, which takes the
+    model along: both hold or read all of its weights.
+    """
+
+    record: Record
+    _model: LoadedModel | bytes = field(repr=False)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the optimized model, made anew at each call.
+
+        Most weights are still in a file: this reads them all, and takes as much memory as the
+        model is large.
+
+        Raises:
+            ModelError: if the model exceeds 2 GiB, which one ModelProto cannot hold, or if a file
+                that holds weights of it has been changed in place.
+        """
+        if isinstance(self._model, bytes):
+            proto: onnx.ModelProto = onnx.ModelProto.FromString(self._model)
+            return proto
+        return self._model.to_proto()
+
+    def __reduce__(self) -> tuple[type[Result], tuple[Record, bytes]]:
+        return Result, (self.record, self.to_proto().SerializeToString(deterministic=True))
+
+
+class Optimization:
+    """Takes one step a method. Steps that need a rewrite do nothing where there is none.
+
+    What it makes on the way lies in `folder`; `stack` undoes what was not finished. Modules that
+    only one step needs are imported there: a rewrite alone is done in the time that they take.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        output: str | os.PathLike[str] | None,
+        *,
+        passes: PassOptions,
+        execution: ExecutionOptions,
+        checking: CheckOptions,
+        timing: TimingOptions,
+        folder: Path,
+        stack: ExitStack,
+        progress: Progress,
+        hashes: bool,
+    ) -> None:
+        self._variants = Variants(model, passes, folder)
+        self._output = output
+        self._place = Path(output) if output is not None else folder / "optimized.onnx"
+        self._execution, self._checking, self._timing = execution, checking, timing
+        self._progress = progress
+        self._dropped: dict[Site, Refusal] = {}
+        self._variant: Variant = self._rewritten()
+        if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
+            raise UsageError(f"{self._place} holds weights of the model; name another file")
+        if hashes:
+            self._variant.model.source.start_hashing()
+        self._hashes = hashes
+        self._staged = stack.enter_context(StagedModel(self._place, hashed=hashes))
+        self._equivalence: Equivalence | None = None
+        self._speed: list[SpeedRecord] = []
+        self._speed_note = ""
+        self._tuning: TuningRecord | None = None
+
+    def _rewritten(self) -> Variant:
+        self._progress("rewriting")
+        return self._variants.without()
+
+    @property
+    def _is_unchanged(self) -> bool:
+        return not self._variant.rewrites
+
+    @cached_property
+    def _reference(self) -> Path:
+        """The model to compare with: the original, or what it was requested to mean.
+
+        One whose file onnxruntime cannot read, because it is too large, is written otherwise.
+        """
+        model = self._variant.model
+        if model.path is not None and model.source.is_one_message and not self._variant.requested:
+            return model.path
+        loaded, _ = self._variants.unchanged()
+        return self._variants.write(loaded)
+
+    def _unwanted(self, site: Site) -> Refusal | None:
+        return self._dropped.get(site)
+
+    def tune(self) -> None:
+        """Leave out what measures slower here."""
+        if not self._variant.outcome.rewrites:
+            return
+        from bnfold.speed.measure import compare_speed, for_one_image
+        from bnfold.workflow.tuning import tune
+
+        def make(sites: Collection[Site]) -> Path:
+            without = dict.fromkeys(sites, General.SLOWER_HERE)
+            return self._variants.write(self._variants.without(without.get).model)
+
+        def measure(original: Path, optimized: Path, seconds: float) -> SpeedRecord:
+            return compare_speed(
+                original,
+                optimized,
+                provider=self._execution.providers[0],
+                request=for_one_image(self._execution.inputs),
+                threads=self._execution.threads,
+                seconds=seconds,
+            )
+
+        try:
+            slower, self._tuning = tune(
+                self._variant.outcome.rewrites,
+                make,
+                measure,
+                self._variants.discard,
+                self._timing.tune_seconds,
+                self._progress,
+            )
+        except SessionError as error:
+            self._speed_note = f"not tuned: {error}"
+            return
+        if slower:
+            self._dropped |= dict.fromkeys(slower, General.SLOWER_HERE)
+            self._variant = self._variants.without(self._unwanted)
+
+    def write(self) -> None:
+        """Write the model beside its place."""
+        self._progress("writing")
+        if self._is_copy:
+            self._staged.write_blocks(self._variant.model.source.blocks())
+        else:
+            self._staged.write_model(self._variant.model)
+
+    def check(self, *, drop_culprit: bool) -> None:
+        """Compare it with the original; if that fails, find out by which rewrite.
+
+        With `drop_culprit`, the model is made and compared again without that, until it passes.
+        """
+        from bnfold.proof.equivalence import compare_models
+
+        culprits: list[Culprit] = []
+        checking = self._checking
+        while not self._is_unchanged:
+            found = compare_models(
+                self._reference, self._staged.path, self._execution, checking, self._progress
+            )
+            checking = replace(checking, save_inputs=None)  # they are the same each time
+            culprit = self._find_culprit(found) if found.verdict == "fail" else None
+            if culprit is not None:
+                culprits.append(replace(culprit, dropped=drop_culprit))
+            self._equivalence = replace(found, culprits=culprits)
+            if culprit is None or not drop_culprit:
+                return
+            self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
+            self._variant = self._variants.without(self._unwanted)
+            self.write()
+        self._equivalence = Equivalence("identical", culprits=culprits)
+
+    def _find_culprit(self, failed: Equivalence) -> Culprit | None:
+        from bnfold.workflow.culprit import find_culprit
+
+        return find_culprit(
+            self._reference,
+            failed,
+            self._variant.outcome.rewrites,
+            self._variants,
+            self._execution,
+            self._checking,
+            self._unwanted,
+            self._progress,
+        )
+
+    def time(self) -> None:
+        """Time both models, unless the check has rejected the new one."""
+        if self._is_unchanged or self._rejection() is not None:
+            return
+        from bnfold.speed.cases import time_models
+
+        try:
+            self._speed = time_models(
+                self._reference, self._staged.path, self._execution, self._timing, self._progress
+            )
+        except (ProviderError, SessionError) as error:
+            self._speed_note = f"not timed: {error}"
+        except UsageError as error:
+            if self._equivalence is None:
+                raise
+            self._speed_note = f"not timed: {error}"  # what was checked is not lost for that
+
+    def finish(self) -> Result:
+        """Let the model appear in its place.
+
+        Raises:
+            NotEquivalentError: if the check has failed.
+            NotVerifiedError: if the check could not decide.
+            TooSlowError: if a required speed-up is not met.
+        """
+        rejection = self._rejection() or self._lack_of_speed()
+        record = self._record(written=self._output is not None and rejection is None)
+        if rejection is not None:
+            rejection.record = record
+            raise rejection
+        if self._output is not None and not (self._is_copy and self._is_in_place):
+            self._staged.commit()
+        return Result(record, self._variant.model)
+
+    @property
+    def _is_copy(self) -> bool:
+        """A copy finds its external data only in the folder where the original is."""
+        model = self._variant.model
+        if not self._is_unchanged:
+            return False
+        if model.path is None or not model.has_external_data:
+            return True
+        return self._place.resolve().parent == model.path.resolve().parent
+
+    @property
+    def _is_in_place(self) -> bool:
+        path = self._variant.model.path
+        return path is not None and self._place.exists() and self._place.samefile(path)
+
+    def _rejection(self) -> BnfoldError | None:
+        found = self._equivalence
+        if found is None or found.verdict in ("pass", "identical"):
+            return None
+        if found.verdict == "fail":
+            by = "".join(
+                f"; by {each.pass_name} at {each.site!r}, without which --drop-culprit goes on"
+                for each in found.culprits[-1:]
+            )
+            return NotEquivalentError(f"not equivalent, so nothing was written: {found.reason}{by}")
+        return NotVerifiedError(
+            f"could not be verified, so nothing was written: {found.reason}; "
+            "--no-check writes it all the same"
+        )
+
+    def _lack_of_speed(self) -> BnfoldError | None:
+        required = self._timing.require_speedup
+        if required is None:
+            return None
+        from bnfold.speed.cases import require_speedup
+
+        if self._is_unchanged and required <= 1:
+            return None
+        note = "there was nothing to rewrite" if self._is_unchanged else self._speed_note
+        try:
+            require_speedup(self._speed, required, note)
+        except TooSlowError as error:
+            return TooSlowError(f"nothing was written: {error}")
+        return None
+
+    def _record(self, *, written: bool) -> Record:
+        ops = self._variant.model.count_operators()
+        data = self._staged.data
+        return Record(
+            command=[],
+            model=self._variant.model.source.describe(hashed=self._hashes),
+            environment=environment(),
+            output=OutputRecord(
+                path=str(self._output) if self._output is not None else None,
+                same=self._is_copy,
+                written=written,
+                sha256=self._staged.sha256,
+                bytes=self._staged.path.stat().st_size,
+                nodes=sum(ops.values()),
+                ops=ops,
+                data=data.name if data is not None else None,
+                data_bytes=data.stat().st_size if data is not None else 0,
+                outgrew_one_file=data is not None and not self._variant.model.has_external_data,
+            ),
+            rewrites=self._variant.rewrites,
+            refusals=self._variant.outcome.refusals,
+            equivalence=self._equivalence
+            or (Equivalence("identical") if self._is_unchanged else None),
+            speed=self._speed,
+            speed_note=self._speed_note,
+            tuning=self._tuning,
+            passes=self._variant.passes,
+        )

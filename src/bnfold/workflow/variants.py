@@ -1,0 +1,97 @@
+"""Rewrites one model again and again, each time without some of its rewrites."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bnfold.errors import PassFailedError
+from bnfold.modelfile.loading import load, require_valid
+from bnfold.modelfile.model import LoadedModel
+from bnfold.modelfile.saving import StagedModel
+from bnfold.modelfile.source import ModelSource
+from bnfold.options import PassOptions
+from bnfold.record.data import PassRecord, RewriteRecord
+from bnfold.rewriting.contract import Pass
+from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
+from bnfold.rewriting.meaning import change_meaning
+from bnfold.rewriting.registry import choose_passes
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model rewritten, and what was done to it: first its changes of meaning, then the rest."""
+
+    model: LoadedModel
+    requested: Sequence[RewriteRecord]
+    outcome: Outcome
+    chosen: Sequence[Pass] = field(repr=False)
+
+    @property
+    def rewrites(self) -> list[RewriteRecord]:
+        """All rewrites."""
+        return [*self.requested, *self.outcome.rewrites]
+
+    @property
+    def passes(self) -> list[PassRecord]:
+        """The passes that have rewritten or refused something."""
+        heard = {rewrite.pass_name for rewrite in self.outcome.rewrites}
+        heard |= {refusal.pass_name for refusal in self.outcome.refusals}
+        return [
+            PassRecord(chosen.name, chosen.exactness.value, chosen.documentation)
+            for chosen in self.chosen
+            if chosen.name in heard
+        ]
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Makes variants of the model from `source`, and writes some into `folder`."""
+
+    source: ModelSource
+    passes: PassOptions
+    folder: Path
+    _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
+
+    def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
+        """Return the model as the passes will find it, and the changes of meaning made so far."""
+        loaded = load(self.source)
+        return loaded, change_meaning(loaded.ir, self.passes)
+
+    def without(self, unwanted: Unwanted = lambda _: None) -> Variant:
+        """Rewrite the model, but for the rewrites that `unwanted` gives a reason against.
+
+        Raises:
+            ModelError: if the model cannot be read, is invalid or is not supported.
+            PassFailedError: if a pass fails.
+        """
+        loaded, requested = self.unchanged()
+        chosen = choose_passes(self.passes.only, self.passes.skip)
+        try:
+            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted)
+        except PassFailedError:
+            require_valid(loaded)  # a pass may stumble over what no valid model holds
+            raise
+        return Variant(loaded, requested, outcome, chosen)
+
+    def write(self, model: LoadedModel) -> Path:
+        """Write a model into a new folder in the folder."""
+        place = self.folder / f"variant_{next(self._numbers)}" / "model.onnx"
+        place.parent.mkdir()
+        with StagedModel(place) as staged:
+            staged.write_model(model)
+            staged.commit()
+        return place
+
+    def discard(self, place: Path) -> None:
+        """Remove what `write` has written there.
+
+        The space is free only when the model that reads its weights from there is gone, too, and
+        graphs are cycles: without a collection, many large variants could fill the disk.
+        """
+        shutil.rmtree(place.parent)
+        gc.collect()

@@ -1,0 +1,323 @@
+"""What an affine map passes through, from behind and from in front, and each refusal by name.
+
+From behind, a Conv absorbs it: ``Conv → g → A``. From in front, a Gemm or Conv does: ``A → g → L``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfold.algebra.carry import CARRIERS, NotCarried
+from tests.support.graphs import Array, Parameters, batch_norm, build, normal, operators
+from tests.support.passes import assert_refused, assert_rewritten, run_pass
+
+SCALE: Parameters = {"k": np.array([0.5, 2, 1.5, 3], np.float32).reshape(4, 1, 1)}
+POSITIVE = batch_norm(4) | {"s": np.array([0.5, 2, 0, 3], np.float32)}
+
+
+def behind_conv(
+    lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: object
+) -> onnx.ModelProto:
+    """Return ``Conv → lines → BatchNormalization``; the lines go from c to g."""
+    return build(
+        f"(float[N,3,{size}] x) => (float[n,4,h,w] y) "
+        f"{{ c = Conv(x, w) {lines} y = BatchNormalization(g, s, b, m, v) }}",
+        opset=opset,
+        w=normal(4, 3, 3, 3),
+        **bn,
+        **weights,  # type: ignore[arg-type]
+    )
+
+
+FROM_BEHIND = [
+    ("g = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)", 17),
+    ("g = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)", 17),
+    ("g, i = MaxPool<kernel_shape=[2,2]>(c)", 17),
+    ("g = GlobalMaxPool(c)", 17),
+    ("g = AveragePool<kernel_shape=[2,2], strides=[2,2]>(c)", 17),
+    ("g = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)", 17),
+    ("g = AveragePool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(c)", 17),
+    ("g = AveragePool<kernel_shape=[2,2], count_include_pad=1>(c)", 17),
+    ("g = GlobalAveragePool(c)", 17),
+    ("g = ReduceMean<axes=[2,3]>(c)", 17),
+    ("g = ReduceMean<axes=[-1], keepdims=1>(c)", 17),
+    ("g = Identity(c)", 17),
+    ('g = Resize<mode="nearest">(c, , scales)', 17),
+    ('g = Resize<mode="linear">(c, , scales)', 17),
+    ('g = Upsample<mode="nearest">(c, scales)', 9),
+    ('g = Pad<mode="edge">(c, pads)', 17),
+    ('g = Pad<mode="reflect">(c, pads)', 17),
+]
+EXTRA: Parameters = {
+    "scales": np.array([1, 1, 2, 2], np.float32),
+    "pads": np.array([0, 0, 1, 1, 0, 0, 1, 0], np.int64),
+}
+
+
+@pytest.mark.parametrize(("lines", "opset"), FROM_BEHIND)
+def test_carried_from_behind(lines: str, opset: int) -> None:
+    extra = {name: each for name, each in EXTRA.items() if name in lines}
+    model = behind_conv(lines, opset=opset, **extra)
+    operator = lines.partition("= ")[2].partition("(")[0].partition("<")[0]
+    assert_rewritten(model, "fold-batchnorm", ["Conv", operator])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("g, i = MaxPool<kernel_shape=[2,2]>(c) j = Neg(i)", NotCarried.INDICES_USED),
+        (
+            "g = MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)",
+            NotCarried.PADDING_ONLY_WINDOW,
+        ),
+        (
+            "g = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c)",
+            NotCarried.PADDED_AVERAGE,
+        ),
+        ("g = Relu(c)", NotCarried.ACTIVATION_SHIFT),
+        ("g = LeakyRelu(c)", NotCarried.ACTIVATION_SHIFT),
+        ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
+        ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = Reshape(c, free)", NotCarried.SHAPE_UNKNOWN),
+        ('g = Resize<mode="cubic">(c, , scales)', NotCarried.AXIS_POOLED),
+        (
+            'g = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">'
+            "(c, roi, scales)",
+            NotCarried.CROPPED,
+        ),
+    ],
+)
+def test_refused_from_behind(lines: str, reason: NotCarried) -> None:
+    extra = EXTRA | {"roi": np.array([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], np.float32)}
+    extra = {name: each for name, each in extra.items() if name in lines}
+    model = behind_conv(lines, size="H,W", **extra)
+    if "free" in lines:
+        model.graph.input.add().CopyFrom(
+            onnx.helper.make_tensor_value_info("free", onnx.TensorProto.INT64, [4])
+        )
+    result = run_pass(model, "fold-batchnorm")
+    assert [each.reason for each in result.record.refusals] == [reason.name]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "size"),
+    [
+        ("kernel_shape=[2], strides=[2], dilations=[4], pads=[1,0], ceil_mode=1", 3),
+        ("kernel_shape=[2], dilations=[4], pads=[1,1]", 3),
+        ("kernel_shape=[3], strides=[3], count_include_pad=1", 2),
+        ('kernel_shape=[3], strides=[3], auto_pad="VALID"', 2),
+    ],
+)
+def test_refuses_a_shift_across_an_average_of_padding_alone(attributes: str, size: int) -> None:
+    """Of a window without any real element onnxruntime makes zero, whatever the shift."""
+    model = build(
+        f"(float[N,3,{size}] x) => (float[N,4,l] y) {{ c = Conv(x, w) "
+        f"g = AveragePool<{attributes}>(c) y = BatchNormalization(g, s, b, m, v) }}",
+        opset=19,
+        w=normal(4, 3, 1),
+        **batch_norm(4),
+    )
+    record = run_pass(model, "fold-batchnorm").record
+    assert [each.reason for each in record.refusals] == [NotCarried.PADDING_ONLY_WINDOW.name]
+
+
+def test_axes_may_be_a_single_number() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,1,6,6] y) "
+        "{ c = Conv(x, w) g = Unsqueeze(c, two) y = Mul(g, k) }",
+        w=normal(4, 3, 3, 3),
+        two=np.array(2, np.int64),
+        k=normal(4, 1, 1, 1),
+    )
+    assert operators(run_pass(model, "fold-scale-shift").to_proto()) == ["Conv", "Unsqueeze"]
+
+
+def test_two_maps_behind_one_reshaping_fold_in_one_run() -> None:
+    model = build(
+        "(float[N,3,4,4] x) => (float[N,2,2,4] y) { c = Conv(x, w) "
+        "t = Transpose<perm=[0,2,3,1]>(c) q = Mul(t, k) y = Add(q, k) }",
+        w=normal(4, 3, 3, 3),
+        k=normal(4),
+    )
+    assert_rewritten(model, "fold-scale-shift", ["Conv", "Transpose"])
+
+
+def test_refuses_channels_that_a_reshape_scatters() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,8,18] y) "
+        "{ c = Conv(x, w) g = Reshape(c, mixed) y = BatchNormalization(g, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        mixed=SHAPES["mixed"],
+        **batch_norm(8),
+    )
+    assert_refused(model, "fold-batchnorm", NotCarried.AXIS_LOST, in_the_way="Reshape g")
+
+
+def test_refuses_a_negative_scale_across_a_max_pool() -> None:
+    for lines in ("g = MaxPool<kernel_shape=[2,2]>(c)", "g = GlobalMaxPool(c)"):
+        model = behind_conv(lines, bn=batch_norm(4))
+        assert_refused(model, "fold-batchnorm", NotCarried.NEGATIVE_SCALE)
+
+
+# --- Scales alone -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "g = Relu(c)",
+        "g = LeakyRelu<alpha=-0.3>(c)",
+        "g = PRelu(c, slope)",
+        "g = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c)",
+        "g = Pad(c, pads)",
+        "g = Pad(c, pads, zero)",
+    ],
+)
+def test_a_scale_without_shift_passes_more(lines: str) -> None:
+    extra: Parameters = EXTRA | {"slope": normal(4, 1, 1), "zero": np.array(0, np.float32)}
+    extra = {name: each for name, each in extra.items() if name in lines}
+    model = build(
+        f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
+        w=normal(4, 3, 3, 3),
+        **SCALE,
+        **extra,
+    )
+    operator = lines.partition("= ")[2].partition("(")[0].partition("<")[0]
+    assert_rewritten(model, "fold-scale-shift", ["Conv", operator])
+
+
+@pytest.mark.parametrize(
+    ("lines", "factor"),
+    [
+        ("g = Relu(c)", -1.0),
+        ("g = Relu(c)", 0.0),
+        ("g = Pad(c, pads, one)", 2.0),
+        ('g = Pad<mode="wrap">(c, pads)', 2.0),
+    ],
+)
+def test_but_not_everything(lines: str, factor: float) -> None:
+    extra: Parameters = EXTRA | {"one": np.array(1, np.float32)}
+    extra = {name: each for name, each in extra.items() if name in lines}
+    model = build(
+        f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
+        opset=19,
+        w=normal(4, 3, 3, 3),
+        k=np.full((4, 1, 1), factor, np.float32),
+        **extra,
+    )
+    assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+# --- Axes followed ------------------------------------------------------------------------------
+
+FACTORS = np.array([0.5, 2, 1.5, 3], np.float32)
+
+# What a value (N,4,6,6) goes through, its rank then, and a constant along what became of axis 1.
+LAYOUTS = [
+    ("g = Transpose<perm=[0,2,3,1]>(c)", 4, FACTORS),
+    ("g = Transpose<perm=[1,0,2,3]>(c)", 4, FACTORS.reshape(4, 1, 1, 1)),
+    ("g = Transpose(c)", 4, FACTORS.reshape(4, 1)),
+    ("g = Unsqueeze(c, first)", 5, FACTORS.reshape(4, 1, 1)),
+    ("g = Unsqueeze(c, last)", 5, FACTORS.reshape(4, 1, 1, 1)),
+    ("u = Unsqueeze(c, last) g = Squeeze(u, last)", 4, FACTORS.reshape(4, 1, 1)),
+    ("g = Reshape(c, flat)", 3, FACTORS.reshape(4, 1)),
+    ("g = Reshape(c, split)", 5, FACTORS.reshape(4, 1, 1, 1)),
+    ("g = Reshape(c, halves)", 4, FACTORS[:2].reshape(2, 1, 1)),
+    ("g = Flatten(c)", 2, np.repeat(FACTORS, 36)),
+    ("g = ReduceMean<axes=[2,3], keepdims=0>(c)", 2, FACTORS),
+    ("g = ReduceMean<axes=[0], keepdims=0>(c)", 3, FACTORS.reshape(4, 1, 1)),
+]
+SHAPES: Parameters = {
+    "first": np.array([0], np.int64),
+    "last": np.array([-1], np.int64),
+    "flat": np.array([0, 4, 36], np.int64),
+    "split": np.array([0, 4, 2, 3, 6], np.int64),
+    "halves": np.array([0, 2, 2, 36], np.int64),
+    "mixed": np.array([0, 8, 18], np.int64),
+    "rows": np.array([-1, 6], np.int64),
+}
+
+
+def scaled_layout(lines: str, rank: int, factors: Array) -> onnx.ModelProto:
+    shapes = {name: each for name, each in SHAPES.items() if f" {name})" in lines}
+    output = ",".join(f"o{axis}" for axis in range(rank))
+    return build(
+        f"(float[N,3,8,8] x) => (float[{output}] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
+        w=normal(4, 3, 3, 3),
+        k=factors,
+        **shapes,
+    )
+
+
+@pytest.mark.parametrize(("lines", "rank", "factors"), LAYOUTS)
+def test_channels_are_followed_through_other_shapes(lines: str, rank: int, factors: Array) -> None:
+    model = scaled_layout(lines, rank, factors)
+    assert_rewritten(model, "fold-scale-shift", operators(model)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "rank", "factors"),
+    [
+        ("g = Reshape(c, mixed)", 3, np.arange(1, 9, dtype=np.float32).reshape(8, 1)),
+        ("g = Flatten(c)", 2, np.arange(1, 145, dtype=np.float32)),
+        ("g = Reshape(c, rows)", 2, np.arange(1, 7, dtype=np.float32)),
+    ],
+)
+def test_what_lies_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
+    model = scaled_layout(lines, rank, factors)
+    assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+# --- From in front ------------------------------------------------------------------------------
+
+INTO_CONV = [
+    "g = MaxPool<kernel_shape=[2,2]>(a)",
+    "g = AveragePool<kernel_shape=[2,2]>(a)",
+    "g = Identity(a)",
+    "t = Transpose<perm=[0,2,3,1]>(a) g = Transpose<perm=[0,3,1,2]>(t)",
+    "r = Reshape(a, flat) g = Reshape(r, back)",
+    'g = Pad<mode="reflect">(a, pads)',
+]
+
+
+@pytest.mark.parametrize("lines", INTO_CONV)
+def test_carried_from_in_front(lines: str) -> None:
+    shapes = {
+        "flat": np.array([0, 4, 64], np.int64),
+        "back": np.array([0, 4, 8, 8], np.int64),
+        "pads": EXTRA["pads"],
+    }
+    extra: Parameters = {name: each for name, each in shapes.items() if f" {name})" in lines}
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,h,w] y) "
+        f"{{ q = Neg(x) a = BatchNormalization(q, s, b, m, v) {lines} y = Conv(g, w) }}",
+        w=normal(5, 4, 3, 3),
+        **POSITIVE,
+        **extra,
+    )
+    expected = [each for each in operators(model) if each != "BatchNormalization"]
+    assert_rewritten(model, "fold-batchnorm", expected)
+
+
+@pytest.mark.parametrize("lines", ["g = Flatten(a)", "p = GlobalAveragePool(a) g = Flatten(p)"])
+def test_through_flatten_into_a_dense_layer(lines: str) -> None:
+    features = 4 if "Pool" in lines else 4 * 6 * 5
+    model = build(
+        "(float[N,4,6,5] x) => (float[N,7] y) "
+        f"{{ q = Neg(x) a = BatchNormalization(q, s, b, m, v) {lines} y = Gemm(g, w, d) }}",
+        w=normal(features, 7),
+        d=normal(7),
+        **batch_norm(4),
+    )
+    expected = [each for each in operators(model) if each != "BatchNormalization"]
+    assert_rewritten(model, "fold-batchnorm", expected)
+
+
+def test_every_operator_of_the_table_is_tried_here() -> None:
+    text = Path(__file__).read_text()
+    assert not [name for name in CARRIERS if not re.search(rf"= {name}[(<]", text)]

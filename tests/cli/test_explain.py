@@ -1,0 +1,120 @@
+"""Every candidate of a model gets exactly one line: rewritten by which pass, or kept and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.modelfile.protos import node_lists_of
+from bnfold.record.data import Record
+from tests.support.graphs import batch_norm, build, normal
+from tests.support.zoo import OCR_MODELS, light_model, ocr_model
+
+SAMPLES = sorted((Path(__file__).parent.parent.parent / "models").glob("*.onnx"))
+LIGHT = ("densenet121", "inception_v2", "shufflenet", "squeezenet")
+MODELS = [path.stem for path in SAMPLES] + [*OCR_MODELS, *LIGHT]
+
+
+def load(name: str) -> onnx.ModelProto:
+    if name in LIGHT:
+        return light_model(name)
+    paths = [path for path in SAMPLES if path.stem == name]
+    return onnx.load(paths[0] if paths else ocr_model(name))
+
+
+def lines(record: Record, op_type: str) -> Counter[str]:
+    rewritten = [each.site for each in record.rewrites if each.op_type == op_type]
+    gone = [site for each in record.rewrites for site, op in each.gone.items() if op == op_type]
+    kept = [each.site for each in record.refusals if each.op_type == op_type]
+    return Counter(rewritten + gone + kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_candidate_has_one_line(name: str) -> None:
+    model = load(name)
+    record = bnfold.explain(model)
+    for op_type in ("BatchNormalization", "Dropout"):
+        nodes = [node for node in model.graph.node if node.op_type == op_type]
+        assert lines(record, op_type) == Counter(node.name or node.output[0] for node in nodes)
+
+
+def test_candidates_in_bodies_and_functions_count() -> None:
+    model = build(
+        """(float[N,4,8,8] x, bool cond) => (float[N,4,8,8] z) {
+            r = Sigmoid(x)
+            z = If (cond) <
+                then_branch = then () => (float[N,4,8,8] t) {
+                    n = BatchNormalization(r, s, b, m, v)
+                    t = Dropout(n)
+                },
+                else_branch = other () => (float[N,4,8,8] e) {
+                    c = Conv(r, w)
+                    e = BatchNormalization(c, s, b, m, v)
+                }
+            >
+        }""",
+        w=normal(4, 4, 1, 1),
+        **batch_norm(4),
+    )
+    record = bnfold.explain(model)
+    assert set(lines(record, "BatchNormalization")) == {"z/then_branch/n", "z/else_branch/e"}
+    assert set(lines(record, "Dropout")) == {"z/then_branch/t"}
+    counted = sum(
+        node.op_type in ("BatchNormalization", "Dropout")
+        for nodes in node_lists_of(model)
+        for node in nodes
+    )
+    assert len(record.rewrites) + len(record.refusals) == counted
+
+
+def test_a_pair_of_quantizers_around_the_weight_keeps_the_batch_normalization() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { w = DequantizeLinear(q, scale) "
+        "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        q=np.ones((4, 3, 3, 3), np.int8),
+        scale=np.array(0.1, np.float32),
+        **batch_norm(4),
+    )
+    (refusal,) = bnfold.explain(model).refusals
+    assert (refusal.reason, refusal.also_reason) == ("WEIGHT_NOT_CONSTANT", "GRAPH_OUTPUT")
+
+
+def test_a_remedy_is_named_where_there_is_one() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w) y = BatchNormalization<training_mode=1>(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    (refusal,) = bnfold.explain(model).refusals
+    assert "model.eval()" in refusal.remedy
+    assert "--force-inference" in refusal.remedy
+
+
+def test_a_candidate_that_dies_with_another_has_its_line() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { c = Conv(x, w) r = Relu(c) "
+        "q = BatchNormalization(r, s, b, m, v) d = Dropout(q) y = Neg(c) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    record = bnfold.explain(model)
+    assert lines(record, "Dropout") == {"d": 1}
+    assert lines(record, "BatchNormalization") == {"q": 1}
+    assert record.rewrites[-1].gone == {"q": "BatchNormalization"}
+
+
+def test_an_add_that_takes_its_place_is_another_site() -> None:
+    model = build(
+        "(float[2,1,4,4] x) => (float[2,1,4,1] y) "
+        "{ a = MatMul(x, w1) n = BatchNormalization(a, s, b, m, v) y = Conv(n, w2) }",
+        w1=normal(4, 1),
+        w2=normal(1, 1, 1, 1),
+        **batch_norm(1),
+    )
+    assert [each.site for each in bnfold.explain(model).rewrites] == ["n", "n/Add"]

@@ -1,0 +1,105 @@
+"""What a model says of itself stays as it was, whatever the passes need to know besides."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+import bnfold
+from bnfold.errors import ModelError
+from bnfold.modelfile.loading import load
+from tests.support.graphs import batch_norm, build, normal, operators
+
+TEXT = "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+CONV = "{ c = Conv(x, w) d = Dropout(c) y = BatchNormalization(d, s, b, m, v) }"
+
+
+def model(ir_version: int = 8, opset: int = 17, graph: str = CONV) -> onnx.ModelProto:
+    weights = {"w": normal(4, 3, 3, 3), **(batch_norm(4) if "Batch" in graph else {})}
+    return build(TEXT + graph, ir_version=ir_version, opset=opset, **weights)
+
+
+def optimized(proto: onnx.ModelProto) -> onnx.ModelProto:
+    result = bnfold.optimize(proto, check=False)
+    assert result.record.rewrites
+    return result.to_proto()
+
+
+@pytest.mark.parametrize("field", ["shape", "elem_type"])
+def test_an_output_declares_no_more_than_before(field: str) -> None:
+    proto = model()
+    proto.graph.output[0].type.tensor_type.ClearField(field)
+    assert list(optimized(proto).graph.output) == list(proto.graph.output)
+
+
+def test_no_value_is_described_that_was_not() -> None:
+    proto = model()
+    assert not optimized(proto).graph.value_info
+    info = helper.make_tensor_value_info("y2", onnx.TensorProto.FLOAT, ["N", 4, 6, 6])
+    graph = "{ c = Conv(x, w) y2 = Dropout(c) y = Neg(y2) }"
+    proto = model(graph=graph)
+    proto.graph.value_info.append(info)
+    assert operators(optimized(proto)) == ["Conv", "Neg"]
+
+
+def test_nodes_without_names_stay_without() -> None:
+    assert [node.name for node in optimized(model()).graph.node] == [""]
+
+
+def test_the_long_name_of_the_default_domain_means_the_same() -> None:
+    proto = model()
+    proto.opset_import[0].domain = "ai.onnx"
+    result = optimized(proto)
+    assert operators(result) == ["Conv"]
+    assert [(each.domain, each.version) for each in result.opset_import] == [("ai.onnx", 17)]
+
+
+def test_ir_version_3_stays_where_no_weight_is_new() -> None:
+    proto = model(ir_version=3, opset=8, graph="{ c = Conv(x, w) y = Dropout(c) }")
+    result = optimized(proto)
+    assert operators(result) == ["Conv"]
+    assert result.ir_version == 3
+    assert list(result.graph.input) == list(proto.graph.input)
+
+
+def test_ir_version_3_becomes_4_where_a_weight_is_new() -> None:
+    result = optimized(model(ir_version=3, opset=8))
+    assert result.ir_version == 4
+    assert [each.name for each in result.graph.input] == ["x"]
+
+
+def test_metadata_of_weights_is_neither_lost_nor_doubled() -> None:
+    proto = model(graph="{ c = Conv(x, w) y = Dropout(c) }")
+    proto.graph.initializer[0].metadata_props.add(key="from", value="conv1.weight")
+    (weight,) = optimized(proto).graph.initializer
+    assert [(each.key, each.value) for each in weight.metadata_props] == [("from", "conv1.weight")]
+
+
+def test_quantization_annotations_are_not_supported() -> None:
+    proto = model()
+    proto.graph.quantization_annotation.add(tensor_name="y")
+    with pytest.raises(ModelError, match="quantization annotations"):
+        bnfold.optimize(proto)
+
+
+def test_a_function_defined_twice_is_no_valid_model() -> None:
+    proto = model()
+    for _ in range(2):
+        proto.functions.add(name="f", domain="local", opset_import=proto.opset_import)
+    with pytest.raises(ModelError, match="defines a function twice"):
+        bnfold.optimize(proto)
+
+
+def test_shapes_that_are_computed_are_known_to_passes() -> None:
+    proto = build(
+        "(float[2,3,8] x) => (float[a,b] z) "
+        "{ h = Mul(two, two) w = Mul(two, three) s = Concat<axis=0>(two, h, w) r = Reshape(x, s) "
+        "z = Flatten(r) }",
+        two=np.array([2], np.int64),
+        three=np.array([3], np.int64),
+    )
+    loaded = load(proto)
+    (reshape,) = [node for node in loaded.ir.graph if node.op_type == "Reshape"]
+    assert reshape.outputs[0].shape == (2, 4, 6)

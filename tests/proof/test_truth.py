@@ -1,0 +1,523 @@
+"""The float64 evaluation: against onnx's own kernels, against arithmetic, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from bnfold.modelfile.places import weights_of
+from bnfold.proof.truth import NoTruth, Truth64
+from bnfold.proof.truth_errors import Sample, compare_with_truth
+from tests.support.evaluate import run_float64, run_plain
+from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
+
+
+def evaluate(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    path = folder / "m.onnx"
+    onnx.save(model, path)
+    return Truth64(path).outputs(feeds)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+# --- The kernels ----------------------------------------------------------------------------------
+
+
+@st.composite
+def windows(draw: st.DrawFn, *, dilated: bool = True, ceil: bool = False) -> dict[str, Any]:
+    """Attributes of a window over an image of 9 × 7 that fits it."""
+    kernel = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
+    attributes: dict[str, Any] = {
+        "kernel_shape": kernel,
+        "strides": [draw(st.integers(1, 3)), draw(st.integers(1, 3))],
+    }
+    if dilated and draw(st.booleans()):
+        attributes["dilations"] = [draw(st.integers(1, 2)), draw(st.integers(1, 2))]
+    padding = draw(st.sampled_from(["none", "pads", "SAME_UPPER", "SAME_LOWER", "VALID"]))
+    if padding == "pads":
+        attributes["pads"] = [draw(st.integers(0, k - 1)) for k in [*kernel, *kernel]]
+    elif padding != "none" and "dilations" not in attributes:
+        attributes["auto_pad"] = padding
+        # onnxruntime pads by negative numbers where a window is narrower than its step
+        attributes["strides"] = [
+            min(s, k) for s, k in zip(attributes["strides"], kernel, strict=True)
+        ]
+    if ceil and padding in ("none", "pads"):
+        attributes["ceil_mode"] = draw(st.integers(0, 1))
+    return attributes
+
+
+def one_node(
+    op_type: str, weights: dict[str, Array], attributes: dict[str, Any]
+) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 4, 9, 7])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = helper.make_node(op_type, ["x", *weights], ["y"], **attributes)
+    initializers = [onnx.numpy_helper.from_array(each, name) for name, each in weights.items()]
+    graph = helper.make_graph([node], "g", [x], [y], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+
+
+def agrees_with_onnxruntime(
+    folder: Path, op_type: str, weights: dict[str, Array], attributes: dict[str, Any]
+) -> None:
+    model = one_node(op_type, weights, attributes)
+    feeds = draw_feeds(model)
+    (expected,) = run_plain(model, feeds)
+    found = evaluate(folder, model, feeds)["y"]
+    assert found.dtype == np.float64
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60)
+@given(attributes=windows(), group=st.sampled_from([1, 2, 4]), bias=st.booleans())
+def test_conv(folder: Path, attributes: dict[str, Any], group: int, bias: bool) -> None:
+    weights = {"w": normal(8, 4 // group, *attributes["kernel_shape"])}
+    weights |= {"b": normal(8)} if bias else {}
+    agrees_with_onnxruntime(folder, "Conv", weights, {**attributes, "group": group})
+
+
+@settings(max_examples=40)
+@given(attributes=windows(), group=st.sampled_from([1, 2, 4]), extra=st.integers(0, 1))
+def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, extra: int) -> None:
+    attributes = {key: each for key, each in attributes.items() if key != "auto_pad"}
+    attributes["output_padding"] = [min(extra, s - 1) for s in attributes["strides"]]
+    weights = {"w": normal(4, 3, *attributes["kernel_shape"]), "b": normal(3 * group)}
+    agrees_with_onnxruntime(folder, "ConvTranspose", weights, {**attributes, "group": group})
+
+
+@settings(max_examples=60)
+@given(attributes=windows(ceil=True))
+def test_max_pool(folder: Path, attributes: dict[str, Any]) -> None:
+    agrees_with_onnxruntime(folder, "MaxPool", {}, attributes)
+
+
+def averages(x: Array, attributes: dict[str, Any], count_include_pad: int) -> Array:
+    """Return what the standard says, window by window. (onnxruntime 1.23 divides otherwise.)"""
+    pads = attributes.get("pads", [0, 0, 0, 0])
+    dilations = attributes.get("dilations", [1, 1])
+    taps, starts = [], []
+    for axis in range(2):
+        reach = (attributes["kernel_shape"][axis] - 1) * dilations[axis] + 1
+        room = x.shape[2 + axis] + pads[axis] + pads[2 + axis] - reach
+        steps = range(0, room + 1, attributes["strides"][axis])
+        starts.append([step - pads[axis] for step in steps])
+        taps.append(range(0, reach, dilations[axis]))
+    y = np.zeros((*x.shape[:2], len(starts[0]), len(starts[1])))
+    for (i, top), (j, left) in itertools.product(*map(enumerate, starts)):
+        places = itertools.product((top + t for t in taps[0]), (left + t for t in taps[1]))
+        real = [(r, c) for r, c in places if 0 <= r < x.shape[2] and 0 <= c < x.shape[3]]
+        counted = len(taps[0]) * len(taps[1]) if count_include_pad else len(real)
+        y[:, :, i, j] = sum(x[:, :, r, c].astype(np.float64) for r, c in real) / counted
+    return y
+
+
+@settings(max_examples=60)
+@given(attributes=windows(), count=st.integers(0, 1))
+def test_average_pool(folder: Path, attributes: dict[str, Any], count: int) -> None:
+    attributes = {key: each for key, each in attributes.items() if key != "auto_pad"}
+    model = one_node("AveragePool", {}, {**attributes, "count_include_pad": count})
+    feeds = draw_feeds(model)
+    expected = averages(feeds["x"], attributes, count)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], expected, rtol=1e-12, atol=1e-12
+    )
+
+
+@settings(max_examples=40)
+@given(attributes=windows(ceil=True))
+def test_average_pool_as_onnxruntime_has_it(folder: Path, attributes: dict[str, Any]) -> None:
+    agrees_with_onnxruntime(folder, "AveragePool", {}, attributes)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 13, 14, 17])
+def test_batch_normalization_at_every_opset(folder: Path, opset: int) -> None:
+    model = build(
+        "(float[2,4,3] x) => (float[2,4,3] y) { y = BatchNormalization(x, s, b, m, v) }",
+        opset=opset,
+        **batch_norm(4),
+    )
+    feeds = draw_feeds(model)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], run_plain(model, feeds)[0], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("axis", ["", "<axis=1>", "<axis=2>", "<axis=-1>", "<axis=0>"])
+@pytest.mark.parametrize("opset", [8, 11, 13, 17])
+def test_softmax_at_every_opset(folder: Path, op_type: str, axis: str, opset: int) -> None:
+    if opset < 11 and "-" in axis:
+        pytest.skip("axes count from the front there")
+    model = build(f"(float[2,3,4] x) => (float[2,3,4] y) {{ y = {op_type}{axis}(x) }}", opset=opset)
+    feeds = draw_feeds(model)
+    found = evaluate(folder, model, feeds)["y"]
+    np.testing.assert_allclose(found, run_plain(model, feeds)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_erf_is_as_exact_as_float64(folder: Path) -> None:
+    model = build("(double[5] x) => (double[5] y) { y = Erf(x) }")
+    x = np.linspace(-2, 2, 5)
+    found = evaluate(folder, model, {"x": x})["y"]
+    np.testing.assert_allclose(found, [math.erf(each) for each in x], rtol=1e-15)
+
+
+# --- The evaluation -------------------------------------------------------------------------------
+
+GRAPHS = [
+    "(float[N,4] x) => (float[N,4] y) { y = Mul(x, k) }",
+    "(float[N,4] x) => (float[N,4] y) { c = Constant<value=float {0.1}>() y = Mul(x, c) }",
+    "(float[N,4] x) => (float[N,4] y) { d = Cast<to=10>(x) e = Cast<to=1>(d) y = Mul(e, k) }",
+    "(float16[N,4] x) => (float16[N,4] y) { y = Exp(x) }",
+    "(float[N,4] x) => (float[N,4] y) "
+    "{ s = Shape(x) c = ConstantOfShape<value=float[1] {0.1}>(s) y = Add(x, c) }",
+    "(float[N,4] x, bool c) => (float[N,4] y) { y = If(c) <"
+    "then_branch = t () => (float[N,4] a) { a = Mul(x, k) }, "
+    "else_branch = e () => (float[N,4] b) { u = Constant<value=float {0.1}>() b = Mul(x, u) }> }",
+]
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_everything_is_widened(folder: Path, graph: str) -> None:
+    model = build(graph, k=np.full(1, 0.1, np.float32))
+    feeds = draw_feeds(model)
+    (expected,) = run_float64(model, feeds)
+    found = evaluate(folder, model, feeds)["y"]
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    rounded = run_plain(model, feeds)[0].astype(np.float64)
+    np.testing.assert_allclose(found, rounded, rtol=2e-2)
+
+
+def test_a_constant_may_be_a_number_or_a_list(folder: Path) -> None:
+    model = build(
+        "(float[2] x, bool c) => (float[2] y) { k = Constant<value_floats=[0.1, 0.2]>() y = If(c) <"
+        "then_branch = t () => (float[2] a) { l = Constant<value_float=0.1>() a = Mul(x, l) }, "
+        "else_branch = e () => (float[2] b) { b = Mul(x, k) }> }"
+    )
+    x = np.array([1, 3], np.float32)
+    tenths = np.array([0.1, 0.2], np.float32).astype(float)
+    for condition, expected in ((True, x * tenths[0]), (False, x * tenths)):
+        feeds = {"x": x, "c": np.array(condition)}
+        np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(folder: Path, approximate: str) -> None:
+    model = build(
+        f'(float[9] x) => (float[9] y) {{ y = Gelu<approximate="{approximate}">(x) }}', opset=20
+    )
+    feeds = {"x": np.linspace(-2, 2, 9, dtype=np.float32)}
+    found = evaluate(folder, model, feeds)["y"]
+    np.testing.assert_allclose(found, run_plain(model, feeds)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_in_a_body_hides_the_one_outside(folder: Path) -> None:
+    model = build(
+        "(float[2] x, bool c) => (float[2] y) { h = Neg(x) y = If(c) <"
+        "then_branch = t () => (float[2] a) { h = Exp(x) a = Mul(h, h) }, "
+        "else_branch = e () => (float[2] b) { b = Mul(h, x) }> }"
+    )
+    x = np.array([1, 2], np.float32)
+    for condition, expected in ((True, np.exp(x.astype(float)) ** 2), (False, -(x**2))):
+        feeds = {"x": x, "c": np.array(condition)}
+        np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected, rtol=1e-12)
+
+
+def test_constants_that_stay_in_the_file_are_read(folder: Path) -> None:
+    large = normal(2000)
+    constant = helper.make_node("Constant", [], ["k"], value=onnx.numpy_helper.from_array(large))
+    model = build(
+        "(float[2000] x, bool c) => (float[2000] y, float[2000] z) { y = Mul(x, k) z = If(c) <"
+        "then_branch = t () => (float[2000] a) { a = Mul(x, l) }, "
+        "else_branch = e () => (float[2000] b) { b = Neg(x) }> }"
+    )
+    model.graph.node.insert(0, constant)
+    inner = onnx.NodeProto()
+    inner.CopyFrom(constant)
+    inner.output[0] = "l"
+    branches = {each.name: each.g for each in model.graph.node[2].attribute}
+    branches["then_branch"].node.insert(0, inner)
+    feeds = {"x": normal(2000, seed=1), "c": np.array(True)}
+    found = evaluate(folder, model, feeds)
+    expected = feeds["x"].astype(float) * large.astype(float)
+    np.testing.assert_array_equal(found["y"], expected)
+    np.testing.assert_array_equal(found["z"], expected)
+
+
+def test_data_outside_does_not_stay_in_memory(tmp_path: Path) -> None:
+    graph = "(float[2,3] x) => (float[4,2] z) { y = Gemm(x, w, b) z = Reshape(y, s) }"
+    shape = np.array([4, 2], np.int64)
+    model = build(graph, w=normal(3, 4), b=normal(4), s=shape)
+    path, feeds = tmp_path / "m.onnx", {"x": normal(2, 3)}
+    expected = evaluate(tmp_path, model, feeds)["z"]
+    onnx.save_model(model, path, save_as_external_data=True, location="d", size_threshold=0)
+    truth = Truth64(path)
+    assert np.array_equal(truth.outputs(feeds)["z"], expected)
+    tensors = [each for each in weights_of(truth._model) if isinstance(each, ir.ExternalTensor)]
+    assert len(tensors) == 3
+    assert all(tensor.raw is None for tensor in tensors)
+    assert np.array_equal(truth.outputs(feeds)["z"], expected)
+
+
+def test_data_of_constants_is_read_beside_the_model(tmp_path: Path) -> None:
+    """Those of nodes, bodies and functions, whatever the working folder is."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "graph (float[2] x, bool t) => (float[2] z) { "
+        "c = Constant<value = float[2] {1.0, 2.0}>() a = Add(x, c) f = own.twice(a) "
+        "z = If (t) <then_branch = g1 () => (float[2] p) "
+        "{ d = Constant<value = float[2] {3.0, 4.0}>() p = Add(f, d) }, "
+        "else_branch = g2 () => (float[2] q) { q = Identity(f) }> } "
+        '<domain: "own", opset_import: ["" : 17]> '
+        "twice (a) => (b) { c = Constant<value = float[2] {2.0, 2.0}>() b = Mul(a, c) }"
+    )
+    nodes = [*model.graph.node, *model.functions[0].node]
+    nodes += model.graph.node[-1].attribute[0].g.node
+    tensors = [each.attribute[0].t for each in nodes if each.op_type == "Constant"]
+    for number, tensor in enumerate(tensors):
+        (tmp_path / f"{number}.data").write_bytes(numpy_helper.to_array(tensor).tobytes())
+        tensor.ClearField("float_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=f"{number}.data")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    feeds = {"x": np.array([1, 1], np.float32), "t": np.array(True)}
+    assert Truth64(tmp_path / "m.onnx").outputs(feeds)["z"].tolist() == [7, 10]
+
+
+def test_functions_are_evaluated(folder: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "graph (float[4] x) => (float[4] y) { y = own.scale(x) } "
+        '<domain: "own", opset_import: ["" : 17]> '
+        "scale (a) => (b) { c = Constant<value=float {0.1}>() d = Mul(a, c) b = Erf(d) }"
+    )
+    x = normal(4)
+    expected = [math.erf(float(each) * float(np.float32(0.1))) for each in x]
+    np.testing.assert_allclose(evaluate(folder, model, {"x": x})["y"], expected, rtol=1e-13)
+
+
+def test_functions_may_stand_in_any_order(folder: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18, "own" : 1]> '
+        "graph (float[4] x) => (float[4] y) { y = own.outer(x) } "
+        '<domain: "own", opset_import: ["" : 18, "own" : 1]> outer (a) => (b) { b = own.inner(a) } '
+        '<domain: "own", opset_import: ["" : 18]> inner (a) => (b) { b = Relu(a) }'
+    )
+    x = normal(4)
+    np.testing.assert_array_equal(evaluate(folder, model, {"x": x})["y"], np.maximum(x, 0))
+
+
+def test_functions_that_are_missing_are_told(folder: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18, "own" : 1]> '
+        "graph (float[4] x) => (float[4] y) { y = own.outer(x) } "
+        '<domain: "own", opset_import: ["" : 18, "own" : 1]> outer (a) => (b) { b = own.none(a) }'
+    )
+    with pytest.raises(NoTruth, match="the function outer"):
+        evaluate(folder, model, {"x": normal(4)})
+
+
+def test_a_constant_that_is_a_parameter_is_not_taken_for_zero(folder: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18, "own" : 1]> '
+        "graph (double[4] x) => (double[4] y) { y = own.shift <by = 2.5> (x) } "
+        '<domain: "own", opset_import: ["" : 18]> shift <by> (a) => (b) '
+        "{ c = Constant <value_float: float = @by> () d = CastLike(c, a) b = Add(a, d) }"
+    )
+    x = normal(4, dtype=np.float64)
+    np.testing.assert_allclose(evaluate(folder, model, {"x": x})["y"], x + 2.5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_lrn(folder: Path, size: int) -> None:
+    model = build(
+        f"(float[2,6,3,3] x) => (float[2,6,3,3] y) {{ y = LRN<size={size}, alpha=0.5>(x) }}"
+    )
+    feeds = draw_feeds(model)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], run_plain(model, feeds)[0], rtol=1e-5
+    )
+
+
+def test_lengths_of_sequences_are_not_ignored(folder: Path) -> None:
+    model = build(
+        "(float[5,2,3] x, int32[2] n) => (float[5,1,2,4] y) "
+        "{ y = LSTM<hidden_size=4>(x, w, r, , n) }",
+        w=normal(1, 16, 3),
+        r=normal(1, 16, 4),
+    )
+    with pytest.raises(NoTruth, match="lengths of sequences in LSTM"):
+        evaluate(folder, model, {"x": normal(5, 2, 3), "n": np.array([5, 2], np.int32)})
+
+
+def test_the_time_is_limited_within_a_node_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Neg(OpRun):
+        def _run(self, x: Array, **_: object) -> tuple[Array]:
+            time.sleep(30)
+            return (-x,)
+
+    monkeypatch.setattr("bnfold.proof.truth.OPERATORS", [Neg])
+    path = folder / "m.onnx"
+    onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
+    before = signal.getsignal(signal.SIGALRM)
+    begun = time.monotonic()
+    with pytest.raises(NoTruth, match="too long"):
+        Truth64(path).outputs({"x": normal(2)}, end=begun + 0.2)
+    assert time.monotonic() - begun < 10
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_what_is_an_input_an_initializer_or_a_constant_may_be_an_output(folder: Path) -> None:
+    model = build(
+        "(float[2] x) => (float[2] x, float[2] k, float[2] y) { y = Add(x, k) }",
+        k=normal(2),
+    )
+    found = evaluate(folder, model, {"x": np.ones(2, np.float32)})
+    assert list(found) == ["x", "k", "y"]
+    np.testing.assert_allclose(found["y"], found["x"] + found["k"])
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        ("(float[N,4] x) => (float[N,4] y) { y = acme.Magic(x) }", "cannot evaluate Magic y"),
+        (
+            "(float[N,4,8] x) => (float[N,4,4] y, int64[N,4,4] i) "
+            "{ y, i = MaxPool<kernel_shape=[2], strides=[2]>(x) }",
+            "MaxPool with indices",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(folder: Path, graph: str, words: str) -> None:
+    model = build(graph)
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    with pytest.raises(NoTruth, match=words):
+        evaluate(folder, model, draw_feeds(model))
+
+
+def test_the_time_is_limited(folder: Path) -> None:
+    path = folder / "m.onnx"
+    onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
+    with pytest.raises(NoTruth, match="too long"):
+        Truth64(path).outputs({"x": normal(2)}, end=0.0)
+
+
+def test_a_model_that_is_none_has_no_truth(folder: Path) -> None:
+    with pytest.raises(NoTruth, match="does not exist"):
+        Truth64(folder / "none.onnx")
+
+
+def test_the_evaluation_is_that_of_onnx(folder: Path) -> None:
+    """On a whole network, with onnx's own kernels where they are right."""
+    model = build(
+        "(float[N,3,16,16] x) => (float[N,5] y) "
+        "{ c = Conv<pads=[1,1,1,1]>(x, w) n = BatchNormalization(c, s, b, m, v) r = Relu(n) "
+        "p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) g = GlobalAveragePool(p) "
+        "f = Flatten(g) y = Gemm(f, h) }",
+        opset=17,
+        w=normal(4, 3, 3, 3),
+        h=normal(4, 5),
+        **batch_norm(4),
+    )
+    feeds = {"x": normal(2, 3, 16, 16, dtype=np.float64)}
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name
+            )
+        )
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    expected: Any = ReferenceEvaluator(model).run(None, feeds)
+    np.testing.assert_allclose(evaluate(folder, model, feeds)["y"], expected[0], rtol=1e-12)
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+def compared(
+    folder: Path,
+    feeds: Mapping[str, Array],
+    model: onnx.ModelProto,
+    original: Array,
+    optimized: Array,
+) -> Any:
+    path = folder / "m.onnx"
+    onnx.save(model, path)
+    sample = Sample(feeds, {"y": original}, {"y": optimized}, {"y": np.full(original.shape, 1e-3)})
+    return compare_with_truth(path, path, [sample, sample], 10)
+
+
+DOUBLED = build("(float[1000] x) => (float[1000] y) { y = Add(x, x) }")
+
+
+def test_errors_are_relative_root_mean_squares(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    found = compared(folder, {"x": x}, DOUBLED, 2 * x + np.float32(2e-4), 2 * x - np.float32(4e-4))
+    (output,) = found.outputs
+    assert found.samples == 2
+    assert output.original == pytest.approx(1e-4, rel=1e-3)
+    assert output.optimized == pytest.approx(2e-4, rel=1e-3)
+    assert output.computed_exactly == 0
+    assert output.noise == pytest.approx(5e-4)
+
+
+def test_the_steadiest_sample_counts(folder: Path) -> None:
+    path = folder / "m.onnx"
+    onnx.save(DOUBLED, path)
+    x = np.ones(1000, np.float32)
+    samples = [
+        Sample({"x": x}, {"y": 2 * x + error}, {"y": 2 * x + 3 * error}, {"y": noise * x})
+        for error, noise in ((1e-3, 0.0), (1e-4, 1e-5), (1e-5, 1e-2))
+    ]
+    (output,) = compare_with_truth(path, path, samples, 10).outputs
+    assert output.original == pytest.approx(5e-5, rel=1e-2)
+    assert output.optimized == pytest.approx(1.5e-4, rel=1e-2)
+
+
+def test_what_is_not_finite_is_left_out(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    x[5] = np.inf
+    y = 2 * x
+    y[3] = np.nan
+    (output,) = compared(folder, {"x": x}, DOUBLED, y, y).outputs
+    assert output.original == 0
+
+
+def test_where_onnxruntime_disagrees_there_is_no_yardstick(folder: Path) -> None:
+    x = np.ones(1000, np.float32)
+    found = compared(folder, {"x": x}, DOUBLED, 3 * x, 3 * x)
+    assert not found.outputs
+    assert "differ by 50.0% in 'y'" in found.note
+    found = compared(folder, {"x": x}, DOUBLED, x[:5], x[:5])
+    assert not found.outputs
+    assert "shapes differ" in found.note
+
+
+def test_what_does_not_round_needs_no_truth(folder: Path) -> None:
+    model = build("(double[2] x) => (double[2] y) { y = Neg(x) }")
+    found = compared(folder, {"x": np.ones(2)}, model, -np.ones(2), -np.ones(2))
+    assert (found.outputs, found.needless) == ([], True)
+    assert "rounds more than float64" in found.note

@@ -1,0 +1,133 @@
+"""The rule of the verdict, on comparisons that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bnfold.proof.tolerance import within_tolerance
+from bnfold.proof.truth_errors import NEGLIGIBLE, TRUTH_FACTOR, truth_limit
+from bnfold.proof.verdict import decide, worst_verdict
+from bnfold.record.data import (
+    LevelComparison,
+    LevelName,
+    NonFinite,
+    OutputComparison,
+    Tolerance,
+    Truth,
+    TruthOutput,
+    Verdict,
+    Worst,
+)
+
+CLOSE = OutputComparison(
+    name="y",
+    dtype="float32",
+    shape=[1],
+    max_abs=1e-6,
+    max_rel=1e-6,
+    rms=1e-6,
+    cosine=1.0,
+    worst=Worst(0, [3], 1.0, 1.5),
+    tolerance=Tolerance(1e-4, 1e-5),
+    needed=Tolerance(1e-5, 1e-6),
+    nonfinite=NonFinite(0, 0, same=True),
+)
+FAR = dataclasses.replace(CLOSE, needed=Tolerance(1e-3, 1e-4))
+
+
+def level(name: LevelName, output: OutputComparison) -> LevelComparison:
+    return LevelComparison(name, "pass" if output is CLOSE else "fail", [output])
+
+
+def truth(original: float, optimized: float) -> Truth:
+    limit = truth_limit("float32", original, 0.0)
+    return Truth(1, "", [TruthOutput("y", "float32", original, optimized, 0.0, 0.0, limit)])
+
+
+@pytest.mark.parametrize(
+    ("plain", "optimized", "floor", "verdict", "words"),
+    [
+        (CLOSE, CLOSE, CLOSE, "pass", ""),
+        (FAR, FAR, CLOSE, "fail", "'y' is 1.5 at [3] of sample 0, not 1; it would pass with"),
+        (FAR, CLOSE, FAR, "fail", "--rtol 0.001 --atol 0.0001"),
+        (CLOSE, FAR, CLOSE, "fail", "with onnxruntime's optimizations, output 'y'"),
+        (CLOSE, FAR, FAR, "not-verified", "onnxruntime's own optimizations change the original"),
+        (CLOSE, CLOSE, FAR, "pass", ""),
+    ],
+)
+def test_levels(
+    plain: OutputComparison,
+    optimized: OutputComparison,
+    floor: OutputComparison,
+    verdict: str,
+    words: str,
+) -> None:
+    levels = [level("disabled", plain), level("all", optimized)]
+    found, reason = decide(levels, [floor], None)
+    assert found == verdict
+    assert words in reason
+    assert bool(reason) == (verdict != "pass")
+
+
+PASSING = [level("disabled", CLOSE), level("all", CLOSE)]
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (truth(1e-6, 1e-6), "pass"),
+        (truth(1e-6, 0.99 * TRUTH_FACTOR * 1e-6), "pass"),
+        (truth(1e-6, 1.01 * TRUTH_FACTOR * 1e-6), "fail"),
+        (truth(0.0, 0.99 * NEGLIGIBLE * 2**-23), "pass"),
+        (truth(0.0, 1.01 * NEGLIGIBLE * 2**-23), "fail"),
+        (Truth(0, "no way"), "pass"),
+        (None, "pass"),
+    ],
+)
+def test_truth(found: Truth | None, verdict: str) -> None:
+    decided, reason = decide(PASSING, [CLOSE], found)
+    assert decided == verdict
+    assert ("off the float64 evaluation" in reason) == (verdict == "fail")
+
+
+def test_truth_that_is_needed() -> None:
+    assert decide(PASSING, [], truth(0, 0), needs_truth=True) == ("pass", "")
+    assert decide(PASSING, [], Truth(0, "no way"), needs_truth=True) == (
+        "not-verified",
+        "there is no float64 evaluation: no way",
+    )
+    assert decide(PASSING, [], None, needs_truth=True)[0] == "not-verified"
+    needless = Truth(1, "all of float64", needless=True)
+    assert decide(PASSING, [], needless, needs_truth=True) == ("pass", "")
+
+
+def test_jumps_that_are_excused_pass() -> None:
+    jumping = dataclasses.replace(FAR, excused=3)
+    levels = [level("disabled", CLOSE), LevelComparison("all", "pass", [jumping])]
+    assert within_tolerance(jumping)
+    assert decide(levels, [CLOSE], None) == ("pass", "")
+
+
+def test_coarser_types_may_be_further_from_the_truth() -> None:
+    limits = [truth_limit(dtype, 0.0, 0.0) for dtype in ("float32", "float16", "bfloat16")]
+    assert limits == sorted(limits)
+    assert len(set(limits)) == 3
+
+
+def test_noise_counts_as_an_error_of_the_original() -> None:
+    assert truth_limit("float32", 1e-6, 1e-5) == pytest.approx(TRUTH_FACTOR * 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst"),
+    [
+        (["pass", "pass"], "pass"),
+        (["pass", "not-verified"], "not-verified"),
+        (["not-verified", "fail"], "fail"),
+        ([], "not-verified"),
+    ],
+)
+def test_the_worst_verdict_counts(verdicts: list[Verdict], worst: str) -> None:
+    assert worst_verdict(verdicts) == worst

@@ -1,0 +1,177 @@
+"""Tuning: what measures faster without is left alone, whether a pass, some sites or everything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+import pytest
+
+import bnfold
+from bnfold.errors import BnfoldError, SessionError
+from bnfold.progress import silent
+from bnfold.record.data import RewriteRecord, SpeedRecord, TuningRecord
+from bnfold.rewriting.engine import Site
+from bnfold.workflow.tuning import TRIALS_IN_TIME, tune
+from tests.support.cli import REWRITTEN, UNCHANGED, run
+from tests.support.graphs import build, operators
+from tests.support.speeds import pretended, record
+
+PASSES = {"fold": "abcdefgh", "move": "st"}
+ALL: list[Site] = [(name, site) for name, sites in PASSES.items() for site in sites]
+
+
+class Machine:
+    """Pretends to build and time models, in which each rewrite saves or costs milliseconds."""
+
+    def __init__(self, **costs: float) -> None:
+        self._costs = {site: costs.get(site, 0.0) for _, site in ALL}
+        self.sets: list[frozenset[Site]] = []
+        self.discarded: list[Path] = []
+
+    def make(self, without: Collection[Site]) -> Path:
+        self.sets.append(frozenset(without))
+        return Path(str(len(self.sets) - 1))
+
+    def measure(self, original: Path, optimized: Path, seconds: float) -> SpeedRecord:
+        assert not {original, optimized} & set(self.discarded)
+        times = [
+            100.0
+            + sum(self._costs[site] for pass_name, site in ALL if (pass_name, site) not in out)
+            for out in (self.sets[int(str(original))], self.sets[int(str(optimized))])
+        ]
+        return record(times[0], times[1])
+
+    def tune(self, seconds: float = 3600.0) -> tuple[set[str], TuningRecord]:
+        rewrites = [RewriteRecord(name, site, "Conv", [site], "rounded", "") for name, site in ALL]
+        dropped, trials = tune(
+            rewrites, self.make, self.measure, self.discarded.append, seconds, silent
+        )
+        return {site for _, site in dropped}, trials
+
+
+def test_what_pays_stays() -> None:
+    dropped, tuning = Machine(a=-5, s=-5).tune()
+    assert not dropped
+    assert not any(trial.dropped for trial in tuning.trials)
+
+
+def test_a_pass_that_does_not_pay_is_dropped_whole() -> None:
+    machine = Machine(a=-5, s=4, t=1)
+    dropped, tuning = machine.tune()
+    assert len(set(machine.discarded)) == len(tuning.trials)
+    assert dropped == {"s", "t"}
+    (drop,) = [trial for trial in tuning.trials if trial.dropped]
+    assert drop.without == {"move": ["s", "t"]}
+    assert drop.verdict == "faster"
+    assert drop.speedup == pytest.approx(100 / 95)
+
+
+def test_a_single_site_that_does_not_pay_is_found() -> None:
+    dropped, tuning = Machine(a=-5, b=-5, c=-5, d=-5, e=-5, f=3, g=-5, h=-5).tune()
+    assert dropped == {"f"}
+    first = tuning.trials[0]
+    assert (first.without, first.verdict) == ({"fold": list("abcdefgh")}, "slower")
+
+
+def test_if_the_original_is_faster_everything_is_dropped() -> None:
+    machine = Machine()
+    speeds = iter([record(100, 100), record(100, 90)])
+    machine.measure = lambda *_: next(speeds)  # type: ignore[method-assign]
+    dropped, tuning = machine.tune(seconds=0)
+    assert [trial.dropped for trial in tuning.trials] == [False, True]
+    assert tuning.trials[-1].without == {name: list(sites) for name, sites in PASSES.items()}
+    assert dropped == {site for _, site in ALL}
+
+
+def test_the_time_bounds_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(float(tick) for tick in range(1000))
+    monkeypatch.setattr("bnfold.workflow.tuning.time.monotonic", lambda: next(clock))
+    _, tuning = Machine().tune(seconds=TRIALS_IN_TIME)
+    assert 2 <= len(tuning.trials) <= TRIALS_IN_TIME
+
+
+def test_the_order_of_trials_is_always_the_same() -> None:
+    first, second = (Machine(a=-5, f=3, t=1).tune()[1] for _ in range(2))
+    assert first == second
+
+
+# --- In the command -----------------------------------------------------------------------------
+
+TWO_POOLS = build(
+    "(float[1,3,16,16] x) => (float[1,3,4,4] z) "
+    "{ a = Softplus(x) b = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a) "
+    "c = Dropout(b) d = Softplus(c) z = MaxPool<kernel_shape=[2,2], strides=[2,2]>(d) }"
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    onnx.save(TWO_POOLS, path)
+    return path
+
+
+def cost_of_pooling_first(model: onnx.ModelProto) -> float:
+    """Pretend that it does not pay to pool first, and costs a third where x itself is pooled."""
+    return sum(30.0 for node in model.graph.node if node.op_type == "MaxPool" and "x" in node.input)
+
+
+def test_the_record_says_what_was_dropped_and_why(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = pretended(lambda each: 100 + cost_of_pooling_first(each))
+    monkeypatch.setattr("bnfold.speed.measure.compare_speed", compare)
+    outcome = run("optimize", model, "--tune", "--json")
+    assert outcome.code == 0
+    assert operators(onnx.load(model.with_name("m.bnfold.onnx")))[:2] == ["Softplus", "MaxPool"]
+    kept = [each for each in outcome.record["refusals"] if each["reason"] == "SLOWER_HERE"]
+    assert [(each["pass"], each["op_type"]) for each in kept] == [
+        ("pool-before-activation", "MaxPool"),
+        ("pool-before-activation", "MaxPool"),
+    ]
+    dropped = [trial for trial in outcome.record["tuning"]["trials"] if trial["dropped"]]
+    assert [list(trial["without"]) for trial in dropped] == [["pool-before-activation"]]
+    assert outcome.record["equivalence"]["verdict"] == "pass"
+    assert "tuning, without" in run("optimize", model, "--tune").out
+
+
+def test_if_nothing_pays_the_output_is_the_input(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = pretended(lambda each: 200 - len(each.graph.node) + cost_of_pooling_first(each))
+    monkeypatch.setattr("bnfold.speed.measure.compare_speed", compare)
+    record = run("optimize", model, "--tune", "--json").record
+    assert record["output"]["same"]
+    assert record["equivalence"]["verdict"] == "identical"
+    assert model.with_name("m.bnfold.onnx").read_bytes() == model.read_bytes()
+
+
+def test_without_rewrites_there_is_nothing_to_tune(tmp_path: Path) -> None:
+    outcome = run("optimize", UNCHANGED, tmp_path / "out.onnx", "--tune", "--json")
+    assert outcome.code == 0
+    assert outcome.record["tuning"] is None
+
+
+def test_tuning_measures_for_real(tmp_path: Path) -> None:
+    timing = bnfold.TimingOptions(tune_seconds=0)
+    record = bnfold.optimize(REWRITTEN, tune=True, timing=timing).record
+    assert record.tuning is not None
+    assert all(trial.samples for trial in record.tuning.trials)
+
+
+def test_what_cannot_be_timed_is_not_tuned(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> SpeedRecord:
+        raise SessionError("no way")
+
+    monkeypatch.setattr("bnfold.speed.measure.compare_speed", fail)
+    record = run("optimize", model, "--tune", "--no-bench", "--json").record
+    assert record["speed_note"] == "not tuned: no way"
+    assert record["output"]["written"]
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_time_that_makes_no_sense(model: Path, seconds: str) -> None:
+    run("optimize", model, "--tune", "--tune-seconds", seconds).failed(2)
+    assert BnfoldError.exit_code == 2
