@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks import page, records
 from benchmarks.examine import Truth, graph_of, request_of, speeds_of, truth_of
+from benchmarks.models import FOLDER, Model, chosen
 from benchmarks.processes import ROOT, CommandError, Cost, run_alone
 from benchmarks.records import AUTHORS, BNFOLD, ModelRecord, ToolRecord
-from benchmarks.suite import FOLDER, Model, chosen
 from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
 from bnfold.options import InputOptions

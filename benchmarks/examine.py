@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from benchmarks.models import Model
 from benchmarks.records import Graph
-from benchmarks.suite import Model
 from bnfold.arrays import Array
 from bnfold.modelfile.protos import node_lists_of
 from bnfold.options import InputOptions

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -19,8 +19,7 @@ import torchvision
 from timm.utils.model import reparameterize_model
 from torch import nn
 
-if TYPE_CHECKING:
-    from benchmarks.suite import Model
+from benchmarks.models import Model
 
 SEED = 0
 OPSET = 17

@@ -14,9 +14,9 @@ import bnfold
 from benchmarks import page, records, regression, summary
 from benchmarks.compare import Comparison
 from benchmarks.examine import relative_rms
+from benchmarks.models import SUITE, Model, chosen
 from benchmarks.processes import CommandError, run_alone
 from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord, ToolRecord
-from benchmarks.suite import SUITE, Model, chosen
 from bnfold.record.data import SpeedBlock, SpeedRecord, SpeedSummary, SpeedVerdict
 from tests.support.cli import MODELS
 

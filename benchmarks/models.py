@@ -1,0 +1,109 @@
+"""The models of the suite: which there are, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import zoo
+
+FOLDER = Path(__file__).parent / ".models"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the suite.
+
+    `library` is where it comes from: light, rapidocr, torchvision or timm. `architecture` is what
+    that calls it. `shape` is of its only input. `dynamo` says which of torch's two exporters
+    writes it. `twin` says that its authors' own code can re-parameterise it, which gives a second
+    file: the limit of what merging branches can gain.
+    """
+
+    name: str
+    library: str
+    architecture: str
+    shape: tuple[int, ...]
+    dynamo: bool = False
+    twin: bool = False
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.name}.onnx"
+
+    def twin_path(self, folder: Path) -> Path:
+        """Return where the re-parameterised export is, if there is one."""
+        return folder / f"{self.name}.reparameterised.onnx"
+
+
+def _light(name: str) -> Model:
+    return Model(f"light_{name}", "light", name, (1, 3, 224, 224))
+
+
+def _ocr(name: str, architecture: str, height: int, width: int) -> Model:
+    return Model(name, "rapidocr", architecture, (1, 3, height, width))
+
+
+def _torchvision(architecture: str, size: int = 224, *, dynamo: bool = False) -> Model:
+    name = f"{architecture}_dynamo" if dynamo else architecture
+    return Model(name, "torchvision", architecture, (1, 3, size, size), dynamo)
+
+
+def _timm(architecture: str, size: int = 224, *, dynamo: bool = False, twin: bool = False) -> Model:
+    name = f"{architecture}_dynamo" if dynamo else architecture
+    return Model(name, "timm", architecture, (1, 3, size, size), dynamo, twin)
+
+
+SUITE: Sequence[Model] = (
+    *map(_light, zoo.LIGHT_MODELS),
+    _ocr("ppocr_detector", "ch_PP-OCRv4_det_infer", 320, 320),
+    _ocr("ppocr_recogniser", "ch_PP-OCRv4_rec_infer", 48, 320),
+    _ocr("ppocr_classifier", "ch_ppocr_mobile_v2.0_cls_infer", 48, 192),
+    _torchvision("resnet18"),
+    _torchvision("resnet18", dynamo=True),
+    _torchvision("resnet50"),
+    _torchvision("vgg11_bn"),
+    _torchvision("densenet121"),
+    _torchvision("mobilenet_v2"),
+    _torchvision("mobilenet_v2", dynamo=True),
+    _torchvision("mobilenet_v3_small"),
+    _torchvision("efficientnet_b0"),
+    _torchvision("shufflenet_v2_x1_0"),
+    _torchvision("googlenet"),
+    _torchvision("inception_v3", 299),
+    _torchvision("squeezenet1_1"),
+    _torchvision("mnasnet1_0"),
+    _torchvision("regnet_y_400mf"),
+    _torchvision("deeplabv3_mobilenet_v3_large", 128),
+    _torchvision("lraspp_mobilenet_v3_large"),
+    _timm("repvgg_a2", twin=True),
+    _timm("mobileone_s1", twin=True),
+    _timm("fastvit_t8", 256, twin=True),
+    _timm("repvit_m0_9", twin=True),
+    _timm("resnetv2_50"),
+    _timm("convmixer_768_32", 112),
+    _timm("levit_256"),
+    _timm("levit_256", dynamo=True),
+    _timm("convnext_atto"),
+    _timm("ghostnet_100"),
+    _timm("hardcorenas_a"),
+    _timm("dla34"),
+    _timm("cspresnet50", 128),
+    _timm("vit_tiny_patch16_224"),
+    _timm("mixer_s32_224"),
+    _timm("resmlp_12_224"),
+    _timm("edgenext_xx_small", 256),
+    _timm("mobilevit_xxs", 256),
+)
+
+
+def chosen(names: Sequence[str] | None) -> list[Model]:
+    """Return the models of these names, in the suite's order; all of them if there are no names.
+
+    Raises:
+        SystemExit: if a name is unknown, with the known ones.
+    """
+    known = [model.name for model in SUITE]
+    if unknown := sorted({*(names or ())} - {*known}):
+        raise SystemExit(f"unknown: {', '.join(unknown)}; the suite has {', '.join(known)}")
+    return [model for model in SUITE if not names or model.name in names]
