@@ -24,28 +24,25 @@ import math
 import onnx_ir as ir
 
 from bnfold.algebra.pooling import Pool, smaller_pools
-from bnfold.rewriting.contract import Exactness, Op, Refusal, Replace, require, rewrite
+from bnfold.rewriting.contract import Common, Exactness, Op, Replace, require, rewrite
 from bnfold.rewriting.query import is_used
-
-
-class Why(Refusal):
-    """Reasons to let a large MaxPool begin anew."""
-
-    INDICES_USED = "something reads the pool's Indices"
 
 
 @rewrite(
     "cascade-max-pool",
     roots=["MaxPool"],
     exactness=Exactness.BITWISE,
-    refusals=[Why],
+    refusals=[Common.INDICES_USED],
 )
 def cascade_max_pool(node: ir.Node) -> Replace | None:
-    """Replace a MaxPool by one of the largest smaller pool's result; alone, it is no business."""
+    """Replace a MaxPool by one of the largest smaller pool's result.
+
+    Return None if no smaller pool reads the same value.
+    """
     smaller = smaller_pools(node)
     if not smaller:
         return None
-    require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
+    require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
     pool = Pool.of(node)
     first = max(smaller, key=lambda each: math.prod(Pool.of(each).kernel))
     rest = pool.behind(Pool.of(first))

@@ -26,6 +26,7 @@ from bnfold.algebra.carry import averages_positions, fills_in_from_outside
 from bnfold.algebra.convolution import Convolution, shape_with_channels
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import (
+    Common,
     Exactness,
     Operand,
     Refusal,
@@ -42,22 +43,15 @@ from bnfold.rewriting.query import input_of, ints_attribute, producer, sole_use
 class Why(Refusal):
     """Reasons to leave a pointwise Conv behind an enlargement."""
 
-    SHARED = "something else reads the enlarged map, too"
     NOT_AVERAGING = "the interpolation is neither nearest nor linear"
-    CROPPED = "the Resize fills in values from outside"
     OTHER_AXES = "the Resize is not known to leave batch and channels alone"
-    SIZE_UNKNOWN = (
-        "it is not known by how much the Resize enlarges",
-        "export the model with fixed spatial sizes or scales",
-    )
-    NO_GAIN = "the Resize does not enlarge, or would work on too many channels then"
 
 
 @rewrite(
     "conv-before-resize",
     roots=["Conv"],
     exactness=Exactness.ROUNDED,
-    refusals=[Why],
+    refusals=[*Why, Common.CROPPED, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED],
 )
 def conv_before_resize(conv: ir.Node) -> Replace | None:
     """Replace ``Conv1×1 ∘ Resize`` by ``Resize ∘ Conv1×1``, where that is exact and pays."""
@@ -65,14 +59,14 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     convolution = Convolution.of(conv) if resize is not None else None
     if resize is None or convolution is None or not convolution.is_pointwise:
         return None
-    require(sole_use(resize.outputs[0]), Why.SHARED, resize)
+    require(sole_use(resize.outputs[0]), Common.SHARED, resize)
     require(averages_positions(resize), Why.NOT_AVERAGING, resize)
-    require(not fills_in_from_outside(resize), Why.CROPPED, resize)
+    require(not fills_in_from_outside(resize), Common.CROPPED, resize)
     enlargement = _enlargement(resize)
     work = math.prod(convolution.kernel.shape)
     before = (work + convolution.input_channels) * enlargement
     after = work + convolution.bias.size * enlargement
-    require(enlargement > 1 and after < before, Why.NO_GAIN, resize)
+    require(enlargement > 1 and after < before, Common.NO_GAIN, resize)
     data = resize.inputs[0]
     assert data is not None
     shape = shape_with_channels(data, convolution.bias.size)
@@ -88,7 +82,7 @@ def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
     if sizes is not None and "axes" not in resize.attributes:
         content = constant(sizes)
         if content is None:
-            raise Refused(Why.SIZE_UNKNOWN, resize)
+            raise Refused(Common.SHAPE_UNKNOWN, resize)
         changed = content.copy()
         changed[1] = channels
         inputs[2] = Weight(changed, ir.DataType.INT64, f"{sizes.name}.channels")
@@ -99,7 +93,7 @@ def _enlargement(resize: ir.Node) -> float:
     """Return how many positions the result has for each of the data's."""
     data, result = resize.inputs[0], resize.outputs[0]
     if data is None or data.shape is None or result.shape is None:
-        raise Refused(Why.SIZE_UNKNOWN, resize)
+        raise Refused(Common.SHAPE_UNKNOWN, resize)
     old, new = data.shape.dims, result.shape.dims
     scales = _scales(resize)
     if scales is not None:
@@ -111,7 +105,7 @@ def _enlargement(resize: ir.Node) -> float:
         require(not axes & {0, 1}, Why.OTHER_AXES, resize)
     sizes = [[size for size in dims[2:] if isinstance(size, int)] for dims in (old, new)]
     known = len(sizes[0]) == len(sizes[1]) == len(old) - 2
-    require(known and math.prod(sizes[0]) > 0, Why.SIZE_UNKNOWN, resize)
+    require(known and math.prod(sizes[0]) > 0, Common.SHAPE_UNKNOWN, resize)
     return math.prod(sizes[1]) / math.prod(sizes[0])
 
 

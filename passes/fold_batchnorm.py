@@ -21,11 +21,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import NotReached, absorb_behind, absorb_in_front
-from bnfold.algebra.affine import NotAffine
-from bnfold.algebra.carry import NotCarried
-from bnfold.algebra.linear import NotAbsorbed
-from bnfold.algebra.weights import NotStorable
+from bnfold.algebra.absorption import NOT_FOLDED, absorb_behind, absorb_in_front
+from bnfold.algebra.affine import batch_normalization
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
 
@@ -33,15 +30,14 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
     "fold-batchnorm",
     roots=["BatchNormalization"],
     exactness=Exactness.ROUNDED,
-    refusals=[NotAffine, NotReached, NotCarried, NotAbsorbed, NotStorable],
+    refusals=NOT_FOLDED,
 )
 def fold_batchnorm(bn: ir.Node) -> Replace:
     """Fold to the front, else to the back. Never silent: each one folds or is explained."""
+    batch_normalization(bn)  # what is refused here would be refused twice below
     try:
         return absorb_in_front(bn)
     except Refused as in_front:
-        if isinstance(in_front.reason, NotAffine):
-            raise
         try:
             return absorb_behind(bn)
         except Refused as behind:

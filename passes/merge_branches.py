@@ -31,17 +31,15 @@ import onnx_ir as ir
 from bnfold.algebra.affine import AFFINE_OPERATORS, affine_map
 from bnfold.algebra.convolution import Convolution
 from bnfold.algebra.weights import NotStorable
-from bnfold.rewriting.contract import Exactness, Refusal, Refused, Replace, require, rewrite
+from bnfold.graph.constants import constant, is_overridable
+from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, Replace, require, rewrite
 from bnfold.rewriting.query import is_op, producer, sole_use
 
 
 class Why(Refusal):
     """Reasons to leave parallel branches apart."""
 
-    SHARED = "something else reads a branch, too"
-    WEIGHT_NOT_CONSTANT = (
-        "a weight of a branch is computed at run time, or a caller may override it"
-    )
+    PADDED_BY_SIZE = "the padding of a branch depends on the size of its input (auto_pad)"
     OTHER_STRIDES = "the branches have other strides"
     NOT_ALIGNED = "the branches' kernels and paddings do not lie over each other"
     COSTLIER = "one kernel over all branches would have more weights than they have together"
@@ -51,7 +49,13 @@ class Why(Refusal):
     "merge-branches",
     roots=["Add", "Sub", "Sum"],
     exactness=Exactness.ROUNDED,
-    refusals=[Why, NotStorable],
+    refusals=[
+        *Why,
+        *NotStorable,
+        Common.SHARED,
+        Common.WEIGHT_NOT_CONSTANT,
+        Common.WEIGHT_OVERRIDABLE,
+    ],
 )
 def merge_branches(root: ir.Node) -> Replace | None:
     """Merge all operands, if each is linear in one value and at least one is a Conv."""
@@ -73,7 +77,7 @@ def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
     ]
     pattern = list(dict.fromkeys(node for node in operands if node is not None))
     for node in pattern:
-        require(sole_use(node.outputs[0]), Why.SHARED, node)
+        require(sole_use(node.outputs[0]), Common.SHARED, node)
     convolutions = [_convolution(node) for node in pattern if is_op(node, "Conv")]
     affordable = sum(each.kernel.size for each in convolutions)
     groups = math.gcd(*(each.groups for each in convolutions))
@@ -121,5 +125,9 @@ def _branch(node: ir.Node | None, conv: ir.Node) -> Convolution:
 def _convolution(conv: ir.Node) -> Convolution:
     convolution = Convolution.of(conv)
     if convolution is None:
-        raise Refused(Why.WEIGHT_NOT_CONSTANT, conv)
+        weights = [value for value in conv.inputs[1:] if value is not None]
+        require(not any(map(is_overridable, weights)), Common.WEIGHT_OVERRIDABLE, conv)
+        is_known = all(constant(value) is not None for value in weights)
+        require(is_known, Common.WEIGHT_NOT_CONSTANT, conv)
+        raise Refused(Why.PADDED_BY_SIZE, conv)
     return convolution

@@ -21,22 +21,16 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.elementwise import ELEMENTWISE, NotMonotone, monotone
+from bnfold.algebra.elementwise import ELEMENTWISE, NOT_MONOTONE, monotone
 from bnfold.algebra.fusions import fused_by_runtime
 from bnfold.algebra.pooling import Pool
-from bnfold.rewriting.contract import Exactness, Refusal, Replace, require, rewrite, same_op
+from bnfold.rewriting.contract import Common, Exactness, Refusal, Replace, require, rewrite, same_op
 from bnfold.rewriting.query import is_used, producer, sole_use
 
 
 class Why(Refusal):
     """Reasons to leave a pool behind its activation."""
 
-    INDICES_USED = "something reads the pool's Indices, which tell positions before the activation"
-    SHARED = "something else reads the activation's result, too"
-    PADDING_ONLY_WINDOW = (
-        "a window of the pool may hold padding alone",
-        "export the model with fixed spatial sizes",
-    )
     NOT_SMALLER = "the pool has stride 1, so the activation would not get fewer elements"
     FUSED_BY_RUNTIME = "onnxruntime computes the activation within the operator in front of it"
 
@@ -45,7 +39,13 @@ class Why(Refusal):
     "pool-before-activation",
     roots=["MaxPool"],
     exactness=Exactness.BITWISE,
-    refusals=[Why, NotMonotone],
+    refusals=[
+        *Why,
+        *NOT_MONOTONE,
+        Common.INDICES_USED,
+        Common.PADDING_ONLY_WINDOW,
+        Common.SHARED,
+    ],
 )
 def pool_before_activation(node: ir.Node) -> Replace | None:
     """Replace ``MaxPool ∘ f`` by ``f ∘ MaxPool``, where that is exact and pays."""
@@ -54,11 +54,11 @@ def pool_before_activation(node: ir.Node) -> Replace | None:
         return None
     pool = Pool.of(node)
     index = monotone(activation, pool.spatial_rank)
-    require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
-    require(sole_use(activation.outputs[0]), Why.SHARED, activation)
+    require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
+    require(sole_use(activation.outputs[0]), Common.SHARED, activation)
     data = activation.inputs[index]
     assert data is not None
-    require(pool.every_window_is_real(data), Why.PADDING_ONLY_WINDOW)
+    require(pool.every_window_is_real(data), Common.PADDING_ONLY_WINDOW)
     require(any(stride > 1 for stride in pool.strides), Why.NOT_SMALLER)
     require(not fused_by_runtime(activation), Why.FUSED_BY_RUNTIME, activation)
 

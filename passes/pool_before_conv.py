@@ -25,8 +25,8 @@ import onnx_ir as ir
 
 from bnfold.algebra.convolution import Convolution, shape_with_channels
 from bnfold.algebra.pooling import Pool
-from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import (
+    Common,
     Exactness,
     Refusal,
     Refused,
@@ -35,24 +35,19 @@ from bnfold.rewriting.contract import (
     rewrite,
     same_op,
 )
-from bnfold.rewriting.query import input_of, int_attribute, ints_attribute, producer, sole_use
+from bnfold.rewriting.query import (
+    int_attribute,
+    ints_parameter,
+    producer,
+    sole_use,
+)
 
 
 class Why(Refusal):
     """Reasons to leave a pool behind a pointwise Conv."""
 
-    SHARED = "something else reads the Conv's result, too"
     COUNTED_PADDING = "the pool counts padding, to which the Conv's bias is not added"
-    PADDING_ONLY_WINDOW = (
-        "a window of the pool may hold padding alone",
-        "export the model with fixed spatial sizes",
-    )
     NOT_OVER_SPACE = "the mean is over the batch or the channels, or drops the axes it is over"
-    RANK_UNKNOWN = (
-        "the rank of the map is not known, so neither is whether the mean is over space alone",
-        "export the model with shapes, or run onnx.shape_inference on it",
-    )
-    NO_GAIN = "the pool would work on more channels than the Conv on fewer positions makes up for"
 
 
 _ASSUMED_POSITIONS = 49
@@ -62,7 +57,14 @@ _ASSUMED_POSITIONS = 49
     "pool-before-conv",
     roots=["AveragePool", "GlobalAveragePool", "ReduceMean"],
     exactness=Exactness.ROUNDED,
-    refusals=[Why],
+    refusals=[
+        *Why,
+        Common.NO_GAIN,
+        Common.PADDING_ONLY_WINDOW,
+        Common.PARAMETER_NOT_CONSTANT,
+        Common.SHAPE_UNKNOWN,
+        Common.SHARED,
+    ],
 )
 def pool_before_conv(pool: ir.Node) -> Replace | None:
     """Replace ``Pool ∘ Conv1×1`` by ``Conv1×1 ∘ Pool``, where that is exact and pays."""
@@ -70,12 +72,12 @@ def pool_before_conv(pool: ir.Node) -> Replace | None:
     convolution = Convolution.of(conv) if conv is not None else None
     if conv is None or convolution is None or not convolution.is_pointwise:
         return None
-    require(sole_use(conv.outputs[0]), Why.SHARED, conv)
+    require(sole_use(conv.outputs[0]), Common.SHARED, conv)
     kernel, stride = _window(pool, conv, has_bias=bool(convolution.bias.any()))
     work = math.prod(convolution.kernel.shape)
     before = work * stride + convolution.bias.size * kernel
     after = work + convolution.input_channels * kernel
-    require(stride > 1 and after < before, Why.NO_GAIN, conv)
+    require(stride > 1 and after < before, Common.NO_GAIN, conv)
     data = conv.inputs[0]
     shape = shape_with_channels(pool.outputs[0], convolution.input_channels)
     pooled = same_op(pool, [data, *pool.inputs[1:]], shape=shape, type_of=data)
@@ -91,7 +93,7 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
         if has_bias:
             counts = int_attribute(pool, "count_include_pad", 0) != 0
             require(not (counts and geometry.may_pad), Why.COUNTED_PADDING)
-            require(geometry.every_window_is_real(data), Why.PADDING_ONLY_WINDOW)
+            require(geometry.every_window_is_real(data), Common.PADDING_ONLY_WINDOW)
         return math.prod(geometry.kernel), math.prod(geometry.strides)
     if pool.op_type == "ReduceMean":
         _require_over_space(pool, data)
@@ -104,9 +106,8 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
 def _require_over_space(mean: ir.Node, data: ir.Value) -> None:
     require(int_attribute(mean, "keepdims", 1) != 0, Why.NOT_OVER_SPACE)
     if data.shape is None:
-        raise Refused(Why.RANK_UNKNOWN)
-    given = constant(input_of(mean, 1))
-    axes = ints_attribute(mean, "axes") if given is None else tuple(map(int, given.reshape(-1)))
+        raise Refused(Common.SHAPE_UNKNOWN)
+    axes = ints_parameter(mean, "axes", 1, ())
     rank = data.shape.rank()
     space = set(range(2, rank))
     require({axis % rank for axis in axes} == space, Why.NOT_OVER_SPACE)

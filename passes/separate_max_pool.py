@@ -21,15 +21,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.algebra.pooling import Pool, is_gone_on_from
-from bnfold.rewriting.contract import Exactness, Op, Refusal, Replace, require, rewrite
+from bnfold.rewriting.contract import Common, Exactness, Op, Replace, require, rewrite
 from bnfold.rewriting.query import is_used
-
-
-class Why(Refusal):
-    """Reasons to leave a large MaxPool in one piece."""
-
-    INDICES_USED = "something reads the pool's Indices"
-
 
 _LEAST_SAVING = 2.5
 
@@ -38,7 +31,7 @@ _LEAST_SAVING = 2.5
     "separate-max-pool",
     roots=["MaxPool"],
     exactness=Exactness.BITWISE,
-    refusals=[Why],
+    refusals=[Common.INDICES_USED],
 )
 def separate_max_pool(node: ir.Node) -> Replace | None:
     """Replace a large MaxPool by one along each axis; small ones are no business of this pass."""
@@ -48,7 +41,7 @@ def separate_max_pool(node: ir.Node) -> Replace | None:
     rows, columns = pool.kernel
     if is_gone_on_from(node) or rows * columns < _LEAST_SAVING * (columns * pool.strides[0] + rows):
         return None
-    require(not any(map(is_used, node.outputs[1:])), Why.INDICES_USED)
+    require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
     data = node.inputs[0]
     along_rows = Op("MaxPool", [data], _along(node, pool, axis=1), type_of=data)
     along_columns = Op("MaxPool", [along_rows], _along(node, pool, axis=0), node)

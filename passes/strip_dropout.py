@@ -20,17 +20,22 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.graph.constants import constant
-from bnfold.rewriting.contract import Exactness, Op, Refusal, Refused, Replace, require, rewrite
+from bnfold.rewriting.contract import (
+    Common,
+    Exactness,
+    Op,
+    Refusal,
+    Refused,
+    Replace,
+    require,
+    rewrite,
+)
 from bnfold.rewriting.query import input_of, int_attribute, is_op, is_used, opset
 
 
 class Why(Refusal):
     """Reasons to leave a Dropout in place."""
 
-    TRAINING_MODE = (
-        "it runs in training mode and drops values at random",
-        "export the model after model.eval(), or pass --force-inference",
-    )
     MODE_NOT_CONSTANT = (
         "whether it runs in training mode is decided at run time",
         "export the model after model.eval(), or pass --force-inference",
@@ -46,7 +51,7 @@ class Why(Refusal):
     "strip-dropout",
     roots=["Dropout", "RandomUniformLike", "Bernoulli"],
     exactness=Exactness.BITWISE,
-    refusals=[Why],
+    refusals=[*Why, Common.TRAINING_MODE],
 )
 def strip_dropout(node: ir.Node) -> Replace | None:
     """Replace the result by the data; explain each Dropout that has to stay."""
@@ -67,7 +72,7 @@ def strip_dropout(node: ir.Node) -> Replace | None:
 def _require_no_effect(node: ir.Node) -> None:
     version = opset(node)
     if version < 7:
-        require(int_attribute(node, "is_test", 0) != 0, Why.TRAINING_MODE)
+        require(int_attribute(node, "is_test", 0) != 0, Common.TRAINING_MODE)
     if version < 12:
         return
     ratio = constant(input_of(node, 1))
@@ -79,7 +84,7 @@ def _require_no_effect(node: ir.Node) -> None:
     training = constant(mode)
     if training is None:
         raise Refused(Why.MODE_NOT_CONSTANT, detail=mode.name or "")
-    require(not training.any(), Why.TRAINING_MODE)
+    require(not training.any(), Common.TRAINING_MODE)
 
 
 def _refuse_if_written_out(random: ir.Node) -> None:

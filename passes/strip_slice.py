@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.graph.constants import constant
-from bnfold.rewriting.contract import Exactness, Replace, rewrite
-from bnfold.rewriting.query import input_of, ints_attribute, opset
+from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
+from bnfold.rewriting.query import ints_parameter
 
 _ENDLESS = 2**31 - 1
 """From here on, an end means "to the last": no axis is as long."""
@@ -27,31 +26,20 @@ _ENDLESS = 2**31 - 1
 def strip_slice(node: ir.Node) -> Replace | None:
     """Replace the result by the data; a Slice that leaves something out is none of its business."""
     data = node.inputs[0]
-    starts, ends = _parameter(node, "starts"), _parameter(node, "ends")
-    if data is None or starts is None or ends is None:
+    if data is None:
         return None
-    axes = _parameter(node, "axes", tuple(range(len(starts))))
-    steps = _parameter(node, "steps", (1,) * len(starts))
-    if axes is None or steps is None or any(step != 1 for step in steps):
+    try:
+        starts = ints_parameter(node, "starts", 1, ())
+        ends = ints_parameter(node, "ends", 2, ())
+        axes = ints_parameter(node, "axes", 3, tuple(range(len(starts))))
+        steps = ints_parameter(node, "steps", 4, (1,) * len(starts))
+    except Refused:
         return None
-    takes_all = all(
+    takes_all = all(step == 1 for step in steps) and all(
         _takes_all(start, end, _size(data, axis))
         for start, end, axis in zip(starts, ends, axes, strict=True)
     )
     return Replace([node], {node.outputs[0]: data}) if takes_all else None
-
-
-def _parameter(
-    node: ir.Node, name: str, default: tuple[int, ...] | None = None
-) -> tuple[int, ...] | None:
-    """Return the numbers of a parameter, the default if it is absent, None if it is not known."""
-    if opset(node) < 10:
-        return ints_attribute(node, name) if name in node.attributes else default
-    value = input_of(node, ("", "starts", "ends", "axes", "steps").index(name))
-    if value is None:
-        return default
-    content = constant(value)
-    return None if content is None else tuple(int(each) for each in content.reshape(-1))
 
 
 def _size(data: ir.Value, axis: int) -> int | None:

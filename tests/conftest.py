@@ -6,10 +6,32 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import onnx_ir as ir
 import pytest
 
 from bnfold.record.data import SpeedRecord
+from bnfold.rewriting.contract import General, Pass, Refused, Replace
 from bnfold.speed import measure as speed
+
+
+@pytest.fixture(autouse=True, scope="session")
+def passes_raise_what_they_declare() -> Iterator[None]:
+    """Hold every pass, in whatever test it runs, to the reasons that it declares."""
+    call = Pass.__call__
+
+    def held(self: Pass, node: ir.Node) -> Replace | None:
+        try:
+            return call(self, node)
+        except Refused as refused:
+            declared = (*self.refusals, *General)
+            for each in (refused, refused.also):
+                assert each is None or each.reason in declared, (
+                    f"{self.name} does not declare {each.reason.name}"
+                )
+            raise
+
+    with mock.patch.object(Pass, "__call__", held):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import pytest
 
 from bnfold.algebra.absorption import FARTHEST, NotReached
 from bnfold.algebra.linear import NotAbsorbed
+from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
@@ -47,7 +48,7 @@ def test_along_another_axis_each_branch_takes_the_whole() -> None:
     [
         ("r = Identity(e)", NotReached.GRAPH_INPUT),
         ("t = Conv(x, w2) r = Exp(t)", NotReached.NOT_LINEAR),
-        ("r = Conv(x, w2) z = Neg(r)", NotReached.SHARED),
+        ("r = Conv(x, w2) z = Neg(r)", Common.SHARED),
     ],
 )
 def test_one_branch_that_cannot_absorb_keeps_all(last: str, reason: NotReached) -> None:
@@ -67,7 +68,7 @@ def test_refuses_a_concat_of_branches_of_unknown_size() -> None:
         "{ p = Neg(x) g = Concat<axis=1>(p, x) y = BatchNormalization(g, s, b, m, v) }",
         **batch_norm(6),
     )
-    assert_refused(model, NAME, NotReached.SIZE_UNKNOWN)
+    assert_refused(model, NAME, Common.SHAPE_UNKNOWN)
 
 
 @pytest.mark.parametrize("lines", ["g = Add(p, q)", "g = Sub(p, q)", "g = Sum(p, q)"])
@@ -100,7 +101,7 @@ def test_a_value_added_to_itself_is_shared() -> None:
         w0=CONVS["w0"],
         **batch_norm(2),
     )
-    assert_refused(model, NAME, NotReached.SHARED)
+    assert_refused(model, NAME, Common.SHARED)
 
 
 def test_who_reads_a_shape_only_does_not_stand_in_the_way() -> None:

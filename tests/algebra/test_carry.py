@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from bnfold.algebra.carry import CARRIERS, NotCarried
+from bnfold.rewriting.contract import Common
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal, operators
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
@@ -70,10 +71,10 @@ def test_carried_from_behind(lines: str, opset: int) -> None:
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("g, i = MaxPool<kernel_shape=[2,2]>(c) j = Neg(i)", NotCarried.INDICES_USED),
+        ("g, i = MaxPool<kernel_shape=[2,2]>(c) j = Neg(i)", Common.INDICES_USED),
         (
             "g = MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)",
-            NotCarried.PADDING_ONLY_WINDOW,
+            Common.PADDING_ONLY_WINDOW,
         ),
         (
             "g = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c)",
@@ -83,12 +84,12 @@ def test_carried_from_behind(lines: str, opset: int) -> None:
         ("g = LeakyRelu(c)", NotCarried.ACTIVATION_SHIFT),
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
-        ("g = Reshape(c, free)", NotCarried.SHAPE_UNKNOWN),
+        ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
         ('g = Resize<mode="cubic">(c, , scales)', NotCarried.AXIS_POOLED),
         (
             'g = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">'
             "(c, roi, scales)",
-            NotCarried.CROPPED,
+            Common.CROPPED,
         ),
     ],
 )
@@ -123,7 +124,7 @@ def test_refuses_a_shift_across_an_average_of_padding_alone(attributes: str, siz
         **batch_norm(4),
     )
     record = run_pass(model, "fold-batchnorm").record
-    assert [each.reason for each in record.refusals] == [NotCarried.PADDING_ONLY_WINDOW.name]
+    assert [each.reason for each in record.refusals] == [Common.PADDING_ONLY_WINDOW.name]
 
 
 def test_axes_may_be_a_single_number() -> None:

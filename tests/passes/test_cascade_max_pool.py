@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold_passes.cascade_max_pool import Why
+from bnfold.rewriting.contract import Common
 from tests.support.evaluate import run_plain
 from tests.support.graphs import build, draw_feeds
 from tests.support.passes import assert_refused, run_pass
@@ -108,7 +108,7 @@ def test_indices_are_those_of_the_whole_window() -> None:
         f"(float[N,3,9,9] x) => (float[N,3,9,9] y, float[N,3,9,9] z, int64[N,3,9,9] i) "
         f"{{ y = MaxPool<{padded(3)}>(x) z, i = MaxPool<{padded(5)}>(x) }}"
     )
-    assert_refused(model, NAME, Why.INDICES_USED)
+    assert_refused(model, NAME, Common.INDICES_USED)
 
 
 @st.composite

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.rewriting.contract import Common
 from bnfold_passes.conv_before_resize import Why
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
@@ -84,15 +85,15 @@ def test_free_sizes_with_constant_scales() -> None:
 @pytest.mark.parametrize(
     ("resize", "reason"),
     [
-        ("Resize(x, , double) z = Neg(r)", Why.SHARED),
+        ("Resize(x, , double) z = Neg(r)", Common.SHARED),
         ('Resize<mode="cubic">(x, , double)', Why.NOT_AVERAGING),
         (
             'Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, region, double)',
-            Why.CROPPED,
+            Common.CROPPED,
         ),
-        ("Resize(x, , half)", Why.NO_GAIN),
+        ("Resize(x, , half)", Common.NO_GAIN),
         ("Resize(x, , deep)", Why.OTHER_AXES),
-        ("Resize(x, , same)", Why.NO_GAIN),
+        ("Resize(x, , same)", Common.NO_GAIN),
     ],
 )
 def test_refusals(resize: str, reason: Why) -> None:
@@ -122,7 +123,7 @@ def test_refuses_sizes_that_nobody_knows() -> None:
 def test_refuses_to_enlarge_many_more_channels() -> None:
     model = behind_resize("Resize(x, , double)", double=DOUBLE, w=normal(64, 1, 1, 1), size="5,6")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    assert_refused(model, NAME, Why.NO_GAIN)
+    assert_refused(model, NAME, Common.NO_GAIN)
 
 
 @pytest.mark.parametrize("conv", ["Conv<pads=[1,1,1,1]>(r, w)", "Conv<strides=[2,2]>(r, w)"])

@@ -16,6 +16,7 @@ from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.carry import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.weights import NotStorable
+from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -190,7 +191,7 @@ def test_refuses_matmul_of_unknown_rank() -> None:
         **batch_norm(6),
     )
     model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    assert_refused(model, NAME, NotAbsorbed.RANK_UNKNOWN)
+    assert_refused(model, NAME, Common.SHAPE_UNKNOWN)
 
 
 def test_refuses_residual_add() -> None:
@@ -227,7 +228,7 @@ def test_folds_at_old_opsets_with_is_test(opset: int) -> None:
     ("opset", "bn"), [(6, ""), (14, "<training_mode=1>"), (17, "<training_mode=1>")]
 )
 def test_refuses_training_mode(opset: int, bn: str) -> None:
-    assert_refused(conv_bn(opset, bn), NAME, NotAffine.TRAINING_MODE)
+    assert_refused(conv_bn(opset, bn), NAME, Common.TRAINING_MODE)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 13])
@@ -266,7 +267,7 @@ def test_refuses_an_overridable_parameter(name: str) -> None:
 
 
 def test_refuses_an_overridable_weight() -> None:
-    assert_refused(make_overridable(conv_bn(), "w"), NAME, NotAbsorbed.WEIGHT_OVERRIDABLE)
+    assert_refused(make_overridable(conv_bn(), "w"), NAME, Common.WEIGHT_OVERRIDABLE)
 
 
 def test_refuses_a_computed_parameter() -> None:
@@ -276,7 +277,7 @@ def test_refuses_a_computed_parameter() -> None:
         w=normal(4, 3, 3, 3),
         **{name: content for name, content in batch_norm(4).items() if name != "s"},
     )
-    assert_refused(model, NAME, NotAffine.PARAMETER_NOT_CONSTANT)
+    assert_refused(model, NAME, Common.PARAMETER_NOT_CONSTANT)
 
 
 def test_refuses_a_computed_weight() -> None:
@@ -285,7 +286,7 @@ def test_refuses_a_computed_weight() -> None:
         "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotAbsorbed.WEIGHT_NOT_CONSTANT)
+    assert_refused(model, NAME, Common.WEIGHT_NOT_CONSTANT)
 
 
 def test_reads_constants_from_nodes_and_through_identity() -> None:
@@ -322,7 +323,7 @@ def test_refuses_a_result_that_something_else_reads() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotReached.SHARED, in_the_way="Conv c")
+    assert_refused(model, NAME, Common.SHARED, in_the_way="Conv c")
 
 
 def test_refuses_a_result_that_is_a_graph_output() -> None:
@@ -332,7 +333,7 @@ def test_refuses_a_result_that_is_a_graph_output() -> None:
         w=normal(4, 3, 3, 3),
         **batch_norm(4),
     )
-    assert_refused(model, NAME, NotReached.SHARED)
+    assert_refused(model, NAME, Common.SHARED)
 
 
 CAPTURED = """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] y, float[N,4,6,6] z) {
@@ -347,7 +348,7 @@ CAPTURED = """(float[N,3,8,8] x, bool cond) => (float[N,4,6,6] y, float[N,4,6,6]
 
 def test_refuses_a_result_that_a_body_captures() -> None:
     model = build(CAPTURED, w=normal(4, 3, 3, 3), **batch_norm(4))
-    assert_refused(model, NAME, NotReached.SHARED)
+    assert_refused(model, NAME, Common.SHARED)
 
 
 def test_folds_inside_a_body_with_weights_from_outside() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnfold.rewriting.contract import Common
 from bnfold_passes.merge_branches import Why
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
@@ -101,7 +102,7 @@ def test_the_shift_of_a_map_beside_a_padded_conv_is_exact_at_the_border() -> Non
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("a = Conv(x, p) b = Conv(x, p2) y = Add(a, b) z = Neg(a)", Why.SHARED),
+        ("a = Conv(x, p) b = Conv(x, p2) y = Add(a, b) z = Neg(a)", Common.SHARED),
         (
             "a = Conv(x, p) b = Conv<group=4, pads=[3,3,3,3]>(x, q) y = Add(a, b)",
             Why.COSTLIER,
@@ -115,7 +116,7 @@ def test_the_shift_of_a_map_beside_a_padded_conv_is_exact_at_the_border() -> Non
             Why.NOT_ALIGNED,
         ),
         ("a = Conv(x, one) y = Add(a, x)", Why.NOT_ALIGNED),
-        ('a = Conv<auto_pad="SAME_UPPER">(x, u) y = Add(a, x)', Why.WEIGHT_NOT_CONSTANT),
+        ('a = Conv<auto_pad="SAME_UPPER">(x, u) y = Add(a, x)', Why.PADDED_BY_SIZE),
         (
             "a = Conv<pads=[0,1,0,1]>(x, wide) b = Conv<pads=[1,0,1,0]>(x, high) y = Add(a, b)",
             Why.COSTLIER,
@@ -137,7 +138,7 @@ def test_refusals(lines: str, reason: Why) -> None:
 
 def test_refuses_a_weight_that_a_caller_may_override() -> None:
     model = branches("a = Conv(x, p) y = Add(a, x)")
-    assert_refused(make_overridable(model, "p"), NAME, Why.WEIGHT_NOT_CONSTANT)
+    assert_refused(make_overridable(model, "p"), NAME, Common.WEIGHT_OVERRIDABLE)
 
 
 @pytest.mark.parametrize(

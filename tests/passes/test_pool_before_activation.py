@@ -13,9 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.elementwise import ELEMENTWISE, NotMonotone
 from bnfold.algebra.pooling import Pool
+from bnfold.rewriting.contract import Common
 from bnfold_passes.pool_before_activation import Why
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
@@ -121,7 +121,7 @@ def test_the_pool_moves_before(function: str) -> None:
         ("Div(x, negative)", NotMonotone.NEGATIVE_SLOPE),
         ("Div(x, zero)", NotMonotone.NEGATIVE_SLOPE),
         ("BatchNormalization(x, minus, b, m, v)", NotMonotone.NEGATIVE_SLOPE),
-        ("BatchNormalization<training_mode=1>(x, s, b, m, v)", NotAffine.TRAINING_MODE),
+        ("BatchNormalization<training_mode=1>(x, s, b, m, v)", Common.TRAINING_MODE),
         ("Sub(term, x)", NotMonotone.NOT_MONOTONE),
         ("Div(scale, x)", NotMonotone.NOT_MONOTONE),
         ("Abs(x)", NotMonotone.NOT_MONOTONE),
@@ -131,9 +131,9 @@ def test_the_pool_moves_before(function: str) -> None:
         ("Sin(x)", NotMonotone.NOT_MONOTONE),
         ("Log(x)", NotMonotone.NOT_TOTAL),
         ("Sqrt(x)", NotMonotone.NOT_TOTAL),
-        ("Add(x, x)", NotMonotone.PARAMETER_NOT_CONSTANT),
-        ("Mul(x, x)", NotMonotone.PARAMETER_NOT_CONSTANT),
-        ("PRelu(x, x)", NotMonotone.PARAMETER_NOT_CONSTANT),
+        ("Add(x, x)", Common.PARAMETER_NOT_CONSTANT),
+        ("Mul(x, x)", Common.PARAMETER_NOT_CONSTANT),
+        ("PRelu(x, x)", Common.PARAMETER_NOT_CONSTANT),
         ("Add(x, per_column)", NotMonotone.VARIES_IN_SPACE),
         ("Mul(x, per_row)", NotMonotone.VARIES_IN_SPACE),
         ("PRelu(x, per_column)", NotMonotone.VARIES_IN_SPACE),
@@ -230,7 +230,7 @@ def test_one_to_three_axes(spatial_rank: int) -> None:
 )
 def test_refuses_windows_of_padding_alone(attributes: str) -> None:
     model = swap("Elu(x)", pool=f"MaxPool<{attributes}>", size="6,6")
-    assert_refused(model, NAME, Why.PADDING_ONLY_WINDOW)
+    assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_refuses_windows_of_padding_alone(attributes: str) -> None:
 )
 def test_refuses_windows_that_may_be_padding_where_sizes_are_free(attributes: str) -> None:
     model = swap("Elu(x)", pool=f"MaxPool<{attributes}>", size="H,W")
-    assert_refused(model, NAME, Why.PADDING_ONLY_WINDOW)
+    assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
 
 def test_refuses_where_not_one_window_fits() -> None:
@@ -253,7 +253,7 @@ def test_refuses_where_not_one_window_fits() -> None:
         "y = MaxPool<kernel_shape=[2], strides=[2], dilations=[2], pads=[1,0]>(f) }"
     )
     result = run_pass(model, NAME)
-    assert [each.reason for each in result.record.refusals] == [Why.PADDING_ONLY_WINDOW.name]
+    assert [each.reason for each in result.record.refusals] == [Common.PADDING_ONLY_WINDOW.name]
 
 
 def test_refuses_a_constant_that_gives_the_pool_an_axis_more() -> None:
@@ -280,7 +280,7 @@ def test_refuses_indices_in_use() -> None:
         "(float[N,4,8,8] x) => (float[N,4,4,4] y, int64[N,4,4,4] i) "
         f"{{ f = Elu(x) y, i = {POOL}(f) }}"
     )
-    assert_refused(model, NAME, Why.INDICES_USED)
+    assert_refused(model, NAME, Common.INDICES_USED)
 
 
 def test_refuses_a_result_that_something_else_reads() -> None:
@@ -288,7 +288,7 @@ def test_refuses_a_result_that_something_else_reads() -> None:
         "(float[N,4,8,8] x) => (float[N,4,4,4] y, float[N,4,8,8] z) "
         f"{{ f = Elu(x) y = {POOL}(f) z = Neg(f) }}"
     )
-    assert_refused(model, NAME, Why.SHARED, in_the_way="Elu f")
+    assert_refused(model, NAME, Common.SHARED, in_the_way="Elu f")
 
 
 def test_other_readers_of_the_data_do_not_matter() -> None:

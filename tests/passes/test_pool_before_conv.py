@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.rewriting.contract import Common
 from bnfold_passes.pool_before_conv import Why
 from tests.support.graphs import Array, Parameters, build, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
@@ -93,11 +94,11 @@ def test_counted_padding_does_not_matter_without_bias() -> None:
 def test_refuses_windows_that_may_be_padding_alone() -> None:
     pool = "AveragePool<kernel_shape=[2,2], strides=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)"
     model = behind_conv(pool, conv="Conv(x, w, d)", size="H,W", opset=19, **BIAS)
-    assert_refused(model, NAME, Why.PADDING_ONLY_WINDOW)
+    assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
 
 def test_refuses_a_result_that_something_else_reads() -> None:
-    assert_refused(behind_conv(f"{HALVES}(c) z = Neg(c)"), NAME, Why.SHARED)
+    assert_refused(behind_conv(f"{HALVES}(c) z = Neg(c)"), NAME, Common.SHARED)
 
 
 @pytest.mark.parametrize("axes", ["[1]", "[0,2,3]", "[2]"])
@@ -116,11 +117,11 @@ def test_refuses_a_mean_that_drops_axes() -> None:
 
 def test_refuses_where_nothing_is_gained() -> None:
     stride_one = behind_conv("AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)")
-    assert_refused(stride_one, NAME, Why.NO_GAIN)
+    assert_refused(stride_one, NAME, Common.NO_GAIN)
     few = behind_conv(
         "AveragePool<kernel_shape=[7,7], strides=[2,2], pads=[3,3,3,3]>(c)", w=normal(1, 4, 1, 1)
     )
-    assert_refused(few, NAME, Why.NO_GAIN)
+    assert_refused(few, NAME, Common.NO_GAIN)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bnfold_passes.separate_max_pool import Why
+from bnfold.rewriting.contract import Common
 from tests.support.evaluate import run_plain
 from tests.support.graphs import build, draw_feeds, operators
 from tests.support.passes import assert_refused, run_pass
@@ -94,7 +94,7 @@ def test_refuses_indices_in_use() -> None:
         "(float[N,3,9,9] x) => (float[N,3,5,5] y, int64[N,3,5,5] i) "
         "{ y, i = MaxPool<kernel_shape=[5,5]>(x) }"
     )
-    assert_refused(model, NAME, Why.INDICES_USED)
+    assert_refused(model, NAME, Common.INDICES_USED)
 
 
 @st.composite

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnfold.rewriting.contract import Common
 from bnfold_passes.strip_dropout import Why
 from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import Array, Parameters, build, draw_feeds, make_overridable, operators
@@ -51,11 +52,11 @@ def test_is_test_decides_before_7(opset: int) -> None:
     result = run_pass(dropout(f"<is_test=1{consumed}>", opset=opset), NAME)
     assert operators(result.to_proto()) == ["Relu", "Neg"]
     for attributes in ("", "<is_test=0>"):
-        assert_refused(dropout(attributes, opset=opset), NAME, Why.TRAINING_MODE)
+        assert_refused(dropout(attributes, opset=opset), NAME, Common.TRAINING_MODE)
 
 
 def test_refuses_training_mode() -> None:
-    assert_refused(dropout(inputs=", ratio, on", ratio=RATIO, on=TRUE), NAME, Why.TRAINING_MODE)
+    assert_refused(dropout(inputs=", ratio, on", ratio=RATIO, on=TRUE), NAME, Common.TRAINING_MODE)
 
 
 def test_ratio_zero_does_nothing_even_in_training() -> None:

@@ -11,7 +11,17 @@ import pytest
 import bnfold
 from bnfold.errors import BnfoldError
 from bnfold.modelfile.loading import load
-from bnfold.rewriting.contract import Exactness, Op, Pass, Refusal, Replace, require, rewrite
+from bnfold.rewriting.contract import (
+    Exactness,
+    General,
+    Op,
+    Pass,
+    Refusal,
+    Refused,
+    Replace,
+    require,
+    rewrite,
+)
 from bnfold.rewriting.engine import Outcome, run_passes
 from bnfold.rewriting.registry import all_passes
 from bnfold.rewriting.sites import sketch
@@ -23,7 +33,7 @@ class Why(Refusal):
     TOO_LATE = "it is too late"
 
 
-@rewrite("neg-twice", roots=["Neg"], exactness=Exactness.BITWISE, refusals=[Why])
+@rewrite("neg-twice", roots=["Neg"], exactness=Exactness.BITWISE, refusals=Why)
 def neg_twice(node: ir.Node) -> Replace | None:
     inner = node.inputs[0].producer() if node.inputs[0] is not None else None
     if inner is None or inner.op_type != "Neg":
@@ -117,10 +127,28 @@ def test_every_pass_states_its_identity_and_its_reasons() -> None:
     for each in all_passes():
         assert "=" in each.documentation, each.name
         assert each.exactness.name in each.documentation, each.name
-        for refusals in each.refusals:
-            for reason in refusals:
-                assert reason.message[0].islower(), reason
-                assert not reason.message.endswith("."), reason
+        for reason in each.refusals:
+            assert reason.message[0].islower(), reason
+            assert not reason.message.endswith("."), reason
+
+
+def test_a_reason_has_one_name_in_one_enum() -> None:
+    """So that a record's refusal is unique by pass and reason, and one to a reader of several."""
+    reasons = {reason for each in all_passes() for reason in each.refusals} | {*General}
+    names = [reason.name for reason in reasons]
+    assert not {name for name in names if names.count(name) > 1}
+
+
+def test_a_reason_that_a_pass_does_not_declare_is_told() -> None:
+    """`tests/conftest.py` holds every pass to what it declares, in all tests."""
+
+    def function(node: ir.Node) -> Replace | None:
+        raise Refused(Why.TOO_LATE)
+
+    silent = Pass("silent", ("Neg",), Exactness.BITWISE, (), function, "")
+    model = load(build("(float[4] x) => (float[4] y) { y = Neg(x) }")).ir
+    with pytest.raises(AssertionError, match="silent does not declare TOO_LATE"):
+        silent(model.graph[0])
 
 
 def test_fifty_thousand_nodes() -> None:

@@ -15,10 +15,20 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from bnfold.algebra.affine import AFFINE_OPERATORS, Affine, NotAffine, affine_map
-from bnfold.algebra.carry import CARRIERS, Direction, carry
-from bnfold.algebra.linear import BEHIND, IN_FRONT
-from bnfold.rewriting.contract import Op, Operand, Refusal, Refused, Replace, require, same_op
+from bnfold.algebra.affine import AFFINE_OPERATORS, NOT_AFFINE, Affine, NotAffine, affine_map
+from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, Direction, carry
+from bnfold.algebra.linear import BEHIND, IN_FRONT, NOT_ABSORBED
+from bnfold.algebra.weights import NotStorable
+from bnfold.rewriting.contract import (
+    Common,
+    Op,
+    Operand,
+    Refusal,
+    Refused,
+    Replace,
+    require,
+    same_op,
+)
 from bnfold.rewriting.query import int_attribute, is_op
 
 FARTHEST = 64
@@ -33,15 +43,18 @@ class NotReached(Refusal):
     NOT_LINEAR = "what feeds it is not a linear operator with constant weights"
     GRAPH_INPUT = "it reads an input of its graph; no operator stands in front of it"
     OTHER_GRAPH = "what stands next to it is on the other side of an If, Loop or Scan body"
-    SHARED = "something else reads the result of an operator in front of it, too"
     GRAPH_OUTPUT = "a graph output needs its result as it is"
     READER_NOT_LINEAR = "what reads its result is not a linear operator with constant weights"
-    SIZE_UNKNOWN = (
-        "the channels of the branches of the Concat in front of it are not known",
-        "export the model with shapes, or run onnx.shape_inference on it",
-    )
     TOO_FAR = "no linear operator stands within reach of it"
-    NO_GAIN = "absorbing it would take as many operators as it saves"
+
+
+NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
+"""All reasons of the search itself."""
+
+NOT_FOLDED = tuple(
+    dict.fromkeys([*NOT_AFFINE, *NOT_REACHED, *NOT_CARRIED, *NOT_ABSORBED, *NotStorable])
+)
+"""All reasons of `absorb_in_front` and `absorb_behind`."""
 
 
 def absorb_in_front(root: ir.Node) -> Replace:
@@ -85,7 +98,7 @@ class _InFront:
         step = self._step(node)
         others = [use.node for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
-        require(is_read_once and all(map(_reads_shape, others)), NotReached.SHARED, node)
+        require(is_read_once and all(map(_reads_shape, others)), Common.SHARED, node)
         expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
         self.nodes.append(node)
         if others:
@@ -220,7 +233,7 @@ def _profitable(
     after = _operators(outputs)
     is_cheaper = after.count("BatchNormalization") < before.count("BatchNormalization")
     gain = len(before) - len(after)
-    require(gain > 0 or (gain == 0 and is_cheaper), NotReached.NO_GAIN)
+    require(gain > 0 or (gain == 0 and is_cheaper), Common.NO_GAIN)
     return Replace(pattern, outputs, detail)
 
 
@@ -238,14 +251,14 @@ def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
 def _rank(node: ir.Node) -> int:
     shape = node.outputs[0].shape
     if shape is None:
-        raise Refused(NotReached.SIZE_UNKNOWN, node)
+        raise Refused(Common.SHAPE_UNKNOWN, node)
     return shape.rank()
 
 
 def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
     size = value.shape[axis] if value is not None and value.shape is not None else None
     if not isinstance(size, int):
-        raise Refused(NotReached.SIZE_UNKNOWN, subject)
+        raise Refused(Common.SHAPE_UNKNOWN, subject)
     return size
 
 

@@ -13,26 +13,21 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant, is_overridable
-from bnfold.rewriting.contract import Refusal, Refused, require
+from bnfold.rewriting.contract import Common, Refusal, Refused, require
 from bnfold.rewriting.query import float_attribute, input_of, int_attribute, is_op, is_used, opset
 
 AFFINE_OPERATORS = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
 
 
 class NotAffine(Refusal):
-    """Why an operator is not a fixed per-channel affine map."""
+    """Why an operator is not a fixed per-channel affine map; see `NOT_AFFINE` for all reasons."""
 
-    TRAINING_MODE = (
-        "it runs in training mode and normalizes by the statistics of the batch at hand",
-        "export the model after model.eval(), or pass --force-inference",
-    )
     TRAINING_OUTPUTS = (
         "it declares more than one output, which selects training mode before opset 14",
         "export the model after model.eval(), or pass --force-inference",
     )
     EXTRA_OUTPUT_USED = "something reads an output other than its first"
     PER_ACTIVATION = "it has spatial = 0 and normalizes each position by itself"
-    PARAMETER_NOT_CONSTANT = "its scale, bias, mean or variance is computed at run time"
     PARAMETER_OVERRIDABLE = (
         "a caller may override its scale, bias, mean or variance (an initializer that is also a "
         "graph input)",
@@ -41,6 +36,10 @@ class NotAffine(Refusal):
     PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
     NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"
     NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds one"
+
+
+NOT_AFFINE = (*NotAffine, Common.PARAMETER_NOT_CONSTANT, Common.TRAINING_MODE)
+"""All reasons of `affine_map` and `batch_normalization`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +129,12 @@ def batch_norm_parameters(node: ir.Node) -> tuple[FloatArray, FloatArray, FloatA
     """
     version = opset(node)
     if version >= 14:
-        require(int_attribute(node, "training_mode", 0) == 0, NotAffine.TRAINING_MODE)
+        require(int_attribute(node, "training_mode", 0) == 0, Common.TRAINING_MODE)
     elif version >= 7:
         declared = sum(bool(output.name) for output in node.outputs)
         require(declared == 1, NotAffine.TRAINING_OUTPUTS)
     else:
-        require(int_attribute(node, "is_test", 0) != 0, NotAffine.TRAINING_MODE)
+        require(int_attribute(node, "is_test", 0) != 0, Common.TRAINING_MODE)
     require(not any(map(is_used, node.outputs[1:])), NotAffine.EXTRA_OUTPUT_USED)
     if version < 9:
         require(int_attribute(node, "spatial", 1) != 0, NotAffine.PER_ACTIVATION)
@@ -150,7 +149,7 @@ def _batch_norm_parameter(node: ir.Node, index: int) -> FloatArray:
     require(not is_overridable(value), NotAffine.PARAMETER_OVERRIDABLE, detail=_name(value))
     content = constant(value)
     if content is None:
-        raise Refused(NotAffine.PARAMETER_NOT_CONSTANT, detail=_name(value))
+        raise Refused(Common.PARAMETER_NOT_CONSTANT, detail=_name(value))
     return content.astype(np.float64)
 
 

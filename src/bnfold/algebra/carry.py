@@ -17,11 +17,12 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
-from bnfold.rewriting.contract import Refusal, Refused, require
+from bnfold.rewriting.contract import Common, Refusal, Refused, require
 from bnfold.rewriting.query import (
     input_of,
     int_attribute,
     ints_attribute,
+    ints_parameter,
     is_used,
     string_attribute,
 )
@@ -31,11 +32,6 @@ class NotCarried(Refusal):
     """Why an operator does not let an affine map pass."""
 
     NEGATIVE_SCALE = "a scale is negative, and the MaxPool in between would pick the smallest then"
-    INDICES_USED = "something reads the Indices of the MaxPool in between"
-    PADDING_ONLY_WINDOW = (
-        "a window of the pool in between may hold padding alone",
-        "export the model with fixed spatial sizes",
-    )
     PADDED_AVERAGE = (
         "the AveragePool in between counts padding, which its shift would have to reach"
     )
@@ -43,11 +39,17 @@ class NotCarried(Refusal):
     ACTIVATION_SHIFT = "the activation in between lets a positive scale pass, but no shift"
     AXIS_POOLED = "the operator in between combines values along its channels"
     AXIS_LOST = "the reshaping in between does not keep its channels on one axis"
-    SHAPE_UNKNOWN = (
-        "the shapes around the reshaping in between are not known",
-        "export the model with shapes, or run onnx.shape_inference on it",
-    )
-    CROPPED = "the Resize in between fills in values from outside"
+
+
+NOT_CARRIED = (
+    *NotCarried,
+    Common.CROPPED,
+    Common.INDICES_USED,
+    Common.PADDING_ONLY_WINDOW,
+    Common.PARAMETER_NOT_CONSTANT,
+    Common.SHAPE_UNKNOWN,
+)
+"""All reasons of `carry`."""
 
 
 class Direction(enum.Enum):
@@ -82,11 +84,11 @@ def _max_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """The largest of s·x + t is s times the largest x, plus t, for s ≥ 0."""
     _require_channels_apart(affine, node)
     require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
-    require(not any(map(is_used, node.outputs[1:])), NotCarried.INDICES_USED, node)
+    require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED, node)
     data = node.inputs[0]
     assert data is not None
     is_real = Pool.of(node).every_window_is_real(data)
-    require(is_real, NotCarried.PADDING_ONLY_WINDOW, node)
+    require(is_real, Common.PADDING_ONLY_WINDOW, node)
     return affine
 
 
@@ -105,7 +107,7 @@ def _average_pool(affine: Affine, node: ir.Node, direction: Direction) -> Affine
     assert data is not None
     counts = int_attribute(node, "count_include_pad", 0) != 0
     require(not (counts and pool.may_pad), NotCarried.PADDED_AVERAGE, node)
-    require(pool.every_window_is_real(data), NotCarried.PADDING_ONLY_WINDOW, node)
+    require(pool.every_window_is_real(data), Common.PADDING_ONLY_WINDOW, node)
     return affine
 
 
@@ -118,12 +120,7 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """A mean over other axes than the channels'; without keepdims the axes behind move up."""
     data = node.inputs[0]
     rank = _rank(data, node)
-    if input_of(node, 1) is not None:
-        given = constant(input_of(node, 1))
-        require(given is not None, NotCarried.AXIS_POOLED, node)
-        axes = [int(axis) for axis in given.reshape(-1)] if given is not None else []
-    else:
-        axes = list(ints_attribute(node, "axes"))
+    axes = ints_parameter(node, "axes", 1)
     if not axes:
         require(affine.is_uniform, NotCarried.AXIS_POOLED, node)
         return affine
@@ -168,34 +165,20 @@ def _transpose(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 def _squeeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     data = node.inputs[0]
     rank = _rank(data, node)
-    axes = _axes(node)
+    axes = ints_parameter(node, "axes", 1)
     if axes is None:
         assert data is not None
         assert data.shape is not None
-        axes = [axis for axis, size in enumerate(data.shape) if size == 1]
-        require(data.shape.is_static(), NotCarried.SHAPE_UNKNOWN, node)
+        axes = tuple(axis for axis, size in enumerate(data.shape) if size == 1)
+        require(data.shape.is_static(), Common.SHAPE_UNKNOWN, node)
     return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, direction)
 
 
 def _unsqueeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    axes = _axes(node)
-    require(axes is not None, NotCarried.SHAPE_UNKNOWN, node)
-    assert axes is not None
+    axes = ints_parameter(node, "axes", 1, ())
     rank = _rank(node.inputs[0], node) + len(axes)
     opposite = Direction.TO_OUTPUT if direction is Direction.TO_INPUT else Direction.TO_INPUT
     return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, opposite)
-
-
-def _axes(node: ir.Node) -> list[int] | None:
-    """Return the axes of Squeeze or Unsqueeze: an attribute before opset 13, then an input."""
-    if input_of(node, 1) is not None:
-        content = constant(input_of(node, 1))
-        if content is None:
-            raise Refused(NotCarried.SHAPE_UNKNOWN, node)
-        return [int(axis) for axis in content.reshape(-1)]
-    if "axes" in node.attributes:
-        return list(ints_attribute(node, "axes"))
-    return None
 
 
 def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -212,7 +195,7 @@ def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
         here, there = there, here
     behind = _rank(here, node) - affine.axis - 1
     sizes = _last_sizes(here, node)
-    require(len(sizes) >= behind, NotCarried.SHAPE_UNKNOWN, node)
+    require(len(sizes) >= behind, Common.SHAPE_UNKNOWN, node)
     run = math.prod(sizes[len(sizes) - behind :])
     period = run * affine.channels
     sizes = _last_sizes(there, node)
@@ -245,7 +228,7 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     The channels themselves must not be resized, and nothing may be filled in from outside.
     """
     require(averages_positions(node), NotCarried.AXIS_POOLED, node)
-    require(not fills_in_from_outside(node), NotCarried.CROPPED, node)
+    require(not fills_in_from_outside(node), Common.CROPPED, node)
     data, result = node.inputs[0], node.outputs[0]
     if affine.is_uniform:
         return affine
@@ -272,9 +255,9 @@ def fills_in_from_outside(resize: ir.Node) -> bool:
 def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """Repeated and mirrored borders follow; a constant border does for t = 0, if it is zero."""
     require(string_attribute(node, "mode", "constant") != "wrap", NotCarried.PADDED_BORDER, node)
-    amounts: object = ints_attribute(node, "pads") or constant(input_of(node, 1))
+    amounts = ints_parameter(node, "pads", 1)
     require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
-    pads = np.asarray(amounts).reshape(2, -1)
+    pads = np.array(amounts).reshape(2, -1)
     on_channels = not affine.is_uniform and bool(pads[:, affine.axis].any())
     require(not on_channels, NotCarried.AXIS_POOLED, node)
     if string_attribute(node, "mode", "constant") == "constant":
@@ -313,14 +296,14 @@ CARRIERS: Mapping[str, Carrier] = {
 
 def _rank(value: ir.Value | None, subject: ir.Node) -> int:
     if value is None or value.shape is None:
-        raise Refused(NotCarried.SHAPE_UNKNOWN, subject)
+        raise Refused(Common.SHAPE_UNKNOWN, subject)
     return value.shape.rank()
 
 
 def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
     """Return the sizes of the last axes, as far from the end as they are known."""
     if value is None or value.shape is None:
-        raise Refused(NotCarried.SHAPE_UNKNOWN, subject)
+        raise Refused(Common.SHAPE_UNKNOWN, subject)
     sizes: list[int] = []
     for size in reversed(value.shape.dims):
         if not isinstance(size, int):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.affine import batch_normalization
+from bnfold.algebra.affine import NOT_AFFINE, batch_normalization
 from bnfold.graph.constants import constant
-from bnfold.rewriting.contract import Exactness, Refusal, Refused, require
+from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, require
 from bnfold.rewriting.query import float_attribute, input_of, int_attribute, opset
 
 
@@ -25,11 +25,12 @@ class NotMonotone(Refusal):
     NOT_TOTAL = "the operator in front of the pool is undefined for negative values"
     NEGATIVE_SLOPE = "a slope or factor of the operator in front of the pool is negative"
     VARIES_IN_SPACE = "the operator in front of the pool has a parameter that varies over a window"
-    PARAMETER_NOT_CONSTANT = (
-        "the operator in front of the pool has a factor or term that is computed at run time"
-    )
     NOT_FINITE = "a factor or term of the operator in front of the pool is not finite"
     NARROWING_CAST = "the Cast in front of the pool may lose values, or MaxPool lacks its type"
+
+
+NOT_MONOTONE = tuple(dict.fromkeys([*NotMonotone, *NOT_AFFINE]))
+"""All reasons of `monotone`, which asks of a BatchNormalization that it is affine."""
 
 
 Condition = Callable[[ir.Node, int], int]
@@ -50,7 +51,7 @@ def monotone(node: ir.Node, spatial_rank: int) -> int:
     All else that it depends on is the same at every position of the last `spatial_rank` axes.
 
     Raises:
-        Refused: with a reason from `NotMonotone`, or as `batch_normalization` does.
+        Refused: with a reason from `NOT_MONOTONE`.
     """
     return ELEMENTWISE[node.op_type].data_input(node, spatial_rank)
 
@@ -154,13 +155,13 @@ def _constant_input(node: ir.Node, *indices: int) -> int:
     for index in indices:
         if constant(input_of(node, index)) is not None:
             return index
-    raise Refused(NotMonotone.PARAMETER_NOT_CONSTANT, node)
+    raise Refused(Common.PARAMETER_NOT_CONSTANT, node)
 
 
 def _require_not_negative(node: ir.Node, index: int) -> None:
     content = constant(input_of(node, index))
     if content is None:
-        raise Refused(NotMonotone.PARAMETER_NOT_CONSTANT, node)
+        raise Refused(Common.PARAMETER_NOT_CONSTANT, node)
     require(bool((content >= 0).all()), NotMonotone.NEGATIVE_SLOPE, node)
 
 

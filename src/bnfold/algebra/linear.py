@@ -16,7 +16,16 @@ from bnfold.algebra.affine import Affine, batch_norm_parameters, batch_normaliza
 from bnfold.algebra.weights import folded_name, stored
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant, is_overridable
-from bnfold.rewriting.contract import Op, Operand, Refusal, Refused, Weight, require, same_op
+from bnfold.rewriting.contract import (
+    Common,
+    Op,
+    Operand,
+    Refusal,
+    Refused,
+    Weight,
+    require,
+    same_op,
+)
 from bnfold.rewriting.query import (
     float_attribute,
     input_of,
@@ -30,22 +39,21 @@ from bnfold.rewriting.query import (
 class NotAbsorbed(Refusal):
     """Why a linear operator does not take an affine map over."""
 
-    WEIGHT_NOT_CONSTANT = "a weight of the operator next to it is computed at run time"
-    WEIGHT_OVERRIDABLE = (
-        "a caller may override a weight of the operator next to it (an initializer that is also a "
-        "graph input)",
-        "pass --freeze-initializers if no caller does",
-    )
     CHANNELS_DIFFER = "the operator next to it has another number of channels"
     OTHER_AXIS = "the operator next to it has its channels on another axis"
-    RANK_UNKNOWN = (
-        "the rank of its input is not known, so neither is the axis of its channels",
-        "export the model with shapes, or run onnx.shape_inference on it",
-    )
     PADDED_SHIFT = (
         "the Conv behind it pads with zeros, which its shift would have to reach, too",
         "use padding in front of it instead, or none",
     )
+
+
+NOT_ABSORBED = (
+    *NotAbsorbed,
+    Common.SHAPE_UNKNOWN,
+    Common.WEIGHT_NOT_CONSTANT,
+    Common.WEIGHT_OVERRIDABLE,
+)
+"""All reasons of this module."""
 
 
 # --- In front: A ∘ L, on output channels --------------------------------------------------------
@@ -163,8 +171,7 @@ def _pads(conv: ir.Node, weight: Array) -> bool:
     if auto_pad == "VALID":
         return False
     if auto_pad != "NOTSET":
-        strides = ints_attribute(conv, "strides", [1])
-        return any(size != 1 for size in weight.shape[2:]) or any(s != 1 for s in strides)
+        return any(size != 1 for size in weight.shape[2:])  # SAME pads less than a dilated kernel
     return any(ints_attribute(conv, "pads"))
 
 
@@ -266,7 +273,7 @@ def _matmul_rank(matmul: ir.Node) -> int:
     for value in (matmul.outputs[0], input_of(matmul, 0)):
         if value is not None and value.shape is not None:
             return value.shape.rank()
-    raise Refused(NotAbsorbed.RANK_UNKNOWN, matmul)
+    raise Refused(Common.SHAPE_UNKNOWN, matmul)
 
 
 # --- Weights ------------------------------------------------------------------------------------
@@ -285,10 +292,10 @@ def _on_axis(affine: Affine, axis: int, channels: int, subject: ir.Node) -> Affi
 def _weight(node: ir.Node, index: int) -> Array:
     value = input_of(node, index)
     name = (value.name or "") if value is not None else ""
-    require(not is_overridable(value), NotAbsorbed.WEIGHT_OVERRIDABLE, node, name)
+    require(not is_overridable(value), Common.WEIGHT_OVERRIDABLE, node, name)
     content = constant(value)
     if content is None:
-        raise Refused(NotAbsorbed.WEIGHT_NOT_CONSTANT, node, name)
+        raise Refused(Common.WEIGHT_NOT_CONSTANT, node, name)
     return content
 
 

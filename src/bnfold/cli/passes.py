@@ -33,8 +33,7 @@ def print_pass(console: Console, each: Pass) -> None:
     """Print all that there is to know about a pass."""
     console.print(Text.assemble((each.name, "bold"), f" ({each.exactness.value})\n"))
     console.print(Text(each.documentation))
-    console.print("\nreasons to refuse:" if each.refusals else "\nit is silent where it refuses")
-    for refusals in each.refusals:
-        for reason in refusals:
-            remedy = f" → {reason.remedy}" if reason.remedy else ""
-            _say(console, f"  {reason.name}: {reason.message}{remedy}")
+    console.print("\nreasons to refuse:" if each.refusals else "\nreports no refusals")
+    for reason in each.refusals:
+        remedy = f" → {reason.remedy}" if reason.remedy else ""
+        _say(console, f"  {reason.name}: {reason.message}{remedy}")

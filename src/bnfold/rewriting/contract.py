@@ -12,7 +12,7 @@ Together with `bnfold.affine`, `onnx_ir` and `numpy` this is the whole vocabular
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -46,7 +46,7 @@ class Refusal(enum.Enum):
 
 
 class General(Refusal):
-    """Reasons that any pass may have."""
+    """Reasons that any pass may have, without declaring them."""
 
     KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
     SLOWER_HERE = "--tune measured the model to be faster without this rewrite", "drop --tune"
@@ -55,6 +55,34 @@ class General(Refusal):
     ATTRIBUTE_BY_REFERENCE = (
         "an attribute is a parameter of the enclosing function, so its value is not known here",
         "inline the function before optimizing",
+    )
+
+
+class Common(Refusal):
+    """Reasons that several passes share."""
+
+    CROPPED = "the Resize fills in values from outside"
+    INDICES_USED = "something reads the Indices of the MaxPool"
+    NO_GAIN = "the rewritten operators would cost as much as these, or more"
+    PADDING_ONLY_WINDOW = (
+        "a window of the pool may hold padding alone",
+        "export the model with fixed spatial sizes",
+    )
+    PARAMETER_NOT_CONSTANT = "a parameter of the operator is computed at run time"
+    SHAPE_UNKNOWN = (
+        "a shape that decides is not known",
+        "export the model with shapes, or run onnx.shape_inference on it",
+    )
+    SHARED = "something else reads the result of an operator that would change"
+    TRAINING_MODE = (
+        "it runs in training mode, where its result depends on the batch or on chance",
+        "export the model after model.eval(), or pass --force-inference",
+    )
+    WEIGHT_NOT_CONSTANT = "a weight of the operator next to it is computed at run time"
+    WEIGHT_OVERRIDABLE = (
+        "a caller may override a weight of the operator next to it (an initializer that is also a "
+        "graph input)",
+        "pass --freeze-initializers if no caller does",
     )
 
 
@@ -153,7 +181,7 @@ class Pass:
     name: str
     roots: tuple[str, ...]
     exactness: Exactness
-    refusals: tuple[type[Refusal], ...]
+    refusals: tuple[Refusal, ...]
     function: PassFunction = field(repr=False)
     documentation: str = field(repr=False)
 
@@ -168,9 +196,8 @@ class Pass:
             "exactness": self.exactness.value,
             "documentation": self.documentation,
             "refusals": [
-                {"reason": each.name, "message": each.message, "remedy": each.remedy}
-                for reasons in self.refusals
-                for each in reasons
+                {"reason": reason.name, "message": reason.message, "remedy": reason.remedy}
+                for reason in self.refusals
             ],
         }
 
@@ -180,10 +207,11 @@ def rewrite(
     *,
     roots: Sequence[str],
     exactness: Exactness,
-    refusals: Sequence[type[Refusal]],
+    refusals: Iterable[Refusal],
 ) -> Callable[[PassFunction], Pass]:
     """Declare the decorated function as the pass `name`, called for each node of type `roots`.
 
+    `refusals` are all reasons that it may raise, `General` ones aside; each has a name of its own.
     The docstring of the module in which it stands must state the identity; it is what
     ``bnfold passes NAME`` prints.
     """

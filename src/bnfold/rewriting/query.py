@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +11,7 @@ import onnx_ir as ir
 from bnfold.arrays import Array as Array
 from bnfold.graph.constants import constant as constant
 from bnfold.graph.constants import is_overridable as is_overridable
-from bnfold.rewriting.contract import General, Refused
+from bnfold.rewriting.contract import Common, General, Refused
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
@@ -91,3 +92,30 @@ def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tup
     """Return the attribute's integers, or the default that the operator's definition gives it."""
     attribute = _attribute(node, name)
     return tuple(default) if attribute is None else tuple(attribute.as_ints())
+
+
+@overload
+def ints_parameter(node: ir.Node, name: str, index: int) -> tuple[int, ...] | None: ...
+
+
+@overload
+def ints_parameter(
+    node: ir.Node, name: str, index: int, default: tuple[int, ...]
+) -> tuple[int, ...]: ...
+
+
+def ints_parameter(
+    node: ir.Node, name: str, index: int, default: tuple[int, ...] | None = None
+) -> tuple[int, ...] | None:
+    """Return integers that early opsets have as the attribute `name`, later ones as an input.
+
+    Raises:
+        Refused: PARAMETER_NOT_CONSTANT, if the input `index` is computed at run time.
+    """
+    value = input_of(node, index)
+    if value is None:
+        return ints_attribute(node, name) if name in node.attributes else default
+    content = constant(value)
+    if content is None:
+        raise Refused(Common.PARAMETER_NOT_CONSTANT, node, value.name or "")
+    return tuple(int(number) for number in content.reshape(-1))
