@@ -45,7 +45,7 @@ def cascade_max_pool(node: ir.Node) -> Replace | None:
     require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
     pool = Pool.of(node)
     first = max(smaller, key=lambda each: math.prod(Pool.of(each).kernel))
-    rest = pool.behind(Pool.of(first))
+    rest = pool.after(Pool.of(first))
     assert rest is not None
     attributes = [
         ir.AttrInt64s("kernel_shape", rest.kernel),

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import NOT_FOLDED, absorb_behind, absorb_in_front
+from bnfold.algebra.absorption import NOT_FOLDED, absorb_into_consumers, absorb_into_producers
 from bnfold.algebra.affine import batch_normalization
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
@@ -36,9 +36,9 @@ def fold_batchnorm(bn: ir.Node) -> Replace:
     """Fold to the front, else to the back. Never silent: each one folds or is explained."""
     batch_normalization(bn)  # what is refused here would be refused twice below
     try:
-        return absorb_in_front(bn)
+        return absorb_into_producers(bn)
     except Refused as in_front:
         try:
-            return absorb_behind(bn)
+            return absorb_into_consumers(bn)
         except Refused as behind:
             raise in_front.and_also(behind) from behind

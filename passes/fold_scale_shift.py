@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import absorb_behind, absorb_in_front
+from bnfold.algebra.absorption import absorb_into_consumers, absorb_into_producers
 from bnfold.algebra.fusions import within_fused_pattern
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
@@ -34,7 +34,7 @@ def fold_scale_shift(node: ir.Node) -> Replace | None:
     """Fold to the front, else to the back, else leave the node alone."""
     if within_fused_pattern(node):
         return None
-    for absorb in (absorb_in_front, absorb_behind):
+    for absorb in (absorb_into_producers, absorb_into_consumers):
         try:
             return absorb(node)
         except Refused:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.pooling import Pool, is_gone_on_from
+from bnfold.algebra.pooling import Pool, feeds_larger_pool
 from bnfold.rewriting.contract import Common, Exactness, Op, Replace, require, rewrite
 from bnfold.rewriting.query import is_used
 
@@ -39,7 +39,9 @@ def separate_max_pool(node: ir.Node) -> Replace | None:
     if pool.spatial_rank != 2:
         return None
     rows, columns = pool.kernel
-    if is_gone_on_from(node) or rows * columns < _LEAST_SAVING * (columns * pool.strides[0] + rows):
+    if feeds_larger_pool(node) or rows * columns < _LEAST_SAVING * (
+        columns * pool.strides[0] + rows
+    ):
         return None
     require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
     data = node.inputs[0]

@@ -119,7 +119,7 @@ def test_who_reads_a_shape_only_does_not_stand_in_the_way() -> None:
 # --- Readers behind ---------------------------------------------------------------------------
 
 
-def behind(lines: str, outputs: str, **weights: object) -> onnx.ModelProto:
+def after(lines: str, outputs: str, **weights: object) -> onnx.ModelProto:
     """Return a BatchNormalization a behind a Relu, and lines that read it."""
     return build(
         f"(float[N,4,8,8] x) => ({outputs}) "
@@ -134,7 +134,7 @@ def behind(lines: str, outputs: str, **weights: object) -> onnx.ModelProto:
 @pytest.mark.parametrize("attributes", ["", ", strides=[2,2]", ', auto_pad="VALID"'])
 def test_a_conv_that_does_not_pad(groups: int, bias: bool, attributes: str) -> None:
     weights: Parameters = {"w": normal(8, 4 // groups, 3, 3)} | ({"d": normal(8)} if bias else {})
-    model = behind(
+    model = after(
         f"y = Conv<group={groups}{attributes}>(a, w{', d' if bias else ''})",
         "float[N,8,h,w] y",
         **weights,
@@ -146,16 +146,14 @@ def test_a_conv_that_does_not_pad(groups: int, bias: bool, attributes: str) -> N
     "attributes", ["pads=[1,1,1,1]", "pads=[0,0,0,1]", 'auto_pad="SAME_UPPER"']
 )
 def test_refuses_a_shift_in_front_of_zero_padding(attributes: str) -> None:
-    model = behind(f"y = Conv<{attributes}>(a, w)", "float[N,8,h,w] y", w=normal(8, 4, 3, 3))
+    model = after(f"y = Conv<{attributes}>(a, w)", "float[N,8,h,w] y", w=normal(8, 4, 3, 3))
     record = run_pass(model, NAME).record
     assert [each.also_reason for each in record.refusals] == [NotAbsorbed.PADDED_SHIFT.name]
     assert record.refusals[0].also_in_the_way == "Conv y"
 
 
 def test_a_pointwise_conv_with_auto_pad_does_not_pad() -> None:
-    model = behind(
-        'y = Conv<auto_pad="SAME_UPPER">(a, w)', "float[N,8,8,8] y", w=normal(8, 4, 1, 1)
-    )
+    model = after('y = Conv<auto_pad="SAME_UPPER">(a, w)', "float[N,8,8,8] y", w=normal(8, 4, 1, 1))
     assert_rewritten(model, NAME, ["Sigmoid", "Conv"])
 
 
@@ -170,7 +168,7 @@ def test_without_shift_padding_does_not_matter() -> None:
 
 
 def test_all_readers_absorb() -> None:
-    model = behind(
+    model = after(
         "y = Conv(a, w) z = Conv<group=2>(a, u)",
         "float[N,8,6,6] y, float[N,2,6,6] z",
         w=normal(8, 4, 3, 3),
@@ -190,7 +188,7 @@ def test_all_readers_absorb() -> None:
 )
 def test_one_reader_that_cannot_absorb_keeps_all(lines: str, outputs: str, reason: str) -> None:
     weights = {"w": normal(8, 4, 3, 3)} if "w" in lines else {}
-    record = run_pass(behind(lines, outputs, **weights), NAME).record
+    record = run_pass(after(lines, outputs, **weights), NAME).record
     assert [each.also_reason for each in record.refusals] == [reason]
 
 
@@ -214,7 +212,7 @@ def test_a_reader_in_a_body_is_out_of_reach() -> None:
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
 @pytest.mark.parametrize("shape", [None, (), (7,), (1, 7), (4, 1), (4, 7)])
-def test_into_a_gemm_behind(
+def test_into_a_gemm_after(
     transposed: tuple[int, int], beta: float, shape: tuple[int, ...] | None
 ) -> None:
     trans_a, trans_b = transposed
@@ -234,7 +232,7 @@ def test_into_a_gemm_behind(
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])
-def test_into_a_matmul_behind(rank: int) -> None:
+def test_into_a_matmul_after(rank: int) -> None:
     lead = ",".join(["N", "5", "6"][: rank - 1])
     model = build(
         f"(float[{lead},4] x) => (float[{lead},7] y) "
@@ -247,7 +245,7 @@ def test_into_a_matmul_behind(rank: int) -> None:
     assert_rewritten(model, "fold-scale-shift", expected)
 
 
-def test_into_a_batch_normalization_behind() -> None:
+def test_into_a_batch_normalization_after() -> None:
     model = build(
         "(float[N,4,8,8] x) => (float[N,4,8,8] y) "
         "{ r = Sigmoid(x) a = Mul(r, k) y = BatchNormalization(a, s, b, m, v) }",

@@ -308,7 +308,7 @@ def test_refuses_a_pool_that_does_not_shrink() -> None:
 
 
 FUSED = ["Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Clip"]
-IN_FRONT = {
+PRODUCERS = {
     "c": "c = Conv(x, w)",
     "t": "t = ConvTranspose(x, w)",
     "n": "c = Conv(x, w) n = BatchNormalization(c, s, b, m, v)",
@@ -316,12 +316,12 @@ IN_FRONT = {
 }
 
 
-@pytest.mark.parametrize(("activation", "value"), list(itertools.product(FUSED, IN_FRONT)))
+@pytest.mark.parametrize(("activation", "value"), list(itertools.product(FUSED, PRODUCERS)))
 def test_refuses_what_the_runtime_fuses(activation: str, value: str) -> None:
     weights = batch_norm(4) if value == "n" else {}
     model = build(
         f"(float[N,4,8,8] x) => (float[N,4,4,4] y) "
-        f"{{ {IN_FRONT[value]} f = {activation}({value}) y = {POOL}(f) }}",
+        f"{{ {PRODUCERS[value]} f = {activation}({value}) y = {POOL}(f) }}",
         w=normal(4, 4, 1, 1),
         **weights,
     )

@@ -1,8 +1,8 @@
 """Moves a per-channel affine map through the graph until linear operators absorb it.
 
-`absorb_in_front` goes against the flow: through pools, reshapes and other maps, and into every
+`absorb_into_producers` goes against the flow: through pools, reshapes and other maps, and into every
 branch of a Concat or an Add, up to the operators whose output channels it becomes part of.
-`absorb_behind` goes with the flow, into all that reads the map's result.
+`absorb_into_consumers` goes with the flow, into all that reads the map's result.
 
 Both only read the graph, and return expressions for the values to replace. All or nothing: if one
 branch or reader cannot absorb its part, they refuse.
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import AFFINE_OPERATORS, NOT_AFFINE, Affine, NotAffine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, Direction, carry
-from bnfold.algebra.linear import BEHIND, IN_FRONT, NOT_ABSORBED
+from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import (
     Common,
@@ -54,17 +54,17 @@ NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
 NOT_FOLDED = tuple(
     dict.fromkeys([*NOT_AFFINE, *NOT_REACHED, *NOT_CARRIED, *NOT_ABSORBED, *NotStorable])
 )
-"""All reasons of `absorb_in_front` and `absorb_behind`."""
+"""All reasons of `absorb_into_producers` and `absorb_into_consumers`."""
 
 
-def absorb_in_front(root: ir.Node) -> Replace:
+def absorb_into_producers(root: ir.Node) -> Replace:
     """Return the replacement of an affine map by what stands in front of it.
 
     Raises:
         Refused: if `root` is not affine, or something in front does not let it pass or absorb it.
     """
     affine, index = affine_map(root)
-    search = _InFront()
+    search = _IntoProducers()
     expression = search.of(root.inputs[index], affine, root)
     pattern = [*search.nodes, root]
     search.outputs[root.outputs[0]] = expression
@@ -75,7 +75,7 @@ def _reads_shape(node: ir.Node) -> bool:
     return is_op(node, "Shape", "Size")
 
 
-class _InFront:
+class _IntoProducers:
     """The search against the flow. It gathers the nodes that it passes, in graph order.
 
     What reads no more than the shape of a value on the way may go on doing so: the shape stays.
@@ -108,7 +108,7 @@ class _InFront:
 
     def _step(self, node: ir.Node) -> _Step:
         if node.domain == "":
-            if node.op_type in IN_FRONT:
+            if node.op_type in PRODUCERS:
                 return self._absorb
             if node.op_type in CARRIERS:
                 return self._carry
@@ -120,7 +120,7 @@ class _InFront:
 
     def _absorb(self, node: ir.Node, affine: Affine) -> Op:
         self.absorbers.add(node.op_type)
-        return IN_FRONT[node.op_type](affine, node)
+        return PRODUCERS[node.op_type](affine, node)
 
     def _carry(self, node: ir.Node, affine: Affine) -> Op:
         moved = carry(affine, node, Direction.TO_INPUT)
@@ -162,21 +162,21 @@ class _InFront:
         return same_op(node, branches)
 
 
-def absorb_behind(root: ir.Node) -> Replace:
+def absorb_into_consumers(root: ir.Node) -> Replace:
     """Return the replacement of an affine map by all that reads its result.
 
     Raises:
         Refused: if `root` is not affine, or something behind does not let it pass or absorb it.
     """
     affine, index = affine_map(root)
-    search = _Behind()
+    search = _IntoConsumers()
     search.readers_of(root.outputs[0], affine, root.inputs[index])
     pattern = [root, *search.nodes]
     absorbers = ", ".join(sorted(search.absorbers))
-    return _profitable(pattern, search.outputs, f"into {absorbers} behind")
+    return _profitable(pattern, search.outputs, f"into the following {absorbers}")
 
 
-class _Behind:
+class _IntoConsumers:
     """The search with the flow. It gathers the values to replace, and the nodes that it passes."""
 
     def __init__(self) -> None:
@@ -204,9 +204,9 @@ class _Behind:
         known = node.domain == "" and index == 0
         is_affine = node.op_type in AFFINE_OPERATORS
         self.nodes.append(node)
-        if known and node.op_type in BEHIND:
+        if known and node.op_type in CONSUMERS:
             self.absorbers.add(node.op_type)
-            self.outputs[node.outputs[0]] = BEHIND[node.op_type](affine, node, data)
+            self.outputs[node.outputs[0]] = CONSUMERS[node.op_type](affine, node, data)
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
             output = node.outputs[0]

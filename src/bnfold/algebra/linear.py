@@ -125,9 +125,9 @@ def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
     return same_op(bn, [bn.inputs[0], _store(scale, bn, 1), _store(shift, bn, 2), *bn.inputs[3:]])
 
 
-Front = Callable[[Affine, ir.Node], Op]
+IntoProducer = Callable[[Affine, ir.Node], Op]
 
-IN_FRONT: Mapping[str, Front] = {
+PRODUCERS: Mapping[str, IntoProducer] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
@@ -140,7 +140,7 @@ IN_FRONT: Mapping[str, Front] = {
 # --- Behind: L ∘ A, on input channels -----------------------------------------------------------
 
 
-def _conv_behind(affine: Affine, conv: ir.Node, data: Operand) -> Op:
+def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W_{o,i,k}·t_i), on W's second axis, by groups.
 
     Where the Conv pads, its border sees zeros instead of t: then exact for t = 0 alone.
@@ -175,7 +175,7 @@ def _pads(conv: ir.Node, weight: Array) -> bool:
     return any(ints_attribute(conv, "pads"))
 
 
-def _gemm_behind(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
+def _gemm_after(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
     """α·(x·s + t)B' + β·C = α·x·(s·B') + β·(C + (α/β)·t·B'), on the rows of B' = B or Bᵀ."""
     weight, transposed = _gemm_weight(gemm)
     axis = 0 if int_attribute(gemm, "transA", 0) else 1
@@ -187,7 +187,7 @@ def _gemm_behind(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
     return _gemm_with(gemm, data, folded, 1.0, shift)
 
 
-def _matmul_behind(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
+def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     """(x·s + t)·B = x·(s·B) + t·B, where the channels are on the last axis of x."""
     weight = _weight(matmul, 1)
     rank = _matmul_rank(matmul)
@@ -197,7 +197,7 @@ def _matmul_behind(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     return _matmul_with(matmul, data, folded, affine.shift @ weight.astype(np.float64), rank)
 
 
-def _batch_normalization_behind(affine: Affine, bn: ir.Node, data: Operand) -> Op:
+def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op:
     """BN ∘ A = A(s', t'), written as the BatchNormalization of mean 0, variance 1 and ε = 0."""
     both = batch_normalization(bn).after(affine)
     gamma = _weight(bn, 1)
@@ -212,13 +212,13 @@ def _batch_normalization_behind(affine: Affine, bn: ir.Node, data: Operand) -> O
     return Op("BatchNormalization", inputs, tuple(attributes.values()), bn)
 
 
-Behind = Callable[[Affine, ir.Node, Operand], Op]
+IntoConsumer = Callable[[Affine, ir.Node, Operand], Op]
 
-BEHIND: Mapping[str, Behind] = {
-    "Conv": _conv_behind,
-    "Gemm": _gemm_behind,
-    "MatMul": _matmul_behind,
-    "BatchNormalization": _batch_normalization_behind,
+CONSUMERS: Mapping[str, IntoConsumer] = {
+    "Conv": _conv_after,
+    "Gemm": _gemm_after,
+    "MatMul": _matmul_after,
+    "BatchNormalization": _batch_normalization_after,
 }
 """From an operator behind an affine map, and what the map is applied to, to an expression."""
 

@@ -46,7 +46,7 @@ class Pool:
         """Whether a window may reach over the border of the input."""
         return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
 
-    def behind(self, first: Pool) -> Pool | None:
+    def after(self, first: Pool) -> Pool | None:
         """Return the MaxPool that gives, of the result of `first`, what this one gives.
 
         None if there is none, or `first` is no smaller.
@@ -115,14 +115,14 @@ class Pool:
 def smaller_pools(node: ir.Node) -> list[ir.Node]:
     """Return the MaxPools of the same value, in the same graph, that `node` can go on from."""
     pool = Pool.of(node)
-    return [each for each in _siblings(node) if pool.behind(Pool.of(each)) is not None]
+    return [each for each in _siblings(node) if pool.after(Pool.of(each)) is not None]
 
 
-def is_gone_on_from(node: ir.Node) -> bool:
+def feeds_larger_pool(node: ir.Node) -> bool:
     """Say whether a larger MaxPool of the same value can go on from `node`."""
     pool = Pool.of(node)
     return any(
-        Pool.of(each).behind(pool) is not None and not any(map(is_used, each.outputs[1:]))
+        Pool.of(each).after(pool) is not None and not any(map(is_used, each.outputs[1:]))
         for each in _siblings(node)
     )
 

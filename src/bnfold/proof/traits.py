@@ -53,11 +53,11 @@ class Interface:
             sizes = list(_table_sizes(value))
             if sizes and value.name is not None:
                 self.largest[value.name] = min(sizes) - 1
-        live = _behind(model, set(model.graph.inputs), through_shapes=False)
-        self.data_dependent = _outputs(model, _behind_operators(model, live, _finds))
-        self.rounding = _outputs(model, _behind_operators(model, live, _rounds))
+        live = _downstream(model, set(model.graph.inputs), through_shapes=False)
+        self.data_dependent = _outputs(model, _downstream_of_kind(model, live, _finds))
+        self.rounding = _outputs(model, _downstream_of_kind(model, live, _rounds))
         names = {value.name for value in model.graph.outputs if value.name is not None}
-        self.fixed = frozenset(names - _outputs(model, _behind(model, set(model.graph.inputs))))
+        self.fixed = frozenset(names - _outputs(model, _downstream(model, set(model.graph.inputs))))
 
 
 def _table_sizes(value: ir.Value) -> Iterator[int]:
@@ -87,7 +87,7 @@ def _rounds(node: ir.Node) -> bool:
     return node.op_type in _ROUNDING
 
 
-def _behind_operators(
+def _downstream_of_kind(
     model: ir.Model, live: set[ir.Value], is_source: Callable[[ir.Node], bool]
 ) -> set[ir.Value]:
     """Return all values behind nodes of a kind, where these read what is `live`."""
@@ -98,10 +98,10 @@ def _behind_operators(
         and not live.isdisjoint(_reads(model, node))
         for output in node.outputs
     }
-    return _behind(model, sources)
+    return _downstream(model, sources)
 
 
-def _behind(
+def _downstream(
     model: ir.Model, values: set[ir.Value], *, through_shapes: bool = True
 ) -> set[ir.Value]:
     """Return all values that depend on these, themselves included."""
