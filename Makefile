@@ -1,9 +1,9 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both need Python 3.10 or later.
+# On a fresh machine, run `make demo` or `make test`. Both need Python 3.10 or later.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Trained models for the tests. Its own requirements (OpenCV and more) are not needed.
+# Trained models for the tests, installed without dependencies (OpenCV and others).
 OCR_MODELS := rapidocr-onnxruntime==1.4.4
 
 .PHONY: demo test test-cuda lint models schema clean
@@ -23,11 +23,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The tables of models/README.md, from what bnfold does now.
+# Regenerates the tables of models/README.md.
 models: $(VENV)/installed
 	$(BIN)/python models/describe.py > models/README.md
 
-# The JSON Schema of the record, from the dataclasses that it consists of.
+# Regenerates the JSON Schema of the record from its dataclasses.
 schema: $(VENV)/installed
 	$(BIN)/python -m bnfold.record.schema > docs/report.schema.json
 

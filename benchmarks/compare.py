@@ -2,9 +2,9 @@
 
     python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 2] [--models DIR]
 
-Every tool runs as a process of its own, on models that `python -m benchmarks.suite --build` made.
-What is measured already, with the same version and for as long, is not measured again: a run that
-was interrupted goes on where it stopped. Nothing else should run on the machine meanwhile.
+Every tool runs in its own process, on models made by `python -m benchmarks.suite --build`.
+Measurements of the same version that took at least as long are not repeated: an interrupted run
+resumes where it stopped. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ TIMEOUT = 300
 
 MOST_RUNS = 3
 ENOUGH_SECONDS = 3.0
-"""A tool runs up to three times on a model, but not again after so many seconds."""
+"""A tool runs up to three times on a model, but not again after this many seconds."""
 
 _EXPORTERS = ("torch", "torchvision", "timm", "rapidocr-onnxruntime")
 
 
 def main() -> None:
     """Measure what is missing, and write the page."""
-    parser = argparse.ArgumentParser(description="bnfold beside other tools.")
+    parser = argparse.ArgumentParser(description="Compare bnfold with other tools.")
     parser.add_argument("--only", action="append", metavar="MODEL", help="repeatable")
     names = [*(tool.name for tool in TOOLS), AUTHORS]
     parser.add_argument("--tool", action="append", choices=names, help="repeatable")
     parser.add_argument(
-        "--seconds", type=float, default=2, help="of timing a result at one level; 0 for none"
+        "--seconds", type=float, default=2, help="of timing per result and level; 0 to skip it"
     )
     parser.add_argument("--models", type=Path, default=FOLDER, help="folder of the models")
     parser.add_argument("--output", type=Path, default=page.FOLDER, help="folder of the results")
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 class Comparison:
-    """All measurements of one model. The truth is evaluated once, and only if it is needed."""
+    """All measurements of one model. The truth is evaluated at most once, when needed."""
 
     def __init__(self, model: Model, models: Path, data: Path, seconds: float) -> None:
         self.model, self.models, self.data, self.seconds = model, models, data, seconds
@@ -71,22 +71,22 @@ class Comparison:
         self._request: InputOptions | None = None
 
     def run(self, tools: Sequence[str]) -> None:
-        """Bring the record of the model up to date, tool by tool."""
+        """Update the record of the model, tool by tool."""
         record = self._record()
         for name in tools:
             if name == AUTHORS and not self.model.twin:
                 continue
-            tool = next((each for each in TOOLS if each.name == name), None)
+            tool = next((candidate for candidate in TOOLS if candidate.name == name), None)
             label = _version(tool)
             if self._is_done(record.tools.get(name), label):
                 continue
             print(f"{self.model.name}: {name}", flush=True)
-            found = self._rewrite(tool, label) if tool else self._authors(label)
-            record = record.with_tool(name, found)
+            tool_record = self._rewrite(tool, label) if tool else self._authors(label)
+            record = record.with_tool(name, tool_record)
             records.save(record, self.data)
 
     def _record(self) -> ModelRecord:
-        """Return the record that is there, if it is of the same file and machine, or a new one."""
+        """Return the existing record if it is of the same file and machine, else a new one."""
         facts = _environment()
         place = self.data / f"{self.model.name}.json"
         if place.exists():
@@ -126,18 +126,18 @@ class Comparison:
             output = Path(folder) / "result.onnx"
             costs: list[Cost] = []
             try:
-                while len(costs) < MOST_RUNS and sum(each.seconds for each in costs) < (
+                while len(costs) < MOST_RUNS and sum(cost.seconds for cost in costs) < (
                     ENOUGH_SECONDS
                 ):
                     costs.append(run_alone(tool.command(self.original, output), timeout=TIMEOUT))
                 if not output.exists():
-                    raise CommandError("it ended without an error and wrote nothing")
+                    raise CommandError("it succeeded but wrote no output")
             except CommandError as error:
                 return ToolRecord(label, failure=str(error))
             record = ToolRecord(
                 version=label,
-                seconds=[round(each.seconds, 3) for each in costs],
-                peak_mb=[round(each.peak_mb, 1) for each in costs],
+                seconds=[round(cost.seconds, 3) for cost in costs],
+                peak_mb=[round(cost.peak_mb, 1) for cost in costs],
             )
             return record if tool.same_result_as else self._examine(output, record)
 
@@ -159,7 +159,7 @@ class Comparison:
 
 
 def _version(tool: Tool | None) -> str:
-    """Return a tool's version; bnfold's with the commit that changed it last."""
+    """Return a tool's version; for bnfold, with the commit that last changed it."""
     if tool is None:
         return f"timm {version('timm')}"
     if tool.package != BNFOLD:
@@ -175,13 +175,13 @@ def _environment() -> dict[str, Any]:
 
 
 def _exporters() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _EXPORTERS:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _digest(path: Path) -> str:

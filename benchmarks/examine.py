@@ -1,4 +1,4 @@
-"""Examines what a tool wrote: what is left in it, how exact it is, and how fast it runs."""
+"""Examines a tool's output: the operators left in it, its accuracy and its speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bnfold.speed.measure import compare_speed
 
 @dataclass(frozen=True)
 class Truth:
-    """One input of a model, and what the model makes of it in float64; empty if that fails."""
+    """One input of a model, and the outputs in float64; empty if they cannot be evaluated."""
 
     feeds: Feeds
     outputs: Mapping[str, Array]
@@ -32,7 +32,7 @@ class Truth:
 
 def request_of(model: Model, path: Path) -> InputOptions:
     """Return the request for one signed input of the model's shape."""
-    (name,) = [each.name for each in Session(path, "cpu", Level.DISABLED).inputs]
+    (name,) = [value.name for value in Session(path, "cpu", Level.DISABLED).inputs]
     return InputOptions(samples=1, shapes={name: model.shape})
 
 
@@ -43,14 +43,14 @@ def truth_of(path: Path, request: InputOptions) -> Truth:
 
 
 def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
-    """Count what is in a model, and compare it with the truth.
+    """Count the operators in a model, and compare its outputs with the truth.
 
     Raises:
         SessionError: if onnxruntime cannot load or run it.
     """
     model = onnx.load(path)
     types = [node.op_type for nodes in node_lists_of(model) for node in nodes]
-    types = [each for each in types if each != "Constant"]
+    types = [op_type for op_type in types if op_type != "Constant"]
     outputs = Session(path, "cpu", Level.DISABLED).run(truth.feeds)
     return Graph(
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -66,9 +66,9 @@ def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
 def speeds_of(
     original: Path, result: Path, request: InputOptions, seconds: float
 ) -> dict[str, SpeedRecord]:
-    """Time a result against the original, at each of onnxruntime's levels.
+    """Time a result against the original, at both optimization levels.
 
-    The first gets `seconds`; the other half of that, since the runtime's best is what counts.
+    With all optimizations, which counts most, it takes `seconds`; without, half of that.
 
     Raises:
         SessionError: if onnxruntime cannot load or run it.
@@ -92,17 +92,17 @@ def _in_float64(path: Path, feeds: Feeds) -> dict[str, Array]:
         return {}
 
 
-def relative_rms(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float | None:
-    """Return the root mean square of the difference over that of what is expected.
+def relative_rms(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> float | None:
+    """Return the root mean square of the difference over that of the expected values.
 
-    Of several outputs the worst counts. The result is null if there is none to compare, or if it
-    is not a finite number.
+    Of several outputs, the worst counts. None if there is nothing to compare, or if the result is
+    not finite.
     """
-    if not found or not expected:
+    if not actual or not expected:
         return None
     ratios = []
     for name, content in expected.items():
-        difference = np.asarray(found[name], np.float64) - content
+        difference = np.asarray(actual[name], np.float64) - content
         ratios.append(float(np.sqrt(np.mean(difference**2) / np.mean(np.square(content)))))
     worst = max(ratios)
     return worst if np.isfinite(worst) else None

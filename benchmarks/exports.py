@@ -1,9 +1,9 @@
 """Exports torchvision's and timm's architectures, with seeded weights and measured statistics.
 
-Nothing is trained, and yet the numbers are those of a network that works: every parameter that
-starts as a constant is drawn (a scale of 1, a bias of 0, a layer scale of 1e-6), and every
+Nothing is trained, but the numbers are those of a working network: every parameter that starts as
+a constant (a scale of 1, a bias of 0, a layer scale of 1e-6) is drawn at random, and every
 BatchNormalization takes its statistics from a batch of signed images, so that activations keep
-their size. BatchNormalization is kept by the exporters: folding it is what is compared.
+their size. The exporters keep BatchNormalization, because folding it is what is compared.
 """
 
 from __future__ import annotations

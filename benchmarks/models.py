@@ -1,4 +1,4 @@
-"""The models of the suite: which there are, and where they lie."""
+"""The models of the suite, and their paths."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FOLDER = Path(__file__).parent / ".models"
 class Model:
     """A model of the suite.
 
-    `library` is where it comes from: light, rapidocr, torchvision or timm. `architecture` is what
-    that calls it. `shape` is of its only input. `dynamo` says which of torch's two exporters
-    writes it. `twin` says that its authors' own code can re-parameterise it, which gives a second
-    file: the limit of what merging branches can gain.
+    `library` is its source: light, rapidocr, torchvision or timm. `architecture` is its name
+    there. `shape` is that of its only input. `dynamo` selects one of torch's two exporters. `twin`
+    means that its authors' own code can re-parameterise it, which gives a second file: the limit
+    of what merging branches can gain.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Model:
         return folder / f"{self.name}.onnx"
 
     def twin_path(self, folder: Path) -> Path:
-        """Return where the re-parameterised export is, if there is one."""
+        """Return the path of the re-parameterised export, if there is one."""
         return folder / f"{self.name}.reparameterised.onnx"
 
 
@@ -98,10 +98,10 @@ SUITE: Sequence[Model] = (
 
 
 def chosen(names: Sequence[str] | None) -> list[Model]:
-    """Return the models of these names, in the suite's order; all of them if there are no names.
+    """Return the models with these names, in the suite's order; without names, all models.
 
     Raises:
-        SystemExit: if a name is unknown, with the known ones.
+        SystemExit: if a name is unknown; the message lists the known ones.
     """
     known = [model.name for model in SUITE]
     if unknown := sorted({*(names or ())} - {*known}):

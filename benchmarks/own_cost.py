@@ -1,11 +1,11 @@
-"""What a rewrite costs, in time and memory, beside `cp` and other tools.
+"""Measures the time and memory of a rewrite, compared with `cp` and other tools.
 
     python -m benchmarks.own_cost [--folder FOLDER] [--runs 3] [--json FILE] [--only NAME ...]
 
-Each tool rewrites each model in a process of its own, from start-up to the written file, without
-checking the result. Printed are the median seconds and the peak memory in MB (the largest resident
-set, mapped files included). Tools that are not installed are left out. The models have random
-weights, and cost what trained ones do.
+Each tool rewrites each model in its own process, from start-up to the written file, without
+checking the result. The table shows the median seconds and the peak memory in MB (the largest
+resident set, mapped files included). Tools that are not installed are skipped. The models have
+random weights, and cost as much as trained ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.processes import ROOT, CommandError, run_alone
 
 MODELS = ("vgg19_bn", "resnet50", "chain_800", "chain_6400", "chain_16700")
-"""A chain has a Conv, BatchNormalization and Relu a link."""
+"""A chain has a Conv, BatchNormalization and Relu per link."""
 LONGEST = 600
 """Seconds after which a tool is stopped."""
 
@@ -77,9 +77,9 @@ TOOLS: Mapping[str, tuple[str | None, list[str]]] = {
 def main() -> None:
     """Parse the command line, make the models, run the tools, and print a table."""
     parser = argparse.ArgumentParser(description="Time and memory of a rewrite, by tool.")
-    parser.add_argument("--folder", type=Path, help="where to keep the models, for another time")
+    parser.add_argument("--folder", type=Path, help="where to keep the models for later runs")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write each single measurement")
+    parser.add_argument("--json", type=Path, help="where to write every measurement")
     parser.add_argument("--only", nargs="*", default=list(MODELS))
     parser.add_argument("--tools", nargs="*", choices=list(TOOLS), default=list(TOOLS))
     options = parser.parse_args()
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> list[dict[str, Any]]:
-    """Return one record a run; runs of the tools take turns, so that all see the same machine."""
+    """Return one record per run; tools are interleaved, so that all see the same machine."""
     samples = []
     for model in models:
         path = folder / f"{model}.onnx"
@@ -105,13 +105,13 @@ def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> lis
         for _ in range(runs):
             for tool in tools:
                 module, command = TOOLS[tool]
-                is_there = module is None or importlib.util.find_spec(module) is not None
-                if is_there and tool not in stopped:
-                    found = run(command, path, folder / "output.onnx")
+                is_installed = module is None or importlib.util.find_spec(module) is not None
+                if is_installed and tool not in stopped:
+                    sample = run(command, path, folder / "output.onnx")
                     samples.append(
-                        {"model": model, "bytes": path.stat().st_size, "tool": tool} | found
+                        {"model": model, "bytes": path.stat().st_size, "tool": tool} | sample
                     )
-                    if found["failure"] or found["seconds"] > LONGEST / 10:
+                    if sample["failure"] or sample["seconds"] > LONGEST / 10:
                         stopped.add(tool)  # once is enough
     return samples
 
@@ -119,7 +119,7 @@ def measure(models: list[str], tools: list[str], folder: Path, runs: int) -> lis
 def run(command: list[str], model: Path, output: Path) -> dict[str, Any]:
     """Return the seconds and the peak MB of one process, or why it failed."""
     output.unlink(missing_ok=True)
-    os.sync()  # what the run before has written is not this one's to write
+    os.sync()  # so that this run does not pay for the previous one's writes
     words = [word.format(model=model, output=output) for word in command]
     try:
         cost = run_alone(words, timeout=LONGEST)
@@ -130,13 +130,17 @@ def run(command: list[str], model: Path, output: Path) -> dict[str, Any]:
 
 def table(samples: list[dict[str, Any]]) -> str:
     """Return the medians as a Markdown table, with the times in multiples of `cp`."""
-    models = list(dict.fromkeys(each["model"] for each in samples))
-    tools = list(dict.fromkeys(each["tool"] for each in samples))
+    models = list(dict.fromkeys(sample["model"] for sample in samples))
+    tools = list(dict.fromkeys(sample["tool"] for sample in samples))
     lines = [f"model | {' | '.join(tools)}", "---|" * len(tools) + "---"]
     for model in models:
-        mine = [each for each in samples if each["model"] == model]
-        copied = [each["seconds"] for each in mine if each["tool"] == "cp" and not each["failure"]]
-        cells = [_cell([each for each in mine if each["tool"] == tool], copied) for tool in tools]
+        mine = [sample for sample in samples if sample["model"] == model]
+        copied = [
+            sample["seconds"] for sample in mine if sample["tool"] == "cp" and not sample["failure"]
+        ]
+        cells = [
+            _cell([sample for sample in mine if sample["tool"] == tool], copied) for tool in tools
+        ]
         lines.append(f"{model}, {mine[0]['bytes'] / 2**20:.0f} MiB | {' | '.join(cells)}")
     return "\n".join(lines)
 
@@ -144,12 +148,12 @@ def table(samples: list[dict[str, Any]]) -> str:
 def _cell(samples: list[dict[str, Any]], copied: list[float]) -> str:
     if not samples:
         return "–"
-    failed = [each["failure"] for each in samples if each["failure"]]
+    failed = [sample["failure"] for sample in samples if sample["failure"]]
     if failed:
         return f"failed: {failed[0]}"
-    seconds = statistics.median(each["seconds"] for each in samples)
+    seconds = statistics.median(sample["seconds"] for sample in samples)
     times = f" ({seconds / statistics.median(copied):.1f}× cp)" if copied else ""
-    return f"{seconds:.2f} s{times}, {max(each['megabytes'] for each in samples):.0f} MB"
+    return f"{seconds:.2f} s{times}, {max(sample['megabytes'] for sample in samples):.0f} MB"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class _Network:
-    """A sequence of layers, each reading what the one before it computes."""
+    """A sequence of layers, each reading the output of the one before it."""
 
     def __init__(self, shape: list[int | str]) -> None:
         self._generator = np.random.default_rng(0)
@@ -25,12 +25,12 @@ class _Network:
         self.value = "input"
 
     def layer(self, op_type: str, *weights: tuple[int, ...], **attributes: Any) -> str:
-        """Append a layer with random weights of these shapes; return what it computes."""
+        """Append a layer with random weights of these shapes; return its output."""
         inputs = [self.value, *(self._weight(shape) for shape in weights)]
         return self.node(op_type, inputs, **attributes)
 
     def node(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
-        """Append a node, and let the next layer read it."""
+        """Append a node, whose output the next layer reads."""
         self.value = f"{op_type}_{len(self._nodes)}"
         self._nodes.append(
             helper.make_node(op_type, inputs, [self.value], name=self.value, **attributes)
@@ -106,7 +106,7 @@ def resnet50() -> onnx.ModelProto:
 
 
 def chain(length: int) -> onnx.ModelProto:
-    """Return so many small Convs, each with a BatchNormalization and a Relu."""
+    """Return a chain of small Convs, each with a BatchNormalization and a Relu."""
     network = _Network(["N", 8, 16, 16])
     for _ in range(length):
         network.convolution(8, 8, 3)

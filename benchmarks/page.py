@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks/README.md and its plots from the raw data beside it.
+"""Writes docs/benchmarks/README.md and its plots from the raw data next to it.
 
 python -m benchmarks.page
 """
@@ -32,10 +32,10 @@ from bnfold.record.data import SpeedRecord
 FOLDER = ROOT / "docs" / "benchmarks"
 _MOST_EXAMPLES = 4
 
-HEADER = """# bnfold beside other tools
+HEADER = """# bnfold compared with other tools
 
-Written by `python -m benchmarks.compare` from the raw data in [data/](data/): one file a model,
-with every sample of every timing. To repeat it, on a machine where nothing else runs:
+Written by `python -m benchmarks.compare` from the raw data in [data/](data/): one file per model,
+with every sample of every timing. To repeat it, on an otherwise idle machine:
 
 ```
 pip install '.[cpu,bench]'
@@ -45,31 +45,31 @@ python -m benchmarks.compare --output FOLDER
 
 {machine}
 
-Every tool ran with its defaults, as a process of its own, on {models} models: the light model zoo
+Every tool ran with its defaults, in its own process, on {models} models: the light model zoo
 of the onnx package with seeded weights, the trained OCR networks of rapidocr-onnxruntime, and
-exports of torchvision's and timm's architectures with seeded weights and measured statistics. Where
+exports of torchvision's and timm's architectures with seeded weights and measured statistics. If
 a tool failed, the original counts as its result. *onnxruntime all* is tied to the machine that it
-ran on: its files hold operators of onnxruntime's own, in layouts for this processor."""
+ran on: its files hold onnxruntime's own operators, in layouts for this processor."""
 
-SUMMARY_NOTE = """Over the {models} models that all of the tools were run on. What is left are sums;
-errors, seconds and memory medians over the models; speed-ups geometric means. *faster / slower*
-counts the models where that is significant. The rounding of weights compares where a tool leaves no
-more BatchNormalizations than bnfold does; onnxoptimizer's is left to be done at run time, in the
-nodes that it adds."""
+SUMMARY_NOTE = """Over the {models} models that all tools were run on. Counts are sums; errors,
+seconds and memory are medians over the models; speed-ups are geometric means. *faster / slower*
+counts the models with a significant difference. The rounding of weights is compared where a tool
+leaves no more BatchNormalizations than bnfold does; onnxoptimizer defers that arithmetic to run
+time, in the nodes that it adds."""
 
 SPEED_NOTE = """Speed-ups are medians of paired ratios of the original's time over the result's, by
 the protocol of `bnfold bench`, with 95 % bootstrap intervals; the control is the original over
 itself. *same file*: there was nothing to rewrite. Below {floor} beyond the control's error:
 {below}."""
 
-LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, bodies and functions included. Constants do
-not count as nodes: they are another way to write an initializer."""
+LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, subgraphs and functions included. Constants
+are not counted as nodes: they are another way to write an initializer."""
 
-ERROR_NOTE = """The truth is the original evaluated in float64, on one signed input. First, how far
-the outputs of onnxruntime without its optimizations are from it, as a multiple of the original's
-own error; then the same with the result itself evaluated in float64, which leaves the rounding of
-its weights (relative RMS; – where it uses operators that only onnxruntime has). A tool that folds
-less rounds less, and onnxoptimizer leaves the folding itself in the graph, as nodes."""
+ERROR_NOTE = """The reference is the original evaluated in float64, on one signed input. The first
+number is the error of the outputs of onnxruntime without its optimizations, as a multiple of the
+original's own error. The second is the error of the result evaluated in float64, which leaves only
+the rounding of its weights (relative RMS; – if it uses operators that only onnxruntime has). A tool
+that folds less rounds less, and onnxoptimizer leaves the folding in the graph, as nodes."""
 
 COST_NOTE = """Wall seconds / peak memory in MB, of the whole process: medians of up to three runs.
 *bnfold* is `bnfold optimize --no-check --no-bench`, as no other tool checks or times its result;
@@ -77,7 +77,7 @@ COST_NOTE = """Wall seconds / peak memory in MB, of the whole process: medians o
 
 
 def main() -> None:
-    """Write the page again."""
+    """Rewrite the page."""
     write(FOLDER)
 
 
@@ -85,55 +85,57 @@ def write(folder: Path) -> None:
     """Write the page and its plots to a folder, from the data in it."""
     from benchmarks import plots  # needs matplotlib
 
-    found = records.load_all(folder / "data")
-    (folder / "README.md").write_text(page(found), encoding="utf-8")
-    plots.draw(found, folder)
+    models = records.load_all(folder / "data")
+    (folder / "README.md").write_text(page(models), encoding="utf-8")
+    plots.draw(models, folder)
 
 
-def page(found: Sequence[ModelRecord]) -> str:
+def page(models: Sequence[ModelRecord]) -> str:
     """Return the text of the page."""
-    tools = tools_of(found)
-    results = [name for name in tools if any(r.tools[name].graph for r in found if name in r.tools)]
-    below = ", ".join(below_floor(found)) or "none is"
-    shared = compared(found)
+    tools = tools_of(models)
+    results = [
+        name for name in tools if any(r.tools[name].graph for r in models if name in r.tools)
+    ]
+    below = ", ".join(below_floor(models)) or "none"
+    shared = compared(models)
     sections = [
-        HEADER.format(machine=_machine(found), models=len(found)),
-        _versions(found, tools),
+        HEADER.format(machine=_machine(models), models=len(models)),
+        _versions(models, tools),
         "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
         SUMMARY_NOTE.format(models=len(shared)),
         "![Speed-up by model](speed.svg)",
         "## Where bnfold is not the best\n\n" + _not_the_best(shared),
-        "## Speed at onnxruntime's best\n\n"
+        "## Speed with onnxruntime's optimizations\n\n"
         + SPEED_NOTE.format(floor=FLOOR, below=below)
         + "\n\n"
-        + _own_speed(found),
-        "### All tools\n\n" + _table(found, results, _speed_cell("all")),
+        + _own_speed(models),
+        "### All tools\n\n" + _table(models, results, _speed_cell("all")),
         "### Without onnxruntime's optimizations\n\n"
-        + _table(found, results, _speed_cell("disabled")),
+        + _table(models, results, _speed_cell("disabled")),
         f"## What is left\n\n![BatchNormalizations left](left.svg)\n\n{LEFT_NOTE}\n\n"
-        + _table(found, results, _left_cell, original=True),
-        f"## Error\n\n{ERROR_NOTE}\n\n" + _table(found, results, _error_cell),
+        + _table(models, results, _left_cell, original=True),
+        f"## Error\n\n{ERROR_NOTE}\n\n" + _table(models, results, _error_cell),
         f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}\n\n"
-        + _table(found, tools, _cost_cell),
-        "## Failures\n\n" + _failures(found),
+        + _table(models, tools, _cost_cell),
+        "## Failures\n\n" + _failures(models),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _machine(found: Sequence[ModelRecord]) -> str:
-    facts = found[0].environment
+def _machine(models: Sequence[ModelRecord]) -> str:
+    facts = models[0].environment
     return (
         f"Measured on {facts['threads']} cores of {facts['cpu']}, {facts['platform']}, "
         f"Python {facts['python']}."
     )
 
 
-def _versions(found: Sequence[ModelRecord], tools: Sequence[str]) -> str:
+def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
     versions = {
-        tool: sorted({r.tools[tool].version for r in found if tool in r.tools}) for tool in tools
+        tool: sorted({r.tools[tool].version for r in models if tool in r.tools}) for tool in tools
     }
-    named = [f"{tool} {' and '.join(each)}" for tool, each in versions.items()]
-    facts = found[0].environment
+    named = [f"{tool} {' and '.join(labels)}" for tool, labels in versions.items()]
+    facts = models[0].environment
     named += [f"onnx {facts['onnx']}", *(f"{k} {v}" for k, v in facts["exporters"].items())]
     return f"Versions: {', '.join(named)}."
 
@@ -145,57 +147,57 @@ def _summary(totals: Sequence[Total]) -> str:
         "| speed-up without onnxruntime's optimizations | seconds | peak MB |",
         "|---|" + "---:|" * 11,
     ]
-    for each in totals:
+    for tool in totals:
         of_results = [
-            str(each.batch_normalizations),
-            str(each.dropouts),
-            str(each.nodes),
-            _number(each.run_error, ".2f"),
-            _number(each.rounding, ".2f"),
-            _number(each.speedup["all"], ".3f"),
-            f"{each.faster} / {each.slower}",
-            _number(each.speedup["disabled"], ".3f"),
+            str(tool.batch_normalizations),
+            str(tool.dropouts),
+            str(tool.nodes),
+            _number(tool.run_error, ".2f"),
+            _number(tool.rounding, ".2f"),
+            _number(tool.speedup["all"], ".3f"),
+            f"{tool.faster} / {tool.slower}",
+            _number(tool.speedup["disabled"], ".3f"),
         ]
         cells = [
-            each.tool,
-            f"{each.failures} of {each.models}",
-            *(of_results if each.examined else [""] * len(of_results)),
-            _number(each.seconds, ".2f"),
-            _number(each.peak_mb, ".0f"),
+            tool.tool,
+            f"{tool.failures} of {tool.models}",
+            *(of_results if tool.examined else [""] * len(of_results)),
+            _number(tool.seconds, ".2f"),
+            _number(tool.peak_mb, ".0f"),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _not_the_best(found: Sequence[ModelRecord]) -> str:
+def _not_the_best(models: Sequence[ModelRecord]) -> str:
     lines = [
-        f"- **{measure}**: {_examples(better, len(found))}"
-        for measure, better in not_the_best(found).items()
+        f"- **{measure}**: {_examples(losses, len(models))}"
+        for measure, losses in not_the_best(models).items()
     ]
-    better = worse_than_the_original(found)
+    losses = worse_than_the_original(models)
     lines.append(
-        f"- **error of the outputs, beside the original's**: {_examples(better, len(found))}"
+        f"- **error of the outputs, against the original's**: {_examples(losses, len(models))}"
     )
     return "\n".join(lines)
 
 
-def _examples(found: Sequence[Better], models: int) -> str:
-    if not found:
+def _examples(losses: Sequence[Better], models: int) -> str:
+    if not losses:
         return "better on no model."
-    most = sorted(found, key=lambda each: -abs(each.theirs - each.ours))[:_MOST_EXAMPLES]
+    most = sorted(losses, key=lambda loss: -abs(loss.theirs - loss.ours))[:_MOST_EXAMPLES]
     examples = "; ".join(
-        f"{each.model} ({each.tool} {each.theirs:.4g}, bnfold {each.ours:.4g})" for each in most
+        f"{loss.model} ({loss.tool} {loss.theirs:.4g}, bnfold {loss.ours:.4g})" for loss in most
     )
-    more = f"; and {len(found) - len(most)} more" if len(found) > len(most) else ""
-    return f"better on {len(found)} of {models} models: {examples}{more}."
+    more = f"; and {len(losses) - len(most)} more" if len(losses) > len(most) else ""
+    return f"better on {len(losses)} of {models} models: {examples}{more}."
 
 
-def _own_speed(found: Sequence[ModelRecord]) -> str:
+def _own_speed(models: Sequence[ModelRecord]) -> str:
     rows = [
         f"| model | original, ms | bnfold | {AUTHORS} | control | verdict |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    for record in found:
+    for record in models:
         ours = record.tools.get(BNFOLD)
         speed = ours.speed.get("all") if ours else None
         twin = record.tools.get(AUTHORS)
@@ -212,7 +214,7 @@ def _own_speed(found: Sequence[ModelRecord]) -> str:
 
 
 def _table(
-    found: Sequence[ModelRecord],
+    models: Sequence[ModelRecord],
     tools: Sequence[str],
     cell: Callable[[ModelRecord, str], str],
     *,
@@ -220,7 +222,7 @@ def _table(
 ) -> str:
     columns = [*([ORIGINAL] if original else []), *tools]
     rows = [f"| model | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for record in found:
+    for record in models:
         cells = [_left_cell(record, ORIGINAL)] if original else []
         for tool in tools:
             failed = tool in record.tools and record.tools[tool].failure
@@ -250,16 +252,16 @@ def _error_cell(record: ModelRecord, tool: str) -> str:
 
 
 def _cost_cell(record: ModelRecord, tool: str) -> str:
-    found = cost(record, tool)
-    return f"{found[0]:.2f} / {found[1]:.0f}" if found else "–"
+    costs = cost(record, tool)
+    return f"{costs[0]:.2f} / {costs[1]:.0f}" if costs else "–"
 
 
-def _failures(found: Sequence[ModelRecord]) -> str:
+def _failures(models: Sequence[ModelRecord]) -> str:
     lines = [
-        f"- {name} on {record.name}: {each.failure}"
-        for record in found
-        for name, each in record.tools.items()
-        if each.failure
+        f"- {name} on {record.name}: {tool_record.failure}"
+        for record in models
+        for name, tool_record in record.tools.items()
+        if tool_record.failure
     ]
     return "\n".join(lines) or "None."
 

@@ -1,4 +1,4 @@
-"""Draws the plots of docs/benchmarks/ as SVG, to be read on a light and on a dark page."""
+"""Draws the plots of docs/benchmarks/ as SVG, legible on light and dark pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.records import AUTHORS, BNFOLD, ModelRecord
 from benchmarks.summary import cost, graph_or_original, speedup, tools_of
 
 GREY = "#8b949e"
-"""Of all text and lines: it stands out from white and from black."""
+"""For all text and lines: visible on white and on black."""
 OURS = "#e8590c"
 OTHERS = ("#1c7ed6", "#0ca678", "#ae3ec9", "#f59f00", "#6f7bf7", "#e64980")
 MARKERS = ("s", "^", "v", "D", "P", "X")
@@ -61,7 +61,7 @@ def _canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
 
 
 def _legend(figure: Any, axes: Any) -> None:
-    """Name the marks of a panel below the figure."""
+    """Draw the legend of a panel below the figure."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4, fontsize=8)
 
@@ -73,7 +73,7 @@ def _scatter(axes: Any, points: Sequence[tuple[float | None, float | None]], **l
 
 
 def _look(tools: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how to mark each tool: bnfold in its own colour, the others in turn."""
+    """Return the color and marker of each tool: bnfold has its own, the others cycle."""
     others = [tool for tool in tools if not tool.startswith(BNFOLD)]
     look = {
         tool: {"color": OTHERS[i % len(OTHERS)], "marker": MARKERS[i % len(MARKERS)]}
@@ -111,7 +111,7 @@ def _speed(records: Sequence[ModelRecord]) -> Any:
     axes.axvline(1, color=GREY, linewidth=1)
     axes.set_yticks(range(len(timed)), [record.name for record in timed])
     axes.set_ylim(-0.7, len(timed) - 0.3)
-    axes.set_xlabel("speed-up at onnxruntime's best (bar: the control's interval)")
+    axes.set_xlabel("speed-up with onnxruntime's optimizations (bar: the control's interval)")
     _legend(figure, axes)
     return figure
 
@@ -139,7 +139,7 @@ def _cost(records: Sequence[ModelRecord]) -> Any:
     for tool in tools:
         known = [(r.original.bytes / 1e6, cost(r, tool)) for r in records]
         for position, axes in enumerate(panels):
-            points = [(size, each[position] if each else None) for size, each in known]
+            points = [(size, costs[position] if costs else None) for size, costs in known]
             _scatter(axes, points, s=14, alpha=0.8, label=tool, **look[tool])
     for axes, label in zip(panels, ("seconds", "peak memory, MB"), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="size of the model, MB", ylabel=label)

@@ -1,7 +1,7 @@
-"""Runs a command as a process of its own, and says what it cost: seconds and memory.
+"""Runs a command in its own process, and measures its cost: seconds and memory.
 
-Linux charges a new process with the peak memory of the one that started it. So this file is its
-own launcher: a small Python without any library starts the command, and waits for it.
+Linux counts the peak memory of the parent for a new process. So this file is its own launcher: a
+small Python process without any library starts the command, and waits for it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parent.parent
 
 
 class CommandError(Exception):
-    """A command failed, or took too long. The text is the last line that it wrote."""
+    """A command failed or timed out. The message has the last line that it wrote."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole process and those that it started: wall and CPU time, and peak memory."""
+    """Wall time, CPU time and peak memory of a process and its children."""
 
     seconds: float
     cpu_seconds: float
@@ -58,15 +58,15 @@ def run_alone(
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise CommandError(f"not done after {timeout:.0f} s") from error
+            raise CommandError(f"timed out after {timeout:.0f} s") from error
         raise
     last_line = next((line for line in reversed(err.splitlines()) if line.strip()), "")
     if process.returncode:
         raise CommandError(last_line)
-    found = json.loads(out)
-    if found["status"]:
-        raise CommandError(_how_it_ended(found["status"], last_line))
-    return Cost(found["seconds"], found["cpu_seconds"], found["peak_mb"])
+    cost = json.loads(out)
+    if cost["status"]:
+        raise CommandError(_how_it_ended(cost["status"], last_line))
+    return Cost(cost["seconds"], cost["cpu_seconds"], cost["peak_mb"])
 
 
 def _how_it_ended(status: int, last_line: str) -> str:

@@ -1,4 +1,4 @@
-"""What the comparison found out about one model, as it is written to JSON."""
+"""The record of the comparison on one model, as written to JSON."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ROW_OF_NUMBERS = re.compile(r"\[[-+.,\deE\s]+\]")
 
 @dataclass(frozen=True)
 class Graph:
-    """A file and what is in it, bodies and functions included.
+    """A file and the operators in it, subgraphs and functions included.
 
-    Constants do not count as nodes: they are another way to write an initializer.
-    `run_error` is how far its outputs are from the truth, the original evaluated in float64, when
-    onnxruntime computes them as written: a relative RMS. `weight_error` is the same with the file
-    evaluated in float64, too, which leaves the rounding of its weights: null where it uses
-    operators that only onnxruntime has.
+    Constants are not counted as nodes: they are another way to write an initializer.
+    `run_error` is the relative RMS error of its outputs in onnxruntime without optimizations; the
+    truth is the original evaluated in float64. `weight_error` is that of the file evaluated in
+    float64, which leaves only the rounding of its weights: null if it uses operators that only
+    onnxruntime has.
     """
 
     sha256: str
@@ -41,11 +41,11 @@ class Graph:
 
 @dataclass(frozen=True)
 class ToolRecord:
-    """What a tool made of a model, and what that cost: one value a run, in seconds and MB.
+    """A tool's result on a model, and its cost: one value per run, in seconds and MB.
 
-    Either there is a `failure`, in words, or a `graph`. `speed` holds bnfold's record of a speed by
-    level, and is empty where `identical` says that the result is the original, byte for byte.
-    `speed_seconds` is how long each was measured.
+    It has either a `failure`, in words, or a `graph`. `speed` holds a speed record per level, and
+    is empty if the result is `identical` to the original, byte for byte. `speed_seconds` is how
+    long each level was measured.
     """
 
     version: str
@@ -60,7 +60,7 @@ class ToolRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """All about one model: the original, the machine, and what each tool made of it."""
+    """One model: the original, the machine, and the result of each tool."""
 
     name: str
     library: str
@@ -71,12 +71,12 @@ class ModelRecord:
     tools: dict[str, ToolRecord] = field(default_factory=dict)
 
     def with_tool(self, name: str, record: ToolRecord) -> ModelRecord:
-        """Return a copy with what a tool did."""
+        """Return a copy with the record of a tool."""
         return dataclasses.replace(self, tools={**self.tools, name: record})
 
 
 def save(record: ModelRecord, folder: Path) -> None:
-    """Write the record to a file named after the model, whole or not at all."""
+    """Write the record atomically to a file named after the model."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{record.name}.json"
     content = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False)
@@ -86,7 +86,7 @@ def save(record: ModelRecord, folder: Path) -> None:
 def load(path: Path) -> ModelRecord:
     """Read a record back."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    tools = {name: _tool(each) for name, each in content.pop("tools").items()}
+    tools = {name: _tool(tool) for name, tool in content.pop("tools").items()}
     return ModelRecord(**{**content, "original": Graph(**content["original"]), "tools": tools})
 
 
@@ -97,12 +97,12 @@ def load_all(folder: Path) -> list[ModelRecord]:
 
 def _tool(content: dict[str, Any]) -> ToolRecord:
     graph = content.pop("graph")
-    speed = {level: _speed(each) for level, each in content.pop("speed").items()}
+    speed = {level: _speed(record) for level, record in content.pop("speed").items()}
     return ToolRecord(**content, graph=Graph(**graph) if graph else None, speed=speed)
 
 
 def _speed(content: dict[str, Any]) -> SpeedRecord:
-    samples = [SpeedBlock(**each) for each in content.pop("samples")]
+    samples = [SpeedBlock(**block) for block in content.pop("samples")]
     return SpeedRecord(**content, samples=samples)
 
 

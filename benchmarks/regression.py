@@ -1,13 +1,13 @@
-"""Compares what two commits of bnfold cost to run, in about two minutes.
+"""Compares the cost of running two commits of bnfold, in about two minutes.
 
     python -m benchmarks.regression OLD [NEW] [--seconds 120]
 
-OLD and NEW are what git calls commits; NEW is HEAD if it is not given. Each is installed into a
-folder of its own. Then old, new and, as a control, old again rewrite the same models, without check
-or timing: a small one, one of many nodes, one of large weights. Where there is valgrind, it counts
-the instructions, which come out the same within a thousandth. Elsewhere it is the CPU time of whole
-processes, in turns, for so many seconds. For use by hand, before a change lands that may be
-expensive: no test of CI depends on time.
+OLD and NEW are git commits; NEW defaults to HEAD. Each is installed into its own folder. Then old,
+new and, as a control, old again rewrite the same models, without check or timing: a small one, one
+with many nodes, one with large weights. If valgrind is installed, it counts instructions, which are
+reproducible to a thousandth. Otherwise, the CPU time of whole processes is measured, interleaved,
+for `--seconds`. Run it by hand before landing a change that may be expensive: no test in CI depends
+on time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Comparison:
     verdict: str
 
     def describe(self) -> str:
-        """Tell it in a line."""
+        """Describe the comparison in one line."""
         (low, high), (control_low, control_high) = self.interval, self.control
         return (
             f"{self.verdict}: {self.old:,.0f} → {self.new:,.0f} {self.unit}, "
@@ -77,29 +77,30 @@ class Comparison:
 
 
 def main() -> None:
-    """Measure, and print one line a model; exit with 1 if the new commit is more expensive."""
+    """Measure, and print one line per model; exit with 1 if the new commit is more expensive."""
     parser = argparse.ArgumentParser(description="The cost of two commits of bnfold.")
-    parser.add_argument("old", help="a commit, as git names it")
+    parser.add_argument("old", help="a git commit")
     parser.add_argument("new", nargs="?", default="HEAD")
-    parser.add_argument("--seconds", type=float, default=120, help="of measuring, in all")
+    parser.add_argument("--seconds", type=float, default=120, help="of measuring, in total")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bnfold-regression-") as name:
         folder = Path(name)
         old, new = (install(commit, folder) for commit in (options.old, options.new))
         models = workloads(folder)
         for side, model in itertools.product((old, new), models.values()):
-            cpu_ms(side, model)  # compiles the modules, and fills the disk's cache
+            cpu_ms(side, model)  # compiles the modules, and warms the page cache
         if shutil.which("valgrind"):
-            found = compare_instructions(old, new, models)
+            comparisons = compare_instructions(old, new, models)
         else:
-            found = compare_time(old, new, models, options.seconds)
-    for workload, comparison in found.items():
+            comparisons = compare_time(old, new, models, options.seconds)
+    for workload, comparison in comparisons.items():
         print(f"{workload}: {comparison.describe()}")
-    sys.exit(any(each.verdict == _VERDICTS["slower"] for each in found.values()))
+    slower = _VERDICTS["slower"]
+    sys.exit(any(comparison.verdict == slower for comparison in comparisons.values()))
 
 
 def install(commit: str, folder: Path) -> Path:
-    """Install a commit of bnfold without what it depends on; return the folder to import from."""
+    """Install a commit of bnfold without its dependencies; return the folder to import from."""
     digest = _git("rev-parse", "--short", f"{commit}^{{commit}}")
     target = folder / digest
     if not target.exists():
@@ -126,7 +127,7 @@ def _git(*arguments: str) -> str:
 
 
 def workloads(folder: Path) -> dict[str, Path]:
-    """Return the models to rewrite, by what each is about."""
+    """Return the models to rewrite, by workload."""
     many, large = folder / "many_nodes.onnx", folder / "large_weights.onnx"
     onnx.save(chain(blocks=300, channels=8), many)
     onnx.save(chain(blocks=2, channels=1024), large)
@@ -138,7 +139,7 @@ def workloads(folder: Path) -> dict[str, Path]:
 
 
 def chain(blocks: int, channels: int) -> onnx.ModelProto:
-    """Make a network of so many Conv, BatchNormalization and Relu in a row."""
+    """Make a chain of blocks of Conv, BatchNormalization and Relu."""
     generator = np.random.default_rng(0)
     nodes, weights = [], []
     for block in range(blocks):
@@ -163,9 +164,9 @@ def chain(blocks: int, channels: int) -> onnx.ModelProto:
 
 
 def compare_instructions(old: Path, new: Path, models: Mapping[str, Path]) -> dict[str, Comparison]:
-    """Count instructions for each model: of the old commit, of the new one, of the old again.
+    """Count instructions for each model with the old commit, the new one, and the old again.
 
-    One after the other: of two that run at once, one counts a tenth less, in onnxruntime's start.
+    Sequentially: of two concurrent runs, one counts a tenth less, in onnxruntime's start.
     """
     return {
         workload: judge_instructions(*(instructions(side, model) for side in (old, new, old)))
@@ -174,7 +175,7 @@ def compare_instructions(old: Path, new: Path, models: Mapping[str, Path]) -> di
 
 
 def judge_instructions(old: float, new: float, again: float) -> Comparison:
-    """Compare counts of instructions; `again` is a second one of the old commit."""
+    """Compare counts of instructions; `again` is a second count of the old commit."""
     error = max(INSTRUCTION_ERROR, abs(again / old - 1))
     ratio = new / old
     verdict = "no significant difference"
@@ -191,7 +192,7 @@ def judge_instructions(old: float, new: float, again: float) -> Comparison:
 
 
 def instructions(installed: Path, model: Path) -> float:
-    """Return how many instructions rewriting a model takes, start included."""
+    """Return how many instructions rewriting a model takes, including start-up."""
     with tempfile.TemporaryDirectory(prefix="bnfold-regression-") as name:
         log = Path(name) / "log"
         valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--log-file={log}"]
@@ -205,9 +206,9 @@ def instructions(installed: Path, model: Path) -> float:
 def compare_time(
     old: Path, new: Path, models: Mapping[str, Path], seconds: float
 ) -> dict[str, Comparison]:
-    """Time each model for its share of the seconds: old, new, old again, in every order in turn."""
+    """Time each model for its share of the seconds: old, new and old again, in every order."""
     sides = {"original": old, "optimized": new, "control": old}
-    found = {}
+    comparisons = {}
     for workload, model in models.items():
         run_ms: dict[str, list[float]] = {side: [] for side in sides}
         end = time.monotonic() + seconds / len(models)
@@ -216,12 +217,12 @@ def compare_time(
                 run_ms[side].append(cpu_ms(sides[side], model))
             if time.monotonic() >= end:
                 break
-        found[workload] = judge_time(summarize([SpeedBlock({}, run_ms)]))
-    return found
+        comparisons[workload] = judge_time(summarize([SpeedBlock({}, run_ms)]))
+    return comparisons
 
 
 def judge_time(summary: SpeedSummary) -> Comparison:
-    """Say of CPU times what `bnfold bench` says of speeds."""
+    """Judge CPU times as `bnfold bench` judges run times."""
     assert summary.optimized_ms is not None
     assert summary.ci95 is not None
     return Comparison(
@@ -235,7 +236,7 @@ def judge_time(summary: SpeedSummary) -> Comparison:
 
 
 def cpu_ms(installed: Path, model: Path) -> float:
-    """Return the milliseconds of CPU time that rewriting a model takes, start included."""
+    """Return the milliseconds of CPU time that rewriting a model takes, including start-up."""
     return 1e3 * _run([], installed, model).cpu_seconds
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.suite --build [--models DIR] [--only MODEL]
 
-Models are made once, in `benchmarks/.models/`, from fixed seeds. torch and its libraries are needed
-for that and for nothing else.
+Models are made once, in `benchmarks/.models/`, from fixed seeds. Only this needs torch and its
+libraries.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support import zoo
 
 
 def build(model: Model, folder: Path) -> None:
-    """Make the files of a model, if they are not there."""
+    """Make the files of a model that are missing."""
     wanted = [model.path(folder), *([model.twin_path(folder)] if model.twin else [])]
     if all(path.exists() for path in wanted):
         return
@@ -47,12 +47,12 @@ def main() -> None:
         if options.build:
             try:
                 build(model, options.models)
-            except Exception as error:  # whatever an exporter stumbles over
+            except Exception as error:  # exporters may raise anything
                 failed = True
                 reason = str(error).partition("\n")[0]
                 print(f"{model.name}: {type(error).__name__}: {reason}", file=sys.stderr)
-        there = "built" if model.path(options.models).exists() else "missing"
-        print(f"{there}  {model.name}  {model.library} {model.architecture}", flush=True)
+        status = "built" if model.path(options.models).exists() else "missing"
+        print(f"{status}  {model.name}  {model.library} {model.architecture}", flush=True)
     sys.exit(failed)
 
 

@@ -1,4 +1,4 @@
-"""What the records of all models say together: totals by tool, and where bnfold is not the best."""
+"""Summarizes the records of all models: totals by tool, and where bnfold is not the best."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FLOOR = 0.99
 """No result may be slower than this, beyond the control's error."""
 
 _CLEARLY = 1.1
-"""Errors, seconds and MB count as larger from this factor on."""
+"""Errors, seconds and MB count as larger only from this factor on."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """A tool over all models. Where it failed, the original counts: that is what its user has."""
+    """A tool over all models. If it failed, the original counts, which its user keeps."""
 
     tool: str
     examined: bool
-    """Whether its results were: not if another tool's are the same."""
+    """Whether its results were examined: not if another tool writes the same ones."""
     models: int
     failures: int
     batch_normalizations: int
@@ -40,7 +40,7 @@ class Total:
     """By level, the geometric mean over the models."""
     faster: int
     slower: int
-    """Models by verdict, at the runtime's best."""
+    """Models by verdict, with all of onnxruntime's optimizations."""
     seconds: float | None
     peak_mb: float | None
     """Medians over the models."""
@@ -64,37 +64,37 @@ def tools_of(records: Sequence[ModelRecord]) -> list[str]:
 
 
 def compared(records: Sequence[ModelRecord]) -> list[ModelRecord]:
-    """Return the models that every tool has run on: sums over others would compare nothing."""
+    """Return the models that every tool was run on, over which sums can be compared."""
     tools = [tool for tool in tools_of(records) if not tool.startswith(f"{BNFOLD} ")]
     return [record for record in records if all(tool in record.tools for tool in tools)]
 
 
 def graph_or_original(record: ModelRecord, tool: str) -> Graph:
-    """Return what the tool made of the model: the original if it failed."""
-    found = record.tools.get(tool)
-    return found.graph if found and found.graph else record.original
+    """Return the tool's result, or the original if it failed."""
+    tool_record = record.tools.get(tool)
+    return tool_record.graph if tool_record and tool_record.graph else record.original
 
 
 def speedup(record: ModelRecord, tool: str, level: str) -> float | None:
-    """Return the speed-up over the original: 1 if it is what is left, None if not measured."""
-    found = record.tools.get(tool)
-    if found is None:
+    """Return the speed-up over the original: 1 if the original counts, None if not measured."""
+    tool_record = record.tools.get(tool)
+    if tool_record is None:
         return None
-    if found.failure or found.identical:
+    if tool_record.failure or tool_record.identical:
         return 1.0
-    return found.speed[level].speedup if level in found.speed else None
+    return tool_record.speed[level].speedup if level in tool_record.speed else None
 
 
 def error_ratio(record: ModelRecord, tool: str) -> float | None:
     """Return the error of a result's outputs over that of the original's."""
-    found, reference = graph_or_original(record, tool).run_error, record.original.run_error
-    return found / reference if found is not None and reference else None
+    error, reference = graph_or_original(record, tool).run_error, record.original.run_error
+    return error / reference if error is not None and reference else None
 
 
 def rounding_ratio(record: ModelRecord, tool: str) -> float | None:
     """Return the rounding of a result's weights over that of bnfold's.
 
-    None where the tool folds less than bnfold: then it rounds less, too.
+    None if the tool folds less than bnfold, as it then rounds less, too.
     """
     theirs, ours = graph_or_original(record, tool), graph_or_original(record, BNFOLD)
     if theirs.weight_error is None or not ours.weight_error:
@@ -105,37 +105,37 @@ def rounding_ratio(record: ModelRecord, tool: str) -> float | None:
 
 def cost(record: ModelRecord, tool: str) -> tuple[float, float] | None:
     """Return the tool's seconds and MB: medians over its runs."""
-    found = record.tools.get(tool)
-    if found is None or not found.seconds:
+    tool_record = record.tools.get(tool)
+    if tool_record is None or not tool_record.seconds:
         return None
-    return float(np.median(found.seconds)), float(np.median(found.peak_mb))
+    return float(np.median(tool_record.seconds)), float(np.median(tool_record.peak_mb))
 
 
 def total(records: Sequence[ModelRecord], tool: str) -> Total:
-    """Sum up what a tool did."""
-    found = [record for record in records if tool in record.tools]
-    graphs = [graph_or_original(record, tool) for record in found]
-    speeds = [record.tools[tool].speed.get("all") for record in found]
-    verdicts = [each.verdict for each in speeds if each]
-    costs = [each for each in (cost(record, tool) for record in found) if each]
+    """Summarize the results of a tool."""
+    models = [record for record in records if tool in record.tools]
+    graphs = [graph_or_original(record, tool) for record in models]
+    speeds = [record.tools[tool].speed.get("all") for record in models]
+    verdicts = [speed.verdict for speed in speeds if speed]
+    costs = [known for known in (cost(record, tool) for record in models) if known]
     return Total(
         tool=tool,
-        examined=any(record.tools[tool].graph for record in found),
-        models=len(found),
-        failures=sum(bool(record.tools[tool].failure) for record in found),
-        batch_normalizations=sum(each.batch_normalizations for each in graphs),
-        dropouts=sum(each.dropouts for each in graphs),
-        nodes=sum(each.nodes for each in graphs),
-        run_error=_median([error_ratio(record, tool) for record in found]),
-        rounding=_median([rounding_ratio(record, tool) for record in found]),
+        examined=any(record.tools[tool].graph for record in models),
+        models=len(models),
+        failures=sum(bool(record.tools[tool].failure) for record in models),
+        batch_normalizations=sum(graph.batch_normalizations for graph in graphs),
+        dropouts=sum(graph.dropouts for graph in graphs),
+        nodes=sum(graph.nodes for graph in graphs),
+        run_error=_median([error_ratio(record, tool) for record in models]),
+        rounding=_median([rounding_ratio(record, tool) for record in models]),
         speedup={
-            level: _geometric_mean([speedup(record, tool, level) for record in found])
+            level: _geometric_mean([speedup(record, tool, level) for record in models])
             for level in LEVELS
         },
         faster=verdicts.count("faster"),
         slower=verdicts.count("slower"),
-        seconds=_median([each[0] for each in costs]),
-        peak_mb=_median([each[1] for each in costs]),
+        seconds=_median([seconds for seconds, _ in costs]),
+        peak_mb=_median([peak_mb for _, peak_mb in costs]),
     )
 
 
@@ -143,11 +143,11 @@ def below_floor(records: Sequence[ModelRecord]) -> list[str]:
     """Name the models that bnfold made slower than `FLOOR` beyond the control's error."""
     names = []
     for record in records:
-        found = record.tools[BNFOLD].speed.get("all") if BNFOLD in record.tools else None
-        if found is None or found.speedup is None:
+        speed = record.tools[BNFOLD].speed.get("all") if BNFOLD in record.tools else None
+        if speed is None or speed.speedup is None:
             continue
-        error = max(abs(1 - bound) for bound in found.control_ci95)
-        if found.speedup < FLOOR - error:
+        error = max(abs(1 - bound) for bound in speed.control_ci95)
+        if speed.speedup < FLOOR - error:
             names.append(record.name)
     return names
 
@@ -156,7 +156,7 @@ Judge = Callable[[ModelRecord, str], Better | None]
 
 
 def not_the_best(records: Sequence[ModelRecord]) -> dict[str, list[Better]]:
-    """Find the models on which another tool beats bnfold, by measure: the best tool of each."""
+    """Find the models on which another tool beats bnfold, by measure, with the best such tool."""
     measures: dict[str, Judge] = {
         "BatchNormalizations left": _smaller(lambda r, t: _left(r, t).batch_normalizations),
         "Dropouts left": _smaller(lambda r, t: _left(r, t).dropouts),
@@ -169,28 +169,28 @@ def not_the_best(records: Sequence[ModelRecord]) -> dict[str, list[Better]]:
         "peak MB of the tool": _smaller(lambda r, t: (cost(r, t) or (0, None))[1], _CLEARLY),
     }
     own = [record for record in records if BNFOLD in record.tools]
-    found = {
+    best = {
         measure: [_best(judge, record) for record in own] for measure, judge in measures.items()
     }
-    return {measure: [each for each in best if each] for measure, best in found.items()}
+    return {measure: [loss for loss in losses if loss] for measure, losses in best.items()}
 
 
 def worse_than_the_original(records: Sequence[ModelRecord]) -> list[Better]:
     """Find the models whose outputs are clearly further from the truth than the original's."""
     judge = _smaller(lambda r, t: _left(r, t).run_error, _CLEARLY)
     own = [record for record in records if BNFOLD in record.tools]
-    return [each for each in (judge(record, ORIGINAL) for record in own) if each]
+    return [loss for loss in (judge(record, ORIGINAL) for record in own) if loss]
 
 
 def _best(judge: Judge, record: ModelRecord) -> Better | None:
-    """Return the tool that is ahead of bnfold by most. One that failed did nothing."""
+    """Return the tool that is furthest ahead of bnfold. Failed tools are ignored."""
     others = [
         name
-        for name, each in record.tools.items()
-        if not each.failure and name != AUTHORS and not name.startswith(BNFOLD)
+        for name, tool_record in record.tools.items()
+        if not tool_record.failure and name != AUTHORS and not name.startswith(BNFOLD)
     ]
-    ahead = [each for each in (judge(record, tool) for tool in others) if each]
-    return max(ahead, key=lambda each: abs(each.theirs - each.ours), default=None)
+    losses = [loss for loss in (judge(record, tool) for tool in others) if loss]
+    return max(losses, key=lambda loss: abs(loss.theirs - loss.ours), default=None)
 
 
 def _smaller(measure: Callable[[ModelRecord, str], float | None], factor: float = 1) -> Judge:
@@ -204,11 +204,11 @@ def _smaller(measure: Callable[[ModelRecord, str], float | None], factor: float 
 
 
 def _faster(level: str) -> Judge:
-    """Faster is a tool whose interval lies above bnfold's."""
+    """A tool is faster if its interval lies above bnfold's."""
 
     def interval(record: ModelRecord, tool: str) -> Sequence[float]:
-        found = record.tools[tool].speed.get(level)
-        return found.ci95 if found and found.ci95 else [1.0, 1.0]
+        speed = record.tools[tool].speed.get(level)
+        return speed.ci95 if speed and speed.ci95 else [1.0, 1.0]
 
     def judge(record: ModelRecord, tool: str) -> Better | None:
         theirs, ours = speedup(record, tool, level), speedup(record, BNFOLD, level)
@@ -225,21 +225,21 @@ def _left(record: ModelRecord, tool: str) -> Graph:
 
 
 def _rounding(record: ModelRecord, tool: str) -> float | None:
-    """Return the rounding of the weights, where no arithmetic on them is left to be done.
+    """Return the rounding of the weights, if no arithmetic on them is left to run time.
 
     A tool that folds less rounds less, and so does one that leaves the folding in the graph, as
-    nodes: only results with no more nodes than bnfold's compare.
+    nodes: only results with no more nodes than bnfold's are compared.
     """
-    found = graph_or_original(record, tool)
-    folded = found.nodes <= graph_or_original(record, BNFOLD).nodes
-    return found.weight_error if folded else None
+    graph = graph_or_original(record, tool)
+    folded = graph.nodes <= graph_or_original(record, BNFOLD).nodes
+    return graph.weight_error if folded else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return float(np.median(known)) if known else None
 
 
 def _geometric_mean(values: Sequence[float | None]) -> float | None:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return float(np.exp(np.mean(np.log(known)))) if known else None

@@ -1,4 +1,4 @@
-"""The tools that are compared: each a command that reads a model and writes another.
+"""The compared tools: each is a command that reads a model and writes another.
 
 Those without a command of their own run as `python -m benchmarks.tools TOOL INPUT OUTPUT`. All run
 with their defaults.
@@ -17,13 +17,13 @@ Command = Callable[[Path, Path], list[str]]
 
 @dataclass(frozen=True)
 class Tool:
-    """A tool: its name, the package whose version counts, and its command for two paths."""
+    """A tool: its name, the package that gives its version, and its command for two paths."""
 
     name: str
     package: str
     command: Command
     same_result_as: str | None = None
-    """The tool that writes the same file, which need not be examined twice."""
+    """A tool that writes the same file, which is examined only once."""
 
     def version(self) -> str:
         return version(self.package)

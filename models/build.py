@@ -4,7 +4,7 @@
     python models/build.py
 
 Writes `<name>.onnx` for each network and `digits.npz` (held-out images and labels) next to this
-file. Seeds are fixed and training uses one thread, so a rebuild on the same machine with the same
+file. Seeds are fixed and training uses one thread, so rebuilding on the same machine with the same
 package versions gives the same bytes.
 """
 
@@ -33,9 +33,9 @@ MIN_ACCURACY = 0.90
 SEED = 0
 EPOCHS = 60
 BATCH_SIZE = 64
-MAX_LEARNING_RATE = 0.3  # High for this data: it moves scales and shifts well off one and zero.
+MAX_LEARNING_RATE = 0.3  # High for this data, to move scales and shifts well off one and zero.
 
-# Mean and standard deviation of all pixels of the data set, whose values are 0..16.
+# Mean and standard deviation of all pixels of the dataset, whose values are 0..16.
 PIXEL_MEAN = 4.884
 PIXEL_STD = 6.017
 
@@ -71,7 +71,7 @@ def conv_relu_bn_pool() -> nn.Module:
 
 
 def conv_bn_conv() -> nn.Module:
-    """No activation between a batch norm and the next conv, which pads once and once does not."""
+    """No activation between a batch norm and the next conv, once with padding and once without."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.BatchNorm2d(16),
@@ -248,13 +248,13 @@ def load_split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     steps_per_epoch = len(images) // BATCH_SIZE
     optimizer = torch.optim.SGD(model.parameters(), lr=MAX_LEARNING_RATE, momentum=0.9)
-    # The rate ends near zero, so the running statistics settle on those of the final weights.
+    # The rate ends near zero, so the running statistics match the final weights.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, MAX_LEARNING_RATE, epochs=EPOCHS, steps_per_epoch=steps_per_epoch
     )
     model.train()
     for _ in range(EPOCHS):
-        # The incomplete last batch is dropped: few images give poor batch statistics.
+        # Drop the incomplete last batch: few images give poor batch statistics.
         batches = torch.randperm(len(images)).split(BATCH_SIZE)[:steps_per_epoch]
         for batch in batches:
             optimizer.zero_grad()
@@ -268,17 +268,17 @@ def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def inference_dropout(g, x, p, train):  # type: ignore[no-untyped-def]
     """Write Dropout(x, ratio) without training_mode, as exporters of other frameworks do.
 
-    PyTorch's own symbolic functions for aten::dropout leave the node out at inference.
+    PyTorch's own symbolic functions for aten::dropout omit the node at inference.
     """
     return g.op("Dropout", x, g.op("Constant", value_t=torch.tensor(p)))
 
 
 def export(network: Network, model: nn.Module, images: Tensor, path: Path) -> onnx.ModelProto:
-    # Export runs the model, which in training mode updates the running statistics: use a copy.
+    # Export a copy: it runs the model, which updates the running statistics in training mode.
     exported = copy.deepcopy(model).train(network.training)
     if network.opset < 12:
-        # PyTorch leaves out Dropout modules in eval mode. Before opset 12, the operator has no
-        # training mode, so the node that a module in training mode gives is an inference one.
+        # PyTorch omits Dropout modules in eval mode. Before opset 12, the operator has no training
+        # mode, so a module in training mode is exported as an inference node.
         for module in exported.modules():
             if isinstance(module, nn.Dropout):
                 module.train()
@@ -303,7 +303,7 @@ def export(network: Network, model: nn.Module, images: Tensor, path: Path) -> on
 
     onnx_model = onnx.load(path)
     if network.training:
-        # That forward pass changed the copy's running statistics: put back the trained ones.
+        # The forward pass changed the copy's running statistics: restore the trained ones.
         state = model.state_dict()
         for initializer in onnx_model.graph.initializer:
             trained = numpy_helper.from_array(state[initializer.name].numpy(), initializer.name)
@@ -342,8 +342,8 @@ def run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    # The TorchScript-based exporter says at each call that it is deprecated, and in training mode
-    # that it leaves out the update of num_batches_tracked, which ONNX has no place for.
+    # The TorchScript exporter warns at each call that it is deprecated, and in training mode that
+    # it omits the update of num_batches_tracked, which ONNX cannot represent.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="ONNX Preprocess - Removing mutation")
     torch.use_deterministic_algorithms(True)

@@ -1,1 +1,1 @@
-"""The rewrites that ship with bnfold, one file each. The engine finds them by entry point."""
+"""The rewrites that ship with bnfold, one per file. The engine finds them by entry point."""

@@ -1,17 +1,17 @@
-"""Apply a pointwise Conv before an enlargement: the same values, from a Conv on fewer positions.
+"""Apply a pointwise Conv before upsampling: the same values, from a Conv on fewer positions.
 
     W·Resize(x) + b = Resize(W·x + b)
 
-because Resize makes each position a weighted mean of others, W acts on the channels of one
+because Resize makes each position a weighted mean of input positions, W acts on the channels of one
 position, and the weights of nearest and linear interpolation add up to one, so that b stays b.
 
-Conditions: the Conv is 1×1 with stride 1 and without padding, in any number of groups; the
-interpolation is nearest or linear, fills in nothing from outside, and leaves batch and channels
-alone (sizes, if given instead of scales, are constant: they tell the number of channels, too); and
-nothing else reads the enlarged map.
+Conditions: the Conv is 1×1 with stride 1 and no padding, with any number of groups; the
+interpolation is nearest or linear, fills in nothing from outside, and does not resize batch or
+channels (sizes, if given instead of scales, are constant, because they include the number of
+channels); and nothing else reads the upsampled map.
 
-Profit: S positions for one, so the Conv does an S-th of its work, while Resize works on the Conv's
-output channels instead of its input channels.
+Profit: Resize makes S positions of one, so the Conv does 1/S of its work, while Resize works on the
+Conv's output channels instead of its input channels.
 
 ROUNDED: equal in the reals; sums are taken in another order.
 """
@@ -41,10 +41,10 @@ from bnfold.rewriting.query import input_of, ints_attribute, producer, sole_use
 
 
 class Why(Refusal):
-    """Reasons to leave a pointwise Conv behind an enlargement."""
+    """Reasons to leave a pointwise Conv after upsampling."""
 
     NOT_AVERAGING = "the interpolation is neither nearest nor linear"
-    OTHER_AXES = "the Resize is not known to leave batch and channels alone"
+    OTHER_AXES = "the Resize may change the batch or the channels"
 
 
 @rewrite(
@@ -54,7 +54,7 @@ class Why(Refusal):
     refusals=[*Why, Common.CROPPED, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED],
 )
 def conv_before_resize(conv: ir.Node) -> Replace | None:
-    """Replace ``Conv1×1 ∘ Resize`` by ``Resize ∘ Conv1×1``, where that is exact and pays."""
+    """Replace ``Conv1×1 ∘ Resize`` by ``Resize ∘ Conv1×1``, where it is exact and pays off."""
     resize = producer(conv, 0, "Resize", "Upsample")
     convolution = Convolution.of(conv) if resize is not None else None
     if resize is None or convolution is None or not convolution.is_pointwise:
@@ -62,21 +62,21 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     require(sole_use(resize.outputs[0]), Common.SHARED, resize)
     require(averages_positions(resize), Why.NOT_AVERAGING, resize)
     require(not fills_in_from_outside(resize), Common.CROPPED, resize)
-    enlargement = _enlargement(resize)
+    factor = _upsampling_factor(resize)
     work = math.prod(convolution.kernel.shape)
-    before = (work + convolution.input_channels) * enlargement
-    after = work + convolution.bias.size * enlargement
-    require(enlargement > 1 and after < before, Common.NO_GAIN, resize)
+    before = (work + convolution.input_channels) * factor
+    after = work + convolution.bias.size * factor
+    require(factor > 1 and after < before, Common.NO_GAIN, resize)
     data = resize.inputs[0]
     assert data is not None
     shape = shape_with_channels(data, convolution.bias.size)
     convolved = same_op(conv, [data, *conv.inputs[1:]], shape=shape, type_of=data)
-    enlarged = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
-    return Replace([resize, conv], {conv.outputs[0]: enlarged}, f"across {resize.op_type}")
+    upsampled = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
+    return Replace([resize, conv], {conv.outputs[0]: upsampled}, f"across {resize.op_type}")
 
 
 def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
-    """Return the inputs of a Resize of other channels: sizes, where given, tell their number."""
+    """Return the inputs of a Resize of other channels: sizes, if given, include their number."""
     inputs: list[Operand] = list(resize.inputs[1:])
     sizes = input_of(resize, 3)
     if sizes is not None and "axes" not in resize.attributes:
@@ -89,8 +89,8 @@ def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
     return inputs
 
 
-def _enlargement(resize: ir.Node) -> float:
-    """Return how many positions the result has for each of the data's."""
+def _upsampling_factor(resize: ir.Node) -> float:
+    """Return the number of positions of the result per position of the data."""
     data, result = resize.inputs[0], resize.outputs[0]
     if data is None or data.shape is None or result.shape is None:
         raise Refused(Common.SHAPE_UNKNOWN, resize)
@@ -110,7 +110,7 @@ def _enlargement(resize: ir.Node) -> float:
 
 
 def _scales(resize: ir.Node) -> list[float] | None:
-    """Return the scale of each axis, if it is given, constant, and for all axes."""
+    """Return the scale of each axis, if scales are given, constant, and for all axes."""
     if "scales" in resize.attributes:
         return list(resize.attributes["scales"].as_floats())
     for value in resize.inputs[1:]:

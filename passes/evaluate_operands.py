@@ -1,13 +1,13 @@
 """Evaluate operands that are expressions of constants.
 
-    op(x, f(c)) = op(x, c')          c' = f(c), computed once and for all
+    op(x, f(c)) = op(x, c')          c' = f(c), computed once
 
 Conditions: c are constants that no caller may override, f consists of operators that give the same
-bits whoever evaluates them, c' is small, and x is not constant itself.
+bits in every implementation, c' is small, and x is not constant itself.
 
-Profit: onnxruntime fuses a Clip into the Conv in front of it only where its bounds are constants,
-and never evaluates CastLike, with which torch's dynamo exporter writes those of a ReLU6. Shapes,
-starts, ends and axes make most of the nodes of many an export, and others need not evaluate them.
+Profit: onnxruntime fuses a Clip into the preceding Conv only if its bounds are constants, and never
+evaluates CastLike, which torch's dynamo exporter uses in those of a ReLU6. In many exports, most
+nodes compute shapes, starts, ends and axes; other tools then need not evaluate them.
 
 BITWISE.
 """
@@ -26,10 +26,10 @@ _EXACT = (
     *("Identity", "Mul", "Neg", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose"),
     "Unsqueeze",
 )
-"""Data that is moved, and arithmetic that IEEE 754 rounds to the nearest."""
+"""Data movement, and arithmetic that IEEE 754 rounds to the nearest."""
 
 _LARGEST = 1024
-"""Elements beyond which an operand is a weight, and better left as it is written."""
+"""Maximum number of elements: a larger operand is a weight, and stays as it is."""
 
 
 @rewrite(
@@ -43,7 +43,7 @@ _LARGEST = 1024
     refusals=[],
 )
 def evaluate_operands(node: ir.Node) -> Replace | None:
-    """Replace ``op(x, f(c))`` by ``op(x, c')``, for as many operands as it can be done."""
+    """Replace ``op(x, f(c))`` by ``op(x, c')``, for as many operands as possible."""
     evaluated = {
         value: Weight(content, ir.DataType.from_numpy(content.dtype), value.name or "")
         for value in node.inputs
@@ -56,7 +56,7 @@ def evaluate_operands(node: ir.Node) -> Replace | None:
 
 
 def _evaluated(value: ir.Value) -> Array | None:
-    """Return the content of small constant numbers that have to be computed, exactly."""
+    """Return the content of a small numeric operand that exact operators compute."""
     content = constant(value) if _is_exact_expression(value) else None
     if content is None or content.dtype.kind in "OSU" or content.size > _LARGEST:
         return None
@@ -64,11 +64,11 @@ def _evaluated(value: ir.Value) -> Array | None:
 
 
 def _is_exact_expression(value: ir.Value) -> bool:
-    """Say whether exact operators alone compute the value.
+    """Say whether only exact operators compute the value.
 
-    What they read at first is not looked at here. CastLike reads a type, and Shape a shape; that
-    is constant, too, though the value may not be, but only if no input of the model has another
-    shape at another time.
+    The values that the expression starts from are not checked here. CastLike reads only a type,
+    and Shape only a shape, which may be constant although the value is not, but only if all inputs
+    of the model have fixed shapes.
     """
     producer = value.producer()
     if producer is None or is_op(producer, "Constant"):
@@ -83,13 +83,13 @@ def _is_exact_expression(value: ir.Value) -> bool:
                 return False
             continue
         read = node.inputs[:1] if is_op(node, "CastLike") else node.inputs
-        sources = [each.producer() for each in read if each is not None]
+        sources = [operand.producer() for operand in read if operand is not None]
         pending += [source for source in sources if source is not None]
     return True
 
 
 def _has_fixed_inputs(graph: ir.Graph | ir.Function | None) -> bool:
-    """Say whether the graph takes values, and of one size each."""
+    """Say whether the graph has inputs, all of fixed shape."""
     inputs = graph.inputs if isinstance(graph, ir.Graph) else []
     return bool(inputs) and all(
         value.shape is not None and value.shape.is_static() for value in inputs

@@ -1,18 +1,18 @@
-"""Fold an inference BatchNormalization into linear operators, in front of it or behind it.
+"""Fold an inference BatchNormalization into the linear operators before or after it.
 
-    BN(x) = s·x + t        s = γ / √(σ² + ε),  t = β − μ·s,  one each per channel
+    BN(x) = s·x + t        s = γ / √(σ² + ε),  t = β − μ·s,  one per channel
 
-    in front   BN(W·x + b) = (s·W)·x + (s·b + t)
-    behind     W·BN(x) + b = (W·s)·x + (W·t + b)
+    before   BN(W·x + b) = (s·W)·x + (s·b + t)
+    after    W·BN(x) + b = (W·s)·x + (W·t + b)
 
-In front: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, and another
-BatchNormalization. Behind: Conv that does not pad (or t = 0), Gemm, MatMul, BatchNormalization. On
-its way the map passes what averages, picks or rearranges elements (pools, Reshape, Transpose and
-the like), other affine maps, and in front also every branch of a Concat or an Add.
+Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, and another
+BatchNormalization. After: Conv without padding (or with t = 0), Gemm, MatMul, BatchNormalization.
+On its way, the map passes operators that average, pick or rearrange elements (pools, Reshape,
+Transpose and similar operators), other affine maps, and, upstream, every branch of a Concat or Add.
 
 Conditions: the BatchNormalization runs in inference mode; its parameters and the operators' weights
-are constants; in front, nothing else reads what is passed; behind, every reader absorbs the map;
-the new weights are finite; there are fewer operators afterwards.
+are constants; before it, nothing else reads the values on the way; after it, every reader absorbs
+the map; the new weights are finite; there are fewer operators afterwards.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -33,12 +33,12 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
     refusals=NOT_FOLDED,
 )
 def fold_batchnorm(bn: ir.Node) -> Replace:
-    """Fold to the front, else to the back. Never silent: each one folds or is explained."""
-    batch_normalization(bn)  # what is refused here would be refused twice below
+    """Fold into the operators before, else after; if both refuse, report both refusals."""
+    batch_normalization(bn)  # a refusal here would occur twice below
     try:
         return absorb_into_producers(bn)
-    except Refused as in_front:
+    except Refused as upstream:
         try:
             return absorb_into_consumers(bn)
-        except Refused as behind:
-            raise in_front.and_also(behind) from behind
+        except Refused as downstream:
+            raise upstream.and_also(downstream) from downstream

@@ -1,16 +1,16 @@
-"""Fold a Mul, Div, Add or Sub of a per-channel constant into linear operators next to it.
+"""Fold a Mul, Div, Add or Sub of a per-channel constant into adjacent linear operators.
 
     k·x = A(k, 0)(x)     x/k = A(1/k, 0)(x)     x ± k = A(1, ±k)(x)     k − x = A(−1, k)(x)
 
-and an affine map A(s, t) is absorbed as a BatchNormalization is:
+and an affine map A(s, t) is absorbed like a BatchNormalization:
 
-    in front   A(s, t)(W·x + b) = (s·W)·x + (s·b + t)
-    behind     W·A(s, t)(x) + b = (W·s)·x + (W·t + b)
+    before   A(s, t)(W·x + b) = (s·W)·x + (s·b + t)
+    after    W·A(s, t)(x) + b = (W·s)·x + (W·t + b)
 
-Conditions: k is constant and varies along one axis of x at most, after right-aligned broadcasting;
-otherwise as for fold-batchnorm. Not where k belongs to a GELU or LayerNormalization written out,
-which onnxruntime would no longer recognise. Most Mul and Add nodes of a model are something else, a
-residual sum or a gate, so those that stay are not reported.
+Conditions: k is constant and varies along at most one axis of x, after right-aligned broadcasting;
+k is not part of a decomposed GELU or LayerNormalization, which onnxruntime would no longer
+recognize; otherwise as for fold-batchnorm. Most Mul and Add nodes of a model are something else,
+residual sums or gates, so refusals are not reported.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -31,7 +31,7 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
     refusals=[],
 )
 def fold_scale_shift(node: ir.Node) -> Replace | None:
-    """Fold to the front, else to the back, else leave the node alone."""
+    """Fold into the operators before, else after, else return None."""
     if within_fused_pattern(node):
         return None
     for absorb in (absorb_into_producers, absorb_into_consumers):

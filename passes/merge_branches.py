@@ -1,22 +1,22 @@
-"""Merge parallel Convs of one value, and maps of it beside them, into one Conv.
+"""Merge parallel Convs and affine maps of one value into one Conv.
 
     (W₁∗x + b₁) ± (W₂∗x + b₂) = (W₁ ± W₂)∗x + (b₁ ± b₂)
     (W∗x + b) ± (s·x + t)     = (W ± s·δ)∗x + (b ± t)        δ: 1 in the centre, channel to itself
 
-A smaller kernel counts as a larger one with zeros around it: tap j of a kernel with p zeros of
-padding in front reads position j − p, so kernels are laid over each other by their padding, and
-the padding of the merged one is the larger on each side. This is what authors of RepVGG,
-MobileOne and FastViT do by hand before they export (Ding et al., "RepVGG", 2021).
+A smaller kernel is a larger one with zeros around it: tap j of a kernel with p zeros of padding at
+the start reads position j − p, so kernels are aligned by their padding, and the merged padding is
+the larger one on each side. The authors of RepVGG, MobileOne and FastViT do this by hand before
+they export (Ding et al., "RepVGG", 2021).
 
-A Conv in more groups counts as one in fewer, with zeros between channels of different groups.
+A Conv with more groups is one with fewer, with zeros between channels of different groups.
 
-Conditions: finite data, for a tap of weight zero makes NaN of infinity; constant weights; the same
-strides and output size; no dilation, unless kernels and paddings are the same; and each branch is
-read here alone.
+Conditions: finite data, because a tap of weight zero turns infinity into NaN; constant weights; the
+same strides and output size; no dilation, unless kernel sizes and paddings are the same; and
+nothing else reads the branches.
 
-Profit: the merged kernel has no more weights, and so no more multiplications an output position,
-than the branches' kernels have together. A depthwise Conv beside a dense one with a kernel as large
-costs nothing any more; a dense 1×1 Conv beside a large depthwise one stays.
+Profit: the merged kernel has no more weights, and so no more multiplications per output position,
+than the branches' kernels together. A depthwise Conv parallel to a dense one with an equally large
+kernel no longer costs anything; a dense 1×1 Conv parallel to a large depthwise one stays.
 
 ROUNDED: equal in the reals. The sums are computed in float64 and rounded once.
 """
@@ -37,12 +37,12 @@ from bnfold.rewriting.query import is_op, producer, sole_use
 
 
 class Why(Refusal):
-    """Reasons to leave parallel branches apart."""
+    """Reasons not to merge parallel branches."""
 
     PADDED_BY_SIZE = "the padding of a branch depends on the size of its input (auto_pad)"
-    OTHER_STRIDES = "the branches have other strides"
-    NOT_ALIGNED = "the branches' kernels and paddings do not lie over each other"
-    COSTLIER = "one kernel over all branches would have more weights than they have together"
+    OTHER_STRIDES = "the branches have different strides"
+    NOT_ALIGNED = "the branches' kernels and paddings cannot be aligned"
+    COSTLIER = "the merged kernel would have more weights than the branches together"
 
 
 @rewrite(
@@ -79,9 +79,9 @@ def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
     for node in pattern:
         require(sole_use(node.outputs[0]), Common.SHARED, node)
     convolutions = [_convolution(node) for node in pattern if is_op(node, "Conv")]
-    affordable = sum(each.kernel.size for each in convolutions)
-    groups = math.gcd(*(each.groups for each in convolutions))
-    largest = max(each.kernel.size * each.groups for each in convolutions)
+    affordable = sum(convolution.kernel.size for convolution in convolutions)
+    groups = math.gcd(*(convolution.groups for convolution in convolutions))
+    largest = max(convolution.kernel.size * convolution.groups for convolution in convolutions)
     require(largest // groups <= affordable, Why.COSTLIER, conv)
     merged, *others = (_branch(node, conv).in_groups(groups) for node in operands)
     for other, subject in zip(others, operands[1:], strict=True):
@@ -94,7 +94,7 @@ def _merge(root: ir.Node, data: ir.Value, conv: ir.Node) -> Replace:
 
 
 def _is_linear_in(data: ir.Value, root: ir.Node, index: int) -> bool:
-    """Say whether an operand is `data` itself, or a Conv or map of it in the same graph."""
+    """Say whether an operand is `data` itself, or a Conv or affine map of it in the same graph."""
     if root.inputs[index] is data:
         return True
     node = producer(root, index, "Conv", *AFFINE_OPERATORS)
@@ -107,7 +107,7 @@ def _is_linear_in(data: ir.Value, root: ir.Node, index: int) -> bool:
 
 
 def _branch(node: ir.Node | None, conv: ir.Node) -> Convolution:
-    """Return an operand as a Conv like `conv`; None stands for what they all read."""
+    """Return an operand as a Conv like `conv`; None means the value that they all read."""
     if is_op(node, "Conv"):
         assert node is not None
         return _convolution(node)
@@ -118,7 +118,7 @@ def _branch(node: ir.Node | None, conv: ir.Node) -> Convolution:
     affine, _ = affine_map(node)
     fits = affine.is_uniform or (affine.axis == 1 and affine.channels == channels)
     require(fits, Why.NOT_ALIGNED, node)
-    scale, shift = (np.broadcast_to(each, channels) for each in (affine.scale, affine.shift))
+    scale, shift = (np.broadcast_to(values, channels) for values in (affine.scale, affine.shift))
     return like.pointwise(scale, shift)
 
 

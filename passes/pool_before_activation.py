@@ -4,17 +4,17 @@
 
 because the largest of f(x₁) … f(xₙ) is f of the largest xᵢ.
 
-Conditions: f is non-decreasing for the parameters at hand and defined on all reals (Log and Sqrt
-are not: where a window holds a negative value the two sides differ); whatever f depends on is
-constant over each window; the pool's Indices are unused; every window holds a real element, for
-f of padding is not padding; nothing else reads f's result.
+Conditions: f is non-decreasing for the given parameters and defined on all reals (Log and Sqrt are
+not: if a window holds a negative value, the two sides differ); f's parameters are constant over
+each window; the pool's Indices are unused; every window holds a real element, because f of padding
+is not padding; nothing else reads f's result.
 
-Profit: the pool must make the map smaller, and onnxruntime must not compute f within the operator
-in front of it anyway: it fuses Relu, LeakyRelu, Sigmoid, Tanh, Clip and HardSigmoid into a Conv,
-and then the swap gains nothing.
+Profit: the pool must make the map smaller, and onnxruntime must not fuse f into the operator before
+it anyway: it fuses Relu, LeakyRelu, Sigmoid, Tanh, Clip and HardSigmoid into a Conv, and then the
+swap gains nothing.
 
-BITWISE for f of straight pieces. ROUNDED for a transcendental f, whose kernel may round otherwise
-in another position, and for BatchNormalization.
+BITWISE for piecewise linear f. ROUNDED for a transcendental f, whose kernel may round differently
+at another position, and for BatchNormalization.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from bnfold.rewriting.query import is_used, producer, sole_use
 
 
 class Why(Refusal):
-    """Reasons to leave a pool behind its activation."""
+    """Reasons to leave a pool after its activation."""
 
     NOT_SMALLER = "the pool has stride 1, so the activation would not get fewer elements"
-    FUSED_BY_RUNTIME = "onnxruntime computes the activation within the operator in front of it"
+    FUSED_BY_RUNTIME = "onnxruntime fuses the activation into the operator before it"
 
 
 @rewrite(
@@ -48,7 +48,7 @@ class Why(Refusal):
     ],
 )
 def pool_before_activation(node: ir.Node) -> Replace | None:
-    """Replace ``MaxPool ∘ f`` by ``f ∘ MaxPool``, where that is exact and pays."""
+    """Replace ``MaxPool ∘ f`` by ``f ∘ MaxPool``, where it is exact and pays off."""
     activation = producer(node, 0, *ELEMENTWISE)
     if activation is None:
         return None

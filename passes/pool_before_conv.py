@@ -6,13 +6,13 @@
 because W acts on the channels of one position, the average on the positions of one channel, and
 the average of a constant is that constant.
 
-Conditions: the Conv is 1×1 with stride 1 and without padding, in any number of groups; nothing
-else reads its result; and if it has a bias, the average counts no padding, and every window holds
-a real element.
+Conditions: the Conv is 1×1 with stride 1 and no padding, with any number of groups; nothing else
+reads its result; and if it has a bias, the average counts no padding, and every window holds a real
+element.
 
-Profit: the pool makes the map smaller by its stride, S positions to one, and then the Conv does an
-S-th of its work, while the pool works on the Conv's input channels instead of its output channels.
-Where the size of the map is not known, a global average is taken to be one over 49 positions.
+Profit: the strides of the pool make one position of S, so the Conv does 1/S of its work, while the
+pool works on the Conv's input channels instead of its output channels. If the size of the map is
+not known, a global average is assumed to be over 49 positions.
 
 ROUNDED: equal in the reals; sums are taken in another order.
 """
@@ -44,10 +44,10 @@ from bnfold.rewriting.query import (
 
 
 class Why(Refusal):
-    """Reasons to leave a pool behind a pointwise Conv."""
+    """Reasons to leave a pool after a pointwise Conv."""
 
     COUNTED_PADDING = "the pool counts padding, to which the Conv's bias is not added"
-    NOT_OVER_SPACE = "the mean is over the batch or the channels, or drops the axes it is over"
+    NOT_OVER_SPACE = "the mean is not over exactly the spatial axes, or drops them"
 
 
 _ASSUMED_POSITIONS = 49
@@ -67,7 +67,7 @@ _ASSUMED_POSITIONS = 49
     ],
 )
 def pool_before_conv(pool: ir.Node) -> Replace | None:
-    """Replace ``Pool ∘ Conv1×1`` by ``Conv1×1 ∘ Pool``, where that is exact and pays."""
+    """Replace ``Pool ∘ Conv1×1`` by ``Conv1×1 ∘ Pool``, where it is exact and pays off."""
     conv = producer(pool, 0, "Conv")
     convolution = Convolution.of(conv) if conv is not None else None
     if conv is None or convolution is None or not convolution.is_pointwise:
@@ -86,7 +86,7 @@ def pool_before_conv(pool: ir.Node) -> Replace | None:
 
 
 def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
-    """Return how many positions a window covers, and how many of the map there are for each."""
+    """Return the number of positions in a window, and of positions of the map per window."""
     data = conv.outputs[0]
     if pool.op_type == "AveragePool":
         geometry = Pool.of(pool)

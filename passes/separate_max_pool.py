@@ -1,17 +1,17 @@
-"""Take the maximum over large windows in two steps: along rows, then along columns.
+"""Compute the maximum over large windows in two steps: along rows, then along columns.
 
     MaxPool k×l = MaxPool k×1 ∘ MaxPool 1×l
 
-because the largest value of a window is the largest of its rows' largest. Strides, padding,
-dilations and rounding are those of each axis by itself.
+because the maximum of a window is the maximum of its rows' maxima. Each axis keeps its own strides,
+padding, dilations and rounding.
 
-Conditions: two spatial axes, and nothing reads the pool's Indices. A pool that larger ones of the
-same value can go on from (`cascade-max-pool`) stays whole until they do.
+Conditions: two spatial axes, and the pool's Indices are unused. A pool from which larger ones of
+the same value can be computed (`cascade-max-pool`) stays whole until they are.
 
-Profit: with stride s from row to row, k·l comparisons an element become s·l + k, but a map has to
-be written and read once more. Measured with onnxruntime on maps of 13² to 80²: 3×3 loses (0.72 to
-0.99 times as fast), 5×5 gains a little (1.05 to 1.36), 9×9 much (1.4 to 2.1). So the comparisons
-must become fewer by 2.5 times.
+Profit: with stride s from row to row, k·l comparisons per element become s·l + k, but one more map
+is written and read. Measured with onnxruntime on maps of 13² to 80²: 3×3 loses (0.72 to 0.99 times
+as fast), 5×5 gains a little (1.05 to 1.36), 9×9 a lot (1.4 to 2.1). So the number of comparisons
+must fall to 1/2.5 or less.
 
 BITWISE.
 """
@@ -34,7 +34,7 @@ _LEAST_SAVING = 2.5
     refusals=[Common.INDICES_USED],
 )
 def separate_max_pool(node: ir.Node) -> Replace | None:
-    """Replace a large MaxPool by one along each axis; small ones are no business of this pass."""
+    """Replace a large MaxPool by one along each axis; return None for small ones."""
     pool = Pool.of(node)
     if pool.spatial_rank != 2:
         return None
@@ -52,7 +52,7 @@ def separate_max_pool(node: ir.Node) -> Replace | None:
 
 
 def _along(node: ir.Node, pool: Pool, axis: int) -> list[ir.Attr]:
-    """Return the attributes of the pool along one axis: along the other one it does nothing."""
+    """Return the attributes of the pool along one axis; along the other it has no effect."""
     per_axis = {
         "kernel_shape": pool.kernel,
         "strides": pool.strides,
@@ -64,7 +64,7 @@ def _along(node: ir.Node, pool: Pool, axis: int) -> list[ir.Attr]:
         if name == "kernel_shape" or name in node.attributes
     ]
     if "pads" in node.attributes:
-        pads = [list(each) if at == axis else [0, 0] for at, each in enumerate(pool.pads)]
+        pads = [list(pair) if at == axis else [0, 0] for at, pair in enumerate(pool.pads)]
         flat = [pads[0][0], pads[1][0], pads[0][1], pads[1][1]]
         attributes.append(ir.AttrInt64s("pads", flat))
     kept = ("auto_pad", "ceil_mode", "storage_order")

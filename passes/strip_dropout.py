@@ -4,12 +4,12 @@
     Dropout(x) = x / (1 − 0) = x         in training mode, with ratio 0
     mask       = true, everywhere        in both
 
-Which mode it is depends on the opset: 1 and 6 have the attribute `is_test`; 7 and 10 know
-inference only; from 12 the third input, `training_mode`, decides, and absent means inference.
+The mode depends on the opset: 1 and 6 have the attribute `is_test`; 7 and 10 have only inference;
+from 12 on, the third input, `training_mode`, decides, and without it the mode is inference.
 
-A mask that something reads becomes ConstantOfShape(Shape(x)). Before opset 12 the standard does
-not say what an inference mask holds, and implementations differ (onnxruntime gives zeros, onnx's
-reference ones), so there the node stays.
+A mask that is used becomes ConstantOfShape(Shape(x)). Before opset 12 the standard does not define
+an inference mask, and implementations differ (onnxruntime returns zeros, onnx's reference ones), so
+the node stays.
 
 BITWISE.
 """
@@ -40,9 +40,9 @@ class Why(Refusal):
         "whether it runs in training mode is decided at run time",
         "export the model after model.eval(), or pass --force-inference",
     )
-    MASK_UNDEFINED = "something reads its mask, and before opset 12 nobody defines what that holds"
+    MASK_UNDEFINED = "its mask is used, and the standard does not define it before opset 12"
     WRITTEN_OUT = (
-        "random numbers, a comparison and a multiplication: a training-mode dropout written out",
+        "it is part of a decomposed training-mode dropout: random numbers, comparison, product",
         "export the model after model.eval()",
     )
 
@@ -54,7 +54,7 @@ class Why(Refusal):
     refusals=[*Why, Common.TRAINING_MODE],
 )
 def strip_dropout(node: ir.Node) -> Replace | None:
-    """Replace the result by the data; explain each Dropout that has to stay."""
+    """Replace the result by the data; refuse if the Dropout has an effect."""
     if node.op_type != "Dropout":
         _refuse_if_written_out(node)
         return None
@@ -88,7 +88,7 @@ def _require_no_effect(node: ir.Node) -> None:
 
 
 def _refuse_if_written_out(random: ir.Node) -> None:
-    """Refuse ``Mul(x, Cast(RandomUniformLike(x) < p))`` and the like; nothing else."""
+    """Refuse ``Mul(x, Cast(RandomUniformLike(x) < p))`` and similar; nothing else."""
     value = random.outputs[0]
     for _ in range(4):
         uses = value.uses()

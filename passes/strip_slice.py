@@ -1,12 +1,12 @@
-"""Remove a Slice that takes everything.
+"""Remove a Slice that keeps everything.
 
     Slice(x; 0, n, axis, 1) = x          where x has at most n elements along the axis
 
-Conditions: where the Slice starts and ends, its axes and steps are constant; on each axis it starts
-at 0, goes by 1, and ends at the size of the axis, which is known, or beyond.
+Conditions: starts, ends, axes and steps are constant; on each axis the Slice starts at 0, has
+step 1, and ends at the size of the axis, which is known, or beyond.
 
-Profit: a copy of x. onnxruntime drops a Slice only if it ends at the largest integer. GhostNet
-slices the result of each module to as many channels as it has.
+Profit: one copy of x less. onnxruntime removes a Slice only if it ends at the largest integer.
+GhostNet slices the result of each module to the number of channels that it already has.
 
 BITWISE.
 """
@@ -19,12 +19,12 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 from bnfold.rewriting.query import ints_parameter
 
 _ENDLESS = 2**31 - 1
-"""From here on, an end means "to the last": no axis is as long."""
+"""From here on, an end means "to the last": no axis is that long."""
 
 
 @rewrite("strip-slice", roots=["Slice"], exactness=Exactness.BITWISE, refusals=[])
 def strip_slice(node: ir.Node) -> Replace | None:
-    """Replace the result by the data; a Slice that leaves something out is none of its business."""
+    """Replace the result by the data; return None if the Slice leaves something out."""
     data = node.inputs[0]
     if data is None:
         return None
@@ -50,7 +50,7 @@ def _size(data: ir.Value, axis: int) -> int | None:
 
 
 def _takes_all(start: int, end: int, size: int | None) -> bool:
-    """Say whether an axis is taken whole; a negative start counts from its end, up to its first."""
+    """Say whether the whole axis is kept; a negative start counts from the end of the axis."""
     if size is None:
         return start == 0 and end >= _ENDLESS
     return (start == 0 or start <= -size) and end >= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -12,6 +13,8 @@ import pytest
 from bnfold.record.data import SpeedRecord
 from bnfold.rewriting.contract import General, Pass, Refused, Replace
 from bnfold.speed import measure as speed
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before a test imports onnxruntime
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""What the benchmarks compute from measurements, and that they take them, however long it takes."""
+"""What the benchmarks compute from measurements, and that they can take them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def tool(ratio: float, result: Graph, seconds: float = 1.0) -> ToolRecord:
 
 
 def model_record(name: str = "net", **tools: ToolRecord) -> ModelRecord:
-    named = {key.replace("_", " "): each for key, each in tools.items()}
+    named = {key.replace("_", " "): record for key, record in tools.items()}
     return ModelRecord(name, "timm", name, [1, 3, 8, 8], graph(), FACTS, named)
 
 
@@ -85,7 +85,7 @@ FAILED = ToolRecord("1.0", failure="exit code 1: no such operator")
 # --- The suite ------------------------------------------------------------------------------------
 
 
-def test_the_suite_has_what_it_must() -> None:
+def test_the_suite_is_complete() -> None:
     names = [model.name for model in SUITE]
     assert len(set(names)) == len(names)
     libraries = [model.library for model in SUITE]
@@ -95,7 +95,7 @@ def test_the_suite_has_what_it_must() -> None:
 
 
 def test_models_are_chosen_in_the_order_of_the_suite() -> None:
-    assert [each.name for each in chosen(["resnet50", "resnet18"])] == ["resnet18", "resnet50"]
+    assert [model.name for model in chosen(["resnet50", "resnet18"])] == ["resnet18", "resnet50"]
     assert chosen(None) == list(SUITE)
     with pytest.raises(SystemExit, match="unknown: no_such; the suite has light_"):
         chosen(["no_such"])
@@ -119,10 +119,10 @@ def test_cost_is_of_the_process_alone() -> None:
     [
         ("import sys; print('first', file=sys.stderr); sys.exit('last')", "^exit code 1: last$"),
         ("import os; os.abort()", "^signal 6$"),
-        ("while True: pass", "^not done after 1 s$"),
+        ("while True: pass", "^timed out after 1 s$"),
     ],
 )
-def test_a_command_that_fails_says_how(code: str, message: str) -> None:
+def test_a_failed_command_tells_how(code: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         run_alone([sys.executable, "-c", code], timeout=1 if "while" in code else 60)
 
@@ -139,17 +139,17 @@ def test_comparison_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (record,) = records.load_all(tmp_path)
     assert record.original.batch_normalizations == 2
     assert set(record.tools) == {BNFOLD, "onnxruntime basic"}
-    for each in record.tools.values():
-        assert each.graph is not None
-        assert each.graph.batch_normalizations == 0
-        assert each.graph.run_error is not None
-        assert each.graph.run_error < 1e-6
-        assert each.graph.weight_error is not None
-        assert 0 < each.graph.weight_error < 1e-6
-        assert each.seconds
+    for tool_record in record.tools.values():
+        assert tool_record.graph is not None
+        assert tool_record.graph.batch_normalizations == 0
+        assert tool_record.graph.run_error is not None
+        assert tool_record.graph.run_error < 1e-6
+        assert tool_record.graph.weight_error is not None
+        assert 0 < tool_record.graph.weight_error < 1e-6
+        assert tool_record.seconds
     assert "bnfold" in capsys.readouterr().out
     Comparison(model, MODELS, tmp_path, seconds=0).run(names)
-    assert capsys.readouterr().out == "", "what is measured already is not measured again"
+    assert capsys.readouterr().out == "", "existing measurements are not repeated"
 
 
 def test_a_comparison_with_timing(tmp_path: Path) -> None:
@@ -158,13 +158,13 @@ def test_a_comparison_with_timing(tmp_path: Path) -> None:
     Comparison(model, MODELS, tmp_path, seconds=0.1).run([BNFOLD])
     (record,) = records.load_all(tmp_path)
     assert set(record.tools[BNFOLD].speed) == {"all", "disabled"}
-    assert all(each.samples for each in record.tools[BNFOLD].speed.values())
+    assert all(timing.samples for timing in record.tools[BNFOLD].speed.values())
 
 
 def test_relative_error_is_of_the_worst_output() -> None:
     expected = {"a": np.array([3.0, -4.0]), "b": np.array([1.0])}
-    found = {"b": np.array([1.0], np.float32), "a": np.array([3.0, -4.5], np.float32)}
-    assert relative_rms(found, expected) == pytest.approx(0.1)
+    actual = {"b": np.array([1.0], np.float32), "a": np.array([3.0, -4.5], np.float32)}
+    assert relative_rms(actual, expected) == pytest.approx(0.1)
     assert relative_rms(expected, expected) == 0.0
 
 
@@ -190,8 +190,8 @@ def test_records_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_totals() -> None:
-    found = [model_record("a", bnfold=OURS), model_record("b", bnfold=tool(0.9, graph(8, 1)))]
-    total = summary.total(found, BNFOLD)
+    models = [model_record("a", bnfold=OURS), model_record("b", bnfold=tool(0.9, graph(8, 1)))]
+    total = summary.total(models, BNFOLD)
     assert (total.models, total.failures) == (2, 0)
     assert (total.batch_normalizations, total.nodes) == (1, 13)
     assert (total.faster, total.slower) == (1, 1)
@@ -205,44 +205,44 @@ def test_sums_are_over_the_models_that_all_tools_were_run_on() -> None:
     both = model_record("both", bnfold=OURS, onnxsim=THEIRS, bnfold_with_its_proof=OURS)
     ours_alone = model_record("one", bnfold=OURS)
     without_proof = model_record("two", bnfold=OURS, onnxsim=THEIRS)
-    found = [both, ours_alone, without_proof]
-    assert [each.name for each in summary.compared(found)] == ["both", "two"]
+    models = [both, ours_alone, without_proof]
+    assert [model.name for model in summary.compared(models)] == ["both", "two"]
     assert summary.compared([ours_alone]) == [ours_alone]
-    assert "Over the 2 models" in page.page(found)
+    assert "Over the 2 models" in page.page(models)
 
 
-def test_rounding_compares_where_as_much_is_folded() -> None:
+def test_rounding_is_compared_only_where_as_much_is_folded() -> None:
     rough, lazy = (tool(1, graph(5, left, weight_error=3e-7)) for left in (0, 1))
-    found = [model_record(bnfold=OURS, rough=rough, lazy=lazy)]
-    assert summary.total(found, BNFOLD).rounding == 1.0
-    assert summary.total(found, "rough").rounding == pytest.approx(3.0)
-    assert summary.total(found, "lazy").rounding is None
+    models = [model_record(bnfold=OURS, rough=rough, lazy=lazy)]
+    assert summary.total(models, BNFOLD).rounding == 1.0
+    assert summary.total(models, "rough").rounding == pytest.approx(3.0)
+    assert summary.total(models, "lazy").rounding is None
 
 
-def test_where_a_tool_failed_the_original_counts() -> None:
+def test_if_a_tool_failed_the_original_counts() -> None:
     total = summary.total([model_record(other=FAILED), model_record(other=THEIRS)], "other")
     assert (total.models, total.failures) == (2, 1)
     assert (total.batch_normalizations, total.nodes) == (4 + 2, 10 + 7)
     assert total.speedup["all"] == pytest.approx(1.1**0.5)
 
 
-def test_results_that_nobody_examined_are_not_summed_up() -> None:
+def test_unexamined_results_are_not_summed_up() -> None:
     proof = ToolRecord("1.0", seconds=[2.0], peak_mb=[50.0])
     total = summary.total([model_record(bnfold_with_its_proof=proof)], "bnfold with its proof")
     assert not total.examined
     assert total.seconds == 2.0
 
 
-def test_below_the_floor_is_what_the_control_does_not_excuse() -> None:
+def test_below_the_floor_means_beyond_the_controls_error() -> None:
     ratios = {"fine": 0.995, "excused": 0.989, "slow": 0.95}
-    found = [model_record(name, bnfold=tool(ratio, graph())) for name, ratio in ratios.items()]
-    assert summary.below_floor(found) == ["slow"]
+    models = [model_record(name, bnfold=tool(ratio, graph())) for name, ratio in ratios.items()]
+    assert summary.below_floor(models) == ["slow"]
 
 
 def test_where_another_tool_is_better() -> None:
     better = tool(1.3, graph(3, 0, 1e-8, weight_error=1e-8), seconds=0.5)
-    found = summary.not_the_best([model_record(bnfold=OURS, other=better, failing=FAILED)])
-    ahead = {measure for measure, models in found.items() if models}
+    losses = summary.not_the_best([model_record(bnfold=OURS, other=better, failing=FAILED)])
+    ahead = {measure for measure, models in losses.items() if models}
     assert ahead == {
         "nodes left",
         "error of the outputs",
@@ -251,29 +251,29 @@ def test_where_another_tool_is_better() -> None:
         "speed without them",
         "seconds of the tool",
     }
-    assert found["nodes left"] == [summary.Better("net", "other", 3, 5)]
+    assert losses["nodes left"] == [summary.Better("net", "other", 3, 5)]
 
 
 def test_where_no_other_tool_is_better() -> None:
-    found = [model_record(bnfold=OURS, other=THEIRS, failing=FAILED)]
-    assert not any(summary.not_the_best(found).values())
+    models = [model_record(bnfold=OURS, other=THEIRS, failing=FAILED)]
+    assert not any(summary.not_the_best(models).values())
 
 
 def test_a_tool_that_folds_less_does_not_round_better() -> None:
     lazy = tool(1.0, graph(10, 4, weight_error=0.0))
-    found = summary.not_the_best([model_record(bnfold=OURS, other=lazy)])
-    assert not found["rounding of the weights"]
+    losses = summary.not_the_best([model_record(bnfold=OURS, other=lazy)])
+    assert not losses["rounding of the weights"]
 
 
 def test_an_interval_that_overlaps_is_not_faster() -> None:
-    found = summary.not_the_best([model_record(bnfold=OURS, other=tool(1.215, graph(9)))])
-    assert not found["speed with onnxruntime's optimizations"]
+    losses = summary.not_the_best([model_record(bnfold=OURS, other=tool(1.215, graph(9)))])
+    assert not losses["speed with onnxruntime's optimizations"]
 
 
-def test_errors_above_the_original_are_told() -> None:
+def test_errors_above_the_originals_are_listed() -> None:
     worse = model_record("worse", bnfold=tool(1, graph(error=2e-6)))
-    found = summary.worse_than_the_original([model_record(bnfold=OURS), worse])
-    assert found == [summary.Better("worse", summary.ORIGINAL, 1e-6, 2e-6)]
+    losses = summary.worse_than_the_original([model_record(bnfold=OURS), worse])
+    assert losses == [summary.Better("worse", summary.ORIGINAL, 1e-6, 2e-6)]
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_the_chain_is_a_network_that_folds() -> None:
         ("no significant difference", "no significant difference"),
     ],
 )
-def test_a_change_of_time_is_told_in_words(verdict: SpeedVerdict, words: str) -> None:
+def test_a_change_of_time_is_described(verdict: SpeedVerdict, words: str) -> None:
     summary = SpeedSummary(100, 125, 0.8, [0.5, 0.9], 1.0, [0.8, 1.25], verdict)
     assert regression.judge_time(summary).describe() == (
         f"{words}: 100 → 125 ms of CPU time, × 1.2500 [1.1111, 2.0000] (control [0.8000, 1.2500])"
@@ -337,6 +337,6 @@ def test_a_change_of_time_is_told_in_words(verdict: SpeedVerdict, words: str) ->
         (1_010_000, 1_020_000, "no significant difference: "),
     ],
 )
-def test_a_change_of_instructions_is_told_in_words(new: float, again: float, words: str) -> None:
-    found = regression.judge_instructions(1_000_000, new, again)
-    assert found.describe().startswith(words)
+def test_a_change_of_instructions_is_described(new: float, again: float, words: str) -> None:
+    comparison = regression.judge_instructions(1_000_000, new, again)
+    assert comparison.describe().startswith(words)

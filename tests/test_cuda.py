@@ -1,4 +1,4 @@
-"""On a CUDA device. Elsewhere skipped, with the diagnosis that a user would get."""
+"""Tests on a CUDA device; skipped elsewhere, with the diagnosis that users get."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def test_samples_are_equivalent_on_cuda(path: Path) -> None:
 @pytest.mark.usefixtures("device")
 def test_timing_on_cuda() -> None:
     speed = bnfold.bench(SAMPLES[0], providers="cuda").speed
-    assert [each.provider for each in speed] == ["cuda", "cuda"]
-    assert all(each.original_ms > 0 for each in speed)
+    assert [timing.provider for timing in speed] == ["cuda", "cuda"]
+    assert all(timing.original_ms > 0 for timing in speed)
 
 
-# --- The logic around it, with the CPU in the place of a device -----------------------------------
+# --- The surrounding logic, with the CPU in place of a device -------------------------------------
 
 
 class PretendedDevice(Session):
-    """Runs on the CPU, and claims to be a device; its default is off by a thousandth."""
+    """Runs on the CPU but claims to be a device; with TF32, outputs are off by a thousandth."""
 
     modes: ClassVar[list[tuple[Level, bool]]] = []
 
@@ -60,14 +60,16 @@ class PretendedDevice(Session):
         threads: int | None = None,
         *,
         tf32: bool = False,
+        initializers: Feeds | None = None,
     ) -> None:
         super().__init__(model, "cpu", level, threads)
         assert provider == "cuda"
+        assert not initializers
         self.modes.append((level, tf32))
         self._factor = np.float32(1.001 if tf32 else 1.0)
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
-        return {name: each * self._factor for name, each in super().run(feeds).items()}
+        return {name: output * self._factor for name, output in super().run(feeds).items()}
 
     @property
     def placement(self) -> dict[str, int]:
@@ -77,9 +79,11 @@ class PretendedDevice(Session):
 @pytest.fixture
 def pretended_device(monkeypatch: pytest.MonkeyPatch) -> type[PretendedDevice]:
     monkeypatch.setattr(PretendedDevice, "modes", [])
-    for module in ("proof.equivalence", "running.runtime"):
+    for module in ("proof.equivalence", "api.runtime"):
         monkeypatch.setattr(f"bnfold.{module}.require_provider", lambda _: None)
-    monkeypatch.setattr("bnfold.proof.equivalence.Session", PretendedDevice)
+    for module in ("original", "runs"):
+        monkeypatch.setattr(f"bnfold.proof.{module}.Session", PretendedDevice)
+    monkeypatch.setattr("bnfold.proof.equivalence.isolated", lambda work, progress: work(progress))
     return PretendedDevice
 
 
@@ -89,11 +93,13 @@ def test_the_verdict_is_taken_without_tf32_and_the_default_shown(
     arguments = ("optimize", REWRITTEN, tmp_path / "out.onnx", "--provider", "cuda", "--no-bench")
     outcome = run(*arguments, "--json")
     assert outcome.code == 0
-    (found,) = outcome.record["equivalence"]["providers"]
-    assert (found["provider"], found["verdict"]) == ("cuda", "pass")
-    assert found["tf32"][0]["max_rel"] == pytest.approx(1e-3, rel=0.2)
-    assert found["placement"] == [{"CUDAExecutionProvider": 7, "CPUExecutionProvider": 1}] * 2
+    (comparison,) = outcome.record["equivalence"]["providers"]
+    assert (comparison["provider"], comparison["verdict"]) == ("cuda", "pass")
+    assert comparison["tf32"][0]["max_rel"] == pytest.approx(1e-3, rel=0.2)
+    placement = {"CUDAExecutionProvider": 7, "CPUExecutionProvider": 1}
+    assert comparison["placement"] == [placement] * 2
     assert pretended_device.modes == [
+        (Level.DISABLED, False),
         (Level.DISABLED, False),
         (Level.ALL, False),
         (Level.DISABLED, False),
@@ -112,7 +118,7 @@ def test_without_a_device_the_exit_code_is_4_and_nothing_is_replaced(
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     other = tmp_path / "out.onnx" if command == "optimize" else REWRITTEN
     for providers in (["cuda"], ["cpu", "cuda"]):
-        options = [option for each in providers for option in ("--provider", each)]
+        options = [option for provider in providers for option in ("--provider", provider)]
         run(command, REWRITTEN, other, *options).failed(4, "'cuda' is not available")
     assert not (tmp_path / "out.onnx").exists()
 

@@ -1,4 +1,4 @@
-"""The samples: real little networks, each with the outcome that models/README.md documents."""
+"""The samples: small real networks with the outcomes that models/README.md documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.evaluate import run_float64, run_plain
 
 FOLDER = Path(__file__).parent.parent / "models"
 
-# Name: (BatchNormalization before, after, Dropout before, after, reasons for what stays).
+# Name: (BatchNormalization before, after, Dropout before, after, reasons of refusals).
 OUTCOMES = {
     "conv_bn_relu_pool": (2, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
     "conv_relu_bn_pool": (2, 1, 0, 0, {"FUSED_BY_RUNTIME", "ACTIVATION_SHIFT"}),
@@ -68,7 +68,7 @@ def test_documented_outcome(name: str) -> None:
         before.get("Dropout", 0),
         after.get("Dropout", 0),
     )
-    assert (*counts, {each.reason for each in record.refusals}) == OUTCOMES[name]
+    assert (*counts, {refusal.reason for refusal in record.refusals}) == OUTCOMES[name]
     assert record.equivalence.verdict == ("pass" if record.rewrites else "identical")
 
 
@@ -76,9 +76,9 @@ def test_documented_outcome(name: str) -> None:
 def test_every_held_out_digit_is_classified_as_before(name: str, images: np.ndarray) -> None:
     model = onnx.load(FOLDER / f"{name}.onnx")
     optimized = bnfold.optimize(model).to_proto()
-    (expected,), (found,) = (run_plain(each, {"images": images}) for each in (model, optimized))
-    np.testing.assert_array_equal(expected.argmax(axis=1), found.argmax(axis=1))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    (expected,), (actual,) = (run_plain(proto, {"images": images}) for proto in (model, optimized))
+    np.testing.assert_array_equal(expected.argmax(axis=1), actual.argmax(axis=1))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -91,7 +91,7 @@ def test_folding_does_not_move_away_from_float64(name: str, images: np.ndarray) 
         run_plain(model, feeds),
         run_plain(optimized, feeds),
     )
-    errors = [float(np.sqrt(np.mean((each - truth) ** 2))) for each in (before, after)]
+    errors = [float(np.sqrt(np.mean((logits - truth) ** 2))) for logits in (before, after)]
     assert errors[1] <= 2 * errors[0]
 
 
@@ -101,7 +101,7 @@ def test_a_training_mode_export_folds_on_request(images: np.ndarray) -> None:
     )
     ops = load(result.to_proto()).count_operators()
     assert not {"BatchNormalization", "Dropout"} & set(ops)
-    assert {each.exactness for each in result.record.rewrites} == {
+    assert {rewrite.exactness for rewrite in result.record.rewrites} == {
         "semantic",
         "rounded",
         "bitwise",
@@ -115,7 +115,7 @@ def test_the_page_about_the_samples_is_up_to_date(describe: ModuleType) -> None:
 def test_weights_folded_in_float64_are_nearer_to_the_truth_than_onnxruntimes(
     images: np.ndarray, tmp_path: Path
 ) -> None:
-    """Evaluated in float64, what is left of the difference is the rounding of the weights."""
+    """In float64, the only difference left is the rounding of the weights."""
     path, folded = FOLDER / "conv_bn_relu_pool.onnx", tmp_path / "folded.onnx"
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

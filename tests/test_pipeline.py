@@ -1,4 +1,4 @@
-"""The recipes of docs/pipeline.md run as they are written, but for the time that timing takes."""
+"""The recipes of docs/pipeline.md run as written, except with shorter benchmarks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BLOCKS = re.findall(
 
 
 def blocks(language: str) -> list[str]:
-    return [text for found, text in BLOCKS if found == language]
+    return [text for tag, text in BLOCKS if tag == language]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder as of a project that checks in its model."""
+    """Return the folder of a project with its model checked in."""
     shutil.copy(REWRITTEN, tmp_path / "model.onnx")
     return tmp_path
 
 
 def shell(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the folder; `bnfold` is the one that is tested."""
+    """Run a command in the folder; `bnfold` is the one under test."""
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         command,
@@ -74,18 +74,18 @@ def job() -> list[dict[str, Any]]:
 
 
 def test_the_actions_job(folder: Path) -> None:
-    (step,) = [each for each in job() if "GITHUB_STEP_SUMMARY" in each.get("run", "")]
+    (step,) = [step for step in job() if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
     summary = folder / "summary.md"
     # As GitHub runs it: bash -e, and a file for the summary.
     done = shell(folder, "bash", "-e", "-c", step["run"], GITHUB_STEP_SUMMARY=str(summary))
     assert done.returncode == 0, done.stderr
     assert "bnfold: pass" in summary.read_text()
-    (upload,) = [each for each in job() if "upload-artifact" in each.get("uses", "")]
+    (upload,) = [step for step in job() if "upload-artifact" in step.get("uses", "")]
     assert all((folder / name).exists() for name in upload["with"]["path"].split())
 
 
 def test_the_actions_job_fails_as_bnfold_does_and_shows_why(folder: Path) -> None:
-    (step,) = [each for each in job() if "GITHUB_STEP_SUMMARY" in each.get("run", "")]
+    (step,) = [step for step in job() if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
     demanding = step["run"].replace("bnfold optimize", "bnfold optimize --require-speedup 99")
     summary = folder / "summary.md"
     done = shell(folder, "bash", "-e", "-c", demanding, GITHUB_STEP_SUMMARY=str(summary))
@@ -99,8 +99,8 @@ def test_the_actions_job_fails_as_bnfold_does_and_shows_why(folder: Path) -> Non
     assert not summary.exists()
 
 
-def test_the_job_installs_what_there_is() -> None:
-    (install,) = [each["run"] for each in job() if "pip install" in each.get("run", "")]
+def test_the_job_installs_existing_extras() -> None:
+    (install,) = [step["run"] for step in job() if "pip install" in step.get("run", "")]
     (requirement,) = shlex.split(install)[2:]
     extras = re.findall(r"[\w-]+", requirement)[1:]
     pyproject = (PAGE.parent.parent / "pyproject.toml").read_text()
@@ -130,6 +130,6 @@ def test_the_python_call(folder: Path) -> None:
     assert "(exit code 3)" in done.stderr
 
 
-def test_the_page_names_the_schema_that_there_is() -> None:
+def test_the_page_links_to_the_current_schema() -> None:
     assert f"({PAGE.with_name('report.schema.json').name})" in PAGE.read_text()
     assert record_schema()["properties"]["schema"] == {"const": "bnfold.report/1"}

@@ -1,4 +1,4 @@
-"""What README.md shows was printed, and what it tells to type works."""
+"""The output in README.md is real, and its examples work."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def without_measurements(text: str) -> str:
-    """Rounding and speed differ from machine to machine; a table's padding does not matter."""
+    """Remove what differs between machines (rounding, speed) and the padding of tables."""
     measured = r"\d\.\d+e[+-]\d+|[\d.]+ MB|(?<=^speed: ).*| +$"
     return re.sub(measured, "", text.strip(), flags=re.MULTILINE)
 
 
-def test_the_output_shown_is_what_is_printed(
+def test_the_output_shown_is_real(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     command, _, shown = BLOCKS[0][1].partition("\n")

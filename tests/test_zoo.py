@@ -1,4 +1,4 @@
-"""The main job on real models: trained OCR networks, and model-zoo graphs with seeded weights."""
+"""Optimize real models: trained OCR networks, and model-zoo graphs with seeded weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def verdict(record: Record) -> str:
 
 
 def assert_no_further_from_the_truth(record: Record) -> None:
-    """Three times the original's error, or what its last bits make of it: rounding is luck."""
+    """Allow three times the original's error or noise, whichever is larger: rounding is random."""
     assert record.equivalence is not None
     (provider,) = record.equivalence.providers
     assert provider.truth is not None

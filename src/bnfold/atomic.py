@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Writes files atomically."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BLOCK = 1 << 20
-"""Bytes that are copied or hashed at a time."""
+"""Bytes to copy or hash at a time."""
 
 
 class AtomicFile:
-    """A file that is written beside its place, then renamed into it.
+    """A file that is written to a temporary file, then renamed to its place.
 
-    Use as a context manager; whatever `commit` has not been called for is removed at the end.
-    `sha256` is the hash of what was written last, in hexadecimal, if it was to be `hashed`.
+    Use as a context manager; unless `commit` is called, the file is removed on exit. If `hashed`,
+    `sha256` is the hash of the content written last, in hexadecimal.
 
-    What replaces a file is on the disk before that goes. What replaces none is left to the system,
-    as `cp` does: nothing is lost if the power fails.
+    A file that replaces another is synced to disk first. A new file is not, as with `cp`: nothing
+    is lost if the power fails.
 
     Raises:
-        UsageError: if the place is not one for a file, or writing fails.
+        UsageError: if the place cannot hold a file, or writing fails.
     """
 
     def __init__(self, place: Path, *, hashed: bool = False) -> None:
@@ -40,8 +40,8 @@ class AtomicFile:
         self._committed = False
         with as_usage_error(place):
             with contextlib.suppress(FileNotFoundError):
-                place.stat()  # a link that leads to itself is an OSError here, unlike below
-            self.place = place.resolve()  # a link stays a link: what it points to is replaced
+                place.stat()  # a link to itself is an OSError here, unlike below
+            self.place = place.resolve()  # a link stays a link: its target is replaced
             if self.place.exists() and not self.place.is_file():
                 raise UsageError(f"{place} is not a regular file; name a file to write to")
             self._replaces = self.place.exists()
@@ -65,11 +65,11 @@ class AtomicFile:
             self.path.unlink(missing_ok=True)
 
     def write(self, content: bytes) -> None:
-        """Write all of the content, instead of what is there."""
+        """Replace the content."""
         self.write_blocks([content])
 
     def write_blocks(self, blocks: Iterable[bytes | memoryview]) -> None:
-        """Write content that comes in pieces, instead of what is there."""
+        """Replace the content, given in pieces."""
         digest = Digest() if self._hashed else None
         with as_usage_error(self.place):
             passing = digest.passing(blocks) if digest is not None else blocks
@@ -77,14 +77,14 @@ class AtomicFile:
         self.sha256 = digest.hexdigest() if digest is not None else None
 
     def commit(self) -> None:
-        """Let the file appear in its place."""
+        """Rename the file to its place."""
         with as_usage_error(self.place):
             os.replace(self.path, self.place)
         self._committed = True
 
 
 def write_text(place: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file atomically.
 
     Raises:
         UsageError: if it cannot be written.
@@ -96,7 +96,7 @@ def write_text(place: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def as_usage_error(place: Path) -> Iterator[None]:
-    """Turn an OSError within into the line that `place` cannot be written, with the cause."""
+    """Turn an OSError into the message that `place` cannot be written, with the cause."""
     try:
         yield
     except OSError as error:
@@ -104,7 +104,7 @@ def as_usage_error(place: Path) -> Iterator[None]:
 
 
 def mode_for(place: Path) -> int:
-    """Return the permissions of the file that is replaced, or those of any new file."""
+    """Return the permissions of the existing file, or the default for new files."""
     if place.exists():
         return place.stat().st_mode & 0o777
     mask = os.umask(0)
@@ -113,13 +113,13 @@ def mode_for(place: Path) -> int:
 
 
 class Digest:
-    """The SHA-256 of all that passes through."""
+    """The SHA-256 of all blocks that pass through."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
     def passing(self, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Yield the blocks. The hash of one is computed while the next is written and read."""
+        """Yield the blocks; hash each one while the next is written and read."""
         with ThreadPoolExecutor(1) as executor:
             hashing: Future[None] | None = None
             for block in joined(blocks):
@@ -129,15 +129,15 @@ class Digest:
                 yield block
 
     def hexdigest(self) -> str:
-        """Return it in hexadecimal."""
+        """Return the hash in hexadecimal."""
         return self._sha256.hexdigest()
 
 
 def overwrite(path: Path, blocks: Iterable[bytes | memoryview], *, to_disk: bool) -> None:
     """Overwrite an existing file; with `to_disk`, fsync it.
 
-    It is cut to its length at the end: ext4 waits for the disk when a file is closed that was cut
-    to nothing.
+    Truncate it at the end, not at the start: ext4 waits for the disk when a file that was truncated
+    to zero is closed.
     """
     with open(path, "r+b", buffering=0) as file:
         for block in joined(blocks):
@@ -150,7 +150,7 @@ def overwrite(path: Path, blocks: Iterable[bytes | memoryview], *, to_disk: bool
 
 
 def joined(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """Join small pieces into blocks worth writing."""
+    """Join small blocks into ones large enough to write efficiently."""
     small = bytearray()
     for block in blocks:
         if len(block) < BLOCK // 2:

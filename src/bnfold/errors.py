@@ -1,4 +1,4 @@
-"""Failures that a user can act on. Each is one line of text and one exit code."""
+"""Failures that a user can act on: one line of text and one exit code each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class BnfoldError(Exception):
-    """A failure with one line for the user. `exit_code` is what the command returns."""
+    """A failure with a one-line message; the command exits with its `exit_code`."""
 
     exit_code = 2
 
@@ -19,25 +19,25 @@ class BnfoldError(Exception):
 
 
 class UsageError(BnfoldError):
-    """What was asked for makes no sense: an unknown pass, an output that cannot be written."""
+    """The request is invalid, such as an unknown pass or an output that cannot be written."""
 
     exit_code = 2
 
 
 class ModelError(BnfoldError):
-    """The model cannot be read, is invalid, or holds something bnfold does not support."""
+    """The model cannot be read, is invalid, or contains anything bnfold does not support."""
 
     exit_code = 3
 
 
 class ProviderError(BnfoldError):
-    """A requested execution provider is not available; the message is the diagnosis."""
+    """A requested execution provider is not available; the message says why."""
 
     exit_code = 4
 
 
 class NotEquivalentError(BnfoldError):
-    """The optimized model computes something else. Nothing was written."""
+    """The optimized model computes other values. Nothing was written."""
 
     exit_code = 1
 
@@ -49,18 +49,18 @@ class SessionError(BnfoldError):
 
 
 class TooSlowError(BnfoldError):
-    """The optimized model is not as much faster as was required. Nothing was written."""
+    """The optimized model misses the required speed-up. Nothing was written."""
 
     exit_code = 6
 
 
 class PassFailedError(BnfoldError):
-    """A bug of a pass: it raised something other than a refusal, or never came to an end."""
+    """A bug in a pass: it raised anything but a refusal, or did not terminate."""
 
     exit_code = 70
 
 
 class NotVerifiedError(BnfoldError):
-    """Equivalence could be neither shown nor refuted. Nothing was written."""
+    """Equivalence could be neither confirmed nor refuted. Nothing was written."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""What a caller may ask for, in groups that belong together."""
+"""The options of a run, in groups."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TRUTH_CHOICES = ("auto", "off", "always")
 
 @dataclass(frozen=True)
 class PassOptions:
-    """Which rewrites to make, and which changes of meaning to make first.
+    """Select the rewrites to make, and the changes of meaning to make first.
 
     Args:
-        only: the names of the passes to run; all if there are none.
-        skip: the names of passes to leave out.
-        keep_node: a regular expression; nodes whose name it matches are not changed.
+        only: the names of the passes to run; all if empty.
+        skip: the names of passes to skip.
+        keep_node: a regular expression; do not change nodes whose name matches.
         force_inference: switch training-mode Dropout and BatchNormalization to inference first.
         freeze_initializers: treat initializers that are also inputs as constants.
     """
@@ -34,33 +34,33 @@ class PassOptions:
     freeze_initializers: bool = False
 
     def keep_pattern(self) -> re.Pattern[str] | None:
-        """Return `keep_node` as a pattern.
+        """Return `keep_node` as a compiled pattern.
 
         Raises:
-            UsageError: if it is not a regular expression.
+            UsageError: if it is not a valid regular expression.
         """
         try:
             return re.compile(self.keep_node) if self.keep_node else None
         except re.error as error:
             raise UsageError(
-                f"--keep-node {self.keep_node!r} is not a regular expression: {error}"
+                f"--keep-node {self.keep_node!r} is not a valid regular expression: {error}"
             ) from error
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """The inputs that models run on.
+    """Specify the inputs that models run on.
 
     Args:
-        seed: of the random generator that inputs are drawn from.
-        samples: how many to draw.
-        arrays: content by input name, instead of what would be drawn.
-        shapes: shape by input name.
-        data: a .npz file, or an onnx test-data folder.
-        batch_sizes: free first dimensions take the first of these that the model accepts. A single
-            batch size is required of it.
-        other_sizes: the same for the other free dimensions.
-        image_size: tried before that for the last two of four dimensions.
+        seed: the seed of the random generator.
+        samples: the number of samples to draw.
+        arrays: arrays by input name, used instead of drawn ones.
+        shapes: shapes by input name.
+        data: a .npz file or an onnx test-data folder.
+        batch_sizes: sizes to try for free first dimensions, in order; if there is only one, the
+            model must accept it.
+        other_sizes: sizes to try for the other free dimensions.
+        image_size: the size to try first for the last two of four dimensions.
     """
 
     seed: int = 0
@@ -75,12 +75,12 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """Where and on what models run.
+    """Specify where models run, and on which inputs.
 
     Args:
         providers: ``cpu``, ``cuda`` or both.
-        threads: of onnxruntime's pool; None for as many as this process may use.
-        inputs: what they run on.
+        threads: the size of onnxruntime's thread pool; None for one per available processor.
+        inputs: the inputs to run on.
 
     Raises:
         UsageError: if a provider is unknown.
@@ -99,17 +99,17 @@ class ExecutionOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How strictly to compare two models.
+    """Specify how strictly to compare two models.
 
     Args:
         rtol: the relative tolerance; None for the default of the output's type.
         atol: the absolute tolerance, in the output's own unit; None for a share of its magnitude.
-        truth: whether to evaluate in float64, too: ``auto`` as far as a few seconds go, ``always``
+        truth: whether to evaluate in float64, too: ``auto`` (for a few seconds at most), ``always``
             or ``off``.
         save_inputs: a folder to save the inputs to.
 
     Raises:
-        UsageError: if `truth` is none of the choices, or a tolerance is not finite.
+        UsageError: if `truth` is unknown, or a tolerance is not finite.
     """
 
     rtol: float | None = None
@@ -129,15 +129,15 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How long to time models, and what to require.
+    """Specify how long to time models, and which speed-up to require.
 
     Args:
-        seconds: for all timing together, loading included; more where one turn takes longer.
-        require_speedup: what the median speed-up at onnxruntime's best must come to, on every
+        seconds: the time for all timing, loading included; more if a single round takes longer.
+        require_speedup: the minimum median speed-up at onnxruntime's full optimization, on every
             provider.
-        tune_seconds: about how long tuning may take.
-        batches: the sizes of the first dimension to time, where it is free; one if none is given.
-        memory: whether to measure the memory, too.
+        tune_seconds: approximately how long tuning may take.
+        batches: the batch sizes to time, if the first dimension is free; one if empty.
+        memory: whether to measure memory, too.
 
     Raises:
         UsageError: if a number is not finite.
@@ -152,4 +152,6 @@ class TimingOptions:
     def __post_init__(self) -> None:
         for number in (self.seconds, self.tune_seconds, self.require_speedup or 0.0):
             if not math.isfinite(number):
-                raise UsageError(f"{number} is no number of seconds or speed-up; give a finite one")
+                raise UsageError(
+                    f"{number} is not a number of seconds or a speed-up; give a finite one"
+                )

@@ -1,4 +1,4 @@
-"""Branches in front and readers behind: all absorb their part of the map, or none does."""
+"""Producing branches and consumers: all absorb their part of the map, or none does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONVS: Parameters = {f"w{i}": normal(n, 3, 3, 3, seed=i) for i, n in enumerate((
 INTERFACE = "(float[N,3,8,8] x) => (float[N,6,6,6] y) "
 
 
-# --- Branches in front ------------------------------------------------------------------------
+# --- Producing branches -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis", [1, -3])
@@ -32,7 +32,7 @@ def test_each_branch_of_a_concat_takes_its_channels(axis: int) -> None:
     assert_rewritten(model, NAME, ["Conv", "Conv", "Conv", "Concat"])
 
 
-def test_along_another_axis_each_branch_takes_the_whole() -> None:
+def test_along_another_axis_each_branch_takes_the_whole_map() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,2,12,6] y) { p = Conv(x, w0) q = Conv(x, u) "
         "g = Concat<axis=2>(p, q) y = BatchNormalization(g, s, b, m, v) }",
@@ -51,7 +51,7 @@ def test_along_another_axis_each_branch_takes_the_whole() -> None:
         ("r = Conv(x, w2) z = Neg(r)", Common.SHARED),
     ],
 )
-def test_one_branch_that_cannot_absorb_keeps_all(last: str, reason: NotReached) -> None:
+def test_one_branch_that_cannot_absorb_blocks_all(last: str, reason: NotReached) -> None:
     model = build(
         "(float[N,3,8,8] x, float[N,1,6,6] e) => (float[N,6,6,6] y) "
         f"{{ p = Conv(x, w0) q = Conv(x, w1) {last} "
@@ -104,7 +104,7 @@ def test_a_value_added_to_itself_is_shared() -> None:
     assert_refused(model, NAME, Common.SHARED)
 
 
-def test_who_reads_a_shape_only_does_not_stand_in_the_way() -> None:
+def test_a_node_that_reads_only_the_shape_does_not_block() -> None:
     model = build(
         "(float[N,4] x) => (float[N,6] y, int64[2] z) "
         "{ c = MatMul(x, w) z = Shape(c) r = Relu(x) y = BatchNormalization(c, s, b, m, v) }",
@@ -116,11 +116,11 @@ def test_who_reads_a_shape_only_does_not_stand_in_the_way() -> None:
     assert_equivalent(model, result.to_proto(), draw_feeds(model))
 
 
-# --- Readers behind ---------------------------------------------------------------------------
+# --- Consumers --------------------------------------------------------------------------------
 
 
 def after(lines: str, outputs: str, **weights: object) -> onnx.ModelProto:
-    """Return a BatchNormalization a behind a Relu, and lines that read it."""
+    """Return a BatchNormalization a after a Sigmoid, followed by lines that read a."""
     return build(
         f"(float[N,4,8,8] x) => ({outputs}) "
         f"{{ r = Sigmoid(x) a = BatchNormalization(r, s, b, m, v) {lines} }}",
@@ -145,10 +145,10 @@ def test_a_conv_that_does_not_pad(groups: int, bias: bool, attributes: str) -> N
 @pytest.mark.parametrize(
     "attributes", ["pads=[1,1,1,1]", "pads=[0,0,0,1]", 'auto_pad="SAME_UPPER"']
 )
-def test_refuses_a_shift_in_front_of_zero_padding(attributes: str) -> None:
+def test_refuses_a_shift_before_zero_padding(attributes: str) -> None:
     model = after(f"y = Conv<{attributes}>(a, w)", "float[N,8,h,w] y", w=normal(8, 4, 3, 3))
     record = run_pass(model, NAME).record
-    assert [each.also_reason for each in record.refusals] == [NotAbsorbed.PADDED_SHIFT.name]
+    assert [refusal.also_reason for refusal in record.refusals] == [NotAbsorbed.PADDED_SHIFT.name]
     assert record.refusals[0].also_in_the_way == "Conv y"
 
 
@@ -186,10 +186,10 @@ def test_all_readers_absorb() -> None:
         ("y = Add(a, a)", "float[N,4,8,8] y", "READER_NOT_LINEAR"),
     ],
 )
-def test_one_reader_that_cannot_absorb_keeps_all(lines: str, outputs: str, reason: str) -> None:
+def test_one_reader_that_cannot_absorb_blocks_all(lines: str, outputs: str, reason: str) -> None:
     weights = {"w": normal(8, 4, 3, 3)} if "w" in lines else {}
     record = run_pass(after(lines, outputs, **weights), NAME).record
-    assert [each.also_reason for each in record.refusals] == [reason]
+    assert [refusal.also_reason for refusal in record.refusals] == [reason]
 
 
 def test_a_reader_in_a_body_is_out_of_reach() -> None:
@@ -206,7 +206,7 @@ def test_a_reader_in_a_body_is_out_of_reach() -> None:
         **batch_norm(4),
     )
     record = run_pass(model, NAME).record
-    assert [each.also_reason for each in record.refusals] == [NotReached.OTHER_GRAPH.name]
+    assert [refusal.also_reason for refusal in record.refusals] == [NotReached.OTHER_GRAPH.name]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
@@ -258,7 +258,7 @@ def test_into_a_batch_normalization_after() -> None:
 # --- Gain ---------------------------------------------------------------------------------------
 
 
-def test_an_add_may_take_the_place_of_a_batch_normalization() -> None:
+def test_an_add_may_replace_a_batch_normalization() -> None:
     model = build(
         "(float[N,5,4] x) => (float[N,6,5] y) { c = MatMul(x, w) t = Transpose<perm=[0,2,1]>(c) "
         "y = BatchNormalization(t, s, b, m, v) }",
@@ -268,7 +268,7 @@ def test_an_add_may_take_the_place_of_a_batch_normalization() -> None:
     assert_rewritten(model, NAME, ["MatMul", "Add", "Transpose"])
 
 
-def test_but_not_of_another_add() -> None:
+def test_an_add_does_not_replace_another_add() -> None:
     model = build(
         "(float[N,5,4] x) => (float[N,5,6] y) { c = MatMul(x, w) y = Add(c, t) }",
         w=normal(4, 6),
@@ -283,7 +283,7 @@ def test_but_not_of_another_add() -> None:
 @pytest.mark.parametrize(
     ("length", "folds"), [(FARTHEST - 1, True), (FARTHEST, False), (3000, False)]
 )
-def test_the_way_may_be_long_but_not_endless(length: int, folds: bool) -> None:
+def test_the_distance_is_limited(length: int, folds: bool) -> None:
     chain = " ".join(f"g{i + 1} = Identity(g{i})" for i in range(length))
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
@@ -293,10 +293,10 @@ def test_the_way_may_be_long_but_not_endless(length: int, folds: bool) -> None:
     )
     record = run_pass(model, NAME).record
     assert bool(record.rewrites) == folds
-    assert [each.reason for each in record.refusals] == ([] if folds else ["TOO_FAR"])
+    assert [refusal.reason for refusal in record.refusals] == ([] if folds else ["TOO_FAR"])
 
 
-def test_a_long_chain_of_maps_joins_and_ends() -> None:
+def test_a_long_chain_of_maps_terminates() -> None:
     chain = " ".join(f"v{i + 1} = Add(v{i}, t)" for i in range(1000))
     model = build(
         f"(float[N,4,8,8] v0) => (float[N,4,8,8] y) {{ {chain} y = Neg(v1000) }}",

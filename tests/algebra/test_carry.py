@@ -1,6 +1,6 @@
-"""What an affine map passes through, from behind and from in front, and each refusal by name.
+"""What an affine map passes through, upstream and downstream, and each refusal by name.
 
-From behind, a Conv absorbs it: ``Conv → g → A``. From in front, a Gemm or Conv does: ``A → g → L``.
+Upstream, a Conv absorbs it: ``Conv → g → A``. Downstream, a Gemm or Conv does: ``A → g → L``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCALE: Parameters = {"k": np.array([0.5, 2, 1.5, 3], np.float32).reshape(4, 1, 1
 POSITIVE = batch_norm(4) | {"s": np.array([0.5, 2, 0, 3], np.float32)}
 
 
-def behind_conv(
+def after_conv(
     lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: object
 ) -> onnx.ModelProto:
     """Return ``Conv → lines → BatchNormalization``; the lines go from c to g."""
@@ -35,7 +35,7 @@ def behind_conv(
     )
 
 
-FROM_BEHIND = [
+UPSTREAM = [
     ("g = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c)", 17),
     ("g = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)", 17),
     ("g, i = MaxPool<kernel_shape=[2,2]>(c)", 17),
@@ -60,10 +60,10 @@ EXTRA: Parameters = {
 }
 
 
-@pytest.mark.parametrize(("lines", "opset"), FROM_BEHIND)
-def test_carried_from_behind(lines: str, opset: int) -> None:
-    extra = {name: each for name, each in EXTRA.items() if name in lines}
-    model = behind_conv(lines, opset=opset, **extra)
+@pytest.mark.parametrize(("lines", "opset"), UPSTREAM)
+def test_carried_upstream(lines: str, opset: int) -> None:
+    extra = {name: array for name, array in EXTRA.items() if name in lines}
+    model = after_conv(lines, opset=opset, **extra)
     operator = lines.partition("= ")[2].partition("(")[0].partition("<")[0]
     assert_rewritten(model, "fold-batchnorm", ["Conv", operator])
 
@@ -93,16 +93,16 @@ def test_carried_from_behind(lines: str, opset: int) -> None:
         ),
     ],
 )
-def test_refused_from_behind(lines: str, reason: NotCarried) -> None:
+def test_refused_upstream(lines: str, reason: NotCarried) -> None:
     extra = EXTRA | {"roi": np.array([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], np.float32)}
-    extra = {name: each for name, each in extra.items() if name in lines}
-    model = behind_conv(lines, size="H,W", **extra)
+    extra = {name: array for name, array in extra.items() if name in lines}
+    model = after_conv(lines, size="H,W", **extra)
     if "free" in lines:
         model.graph.input.add().CopyFrom(
             onnx.helper.make_tensor_value_info("free", onnx.TensorProto.INT64, [4])
         )
     result = run_pass(model, "fold-batchnorm")
-    assert [each.reason for each in result.record.refusals] == [reason.name]
+    assert [refusal.reason for refusal in result.record.refusals] == [reason.name]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_refused_from_behind(lines: str, reason: NotCarried) -> None:
     ],
 )
 def test_refuses_a_shift_across_an_average_of_padding_alone(attributes: str, size: int) -> None:
-    """Of a window without any real element onnxruntime makes zero, whatever the shift."""
+    """For a window without any real element, onnxruntime returns zero, whatever the shift."""
     model = build(
         f"(float[N,3,{size}] x) => (float[N,4,l] y) {{ c = Conv(x, w) "
         f"g = AveragePool<{attributes}>(c) y = BatchNormalization(g, s, b, m, v) }}",
@@ -124,7 +124,7 @@ def test_refuses_a_shift_across_an_average_of_padding_alone(attributes: str, siz
         **batch_norm(4),
     )
     record = run_pass(model, "fold-batchnorm").record
-    assert [each.reason for each in record.refusals] == [Common.PADDING_ONLY_WINDOW.name]
+    assert [refusal.reason for refusal in record.refusals] == [Common.PADDING_ONLY_WINDOW.name]
 
 
 def test_axes_may_be_a_single_number() -> None:
@@ -138,7 +138,7 @@ def test_axes_may_be_a_single_number() -> None:
     assert operators(run_pass(model, "fold-scale-shift").to_proto()) == ["Conv", "Unsqueeze"]
 
 
-def test_two_maps_behind_one_reshaping_fold_in_one_run() -> None:
+def test_two_maps_after_one_transpose_fold_in_one_run() -> None:
     model = build(
         "(float[N,3,4,4] x) => (float[N,2,2,4] y) { c = Conv(x, w) "
         "t = Transpose<perm=[0,2,3,1]>(c) q = Mul(t, k) y = Add(q, k) }",
@@ -161,7 +161,7 @@ def test_refuses_channels_that_a_reshape_scatters() -> None:
 
 def test_refuses_a_negative_scale_across_a_max_pool() -> None:
     for lines in ("g = MaxPool<kernel_shape=[2,2]>(c)", "g = GlobalMaxPool(c)"):
-        model = behind_conv(lines, bn=batch_norm(4))
+        model = after_conv(lines, bn=batch_norm(4))
         assert_refused(model, "fold-batchnorm", NotCarried.NEGATIVE_SCALE)
 
 
@@ -181,7 +181,7 @@ def test_refuses_a_negative_scale_across_a_max_pool() -> None:
 )
 def test_a_scale_without_shift_passes_more(lines: str) -> None:
     extra: Parameters = EXTRA | {"slope": normal(4, 1, 1), "zero": np.array(0, np.float32)}
-    extra = {name: each for name, each in extra.items() if name in lines}
+    extra = {name: array for name, array in extra.items() if name in lines}
     model = build(
         f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
         w=normal(4, 3, 3, 3),
@@ -201,9 +201,9 @@ def test_a_scale_without_shift_passes_more(lines: str) -> None:
         ('g = Pad<mode="wrap">(c, pads)', 2.0),
     ],
 )
-def test_but_not_everything(lines: str, factor: float) -> None:
+def test_a_scale_without_shift_does_not_pass_everything(lines: str, factor: float) -> None:
     extra: Parameters = EXTRA | {"one": np.array(1, np.float32)}
-    extra = {name: each for name, each in extra.items() if name in lines}
+    extra = {name: array for name, array in extra.items() if name in lines}
     model = build(
         f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
         opset=19,
@@ -218,7 +218,7 @@ def test_but_not_everything(lines: str, factor: float) -> None:
 
 FACTORS = np.array([0.5, 2, 1.5, 3], np.float32)
 
-# What a value (N,4,6,6) goes through, its rank then, and a constant along what became of axis 1.
+# Operators on a value (N,4,6,6), the rank of the result, and a constant along the former axis 1.
 LAYOUTS = [
     ("g = Transpose<perm=[0,2,3,1]>(c)", 4, FACTORS),
     ("g = Transpose<perm=[1,0,2,3]>(c)", 4, FACTORS.reshape(4, 1, 1, 1)),
@@ -245,7 +245,7 @@ SHAPES: Parameters = {
 
 
 def scaled_layout(lines: str, rank: int, factors: Array) -> onnx.ModelProto:
-    shapes = {name: each for name, each in SHAPES.items() if f" {name})" in lines}
+    shapes = {name: array for name, array in SHAPES.items() if f" {name})" in lines}
     output = ",".join(f"o{axis}" for axis in range(rank))
     return build(
         f"(float[N,3,8,8] x) => (float[{output}] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
@@ -269,14 +269,14 @@ def test_channels_are_followed_through_other_shapes(lines: str, rank: int, facto
         ("g = Reshape(c, rows)", 2, np.arange(1, 7, dtype=np.float32)),
     ],
 )
-def test_what_lies_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
+def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
     model = scaled_layout(lines, rank, factors)
     assert not run_pass(model, "fold-scale-shift").record.rewrites
 
 
-# --- From in front ------------------------------------------------------------------------------
+# --- Downstream ---------------------------------------------------------------------------------
 
-INTO_CONV = [
+DOWNSTREAM = [
     "g = MaxPool<kernel_shape=[2,2]>(a)",
     "g = AveragePool<kernel_shape=[2,2]>(a)",
     "g = Identity(a)",
@@ -286,14 +286,14 @@ INTO_CONV = [
 ]
 
 
-@pytest.mark.parametrize("lines", INTO_CONV)
-def test_carried_from_in_front(lines: str) -> None:
+@pytest.mark.parametrize("lines", DOWNSTREAM)
+def test_carried_downstream(lines: str) -> None:
     shapes = {
         "flat": np.array([0, 4, 64], np.int64),
         "back": np.array([0, 4, 8, 8], np.int64),
         "pads": EXTRA["pads"],
     }
-    extra: Parameters = {name: each for name, each in shapes.items() if f" {name})" in lines}
+    extra: Parameters = {name: array for name, array in shapes.items() if f" {name})" in lines}
     model = build(
         "(float[N,4,8,8] x) => (float[N,5,h,w] y) "
         f"{{ q = Neg(x) a = BatchNormalization(q, s, b, m, v) {lines} y = Conv(g, w) }}",
@@ -301,7 +301,7 @@ def test_carried_from_in_front(lines: str) -> None:
         **POSITIVE,
         **extra,
     )
-    expected = [each for each in operators(model) if each != "BatchNormalization"]
+    expected = [op_type for op_type in operators(model) if op_type != "BatchNormalization"]
     assert_rewritten(model, "fold-batchnorm", expected)
 
 
@@ -315,10 +315,10 @@ def test_through_flatten_into_a_dense_layer(lines: str) -> None:
         d=normal(7),
         **batch_norm(4),
     )
-    expected = [each for each in operators(model) if each != "BatchNormalization"]
+    expected = [op_type for op_type in operators(model) if op_type != "BatchNormalization"]
     assert_rewritten(model, "fold-batchnorm", expected)
 
 
-def test_every_operator_of_the_table_is_tried_here() -> None:
+def test_every_operator_of_the_table_is_tested_here() -> None:
     text = Path(__file__).read_text()
     assert not [name for name in CARRIERS if not re.search(rf"= {name}[(<]", text)]

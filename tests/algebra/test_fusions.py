@@ -1,4 +1,4 @@
-"""Patterns that onnxruntime fuses stay whole; what merely stands beside them is folded."""
+"""Patterns that onnxruntime fuses stay whole; constants next to them are folded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fused_operators(model_bytes: bytes, folder: str) -> list[str]:
 @pytest.mark.parametrize("gelu", [GELU_AT_THE_END, GELU_AT_THE_START])
 @pytest.mark.parametrize("curve", ["Erf", "Tanh"])
 def test_a_gelu_stays_whole(gelu: str, curve: str, tmp_path: object) -> None:
-    numbers = {name: each for name, each in NUMBERS.items() if f" {name})" in gelu}
+    numbers = {name: array for name, array in NUMBERS.items() if f" {name})" in gelu}
     text = IMAGE + "{ " + gelu.replace("Erf", curve) + " }"
     model = build(text, w=normal(5, 4, 3, 3), **numbers)
     assert not run_pass(model, "fold-scale-shift").record.rewrites
@@ -64,16 +64,16 @@ def test_a_layer_normalization_stays_whole(tmp_path: object) -> None:
     assert "LayerNormalization" in fused_operators(model.SerializeToString(), str(tmp_path))
 
 
-def test_a_factor_behind_a_gelu_is_folded() -> None:
+def test_a_factor_after_a_gelu_is_folded() -> None:
     lines = GELU_AT_THE_END.replace("y = Conv(g, w)", "f = Mul(g, k) y = Conv(f, w)")
-    numbers = {name: each for name, each in NUMBERS.items() if f" {name})" in lines}
+    numbers = {name: array for name, array in NUMBERS.items() if f" {name})" in lines}
     model = build(IMAGE + "{ " + lines + " }", w=normal(5, 4, 3, 3), k=normal(4, 1, 1), **numbers)
     expected = ["Div", "Erf", "Add", "Mul", "Mul", "Conv"]
     assert_rewritten(model, "fold-scale-shift", expected)
 
 
-def test_a_swish_written_out_is_no_such_pattern() -> None:
-    """Measured on PP-OCRv4: folding the division of each hard swish into the next Conv pays."""
+def test_a_decomposed_swish_is_not_a_fused_pattern() -> None:
+    """Measured on PP-OCRv4: folding the division of each hard swish into the next Conv pays off."""
     model = build(
         IMAGE + "{ a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) d = Div(p, six) "
         "y = Conv(d, w) }",

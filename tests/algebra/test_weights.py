@@ -22,10 +22,10 @@ def store(value: float, dtype: ir.DataType) -> np.generic:
 
 
 def neighbours(value: np.generic) -> list[float]:
-    """Return the bfloat16 value and those next to it."""
+    """Return the bfloat16 value and its two neighbours."""
     bits = int(np.asarray(value).view(np.uint16))
     near = [np.array(bits + step, np.uint16).view(BFLOAT16) for step in (-1, 0, 1)]
-    return [float(each) for each in near if np.isfinite(float(each))]
+    return [float(number) for number in near if np.isfinite(float(number))]
 
 
 @given(st.floats(min_value=1e-30, max_value=1e30), st.booleans())
@@ -36,8 +36,8 @@ def test_bfloat16_is_rounded_once_to_nearest(magnitude: float, negative: bool) -
     assert all(error <= abs(Fraction(near) - Fraction(value)) for near in neighbours(rounded))
 
 
-def test_bfloat16_is_not_rounded_by_way_of_float32() -> None:
-    """Just above a tie of bfloat16: by way of float32 it would become the tie, and round down."""
+def test_bfloat16_is_not_rounded_through_float32() -> None:
+    """Just above a bfloat16 tie: through float32 it would become the tie, and round down."""
     value = 1 + 2**-8 + 2**-40
     assert float(store(value, ir.DataType.BFLOAT16)) == 1 + 2**-7
     assert float(np.float32(value).astype(BFLOAT16)) == 1
@@ -53,7 +53,7 @@ def test_bfloat16_is_not_rounded_by_way_of_float32() -> None:
         (ir.DataType.FLOAT, np.nan),
     ],
 )
-def test_what_is_not_finite_is_refused(dtype: ir.DataType, value: float) -> None:
+def test_values_that_are_not_finite_are_refused(dtype: ir.DataType, value: float) -> None:
     with pytest.raises(Refused) as refused:
         store(value, dtype)
     assert refused.value.reason is NotStorable.NOT_REPRESENTABLE
@@ -78,7 +78,9 @@ def test_half_keeps_its_subnormals() -> None:
     st.sampled_from([ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16]),
     st.integers(0, 2**32 - 1),
 )
-def test_in_blocks_it_is_the_same(shape: tuple[int, ...], dtype: ir.DataType, seed: int) -> None:
+def test_blocks_do_not_change_the_result(
+    shape: tuple[int, ...], dtype: ir.DataType, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     values = np.array(rng.normal(size=shape) * 10.0 ** rng.integers(-42, 3, shape), np.float32)
     scale = np.array(rng.normal(size=[size if rng.random() < 0.5 else 1 for size in shape]))
@@ -91,7 +93,9 @@ def test_in_blocks_it_is_the_same(shape: tuple[int, ...], dtype: ir.DataType, se
     assert blocks.flushed == whole.flushed
 
 
-def test_what_is_not_finite_is_refused_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_not_finite_are_refused_in_any_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("bnfold.algebra.weights._BLOCK", 4)
     for row in range(3):
         values = np.ones((3, 4))

@@ -1,4 +1,4 @@
-"""Every candidate of a model gets exactly one line: rewritten by which pass, or kept and why."""
+"""Every candidate gets exactly one line: rewritten by which pass, or kept and why."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def load(name: str) -> onnx.ModelProto:
 
 
 def lines(record: Record, op_type: str) -> Counter[str]:
-    rewritten = [each.site for each in record.rewrites if each.op_type == op_type]
-    gone = [site for each in record.rewrites for site, op in each.gone.items() if op == op_type]
-    kept = [each.site for each in record.refusals if each.op_type == op_type]
+    rewritten = [rewrite.site for rewrite in record.rewrites if rewrite.op_type == op_type]
+    gone = [
+        site
+        for rewrite in record.rewrites
+        for site, gone_type in rewrite.gone.items()
+        if gone_type == op_type
+    ]
+    kept = [refusal.site for refusal in record.refusals if refusal.op_type == op_type]
     return Counter(rewritten + gone + kept)
 
 
@@ -43,7 +48,7 @@ def test_each_candidate_has_one_line(name: str) -> None:
         assert lines(record, op_type) == Counter(node.name or node.output[0] for node in nodes)
 
 
-def test_candidates_in_bodies_and_functions_count() -> None:
+def test_candidates_in_subgraphs_and_functions_count() -> None:
     model = build(
         """(float[N,4,8,8] x, bool cond) => (float[N,4,8,8] z) {
             r = Sigmoid(x)
@@ -72,7 +77,7 @@ def test_candidates_in_bodies_and_functions_count() -> None:
     assert len(record.rewrites) + len(record.refusals) == counted
 
 
-def test_a_pair_of_quantizers_around_the_weight_keeps_the_batch_normalization() -> None:
+def test_a_quantized_weight_keeps_the_batch_normalization() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y) { w = DequantizeLinear(q, scale) "
         "c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
@@ -84,7 +89,7 @@ def test_a_pair_of_quantizers_around_the_weight_keeps_the_batch_normalization() 
     assert (refusal.reason, refusal.also_reason) == ("WEIGHT_NOT_CONSTANT", "GRAPH_OUTPUT")
 
 
-def test_a_remedy_is_named_where_there_is_one() -> None:
+def test_a_refusal_names_its_remedy() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
         "{ c = Conv(x, w) y = BatchNormalization<training_mode=1>(c, s, b, m, v) }",
@@ -96,7 +101,7 @@ def test_a_remedy_is_named_where_there_is_one() -> None:
     assert "--force-inference" in refusal.remedy
 
 
-def test_a_candidate_that_dies_with_another_has_its_line() -> None:
+def test_a_candidate_removed_with_another_has_its_own_line() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y) { c = Conv(x, w) r = Relu(c) "
         "q = BatchNormalization(r, s, b, m, v) d = Dropout(q) y = Neg(c) }",
@@ -109,7 +114,7 @@ def test_a_candidate_that_dies_with_another_has_its_line() -> None:
     assert record.rewrites[-1].gone == {"q": "BatchNormalization"}
 
 
-def test_an_add_that_takes_its_place_is_another_site() -> None:
+def test_an_add_that_replaces_it_is_another_site() -> None:
     model = build(
         "(float[2,1,4,4] x) => (float[2,1,4,1] y) "
         "{ a = MatMul(x, w1) n = BatchNormalization(a, s, b, m, v) y = Conv(n, w2) }",
@@ -117,4 +122,4 @@ def test_an_add_that_takes_its_place_is_another_site() -> None:
         w2=normal(1, 1, 1, 1),
         **batch_norm(1),
     )
-    assert [each.site for each in bnfold.explain(model).rewrites] == ["n", "n/Add"]
+    assert [rewrite.site for rewrite in bnfold.explain(model).rewrites] == ["n", "n/Add"]

@@ -1,4 +1,4 @@
-"""``bnfold report`` and ``--report``: files that appear as asked for, or one line that says why."""
+"""``bnfold report`` and ``--report`` write the requested files, or print a one-line error."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def options(folder: Path, option: str = "--report") -> list[str]:
         ),
     ],
 )
-def test_every_command_that_runs_writes_every_kind(
+def test_every_command_writes_every_format(
     tmp_path: Path, command: list[str | Path], verdict: str
 ) -> None:
-    words = [str(each).format(folder=tmp_path) for each in command]
+    words = [str(word).format(folder=tmp_path) for word in command]
     outcome = run(*words, *options(tmp_path), "--json")
     files = reports(tmp_path)
     assert outcome.record == parse_strictly(files[".json"].read_text())
@@ -61,7 +61,7 @@ def test_every_command_that_runs_writes_every_kind(
     assert f"bnfold: {verdict}" in files[".md"].read_text()
 
 
-def test_a_failure_writes_its_reports_too(tmp_path: Path) -> None:
+def test_a_failure_also_writes_its_reports(tmp_path: Path) -> None:
     with plant_wrong_pass():
         outcome = run("optimize", REWRITTEN, tmp_path / "out.onnx", *options(tmp_path))
     outcome.failed(1, "not equivalent")
@@ -70,7 +70,7 @@ def test_a_failure_writes_its_reports_too(tmp_path: Path) -> None:
     assert "<title>fail: " in files[".html"].read_text()
 
 
-def test_the_record_renders_to_the_same_again(tmp_path: Path) -> None:
+def test_rendering_the_record_again_gives_the_same_files(tmp_path: Path) -> None:
     assert run("optimize", REWRITTEN, tmp_path / "out.onnx", *options(tmp_path)).code == 0
     files = reports(tmp_path)
     before = {suffix: path.read_bytes() for suffix, path in files.items()}
@@ -79,7 +79,7 @@ def test_the_record_renders_to_the_same_again(tmp_path: Path) -> None:
     assert {suffix: path.read_bytes() for suffix, path in files.items()} == before
 
 
-def test_without_a_file_the_markdown_is_printed(record: Path, tmp_path: Path) -> None:
+def test_without_a_file_markdown_is_printed(record: Path, tmp_path: Path) -> None:
     printed = run("report", record)
     assert (printed.code, printed.err) == (0, "")
     assert run("report", record, "-o", tmp_path / "run.md") == (type(printed)(0, "", ""))
@@ -99,7 +99,7 @@ def test_the_exit_code_of_rendering_is_not_that_of_the_run(tmp_path: Path, name:
     assert run("report", path).code == 0
 
 
-def test_strange_names_get_through_any_terminal(tmp_path: Path) -> None:
+def test_hostile_names_print_on_any_terminal(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(hostile().to_json())
     assert run("report", path, encoding="ascii").code == 0
@@ -110,18 +110,18 @@ def test_strange_names_get_through_any_terminal(tmp_path: Path) -> None:
     [
         (["{folder}/none.json"], ["none.json", "No such file"]),
         (["{folder}"], ["Is a directory"]),
-        ([str(REWRITTEN)], ["conv_bn_relu_pool.onnx is no JSON", "--report FILE.json"]),
+        ([str(REWRITTEN)], ["conv_bn_relu_pool.onnx is not a bnfold record", "--report FILE.json"]),
         (["{folder}/run.json", "-o", "{folder}/run.pdf"], ["-o", "run.pdf", ".html, .md, .json"]),
         (["{folder}/run.json", "-o", "{folder}/no/run.md"], ["-o", "does not exist"]),
         ([], ["RUN.json"]),
     ],
 )
 @pytest.mark.usefixtures("record")
-def test_wrong_usage_is_told_in_one_line(
+def test_wrong_usage_is_a_one_line_error(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     before = names(tmp_path)
-    run("report", *(each.format(folder=tmp_path) for each in arguments)).failed(2, *words)
+    run("report", *(argument.format(folder=tmp_path) for argument in arguments)).failed(2, *words)
     assert names(tmp_path) == before
 
 

@@ -38,10 +38,10 @@ print(*(name for name in {unwanted!r} if name in sys.modules), file=sys.stderr)
     ],
     ids=["help", "passes", "explain", "rewrite"],
 )
-def test_a_command_imports_nothing_that_it_does_not_need(
+def test_a_command_imports_only_what_it_needs(
     tmp_path: Path, arguments: list[str], unwanted: list[str]
 ) -> None:
-    arguments = [each.format(folder=tmp_path) for each in arguments]
+    arguments = [argument.format(folder=tmp_path) for argument in arguments]
     command = RUN.format(arguments=arguments, unwanted=unwanted)
     outcome = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True
@@ -65,7 +65,7 @@ assert isinstance(onnx_ir.SymbolicDim(sympy.Symbol("K")), onnx_ir.SymbolicDim)
 """
 
 
-def test_symbolic_dimensions_can_be_computed_all_the_same() -> None:
+def test_symbolic_dimensions_can_still_be_computed() -> None:
     outcome = subprocess.run(
         [sys.executable, "-c", COMPUTE], capture_output=True, text=True, check=True
     )

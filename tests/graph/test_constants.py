@@ -1,4 +1,4 @@
-"""Constant expressions: followed where they are constant, and never where they are not."""
+"""Constant expressions: evaluated if they are constant, and never if they are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ K = np.array([1.5, -2, 3, 0.25], np.float32)
 
 
 def value_of(lines: str, *, overridable: str = "", opset: int = 17, **weights: Any) -> object:
-    """Return what `constant` says of the value k in a model with input x of shape (N,4,5)."""
+    """Return what `constant` returns for the value k in a model with input x of shape (N,4,5)."""
     model = build(
         f"(float[N,4,5] x, float[3] free) => (float[N,4,5] y) {{ {lines} y = Neg(x) }}",
         opset=opset,
@@ -71,10 +71,10 @@ WEIGHTS: dict[str, Any] = {
 
 @pytest.mark.parametrize(("lines", "expected"), EXPRESSIONS)
 def test_expressions_of_constants_are_constant(lines: str, expected: Array) -> None:
-    found = value_of(lines, **WEIGHTS)
-    assert isinstance(found, np.ndarray)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    content = value_of(lines, **WEIGHTS)
+    assert isinstance(content, np.ndarray)
+    assert content.shape == expected.shape
+    np.testing.assert_allclose(content, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -91,27 +91,27 @@ def test_expressions_of_constants_are_constant(lines: str, expected: Array) -> N
         "k, i = TopK(w, two)",
     ],
 )
-def test_anything_else_is_not(lines: str) -> None:
+def test_other_expressions_are_not_constant(lines: str) -> None:
     assert value_of(lines, **WEIGHTS) is None
 
 
-def test_what_a_caller_may_override_is_not() -> None:
+def test_overridable_initializers_are_not_constant() -> None:
     assert value_of("k = Neg(w)", overridable="w", **WEIGHTS) is None
 
 
-def test_what_would_be_huge_is_not() -> None:
+def test_huge_results_are_not_evaluated() -> None:
     sizes = np.array([2**20, 2**20], np.int64)
     assert value_of("k = ConstantOfShape(huge)", huge=sizes) is None
     assert value_of("k = Expand(w, huge)", huge=sizes, w=K) is None
 
 
-def test_what_old_opsets_align_in_their_own_way_is_not() -> None:
+def test_the_broadcast_attribute_of_old_opsets_is_not_evaluated() -> None:
     lines = "k = Mul<broadcast=1, axis=0>(square, row)"
     weights: dict[str, Any] = {"square": np.ones((2, 2), np.float32), "row": np.ones(2, np.float32)}
     assert value_of(lines, opset=6, **weights) is None
 
 
-def test_what_is_deep_is_not() -> None:
+def test_deep_expressions_are_not_evaluated() -> None:
     chain = " ".join(f"v{i + 1} = Neg(v{i})" for i in range(60))
     assert value_of(f"v0 = Neg(w) {chain} k = Neg(v60)", **WEIGHTS) is None
 

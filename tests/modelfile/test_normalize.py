@@ -1,4 +1,4 @@
-"""What a model says of itself stays as it was, whatever the passes need to know besides."""
+"""Normalization for the passes does not leak into the model's declarations and metadata."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_long_name_of_the_default_domain_means_the_same() -> None:
     proto.opset_import[0].domain = "ai.onnx"
     result = optimized(proto)
     assert operators(result) == ["Conv"]
-    assert [(each.domain, each.version) for each in result.opset_import] == [("ai.onnx", 17)]
+    assert [(opset.domain, opset.version) for opset in result.opset_import] == [("ai.onnx", 17)]
 
 
 def test_ir_version_3_stays_where_no_weight_is_new() -> None:
@@ -67,14 +67,15 @@ def test_ir_version_3_stays_where_no_weight_is_new() -> None:
 def test_ir_version_3_becomes_4_where_a_weight_is_new() -> None:
     result = optimized(model(ir_version=3, opset=8))
     assert result.ir_version == 4
-    assert [each.name for each in result.graph.input] == ["x"]
+    assert [value.name for value in result.graph.input] == ["x"]
 
 
 def test_metadata_of_weights_is_neither_lost_nor_doubled() -> None:
     proto = model(graph="{ c = Conv(x, w) y = Dropout(c) }")
     proto.graph.initializer[0].metadata_props.add(key="from", value="conv1.weight")
     (weight,) = optimized(proto).graph.initializer
-    assert [(each.key, each.value) for each in weight.metadata_props] == [("from", "conv1.weight")]
+    metadata = [(entry.key, entry.value) for entry in weight.metadata_props]
+    assert metadata == [("from", "conv1.weight")]
 
 
 def test_quantization_annotations_are_not_supported() -> None:

@@ -1,4 +1,4 @@
-"""What the reader leaves in the file and the writer puts back, against protobuf itself."""
+"""Reading without large weights and writing them back, compared with protobuf itself."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.support.zoo import OCR_MODELS, light_model, ocr_model
 
 SAMPLES = sorted(MODELS.glob("*.onnx"))
 SMALLEST = 16
-"""Bytes from which on the random models' weights are left in the file, so that many are."""
+"""Bytes of the smallest weight of a random model that stays in the file, so that many do."""
 
 
 @pytest.fixture(autouse=True)
 def _small_weights_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let almost every weight take the way that large ones take."""
+    """Treat almost all weights as large."""
     monkeypatch.setattr("bnfold.modelfile.source.SMALLEST_STORED", SMALLEST)
     monkeypatch.setattr("bnfold.modelfile.layout.SMALLEST_STORED", SMALLEST)
 
@@ -130,8 +130,8 @@ def written(folder: Path, content: bytes) -> OpenFile:
 
 
 def same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
-    """Compare bytes: NaN is not equal to itself in parsed fields."""
-    first, second = (each.SerializeToString(deterministic=True) for each in (one, other))
+    """Compare bytes, as NaN differs from itself in parsed fields."""
+    first, second = (model.SerializeToString(deterministic=True) for model in (one, other))
     return bool(first == second)
 
 
@@ -191,7 +191,7 @@ def assert_read_alike(folder: Path, content: bytes) -> None:
     read = read_light(file, SMALLEST)
     if read is not None:
         assert expected is not None
-        if len(marked(read)) == len(read.markers):  # else the loader reads it as a whole
+        if len(marked(read)) == len(read.markers):  # else the loader reads the whole file
             restore(read.proto, read.markers)
             assert same(read.proto, expected)
     if expected is None:
@@ -199,7 +199,7 @@ def assert_read_alike(folder: Path, content: bytes) -> None:
             read_whole(file)
     else:
         assert same(read_whole(file).proto, expected)
-    with contextlib.suppress(ModelError):  # and nothing else is raised
+    with contextlib.suppress(ModelError):  # nothing else may be raised
         load(file.path)
 
 
@@ -207,7 +207,7 @@ def assert_read_alike(folder: Path, content: bytes) -> None:
 
 
 def assert_written_alike(path: Path) -> None:
-    """Assert that the reader gives what protobuf gives, and the writer protobuf's bytes."""
+    """Assert that the reader returns the same as protobuf, and the writer the same bytes."""
     loaded = load(path)
     proto = onnx.load(path, load_external_data=False)
     large = [t for t in tensors_of(proto) if len(t.raw_data) >= SMALLEST]
@@ -270,7 +270,7 @@ def small(folder: Path) -> Path:
 
 
 def large(folder: Path, *, external: bool) -> Path:
-    """Save a model whose only large weight will be another."""
+    """Save a model whose only large weight is rewritten."""
     path = folder / "m.onnx"
     model = build(
         "(float[N,16,8,8] x) => (float[N,16,6,6] z) "
@@ -315,8 +315,8 @@ def test_new_weights_do_not_stay_in_memory(tmp_path: Path, where: str, external:
     ]
     expected = bnfold.optimize(onnx.load(path), check=False).to_proto()
     if output is not None:
-        for each in tmp_path.iterdir():
-            each.unlink()
+        for file in tmp_path.iterdir():
+            file.unlink()
     assert same(result.to_proto(), expected)
 
 

@@ -1,4 +1,4 @@
-"""cascade-max-pool: a large pool goes on from a smaller one of the same value."""
+"""cascade-max-pool: a large pool is computed from a smaller one of the same value."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NAME = "cascade-max-pool"
 
 
 def pools(*attributes: str, size: str = "13,12", element: str = "float") -> onnx.ModelProto:
-    """Return a model of MaxPools of x, with these attributes, that is an output each."""
+    """Return a model whose outputs are MaxPools of x with these attributes."""
     outputs = ", ".join(f"{element}[N,3,h{i},w{i}] y{i}" for i in range(len(attributes)))
-    lines = " ".join(f"y{i} = MaxPool<{each}>(x)" for i, each in enumerate(attributes))
+    lines = " ".join(f"y{i} = MaxPool<{text}>(x)" for i, text in enumerate(attributes))
     return build(f"({element}[N,3,{size}] x) => ({outputs}) {{ {lines} }}")
 
 
 def assert_cascaded(model: onnx.ModelProto, *sites: str) -> onnx.ModelProto:
-    """Assert that these pools read another's result, and equal bits in onnxruntime."""
+    """Assert that these pools read another pool's result, with equal bits in onnxruntime."""
     optimized = run_pass(model, NAME).to_proto()
     cascaded = [node.output[0] for node in optimized.graph.node if node.input[0] != "x"]
     assert sorted(cascaded) == sorted(sites)
@@ -89,13 +89,13 @@ def test_other_types(element: str) -> None:
         ("kernel_shape=[4,4]", "kernel_shape=[5,5], pads=[2,0,0,0]"),
     ],
 )
-def test_pools_that_cannot_go_on_from_each_other(one: str, other: str) -> None:
+def test_pools_that_cannot_be_computed_from_each_other(one: str, other: str) -> None:
     record = run_pass(pools(one, other), NAME).record
     assert not record.rewrites
     assert not record.refusals
 
 
-def test_pools_of_other_values_have_nothing_in_common() -> None:
+def test_pools_of_other_values_stay() -> None:
     model = build(
         f"(float[N,3,9,9] x) => (float[N,3,9,9] y, float[N,3,9,9] z) "
         f"{{ y = MaxPool<{padded(3)}>(x) n = Neg(x) z = MaxPool<{padded(5)}>(n) }}"
@@ -103,7 +103,7 @@ def test_pools_of_other_values_have_nothing_in_common() -> None:
     assert not run_pass(model, NAME).record.rewrites
 
 
-def test_indices_are_those_of_the_whole_window() -> None:
+def test_refuses_indices_in_use() -> None:
     model = build(
         f"(float[N,3,9,9] x) => (float[N,3,9,9] y, float[N,3,9,9] z, int64[N,3,9,9] i) "
         f"{{ y = MaxPool<{padded(3)}>(x) z, i = MaxPool<{padded(5)}>(x) }}"

@@ -57,7 +57,7 @@ def test_training_mode_dropout_stays(opset: int, mode: str) -> None:
 
 @pytest.mark.parametrize("opset", [12, 13])
 def test_inference_dropout_goes_at_the_opsets_that_have_the_mode_as_an_input(opset: int) -> None:
-    weights = {"r": np.array(0.5, np.float32), "t": np.array(False)}
+    weights: Parameters = {"r": np.array(0.5, np.float32), "t": np.array(False)}
     text = "(float[N,4] x) => (float[N,4] y) { d = Dropout(x, r, t) y = Neg(d) }"
     assert_rewritten(build(text, opset=opset, **weights), "strip-dropout", ["Neg"])
 
@@ -214,13 +214,14 @@ def test_a_uniform_map_joins_one_along_an_axis_from_either_side(kind: str, order
 def test_a_mean_over_the_channels_carries_nothing(axes: list[int], opset: int) -> None:
     listed = ",".join(map(str, axes))
     mean = f"ReduceMean<axes=[{listed}]>(n)" if opset < 18 else "ReduceMean(n, axes)"
+    weights: Parameters = batch_norm(4)
+    weights |= {"b0": weights.pop("b")} | ({"axes": np.array(axes)} if opset >= 18 else {})
     model = build(
         "(float[N,4,6,6] x) => (float[N,a,b,d] y) "
         f"{{ n = BatchNormalization(x, s, b0, m, v) r = {mean} y = Conv(r, w) }}",
         opset=opset,
         w=normal(2, 1, 1, 1),
-        **{"b0" if name == "b" else name: value for name, value in batch_norm(4).items()},
-        **({"axes": np.array(axes)} if opset >= 18 else {}),
+        **weights,
     )
     (refusal,) = run_pass(model, FOLD).record.refusals
     assert refusal.also_reason == NotCarried.AXIS_POOLED.name

@@ -1,4 +1,4 @@
-"""conv-before-resize: exact for means of positions, and only where the map gets larger."""
+"""conv-before-resize: exact for means of positions, and only for upsampling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "conv-before-resize"
 DOUBLE = np.array([1, 1, 2, 2], np.float32)
 
 
-def behind_resize(
+def after_resize(
     resize: str, *, conv: str = "Conv(r, w)", opset: int = 17, size: str = "5,6", **weights: Array
 ) -> onnx.ModelProto:
     used: Parameters = {"w": normal(3, 8, 1, 1), **weights}
@@ -39,7 +39,7 @@ def behind_resize(
 )
 def test_the_conv_moves_before(resize: str, opset: int, conv: str) -> None:
     weights: Parameters = {"d": normal(3)} if "d" in conv else {}
-    model = behind_resize(resize, conv=conv, opset=opset, double=DOUBLE, **weights)
+    model = after_resize(resize, conv=conv, opset=opset, double=DOUBLE, **weights)
     operator = resize.partition("(")[0].partition("<")[0]
     assert_rewritten(model, NAME, ["Conv", operator])
 
@@ -58,27 +58,27 @@ def test_the_conv_moves_before(resize: str, opset: int, conv: str) -> None:
         ("Resize<axes=[2,3]>(x, , , space)", 18),
     ],
 )
-def test_what_onnxs_own_evaluator_lacks(resize: str, opset: int) -> None:
+def test_variants_that_the_reference_evaluator_lacks(resize: str, opset: int) -> None:
     numbers = {
         "double": DOUBLE,
         "region": np.zeros(8, np.float32),
         "sizes": np.array([2, 8, 10, 12], np.int64),
         "space": np.array([10, 12], np.int64),
     }
-    weights: Parameters = {name: each for name, each in numbers.items() if f" {name}" in resize}
+    weights: Parameters = {name: array for name, array in numbers.items() if f" {name}" in resize}
     weights |= {"double": DOUBLE} if "double" in resize else {}
-    model = behind_resize(resize, opset=opset, **weights)
+    model = after_resize(resize, opset=opset, **weights)
     dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
     dimension.dim_value = 2
     result = run_pass(model, NAME)
     assert operators(result.to_proto()) == ["Conv", resize.partition("(")[0].partition("<")[0]]
     feeds = draw_feeds(model)
-    (expected,), (found,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    (expected,), (actual,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_free_sizes_with_constant_scales() -> None:
-    model = behind_resize("Resize(x, , double)", size="H,W", double=DOUBLE)
+    model = after_resize("Resize(x, , double)", size="H,W", double=DOUBLE)
     assert_rewritten(model, NAME, ["Conv", "Resize"])
 
 
@@ -104,30 +104,30 @@ def test_refusals(resize: str, reason: Why) -> None:
         "deep": np.array([1, 2, 2, 2], np.float32),
         "region": np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
     }
-    weights: Parameters = {name: each for name, each in numbers.items() if f" {name}" in resize}
+    weights: Parameters = {name: array for name, array in numbers.items() if f" {name}" in resize}
     if "deep" in resize:
         weights["w"] = normal(3, 16, 1, 1)
-    assert_refused(behind_resize(resize, **weights), NAME, reason)
+    assert_refused(after_resize(resize, **weights), NAME, reason)
 
 
-def test_refuses_sizes_that_nobody_knows() -> None:
+def test_refuses_unknown_sizes() -> None:
     model = build(
         "(float[N,8,H,W] x, int64[4] sizes) => (float[N,3,h,l] y) "
         "{ r = Resize(x, , , sizes) y = Conv(r, w) }",
         w=normal(3, 8, 1, 1),
     )
     record = run_pass(model, NAME).record
-    assert [each.reason for each in record.refusals] in (["SIZE_UNKNOWN"], ["OTHER_AXES"])
+    assert [refusal.reason for refusal in record.refusals] in (["SIZE_UNKNOWN"], ["OTHER_AXES"])
 
 
-def test_refuses_to_enlarge_many_more_channels() -> None:
-    model = behind_resize("Resize(x, , double)", double=DOUBLE, w=normal(64, 1, 1, 1), size="5,6")
+def test_refuses_to_upsample_many_more_channels() -> None:
+    model = after_resize("Resize(x, , double)", double=DOUBLE, w=normal(64, 1, 1, 1), size="5,6")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
     assert_refused(model, NAME, Common.NO_GAIN)
 
 
 @pytest.mark.parametrize("conv", ["Conv<pads=[1,1,1,1]>(r, w)", "Conv<strides=[2,2]>(r, w)"])
-def test_other_convs_are_no_business_of_this_pass(conv: str) -> None:
-    record = run_pass(behind_resize("Resize(x, , double)", conv=conv, double=DOUBLE), NAME).record
+def test_other_convs_stay_without_a_refusal(conv: str) -> None:
+    record = run_pass(after_resize("Resize(x, , double)", conv=conv, double=DOUBLE), NAME).record
     assert not record.rewrites
     assert not record.refusals

@@ -1,4 +1,4 @@
-"""evaluate-operands: what is computed from constants alone is computed beforehand."""
+"""evaluate-operands: operands computed only from constants are computed in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scalar(value: float) -> Array:
 
 
 def assert_evaluated(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
-    """Assert what operators are left, equal bits in onnxruntime, and nothing to do again."""
+    """Assert the remaining operators, equal bits in onnxruntime, and a fixpoint."""
     optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == list(expected)
     onnx.checker.check_model(optimized, full_check=True)
@@ -55,11 +55,11 @@ def test_bounds_of_a_relu6_as_the_dynamo_exporter_writes_them() -> None:
         high=np.array(6, np.int64),
     )
     optimized = assert_evaluated(model, "Clip")
-    assert {each.data_type for each in optimized.graph.initializer} == {onnx.TensorProto.FLOAT}
-    assert [list(each.dims) for each in optimized.graph.initializer] == [[], []]
+    assert {tensor.data_type for tensor in optimized.graph.initializer} == {onnx.TensorProto.FLOAT}
+    assert [list(tensor.dims) for tensor in optimized.graph.initializer] == [[], []]
 
 
-def test_one_rewrite_a_reader() -> None:
+def test_one_rewrite_per_reader() -> None:
     model = build(
         "(float[2,12] x) => (float[3,8] y, float[3,8] z) "
         "{ a = Unsqueeze(n, zero) s = Concat<axis=0>(a, a8) y = Reshape(x, s) z = Reshape(x, s) }",
@@ -122,7 +122,11 @@ def test_in_bodies_and_functions() -> None:
     )
     model.opset_import.append(onnx.helper.make_opsetid("local", 1))
     optimized = run_pass(model, NAME).to_proto()
-    (branch,) = [each.g for each in optimized.graph.node[1].attribute if each.name == "then_branch"]
+    (branch,) = [
+        attribute.g
+        for attribute in optimized.graph.node[1].attribute
+        if attribute.name == "then_branch"
+    ]
     assert [node.op_type for node in branch.node] == ["Clip"]
     assert [node.op_type for node in optimized.functions[0].node] == ["Constant", "Mul"]
     feeds = {"x": np.array([[-1, 2, -3, 4]], np.float32), "c": np.array(True)}
@@ -136,13 +140,13 @@ SHAPE_OF_X = (
 )
 
 
-def test_a_shape_is_constant_where_all_inputs_have_one() -> None:
+def test_a_shape_is_constant_if_all_inputs_have_fixed_shapes() -> None:
     model = build(SHAPE_OF_X.format(type="float[2,3,4]"), opset=18, rest=ints(12))
     assert_evaluated(model, "Reshape")
 
 
-def test_a_shape_is_not_believed_where_an_input_has_another_at_another_time() -> None:
-    """Whoever made an input's dimension free may have left what was written of values behind it."""
+def test_a_shape_is_not_constant_if_an_input_has_a_free_dimension() -> None:
+    """A tool that frees an input's dimension may leave stale shapes of downstream values."""
     model = build(
         "(float[N,3,4] x) => (float[n,m] z) "
         "{ y = Neg(x) s = Shape<end=1>(y) t = Concat<axis=0>(s, rest) z = Reshape(y, t) }",
@@ -206,9 +210,9 @@ def test_integers_are_divided_towards_zero(dividend: int, expected: int) -> None
     )
     optimized = assert_evaluated(model, "Slice")
     (start,) = [
-        onnx.numpy_helper.to_array(each)
-        for each in optimized.graph.initializer
-        if each.name == optimized.graph.node[0].input[1]
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in optimized.graph.initializer
+        if tensor.name == optimized.graph.node[0].input[1]
     ]
     assert start.tolist() == [expected]
 
@@ -216,7 +220,7 @@ def test_integers_are_divided_towards_zero(dividend: int, expected: int) -> None
 @given(st.data())
 @settings(max_examples=40, deadline=None)
 def test_random_expressions(data: st.DataObject) -> None:
-    """A shape put together from random pieces reshapes as before."""
+    """A shape concatenated from random pieces reshapes as before."""
     sizes = data.draw(st.permutations([2, 3, 4, 5]))
     lines: list[str] = []
     names: list[str] = []

@@ -105,7 +105,7 @@ def test_empty_bias_counts_as_none() -> None:
 
 
 @pytest.mark.parametrize("pads", ["pads=[1,1,1,1]", 'auto_pad="SAME_UPPER"'])
-def test_padding_does_not_matter_in_front(pads: str) -> None:
+def test_padding_of_the_producer_does_not_matter(pads: str) -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,8,8] y) "
         f"{{ c = Conv<{pads}>(x, w) y = BatchNormalization(c, s, b, m, v) }}",
@@ -309,11 +309,11 @@ def test_ir_version_3_lists_initializers_as_inputs_and_they_are_constants() -> N
     result = run_pass(model, NAME)
     assert operators(result.to_proto()) == ["Conv"]
     assert result.to_proto().ir_version == 4
-    assert [each.name for each in result.to_proto().graph.input] == ["x"]
+    assert [value.name for value in result.to_proto().graph.input] == ["x"]
     assert_equivalent(model, result.to_proto(), draw_feeds(model))
 
 
-# --- Who else reads it ----------------------------------------------------------------------
+# --- Other readers --------------------------------------------------------------------------
 
 
 def test_refuses_a_result_that_something_else_reads() -> None:
@@ -366,7 +366,7 @@ def test_folds_inside_a_body_with_weights_from_outside() -> None:
         **batch_norm(4),
     )
     result = run_pass(model, NAME)
-    assert [each.site for each in result.record.rewrites] == ["z/then_branch/t"]
+    assert [rewrite.site for rewrite in result.record.rewrites] == ["z/then_branch/t"]
     for cond in (True, False):
         feeds = {**draw_feeds(model), "cond": np.array(cond)}
         assert_equivalent(model, result.to_proto(), feeds)
@@ -401,7 +401,7 @@ def test_a_shared_weight_is_not_edited_under_its_other_reader() -> None:
     assert set(parameters(optimized)) == {"w", "w.folded", "w.bias.folded"}
 
 
-def test_names_already_taken_are_not_given_again() -> None:
+def test_new_names_are_unique() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y, float[N,4,6,6] z) { c = Conv(x, w) "
         "y = BatchNormalization(c, s, b, m, v) z = Relu(y) }",
@@ -424,7 +424,7 @@ def test_chain_of_batch_normalizations_folds_whole() -> None:
     assert_rewritten(model, NAME, ["Conv"])
 
 
-# --- What stands in front -------------------------------------------------------------------
+# --- Producers ------------------------------------------------------------------------------
 
 
 def test_refuses_a_graph_input() -> None:
@@ -514,7 +514,7 @@ def test_half_weights_with_single_statistics_stay_half() -> None:
     )
     optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == ["Conv"]
-    assert {each.dtype for each in parameters(optimized).values()} == {np.dtype(np.float16)}
+    assert {array.dtype for array in parameters(optimized).values()} == {np.dtype(np.float16)}
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
@@ -577,7 +577,9 @@ def test_the_node_keeps_its_name_attributes_and_metadata() -> None:
     conv.metadata_props.add(key="source", value="model.py:7")
     folded = only_node(assert_rewritten(model, NAME, ["Conv"]), "Conv")
     assert (folded.name, folded.doc_string) == ("stem", "the first")
-    assert [(each.key, each.value) for each in folded.metadata_props] == [("source", "model.py:7")]
+    assert [(entry.key, entry.value) for entry in folded.metadata_props] == [
+        ("source", "model.py:7")
+    ]
     assert list(folded.output) == ["y"]
 
 

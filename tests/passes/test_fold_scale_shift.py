@@ -1,4 +1,4 @@
-"""fold-scale-shift: what is per channel after broadcasting and what only looks so."""
+"""fold-scale-shift: constants that are per channel after broadcasting, and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.passes import assert_rewritten, run_pass
 NAME = "fold-scale-shift"
 
 
-def behind_conv(lines: str, *, opset: int = 17, **weights: Any) -> onnx.ModelProto:
+def after_conv(lines: str, *, opset: int = 17, **weights: Any) -> onnx.ModelProto:
     return build(
         f"(float[N,3,6,6] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) {lines} }}",
         opset=opset,
@@ -35,7 +35,7 @@ def behind_conv(lines: str, *, opset: int = 17, **weights: Any) -> onnx.ModelPro
 )
 def test_folds_into_conv(lines: str, shape: tuple[int, ...]) -> None:
     k = np.asarray(normal(*shape)) + np.float32(3)
-    assert_rewritten(behind_conv(f"y = {lines}", k=k), NAME, ["Conv"])
+    assert_rewritten(after_conv(f"y = {lines}", k=k), NAME, ["Conv"])
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1), (4, 4), (4, 4, 4), (2, 1, 1, 1)])
@@ -60,7 +60,7 @@ def test_leaves_what_is_not_per_channel(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_leaves_what_is_not_affine_or_not_finite(lines: str, weights: Parameters) -> None:
-    result = run_pass(behind_conv(lines, **weights), NAME)
+    result = run_pass(after_conv(lines, **weights), NAME)
     assert not result.record.rewrites
     assert not result.record.refusals
 
@@ -82,16 +82,16 @@ def test_leaves_a_constant_that_repeats_the_data_along_the_channels() -> None:
         k=normal(4, 1, 1),
     )
     assert not run_pass(model, NAME).record.rewrites
-    in_front = build(
+    before_conv = build(
         "(float[N,1,6,6] x) => (float[N,5,4,4] y) { a = Mul(x, k) y = Conv(a, w) }",
         w=normal(5, 4, 3, 3),
         k=normal(4, 1, 1),
     )
-    assert not run_pass(in_front, NAME).record.rewrites
+    assert not run_pass(before_conv, NAME).record.rewrites
 
 
 def test_chains_as_caffe2_and_tensorflow_export_them() -> None:
-    caffe2 = behind_conv(
+    caffe2 = after_conv(
         "n = BatchNormalization(c, s, b, m, v) g = Unsqueeze(scale, axes) a = Mul(n, g) "
         "h = Unsqueeze(shift, axes) y = Add(a, h)",
         scale=normal(4),
@@ -102,7 +102,7 @@ def test_chains_as_caffe2_and_tensorflow_export_them() -> None:
     result = run_pass(caffe2, NAME, "fold-batchnorm")
     assert operators(result.to_proto()) == ["Conv"]
     assert_equivalent(caffe2, result.to_proto(), draw_feeds(caffe2))
-    tensorflow = behind_conv(
+    tensorflow = after_conv(
         "a = Sub(c, mean) y = Div(a, deviation)",
         mean=normal(1, 4, 1, 1),
         deviation=np.abs(normal(1, 4, 1, 1)) + np.float32(1),
@@ -110,7 +110,7 @@ def test_chains_as_caffe2_and_tensorflow_export_them() -> None:
     assert_rewritten(tensorflow, NAME, ["Conv"])
 
 
-def test_a_batch_normalization_that_stays_takes_its_neighbours_in() -> None:
+def test_a_batch_normalization_that_stays_absorbs_its_neighbours() -> None:
     model = build(
         "(float[N,4,6,6] x) => (float[N,4,6,6] y) { r = Sigmoid(x) "
         "n = BatchNormalization(r, s, b, m, v) a = Mul(n, k) y = Add(a, t) }",
@@ -125,8 +125,8 @@ def test_a_batch_normalization_that_stays_takes_its_neighbours_in() -> None:
     ("attributes", "shape"),
     [("<broadcast=1, axis=1>", (4,)), ("<broadcast=1>", (4, 1, 1)), ("<broadcast=1>", ())],
 )
-def test_old_opsets_say_how_to_broadcast(attributes: str, shape: tuple[int, ...]) -> None:
-    model = behind_conv(f"y = Mul{attributes}(c, k)", opset=6, k=np.asarray(normal(*shape)))
+def test_the_broadcast_attribute_of_old_opsets(attributes: str, shape: tuple[int, ...]) -> None:
+    model = after_conv(f"y = Mul{attributes}(c, k)", opset=6, k=np.asarray(normal(*shape)))
     result = run_pass(model, NAME)
     assert operators(result.to_proto()) == ["Conv"]
     onnx.checker.check_model(result.to_proto(), full_check=True)
@@ -206,7 +206,7 @@ def affine_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     shapes = {name: "n,c" if name == "y" else "n,c,h,w" for name in sorted(outputs)}
     declared = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
     text = f"(float[N,4,14,14] x) => ({declared}) {{ {' '.join(lines)}{tail} }}"
-    weights = {name: each for name, each in POOL.items() if f"{name}" in text}
+    weights = {name: array for name, array in POOL.items() if f"{name}" in text}
     weights |= {"dense": normal(4, 4)} if tail else {}
     return build(text, **weights)
 
@@ -218,7 +218,7 @@ def test_random_graphs(model: onnx.ModelProto) -> None:
         run_plain(model, draw_feeds(model))
         run_float64(model, draw_feeds(model))
     except (*RuntimeException, RuntimeError):
-        reject()  # pools have left too little for the next kernel
+        reject()  # the pools left fewer positions than the next kernel needs
     result = run_pass(model)
     assert_equivalent(model, result.to_proto(), draw_feeds(model), rtol=1e-4, atol=1e-4)
     again = run_pass(result.to_proto())

@@ -1,4 +1,4 @@
-"""merge-branches: which parallel branches lie over each other, and which do not."""
+"""merge-branches: which parallel branches can be aligned, and which cannot."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERFACE = "(float[N,4,9,9] x) => (float[N,4,h,w] y) "
 
 def branches(lines: str, **weights: Array) -> onnx.ModelProto:
     used: Parameters = {"u": normal(4, 4, 3, 3), "p": normal(4, 4, 1, 1), **weights}
-    used = {name: each for name, each in used.items() if f" {name}" in lines}
+    used = {name: array for name, array in used.items() if f" {name}" in lines}
     return build(INTERFACE + "{ " + lines + " }", **used)
 
 
@@ -87,11 +87,11 @@ def test_a_repvgg_block_becomes_one_conv() -> None:
     )
     result = run_pass(model)
     assert operators(result.to_proto()) == ["Conv"]
-    (last,) = [each for each in result.record.rewrites if each.gone]
+    (last,) = [rewrite for rewrite in result.record.rewrites if rewrite.gone]
     assert last.gone == {"m3": "BatchNormalization"}
 
 
-def test_the_shift_of_a_map_beside_a_padded_conv_is_exact_at_the_border() -> None:
+def test_the_shift_of_a_map_parallel_to_a_padded_conv_is_exact_at_the_border() -> None:
     model = branches(
         "a = Conv<pads=[1,1,1,1]>(x, u) c = BatchNormalization(x, s, b, m, v) y = Add(a, c)",
         **batch_norm(4),
@@ -150,13 +150,13 @@ def test_refuses_a_weight_that_a_caller_may_override() -> None:
         "a = Conv(x, p) y = Add(a, k)",
     ],
 )
-def test_other_sums_are_no_business_of_this_pass(lines: str) -> None:
+def test_other_sums_stay_without_a_refusal(lines: str) -> None:
     record = run_pass(branches(lines, **WEIGHTS), NAME).record
     assert not record.rewrites
     assert not record.refusals
 
 
-def test_what_a_conv_computes_may_be_what_the_branches_read() -> None:
+def test_the_branches_may_read_the_result_of_a_conv() -> None:
     model = branches("x1 = Conv(x, p) a = Conv<pads=[1,1,1,1]>(x1, u) y = Add(a, x1)")
     assert_rewritten(model, NAME, ["Conv", "Conv"])
 
@@ -169,8 +169,8 @@ def parallel_convs(draw: st.DrawFn) -> onnx.ModelProto:
     for index in range(draw(st.integers(1, 3))):
         groups = draw(st.sampled_from([1, 2, 4]))
         sizes = [draw(st.sampled_from([1, 2, 3, 5])) for _ in range(2)]
-        front = [draw(st.integers(0, size - 1)) for size in sizes]
-        pads = [*front, *(size - 1 - ahead for size, ahead in zip(sizes, front, strict=True))]
+        starts = [draw(st.integers(0, size - 1)) for size in sizes]
+        pads = [*starts, *(size - 1 - start for size, start in zip(sizes, starts, strict=True))]
         weights[f"w{index}"] = normal(4, 4 // groups, *sizes, seed=index)
         lines.append(
             f"c{index} = Conv<group={groups}, strides={[stride] * 2}, pads={pads}>(x, w{index})"

@@ -1,4 +1,4 @@
-"""pool-before-activation: which functions commute, which windows are safe, and what pays."""
+"""pool-before-activation: which functions commute, which windows are safe, and what pays off."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_refuses_what_does_not_commute(function: str, reason: NotMonotone) -> No
         "per_row": np.abs(normal(8, 1)),
         "rank_5": normal(1, 1, 1, 1, 1),
     }
-    weights |= {name: each for name, each in extra.items() if name in function}
+    weights |= {name: array for name, array in extra.items() if name in function}
     assert_refused(swap(function, opset=18, **weights), NAME, reason)
 
 
@@ -161,7 +161,7 @@ def test_channels_as_many_as_columns_are_still_not_channels() -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("float", 11), ("int8", 1), ("uint8", 11)])
-def test_a_widening_cast_moves_behind(source: str, target: int) -> None:
+def test_a_widening_cast_moves_after(source: str, target: int) -> None:
     kind = {1: "float", 11: "double"}[target]
     model = build(
         f"({source}[N,4,8,8] x) => ({kind}[N,4,4,4] y) {{ f = Cast<to={target}>(x) y = {POOL}(f) }}"
@@ -183,7 +183,7 @@ def test_refuses_a_narrowing_cast(source: str, target: int, opset: int) -> None:
     assert_refused(model, NAME, NotMonotone.NARROWING_CAST)
 
 
-def test_every_listed_operator_is_tried_here() -> None:
+def test_every_listed_operator_is_tested_here() -> None:
     text = Path(__file__).read_text()
     tried = {name for name in ELEMENTWISE if re.search(rf"\W{name}[(<]", text)}
     assert set(ELEMENTWISE) - tried == {"Cos", "Gelu", "Reciprocal", "Swish"}
@@ -228,7 +228,7 @@ def test_one_to_three_axes(spatial_rank: int) -> None:
         "kernel_shape=[2,2], strides=[2,2], pads=[2,0,0,0]",
     ],
 )
-def test_refuses_windows_of_padding_alone(attributes: str) -> None:
+def test_refuses_windows_of_only_padding(attributes: str) -> None:
     model = swap("Elu(x)", pool=f"MaxPool<{attributes}>", size="6,6")
     assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
@@ -241,22 +241,24 @@ def test_refuses_windows_of_padding_alone(attributes: str) -> None:
         "kernel_shape=[2,2], strides=[3,3], ceil_mode=1",
     ],
 )
-def test_refuses_windows_that_may_be_padding_where_sizes_are_free(attributes: str) -> None:
+def test_refuses_windows_that_may_be_padding_if_sizes_are_free(attributes: str) -> None:
     model = swap("Elu(x)", pool=f"MaxPool<{attributes}>", size="H,W")
     assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
 
-def test_refuses_where_not_one_window_fits() -> None:
-    """Runtimes then make one of padding alone, or none."""
+def test_refuses_if_no_window_fits() -> None:
+    """Some runtimes then use one window of padding, others none."""
     model = build(
         "(float[2,3,1] x) => (float[2,3,l] y) { f = Selu(x) "
         "y = MaxPool<kernel_shape=[2], strides=[2], dilations=[2], pads=[1,0]>(f) }"
     )
     result = run_pass(model, NAME)
-    assert [each.reason for each in result.record.refusals] == [Common.PADDING_ONLY_WINDOW.name]
+    assert [refusal.reason for refusal in result.record.refusals] == [
+        Common.PADDING_ONLY_WINDOW.name
+    ]
 
 
-def test_refuses_a_constant_that_gives_the_pool_an_axis_more() -> None:
+def test_refuses_a_constant_that_adds_an_axis() -> None:
     model = build(
         f"(float[4,8,8] x) => (float[1,4,4,4] y) {{ f = Add(x, k) y = {POOL}(f) }}",
         k=normal(1, 1, 1, 1),
@@ -270,7 +272,7 @@ def test_refuses_a_constant_that_is_not_finite(function: str) -> None:
     assert_refused(model, NAME, NotMonotone.NOT_FINITE)
 
 
-def test_indices_that_nobody_reads_do_not_matter() -> None:
+def test_unused_indices_do_not_matter() -> None:
     model = build(f"(float[N,4,8,8] x) => (float[N,4,4,4] y) {{ f = Elu(x) y, i = {POOL}(f) }}")
     assert_rewritten(model, NAME, ["MaxPool", "Elu"])
 
@@ -328,7 +330,7 @@ def test_refuses_what_the_runtime_fuses(activation: str, value: str) -> None:
     assert_refused(model, NAME, Why.FUSED_BY_RUNTIME)
 
 
-def test_what_the_runtime_does_not_fuse_moves_behind_a_conv() -> None:
+def test_what_the_runtime_does_not_fuse_moves_after_a_conv() -> None:
     model = build(
         f"(float[N,4,8,8] x) => (float[N,4,4,4] y) {{ c = Conv(x, w) f = Elu(c) y = {POOL}(f) }}",
         w=normal(4, 4, 1, 1),

@@ -1,4 +1,4 @@
-"""pool-before-conv: exact for averages behind a pointwise Conv, and only where it pays."""
+"""pool-before-conv: exact for averages after a pointwise Conv, and only where it pays off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "pool-before-conv"
 HALVES = "AveragePool<kernel_shape=[2,2], strides=[2,2]>"
 
 
-def behind_conv(
+def after_conv(
     pool: str, *, conv: str = "Conv(x, w)", size: str = "8,8", opset: int = 17, **weights: Array
 ) -> onnx.ModelProto:
     used: Parameters = {"w": normal(6, 4, 1, 1), **weights}
@@ -44,20 +44,20 @@ SPACE: Parameters = {"space": np.array([2, 3], np.int64), "last": np.array([-2, 
     ],
 )
 def test_the_average_moves_before(pool: str, conv: str) -> None:
-    model = behind_conv(pool, conv=conv, **(BIAS if "d" in conv else {}))
+    model = after_conv(pool, conv=conv, **(BIAS if "d" in conv else {}))
     operator = pool.partition("(")[0].partition("<")[0]
     assert_rewritten(model, NAME, [operator, "Conv"])
 
 
 @pytest.mark.parametrize("axes", ["space", "last"])
 def test_axes_as_an_input(axes: str) -> None:
-    model = behind_conv(f"ReduceMean(c, {axes})", opset=18, **{axes: SPACE[axes]})
+    model = after_conv(f"ReduceMean(c, {axes})", opset=18, **{axes: SPACE[axes]})
     assert_rewritten(model, NAME, ["ReduceMean", "Conv"])
 
 
 @pytest.mark.parametrize("groups", [2, 4])
 def test_any_groups(groups: int) -> None:
-    model = behind_conv(
+    model = after_conv(
         f"{HALVES}(c)", conv=f"Conv<group={groups}>(x, w)", w=normal(8, 4 // groups, 1, 1)
     )
     assert_rewritten(model, NAME, ["AveragePool", "Conv"])
@@ -65,7 +65,7 @@ def test_any_groups(groups: int) -> None:
 
 @pytest.mark.parametrize("spatial_rank", [1, 3])
 def test_any_rank(spatial_rank: int) -> None:
-    size, out = (",".join([each] * spatial_rank) for each in ("8", "4"))
+    size, out = (",".join([length] * spatial_rank) for length in ("8", "4"))
     twos = [2] * spatial_rank
     model = build(
         f"(float[N,4,{size}] x) => (float[N,6,{out}] y) "
@@ -75,7 +75,7 @@ def test_any_rank(spatial_rank: int) -> None:
     assert_rewritten(model, NAME, ["AveragePool", "Conv"])
 
 
-def test_a_chain_of_pointwise_convs_moves_behind_whole() -> None:
+def test_a_whole_chain_of_pointwise_convs_moves_after_the_pool() -> None:
     model = build(
         "(float[N,4,8,8] x) => (float[N,6,1,1] y) "
         "{ a = Conv(x, w) b = Conv(a, u) y = GlobalAveragePool(b) }",
@@ -87,23 +87,23 @@ def test_a_chain_of_pointwise_convs_moves_behind_whole() -> None:
 
 def test_counted_padding_does_not_matter_without_bias() -> None:
     pool = "AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], count_include_pad=1>(c)"
-    assert_rewritten(behind_conv(pool), NAME, ["AveragePool", "Conv"])
-    assert_refused(behind_conv(pool, conv="Conv(x, w, d)", **BIAS), NAME, Why.COUNTED_PADDING)
+    assert_rewritten(after_conv(pool), NAME, ["AveragePool", "Conv"])
+    assert_refused(after_conv(pool, conv="Conv(x, w, d)", **BIAS), NAME, Why.COUNTED_PADDING)
 
 
-def test_refuses_windows_that_may_be_padding_alone() -> None:
+def test_refuses_windows_that_may_be_only_padding() -> None:
     pool = "AveragePool<kernel_shape=[2,2], strides=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)"
-    model = behind_conv(pool, conv="Conv(x, w, d)", size="H,W", opset=19, **BIAS)
+    model = after_conv(pool, conv="Conv(x, w, d)", size="H,W", opset=19, **BIAS)
     assert_refused(model, NAME, Common.PADDING_ONLY_WINDOW)
 
 
 def test_refuses_a_result_that_something_else_reads() -> None:
-    assert_refused(behind_conv(f"{HALVES}(c) z = Neg(c)"), NAME, Common.SHARED)
+    assert_refused(after_conv(f"{HALVES}(c) z = Neg(c)"), NAME, Common.SHARED)
 
 
 @pytest.mark.parametrize("axes", ["[1]", "[0,2,3]", "[2]"])
 def test_refuses_a_mean_over_anything_but_space(axes: str) -> None:
-    assert_refused(behind_conv(f"ReduceMean<axes={axes}>(c)"), NAME, Why.NOT_OVER_SPACE)
+    assert_refused(after_conv(f"ReduceMean<axes={axes}>(c)"), NAME, Why.NOT_OVER_SPACE)
 
 
 def test_refuses_a_mean_that_drops_axes() -> None:
@@ -115,10 +115,10 @@ def test_refuses_a_mean_that_drops_axes() -> None:
     assert_refused(model, NAME, Why.NOT_OVER_SPACE)
 
 
-def test_refuses_where_nothing_is_gained() -> None:
-    stride_one = behind_conv("AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)")
+def test_refuses_without_gain() -> None:
+    stride_one = after_conv("AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)")
     assert_refused(stride_one, NAME, Common.NO_GAIN)
-    few = behind_conv(
+    few = after_conv(
         "AveragePool<kernel_shape=[7,7], strides=[2,2], pads=[3,3,3,3]>(c)", w=normal(1, 4, 1, 1)
     )
     assert_refused(few, NAME, Common.NO_GAIN)
@@ -133,9 +133,9 @@ def test_refuses_where_nothing_is_gained() -> None:
         "Conv(x, v)",
     ],
 )
-def test_other_convs_are_no_business_of_this_pass(conv: str) -> None:
+def test_other_convs_stay_without_a_refusal(conv: str) -> None:
     weights: Parameters = {"v": normal(6, 4, 3, 3)} if "v" in conv.partition("(")[2] else {}
-    record = run_pass(behind_conv(f"{HALVES}(c)", conv=conv, **weights), NAME).record
+    record = run_pass(after_conv(f"{HALVES}(c)", conv=conv, **weights), NAME).record
     assert not record.rewrites
     assert not record.refusals
 
@@ -143,7 +143,7 @@ def test_other_convs_are_no_business_of_this_pass(conv: str) -> None:
 @pytest.mark.parametrize(
     "last", ["ReduceMean<axes=[2,3]>(q)", "AveragePool<kernel_shape=[2,2], strides=[3,3]>(q)"]
 )
-def test_two_averages_behind_two_convs_move_in_one_run(last: str) -> None:
+def test_two_averages_after_two_convs_move_in_one_run(last: str) -> None:
     model = build(
         "(float[N,4,17,17] x) => (float[N,6,h,l] y) { a = Conv(x, w, d) b = Conv(a, u, d) "
         f"q = {HALVES}(b) y = {last} }}",

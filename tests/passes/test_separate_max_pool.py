@@ -1,4 +1,4 @@
-"""separate-max-pool: large windows, row by row and column by column."""
+"""separate-max-pool: large windows, along rows and then along columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "separate-max-pool"
 
 
 def assert_separated(model: onnx.ModelProto, expected: list[str]) -> None:
-    """Equal bits in onnxruntime. onnx's own evaluator fails where a kernel of 1 has no padding."""
+    """Assert equal bits in onnxruntime; onnx's evaluator fails if a kernel of 1 has no padding."""
     result = run_pass(model, NAME)
     assert operators(result.to_proto()) == expected
     onnx.checker.check_model(result.to_proto(), full_check=True)
@@ -60,8 +60,8 @@ def test_parallel_pools_as_in_spatial_pyramids() -> None:
         "c = MaxPool<kernel_shape=[13,13], pads=[6,6,6,6]>(x) y = Concat<axis=1>(x, a, b, c) }"
     )
     assert not run_pass(model, NAME, "cascade-max-pool").record.refusals
-    sites = [each.site for each in run_pass(model, NAME).record.rewrites]
-    assert sites == ["c", "b", "a"]  # each waits for larger ones, which might go on from it
+    sites = [rewrite.site for rewrite in run_pass(model, NAME).record.rewrites]
+    assert sites == ["c", "b", "a"]  # each waits for larger ones that could be computed from it
     both = run_pass(model, NAME, "cascade-max-pool")
     assert operators(both.to_proto()) == ["MaxPool"] * 6 + ["Concat"]
     feeds = draw_feeds(model)
@@ -78,14 +78,14 @@ def test_parallel_pools_as_in_spatial_pyramids() -> None:
         "kernel_shape=[5,5], strides=[5,5]",
     ],
 )
-def test_small_windows_are_no_business_of_this_pass(attributes: str) -> None:
+def test_small_windows_stay_without_a_refusal(attributes: str) -> None:
     record = run_pass(pooled(attributes), NAME).record
     assert not record.rewrites
     assert not record.refusals
 
 
 @pytest.mark.parametrize(("size", "kernel"), [("40", "9"), ("9,9,9", "5,5,5")])
-def test_other_ranks_are_left(size: str, kernel: str) -> None:
+def test_other_ranks_stay(size: str, kernel: str) -> None:
     assert not run_pass(pooled(f"kernel_shape=[{kernel}]", size=size), NAME).record.rewrites
 
 

@@ -1,4 +1,4 @@
-"""strip-dropout: the whole table of opsets and modes, masks, bodies and functions."""
+"""strip-dropout: all opsets and modes, masks, bodies and functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_always_inference_from_7_to_11(opset: int) -> None:
 @pytest.mark.parametrize("inputs", ["", ", ratio", ", , off", ", ratio, off"])
 def test_inference_from_12_unless_training_mode_is_true(opset: int, inputs: str) -> None:
     weights: Parameters = {"ratio": RATIO, "off": FALSE}
-    weights = {name: each for name, each in weights.items() if name in inputs}
+    weights = {name: array for name, array in weights.items() if name in inputs}
     model = dropout(inputs=inputs, opset=opset, **weights)
     assert not assert_rewritten(model, NAME, ["Relu", "Neg"]).graph.initializer
 
@@ -85,7 +85,7 @@ def test_refuses_a_mode_that_is_computed() -> None:
     assert_refused(model, NAME, Why.MODE_NOT_CONSTANT)
 
 
-def test_refuses_dropout_written_out() -> None:
+def test_refuses_a_decomposed_dropout() -> None:
     model = build(
         "(float[N,4] x) => (float[N,4] y) { r = RandomUniformLike(x) g = Greater(r, p) "
         "f = Cast<to=1>(g) y = Mul(x, f) }",
@@ -94,7 +94,7 @@ def test_refuses_dropout_written_out() -> None:
     assert_refused(model, NAME, Why.WRITTEN_OUT, in_the_way="Mul y")
 
 
-def test_random_numbers_for_other_ends_are_no_dropout() -> None:
+def test_random_numbers_for_other_purposes_are_not_a_dropout() -> None:
     model = build("(float[N,4] x) => (float[N,4] y) { r = RandomUniformLike(x) y = Add(x, r) }")
     result = run_pass(model, NAME)
     assert not result.record.refusals
@@ -116,13 +116,13 @@ def test_a_mask_that_is_a_graph_output_keeps_its_name() -> None:
     assert_rewritten(model, NAME, ["Shape", "ConstantOfShape", "Identity"])
 
 
-def test_an_unused_mask_goes() -> None:
+def test_an_unused_mask_is_removed() -> None:
     model = build("(float[N,4] x) => (float[N,4] y) { d, mask = Dropout(x) y = Neg(d) }")
     assert_rewritten(model, NAME, ["Neg"])
 
 
 @pytest.mark.parametrize("opset", [7, 10, 11])
-def test_refuses_a_mask_that_no_standard_defines(opset: int) -> None:
+def test_refuses_a_mask_that_the_standard_does_not_define(opset: int) -> None:
     kind = "float" if opset < 10 else "bool"
     model = build(
         f"(float[N,4] x) => (float[N,4] y, {kind}[N,4] mask) {{ y, mask = Dropout(x) }}",
@@ -131,7 +131,7 @@ def test_refuses_a_mask_that_no_standard_defines(opset: int) -> None:
     assert_refused(model, NAME, Why.MASK_UNDEFINED)
 
 
-# --- Names are the interface ----------------------------------------------------------------
+# --- Names of the interface -----------------------------------------------------------------
 
 
 def test_from_input_to_output_an_identity_stays() -> None:
@@ -152,7 +152,7 @@ def test_two_outputs_of_one_value_keep_both_names() -> None:
     assert_rewritten(model, NAME, ["Relu", "Identity", "Identity"])
 
 
-def test_a_constant_behind_dropout_stays_an_output() -> None:
+def test_a_constant_after_dropout_stays_an_output() -> None:
     model = build(
         "(float[N,4] x) => (float[4] y, float[N,4] z) { y = Dropout(k) z = Neg(x) }",
         k=np.arange(4, dtype=np.float32),
@@ -160,7 +160,7 @@ def test_a_constant_behind_dropout_stays_an_output() -> None:
     assert_rewritten(model, NAME, ["Identity", "Neg"])
 
 
-def test_chains_go_whole() -> None:
+def test_whole_chains_are_removed() -> None:
     chain = " ".join(f"d{i + 1} = Dropout(d{i})" for i in range(20))
     model = build(f"(float[N,4] x) => (float[N,4] y) {{ d0 = Relu(x) {chain} y = Neg(d20) }}")
     assert_rewritten(model, NAME, ["Relu", "Neg"])
@@ -188,7 +188,7 @@ def test_inside_a_body_that_captures_from_outside() -> None:
 
 
 def test_a_weight_in_a_body_that_hides_a_value_outside_does_not_capture() -> None:
-    """Not compared in float64: onnx's evaluator reads the outer value where names collide."""
+    """Not compared in float64: onnx's evaluator reads the outer value if names collide."""
     model = build(
         """(float[N,4] x, bool cond) => (float[N,4] z) {
             r = Relu(x)
@@ -220,7 +220,7 @@ def test_inside_loop_and_scan_bodies() -> None:
                 }
             >
             m = Unsqueeze(x, zero)
-            s, z = Scan <num_scan_inputs = 1, body = each (float[4] u, float[4] v) =>
+            s, z = Scan <num_scan_inputs = 1, body = scanned (float[4] u, float[4] v) =>
                 (float[4] o, float[4] w) { o = Dropout(u) w = Dropout(v) }> (x, m)
         }""",
         zero=np.array([0], np.int64),
@@ -242,7 +242,10 @@ def test_inside_a_local_function() -> None:
     }"""
     model = onnx.parser.parse_model(text)
     result = run_pass(model, NAME)
-    assert [each.site for each in result.record.rewrites] == ["local.block/b", "local.block/c"]
+    assert [rewrite.site for rewrite in result.record.rewrites] == [
+        "local.block/b",
+        "local.block/c",
+    ]
     assert [node.op_type for node in result.to_proto().functions[0].node] == ["Identity"]
     assert_equivalent(model, result.to_proto(), draw_feeds(model))
 

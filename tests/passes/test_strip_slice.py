@@ -1,4 +1,4 @@
-"""strip-slice: a Slice that takes everything is gone, and no other."""
+"""strip-slice: a Slice that keeps everything is removed, and no other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAST = 2**63 - 1
 
 
 def sliced(size: str, *parameters: list[int] | None, opset: int = 17) -> onnx.ModelProto:
-    """Slice x, of this size, by starts, ends, axes and steps; None leaves one out."""
+    """Slice x, of this size, by starts, ends, axes and steps; None omits one."""
     names = [
         name if content is not None else ""
         for name, content in zip(("starts", "ends", "axes", "steps"), parameters, strict=False)
@@ -39,15 +39,15 @@ def sliced(size: str, *parameters: list[int] | None, opset: int = 17) -> onnx.Mo
 
 
 def is_stripped(model: onnx.ModelProto) -> bool:
-    """Strip the Slice, if it takes everything; then the bits are the same and nothing is left."""
+    """Return whether the pass removes the Slice; assert equal bits and a fixpoint."""
     optimized = run_pass(model, NAME).to_proto()
-    found = operators(optimized) == ["Neg", "Abs"]
-    assert found or operators(optimized) == operators(model)
+    stripped = operators(optimized) == ["Neg", "Abs"]
+    assert stripped or operators(optimized) == operators(model)
     feeds = draw_feeds(model)
     for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not run_pass(optimized, NAME).record.rewrites
-    return found
+    return stripped
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def is_stripped(model: onnx.ModelProto) -> bool:
         ("N,3,W", ([0], [2**31 - 1], [0])),
     ],
 )
-def test_what_takes_everything(size: str, parameters: tuple[list[int] | None, ...]) -> None:
+def test_a_slice_that_keeps_everything_is_removed(
+    size: str, parameters: tuple[list[int] | None, ...]
+) -> None:
     assert is_stripped(sliced(size, *parameters))
 
 
@@ -80,7 +82,7 @@ def test_what_takes_everything(size: str, parameters: tuple[list[int] | None, ..
         ("N,3,W", ([-99], [LAST], [2])),
     ],
 )
-def test_what_does_not_stays(size: str, parameters: tuple[list[int] | None, ...]) -> None:
+def test_any_other_slice_stays(size: str, parameters: tuple[list[int] | None, ...]) -> None:
     assert not is_stripped(sliced(size, *parameters))
 
 
@@ -121,13 +123,15 @@ def test_parameters_at_run_time_stay() -> None:
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_exactly_those_that_numpy_takes_everything_by(
+def test_exactly_those_by_which_numpy_keeps_everything(
     taken: list[tuple[int, int, int]], free: bool
 ) -> None:
-    starts, ends, steps = (list(each) for each in zip(*taken, strict=True))
+    starts, ends, steps = (list(values) for values in zip(*taken, strict=True))
     model = sliced("N,3,W" if free else "2,3,4", starts, ends, list(range(len(taken))), steps)
     x = np.arange(24).reshape(2, 3, 4)
-    result = x[tuple(slice(*each) if each[2] > 0 else slice(0, 0) for each in taken)]
+    result = x[
+        tuple(slice(start, end, step) if step > 0 else slice(0, 0) for start, end, step in taken)
+    ]
     takes_all = result.shape == x.shape and all(step == 1 for step in steps)
     stripped = is_stripped(model)
     assert not stripped or takes_all

@@ -1,4 +1,4 @@
-"""Outputs that look like scores of classes, and how often two models agree on the class."""
+"""Outputs that look like class scores, and how often two models agree on the class."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_agreement_of_equal_scores() -> None:
     assert (agreement.top1, agreement.top5, agreement.flips) == (1.0, 1.0, [])
 
 
-def test_a_flip_tells_its_margin() -> None:
+def test_a_flip_has_its_margin() -> None:
     original = np.array([[5.0, 4.75, 0.0], [1.0, 2.0, 3.0]])
     optimized = np.array([[4.8, 4.9, 0.0], [1.0, 2.0, 3.0]])
     agreement = Agreement()

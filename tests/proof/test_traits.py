@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 import bnfold
-from bnfold.proof.traits import Interface
+from bnfold.proof.traits import Traits
 from tests.support.graphs import build, normal
 
 
-def interface(folder: Path, graph: str) -> Interface:
+def traits(folder: Path, graph: str) -> Traits:
     onnx.save(build(graph, table=normal(50, 4), small=normal(7, 4)), folder / "m.onnx")
-    return Interface(folder / "m.onnx")
+    return Traits.of(folder / "m.onnx")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def interface(folder: Path, graph: str) -> Interface:
 )
 def test_positions_stay_inside_the_table(tmp_path: Path, body: str, largest: int | None) -> None:
     graph = f"(int64[N] i, int64[1] one, int64[2] two) => (float[?] y) {body}"
-    found = interface(tmp_path, graph).largest
+    found = traits(tmp_path, graph).hints.largest
     assert found.get("i") == largest
 
 
@@ -56,13 +56,13 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
         "(float[N,4] x) => (int64[2,K] where, float[N,4] y, float[M] z) "
         "{ where = NonZero(x) y = Neg(x) w = Transpose(where) z = GatherND(x, w) }"
     )
-    assert interface(tmp_path, graph).data_dependent == {"where", "z"}
+    assert traits(tmp_path, graph).data_dependent == {"where", "z"}
 
 
 def test_a_model_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
-    found = Interface(tmp_path / "m.onnx")
-    assert (found.largest, found.data_dependent) == ({}, frozenset())
+    found = Traits.of(tmp_path / "m.onnx")
+    assert (found.hints.largest, found.data_dependent) == ({}, frozenset())
 
 
 def test_how_much_is_found_may_hang_on_the_last_bit() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
+import numpy as np
 import pytest
 
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.truth_errors import NEGLIGIBLE, TRUTH_FACTOR, truth_limit
-from bnfold.proof.verdict import decide, worst_verdict
+from bnfold.proof.verdict import Findings, decide, worst_verdict
 from bnfold.record.data import (
     LevelComparison,
     LevelName,
@@ -65,7 +67,7 @@ def test_levels(
     words: str,
 ) -> None:
     levels = [level("disabled", plain), level("all", optimized)]
-    found, reason = decide(levels, [floor], None)
+    found, reason = decide(Findings(levels, [floor]))
     assert found == verdict
     assert words in reason
     assert bool(reason) == (verdict != "pass")
@@ -87,27 +89,62 @@ PASSING = [level("disabled", CLOSE), level("all", CLOSE)]
     ],
 )
 def test_truth(found: Truth | None, verdict: str) -> None:
-    decided, reason = decide(PASSING, [CLOSE], found)
+    decided, reason = decide(Findings(PASSING, [CLOSE], found))
     assert decided == verdict
     assert ("off the float64 evaluation" in reason) == (verdict == "fail")
 
 
 def test_truth_that_is_needed() -> None:
-    assert decide(PASSING, [], truth(0, 0), needs_truth=True) == ("pass", "")
-    assert decide(PASSING, [], Truth(0, "no way"), needs_truth=True) == (
+    assert decide(Findings(PASSING, truth=truth(0, 0), needs_truth=True)) == ("pass", "")
+    assert decide(Findings(PASSING, truth=Truth(0, "no way"), needs_truth=True)) == (
         "not-verified",
         "there is no float64 evaluation: no way",
     )
-    assert decide(PASSING, [], None, needs_truth=True)[0] == "not-verified"
+    assert decide(Findings(PASSING, needs_truth=True))[0] == "not-verified"
     needless = Truth(1, "all of float64", needless=True)
-    assert decide(PASSING, [], needless, needs_truth=True) == ("pass", "")
+    assert decide(Findings(PASSING, truth=needless, needs_truth=True)) == ("pass", "")
 
 
-def test_jumps_that_are_excused_pass() -> None:
-    jumping = dataclasses.replace(FAR, excused=3)
-    levels = [level("disabled", CLOSE), LevelComparison("all", "pass", [jumping])]
-    assert within_tolerance(jumping)
-    assert decide(levels, [CLOSE], None) == ("pass", "")
+def test_what_float64_decides_passes() -> None:
+    decided = dataclasses.replace(FAR, by_float64=True)
+    assert within_tolerance(decided)
+    levels = [LevelComparison(name, "pass", [decided]) for name in get_args(LevelName)]
+    assert decide(Findings(levels, [CLOSE])) == ("pass", "")
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.99, "pass"), (1.01, "fail"), (np.inf, "fail")])
+def test_what_differs_in_float64_fails_unless_a_tolerance_was_asked_for(
+    ratio: float, verdict: str
+) -> None:
+    output = TruthOutput("y", "float32", 1e-6, 1e-6, 1e-6, ratio=ratio, where="index 3 of axis 1")
+    findings = Findings(PASSING, [CLOSE], Truth(1, "", [output]))
+    decided, reason = decide(findings)
+    assert decided == verdict
+    assert ("index 3 of axis 1" in reason) == (verdict == "fail")
+    assert decide(dataclasses.replace(findings, asked=True))[0] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "difference", "verdict"),
+    [(0.5, 1e-5, "pass"), (0.5, 0.1, "not-verified"), (None, 0.0, "not-verified")],
+)
+def test_an_output_that_is_never_settled_needs_float64(
+    ratio: float | None, difference: float, verdict: str
+) -> None:
+    output = TruthOutput("y", "float32", 0.5, 0.5, difference, ratio=ratio, limit=9.0)
+    findings = Findings(PASSING, [CLOSE], Truth(1, "", [output]), never_settled={"y": 0.5})
+    decided, reason = decide(findings)
+    assert decided == verdict
+    assert ("on every sample" in reason) == (verdict != "pass")
+
+
+def test_no_tolerance_is_offered_that_is_far_beyond_the_allowed_one() -> None:
+    near = dataclasses.replace(FAR, needed=Tolerance(2e-4, 2e-5))
+    far = dataclasses.replace(FAR, needed=Tolerance(2e-2, 2e-3))
+    for output, words in ((near, "with --rtol 0.0002 --atol 2e-05"), (far, "200 times what is")):
+        levels = [level("disabled", output), level("all", CLOSE)]
+        assert words in decide(Findings(levels))[1]
+    assert "--rtol" not in decide(Findings([level("disabled", far), level("all", CLOSE)]))[1]
 
 
 def test_coarser_types_may_be_further_from_the_truth() -> None:

@@ -1,4 +1,4 @@
-"""A record that is written and read again is the same; what is no record is told so."""
+"""Reading a written record returns an equal one; anything else is a clear error."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
+def test_reading_returns_the_written_record(tmp_path: Path, name: str) -> None:
     record = RECORDS[name]()
     assert read_record(write(tmp_path, record.to_json())) == record
 
 
-def test_what_a_command_has_written_is_read_again(tmp_path: Path) -> None:
+def test_the_record_of_a_command_can_be_read(tmp_path: Path) -> None:
     place = tmp_path / "run.json"
     run("optimize", MODELS / "dropout_before_pool.onnx", tmp_path / "out.onnx", "--report", place)
     record = read_record(place)
@@ -44,7 +44,7 @@ def test_what_a_command_has_written_is_read_again(tmp_path: Path) -> None:
     assert record.equivalence.providers[0].outputs[0].name == "logits"
 
 
-def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
+def test_non_finite_numbers_survive(tmp_path: Path) -> None:
     record = optimized()
     assert record.equivalence is not None
     (provider,) = record.equivalence.providers
@@ -57,16 +57,16 @@ def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
     written = dataclasses.replace(record, equivalence=equivalence).to_json()
     read = read_record(write(tmp_path, written))
     assert read.equivalence is not None
-    found = [each.max_abs for each in read.equivalence.providers[0].outputs]
-    assert found[:2] == [math.inf, -math.inf]
-    assert math.isnan(found[2])
+    values = [output.max_abs for output in read.equivalence.providers[0].outputs]
+    assert values[:2] == [math.inf, -math.inf]
+    assert math.isnan(values[2])
 
 
-def test_a_later_versions_fields_are_left_out(tmp_path: Path) -> None:
+def test_fields_of_a_later_version_are_ignored(tmp_path: Path) -> None:
     assert isinstance(read_record(write(tmp_path, changed(novelty=[1]))), Record)
 
 
-def test_fields_that_an_earlier_version_lacked_get_their_defaults(tmp_path: Path) -> None:
+def test_fields_missing_in_an_earlier_version_get_their_defaults(tmp_path: Path) -> None:
     content = changed()
     del content["tuning"]
     assert read_record(write(tmp_path, content)).tuning is None
@@ -75,11 +75,11 @@ def test_fields_that_an_earlier_version_lacked_get_their_defaults(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "is no JSON"),
-        ("\x00\x01", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("[]", "names no schema"),
-        ("null", "names no schema"),
+        ("", "invalid JSON"),
+        ("\x00\x01", "invalid JSON"),
+        ("[" * 100_000, "invalid JSON"),
+        ("[]", "has no schema"),
+        ("null", "has no schema"),
         ({"schema": "bnfold.report/2"}, "'bnfold.report/2'"),
         ({"schema": ["bnfold.report/1"]}, "schema"),
         ({"schema": "bnfold.report/1"}, "record has no 'command'"),
@@ -93,7 +93,7 @@ def test_fields_that_an_earlier_version_lacked_get_their_defaults(tmp_path: Path
         (changed(tuning={"seconds": 10**400, "trials": []}), "too large"),
     ],
 )
-def test_what_is_no_record_is_told_in_one_line(tmp_path: Path, content: Any, words: str) -> None:
+def test_an_invalid_record_is_a_one_line_error(tmp_path: Path, content: Any, words: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(UsageError, match=r"--report FILE\.json") as raised:
         read_record(path)
@@ -108,9 +108,9 @@ def test_a_record_may_lack_a_version(tmp_path: Path) -> None:
         assert render(record, suffix)
 
 
-def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_binary(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_record(tmp_path / "none.json")
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07\xff\xfe")
-    with pytest.raises(UsageError, match="is no JSON"):
+    with pytest.raises(UsageError, match="invalid JSON"):
         read_record(tmp_path / "model.onnx")

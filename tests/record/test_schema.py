@@ -1,4 +1,4 @@
-"""The published schema is in step with the dataclasses, and says no where it must."""
+"""The published schema matches the dataclasses, and rejects invalid records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.support.records import RECORDS, optimized
 PUBLISHED = Path(__file__).parent.parent.parent / "docs" / "report.schema.json"
 
 
-def test_the_published_schema_is_that_of_the_dataclasses() -> None:
+def test_the_published_schema_matches_the_dataclasses() -> None:
     assert json.loads(PUBLISHED.read_text()) == record_schema(), "run `make schema`"
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(record_schema())
 
 
@@ -29,12 +29,12 @@ def test_every_kind_of_record_is_valid(name: str) -> None:
 
 
 def spoil(content: dict[str, Any], path: str, value: object) -> None:
-    """Put a value at a place, such as ``rewrites.0.exactness``."""
-    *parents, last = [int(each) if each.isdigit() else each for each in path.split(".")]
-    place: Any = content
-    for each in parents:
-        place = place[each]
-    place[last] = value
+    """Set the value at a path such as ``rewrites.0.exactness``."""
+    *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    parent: Any = content
+    for key in parents:
+        parent = parent[key]
+    parent[last] = value
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def spoil(content: dict[str, Any], path: str, value: object) -> None:
         ("speed.0.samples", {}),
     ],
 )
-def test_what_is_no_record_is_invalid(path: str, value: object) -> None:
+def test_the_schema_rejects_an_invalid_record(path: str, value: object) -> None:
     content = json.loads(optimized().to_json())
     spoil(content, path, value)
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""The terminal, Markdown and HTML say the same, and what they say is what the record holds."""
+"""The terminal, Markdown and HTML reports agree with each other and with the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def on_a_terminal(record: Record) -> str:
 
 
 def renderings(name: str) -> dict[str, str]:
-    """Return the text of each, with single spaces."""
+    """Return the text of every rendering, with single spaces."""
     record = RECORDS[name]()
     unescaped = markdown.render(record).replace("\\", "").replace("|", "")
     texts = {
@@ -52,21 +52,22 @@ def missing(name: str, facts: list[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", [*OPTIMIZATIONS, "check"])
 def test_they_agree_on_the_verdict_and_its_reason(name: str) -> None:
-    found = RECORDS[name]().equivalence
-    facts = [found.verdict, found.reason] if found is not None else ["not timed"]
+    equivalence = RECORDS[name]().equivalence
+    facts = ["not timed"] if equivalence is None else [equivalence.verdict, equivalence.reason]
     assert not missing(name, facts)
 
 
 @pytest.mark.parametrize("name", ["pass", "tuned", "large", "bench", "bench alone"])
 def test_they_agree_on_speed(name: str) -> None:
     facts = []
-    for each in RECORDS[name]().speed:
-        facts.append(f"{each.control:.3f} [{each.control_ci95[0]:.3f}, {each.control_ci95[1]:.3f}]")
-        if each.speedup is not None and each.ci95 is not None and each.verdict is not None:
-            facts.append(f"{each.speedup:.3f} [{each.ci95[0]:.3f}, {each.ci95[1]:.3f}]")
-            facts += [each.verdict, f"{each.original_ms:.4g} → {each.optimized_ms:.4g}"]
+    for speed in RECORDS[name]().speed:
+        low, high = speed.control_ci95
+        facts.append(f"{speed.control:.3f} [{low:.3f}, {high:.3f}]")
+        if speed.speedup is not None and speed.ci95 is not None and speed.verdict is not None:
+            facts.append(f"{speed.speedup:.3f} [{speed.ci95[0]:.3f}, {speed.ci95[1]:.3f}]")
+            facts += [speed.verdict, f"{speed.original_ms:.4g} → {speed.optimized_ms:.4g}"]
         else:
-            facts.append(f"{each.original_ms:.4g}")
+            facts.append(f"{speed.original_ms:.4g}")
     assert not missing(name, facts)
 
 
@@ -89,8 +90,8 @@ def test_they_agree_on_operators(name: str) -> None:
 @pytest.mark.parametrize("name", ["pass", "large", "fail"])
 def test_they_agree_on_what_was_rewritten(name: str) -> None:
     counts = Counter(
-        (each.pass_name, each.exactness, f"{each.op_type} {each.detail}".strip())
-        for each in RECORDS[name]().rewrites
+        (rewrite.pass_name, rewrite.exactness, f"{rewrite.op_type} {rewrite.detail}".strip())
+        for rewrite in RECORDS[name]().rewrites
     )
     assert counts
     texts = renderings(name)
@@ -110,8 +111,8 @@ def test_they_agree_on_what_was_kept_and_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pass", "fail", "check"])
-def test_they_agree_on_how_far_outputs_are_off(name: str) -> None:
-    found = RECORDS[name]().equivalence
-    assert found is not None
-    outputs = [output for each in found.providers[0].levels for output in each.outputs]
-    assert not missing(name, [f"{each.max_abs:.2e}" for each in outputs])
+def test_they_agree_on_the_errors_of_outputs(name: str) -> None:
+    equivalence = RECORDS[name]().equivalence
+    assert equivalence is not None
+    outputs = [output for level in equivalence.providers[0].levels for output in level.outputs]
+    assert not missing(name, [f"{output.max_abs:.2e}" for output in outputs])

@@ -1,6 +1,7 @@
-"""What a reader sees in Chromium: on a desk and on a phone, in the light and in the dark.
+"""The page as rendered by Chromium: on a desktop and on a phone, in light and in dark mode.
 
-The page itself needs no script. Here a frame around it measures it, and says so in its own text.
+The page itself needs no script. Here, a frame around it measures it and writes the results into its
+own text.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ function look(frame) {{
   const page = frame.contentDocument, view = page.defaultView;
   const all = (query) => [...page.querySelectorAll(query)];
   const box = (element) => element.getBoundingClientRect();
-  const bottom = (query) => Math.max(0, ...all(query).map((each) => box(each).bottom));
-  const escapes = (each) =>
-    box(each).width > 1 && box(each).right > view.innerWidth + 1 &&
-    !each.closest(".scroll, pre, svg");
-  const isClipped = (each) =>
-    box(each).left < box(each.closest("svg")).left - 2 ||
-    box(each).right > box(each.closest("svg")).right + 2;
+  const bottom = (query) => Math.max(0, ...all(query).map((element) => box(element).bottom));
+  const escapes = (element) =>
+    box(element).width > 1 && box(element).right > view.innerWidth + 1 &&
+    !element.closest(".scroll, pre, svg");
+  const isClipped = (element) =>
+    box(element).left < box(element.closest("svg")).left - 2 ||
+    box(element).right > box(element.closest("svg")).right + 2;
   return {{
     title: page.title,
     text: page.body.innerText,
@@ -50,16 +51,16 @@ function look(frame) {{
     ground: view.getComputedStyle(page.body).backgroundColor,
     ink: view.getComputedStyle(page.body).color,
     accent: view.getComputedStyle(page.querySelector(".verdict")).color,
-    escaping: all("body *").filter(escapes).map((each) => each.outerHTML.slice(0, 100)),
-    clipped: all("svg text").filter(isClipped).map((each) => each.textContent),
-    letters: Math.min(...all("svg text").map((each) => box(each).height)),
-    pictures: all("svg").map((each) => box(each).width),
+    escaping: all("body *").filter(escapes).map((element) => element.outerHTML.slice(0, 100)),
+    clipped: all("svg text").filter(isClipped).map((element) => element.textContent),
+    letters: Math.min(...all("svg text").map((element) => box(element).height)),
+    pictures: all("svg").map((element) => box(element).width),
     scripts: page.scripts.length,
   }};
 }}
 addEventListener("load", () => {{
   const frames = [...document.querySelectorAll("iframe")];
-  const seen = Object.fromEntries(frames.map((each) => [each.id, look(each)]));
+  const seen = Object.fromEntries(frames.map((frame) => [frame.id, look(frame)]));
   document.getElementById("seen").textContent = JSON.stringify(seen);
 }});
 </script>
@@ -69,20 +70,20 @@ _FRAME = '<iframe id="{}" style="border: 0; width: {}px; height: {}px" src="page
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader of the page has before their eyes, in CSS pixels."""
+    """The rendered page, with sizes in CSS pixels."""
 
     title: str
     text: str
     width: float
     bottoms: list[float]
-    """Where the verdict, the speed and the whole headline end."""
+    """The bottoms of the verdict, the speed and the whole headline."""
     ground: str
     ink: str
     accent: str
     escaping: list[str]
-    """What sticks out of the page."""
+    """Elements that overflow the page."""
     clipped: list[str]
-    """Texts that stick out of their picture."""
+    """Texts that overflow their picture."""
     letters: float | None
     """The height of the smallest letters in a picture."""
     pictures: list[float]
@@ -90,9 +91,9 @@ class Seen:
 
 
 def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
-    """Open the page of a record in Chromium, on a desk and on a phone."""
+    """Open the page of a record in Chromium, on a desktop and on a phone."""
     assert CHROMIUM is not None
-    frames = "".join(_FRAME.format(each, *size) for each, size in SIZES.items())
+    frames = "".join(_FRAME.format(screen, *size) for screen, size in SIZES.items())
     (folder / "page.html").write_text(html.render(RECORDS[name]()), encoding="utf-8")
     (folder / "frames.html").write_text(_FRAMES.format(frames=frames), encoding="utf-8")
     process = subprocess.run(
@@ -114,9 +115,9 @@ def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
         encoding="utf-8",
         timeout=120,
     )
-    found = re.search('<pre id="seen">(.+?)</pre>', process.stdout, re.DOTALL)
-    assert found is not None, process.stderr
-    return {where: Seen(**each) for where, each in json.loads(unescape(found[1])).items()}
+    match = re.search('<pre id="seen">(.+?)</pre>', process.stdout, re.DOTALL)
+    assert match is not None, process.stderr
+    return {screen: Seen(**seen) for screen, seen in json.loads(unescape(match[1])).items()}
 
 
 ACCENTS = {
@@ -124,11 +125,11 @@ ACCENTS = {
     "fail": "rgb(179, 38, 30)",
     "not-verified": "rgb(138, 90, 0)",
 }
-"""Of the verdict, in the light."""
+"""The colour of the verdict in light mode."""
 
 
 @pytest.mark.parametrize("name", ACCENTS)
-def test_the_first_screen_says_what_matters_and_nothing_sticks_out(
+def test_the_first_screen_shows_what_matters_and_nothing_overflows(
     tmp_path: Path, name: str
 ) -> None:
     for where, seen in look(tmp_path, name).items():
@@ -137,7 +138,7 @@ def test_the_first_screen_says_what_matters_and_nothing_sticks_out(
         assert seen.width <= width
         assert seen.escaping == []
         assert seen.clipped == []
-        assert all(200 < each <= width for each in seen.pictures)
+        assert all(200 < picture <= width for picture in seen.pictures)
         assert seen.letters is not None
         assert seen.letters > 8
         assert seen.accent == ACCENTS[name]
@@ -158,13 +159,13 @@ def test_a_reader_sees_verdict_speed_and_change_and_unfolds_the_rest(tmp_path: P
     assert record.rewrites[47].nodes[0] not in seen.text
 
 
-def test_in_the_dark_the_page_is_dark(tmp_path: Path) -> None:
+def test_the_page_is_dark_in_dark_mode(tmp_path: Path) -> None:
     dark = look(tmp_path, "tuned", "dark")["phone"]
     assert (dark.ground, dark.ink) == ("rgb(20, 23, 26)", "rgb(232, 234, 237)")
     assert dark.accent == "rgb(111, 211, 155)"
 
 
-def test_strange_names_do_nothing_and_stay_on_the_page(tmp_path: Path) -> None:
+def test_hostile_names_do_nothing_and_stay_on_the_page(tmp_path: Path) -> None:
     for where, seen in look(tmp_path, "hostile").items():
         assert seen.title.startswith("fail: <script>document.title")
         assert seen.scripts == 0

@@ -1,4 +1,4 @@
-"""The Markdown is short, and means the same to whoever renders it."""
+"""The Markdown is short and renders the same everywhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def page(name: str) -> Element:
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_it_has_60_lines_at_most(name: str) -> None:
+def test_it_has_at_most_60_lines(name: str) -> None:
     text = markdown.render(RECORDS[name]())
     assert len(text.splitlines()) <= markdown.MOST_LINES
     assert text.endswith("\n")
 
 
-def test_it_has_60_lines_at_most_where_there_is_more_of_everything() -> None:
+def test_it_has_at_most_60_lines_for_a_large_record() -> None:
     record = replace(hostile(), speed=[speed()] * 20)
     text = markdown.render(record)
     assert len(text.splitlines()) <= markdown.MOST_LINES
@@ -41,20 +41,20 @@ def test_it_has_60_lines_at_most_where_there_is_more_of_everything() -> None:
 @pytest.mark.parametrize("name", RECORDS)
 def test_its_tables_are_tables(name: str) -> None:
     root = page(name)
-    assert [each.tag for each in root.all("h3")] == ["h3"]
+    assert len(root.all("h3")) == 1
     for table in root.all("table"):
-        heads = [each.text for each in table.all("thead")[0].all("th")]
+        heads = [cell.text for cell in table.all("thead")[0].all("th")]
         assert len(heads) == COLUMNS[heads[0]]
         for row in table.all("tbody")[0].all("tr"):
             assert len(row.all("td")) == len(heads)
-            assert all(each.text for each in row.all("td"))
+            assert all(cell.text for cell in row.all("td"))
 
 
-def test_it_says_what_matters() -> None:
+def test_it_shows_what_matters() -> None:
     text = page("pass").text
     for words in (
         "✅ bnfold: pass, resnet.onnx",
-        "the closest element takes 2.4 % of its tolerance",
+        "the worst element uses 2.4 % of its tolerance",
         "BatchNormalization 53 → 3",
         "fold-batchnorm rounded BatchNormalization into Conv 48",
         "TRAINING_MODE",
@@ -70,17 +70,17 @@ def test_a_failure_names_its_culprit_first() -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_strange_names_are_harmless(name: str) -> None:
+def test_hostile_names_are_harmless(name: str) -> None:
     shown = shortened(name)
     for text in (markdown.code(name), markdown.plain(shown)):
         root = rendered(f"### {text}\n")
-        assert {each.tag for each in root.all()} <= {"h3", "code"}
+        assert {element.tag for element in root.all()} <= {"h3", "code"}
         assert len(root.text) > 3
 
 
-def test_a_page_of_strange_names_has_no_element_that_is_not_its_own() -> None:
+def test_hostile_names_add_no_elements_to_the_page() -> None:
     text = {"h3", "p", "strong", "code", "br", "sub"}
-    assert {each.tag for each in page("hostile").all()} == {
+    assert {element.tag for element in page("hostile").all()} == {
         *text,
         "table",
         "thead",
@@ -97,11 +97,11 @@ def test_a_code_span_holds_all_of_its_text(text: str) -> None:
     assert "".join(map(str, code.children)).strip() == text.strip()
 
 
-def test_what_mentions_a_person_mentions_nobody() -> None:
+def test_mentions_are_escaped() -> None:
     assert "@team" not in markdown.plain("ask @team")
 
 
-def test_the_worst_outputs_are_shown_where_there_are_many() -> None:
+def test_the_worst_of_many_outputs_are_shown() -> None:
     record = RECORDS["pass"]()
     assert record.equivalence is not None
     (provider,) = record.equivalence.providers
@@ -110,6 +110,7 @@ def test_the_worst_outputs_are_shown_where_there_are_many() -> None:
     record.speed.extend(speed() for _ in range(20))
     text = markdown.render(record)
     assert len(text.splitlines()) <= markdown.MOST_LINES
-    (table,) = [each for each in rendered(text).all("table") if each.text.startswith("output")]
+    tables = rendered(text).all("table")
+    (table,) = [table for table in tables if table.text.startswith("output")]
     assert "large" in table.all("tbody")[0].all("tr")[0].text
     assert "… and 50 more" in text

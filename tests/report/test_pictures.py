@@ -1,4 +1,4 @@
-"""Pictures show the numbers that they are made from, and are small."""
+"""Pictures show their numbers, and are small."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def element(svg: str) -> Element:
 
 
 def texts(svg: str) -> list[str]:
-    return [each.text for each in element(svg).all("text")]
+    return [label.text for label in element(svg).all("text")]
 
 
-def test_yardsticks_name_each_output_and_what_stands_beside_it() -> None:
+def test_yardsticks_name_each_output_and_series() -> None:
     svg = pictures.yardsticks(compared(), "one")
     assert {"logits", "features", "noise floor", "tolerance", "disabled", "all"} <= {*texts(svg)}
     assert "logits 9.90e-06 of 5.50e-04" in element(svg).attributes["aria-label"]
 
 
-def test_what_has_no_place_on_a_logarithmic_scale_is_left_out() -> None:
+def test_values_that_a_logarithmic_scale_cannot_show_are_omitted() -> None:
     exact = output(max_abs=0.0)
     wild = output("wild", max_abs=float("inf"))
     provider = compared(outputs=[exact, wild], levels=[], noise_floor=[exact, wild])
@@ -60,28 +60,28 @@ def test_speed_draws_samples_and_the_control() -> None:
     assert "optimized" not in texts(pictures.speed(speed(alone=True), "one"))
 
 
-def test_one_hiccup_does_not_hide_the_rest() -> None:
+def test_an_outlier_does_not_hide_the_rest() -> None:
     record = speed()
     record.samples[0].run_ms["optimized"].append(record.original_ms / 1000)
     record.samples[0].run_ms["original"].append(record.original_ms)
-    ticks = [float(each) for each in texts(pictures.speed(record, "one")) if re.match(r"\d", each)]
+    ticks = [float(text) for text in texts(pictures.speed(record, "one")) if re.match(r"\d", text)]
     assert max(ticks) < 2
 
 
-def test_operators_are_counted_at_their_bars() -> None:
+def test_bars_are_labelled_with_their_counts() -> None:
     svg = pictures.operators([OperatorChange("Conv", 12, 7)], "one")
     assert {"Conv", "12", "7", "before", "after"} <= {*texts(svg)}
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
-def test_ids_are_the_pictures_own(name: str) -> None:
+def test_ids_start_with_the_name_of_the_picture(name: str) -> None:
     root = element(pictures.speed(speed(), name))
-    ids = [each.attributes["id"] for each in root.all() if "id" in each.attributes]
+    ids = [node.attributes["id"] for node in root.all() if "id" in node.attributes]
     assert ids
-    assert all(each.startswith(f"{name}-") for each in ids)
+    assert all(id_.startswith(f"{name}-") for id_ in ids)
 
 
-def test_a_picture_is_the_same_each_time_and_small() -> None:
+def test_a_picture_is_deterministic_and_small() -> None:
     svg = pictures.speed(speed(), "one")
     assert svg == pictures.speed(speed(), "one")
     assert len(svg) < 50_000
@@ -101,28 +101,28 @@ def test_a_neighbourhood_shows_both_sides() -> None:
     assert element(svg).attributes["aria-label"] == "words"
 
 
-def counted(found: list[str]) -> dict[str, int]:
-    return {each: found.count(each) for each in found}
+def counted(labels: list[str]) -> dict[str, int]:
+    return {label: labels.count(label) for label in labels}
 
 
-def test_where_nothing_is_left_the_value_passes() -> None:
-    assert in_words(strip("/d")) == "before: Dropout; after: nothing, the value passes"
+def test_without_nodes_after_it_the_value_passes_through() -> None:
+    assert in_words(strip("/d")) == "before: Dropout; after: nothing, the value passes through"
     svg = drawing.neighbourhood([NodeSketch("Dropout", [-1])], [], "one", "words")
     assert texts(svg).count("Dropout") == 1
 
 
 @pytest.mark.parametrize("reads", [[5], [0], [1], [-7], []])
-def test_a_drawing_that_makes_no_sense_is_drawn_all_the_same(reads: list[int]) -> None:
+def test_an_inconsistent_drawing_is_still_drawn(reads: list[int]) -> None:
     sketch = [NodeSketch("Conv", reads), NodeSketch("Relu", [0])]
     assert "Relu" in texts(drawing.neighbourhood(sketch, [], "one", "words"))
 
 
-def test_the_typical_rewrite_is_of_the_most_frequent_shape() -> None:
+def test_the_typical_rewrite_has_the_most_common_shape() -> None:
     passes_a_pool = [CONV_BN[0], NodeSketch("MaxPool", [0]), NodeSketch("BatchNormalization", [1])]
     rare = fold("/rare", before=passes_a_pool)
     assert typical([rare, fold("/a"), fold("/b")]) == fold("/a")
 
 
-def test_what_is_too_large_or_unknown_is_not_drawn() -> None:
+def test_large_or_unknown_neighbourhoods_are_not_drawn() -> None:
     large = replace(merge("/x"), before=[NodeSketch("Conv", [-1])] * (MOST_NODES + 1))
     assert typical([large, replace(large, before=[])]) is None

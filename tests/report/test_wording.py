@@ -1,4 +1,4 @@
-"""Numbers and names are written one way."""
+"""Formats of numbers and names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_nouns_have_their_plural() -> None:
     assert count(1200, "rewrite") == "1,200 rewrites"
 
 
-def test_shapes_may_have_no_sizes() -> None:
+def test_the_shape_of_a_scalar() -> None:
     assert sizes([1, 3, 224]) == "1×3×224"
     assert sizes([]) == "scalar"
 
@@ -56,10 +56,10 @@ def test_a_command_can_be_pasted_into_a_shell(command: list[str], text: str) -> 
     assert command_line(command) == text
 
 
-def test_emoji_and_other_scripts_stay() -> None:
+def test_emoji_and_other_scripts_are_kept() -> None:
     for text in ("👩‍👩‍👧", "تحويل", "层/卷积", "naïve"):
         assert shortened(text) == text
 
 
-def test_long_names_say_how_long_they_are() -> None:
+def test_long_names_are_shortened_with_their_length() -> None:
     assert shortened("n" * 10_000, 5) == "nnnnn… (10,000 characters)"

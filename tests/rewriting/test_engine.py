@@ -65,13 +65,13 @@ def test_runs_to_a_fixpoint() -> None:
 
 def test_only_the_refusals_of_the_last_sweep_count() -> None:
     outcome, _ = run(negations(3, last="last"), [neg_twice])
-    assert [each.reason for each in outcome.refusals] == []
+    assert [refusal.reason for refusal in outcome.refusals] == []
     outcome, _ = run(negations(2, last="last"), [neg_twice])
     (refusal,) = outcome.refusals
     assert (refusal.reason, refusal.site, refusal.in_the_way) == ("TOO_LATE", "last", "Neg v1")
 
 
-def test_kept_nodes_are_left_alone_and_it_is_said() -> None:
+def test_kept_nodes_do_not_change_and_are_reported() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
         "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }",
@@ -80,7 +80,7 @@ def test_kept_nodes_are_left_alone_and_it_is_said() -> None:
     )
     for keep in ("^y$", "^c$"):
         outcome, _ = run(model, all_passes(), keep)
-        assert [each.reason for each in outcome.refusals] == ["KEPT_BY_REQUEST"]
+        assert [refusal.reason for refusal in outcome.refusals] == ["KEPT_BY_REQUEST"]
         assert not outcome.rewrites
     assert run(model, all_passes(), "nothing")[0].rewrites
 
@@ -124,23 +124,23 @@ def test_the_order_of_nodes_in_the_file_does_not_matter() -> None:
 
 
 def test_every_pass_states_its_identity_and_its_reasons() -> None:
-    for each in all_passes():
-        assert "=" in each.documentation, each.name
-        assert each.exactness.name in each.documentation, each.name
-        for reason in each.refusals:
+    for pass_ in all_passes():
+        assert "=" in pass_.documentation, pass_.name
+        assert pass_.exactness.name in pass_.documentation, pass_.name
+        for reason in pass_.refusals:
             assert reason.message[0].islower(), reason
             assert not reason.message.endswith("."), reason
 
 
 def test_a_reason_has_one_name_in_one_enum() -> None:
-    """So that a record's refusal is unique by pass and reason, and one to a reader of several."""
-    reasons = {reason for each in all_passes() for reason in each.refusals} | {*General}
+    """So a refusal in a record is unique by pass and reason, also to readers of several."""
+    reasons = {reason for pass_ in all_passes() for reason in pass_.refusals} | {*General}
     names = [reason.name for reason in reasons]
     assert not {name for name in names if names.count(name) > 1}
 
 
-def test_a_reason_that_a_pass_does_not_declare_is_told() -> None:
-    """`tests/conftest.py` holds every pass to what it declares, in all tests."""
+def test_a_reason_that_a_pass_does_not_declare_is_an_error() -> None:
+    """`tests/conftest.py` checks every pass against its declaration, in all tests."""
 
     def function(node: ir.Node) -> Replace | None:
         raise Refused(Why.TOO_LATE)
@@ -163,25 +163,25 @@ def test_fifty_thousand_nodes() -> None:
 # --- Sketches -------------------------------------------------------------------------------------
 
 
-def test_a_rewrite_says_how_its_nodes_read_each_other_before_and_after() -> None:
+def test_a_rewrite_records_how_its_nodes_read_each_other_before_and_after() -> None:
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,8,8] y) { a = Conv(x, w) b = Conv(x, v) y = Add(a, b) }",
         w=normal(4, 3, 1, 1),
         v=normal(4, 3, 1, 1),
     )
     (record,) = bnfold.explain(model).rewrites
-    assert [(each.op_type, each.reads) for each in record.before] == [
+    assert [(node.op_type, node.reads) for node in record.before] == [
         ("Conv", [-1]), ("Conv", [-1]), ("Add", [0, 1])
     ]  # fmt: skip
-    assert [(each.op_type, each.reads) for each in record.after] == [("Conv", [-1])]
+    assert [(node.op_type, node.reads) for node in record.after] == [("Conv", [-1])]
 
 
-def test_values_from_elsewhere_are_told_apart() -> None:
+def test_values_from_outside_are_distinguished() -> None:
     model = build(
         "(float[4] x, float[4] y) => (float[4] z) { c = Constant<value_floats=[1.0]>() "
         "a = Add(x, y) b = Sub(y, a) z = Mul(b, c) }"
     )
-    found = sketch(ir.from_proto(model).graph)
-    assert [(each.op_type, each.reads) for each in found] == [
+    sketches = sketch(ir.from_proto(model).graph)
+    assert [(node.op_type, node.reads) for node in sketches] == [
         ("Add", [-1, -2]), ("Sub", [-2, 0]), ("Mul", [1])
     ]  # fmt: skip

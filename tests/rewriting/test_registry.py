@@ -1,4 +1,4 @@
-"""Finding the passes, those of other packages included."""
+"""Finding the passes, including those of other packages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ not_a_pass = "text"
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
-    """Let exactly these be installed, as ``module:attribute``."""
-    found = [EntryPoint(value, value, ENTRY_POINT_GROUP) for value in values]
+    """Install exactly these passes, given as ``module:attribute``."""
+    installed = [EntryPoint(value, value, ENTRY_POINT_GROUP) for value in values]
 
     def entry_points(*, group: str) -> Sequence[EntryPoint]:
-        return found if group == ENTRY_POINT_GROUP else []
+        return installed if group == ENTRY_POINT_GROUP else []
 
     monkeypatch.setattr("bnfold.rewriting.registry.entry_points", entry_points)
 
 
 def names(passes: Sequence[Pass]) -> list[str]:
-    return [each.name for each in passes]
+    return [pass_.name for pass_ in passes]
 
 
 def test_the_built_in_passes_are_installed_like_any_other() -> None:
@@ -64,7 +64,7 @@ def test_names_may_come_from_an_iterator() -> None:
         (["strip-dropout"], ["strip-dropout"], "leave no pass"),
     ],
 )
-def test_choosing_what_is_not_there(only: list[str], skip: list[str], message: str) -> None:
+def test_choosing_unknown_passes(only: list[str], skip: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose_passes(only, skip)
 
@@ -73,7 +73,7 @@ def test_a_pass_of_another_package_is_found_and_run(monkeypatch: pytest.MonkeyPa
     offer(monkeypatch, "bnfold_passes.fold_batchnorm:fold_batchnorm", f"{__name__}:third_party")
     assert names(all_passes()) == ["fold-batchnorm", "relu-to-sigmoid"]
     record = run("explain", REWRITTEN, "--only", "relu-to-sigmoid", "--json").record
-    assert {each["pass"] for each in record["rewrites"]} == {"relu-to-sigmoid"}
+    assert {rewrite["pass"] for rewrite in record["rewrites"]} == {"relu-to-sigmoid"}
     assert "relu-to-sigmoid" in run("passes").out
 
 

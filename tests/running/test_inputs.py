@@ -1,4 +1,4 @@
-"""The inputs that models are compared on: drawn, shaped on request, or given."""
+"""The inputs that models are compared on: drawn, of requested shapes, or given."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import bnfold
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.running.input_files import parse_input_options
-from bnfold.running.inputs import SCALES, Inputs, UnsupportedInput, make_inputs
+from bnfold.running.inputs import SCALES, SHIFTS, Hints, Inputs, UnsupportedInput, make_inputs
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import MODELS, REWRITTEN, run
-from tests.support.graphs import Array, build, normal
+from tests.support.graphs import Array, Parameters, build, make_overridable, normal
 
 ADD = build("(float[N,K] a, float[N,K] b) => (float[N,K] y) { y = Add(a, b) }")
 
@@ -30,7 +30,7 @@ def inputs_for(model: onnx.ModelProto, **request: Any) -> Inputs:
 
 
 def flattened_to(features: int) -> onnx.ModelProto:
-    """Return a model that wants an image of just so many numbers, but does not say which."""
+    """Return a model that needs an image of this many elements, but does not declare its shape."""
     return build(
         "(float[N,C,H,W] x) => (float[N,2] y) { f = Flatten(x) y = MatMul(f, w) }",
         w=normal(features, 2),
@@ -95,13 +95,127 @@ def test_dimensions_of_one_name_get_one_size() -> None:
 
 
 def test_samples_are_signed_and_of_various_scales() -> None:
-    samples = [feeds["a"] for feeds in inputs_for(ADD, samples=4).feeds()]
-    assert len(samples) == 4
-    for sample, scale in zip(samples, [*SCALES, SCALES[0]], strict=True):
+    samples = [feeds["a"] for feeds in inputs_for(ADD, samples=6).feeds()]
+    assert len(samples) == 6
+    for sample, scale, shift in zip(samples, [*SCALES, *SCALES], [*SHIFTS, 0.0], strict=True):
         assert sample.dtype == np.float32
-        assert sample.min() < 0 < sample.max()
+        assert abs(shift) > 1 or sample.min() < 0 < sample.max()
         assert sample.std() == pytest.approx(scale, rel=0.25)
-    assert not np.array_equal(samples[0], samples[3])
+        assert sample.mean() == pytest.approx(shift * scale, abs=0.35 * scale)
+    assert not np.array_equal(samples[2], samples[5])
+
+
+def test_some_samples_have_a_negative_mean_and_some_a_positive_one() -> None:
+    """What a model does where a mean is below zero shows only there."""
+    interface = "(float[N,64] x) => (float[N,64] y) "
+    right = build(f"{interface} {{ m = ReduceMean<axes=[0,1]>(x) r = Relu(m) y = Add(x, r) }}")
+    wrong = build(f"{interface} {{ m = ReduceMean<axes=[0,1]>(x) r = Abs(m) y = Add(x, r) }}")
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_a_batch_of_one_is_among_the_samples() -> None:
+    """The second model is wrong for a batch of one alone."""
+    interface = "(float[N,4] x) => (float[N,4] y) "
+    right = build(f"{interface} {{ y = Neg(x) }}")
+    wrong = build(
+        f"{interface} {{ s = Shape<end=1>(x) one = Equal(s, single) z = Cast<to=1>(one) "
+        "n = Neg(x) y = Sub(n, z) }",
+        single=np.array([1]),
+    )
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_sizes_go_beyond_where_a_slice_cuts() -> None:
+    """The cut comes after a stride of two, and the second model does without it."""
+    interface = "(float[N,3,H,W] x) => (float[N,4,h,w] y) "
+    weights: Parameters = {
+        "w": normal(4, 3, 3, 3),
+        "s": np.array([0]),
+        "e": np.array([320]),
+        "a": np.array([2]),
+    }
+    right = build(
+        f"{interface} {{ c = Conv<strides=[2,2]>(x, w) y = Slice(c, s, e, a) }}", **weights
+    )
+    wrong = build(f"{interface} {{ y = Conv<strides=[2,2]>(x, w) }}", **weights)
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_two_switches_take_all_combinations() -> None:
+    text = (
+        "(float[N,4] x, bool a, bool b) => (float[N,4] y) "
+        "{ t = {} u = Cast<to=1>(t) y = Add(x, u) }"
+    )
+    right = build(text.replace("{}", "Xor(a, b)"))
+    for wrong in ("And(a, n) n = Not(b)", "And(n, b) n = Not(a)", "Or(a, b)"):
+        head, _, tail = wrong.partition(") ")
+        lines = f"{tail} t = {head})" if tail else f"t = {wrong}"
+        other = build(text.replace("t = {}", lines))
+        equivalence = bnfold.check(right, other).equivalence
+        assert equivalence is not None
+        assert equivalence.verdict == "fail"
+
+
+def test_integers_take_the_values_that_the_model_compares_them_with() -> None:
+    """A rate that is one of two numbers would hardly be drawn by chance."""
+    text = (
+        "(float[N,4] x, int64 rate) => (float[N,4] y) "
+        "{ e = Equal(rate, known) c = Cast<to=1>(e) y = Mul(x, c) }"
+    )
+    right, wrong = (build(text, known=np.array(rate)) for rate in (16000, 8000))
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_indices_that_are_clipped_first_go_beyond_the_table() -> None:
+    text = "(int64[N] i) => (float[N,4] y) { c = Clip(i, low, high) y = Gather(table, c) }"
+    weights: Parameters = {"table": normal(500, 4), "low": np.array(0), "high": np.array(499)}
+    right = build(text, **weights)
+    wrong = build(text, **weights | {"high": np.array(498)})
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_the_ratio_of_a_dropout_is_one() -> None:
+    model = build("(float[N,4] x, float r) => (float[N,4] y) { y = Dropout(x, r) }")
+    equivalence = bnfold.check(model, model).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "pass"
+
+
+def test_overridable_initializers_are_overridden() -> None:
+    """The second model has made a constant of what callers may override."""
+    text = "(float[N,4] x) => (float[N,4] y) { y = Mul(x, k) }"
+    original = make_overridable(build(text, k=normal(4)), "k")
+    frozen = build(text, k=normal(4))
+    equivalence = bnfold.check(original, frozen).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+    assert "override the initializers ['k']" in equivalence.reason
+    unused = build(
+        "(float[N,4] x) => (float[N,4] y) { y = Mul(x, j) z = Neg(k) }", k=normal(4), j=normal(4)
+    )
+    equivalence = bnfold.check(original, make_overridable(unused, "k")).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+def test_free_sizes_that_share_a_name_need_not_be_one_size() -> None:
+    """Old exporters call all of them "?"; a batch of one size would not fit these channels."""
+    model = build(
+        "(float[u,u,u,u] x) => (float[u,u,u,u] y) { y = Conv(x, w) }", w=normal(4, 3, 3, 3)
+    )
+    equivalence = bnfold.check(model, model).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "pass"
 
 
 def test_inputs_of_one_sample_differ() -> None:
@@ -133,8 +247,8 @@ def test_the_digest_tells_inputs_apart() -> None:
 def test_the_command_line_tells_seed_samples_and_digest() -> None:
     def record(*options: str) -> dict[str, Any]:
         outcome = run("check", REWRITTEN, REWRITTEN, "--json", *options)
-        found: dict[str, Any] = outcome.record["equivalence"]["inputs"]
-        return found
+        inputs: dict[str, Any] = outcome.record["equivalence"]["inputs"]
+        return inputs
 
     first, again, other = record(), record("--seed", "0"), record("--seed", "7", "--samples", "2")
     assert first == again
@@ -167,7 +281,7 @@ def test_integers_index_any_table() -> None:
         table=normal(2, 3),
     )
     values = {int(value) for feeds in inputs_for(model).feeds() for value in feeds["x"]}
-    assert values == {-1, 0, 1}  # the last row is number -1, too
+    assert values == {-1, 0, 1}  # -1 is the last row, too
 
 
 def sequence_model() -> onnx.ModelProto:
@@ -214,7 +328,7 @@ def test_where_something_is_given_the_rest_is_drawn() -> None:
     inputs = inputs_for(ADD, arrays={"a": given})
     feeds = list(inputs.feeds())
     assert len(feeds) == 3
-    assert all(each["a"] is given for each in feeds)
+    assert all(sample["a"] is given for sample in feeds)
     assert not np.array_equal(feeds[0]["b"], feeds[1]["b"])
     assert "normal" in inputs.record().source
 
@@ -222,7 +336,7 @@ def test_where_something_is_given_the_rest_is_drawn() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"arrays": {"a": np.zeros((2, 3))}}, "'a' wants float32, .* has float64"),
+        ({"arrays": {"a": np.zeros((2, 3))}}, "'a' needs float32, .* has float64"),
         ({"arrays": {"c": normal(2, 3)}}, "no input 'c'; it has a, b"),
         ({"shapes": {"c": [1]}}, "no input 'c'; it has a, b"),
     ],
@@ -255,7 +369,7 @@ def save_tensors(folder: Path, *contents: Array) -> None:
 
 
 def test_a_test_data_folder_is_read_by_position(tmp_path: Path) -> None:
-    """The eleventh file is input_10.pb, which the alphabet would put third."""
+    """The eleventh file is input_10.pb, which would be third in alphabetical order."""
     contents = [np.full((1,), number, np.float32) for number in range(11)]
     save_tensors(tmp_path, *contents)
     (tmp_path / "output_0.pb").write_bytes(b"not read")
@@ -290,7 +404,7 @@ def test_an_input_given_by_itself_counts_more_than_the_archive(tmp_path: Path) -
 
 
 def test_content_given_on_the_command_line_is_what_is_compared(tmp_path: Path) -> None:
-    """The two models differ at negative values only."""
+    """The two models differ only at negative values."""
     for name, line in (("relu", "y = Relu(x)"), ("same", "y = Identity(x)")):
         onnx.save(build(f"(float[N] x) => (float[N] y) {{ {line} }}"), tmp_path / name)
     np.save(tmp_path / "positive.npy", np.array([1, 2], np.float32))
@@ -358,9 +472,9 @@ def test_free_dimensions_take_more_than_one_size() -> None:
         "(float[N,3,H,W] x) => (float[N,3] y) { y = ReduceMax<axes=[2,3], keepdims=0>(x) }"
     )
     shapes = [feeds["x"].shape for feeds in inputs_for(model).feeds()]
-    assert shapes == [(2, 3, 64, 64), (3, 3, 47, 47), (2, 3, 64, 64)]
+    assert shapes == [(2, 3, 64, 64), (3, 3, 47, 47), (1, 3, 64, 64)]
     recorded = inputs_for(model).record().shapes
-    assert [tuple(each["x"]) for each in recorded] == shapes
+    assert [tuple(sample["x"]) for sample in recorded] == shapes
 
 
 def test_where_only_one_size_runs_there_is_one() -> None:
@@ -369,7 +483,7 @@ def test_where_only_one_size_runs_there_is_one() -> None:
 
 
 def test_a_fault_at_another_size_is_found() -> None:
-    """The second model is right for the first size alone."""
+    """The second model is correct only at the first size."""
     interface = "(float[N,3,H,W] x) => (float[N,3,1,1] y) "
     right = build(f"{interface} {{ y = GlobalAveragePool(x) }}")
     wrong = build(
@@ -377,19 +491,19 @@ def test_a_fault_at_another_size_is_found() -> None:
         axes=np.array([2, 3]),
         count=np.array(64 * 64, np.float32),
     )
-    found = bnfold.check(right, wrong).equivalence
-    assert found is not None
-    assert found.verdict == "fail"
-    assert "of sample 1" in found.reason
-    found = bnfold.check(right, wrong, samples=1).equivalence
-    assert found is not None
-    assert found.verdict == "pass"
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+    assert "of sample 1" in equivalence.reason
+    equivalence = bnfold.check(right, wrong, samples=1).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "pass"
 
 
 def test_a_known_table_is_used_in_full() -> None:
     model = build("(int64[N] x) => (float[N,3] y) { y = Gather(table, x) }", table=normal(999, 3))
     session = Session(model.SerializeToString(), "cpu", Level.DISABLED)
-    inputs = make_inputs(session, InputOptions(samples=9), {"x": 998})
+    inputs = make_inputs(session, InputOptions(samples=9), Hints(largest={"x": 998}))
     largest = max(int(feeds["x"].max()) for feeds in inputs.feeds())
     assert 99 < largest <= 998
 
@@ -409,7 +523,7 @@ def test_saved_inputs_give_the_same_check_again(tmp_path: Path) -> None:
     onnx.save(ADD, tmp_path / "m.onnx")
     arguments = ("check", tmp_path / "m.onnx", tmp_path / "m.onnx", "--json")
     saved = run(*arguments, "--save-inputs", tmp_path / "saved").record["equivalence"]["inputs"]
-    assert {each.name for each in (tmp_path / "saved").iterdir()} == {
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {
         f"sample_{number}.npz" for number in range(3)
     }
     again = run(*arguments, "--data", tmp_path / "saved").record["equivalence"]["inputs"]
@@ -425,7 +539,7 @@ def test_what_cannot_be_saved_is_told(tmp_path: Path) -> None:
     run(*arguments, tmp_path / "file").failed(2, "cannot be saved")
     run(*arguments, tmp_path / "no" / "folder").failed(2, "cannot be saved")
     assert run(*arguments, tmp_path / "saved").code == 0
-    run(*arguments, tmp_path / "saved").failed(2, "holds samples already")
+    run(*arguments, tmp_path / "saved").failed(2, "already contains samples")
 
 
 @pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b", "x:0"])
@@ -439,7 +553,7 @@ def test_inputs_of_any_name_are_saved(tmp_path: Path, name: str) -> None:
     assert again["sha256"] == saved["sha256"]
 
 
-def test_a_switch_is_thrown_both_ways() -> None:
+def test_boolean_inputs_are_tested_as_true_and_as_false() -> None:
     model = build(
         "(bool[1] b, float[3] x) => (float[3] y) { s = Squeeze(b) y = If(s) <"
         "then_branch = t () => (float[3] u) { u = Neg(x) }, "
@@ -456,7 +570,7 @@ def test_integers_may_be_negative_where_the_model_takes_them() -> None:
     assert values.min() < 0 < values.max()
     table = build("(int64[N] x) => (float[N,3] y) { y = Gather(table, x) }", table=normal(2, 3))
     session = Session(table.SerializeToString(), "cpu", Level.DISABLED)
-    inputs = make_inputs(session, InputOptions(samples=4), {"x": 1})
+    inputs = make_inputs(session, InputOptions(samples=4), Hints(largest={"x": 1}))
     assert min(int(feeds["x"].min()) for feeds in inputs.feeds()) == 0
 
 

@@ -1,4 +1,4 @@
-"""onnxruntime: there or not, on the provider asked for or not at all."""
+"""onnxruntime: missing or broken installations, and sessions on the requested provider only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def has_device(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
         ([CPU], False, [CPU, "uninstall it", "pip install 'bnfold[cuda]'"]),
         ([CPU], True, [CPU, "uninstall it", "pip install 'bnfold[cuda]'"]),
         ([], True, ["no onnxruntime", "pip install 'bnfold[cuda]'"]),
-        ([CPU, GPU], True, [CPU, GPU, "exclude each other", "pip install 'bnfold[cuda]'"]),
+        ([CPU, GPU], True, [CPU, GPU, "overwrite each other", "pip install 'bnfold[cuda]'"]),
         ([GPU], False, ["no NVIDIA device", "driver"]),
         ([GPU], True, ["CUDA or cuDNN library is missing"]),
     ],
@@ -64,12 +64,12 @@ def test_the_diagnosis_names_the_cause(
 
 
 def test_each_cause_has_a_diagnosis_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = set()
+    diagnoses = set()
     for packages, device in (([CPU], False), ([CPU, GPU], False), ([GPU], False), ([GPU], True)):
         install(monkeypatch, *packages)
         has_device(monkeypatch, device)
-        found.add(runtime._diagnose("cuda", ""))
-    assert len(found) == 4
+        diagnoses.add(runtime._diagnose("cuda", ""))
+    assert len(diagnoses) == 4
 
 
 def test_a_provider_that_is_there_is_no_error() -> None:
@@ -77,7 +77,7 @@ def test_a_provider_that_is_there_is_no_error() -> None:
 
 
 def test_another_provider_in_its_place_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime itself falls back to the CPU in silence where CUDA cannot be loaded."""
+    """onnxruntime itself falls back to the CPU silently if it cannot load CUDA."""
     install(monkeypatch, GPU)
     has_device(monkeypatch, False)
     real = onnxruntime.InferenceSession
@@ -134,18 +134,18 @@ def test_a_session_runs_a_model_from_its_bytes_or_its_path(level: Level) -> None
     results = Session(NEGATE, "cpu", level).run({"x": content})
     assert list(results) == ["y"]
     np.testing.assert_array_equal(results["y"], -content)
-    assert [each.name for each in Session(REWRITTEN, "cpu", level).inputs] == ["images"]
+    assert [spec.name for spec in Session(REWRITTEN, "cpu", level).inputs] == ["images"]
 
 
 def test_inputs_are_described_with_names_for_free_dimensions() -> None:
     model = build("(float16[N,?,3] x, bool b, string[2] s) => (float16[N,?,3] y) { y = Neg(x) }")
     inputs = Session(model.SerializeToString(), "cpu", Level.DISABLED).inputs
-    assert [(each.name, each.shape) for each in inputs] == [
+    assert [(spec.name, spec.shape) for spec in inputs] == [
         ("x", ("N", None, 3)),
         ("b", ()),
         ("s", (2,)),
     ]
-    assert [each.dtype for each in inputs] == [np.float16, np.bool_, np.object_]
+    assert [spec.dtype for spec in inputs] == [np.float16, np.bool_, np.object_]
 
 
 @pytest.mark.parametrize(("asked", "used"), [(1, 1), (None, available_threads())])

@@ -1,6 +1,6 @@
-"""Speed: what samples say, and that samples of real sessions come out whole.
+"""Speed: the statistics, on synthetic samples, and that real sessions give complete samples.
 
-How fast anything is, is no matter for tests. The statistics are tried on samples that are made up.
+No test depends on how fast anything is.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from tests.support.cli import REWRITTEN
 from tests.support.graphs import build
 
 
-def made_up(seed: int, factor: float, *, blocks: int = 5, turns: int = 40) -> list[SpeedBlock]:
+def synthetic_blocks(
+    seed: int, factor: float, *, blocks: int = 5, turns: int = 40
+) -> list[SpeedBlock]:
     """Return samples of a model `factor` times as fast, with the noise of a shared machine.
 
-    Each session is off by about half a percent for good; each turn by 5 percent, for all three;
-    each run by 2 percent; and one run in twenty takes half as long again.
+    Each session is off by a constant of about 0.5 %, each turn by 5 % for all three, and each run
+    by 2 %; one run in twenty takes 50 % longer.
     """
     generator = np.random.default_rng(seed)
-    found = []
+    samples = []
     for _ in range(blocks):
         shared = 10 * generator.lognormal(0, 0.05, turns)
         run_ms = {}
@@ -36,26 +38,28 @@ def made_up(seed: int, factor: float, *, blocks: int = 5, turns: int = 40) -> li
             own = generator.lognormal(0, 0.005) * generator.lognormal(0, 0.02, turns)
             hiccups = np.where(generator.random(turns) < 0.05, 1.5, 1.0)
             run_ms[name] = list(shared * own * hiccups / speed)
-        found.append(SpeedBlock(dict.fromkeys(run_ms, 1.0), run_ms))
-    return found
+        samples.append(SpeedBlock(dict.fromkeys(run_ms, 1.0), run_ms))
+    return samples
 
 
-def test_a_model_against_itself_is_no_significant_difference() -> None:
-    verdicts = [summarize(made_up(seed, 1.0)).verdict for seed in range(100)]
+def test_a_model_against_itself_shows_no_significant_difference() -> None:
+    verdicts = [summarize(synthetic_blocks(seed, 1.0)).verdict for seed in range(100)]
     assert verdicts.count("no significant difference") >= 99
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.03, "faster"), (0.97, "slower")])
-def test_three_percent_are_told(factor: float, verdict: SpeedVerdict) -> None:
-    found = [summarize(made_up(seed, factor, turns=100)) for seed in range(30)]
-    assert [each.verdict for each in found].count(verdict) >= 27
-    assert np.mean([each.speedup or 0 for each in found]) == pytest.approx(factor, abs=0.002)
+def test_three_percent_are_detected(factor: float, verdict: SpeedVerdict) -> None:
+    summaries = [summarize(synthetic_blocks(seed, factor, turns=100)) for seed in range(30)]
+    assert [summary.verdict for summary in summaries].count(verdict) >= 27
+    assert np.mean([summary.speedup or 0 for summary in summaries]) == pytest.approx(
+        factor, abs=0.002
+    )
 
 
-def test_a_difference_within_the_controls_error_is_none() -> None:
-    blocks = made_up(0, 1.02)
+def test_a_difference_within_the_controls_error_is_not_significant() -> None:
+    blocks = synthetic_blocks(0, 1.02)
     for block in blocks:
-        block.run_ms["control"] = [each / 1.02 for each in block.run_ms["control"]]
+        block.run_ms["control"] = [ms / 1.02 for ms in block.run_ms["control"]]
     summary = summarize(blocks)
     assert summary.ci95 is not None
     assert summary.ci95[0] > 1
@@ -63,7 +67,7 @@ def test_a_difference_within_the_controls_error_is_none() -> None:
 
 
 def test_few_turns_allow_no_verdict() -> None:
-    blocks = made_up(0, 2.0, blocks=1, turns=FEWEST_TURNS)
+    blocks = synthetic_blocks(0, 2.0, blocks=1, turns=FEWEST_TURNS)
     assert summarize(blocks).verdict == "faster"
     short = {name: times[:-1] for name, times in blocks[0].run_ms.items()}
     few = summarize([SpeedBlock({}, short)])
@@ -72,7 +76,7 @@ def test_few_turns_allow_no_verdict() -> None:
 
 
 def test_the_same_samples_give_the_same_figures() -> None:
-    assert summarize(made_up(1, 1.1)) == summarize(made_up(1, 1.1))
+    assert summarize(synthetic_blocks(1, 1.1)) == summarize(synthetic_blocks(1, 1.1))
 
 
 @pytest.mark.parametrize("level", Level)
@@ -92,7 +96,7 @@ def test_samples_of_two_models(level: Level) -> None:
     assert len(record.load_ms) == 2
 
 
-def test_one_model_alone_is_timed_beside_its_control() -> None:
+def test_one_model_alone_is_timed_with_its_control() -> None:
     record = compare_speed(REWRITTEN, None, seconds=0.2)
     assert list(record.samples[0].run_ms) == ["original", "control"]
     assert (record.optimized_ms, record.speedup, record.ci95, record.verdict) == (None,) * 4
@@ -106,13 +110,13 @@ def test_a_single_image_is_the_default() -> None:
     assert compare_speed(REWRITTEN, None, request=request, seconds=0.1).shapes["images"][0] == 7
 
 
-def test_too_little_time_is_said() -> None:
+def test_too_little_time_is_noted() -> None:
     record = compare_speed(REWRITTEN, None, seconds=1e-9)
     assert len(record.samples) == 1
     assert "too few turns (1)" in record.note
 
 
-def test_what_does_not_run_is_an_error(tmp_path: Path) -> None:
+def test_a_model_that_does_not_run_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
     onnx.save(build("(float[2,5] x) => (float[2,5] y) { y = Neg(x) }"), path)
     with pytest.raises(SessionError, match="onnxruntime cannot run"):

@@ -1,4 +1,4 @@
-"""Runs the command line in this process, and says what it printed and returned."""
+"""Runs the command line in this process and captures its output and exit code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from bnfold.rewriting.registry import all_passes
 
 MODELS = Path(__file__).parent.parent.parent / "models"
 REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
-"""A sample in which there is something to rewrite."""
+"""A sample with something to rewrite."""
 UNCHANGED = MODELS / "training_mode.onnx"
-"""A sample in which there is nothing to rewrite."""
+"""A sample with nothing to rewrite."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command returned and printed."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -38,13 +38,13 @@ class Outcome:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record that `--json` printed: all of stdout, strict JSON, and as published."""
+        """The record printed by `--json`: all of stdout, strict JSON that matches the schema."""
         content = parse_strictly(self.out)
         jsonschema.validate(content, record_schema())
         return content
 
     def failed(self, code: int, *words: str) -> None:
-        """Assert this exit code, and one line on stderr that holds all of these words."""
+        """Assert this exit code and one line on stderr with all of these words."""
         assert self.code == code, self
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
@@ -53,17 +53,17 @@ class Outcome:
 
 
 def parse_strictly(text: str) -> dict[str, Any]:
-    """Parse a JSON object; NaN and Infinity are no JSON."""
+    """Parse a JSON object, rejecting NaN and Infinity."""
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     content: dict[str, Any] = json.loads(text, parse_constant=refuse)
     return content
 
 
 def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
-    """Run ``bnfold`` with these arguments, on a terminal of this encoding."""
+    """Run ``bnfold`` with these arguments, on a terminal with this encoding."""
     out, err = (
         io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)
     )
@@ -90,7 +90,7 @@ def _content(stream: io.TextIOWrapper) -> str:
 
 
 def wrong_pass() -> Pass:
-    """Return a pass that is wrong: it replaces Relu by Sigmoid."""
+    """Return a wrong pass, which replaces Relu with Sigmoid."""
 
     def function(node: ir.Node) -> Replace:
         return Replace([node], {node.outputs[0]: Op("Sigmoid", node.inputs, like=node)})
@@ -99,7 +99,7 @@ def wrong_pass() -> Pass:
 
 
 def plant_wrong_pass() -> Any:
-    """Let `optimize` run `wrong_pass`, too, as long as this context lasts."""
+    """Make `optimize` also run `wrong_pass` within this context."""
 
     def choose(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
         return [*all_passes(), wrong_pass()]
@@ -108,11 +108,11 @@ def plant_wrong_pass() -> Any:
 
 
 def untouched(path: Path) -> tuple[bytes, int, int]:
-    """Return all by which a later look can tell whether a file was written to or replaced."""
+    """Return a state of the file that changes if it is written to or replaced."""
     status = path.stat()
     return path.read_bytes(), status.st_mtime_ns, status.st_ino
 
 
 def names(folder: Path) -> set[str]:
-    """Return the names of all that a folder holds, hidden files included."""
-    return {each.name for each in folder.iterdir()}
+    """Return the names of all files in a folder, including hidden ones."""
+    return {path.name for path in folder.iterdir()}

@@ -20,7 +20,7 @@ from bnfold.modelfile.protos import graphs_of, node_lists_of
 Array = npt.NDArray[Any]
 
 RuntimeException = (InvalidArgument, Fail, OnnxRuntimeException)
-"""What onnxruntime raises where a model does not run on its inputs."""
+"""What onnxruntime raises if a model does not run on its inputs."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -56,12 +56,12 @@ def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Arra
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _FLOATS:
                     attribute.i = TensorProto.DOUBLE
     wide_feeds = {
-        name: each.astype(np.float64) if each.dtype.kind == "f" else each
-        for name, each in feeds.items()
+        name: content.astype(np.float64) if content.dtype.kind == "f" else content
+        for name, content in feeds.items()
     }
     with np.errstate(all="ignore"):
         evaluator = ReferenceEvaluator(wide, new_ops=[BatchNormalization, ConvTranspose])
-        return [np.asarray(each) for each in evaluator.run(None, wide_feeds)]
+        return [np.asarray(output) for output in evaluator.run(None, wide_feeds)]
 
 
 class BatchNormalization(OpRun):
@@ -70,7 +70,7 @@ class BatchNormalization(OpRun):
     def _run(
         self, x: Array, s: Array, b: Array, m: Array, v: Array, epsilon: float, **_: object
     ) -> tuple[Array]:
-        s, b, m, v = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in (s, b, m, v))
+        s, b, m, v = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (s, b, m, v))
         return (s * (x - m) / np.sqrt(v + epsilon) + b,)
 
 
@@ -133,18 +133,18 @@ def assert_equivalent(
 ) -> None:
     """Assert equal interfaces, and equal values in onnxruntime and in float64.
 
-    In float64 what is left of the difference is the rounding of the new weights to their type.
+    In float64, only the rounding of the new weights to their type is left as a difference.
     """
-    assert [each.SerializeToString() for each in original.graph.output] == [
-        each.SerializeToString() for each in optimized.graph.output
+    assert [output.SerializeToString() for output in original.graph.output] == [
+        output.SerializeToString() for output in optimized.graph.output
     ]
     onnx.checker.check_model(optimized, full_check=True)
     for run in (run_plain, run_float64):
-        for expected, found in zip(run(original, feeds), run(optimized, feeds), strict=True):
-            assert expected.dtype == found.dtype
-            assert expected.shape == found.shape
+        for expected, actual in zip(run(original, feeds), run(optimized, feeds), strict=True):
+            assert expected.dtype == actual.dtype
+            assert expected.shape == actual.shape
             np.testing.assert_allclose(
-                found, expected, rtol=rtol, atol=atol * max(1.0, _largest(expected))
+                actual, expected, rtol=rtol, atol=atol * max(1.0, _largest(expected))
             )
 
 

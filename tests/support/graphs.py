@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 Array = npt.NDArray[Any]
 Parameters: TypeAlias = dict[str, Any]
-"""Arrays by name. Any, because they are handed on as keyword arguments among others."""
+"""Arrays by name. Any, because they are passed along with other keyword arguments."""
 
 
 def build(
@@ -73,13 +73,13 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 def initializer(model: onnx.ModelProto, name: str) -> Array:
     """Return the content of an initializer."""
-    (tensor,) = [each for each in model.graph.initializer if each.name == name]
+    (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
     return numpy_helper.to_array(tensor)
 
 
 def only_node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
     """Return the one node of this type."""
-    nodes: list[onnx.NodeProto] = [each for each in model.graph.node if each.op_type == op_type]
+    nodes: list[onnx.NodeProto] = [node for node in model.graph.node if node.op_type == op_type]
     (node,) = nodes
     return node
 
@@ -87,8 +87,8 @@ def only_node(model: onnx.ModelProto, op_type: str) -> onnx.NodeProto:
 def draw_feeds(
     model: onnx.ModelProto, seed: int = 0, sizes: Mapping[str, int] | None = None
 ) -> dict[str, Array]:
-    """Return signed values for each input; free dimensions are 2 where `sizes` does not say."""
-    weights = {each.name for each in model.graph.initializer}
+    """Return signed values for each input; free dimensions are 2 unless `sizes` has them."""
+    weights = {tensor.name for tensor in model.graph.initializer}
     feeds = {}
     for index, value in enumerate(model.graph.input):
         if value.name in weights:

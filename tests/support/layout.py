@@ -30,7 +30,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "algebra": ("arrays", "graph", "rewriting.contract", "rewriting.query"),
     "modelfile": ("atomic", "graph", *_PLAIN),
     "running": _PLAIN,
-    "proof": ("modelfile", "running", *_PLAIN),
+    "proof": ("graph", "modelfile", "running", *_PLAIN),
     "speed": ("running", *_PLAIN),
     "workflow": ("graph", "modelfile", "proof", "rewriting", "running", "speed", *_PLAIN),
     "record.data": ("version",),

@@ -1,4 +1,4 @@
-"""What a reader of an HTML page gets: its elements, and its text."""
+"""Parses an HTML page into its elements and text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HIDDEN = {"style", "title", "script"}
 
 @dataclass
 class Element:
-    """An element of a page, with what it holds."""
+    """An element of a page, with its children."""
 
     tag: str
     attributes: dict[str, str]
@@ -19,7 +19,7 @@ class Element:
 
     @property
     def text(self) -> str:
-        """All text within, in order, with single spaces."""
+        """All text in the element, in order, with single spaces."""
         return " ".join(" ".join(self._texts()).split())
 
     def _texts(self) -> list[str]:
@@ -31,13 +31,13 @@ class Element:
         return texts
 
     def all(self, *tags: str) -> list[Element]:
-        """Return the elements within of these tags, or of any, in order."""
-        found = []
+        """Return the descendants with these tags, or all of them, in order."""
+        descendants = []
         for child in self.children:
             if isinstance(child, Element):
-                found += [child] if not tags or child.tag in tags else []
-                found += child.all(*tags)
-        return found
+                descendants += [child] if not tags or child.tag in tags else []
+                descendants += child.all(*tags)
+        return descendants
 
 
 class _Builder(HTMLParser):
@@ -66,7 +66,7 @@ class _Builder(HTMLParser):
 
 
 def parse(page: str) -> Element:
-    """Return the page as an element; every tag must be closed where it was opened."""
+    """Parse a page; every tag must be closed in the element where it was opened."""
     builder = _Builder()
     builder.feed(page)
     builder.close()

@@ -1,4 +1,4 @@
-"""What tests of passes assert: applied means equal, refused unchanged, and twice is once."""
+"""Assertions for tests of passes: equal if rewritten, unchanged if refused, and idempotent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def assert_rewritten(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> onnx.ModelProto:
-    """Assert that the pass leaves the operators `expected`, equal values, and nothing to do."""
+    """Assert that the pass gives the operators `expected` and equal values, and is idempotent."""
     result = run_pass(model, pass_name)
     optimized = result.to_proto()
     assert operators(optimized) == expected, result.record.refusals
@@ -41,7 +41,7 @@ def assert_refused(
 ) -> None:
     """Assert that the pass changes nothing, for this reason and no other."""
     result = run_pass(model, pass_name)
-    assert [each.reason for each in result.record.refusals] == [reason.name]
+    assert [refusal.reason for refusal in result.record.refusals] == [reason.name]
     assert result.record.output is not None
     assert result.record.output.same
     assert result.record.output.sha256 == result.record.model.sha256
@@ -51,4 +51,4 @@ def assert_refused(
 
 def parameters(model: onnx.ModelProto) -> dict[str, Array]:
     """Return all initializers by name."""
-    return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

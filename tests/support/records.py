@@ -1,4 +1,4 @@
-"""Records of runs that never were, one for each thing that a report has to say."""
+"""Made-up records of runs, one for each case that a report must handle."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ HOSTILE_NAMES = (
     "n" * 10_000,
     "half \ud83d of a pair",
 )
-"""What node names may hold, in a model that means no good or knows no better."""
+"""Node names of a malicious or careless model."""
 
 ENVIRONMENT = {
     "python": "3.12.4",
@@ -70,14 +70,14 @@ BRANCHES = [NodeSketch("Conv", [-1]), NodeSketch("Conv", [-1]), NodeSketch("Add"
 
 
 def model(path: str | None = "models/resnet.onnx", **ops: int) -> ModelRecord:
-    """Return what a model file is."""
+    """Return the record of a model file."""
     ops = ops or {"Conv": 53, "BatchNormalization": 53, "Relu": 49, "Add": 16, "Gemm": 1}
     nodes = sum(ops.values())
     return ModelRecord(path, "3f" * 32, 102_400_000, 8, {"ai.onnx": 17}, nodes, ops)
 
 
 def fold(site: str, **changes: Any) -> RewriteRecord:
-    """Return the folding of a BatchNormalization into the Conv in front of it."""
+    """Return the folding of a BatchNormalization into the preceding Conv."""
     made = RewriteRecord(
         pass_name="fold-batchnorm",
         site=site,
@@ -92,7 +92,7 @@ def fold(site: str, **changes: Any) -> RewriteRecord:
 
 
 def merge(site: str) -> RewriteRecord:
-    """Return the merging of three branches."""
+    """Return the merge of three branches."""
     return fold(
         site,
         pass_name="merge-branches",
@@ -104,7 +104,7 @@ def merge(site: str) -> RewriteRecord:
 
 
 def strip(site: str) -> RewriteRecord:
-    """Return the removal of a Dropout, which leaves nothing behind."""
+    """Return the removal of a Dropout, which is not replaced by anything."""
     return fold(
         site,
         pass_name="strip-dropout",
@@ -132,7 +132,7 @@ def refusal(site: str, **changes: Any) -> RefusalRecord:
 
 
 def output(name: str = "logits", share: float = 0.02, **changes: Any) -> OutputComparison:
-    """Return the comparison of an output whose worst element takes this share of its tolerance."""
+    """Return the comparison of an output whose worst element uses this share of its tolerance."""
     tolerance = Tolerance(1e-4, 2e-4)
     original = 3.5
     error = share * (tolerance.atol + tolerance.rtol * original)
@@ -157,7 +157,7 @@ def output(name: str = "logits", share: float = 0.02, **changes: Any) -> OutputC
 
 
 def compared(verdict: Verdict = "pass", **changes: Any) -> ProviderEquivalence:
-    """Return what was found on a provider."""
+    """Return the verdict on a provider."""
     shares = {"pass": (0.018, 0.024), "fail": (420.0, 420.0)}.get(verdict, ())
     levels = [
         LevelComparison(
@@ -196,23 +196,24 @@ def _truth(verdict: str) -> Truth:
 
 def equivalence(verdict: Verdict = "pass", **changes: Any) -> Equivalence:
     """Return a verdict on one provider, and how the inputs were made."""
-    found = compared(verdict, **changes)
+    provider = compared(verdict, **changes)
     source = "normal, standard deviations (1.0, 10.0, 0.1) in turn"
     shapes = [{"images": [size, 3, 64, 64]} for size in (2, 1, 3)]
     inputs = InputsRecord(0, 3, source, shapes, {"tokens": 9999}, "ab" * 32)
-    return Equivalence(verdict, f"cpu: {found.reason}" if found.reason else "", [found], inputs)
+    reason = f"cpu: {provider.reason}" if provider.reason else ""
+    return Equivalence(verdict, reason, [provider], inputs)
 
 
 @cache
 def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False) -> SpeedRecord:
-    """Return a timing of a model that is so much faster, with the noise of a real machine."""
+    """Return a timing of a model faster by this factor, with the noise of a real machine."""
     generator = np.random.default_rng(int(factor * 1000))
     blocks = []
     for _ in range(5):
         shared = 20 * generator.lognormal(0, 0.03, 40)
         names = {"original": 1.0, "control": 1.0} | ({} if alone else {"optimized": factor})
         run_ms = {
-            name: [float(each) for each in shared * generator.lognormal(0, 0.01, 40) / faster]
+            name: [float(ms) for ms in shared * generator.lognormal(0, 0.01, 40) / faster]
             for name, faster in names.items()
         }
         blocks.append(SpeedBlock(dict.fromkeys(run_ms, 31.0), run_ms))
@@ -261,7 +262,7 @@ def optimized(verdict: Verdict = "pass", **changes: Any) -> Record:
 
 
 def not_hashed() -> Record:
-    """Return what the terminal gets, and no report: a record without the SHA-256 of the files."""
+    """Return a record without hashes, as made for the terminal only."""
     record = optimized()
     assert record.output is not None
     return replace(
@@ -272,7 +273,7 @@ def not_hashed() -> Record:
 
 
 def failed() -> Record:
-    """Return the record of an `optimize` that made a mistake, and found out where."""
+    """Return the record of an `optimize` that failed and found its culprit."""
     culprit = Culprit(
         pass_name="merge-branches",
         site="/add",
@@ -287,24 +288,24 @@ def failed() -> Record:
 
 
 def dropped() -> Record:
-    """Return the record of an `optimize` that made a mistake, and went on without it."""
-    found = failed().equivalence
-    assert found is not None
-    culprits = [replace(each, dropped=True) for each in found.culprits]
+    """Return the record of an `optimize` that failed, dropped its culprit and continued."""
+    failure = failed().equivalence
+    assert failure is not None
+    culprits = [replace(culprit, dropped=True) for culprit in failure.culprits]
     return optimized(equivalence=replace(equivalence(), culprits=culprits))
 
 
 def stepped() -> Record:
-    """Return the record of an `optimize` of a quantized model, some elements of which jump."""
+    """Return the record of an `optimize` of a quantized model with elements that jump."""
     jumping = output("logits", 9.0, excused=3)
-    found = compared(
+    provider = compared(
         levels=[
             LevelComparison("disabled", "pass", [jumping]),
             LevelComparison("all", "pass", [output("logits")], against="all"),
         ],
         outputs=[jumping],
     )
-    return optimized(equivalence=replace(equivalence(), providers=[found]))
+    return optimized(equivalence=replace(equivalence(), providers=[provider]))
 
 
 def checked() -> Record:
@@ -335,7 +336,7 @@ def explained() -> Record:
 
 
 def large(nodes: int = 3000) -> Record:
-    """Return the record of a model of so many nodes, a third of them BatchNormalizations."""
+    """Return the record of a model with this many nodes, a third of them BatchNormalizations."""
     third = nodes // 3
     sites = [f"/backbone/stages.{n % 4}/blocks.{n}/norm/BatchNormalization" for n in range(third)]
     ops = {"Conv": third, "BatchNormalization": third, "Relu": nodes - 2 * third}
@@ -346,13 +347,13 @@ def large(nodes: int = 3000) -> Record:
         made,
         model=model("large.onnx", **ops),
         output=replace(made.output, ops=left, nodes=sum(left.values())),
-        rewrites=[fold(each) for each in sites[: third // 2]],
-        refusals=[refusal(each) for each in sites[third // 2 :]],
+        rewrites=[fold(site) for site in sites[: third // 2]],
+        refusals=[refusal(site) for site in sites[third // 2 :]],
     )
 
 
 def hostile() -> Record:
-    """Return a record in which every text is out to break the page."""
+    """Return a record in which every text tries to break the page."""
     names = list(HOSTILE_NAMES)
     worst = names[0]
     provider = compared(
@@ -369,7 +370,7 @@ def hostile() -> Record:
         Culprit(worst, name, names, name, name, name, element, dropped=name != worst)
         for name in names
     ]
-    found = Equivalence("fail", " ".join(names), [provider], equivalence().inputs, culprits)
+    failure = Equivalence("fail", " ".join(names), [provider], equivalence().inputs, culprits)
     return optimized(
         command=["bnfold", "optimize", *names],
         model=model(worst, **dict.fromkeys(names, 2)),
@@ -384,7 +385,7 @@ def hostile() -> Record:
                     also_reason=name, also_message=name, also_in_the_way=name)
             for name in names
         ],
-        equivalence=found,
+        equivalence=failure,
         speed=[replace(speed(), provider=worst, note=worst, shapes={worst: [1]})],
         speed_note=worst,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Speeds that are made up, for what decides by them."""
+"""Fake speed measurements, for tests of code that decides by speed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Cost = Callable[[onnx.ModelProto], float]
 """Milliseconds of one run."""
 
 
-def pretended(cost: Cost) -> Callable[..., SpeedRecord]:
-    """Return what takes the place of `compare_speed`, for models that cost so much."""
+def fake_compare_speed(cost: Cost) -> Callable[..., SpeedRecord]:
+    """Return a replacement for `compare_speed` in which models cost this much."""
 
     def compare(original: Path, optimized: Path, **options: Any) -> SpeedRecord:
         times = [cost(onnx.load(path)) for path in (original, optimized)]
-        return record(times[0], times[1])
+        return speed_record(times[0], times[1])
 
     return compare
 
 
-def record(original_ms: float, optimized_ms: float, level: LevelName = "all") -> SpeedRecord:
-    """Return a record of runs that all took exactly so long."""
+def speed_record(original_ms: float, optimized_ms: float, level: LevelName = "all") -> SpeedRecord:
+    """Return a record of runs that all took exactly this long."""
     times = {"original": original_ms, "optimized": optimized_ms, "control": original_ms}
     blocks = [SpeedBlock(dict.fromkeys(times, 1.0), {k: [v] * 9 for k, v in times.items()})]
     summary = summarize(blocks)

@@ -1,7 +1,7 @@
 """Real models that packages ship: onnx's light model zoo and rapidocr's trained OCR models.
 
-The light graphs are those of the model zoo with every weight made by a ConstantOfShape node.
-Filled with seeded weights of a trained network's magnitudes, they compute something again.
+The light graphs are those of the model zoo, but ConstantOfShape nodes make every weight. Seeded
+weights of a trained network's magnitudes make their outputs meaningful again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OCR_MODELS = (
 
 
 def ocr_model(name: str) -> Path:
-    """Return the path of one of `OCR_MODELS`, as the package rapidocr-onnxruntime holds it."""
+    """Return the path of one of `OCR_MODELS`, in the package rapidocr-onnxruntime."""
     spec = importlib.util.find_spec("rapidocr_onnxruntime")
     assert spec is not None, "run `make test`, which installs rapidocr-onnxruntime"
     assert spec.origin is not None
@@ -51,7 +51,7 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     model = onnx.load(folder / f"light_{name}.onnx")
     graph = model.graph
     generator = np.random.default_rng(seed)
-    contents = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    contents = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     roles = {
         name: (node.op_type, position)
         for node in graph.node
@@ -73,16 +73,16 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(kept)
     for values in (graph.initializer, graph.input):
-        for value in [each for each in values if each.name in shapes]:
+        for value in [value for value in values if value.name in shapes]:
             values.remove(value)
     _calibrate_logits(model)
     return model
 
 
 def _calibrate_logits(model: onnx.ModelProto) -> None:
-    """Scale the last Gemm so that the Softmax behind it sees logits of standard deviation 2.
+    """Scale the last Gemm so that the Softmax after it gets logits of standard deviation 2.
 
-    Otherwise it gives zeros and a one, and comparing those compares next to nothing.
+    Otherwise its outputs are zeros and a one, and comparing those would test next to nothing.
     """
     *_, last, softmax = model.graph.node
     if (last.op_type, softmax.op_type) != ("Gemm", "Softmax"):

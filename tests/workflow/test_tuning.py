@@ -1,4 +1,4 @@
-"""Tuning: what measures faster without is left alone, whether a pass, some sites or everything."""
+"""Tuning: rewrites that make the model slower are dropped, by pass, by site or all of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bnfold.rewriting.engine import Site
 from bnfold.workflow.tuning import TRIALS_IN_TIME, tune
 from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import build, operators
-from tests.support.speeds import pretended, record
+from tests.support.speeds import fake_compare_speed, speed_record
 
 PASSES = {"fold": "abcdefgh", "move": "st"}
 ALL: list[Site] = [(name, site) for name, sites in PASSES.items() for site in sites]
 
 
 class Machine:
-    """Pretends to build and time models, in which each rewrite saves or costs milliseconds."""
+    """Fakes building and timing models in which each rewrite saves or costs milliseconds."""
 
     def __init__(self, **costs: float) -> None:
         self._costs = {site: costs.get(site, 0.0) for _, site in ALL}
@@ -41,7 +41,7 @@ class Machine:
             + sum(self._costs[site] for pass_name, site in ALL if (pass_name, site) not in out)
             for out in (self.sets[int(str(original))], self.sets[int(str(optimized))])
         ]
-        return record(times[0], times[1])
+        return speed_record(times[0], times[1])
 
     def tune(self, seconds: float = 3600.0) -> tuple[set[str], TuningRecord]:
         rewrites = [RewriteRecord(name, site, "Conv", [site], "rounded", "") for name, site in ALL]
@@ -51,7 +51,7 @@ class Machine:
         return {site for _, site in dropped}, trials
 
 
-def test_what_pays_stays() -> None:
+def test_rewrites_that_pay_are_kept() -> None:
     dropped, tuning = Machine(a=-5, s=-5).tune()
     assert not dropped
     assert not any(trial.dropped for trial in tuning.trials)
@@ -68,7 +68,7 @@ def test_a_pass_that_does_not_pay_is_dropped_whole() -> None:
     assert drop.speedup == pytest.approx(100 / 95)
 
 
-def test_a_single_site_that_does_not_pay_is_found() -> None:
+def test_a_single_site_that_does_not_pay_is_dropped() -> None:
     dropped, tuning = Machine(a=-5, b=-5, c=-5, d=-5, e=-5, f=3, g=-5, h=-5).tune()
     assert dropped == {"f"}
     first = tuning.trials[0]
@@ -77,7 +77,7 @@ def test_a_single_site_that_does_not_pay_is_found() -> None:
 
 def test_if_the_original_is_faster_everything_is_dropped() -> None:
     machine = Machine()
-    speeds = iter([record(100, 100), record(100, 90)])
+    speeds = iter([speed_record(100, 100), speed_record(100, 90)])
     machine.measure = lambda *_: next(speeds)  # type: ignore[method-assign]
     dropped, tuning = machine.tune(seconds=0)
     assert [trial.dropped for trial in tuning.trials] == [False, True]
@@ -114,20 +114,20 @@ def model(tmp_path: Path) -> Path:
 
 
 def cost_of_pooling_first(model: onnx.ModelProto) -> float:
-    """Pretend that it does not pay to pool first, and costs a third where x itself is pooled."""
+    """Pretend that each MaxPool of the graph input costs 30 ms more."""
     return sum(30.0 for node in model.graph.node if node.op_type == "MaxPool" and "x" in node.input)
 
 
 def test_the_record_says_what_was_dropped_and_why(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = pretended(lambda each: 100 + cost_of_pooling_first(each))
+    compare = fake_compare_speed(lambda proto: 100 + cost_of_pooling_first(proto))
     monkeypatch.setattr("bnfold.speed.measure.compare_speed", compare)
     outcome = run("optimize", model, "--tune", "--json")
     assert outcome.code == 0
     assert operators(onnx.load(model.with_name("m.bnfold.onnx")))[:2] == ["Softplus", "MaxPool"]
-    kept = [each for each in outcome.record["refusals"] if each["reason"] == "SLOWER_HERE"]
-    assert [(each["pass"], each["op_type"]) for each in kept] == [
+    kept = [refusal for refusal in outcome.record["refusals"] if refusal["reason"] == "SLOWER_HERE"]
+    assert [(refusal["pass"], refusal["op_type"]) for refusal in kept] == [
         ("pool-before-activation", "MaxPool"),
         ("pool-before-activation", "MaxPool"),
     ]
@@ -140,7 +140,9 @@ def test_the_record_says_what_was_dropped_and_why(
 def test_if_nothing_pays_the_output_is_the_input(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = pretended(lambda each: 200 - len(each.graph.node) + cost_of_pooling_first(each))
+    compare = fake_compare_speed(
+        lambda proto: 200 - len(proto.graph.node) + cost_of_pooling_first(proto)
+    )
     monkeypatch.setattr("bnfold.speed.measure.compare_speed", compare)
     record = run("optimize", model, "--tune", "--json").record
     assert record["output"]["same"]
@@ -154,14 +156,16 @@ def test_without_rewrites_there_is_nothing_to_tune(tmp_path: Path) -> None:
     assert outcome.record["tuning"] is None
 
 
-def test_tuning_measures_for_real(tmp_path: Path) -> None:
+def test_tuning_with_real_measurements(tmp_path: Path) -> None:
     timing = bnfold.TimingOptions(tune_seconds=0)
     record = bnfold.optimize(REWRITTEN, tune=True, timing=timing).record
     assert record.tuning is not None
     assert all(trial.samples for trial in record.tuning.trials)
 
 
-def test_what_cannot_be_timed_is_not_tuned(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_timed_is_not_tuned(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> SpeedRecord:
         raise SessionError("no way")
 
@@ -172,6 +176,6 @@ def test_what_cannot_be_timed_is_not_tuned(model: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
-def test_a_time_that_makes_no_sense(model: Path, seconds: str) -> None:
+def test_an_invalid_time_is_an_error(model: Path, seconds: str) -> None:
     run("optimize", model, "--tune", "--tune-seconds", seconds).failed(2)
     assert BnfoldError.exit_code == 2

@@ -1,1 +1,1 @@
-"""What passes compute with: affine maps, linear operators, pools and elementwise functions."""
+"""The algebra that passes use: affine maps, linear operators, pools and elementwise functions."""

@@ -1,11 +1,11 @@
 """Moves a per-channel affine map through the graph until linear operators absorb it.
 
-`absorb_into_producers` goes against the flow: through pools, reshapes and other maps, and into every
-branch of a Concat or an Add, up to the operators whose output channels it becomes part of.
-`absorb_into_consumers` goes with the flow, into all that reads the map's result.
+`absorb_into_producers` moves it upstream: through pools, reshapes and other maps, and into every
+branch of a Concat or an Add, up to the operators whose output channels absorb it.
+`absorb_into_consumers` moves it downstream, into every operator that reads the map's result.
 
-Both only read the graph, and return expressions for the values to replace. All or nothing: if one
-branch or reader cannot absorb its part, they refuse.
+Both only read the graph, and return expressions for the values to replace. They are all or nothing:
+if one branch or reader cannot absorb its part, they refuse.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from bnfold.rewriting.contract import (
 from bnfold.rewriting.query import int_attribute, is_op
 
 FARTHEST = 64
-"""Operators that a map may pass on its way; beyond that the search costs more than it finds."""
+"""Maximum number of operators that a map passes; a longer search costs more than it finds."""
 
 _Step = Callable[[ir.Node, Affine], Op]
 
 
 class NotReached(Refusal):
-    """Why an affine map does not get to a linear operator."""
+    """Why an affine map does not reach a linear operator."""
 
-    NOT_LINEAR = "what feeds it is not a linear operator with constant weights"
-    GRAPH_INPUT = "it reads an input of its graph; no operator stands in front of it"
-    OTHER_GRAPH = "what stands next to it is on the other side of an If, Loop or Scan body"
-    GRAPH_OUTPUT = "a graph output needs its result as it is"
-    READER_NOT_LINEAR = "what reads its result is not a linear operator with constant weights"
-    TOO_FAR = "no linear operator stands within reach of it"
+    NOT_LINEAR = "the operator before it is not a linear operator with constant weights"
+    GRAPH_INPUT = "it reads an input of its graph, so there is no operator before it"
+    OTHER_GRAPH = "an If, Loop or Scan body separates it from the operator next to it"
+    GRAPH_OUTPUT = "its result is a graph output, which must not change"
+    READER_NOT_LINEAR = "the operator after it is not a linear operator with constant weights"
+    TOO_FAR = "no linear operator is within reach of it"
 
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
@@ -58,10 +58,10 @@ NOT_FOLDED = tuple(
 
 
 def absorb_into_producers(root: ir.Node) -> Replace:
-    """Return the replacement of an affine map by what stands in front of it.
+    """Return the replacement that folds an affine map into the operators before it.
 
     Raises:
-        Refused: if `root` is not affine, or something in front does not let it pass or absorb it.
+        Refused: if `root` is not affine, or an upstream operator neither carries nor absorbs it.
     """
     affine, index = affine_map(root)
     search = _IntoProducers()
@@ -76,9 +76,9 @@ def _reads_shape(node: ir.Node) -> bool:
 
 
 class _IntoProducers:
-    """The search against the flow. It gathers the nodes that it passes, in graph order.
+    """The upstream search. It collects the nodes that it passes, in graph order.
 
-    What reads no more than the shape of a value on the way may go on doing so: the shape stays.
+    Nodes that only read the shape of a value on the way do not block it: the shape stays the same.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _IntoProducers:
         self.distance = 0
 
     def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
-        """Return an expression for ``affine(value)``, of which `reader` is the only reader."""
+        """Return an expression for ``affine(value)``; only `reader` may read the value."""
         node = value.producer() if value is not None else None
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
@@ -102,7 +102,7 @@ class _IntoProducers:
         expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
         self.nodes.append(node)
         if others:
-            self.outputs[value] = expression  # which has the shape that these want to know
+            self.outputs[value] = expression  # it has the same shape, which is all that they read
         self.distance -= 1
         return expression
 
@@ -127,7 +127,7 @@ class _IntoProducers:
         return same_op(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:
-        """Along the channels, each branch takes its piece; along another axis, the whole."""
+        """Along the channels, a branch takes its part of the map; along other axes, all of it."""
         rank = _rank(node)
         along_channels = (
             not affine.is_uniform and int_attribute(node, "axis", 1) % rank == affine.axis
@@ -144,7 +144,7 @@ class _IntoProducers:
         return same_op(node, branches)
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
-        """Another affine map joins in; else s·(x ± y) + t = (s·x + t) ± s·y."""
+        """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
         if node.op_type != "Sum":
             try:
                 inner, index = affine_map(node)
@@ -158,15 +158,15 @@ class _IntoProducers:
         require(is_sum, NotReached.NOT_LINEAR, node, node.op_type)
         first, *others = node.inputs
         branches: list[Operand] = [self.of(first, affine, node)]
-        branches += [self.of(each, affine.without_shift(), node) for each in others]
+        branches += [self.of(value, affine.without_shift(), node) for value in others]
         return same_op(node, branches)
 
 
 def absorb_into_consumers(root: ir.Node) -> Replace:
-    """Return the replacement of an affine map by all that reads its result.
+    """Return the replacement that folds an affine map into the operators after it.
 
     Raises:
-        Refused: if `root` is not affine, or something behind does not let it pass or absorb it.
+        Refused: if `root` is not affine, or a downstream operator neither carries nor absorbs it.
     """
     affine, index = affine_map(root)
     search = _IntoConsumers()
@@ -177,7 +177,7 @@ def absorb_into_consumers(root: ir.Node) -> Replace:
 
 
 class _IntoConsumers:
-    """The search with the flow. It gathers the values to replace, and the nodes that it passes."""
+    """The downstream search. It collects the values to replace and the nodes that it passes."""
 
     def __init__(self) -> None:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
@@ -186,7 +186,7 @@ class _IntoConsumers:
         self.distance = 0
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
-        """Let all readers of `value`, which is ``affine(data)``, read `data` and absorb the map."""
+        """Make all readers of `value`, i.e. ``affine(data)``, read `data` and absorb the map."""
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
         self.distance += 1
         require(self.distance <= FARTHEST, NotReached.TOO_FAR)
@@ -197,7 +197,7 @@ class _IntoConsumers:
             self._reader(reader, index, affine, data)
         if len(uses) < len(value.uses()):
             assert isinstance(data, (ir.Value, Op))
-            self.outputs[value] = data  # which has the shape that the others want to know
+            self.outputs[value] = data  # it has the same shape, which is all that the others read
         self.distance -= 1
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
@@ -228,7 +228,7 @@ def _affine_index(node: ir.Node) -> int | None:
 def _profitable(
     pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
 ) -> Replace:
-    """Require fewer operators, or as many with an Add in the place of a BatchNormalization."""
+    """Require fewer operators, or as many with an Add in place of a BatchNormalization."""
     before = [node.op_type for node in pattern]
     after = _operators(outputs)
     is_cheaper = after.count("BatchNormalization") < before.count("BatchNormalization")
@@ -239,13 +239,13 @@ def _profitable(
 
 def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
     pending: list[Operand] = list(outputs.values())
-    found: dict[Op, str] = {}
+    op_types: dict[Op, str] = {}
     while pending:
         operand = pending.pop()
-        if isinstance(operand, Op) and operand not in found:
-            found[operand] = operand.op_type
+        if isinstance(operand, Op) and operand not in op_types:
+            op_types[operand] = operand.op_type
             pending += operand.inputs
-    return list(found.values())
+    return list(op_types.values())
 
 
 def _rank(node: ir.Node) -> int:
@@ -263,7 +263,7 @@ def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
 
 
 def _same_shapes(node: ir.Node) -> bool:
-    """Say whether the operands have one shape: a broadcast one might lack the channels."""
+    """Say whether all operands have the same shape: a broadcast one might lack the channels."""
     shapes = [value.shape for value in node.inputs if value is not None]
     known = [shape.dims for shape in shapes if shape is not None]
     return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)

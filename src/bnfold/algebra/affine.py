@@ -1,7 +1,7 @@
-"""Per-channel affine maps: what they are, and which operators are written as one.
+"""Per-channel affine maps, and the operators that compute one.
 
 Write ``A(s, t)`` for ``y_c = s_c · x_c + t_c`` along one axis of x. An inference BatchNormalization
-is such a map, and so is a Mul, Div, Add or Sub of a constant that varies along one axis alone.
+is such a map, and so is a Mul, Div, Add or Sub of a constant that varies along only one axis.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class NotAffine(Refusal):
         "it declares more than one output, which selects training mode before opset 14",
         "export the model after model.eval(), or pass --force-inference",
     )
-    EXTRA_OUTPUT_USED = "something reads an output other than its first"
-    PER_ACTIVATION = "it has spatial = 0 and normalizes each position by itself"
+    EXTRA_OUTPUT_USED = "an output other than its first is used"
+    PER_ACTIVATION = "it has spatial = 0 and normalizes each position separately"
     PARAMETER_OVERRIDABLE = (
         "a caller may override its scale, bias, mean or variance (an initializer that is also a "
         "graph input)",
@@ -35,7 +35,7 @@ class NotAffine(Refusal):
     )
     PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
     NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"
-    NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds one"
+    NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds an axis"
 
 
 NOT_AFFINE = (*NotAffine, Common.PARAMETER_NOT_CONSTANT, Common.TRAINING_MODE)
@@ -93,7 +93,7 @@ class Affine:
         together = self.axis == first.axis and self.channels == first.channels
         require(together or self.is_uniform or first.is_uniform, NotAffine.NOT_PER_CHANNEL)
         axis = first.axis if self.is_uniform else self.axis
-        with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+        with np.errstate(all="ignore"):  # values that are not finite are refused when stored
             shift = self.scale * first.shift + self.shift
             return Affine(self.scale * first.scale, shift, axis)
 
@@ -116,7 +116,7 @@ def batch_normalization(node: ir.Node) -> Affine:
         Refused: with a reason from `NotAffine`.
     """
     gamma, beta, mean, variance = batch_norm_parameters(node)
-    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
         scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
         return Affine(scale, beta - mean * scale, axis=1)
 
@@ -168,7 +168,7 @@ def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
     axis = _channel_axis(node, data, content)
     operand = content.astype(np.float64).reshape(-1)
     one, zero = np.ones_like(operand), np.zeros_like(operand)
-    with np.errstate(all="ignore"):  # what is not finite is refused where it would be stored
+    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
         scale, shift = {
             "Mul": (operand, zero),
             "Div": (one / operand, zero),
@@ -181,8 +181,8 @@ def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
 def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:
     """Return the one axis of the data along which a broadcast constant varies.
 
-    Broadcasting aligns the last axes. The data must have that axis at full length already: where
-    it is 1, the constant repeats the data, and the result is larger.
+    Broadcasting aligns the last axes. The data must already have the full length along that
+    axis: if its length is 1, the constant repeats the data, and the result is larger.
     """
     shape = data.shape
     if content.size == 1 and content.ndim == 0:

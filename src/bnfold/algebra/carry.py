@@ -1,8 +1,8 @@
-"""The operators that a per-channel affine map passes through, from either side.
+"""The operators that a per-channel affine map passes through, upstream or downstream.
 
 An operator g carries a map if ``A ∘ g = g ∘ A'``: if it averages, picks or rearranges elements.
-Each entry of the table says when that is exact, and along which axis the channels lie on the
-other side, whichever that is.
+Each function in the table checks that this is exact, and follows the channels to their axis on the
+other side.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from bnfold.rewriting.query import (
 
 
 class NotCarried(Refusal):
-    """Why an operator does not let an affine map pass."""
+    """Why an affine map cannot pass through an operator."""
 
-    NEGATIVE_SCALE = "a scale is negative, and the MaxPool in between would pick the smallest then"
+    NEGATIVE_SCALE = "a scale is negative, so the MaxPool in between would have to pick the minimum"
     PADDED_AVERAGE = (
-        "the AveragePool in between counts padding, which its shift would have to reach"
+        "the AveragePool in between counts padding, to which its shift would have to apply too"
     )
-    PADDED_BORDER = "the Pad in between adds a border, which its shift would have to reach"
-    ACTIVATION_SHIFT = "the activation in between lets a positive scale pass, but no shift"
-    AXIS_POOLED = "the operator in between combines values along its channels"
-    AXIS_LOST = "the reshaping in between does not keep its channels on one axis"
+    PADDED_BORDER = "the Pad in between adds a border, to which its shift would have to apply too"
+    ACTIVATION_SHIFT = (
+        "the activation in between commutes with a positive scale, but not with a shift"
+    )
+    AXIS_POOLED = "the operator in between combines values along its channel axis"
+    AXIS_LOST = "the reshape in between does not keep its channels on one axis"
 
 
 NOT_CARRIED = (
@@ -53,17 +55,17 @@ NOT_CARRIED = (
 
 
 class Direction(enum.Enum):
-    """Where the map is, and so which way it goes."""
+    """The direction in which a map moves through an operator."""
 
-    TO_INPUT = "from behind the operator to in front of it"
-    TO_OUTPUT = "from in front of the operator to behind it"
+    TO_INPUT = "from the operator's output to its input"
+    TO_OUTPUT = "from the operator's input to its output"
 
 
 Carrier = Callable[[Affine, ir.Node, Direction], Affine]
 
 
 def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Return the map on the other side of `node`, which is in `CARRIERS`.
+    """Return the map on the other side of `node`, an operator in `CARRIERS`.
 
     Raises:
         Refused: with a reason from `NotCarried`.
@@ -117,7 +119,7 @@ def _global_average_pool(affine: Affine, node: ir.Node, direction: Direction) ->
 
 
 def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """A mean over other axes than the channels'; without keepdims the axes behind move up."""
+    """A mean over other axes than the channels'; without keepdims the later axes move up."""
     data = node.inputs[0]
     rank = _rank(data, node)
     axes = ints_parameter(node, "axes", 1)
@@ -145,7 +147,7 @@ def _through_removed_axes(
 
 
 def _activation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """f(s·x) = s·f(x) for f of two straight pieces that meet at zero, and s > 0."""
+    """f(s·x) = s·f(x) for f of two linear pieces that meet at zero, and s > 0."""
     require(bool((affine.scale > 0).all()), NotCarried.ACTIVATION_SHIFT, node)
     require(not affine.has_shift, NotCarried.ACTIVATION_SHIFT, node)
     return affine
@@ -182,29 +184,29 @@ def _unsqueeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
 
 def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Follow the channels through another shape of the same elements, counted from the last.
+    """Follow the channels to another shape of the same elements, compared by the last axes.
 
-    Along its axis, the scale repeats in runs of all that lies behind the axis, with a period of C
-    such runs. Where some last axes of the other shape hold whole periods, laying the periods out
-    in them shows whether the scale varies along one of these axes alone.
+    In memory order, each scale repeats in a run as long as the product of the axes after the
+    channels, with a period of C runs. If some last axes of the other shape hold whole periods,
+    tiling the periods over them shows whether the scale varies along only one of these axes.
     """
     if affine.is_uniform:
         return affine
     here, there = node.inputs[0], node.outputs[0]
     if direction is Direction.TO_INPUT:
         here, there = there, here
-    behind = _rank(here, node) - affine.axis - 1
+    axes_after = _rank(here, node) - affine.axis - 1
     sizes = _last_sizes(here, node)
-    require(len(sizes) >= behind, Common.SHAPE_UNKNOWN, node)
-    run = math.prod(sizes[len(sizes) - behind :])
+    require(len(sizes) >= axes_after, Common.SHAPE_UNKNOWN, node)
+    run = math.prod(sizes[len(sizes) - axes_after :])
     period = run * affine.channels
     sizes = _last_sizes(there, node)
     lengths = [n for n in range(1, len(sizes) + 1) if _holds_periods(sizes[-n:], period)]
     require(bool(lengths), NotCarried.AXIS_LOST, node)
     suffix = sizes[-lengths[0] :]
     scale, shift = (
-        np.tile(np.repeat(each, run), math.prod(suffix) // period).reshape(suffix)
-        for each in (affine.scale, affine.shift)
+        np.tile(np.repeat(values, run), math.prod(suffix) // period).reshape(suffix)
+        for values in (affine.scale, affine.shift)
     )
     for axis in range(len(suffix)):
         line = tuple(slice(None) if other == axis else 0 for other in range(len(suffix)))
@@ -223,9 +225,9 @@ def _holds_periods(sizes: list[int], period: int) -> bool:
 
 
 def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Nearest and linear interpolation weigh by weights that add up to one.
+    """The weights of nearest and linear interpolation add up to one.
 
-    The channels themselves must not be resized, and nothing may be filled in from outside.
+    The channels must not be resized, and no values may be filled in from outside.
     """
     require(averages_positions(node), NotCarried.AXIS_POOLED, node)
     require(not fills_in_from_outside(node), Common.CROPPED, node)
@@ -242,18 +244,18 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
 
 def averages_positions(resize: ir.Node) -> bool:
-    """Say whether each position is a mean of others: by nearest or linear interpolation."""
+    """Say whether output positions are weighted means of input positions (nearest, linear)."""
     return string_attribute(resize, "mode", "nearest") in ("nearest", "linear", "bilinear")
 
 
 def fills_in_from_outside(resize: ir.Node) -> bool:
-    """Say whether a Resize may reach beyond its input, where it has a value of its own."""
+    """Say whether a Resize may extrapolate beyond its input, with a value of its own."""
     transform = string_attribute(resize, "coordinate_transformation_mode", "half_pixel")
     return transform == "tf_crop_and_resize"
 
 
 def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Repeated and mirrored borders follow; a constant border does for t = 0, if it is zero."""
+    """Repeated and mirrored borders commute; a constant border only if it is zero and t = 0."""
     require(string_attribute(node, "mode", "constant") != "wrap", NotCarried.PADDED_BORDER, node)
     amounts = ints_parameter(node, "pads", 1)
     require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
@@ -301,7 +303,7 @@ def _rank(value: ir.Value | None, subject: ir.Node) -> int:
 
 
 def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
-    """Return the sizes of the last axes, as far from the end as they are known."""
+    """Return the sizes of the last axes, back to the first that is not known."""
     if value is None or value.shape is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
     sizes: list[int] = []

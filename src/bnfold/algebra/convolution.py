@@ -1,4 +1,4 @@
-"""A Conv as numbers: its kernel and bias in float64, and where its taps lie."""
+"""A Conv as arrays: its kernel and bias in float64, and the positions of its taps."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Convolution:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether each position of the output depends on the same one of the input alone."""
-        ones = all(each == 1 for each in (*self.size, *self.strides))
+        """Whether each output position depends only on the same input position."""
+        ones = all(length == 1 for length in (*self.size, *self.strides))
         return ones and not any((*self.before, *self.after))
 
     def pointwise(self, scale: FloatArray, shift: FloatArray) -> Convolution:
-        """Return the map ``scale·x + shift`` of the channels, in the form of this Conv's groups."""
+        """Return the channels' map ``scale·x + shift`` as a pointwise Conv with the same groups."""
         rank = len(self.size)
         per_group = self.kernel.shape[1]
         kernel = np.zeros((scale.size, per_group, *[1] * rank))
@@ -84,7 +84,7 @@ class Convolution:
         return Convolution(kernel, shift, ones, ones, zeros, zeros, self.groups, self.dtype)
 
     def in_groups(self, groups: int) -> Convolution:
-        """Return the same map with fewer groups, a divisor of their number now."""
+        """Return the same map with fewer groups; their number must divide the current one."""
         if groups == self.groups:
             return self
         outputs, per_group, *size = self.kernel.shape
@@ -96,13 +96,13 @@ class Convolution:
         return replace(self, kernel=kernel, groups=groups)
 
     def lies_over(self, other: Convolution) -> bool:
-        """Say whether both give outputs of one size, and their taps can be laid over each other."""
+        """Say whether the outputs have the same size and the kernels can be aligned."""
         if self.kernel.shape[:2] != other.kernel.shape[:2]:
             return False
         mine, others = (
-            (each.size, each.before, each.after, each.dilations) for each in (self, other)
+            (conv.size, conv.before, conv.after, conv.dilations) for conv in (self, other)
         )
-        undilated = all(each == 1 for each in (*self.dilations, *other.dilations))
+        undilated = all(dilation == 1 for dilation in (*self.dilations, *other.dilations))
         shrinks = [
             [k - b - a for k, b, a in zip(c.size, c.before, c.after, strict=True)]
             for c in (self, other)
@@ -110,10 +110,10 @@ class Convolution:
         return mine == others or (undilated and shrinks[0] == shrinks[1])
 
     def plus(self, other: Convolution, sign: int) -> Convolution:
-        """Return the sum, or difference, of two Convs that lie over each other."""
+        """Return the sum, or difference, of two Convs whose kernels can be aligned."""
         before = tuple(map(max, self.before, other.before))
         after = tuple(map(max, self.after, other.after))
-        kernels = [each._padded_to(before, after) for each in (self, other)]
+        kernels = [conv._padded_to(before, after) for conv in (self, other)]
         return Convolution(
             kernels[0] + sign * kernels[1],
             self.bias + sign * other.bias,
@@ -133,7 +133,7 @@ class Convolution:
         return np.pad(self.kernel, [(0, 0), (0, 0), *extra])
 
     def to_op(self, data: ir.Value, like: ir.Node) -> Op:
-        """Return a Conv of `data` that computes this, and continues the node `like`.
+        """Return a Conv of `data` that computes this map, with the name and metadata of `like`.
 
         Raises:
             Refused: with a reason from `NotStorable`.

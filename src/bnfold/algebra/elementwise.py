@@ -1,7 +1,7 @@
-"""Elementwise operators: which are non-decreasing, and which the runtime computes for nothing.
+"""Elementwise operators: which are non-decreasing, and how exactly they can be moved.
 
-The table `ELEMENTWISE` is all that a pass needs to know about an operator f to move it across
-a pool over windows: its exactness when moved, and when it is non-decreasing.
+The table `ELEMENTWISE` holds all that a pass needs to know to move an operator f across a pool:
+when f is non-decreasing, and how exact the rewrite is.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from bnfold.rewriting.query import float_attribute, input_of, int_attribute, ops
 class NotMonotone(Refusal):
     """Why an elementwise operator does not commute with a maximum over windows."""
 
-    NOT_MONOTONE = "the operator in front of the pool is not non-decreasing"
-    NOT_TOTAL = "the operator in front of the pool is undefined for negative values"
-    NEGATIVE_SLOPE = "a slope or factor of the operator in front of the pool is negative"
-    VARIES_IN_SPACE = "the operator in front of the pool has a parameter that varies over a window"
-    NOT_FINITE = "a factor or term of the operator in front of the pool is not finite"
-    NARROWING_CAST = "the Cast in front of the pool may lose values, or MaxPool lacks its type"
+    NOT_MONOTONE = "the operator before the pool is not non-decreasing"
+    NOT_TOTAL = "the operator before the pool is undefined for negative values"
+    NEGATIVE_SLOPE = "a slope or factor of the operator before the pool is negative"
+    VARIES_IN_SPACE = "the operator before the pool has a parameter that varies within a window"
+    NOT_FINITE = "a factor or term of the operator before the pool is not finite"
+    NARROWING_CAST = (
+        "the Cast before the pool may lose values, or MaxPool does not support its type"
+    )
 
 
 NOT_MONOTONE = tuple(dict.fromkeys([*NotMonotone, *NOT_AFFINE]))
-"""All reasons of `monotone`, which asks of a BatchNormalization that it is affine."""
+"""All reasons of `monotone`, which requires a BatchNormalization to be affine."""
 
 
 Condition = Callable[[ir.Node, int], int]
-"""From an operator and the number of spatial axes to the index of its data input; or refuses."""
+"""Maps an operator and the number of spatial axes to the index of the data input, or refuses."""
 
 
 @dataclass(frozen=True)
 class Elementwise:
-    """An operator that maps each element by itself."""
+    """An operator that maps each element independently."""
 
     data_input: Condition
     exactness: Exactness = Exactness.BITWISE
@@ -48,7 +50,7 @@ class Elementwise:
 def monotone(node: ir.Node, spatial_rank: int) -> int:
     """Return the index of the input in which `node` is non-decreasing, element by element.
 
-    All else that it depends on is the same at every position of the last `spatial_rank` axes.
+    Everything else that it depends on is constant over the last `spatial_rank` axes.
 
     Raises:
         Refused: with a reason from `NOT_MONOTONE`.
@@ -138,7 +140,7 @@ _WIDER: Mapping[ir.DataType, frozenset[ir.DataType]] = {
     ir.DataType.INT8: frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE}),
     ir.DataType.UINT8: frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE}),
 }
-"""From a type on which onnxruntime's MaxPool runs to those that hold all of its values."""
+"""Maps each type that onnxruntime's MaxPool supports to the types that hold all its values."""
 
 
 def _cast(node: ir.Node, spatial_rank: int) -> int:
@@ -168,15 +170,15 @@ def _require_not_negative(node: ir.Node, index: int) -> None:
 def _require_constant_over_window(node: ir.Node, index: int, spatial_rank: int) -> None:
     """Require that broadcasting repeats the input over the last `spatial_rank` axes.
 
-    It must not have more axes than the data, either, for the pool would then get fewer than it
-    needs; and it must be finite, for 0·∞ is not a number.
+    It must not have more axes than the data either, because the pool would then get fewer than it
+    needs; and it must be finite, because 0·∞ is NaN.
     """
     content = constant(input_of(node, index))
     assert content is not None
     require(bool(np.isfinite(content).all()), NotMonotone.NOT_FINITE, node)
     spatial = content.shape[max(content.ndim - spatial_rank, 0) :]
     if opset(node) < 7 and node.attributes.get("broadcast") is not None:
-        spatial = content.shape  # aligned by the attribute `axis`: only a scalar is safe to judge
+        spatial = content.shape  # aligned by the attribute `axis`: only a scalar is safe
     same_everywhere = all(length == 1 for length in spatial)
     data = input_of(node, 1 - index)
     data_rank = data.shape.rank() if data is not None and data.shape is not None else None

@@ -1,8 +1,8 @@
-"""What onnxruntime fuses by itself. A rewrite that breaks a fusion can cost more than it saves.
+"""What onnxruntime fuses. A rewrite that breaks a fusion can cost more than it saves.
 
-Its fusions look for exact patterns, so a constant that is folded away from inside one leaves all
-of the pattern's operators to be computed one by one. Measured on FastViT-T8: a factor 0.5 folded
-out of each GELU made the model 1.19 times slower.
+Fusions match exact patterns: if a constant inside one is folded away, all of the pattern's
+operators run one by one. Measured on FastViT-T8: folding a factor 0.5 out of each GELU made the
+model 1.19 times slower.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _FUSING_OPERATORS = ("Conv", "ConvTranspose", "Gemm")
 
 
 def fused_by_runtime(activation: ir.Node) -> bool:
-    """Say whether onnxruntime computes the activation within the operator in front of it.
+    """Say whether onnxruntime fuses the activation into an operator before it.
 
-    Within a Conv, ConvTranspose or Gemm; also across a BatchNormalization that it folds first,
+    That is a Conv, ConvTranspose or Gemm; also across a BatchNormalization that it folds first,
     and across the Add of a residual branch.
     """
     if not is_op(activation, *_FUSED_ACTIVATIONS):
@@ -37,7 +37,7 @@ def fused_by_runtime(activation: ir.Node) -> bool:
 def within_fused_pattern(node: ir.Node) -> bool:
     """Say whether a Mul, Div, Add or Sub of a constant belongs to a GELU or a LayerNormalization.
 
-    Both written out, as exporters did before there were operators for them:
+    Both decomposed, as exporters wrote them before ONNX had operators for them:
 
         x · (1 + erf(x / √2)) · 0.5        also with tanh, and with 0.5 multiplied in first
         (x − mean) / √(variance + ε) · γ + β
@@ -54,18 +54,18 @@ def _within_gelu(node: ir.Node) -> bool:
     touches_curve |= bool(_producers(node, *_CURVES))
     if touches_curve or not is_op(node, "Mul"):
         return touches_curve
-    products = [*_producers(node, "Mul"), *(each for each in readers if is_op(each, "Mul"))]
-    sums = [each for product in products for each in _producers(product, "Add")]
-    return any(_producers(each, *_CURVES) for each in sums)
+    products = [*_producers(node, "Mul"), *(reader for reader in readers if is_op(reader, "Mul"))]
+    sums = [addition for product in products for addition in _producers(product, "Add")]
+    return any(_producers(addition, *_CURVES) for addition in sums)
 
 
 def _within_layer_normalization(node: ir.Node) -> bool:
     if is_op(node, "Add"):
-        return any(_within_layer_normalization(each) for each in _producers(node, "Mul"))
+        return any(_within_layer_normalization(product) for product in _producers(node, "Mul"))
     quotients = _producers(node, "Div") if is_op(node, "Mul") else []
-    return any(producer(each, 1, "Sqrt") is not None for each in quotients)
+    return any(producer(quotient, 1, "Sqrt") is not None for quotient in quotients)
 
 
 def _producers(node: ir.Node, *op_types: str) -> list[ir.Node]:
-    found = (producer(node, index, *op_types) for index in range(len(node.inputs)))
-    return [each for each in found if each is not None]
+    sources = (producer(node, index, *op_types) for index in range(len(node.inputs)))
+    return [source for source in sources if source is not None]

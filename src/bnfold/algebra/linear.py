@@ -1,8 +1,8 @@
-"""The linear operators that take a per-channel affine map over, from either side.
+"""The linear operators that absorb a per-channel affine map, as producers or as consumers.
 
-In front of the map, a linear operator L computes ``A(s, t) ∘ L`` with other output channels; behind
-it, ``L ∘ A(s, t)`` with other input channels. Both are again an L. Everything here is one identity
-a function; the tables at the end say which operator has which.
+Before the map, a linear operator L absorbs it into its output channels, ``A(s, t) ∘ L``; after the
+map, into its input channels, ``L ∘ A(s, t)``. Both are again an L. Each function implements one
+identity; the tables list which operators have which.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from bnfold.rewriting.query import (
 
 
 class NotAbsorbed(Refusal):
-    """Why a linear operator does not take an affine map over."""
+    """Why a linear operator cannot absorb an affine map."""
 
-    CHANNELS_DIFFER = "the operator next to it has another number of channels"
-    OTHER_AXIS = "the operator next to it has its channels on another axis"
+    CHANNELS_DIFFER = "the operator next to it has a different number of channels"
+    OTHER_AXIS = "the operator next to it has its channels on a different axis"
     PADDED_SHIFT = (
-        "the Conv behind it pads with zeros, which its shift would have to reach, too",
-        "use padding in front of it instead, or none",
+        "the Conv after it pads with zeros, to which its shift would have to apply too",
+        "pad before it instead, or not at all",
     )
 
 
@@ -56,7 +56,7 @@ NOT_ABSORBED = (
 """All reasons of this module."""
 
 
-# --- In front: A ∘ L, on output channels --------------------------------------------------------
+# --- Producers: A ∘ L, on output channels -------------------------------------------------------
 
 
 def _conv(affine: Affine, conv: ir.Node) -> Op:
@@ -96,8 +96,8 @@ def _convolution(
 def _gemm(affine: Affine, gemm: ir.Node) -> Op:
     """A(s,t)(α·A'B' + β·C) = α·A'(B'·s) + β·(s·C + t/β), on the columns of B' = B or Bᵀ.
 
-    C may be a scalar, (N,), (1,N), (M,1) or (M,N); what broadcasting makes of s·C is its new
-    shape. Without C, or with β = 0, the new C is t, with β = 1.
+    C may be a scalar, (N,), (1,N), (M,1) or (M,N); the new C has the shape to which
+    s·C broadcasts. Without C, or with β = 0, the new C is t, with β = 1.
     """
     weight, transposed = _gemm_weight(gemm)
     affine = _on_axis(affine, 1, weight.shape[0 if transposed else 1], gemm)
@@ -134,16 +134,16 @@ PRODUCERS: Mapping[str, IntoProducer] = {
     "MatMul": _matmul,
     "BatchNormalization": _batch_normalization,
 }
-"""From an operator in front of an affine map to an expression for both."""
+"""Maps an operator before an affine map to an expression for both."""
 
 
-# --- Behind: L ∘ A, on input channels -----------------------------------------------------------
+# --- Consumers: L ∘ A, on input channels --------------------------------------------------------
 
 
 def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     """W∗(s·x + t) + b = (W·s)∗x + (b + Σ_{i,k} W_{o,i,k}·t_i), on W's second axis, by groups.
 
-    Where the Conv pads, its border sees zeros instead of t: then exact for t = 0 alone.
+    If the Conv pads, its border sees zeros instead of t, so this is exact only for t = 0.
     """
     weight = _weight(conv, 1)
     groups = int_attribute(conv, "group", 1)
@@ -151,10 +151,10 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
     require(not affine.has_shift or not _pads(conv, weight), NotAbsorbed.PADDED_SHIFT, conv)
     scale, shift = (
-        np.repeat(each.reshape(groups, -1), weight.shape[0] // groups, axis=0).reshape(
+        np.repeat(values.reshape(groups, -1), weight.shape[0] // groups, axis=0).reshape(
             *weight.shape[:2], *[1] * (weight.ndim - 2)
         )
-        for each in (affine.scale, affine.shift)
+        for values in (affine.scale, affine.shift)
     )
     constant_part = (weight.astype(np.float64) * shift).sum(axis=tuple(range(1, weight.ndim)))
     bias = _optional_weight(conv, 2)
@@ -207,7 +207,10 @@ def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op
     attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
     inputs = [
         data,
-        *(_store(each, bn, i) for i, each in enumerate((both.scale, both.shift, zeros, ones), 1)),
+        *(
+            _store(values, bn, index)
+            for index, values in enumerate((both.scale, both.shift, zeros, ones), 1)
+        ),
     ]
     return Op("BatchNormalization", inputs, tuple(attributes.values()), bn)
 
@@ -220,7 +223,7 @@ CONSUMERS: Mapping[str, IntoConsumer] = {
     "MatMul": _matmul_after,
     "BatchNormalization": _batch_normalization_after,
 }
-"""From an operator behind an affine map, and what the map is applied to, to an expression."""
+"""Maps an operator after an affine map, and the data of the map, to an expression for both."""
 
 
 # --- Gemm and MatMul ----------------------------------------------------------------------------
@@ -256,7 +259,7 @@ def _gemm_with(
 def _matmul_with(
     matmul: ir.Node, data: Operand, weight: Weight, shift: FloatArray, rank: int
 ) -> Op:
-    """Return data·weight + shift: a Gemm for a matrix, else a MatMul and an Add, if need be."""
+    """Return data·weight + shift: a Gemm for a matrix, else a MatMul, and an Add if needed."""
     legacy = [ir.AttrInt64("broadcast", 1)] if opset(matmul) < 7 else []
     if not shift.any():
         return same_op(matmul, [data, weight])
@@ -269,7 +272,7 @@ def _matmul_with(
 
 
 def _matmul_rank(matmul: ir.Node) -> int:
-    """Return the rank of the result, which is that of the left operand where B is a matrix."""
+    """Return the rank of the result, which is that of the left operand if B is a matrix."""
     for value in (matmul.outputs[0], input_of(matmul, 0)):
         if value is not None and value.shape is not None:
             return value.shape.rank()
@@ -280,7 +283,7 @@ def _matmul_rank(matmul: ir.Node) -> int:
 
 
 def _on_axis(affine: Affine, axis: int, channels: int, subject: ir.Node) -> Affine:
-    """Return the map with one scale and shift a channel, if it is one over these channels."""
+    """Return the map with one scale and shift per channel, if it is one over these channels."""
     if affine.is_uniform:
         return Affine(np.repeat(affine.scale, channels), np.repeat(affine.shift, channels), axis)
     require(affine.axis == axis, NotAbsorbed.OTHER_AXIS, subject)

@@ -11,13 +11,13 @@ from bnfold.rewriting.query import int_attribute, ints_attribute, is_op, is_used
 
 @dataclass(frozen=True)
 class Pool:
-    """The attributes of a MaxPool or AveragePool, defaults filled in, one entry a spatial axis."""
+    """The attributes of a MaxPool or AveragePool, defaults filled in, one entry per axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
-    """(before, after) an axis. Zero where `auto_pad` decides instead."""
+    """(before, after) per axis. Zero if `auto_pad` decides instead."""
     auto_pad: str
     ceil_mode: bool
 
@@ -47,13 +47,13 @@ class Pool:
         return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
 
     def after(self, first: Pool) -> Pool | None:
-        """Return the MaxPool that gives, of the result of `first`, what this one gives.
+        """Return the MaxPool that computes this one's result from that of `first`.
 
-        None if there is none, or `first` is no smaller.
+        None if there is none, or `first` is not smaller.
         """
         mine, others = self._unrounded_pads(), first._unrounded_pads()
         steps_or_gaps = [*first.strides, *first.dilations, *self.dilations]
-        if mine is None or others is None or any(each != 1 for each in steps_or_gaps):
+        if mine is None or others is None or any(length != 1 for length in steps_or_gaps):
             return None
         if self.kernel == first.kernel or len(self.kernel) != len(first.kernel):
             return None
@@ -61,19 +61,19 @@ class Pool:
         pads = tuple((m[0] - o[0], m[1] - o[1]) for m, o in zip(mine, others, strict=True))
         for size, widths in ((self.kernel, mine), (first.kernel, others), (kernel, pads)):
             if not all(
-                0 <= each < k for k, pair in zip(size, widths, strict=True) for each in pair
+                0 <= width < k for k, pair in zip(size, widths, strict=True) for width in pair
             ):
                 return None
         return Pool(kernel, self.strides, self.dilations, pads, "NOTSET", ceil_mode=False)
 
     def _unrounded_pads(self) -> tuple[tuple[int, int], ...] | None:
-        """Return the padding; None where it, or the number of windows, depends on the size."""
+        """Return the padding; None if it, or the number of windows, depends on the input size."""
         if self.ceil_mode or self.auto_pad.startswith("SAME"):
             return None
         return self.pads
 
     def every_window_is_real(self, data: ir.Value) -> bool:
-        """Say whether each window is known to cover an element of `data`, not padding alone."""
+        """Say whether each window is known to cover an element of `data`, not only padding."""
         sizes: list[int | None] = [None] * self.spatial_rank
         if data.shape is not None and data.shape.rank() == self.spatial_rank + 2:
             sizes = [size if isinstance(size, int) else None for size in data.shape.dims[2:]]
@@ -85,7 +85,7 @@ class Pool:
         if self.auto_pad == "VALID":
             return size is None or size > reach
         if self.auto_pad != "NOTSET":
-            # SAME pads less than one dilated kernel in all, so a window without gaps meets the
+            # SAME pads less than one dilated kernel in all, so a window without gaps overlaps the
             # input; with gaps it may straddle a small one.
             return dilation == 1
         before, after = self.pads[axis]
@@ -93,7 +93,7 @@ class Pool:
             return self._real_for_any_size(kernel, stride, dilation, before, after)
         last = size + before + after - reach - 1
         if last < 0:
-            return False  # not one window fits, and runtimes do not agree on what that means
+            return False  # no window fits, and runtimes do not agree on what that means
         count = (-(-last // stride) if self.ceil_mode else last // stride) + 1
         starts = (index * stride - before for index in range(count))
         return all(any(0 <= s + k * dilation < size for k in range(kernel)) for s in starts)
@@ -101,10 +101,10 @@ class Pool:
     def _real_for_any_size(
         self, kernel: int, stride: int, dilation: int, before: int, after: int
     ) -> bool:
-        """Judge without the size: the last window starts at most at size + after − kernel.
+        """Decide without the size: the last window starts at most at size + after − kernel.
 
         With `ceil_mode` it may start up to stride − 1 later. A window with gaps is safe only
-        where there is no padding.
+        without padding.
         """
         if dilation > 1:
             return before == after == 0 and not self.ceil_mode
@@ -113,17 +113,17 @@ class Pool:
 
 
 def smaller_pools(node: ir.Node) -> list[ir.Node]:
-    """Return the MaxPools of the same value, in the same graph, that `node` can go on from."""
+    """Return the MaxPools of the same value and graph that `node` can be computed from."""
     pool = Pool.of(node)
-    return [each for each in _siblings(node) if pool.after(Pool.of(each)) is not None]
+    return [other for other in _siblings(node) if pool.after(Pool.of(other)) is not None]
 
 
 def feeds_larger_pool(node: ir.Node) -> bool:
-    """Say whether a larger MaxPool of the same value can go on from `node`."""
+    """Say whether a larger MaxPool of the same value can be computed from `node`."""
     pool = Pool.of(node)
     return any(
-        Pool.of(each).after(pool) is not None and not any(map(is_used, each.outputs[1:]))
-        for each in _siblings(node)
+        Pool.of(other).after(pool) is not None and not any(map(is_used, other.outputs[1:]))
+        for other in _siblings(node)
     )
 
 
@@ -131,7 +131,7 @@ def _siblings(node: ir.Node) -> list[ir.Node]:
     data = node.inputs[0]
     readers = data.consumers() if data is not None else ()
     return [
-        each
-        for each in dict.fromkeys(readers)
-        if is_op(each, "MaxPool") and each is not node and each.graph is node.graph
+        reader
+        for reader in dict.fromkeys(readers)
+        if is_op(reader, "MaxPool") and reader is not node and reader.graph is node.graph
     ]

@@ -1,4 +1,4 @@
-"""Makes new weights: computed in float64, rounded once to the type in which they are stored."""
+"""Makes new weights: computed in float64, rounded once to the type that they are stored in."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from bnfold.rewriting.query import input_of
 class NotStorable(Refusal):
     """Why a new weight cannot be stored in the type of the old one."""
 
-    NOT_REPRESENTABLE = "a folded weight is not finite in the type that the operator stores"
+    NOT_REPRESENTABLE = "a folded weight is not finite in the type of the operator's weights"
     LOSES_DIGITS = (
-        "the weights of a channel get so small that their type holds them with fewer digits",
-        "export the model in a type of wider range",
+        "the weights of a channel become so small that their type stores them with fewer digits",
+        "export the model in a type with a wider range",
     )
 
 
 def folded_name(node: ir.Node, index: int) -> str:
-    """Return what to call the new weight for an input of a linear operator, whose weight is 1."""
+    """Return a name for the new weight of a linear operator's input; input 1 is its weight."""
     weight, value = input_of(node, 1), input_of(node, index)
     name = value.name if value is not None else f"{weight.name if weight is not None else ''}.bias"
     return f"{(name or '').removesuffix('.folded')}.folded"
 
 
 _BLOCK = 2**17
-"""Numbers that are rounded at a time: few enough to stay in the processor's cache meanwhile."""
+"""Elements that are rounded at a time: few enough to stay in the processor's cache."""
 
 
 def stored(
@@ -47,14 +47,14 @@ def stored(
 ) -> Weight:
     """Round `values`, or ``values · scale`` computed in float64, once to `dtype`.
 
-    To nearest with ties to even. `scale` broadcasts to the values. Subnormal results become zero
-    and are counted, because some processors compute with them many times slower; those of float16
-    stay, because there they are wanted (6e-8 to 6e-5).
+    It rounds to nearest, ties to even. `scale` broadcasts to the values. Subnormal results become
+    zero and are counted, because some processors compute with them many times slower; those of
+    float16 stay, because they are needed there (6e-8 to 6e-5).
 
     Raises:
         Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
-            values of a channel along `channel_axis` lose more than rounding takes elsewhere, and
-            the channel is not negligible beside the others.
+            values of a channel along `channel_axis` lose more than rounding normally costs, and
+            the channel is not negligible compared with the others.
     """
     array = np.empty(values.shape, dtype.numpy())
     limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
@@ -79,7 +79,7 @@ def stored(
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
-    """Yield what together indexes an array of this shape."""
+    """Yield indices that together cover an array of this shape."""
     if math.prod(shape) <= _BLOCK:
         yield ...
         return
@@ -94,7 +94,7 @@ def _product(values: Array, scale: FloatArray | None, block: slice | EllipsisTyp
 
 
 def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:
-    """Compare each channel's error, in norm, with the ε/2 that rounding normal numbers takes."""
+    """Compare the norm of each channel's error with the ε/2 of rounding normal numbers."""
     others = tuple(axis for axis in range(exact.ndim) if axis != channel_axis % exact.ndim)
     largest = float(np.abs(exact).max())  # norms of numbers around 1e-300 would be zero
     norms = np.sqrt(np.sum((exact / largest) ** 2, axis=others))

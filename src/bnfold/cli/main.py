@@ -1,4 +1,4 @@
-"""The command line: options in, exit code out. Everything else happens in `bnfold.api`."""
+"""The command line: parses options and returns exit codes. The work is done in `bnfold.api`."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bnfold",
-    help="Fold BatchNormalization out of exported ONNX models, and prove the result.",
+    help="Fold BatchNormalization out of exported ONNX models, and verify the result.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "Exit codes: 0 done, 1 not equivalent, 2 usage, 3 the model cannot be read or is not "
-        "supported, 4 a provider is not available, 5 could not be verified, "
-        "6 a required speed-up is not met."
+        "Exit codes: 0 done, 1 not equivalent, 2 usage error, 3 model unreadable or not "
+        "supported, 4 provider not available, 5 could not be verified, "
+        "6 required speed-up not met."
     ),
 )
 
 INTERNAL_ERROR = 70
-"""What sysexits.h calls EX_SOFTWARE: a bug of bnfold's, or no memory."""
+"""EX_SOFTWARE of sysexits.h: a bug in bnfold, or out of memory."""
 
 _EXIT_CODES = {
     "pass": 0,
@@ -84,7 +84,7 @@ def optimize(
     ] = None,
     output_option: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUTPUT", help="The same as the argument."),
+        typer.Option("-o", "--output", metavar="OUTPUT", help="Same as the argument."),
     ] = None,
     only: Only = None,
     skip: Skip = None,
@@ -98,14 +98,14 @@ def optimize(
         bool, typer.Option("--bench/--no-bench", help="Time the result against the original.")
     ] = True,
     bench_seconds: Annotated[
-        float, typer.Option("--bench-seconds", min=0, help="How long, in all.")
+        float, typer.Option("--bench-seconds", min=0, help="Total time for the benchmark.")
     ] = 5.0,
     require_speedup: RequireSpeedup = None,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Leave out the rewrites that measure slower here.")
+        bool, typer.Option("--tune", help="Drop rewrites that make the model slower here.")
     ] = False,
     tune_seconds: Annotated[
-        float, typer.Option("--tune-seconds", min=0, help="How long to look for them.")
+        float, typer.Option("--tune-seconds", min=0, help="Total time for tuning.")
     ] = 60.0,
     provider: Provider = None,
     input: Input = None,
@@ -117,7 +117,7 @@ def optimize(
     truth: Truth = "auto",
     drop_culprit: Annotated[
         bool,
-        typer.Option("--drop-culprit", help="If the check fails, go on without the rewrite."),
+        typer.Option("--drop-culprit", help="If the check fails, drop the rewrite at fault."),
     ] = False,
     save_inputs: SaveInputs = None,
     threads: Threads = None,
@@ -130,7 +130,7 @@ def optimize(
     from bnfold.report.terminal import print_optimization
 
     if output is not None and output_option is not None:
-        raise UsageError("OUTPUT is given twice: as an argument and by -o")
+        raise UsageError("OUTPUT is given twice: as an argument and with -o")
     if not model.name:
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
@@ -183,7 +183,7 @@ def check(
     report: Report = None,
     json: Json = False,
 ) -> None:
-    """Compare two models numerically, whoever made the second."""
+    """Compare any two models numerically, from any tool."""
     from bnfold import api
     from bnfold.options import CheckOptions
     from bnfold.report.terminal import print_equivalence
@@ -207,7 +207,7 @@ def bench(
     candidate: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CANDIDATE", help="Another model, to be timed against it.", show_default=False
+            metavar="CANDIDATE", help="A second model to compare with.", show_default=False
         ),
     ] = None,
     provider: Provider = None,
@@ -216,20 +216,20 @@ def bench(
     seed: Seed = 0,
     batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="A size of the first dimension, where it is free (repeatable)."),
+        typer.Option(min=1, help="Batch size, if the first dimension is free (repeatable)."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", "--bench-seconds", min=0, help="How long, in all.")
+        float, typer.Option("--seconds", "--bench-seconds", min=0, help="Total time.")
     ] = 20.0,
     memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Measure the memory that each takes, too.")
+        bool, typer.Option("--memory/--no-memory", help="Also measure peak memory.")
     ] = True,
     require_speedup: RequireSpeedup = None,
     threads: Threads = None,
     report: Report = None,
     json: Json = False,
 ) -> None:
-    """Time a model, or one against another, in turns and beside a control."""
+    """Time a model, or one against another, interleaved with a control."""
     from bnfold import api
     from bnfold.options import TimingOptions
     from bnfold.report.terminal import print_speed
@@ -259,7 +259,7 @@ def explain(
     freeze_initializers: FreezeInitializers = False,
     json: Json = False,
 ) -> None:
-    """Say of each candidate what becomes of it and why; write nothing."""
+    """Show what optimize would do to each candidate, and why; write nothing."""
     from bnfold import api
     from bnfold.options import PassOptions
     from bnfold.report.terminal import print_explanation
@@ -274,7 +274,7 @@ def report(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN.json", help="What --report FILE.json wrote.", show_default=False
+            metavar="RUN.json", help="A record from --report FILE.json.", show_default=False
         ),
     ],
     output: Annotated[
@@ -283,12 +283,12 @@ def report(
             "-o",
             "--output",
             metavar="FILE.html|.md|.json",
-            help="Where to write (repeatable). Default: Markdown, printed.",
+            help="Output file (repeatable). Default: print Markdown.",
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Render the record of a run again: as a page, as Markdown or as data."""
+    """Render the record of a run as HTML, Markdown or JSON."""
     from bnfold.record.reading import read_record
     from bnfold.report import render
 
@@ -306,7 +306,7 @@ def passes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the rewrites, or tell all about one: identity, exactness, reasons to refuse."""
+    """List the passes, or describe one: identity, exactness, reasons to refuse."""
     from bnfold.cli.passes import print_pass, print_passes
     from bnfold.rewriting.registry import all_passes, choose_passes
 
@@ -314,7 +314,8 @@ def passes(
     if json:
         import json as json_module
 
-        text = json_module.dumps([each.to_dict() for each in chosen], indent=2, ensure_ascii=False)
+        described = [pass_.to_dict() for pass_ in chosen]
+        text = json_module.dumps(described, indent=2, ensure_ascii=False)
         _print(lambda: print(text))
     elif name is None:
         _print(lambda: print_passes(_console(), chosen))
@@ -329,7 +330,7 @@ def root(
         bool, typer.Option("--version", help="Print the version.", is_eager=True)
     ] = False,
 ) -> None:
-    """Fold BatchNormalization out of exported ONNX models, and prove the result."""
+    """Fold BatchNormalization out of exported ONNX models, and verify the result."""
     if version:
         print(f"bnfold {__version__}")
         raise typer.Exit
@@ -339,20 +340,22 @@ def root(
 
 
 def main() -> None:
-    """Run the command; each failure is one line on stderr and an exit code."""
+    """Run the command; report each failure as one line on stderr and an exit code."""
     defer_sympy()
-    gc.set_threshold(50_000)  # a graph is many objects that stay: looking at them often is in vain
+    gc.set_threshold(
+        50_000
+    )  # a graph is many long-lived objects: frequent collections only cost time
     for library in ("matplotlib", "onnx_ir"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    for name in ("SIGTERM", "SIGHUP"):  # the second: the terminal was closed; Windows has none
+    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; not on Windows
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
-            signal.signal(number, lambda received, _: sys.exit(128 + received))  # clean up first
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # set by nohup
+            signal.signal(number, lambda received, _: sys.exit(128 + received))  # with cleanup
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal knows every sign
+            stream.reconfigure(errors="replace")  # for terminals without Unicode
     exit_code = _run()
-    gc.freeze()  # the process ends: to look for what it no longer needs takes long, and is in vain
+    gc.freeze()  # skip the final collection, which is slow: the process ends anyway
     sys.exit(exit_code)
 
 
@@ -363,7 +366,7 @@ def _run() -> int:
         return _fail(str(error), error.exit_code)
     except TyperException as error:
         message = error.format_message()
-        return _fail(f"{message.rstrip('.')}; --help lists what there is", UsageError.exit_code)
+        return _fail(f"{message.rstrip('.')}; see --help", UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted; nothing was written", 128 + signal.SIGINT)
     except MemoryError:
@@ -372,7 +375,7 @@ def _run() -> int:
         if os.environ.get("BNFOLD_DEBUG"):
             raise
         return _fail(
-            f"unexpected {type(error).__name__}: {error}; please report it, with the traceback "
+            f"unexpected {type(error).__name__}: {error}; please report it with the traceback "
             "that BNFOLD_DEBUG=1 shows",
             INTERNAL_ERROR,
         )
@@ -400,7 +403,7 @@ def _write_reports(record: Record, reports: list[Path]) -> None:
 
 
 def _print(write: Callable[[], None]) -> None:
-    """Print; if nobody reads it any more, go on: the work is done, and its exit code counts."""
+    """Print, ignoring a closed pipe: the work is done, and its exit code matters."""
     try:
         write()
         sys.stdout.flush()
@@ -415,7 +418,7 @@ def _console() -> Console:
 
 
 class _Progress:
-    """Shows what is being done on stderr, if that is a terminal, and nothing otherwise."""
+    """Shows the current step on stderr if it is a terminal."""
 
     def __enter__(self) -> _Progress:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""The options that several commands share, and what they become."""
+"""Options that several commands share, and the objects built from them."""
 
 from __future__ import annotations
 
@@ -19,62 +19,58 @@ Only = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Run this pass only (repeatable).")
 ]
 Skip = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Leave this pass out (repeatable).")
+    list[str] | None, typer.Option(metavar="NAME", help="Skip this pass (repeatable).")
 ]
 KeepNode = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="Leave the nodes alone whose name this finds.")
+    str | None, typer.Option(metavar="REGEX", help="Do not change nodes whose name matches.")
 ]
 ForceInference = Annotated[
     bool, typer.Option("--force-inference", help="Switch training-mode nodes to inference first.")
 ]
 FreezeInitializers = Annotated[
     bool,
-    typer.Option("--freeze-initializers", help="Let callers no longer override initializers."),
+    typer.Option(
+        "--freeze-initializers", help="Treat initializers that are also inputs as constants."
+    ),
 ]
 Provider = Annotated[
-    list[str] | None, typer.Option(metavar="cpu|cuda", help="Where to check (repeatable).")
+    list[str] | None, typer.Option(metavar="cpu|cuda", help="Execution provider (repeatable).")
 ]
 Input = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=FILE.npy|NAME:1,3,224,224",
-        help="Content, or the shape, of an input (repeatable).",
+        help="Content or shape of an input (repeatable).",
     ),
 ]
 Data = Annotated[
-    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an onnx test-data folder.")
+    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an ONNX test-data folder.")
 ]
-Samples = Annotated[int, typer.Option(min=1, help="How many inputs to draw.")]
-Seed = Annotated[int, typer.Option(min=0, help="The seed to draw them from.")]
+Samples = Annotated[int, typer.Option(min=1, help="Number of random inputs.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")]
 RelativeTolerance = Annotated[
-    float | None, typer.Option("--rtol", min=0, help="Default: by type of output.")
+    float | None, typer.Option("--rtol", min=0, help="Default: by output type.")
 ]
 AbsoluteTolerance = Annotated[
     float | None,
-    typer.Option("--atol", min=0, help="Default: by type and largest magnitude of output."),
+    typer.Option("--atol", min=0, help="Default: by output type and largest magnitude."),
 ]
 Truth = Annotated[
-    str, typer.Option(metavar="auto|off|always", help="Evaluate in float64, too (auto: 10 s).")
+    str, typer.Option(metavar="auto|off|always", help="Also evaluate in float64 (auto: 10 s).")
 ]
-SaveInputs = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Save the inputs there, for --data.")
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, max=256, help="Default: all that this process may use.")
-]
+SaveInputs = Annotated[Path | None, typer.Option(metavar="DIR", help="Save the inputs for --data.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Default: all available CPUs.")]
 RequireSpeedup = Annotated[
     float | None,
     typer.Option(
-        metavar="X", min=0, help="Fail (exit 6) if the median speed-up at optimization all is less."
+        metavar="X", min=0, help="Fail (exit 6) if the median speed-up at level all is less."
     ),
 ]
 Report = Annotated[
     list[Path] | None,
-    typer.Option(
-        metavar="FILE.html|.md|.json", help="Write what was found, as a page or data (repeatable)."
-    ),
+    typer.Option(metavar="FILE.html|.md|.json", help="Write a report in this format (repeatable)."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the record, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only the JSON record.")]
 
 
 def execution_options(
@@ -88,7 +84,7 @@ def execution_options(
     """Build ExecutionOptions from the command line.
 
     Raises:
-        UsageError: if a provider is unknown, or a file of inputs cannot be read.
+        UsageError: if a provider is unknown or an input file cannot be read.
     """
     from bnfold.options import ExecutionOptions, InputOptions
     from bnfold.running.input_files import parse_input_options
@@ -104,17 +100,18 @@ def execution_options(
 def report_files(
     reports: list[Path] | None, output: Path | None = None, option: str = "--report"
 ) -> list[Path]:
-    """Check where the reports go before the work starts.
+    """Validate the paths of the reports before the work starts.
 
     Raises:
-        UsageError: if one cannot go there, or how to render it is not known.
+        UsageError: if a folder does not exist, a suffix is unknown, or a report would replace
+            OUTPUT.
     """
     for path in reports or ():
         if path.suffix not in SUFFIXES:
-            raise UsageError(f"{option} {path}: a report ends in {', '.join(SUFFIXES)}")
-        place = os.path.realpath(path)  # unlike resolve(), no error where a link leads to itself
+            raise UsageError(f"{option} {path}: unknown format, use {', '.join(SUFFIXES)}")
+        place = os.path.realpath(path)  # unlike resolve(), accepts a link to itself
         if not os.path.isdir(os.path.dirname(place)):
             raise UsageError(f"{option} {path}: the folder does not exist")
         if output is not None and place == os.path.realpath(output):
-            raise UsageError(f"{option} {path} is where the model is to be written")
+            raise UsageError(f"{option} {path} is the same file as OUTPUT")
     return reports or []

@@ -1,4 +1,4 @@
-"""Lets onnx_ir load in half the time: it imports sympy, which bnfold hardly ever makes it use."""
+"""Halves the import time of onnx_ir: defers its import of sympy, which bnfold rarely needs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 _DEFERRED = ("sympy", "onnx_ir._symbolic_shapes")
-"""The modules that onnx_ir needs only to compute with symbolic dimensions."""
+"""Modules that onnx_ir needs only to compute with symbolic dimensions."""
 
 
 def defer_sympy() -> None:
-    """Let onnx_ir, when it is imported, import sympy only when it computes with it.
+    """Make onnx_ir import sympy only when it is needed.
 
-    For a process of bnfold's own; a library does not meddle with how others are imported.
+    Call this only from the command line: a library should not change how others are imported.
     """
     if "onnx_ir" not in sys.modules:
         sys.meta_path.insert(0, _Finder())
 
 
 class _Deferred(ModuleType):
-    """Stands for a module until something in it is needed."""
+    """A placeholder that imports a module on first attribute access."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -46,7 +46,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Loads a module while others are only stood for."""
+    """Loads a module while placeholders stand in for the deferred ones."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader

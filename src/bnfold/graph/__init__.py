@@ -1,1 +1,1 @@
-"""What a graph says: its constants, and the order of its nodes."""
+"""What passes read from a graph: its constants, and the order of its nodes."""

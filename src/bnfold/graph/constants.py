@@ -1,9 +1,9 @@
-"""What is constant in a graph, and its content.
+"""Which values of a graph are constant, and their content.
 
-Constant are: initializers that no caller can override (not graph inputs; before IR version 4 the
-loader has taken them off the inputs), Constant nodes, and expressions of those by a few operators
-that exporters hide weights behind. torch's dynamo exporter writes a Conv's missing bias as
-``Expand(CastLike(0, x), Shape(W))``. Expressions are evaluated by onnx's own reference evaluator.
+Constants are initializers that no caller can override (not graph inputs; before IR version 4 the
+loader has removed them from the inputs), Constant nodes, and expressions of these with the few
+operators in which exporters wrap weights. torch's dynamo exporter writes a Conv's missing bias as
+``Expand(CastLike(0, x), Shape(W))``. onnx's reference evaluator evaluates the expressions.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _OPERATORS = frozenset(
 
 
 _LARGEST = 2**26
-"""Elements beyond which an expression is not evaluated: it would be no small constant."""
+"""Maximum number of elements of an expression that is evaluated."""
 
 
 _DEEPEST = 40
-"""Operators beyond which an expression is not followed."""
+"""Maximum depth, in operators, of an expression that is evaluated."""
 
 
 _CACHE = "bnfold.constant"
@@ -48,7 +48,7 @@ def is_overridable(value: ir.Value | None) -> bool:
 
 
 def forget_contents(model: ir.Model) -> None:
-    """Forget the content of expressions: others may edit the model from here on."""
+    """Clear the cached content of expressions, because others may edit the model from now on."""
     for graph in all_graphs(model):
         for node in graph:
             for output in node.outputs:
@@ -109,7 +109,7 @@ def _evaluate(node: ir.Node, depth: int) -> Array | None:
     if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
         return None
     if "broadcast" in node.attributes:
-        return None  # before opset 7 it may align other axes than the last, as nobody evaluates
+        return None  # before opset 7 it may align axes other than the last: not supported
     contents = []
     for value in node.inputs:
         content = _content(value, depth)
@@ -122,7 +122,7 @@ def _evaluate(node: ir.Node, depth: int) -> Array | None:
 
 
 def _shape(node: ir.Node, value: ir.Value | None, depth: int) -> Array | None:
-    """The shape of a value is constant where it is known, though the value may not be."""
+    """Return the shape of a value, which may be known although the value is not constant."""
     content = _content(value, depth)
     dims: tuple[object, ...] | None = None
     if content is not None:
@@ -139,7 +139,7 @@ def _shape(node: ir.Node, value: ir.Value | None, depth: int) -> Array | None:
 
 
 def _result_size(node: ir.Node, contents: list[Array | None]) -> int:
-    """Bound the result's elements: by a shape that is an input, or by what broadcasting gives."""
+    """Bound the number of elements of the result, by a shape input or by broadcasting."""
     sizes = [content.size for content in contents if content is not None]
     if node.op_type in ("ConstantOfShape", "Expand"):
         shape = contents[-1]
@@ -169,6 +169,6 @@ def _run(node: ir.Node, contents: list[Array | None]) -> Array | None:
     try:
         with np.errstate(all="ignore"):
             (result,) = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # the evaluator lacks some types and versions, and then it is no constant
+    except Exception:  # the evaluator lacks some types and versions: then not a constant
         return None
     return np.asarray(result)

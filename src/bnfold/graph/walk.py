@@ -1,4 +1,4 @@
-"""Walks over the graphs of a model, and the order of their nodes."""
+"""Lists the graphs of a model, and sorts their nodes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import onnx_ir as ir
 
 
 def has_body(node: ir.Node) -> bool:
-    """Say whether the node is an If, Loop, Scan or another operator with a graph inside."""
+    """Say whether the node is an If, Loop, Scan or another operator with a subgraph."""
     graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return any(attribute.type in graphs for attribute in node.attributes.values())
 
 
 def all_graphs(model: ir.Model) -> list[ir.Graph]:
     """Return the main graph and its bodies, then each function's graph and its bodies."""
-    return [each for graph in outermost_graphs(model) for each in (graph, *graph.subgraphs())]
+    return [
+        graph
+        for outermost in outermost_graphs(model)
+        for graph in (outermost, *outermost.subgraphs())
+    ]
 
 
 def outermost_graphs(model: ir.Model) -> list[ir.Graph]:
@@ -22,7 +26,7 @@ def outermost_graphs(model: ir.Model) -> list[ir.Graph]:
 
 
 def sort(graph: ir.Graph) -> None:
-    """Sort the nodes topologically, in place and stably; nodes without a name stay without one.
+    """Sort the nodes topologically, in place and stably; unnamed nodes stay unnamed.
 
     Raises:
         ValueError: if the graph has a cycle.
@@ -36,7 +40,7 @@ def sort(graph: ir.Graph) -> None:
 
 
 def _is_sorted(graph: ir.Graph) -> bool:
-    """Say whether the nodes stand in order, as they mostly do; False where bodies read values."""
+    """Say whether the nodes are in order, as they mostly are; False if any has a body."""
     done: set[ir.Node] = set()
     for node in graph:
         sources = (value.producer() for value in node.inputs if value is not None)

@@ -1,4 +1,4 @@
-"""Writes models without ever holding one in memory as a whole."""
+"""Writes models without holding a whole one in memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from bnfold.modelfile.stored import Content, Extent, InMemory, OpenFile, StoredT
 from bnfold.modelfile.wire import exchange
 
 EXTERNAL_THRESHOLD = 1024
-"""Tensors of at least so many bytes go to the data file, where there is one."""
+"""Bytes of the smallest tensor that goes to the data file, if there is one."""
 
 
 _PAGE = 4096
-"""The offsets in the data file of tensors that fill a page: onnxruntime can map them."""
+"""The alignment in the data file of tensors of at least a page: onnxruntime can map them."""
 
 
 _LINE = 64
-"""The offsets of smaller tensors, which processors load best from there."""
+"""The alignment of smaller tensors, which processors load fastest."""
 
 
 class _InMemoryBytes:
@@ -40,10 +40,10 @@ class _InMemoryBytes:
 
 
 class ModelLayout:
-    """Where in the model file each large weight goes that is new, and in memory.
+    """The offsets in the model file of large new weights, which are in memory.
 
-    What is written is ``serialize(loaded).SerializeToString(deterministic=True)``, where the
-    markers stand for their content.
+    The file is ``serialize(loaded).SerializeToString(deterministic=True)``, with the content in
+    place of the markers.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -62,7 +62,7 @@ class ModelLayout:
             self._message = serialize(loaded).SerializeToString(deterministic=True)
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Yield the content of the model file, a piece at a time."""
+        """Yield the content of the model file, one block at a time."""
         message, markers = self._message, self._markers
         offsets = list(markers.find(message))
 
@@ -71,9 +71,9 @@ class ModelLayout:
             return index < len(offsets) and offsets[index] < offset + length
 
         def content(offset: int, length: int) -> Content:
-            found = markers.get(message[offset : offset + length])
-            assert found is not None
-            return found
+            marked = markers.get(message[offset : offset + length])
+            assert marked is not None
+            return marked
 
         position = 0
         for piece in exchange(_InMemoryBytes(message), has_marker, content):
@@ -87,7 +87,7 @@ class ModelLayout:
                 position += piece.nbytes
 
     def leave_in(self, file: OpenFile, markers: Markers) -> None:
-        """Let go of the weights in memory: from now on, they are read from what was written."""
+        """Release the weights in memory; from now on, they are read from the written file."""
         _leave_in(file, self._offsets, markers)
 
 
@@ -101,7 +101,7 @@ def _leave_in(file: OpenFile, offsets: Mapping[Place, int], markers: Markers) ->
 
 @contextlib.contextmanager
 def _replaced(tensors: Mapping[Place, ir.TensorProtocol]) -> Iterator[None]:
-    """Let other tensors take their places for a while."""
+    """Replace the tensors temporarily."""
     before = {place: place.tensor for place in tensors}
     try:
         for place, tensor in tensors.items():
@@ -113,9 +113,9 @@ def _replaced(tensors: Mapping[Place, ir.TensorProtocol]) -> Iterator[None]:
 
 
 class DataLayout:
-    """Where in one data file each large weight of a model goes. What shares content stays shared.
+    """The offsets of a model's large weights in its one data file; shared content stays shared.
 
-    Attributes of nodes move only where their content is outside the model file already.
+    Attributes of nodes move there only if their content is already external.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -153,11 +153,11 @@ class DataLayout:
         return self._contents[content]
 
     def __bool__(self) -> bool:
-        """Say whether anything goes there."""
+        """Return whether any weight goes to the data file."""
         return bool(self._offsets)
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Yield the content of the data file, a piece at a time."""
+        """Yield the content of the data file, one block at a time."""
         position = 0
         for content, offset in self._contents.items():
             yield bytes(offset - position)
@@ -165,12 +165,12 @@ class DataLayout:
             position = offset + content.nbytes
 
     def located(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Let the model say, for a while, that its data is in the file `name` beside it."""
+        """Make the model refer to the data file `name` beside it, temporarily."""
         outside = {place: _located(place.tensor, name, at) for place, at in self._offsets.items()}
         return _replaced(self._inside | outside)
 
     def leave_in(self, file: OpenFile, markers: Markers) -> None:
-        """Let go of the weights in memory: from now on, they are read from what was written."""
+        """Release the weights in memory; from now on, they are read from the written file."""
         _leave_in(file, self._offsets, markers)
 
 
@@ -188,7 +188,7 @@ def _located(tensor: ir.TensorProtocol, name: str, offset: int) -> ir.ExternalTe
 
 
 def _proto(tensor: ir.TensorProtocol, raw_data: bytes) -> onnx.TensorProto:
-    """Return a tensor like this one, but with other content."""
+    """Return a copy of the tensor with other content."""
     proto = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.dtype.value,

@@ -1,4 +1,4 @@
-"""Reads models, checks that they hold together, and turns them back into protobuf."""
+"""Reads models and validates them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from bnfold.record.data import ModelRecord
 
 
 def load(source: ModelSource) -> LoadedModel:
-    """Read a model from a path, or take a ModelProto, which is left untouched.
+    """Read a model from a path, or take a ModelProto, which is not modified.
 
     Raises:
-        ModelError: if it cannot be read, is no valid model, or holds what bnfold cannot keep.
+        ModelError: if it cannot be read, is invalid, or contains anything bnfold cannot preserve.
     """
     given = Source.of(source)
     loaded = _load(given) or _load(given.whole())
@@ -36,16 +36,16 @@ def load(source: ModelSource) -> LoadedModel:
 
 
 def _load(given: Source) -> LoadedModel | None:
-    """Load a model; None if what stands for large weights in its protobuf has got lost."""
+    """Load a model; return None if markers for large weights were lost."""
     proto, name = given.read.proto, given.name
     _require_supported(given)
     try:
         model = ir.from_proto(proto)
-    except Exception as error:  # onnx_ir reports invalid models by exceptions of many types
+    except Exception as error:  # onnx_ir raises many types for invalid models
         raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
     if not attach(model, given.read.markers):
         return None
-    external = [each for each in weights_of(model) if isinstance(each, ir.ExternalTensor)]
+    external = [tensor for tensor in weights_of(model) if isinstance(tensor, ir.ExternalTensor)]
     data_files = _settle_external_data(external, given.path, name)
     normalize(model, proto, name)
     described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
@@ -53,10 +53,10 @@ def _load(given: Source) -> LoadedModel | None:
 
 
 def require_valid(loaded: LoadedModel) -> None:
-    """Let onnx's own checker look at the model as it was given.
+    """Check the model as it was given with onnx's own checker.
 
     Raises:
-        ModelError: with what the checker found, if it is invalid.
+        ModelError: if it is invalid, with the checker's message.
     """
     try:
         onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.source.content)
@@ -66,7 +66,7 @@ def require_valid(loaded: LoadedModel) -> None:
 
 
 def describe(source: ModelSource) -> ModelRecord:
-    """Say what a model is, without preparing it to be rewritten.
+    """Describe a model, without preparing it for rewriting.
 
     Raises:
         ModelError: if it cannot be read.
@@ -78,7 +78,7 @@ def _require_supported(given: Source) -> None:
     proto, name = given.read.proto, given.name
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
-            f"{name} has IR version {proto.ir_version}, and the installed onnx knows up to "
+            f"{name} has IR version {proto.ir_version}, but the installed onnx supports only up to "
             f"{onnx.IR_VERSION}; upgrade onnx"
         )
     if not proto.opset_import and proto.ir_version >= 3:
@@ -98,7 +98,9 @@ def _require_supported(given: Source) -> None:
                     raise ModelError(f"{name} has sparse constants, which bnfold does not support")
                 if attribute.HasField("t"):
                     _require_complete(attribute.t, given)
-    functions = [(each.domain, each.name, each.overload) for each in proto.functions]
+    functions = [
+        (function.domain, function.name, function.overload) for function in proto.functions
+    ]
     if len(set(functions)) < len(functions):
         raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
     if proto.training_info:
@@ -106,27 +108,27 @@ def _require_supported(given: Source) -> None:
 
 
 def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
-    """Require what onnx_ir goes by: each attribute has a type, and a name of its own."""
+    """Require what onnx_ir relies on: each attribute has a type and a unique name."""
     names = [attribute.name for attribute in node.attribute]
-    is_typed = all(each.type or each.ref_attr_name for each in node.attribute)
+    is_typed = all(attribute.type or attribute.ref_attr_name for attribute in node.attribute)
     if len(set(names)) < len(names) or not is_typed:
         raise ModelError(
-            f"{name} is not a valid ONNX model: {node.op_type} {node.name} has an attribute "
-            "twice, or without a type"
+            f"{name} is not a valid ONNX model: {node.op_type} {node.name} has a duplicate or "
+            "untyped attribute"
         )
 
 
 def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
-    """Require that a tensor with raw data has as many bytes as its type and shape tell."""
+    """Require that the size of a tensor's raw data matches its type and shape."""
     if not tensor.HasField("raw_data"):
         return
     try:
         bits = ir.DataType(tensor.data_type).bitwidth
     except (TypeError, ValueError):
-        return  # strings, and types that onnx_ir refuses by itself
+        return  # strings, and types that onnx_ir itself rejects
     if given.read.raw_size(tensor) != -(-math.prod(tensor.dims) * bits // 8):
         raise ModelError(
-            f"{given.name} is truncated or invalid: the tensor {tensor.name!r} lacks bytes"
+            f"{given.name} is truncated or invalid: the data of {tensor.name!r} has the wrong size"
         )
 
 
@@ -139,7 +141,7 @@ def _root_cause(error: BaseException) -> BaseException:
 def _settle_external_data(
     tensors: Iterable[ir.ExternalTensor], path: Path | None, name: str
 ) -> frozenset[Path]:
-    """Tell external tensors where they lie, refuse those that are not there, return their files."""
+    """Set the folder of external tensors, require that their data exists, and return its files."""
     folder = path.resolve().parent if path is not None else None
     files: set[Path] = set()
     for tensor in tensors:
@@ -155,7 +157,7 @@ def _settle_external_data(
 
 
 def _find_data(folder: Path, location: str, name: str) -> tuple[Path, os.stat_result]:
-    """Return the file that a location in the folder means, links resolved, and its status."""
+    """Return the file at a location in the folder, links resolved, and its status."""
     begin = f"{name} has data at {location!r}, which"
     try:
         where = (folder / location).resolve()
@@ -171,7 +173,7 @@ def _find_data(folder: Path, location: str, name: str) -> tuple[Path, os.stat_re
         raise ModelError(f"{begin} is not a file")
     if status.st_nlink > 1:
         raise ModelError(
-            f"{begin} has several hard links: it may be another's file, and onnx refuses it, too; "
-            "copy it"
+            f"{begin} has several hard links: it may be someone else's file, and onnx rejects it, "
+            "too; copy it"
         )
     return where, status

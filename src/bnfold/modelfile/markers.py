@@ -1,4 +1,4 @@
-"""Short stand-ins for the content of large weights, in a protobuf that is to stay small."""
+"""Short placeholders for the content of large weights, to keep a protobuf small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bnfold.modelfile.stored import Content
 
 
 class Markers:
-    """What each marker stands for. No file can hold one by design: each run draws its own."""
+    """The content that each marker replaces. Markers are random, so no file contains one."""
 
     def __init__(self, token: bytes | None = None) -> None:
         self._token = os.urandom(16) if token is None else token
@@ -22,7 +22,7 @@ class Markers:
         return marker
 
     def get(self, raw_data: bytes) -> Content | None:
-        """Return what the bytes stand for, if they are a marker."""
+        """Return the content that the bytes stand for, if they are a marker."""
         return self._contents.get(raw_data)
 
     def find(self, message: bytes) -> Iterator[int]:
@@ -33,7 +33,7 @@ class Markers:
             offset = message.find(self._token, offset + 1)
 
     def copy(self) -> Markers:
-        """Return the same markers, to which others can be added."""
+        """Return a copy, to which other markers can be added."""
         copied = Markers(self._token)
         copied._contents.update(self._contents)
         return copied

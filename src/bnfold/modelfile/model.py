@@ -1,4 +1,4 @@
-"""A model in memory, and what is known of the file that it came from."""
+"""A model in memory and the file it was read from."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from bnfold.modelfile.source import ModelSource as ModelSource
 from bnfold.modelfile.source import Source
 
 _LARGEST_INLINE = 2**31 - 2**24
-"""Protobuf messages end at 2 GiB; some room is left for all that is not weights."""
+"""Protobuf messages are limited to 2 GiB; this leaves room for everything but weights."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model and what is known of the file that it came from."""
+    """A model and the file it was read from."""
 
     ir: ir.Model
     source: Source = field(repr=False)
     described: frozenset[str] = field(repr=False)
-    """The names of values whose type and shape the file gives (its value_info)."""
+    """The names of the values that the file's value_info describes."""
     data_files: frozenset[Path] = field(repr=False)
-    """Where weights of the file lie that are outside it, links resolved."""
+    """The files that hold its external weights, links resolved."""
 
     @property
     def path(self) -> Path | None:
-        """Where it was read from, if it was not given as a ModelProto."""
+        """The path it was read from; None for a ModelProto."""
         return self.source.path
 
     @property
     def markers(self) -> Markers:
-        """What stands in the protobuf for weights that are still in the file."""
+        """The markers in the protobuf for weights that are still in the file."""
         return self.source.read.markers
 
     @property
     def has_external_data(self) -> bool:
-        """Whether any weight of the file lies outside it."""
+        """Whether the file has external weights."""
         return bool(self.data_files)
 
     @property
     def fits_one_message(self) -> bool:
-        """Whether one protobuf message can hold the model in its present state."""
+        """Whether the model in its current state fits into one protobuf message."""
         return sum(tensor.nbytes for tensor in weights_of(self.ir)) <= _LARGEST_INLINE
 
     def count_operators(self) -> dict[str, int]:
-        """Return how many nodes of each operator the model has by now, most first."""
+        """Count the operators of the model in its current state; the most frequent come first."""
         nodes = (node for graph in all_graphs(self.ir) for node in graph)
         return count_operators((node.domain, node.op_type) for node in nodes)
 
     def to_proto(self) -> onnx.ModelProto:
-        """Return the model in its present state, with nothing that the file did not have either.
+        """Return the model in its current state, without anything that `load` added.
 
         Raises:
             ModelError: if it is too large for one protobuf message.
@@ -72,7 +72,7 @@ class LoadedModel:
 
 
 def _forget_inferred(loaded: LoadedModel) -> None:
-    """Leave types and shapes to those values alone that have them in the file, and to outputs."""
+    """Drop types and shapes except those of outputs and of values that the file describes."""
     main = loaded.ir.graph
     for graph in (main, *main.subgraphs()):
         for node in graph:
@@ -82,10 +82,10 @@ def _forget_inferred(loaded: LoadedModel) -> None:
 
 
 def serialize(loaded: LoadedModel) -> onnx.ModelProto:
-    """Turn the model into a protobuf that has nothing which the file did not have either.
+    """Convert the model to a protobuf, without anything that `load` added.
 
-    Weights in external files stay there, and markers stand for those in the model file. What
-    inference had found out of types and shapes is forgotten.
+    External weights stay in their files; markers replace those in the model file. Inferred types
+    and shapes are dropped.
     """
     _forget_inferred(loaded)
     proto = ir.to_proto(loaded.ir)
@@ -94,8 +94,8 @@ def serialize(loaded: LoadedModel) -> onnx.ModelProto:
         del graph.value_info[:]
         graph.value_info.extend(kept)
         for tensor in graph.initializer:
-            properties = {each.key: each.value for each in tensor.metadata_props}
-            del tensor.metadata_props[:]  # onnx_ir writes the value's and the tensor's: the same
+            properties = {entry.key: entry.value for entry in tensor.metadata_props}
+            del tensor.metadata_props[:]  # onnx_ir writes them twice: from value and tensor
             for key, content in properties.items():
                 tensor.metadata_props.add(key=key, value=content)
     _restore_interface(proto, loaded)
@@ -103,18 +103,18 @@ def serialize(loaded: LoadedModel) -> onnx.ModelProto:
 
 
 def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
-    """Declare inputs and outputs in the very words of the file.
+    """Declare inputs and outputs exactly as in the file.
 
-    An IR version before 4 comes back if every initializer is among the inputs there, as it must.
+    Restore an IR version before 4 if every initializer is among its inputs, as required there.
     """
     original = loaded.source.read.proto
     graph, given = proto.graph, original.graph
     del graph.output[:]
     graph.output.extend(given.output)
-    inputs = {each.name for each in graph.input}
+    inputs = {value.name for value in graph.input}
     initializers = {tensor.name for tensor in graph.initializer}
-    if original.ir_version < 4 and initializers <= {each.name for each in given.input}:
+    if original.ir_version < 4 and initializers <= {value.name for value in given.input}:
         proto.ir_version = original.ir_version
         inputs |= initializers
     del graph.input[:]
-    graph.input.extend(each for each in given.input if each.name in inputs)
+    graph.input.extend(value for value in given.input if value.name in inputs)

@@ -1,9 +1,9 @@
-"""Puts a freshly read model into the one form that the passes rely on.
+"""Normalizes a newly read model to the form that the passes rely on.
 
-Afterwards: every input is computed by something; nodes stand in topological order, with the names
-of the file or none; no name in a body hides one outside; each body knows its opsets; an
-initializer that no caller can override is not among the graph's inputs; shapes that can be
-inferred are known. What the model computes, and what a caller sees of it, is the same as before.
+Afterwards: every value that is read is defined; nodes are in topological order and have their names
+from the file or none; no name in a body shadows one outside; each body has its opset imports; an
+initializer that no caller can override is not a graph input; inferable shapes are known. What the
+model computes and its interface do not change.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from bnfold.graph.walk import all_graphs, outermost_graphs, sort
 
 
 def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
-    """Normalize `model`, just made from `proto`, in place.
+    """Normalize `model`, just created from `proto`, in place.
 
     Raises:
-        ModelError: if the graph does not hold together; `name` is what to call it.
+        ModelError: if the graph is inconsistent; `name` is what the message calls the model.
     """
     unnamed = list(_unnamed_nodes(proto.graph, model.graph))
     for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
         unnamed += _unnamed_nodes(function_proto, function.graph)
     for node in unnamed:
         node.name = None
+    _free_negative_sizes(model)
     _infer_shapes(proto, model.graph)
     prepare(model, name)
 
 
 def prepare(model: ir.Model, name: str) -> None:
-    """Do as `normalize` does, with a model of which there is no protobuf, and shapes as they are.
+    """Normalize a model that has no protobuf, without shape inference.
 
     Raises:
-        ModelError: if the graph does not hold together; `name` is what to call it.
+        ModelError: if the graph is inconsistent; `name` is what the message calls the model.
     """
     _require_computed(model, name)
     for graph in outermost_graphs(model):
@@ -58,7 +59,7 @@ def prepare(model: ir.Model, name: str) -> None:
 def _unnamed_nodes(
     proto: onnx.GraphProto | onnx.FunctionProto, graph: ir.Graph
 ) -> Iterator[ir.Node]:
-    """Yield the nodes that have no name in the file, for which onnx_ir has invented one."""
+    """Yield the nodes that are unnamed in the file; onnx_ir gave them names."""
     for node_proto, node in zip(proto.node, graph, strict=True):
         if not node_proto.name:
             yield node
@@ -88,10 +89,10 @@ def _require_computed(model: ir.Model, name: str) -> None:
 
 
 def _rename_shadowing(graph: ir.Graph, outer: tuple[Collection[str], ...] = ()) -> None:
-    """Rename values in bodies whose name also means a value outside.
+    """Rename values in bodies that shadow a value outside.
 
-    Names inside a body are no interface. Without this, making a body's node read another value
-    from outside could make it read its own by accident.
+    Names inside a body are not part of the interface. If they shadowed outer names, a node in a
+    body that is rewired to an outer value could read the body's own value instead.
     """
     values = [*graph.inputs, *graph.initializers.values()]
     values += [output for node in graph for output in node.outputs if output.name]
@@ -114,10 +115,10 @@ def _rename_shadowing(graph: ir.Graph, outer: tuple[Collection[str], ...] = ()) 
 
 
 def _take_constants_off_inputs(model: ir.Model) -> None:
-    """Go to IR version 4, where a graph's initializers need not be among its inputs.
+    """Upgrade to IR version 4, in which initializers need not be graph inputs.
 
-    Up to version 3 they must be, and are constants all the same. From 4 on, one among the inputs
-    may be overridden by a caller. So for the same meaning they leave the inputs.
+    Up to version 3, all of them must be inputs, but are still constants. From version 4 on, callers
+    may override those that are inputs, so remove them from the inputs to keep the meaning.
     """
     model.ir_version = 4
     inputs = model.graph.inputs
@@ -126,14 +127,34 @@ def _take_constants_off_inputs(model: ir.Model) -> None:
     inputs.extend(kept)
 
 
+def _free_negative_sizes(model: ir.Model) -> None:
+    """Let negative sizes, which old exporters write for free ones, be unknown."""
+    for graph in all_graphs(model):
+        values = [*graph.inputs, *graph.outputs]
+        values += [output for node in graph for output in node.outputs]
+        for value in values:
+            if value.shape is not None and not value.shape.frozen:
+                for axis, size in enumerate(value.shape):
+                    if isinstance(size, int) and size < 0:
+                        value.shape[axis] = None
+
+
+def _clear_negative_sizes(proto: onnx.GraphProto) -> None:
+    """Clear negative sizes, at which onnx's inference may abort the process."""
+    for value in (*proto.input, *proto.output, *proto.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                dim.Clear()
+
+
 _LARGEST_SHAPE = 128
-"""Elements up to which a weight may be a shape, axes or the like, which inference has to read."""
+"""Elements of the largest initializer that inference reads, as it may be a shape or axes."""
 
 
 def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
-    """Fill in the types and shapes of values that have none, as far as onnx's inference gets.
+    """Fill in the missing types and shapes that onnx can infer.
 
-    It works on a copy of `proto`, from which `graph` has just been made, without large weights.
+    It runs on a copy of `proto`, from which `graph` was just created, without large weights.
     """
     light = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     light.opset_import.extend(proto.opset_import)
@@ -142,7 +163,7 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
     light.graph.output.extend(proto.graph.output)
     light.graph.value_info.extend(proto.graph.value_info)
     light.graph.input.extend(proto.graph.input)
-    declared = {each.name for each in proto.graph.input}
+    declared = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) <= _LARGEST_SHAPE:
             light.graph.initializer.append(tensor)
@@ -151,9 +172,10 @@ def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
                 tensor.name, tensor.data_type, tensor.dims
             )
             light.graph.input.append(described)
+    _clear_negative_sizes(light.graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except Exception:  # inference is a help, not a need; passes refuse where a shape is missing
+    except Exception:  # inference is optional; passes refuse if a shape is missing
         return
     _fill_in(inferred.graph, graph)
 
@@ -162,7 +184,7 @@ def _fill_in(proto: onnx.GraphProto, graph: ir.Graph) -> None:
     known = {info.name: info.type for info in proto.value_info}
     for node_proto, node in zip(proto.node, graph, strict=True):
         for value in node.outputs:
-            # What an output declares is the interface, and stays as it is.
+            # The declarations of outputs are the interface and must not change.
             if value.name in known and not value.is_graph_output():
                 if value.type is None:
                     value.type = ir.serde.deserialize_type_proto_for_type(known[value.name])

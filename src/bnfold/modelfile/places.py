@@ -1,4 +1,4 @@
-"""Where a model holds its weights: as initializers, and as attributes of its nodes."""
+"""Where a model holds its weights: in initializers and in node attributes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bnfold.graph.walk import all_graphs
 
 
 class Place(Protocol):
-    """A place that holds one tensor, which can be exchanged for another of the same content."""
+    """A place that holds one tensor; another with the same content can replace it."""
 
     tensor: ir.TensorProtocol
 
     @property
     def is_initializer(self) -> bool:
-        """Whether it is an initializer, not an attribute."""
+        """Whether this is an initializer, not an attribute."""
         ...
 
 
@@ -54,7 +54,7 @@ class _Attribute:
 
 
 def places_of(model: ir.Model) -> Iterator[Place]:
-    """Yield the places of all weights, those in bodies and functions included."""
+    """Yield the places of all weights, including those in bodies and functions."""
     for graph in all_graphs(model):
         for value in graph.initializers.values():
             if value.const_value is not None:
@@ -66,5 +66,5 @@ def places_of(model: ir.Model) -> Iterator[Place]:
 
 
 def weights_of(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Yield all weights, those in bodies and functions included."""
+    """Yield all weights, including those in bodies and functions."""
     return (place.tensor for place in places_of(model))

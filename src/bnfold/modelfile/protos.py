@@ -1,4 +1,4 @@
-"""Walks over protobuf models: all graphs and lists of nodes, bodies and functions included."""
+"""Traverses protobuf models: all graphs and node lists, including bodies and functions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import onnx
 
 
 def count_operators(operators: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Count operators, given by domain and name; the most frequent come first."""
+    """Count operators, given as domain and name; the most frequent come first."""
     counter = Counter(f"{domain}.{name}" if domain else name for domain, name in operators)
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
 def graphs_of(proto: onnx.ModelProto) -> list[onnx.GraphProto]:
-    """Return the main graph and all bodies of If, Loop and Scan, in functions too."""
+    """Return the main graph and all bodies of If, Loop and Scan, including those in functions."""
     graphs = [proto.graph]
     for nodes in node_lists_of(proto):
         for node in nodes:
@@ -39,7 +39,7 @@ def node_lists_of(proto: onnx.ModelProto) -> Iterator[Sequence[onnx.NodeProto]]:
 
 
 def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield all weights: initializers, and tensors that are attributes."""
+    """Yield all weights: initializers and tensor attributes."""
     for graph in graphs_of(proto):
         yield from graph.initializer
     for nodes in node_lists_of(proto):

@@ -1,4 +1,4 @@
-"""Reads a model file, and leaves the content of its large weights there."""
+"""Reads a model file but leaves the content of its large weights there."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from bnfold.modelfile.stored import Extent, OpenFile, StoredTensor
 from bnfold.modelfile.wire import UnusualError, exchange
 
 SMALLEST_STORED = 4096
-"""Bytes from which on a weight stays in the file; below, it costs more to come back for it."""
+"""Bytes of the smallest weight that stays in the file; reading smaller ones later costs more."""
 
 LARGEST_MESSAGE = 2**31 - 1
-"""Bytes that protobuf parses."""
+"""Bytes of the largest message that protobuf parses."""
 
 
 @dataclass(frozen=True)
 class ReadModel:
-    """A model's protobuf, in which `markers` stand for the content of the large weights."""
+    """A model's protobuf, in which `markers` replace the content of large weights."""
 
     proto: onnx.ModelProto
     markers: Markers = field(default_factory=Markers)
 
     def raw_size(self, tensor: onnx.TensorProto) -> int:
-        """Return how many bytes of raw data the tensor has."""
+        """Return the size of the tensor's raw data in bytes."""
         content = self.markers.get(tensor.raw_data)
         return len(tensor.raw_data) if content is None else content.nbytes
 
 
 def read_light(file: OpenFile, smallest: int) -> ReadModel | None:
-    """Read a model without its weights of at least `smallest` bytes; None if written unusually."""
+    """Read a model without weights of `smallest` bytes or more; None if its encoding is unusual."""
     markers = Markers()
     try:
         pieces: list[bytes] = exchange(
@@ -50,15 +50,15 @@ def read_light(file: OpenFile, smallest: int) -> ReadModel | None:
 
 
 def read_whole(file: OpenFile) -> ReadModel:
-    """Read a model as protobuf does.
+    """Read a model with protobuf's own parser.
 
     Raises:
-        ModelError: if it is none.
+        ModelError: if it is not a model.
     """
     if file.size > LARGEST_MESSAGE:
         raise ModelError(
-            f"{file.path} is not an ONNX model, or is truncated, or holds more than 2 GiB in an "
-            "unusual form; save its weights as external data"
+            f"{file.path} is not an ONNX model, is truncated, or encodes more than 2 GiB in an "
+            "unusual way; save its weights as external data"
         )
     try:
         return ReadModel(onnx.ModelProto.FromString(file.read(0, file.size)))
@@ -67,7 +67,7 @@ def read_whole(file: OpenFile) -> ReadModel:
 
 
 def attach(model: ir.Model, markers: Markers) -> bool:
-    """Let the model find the content that `markers` stand for; return whether it needs it all."""
+    """Attach the content of `markers` to the model's weights; return whether all of it was used."""
     if not len(markers):
         return True
     attached: set[Extent] = set()
@@ -82,7 +82,7 @@ def attach(model: ir.Model, markers: Markers) -> bool:
 
 
 def restore(proto: onnx.ModelProto, markers: Markers) -> None:
-    """Put the content in the place of the markers."""
+    """Replace the markers by their content."""
     for tensor in tensors_of(proto):
         content = markers.get(tensor.raw_data)
         if content is not None:

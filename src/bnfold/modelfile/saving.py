@@ -1,4 +1,4 @@
-"""Writes a model file whole or not at all, and a data file beside it where it needs one."""
+"""Writes a model file atomically, with a data file beside it if it needs one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _CAN_STAY_OPEN = os.name == "posix"
 
 
 class StagedModel(AtomicFile):
-    """A model file that is written beside its place, then renamed into it.
+    """A model file that is written to a temporary file, then renamed to its place.
 
-    `data` is the file that was written beside it, for the weights of the model. Whatever `commit`
-    has not been called for is removed at the end, that file included.
+    `data` is the file beside it that holds its weights, if any. Unless `commit` is called, both
+    files are removed on exit.
 
     Raises:
-        UsageError: if the place is not one for a file, or writing fails.
+        UsageError: if the place cannot hold a file, or writing fails.
     """
 
     def __init__(self, place: Path, *, hashed: bool = False) -> None:
         self.data: Path | None = None
-        self._new_data: os.stat_result | None = None  # what to remove if nothing is committed
+        self._new_data: os.stat_result | None = None  # removed unless committed
         super().__init__(place, hashed=hashed)
 
     def __exit__(
@@ -46,22 +46,22 @@ class StagedModel(AtomicFile):
     def _discard_data(self) -> None:
         if self.data is not None and self._new_data is not None:
             with contextlib.suppress(FileNotFoundError):
-                # another run may have written the same there, and a model that needs it
+                # another run may have written the same data for its model
                 if os.path.samestat(self.data.stat(), self._new_data):
                     self.data.unlink()
         self.data = self._new_data = None
 
     def write_blocks(self, blocks: Iterable[bytes | memoryview]) -> None:
-        """Write a model file that comes in pieces, instead of what is there."""
+        """Write a model file from pieces, replacing its content."""
         self._discard_data()
         super().write_blocks(blocks)
 
     def write_model(self, loaded: LoadedModel) -> None:
-        """Write the model; its large weights to a file beside it where they were, or must be.
+        """Write the model; large weights go to a data file if it had one or exceeds 2 GiB.
 
-        The data file is named after its content, so that it never replaces the data of a model
-        that is still in use, not even of the one at the same place. The model's new weights do not
-        stay in memory, but are read from what was written.
+        The data file is named after its content, so it never replaces data that another model
+        uses, not even the model at the same place. New weights do not stay in memory; they are
+        read from the written file.
         """
         self._discard_data()
         wants_data = loaded.has_external_data or not loaded.fits_one_message
@@ -71,7 +71,7 @@ class StagedModel(AtomicFile):
         elif layout:
             self._write_with_data(loaded, layout)
         else:
-            with layout.located(""):  # all that was outside is small, and comes inside
+            with layout.located(""):  # all external weights are small: inline them
                 self._write_model_file(loaded)
 
     def _write_model_file(self, loaded: LoadedModel) -> None:
@@ -83,8 +83,8 @@ class StagedModel(AtomicFile):
     def _write_with_data(self, loaded: LoadedModel, layout: DataLayout) -> None:
         if not _is_utf8(self.place.name):
             raise UsageError(
-                f"{self.place} is no name in UTF-8, as that of the data beside the model must be; "
-                "name another file"
+                f"the name of {self.place} is not valid UTF-8, which external data requires; "
+                "choose another name"
             )
         temporary = self.path.with_suffix(".data")
         temporary.touch()

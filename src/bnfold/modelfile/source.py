@@ -1,4 +1,4 @@
-"""A model as it was given: a path or a ModelProto, and what is known of it."""
+"""A model as the caller gave it: a path or a ModelProto."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 
 @dataclass(frozen=True)
 class Source:
-    """A model just read, and either its file or its bytes."""
+    """A newly read model, and its file or its bytes."""
 
     read: ReadModel
     file: OpenFile | None
     content: bytes
-    """The model as it was given, where that was not a path; else empty."""
+    """The serialized ModelProto, if that was given; empty for a path."""
 
     @staticmethod
     def of(source: ModelSource) -> Source:
-        """Read a model, or take it as it is.
+        """Read a model from a path, or copy a ModelProto.
 
         Raises:
-            ModelError: if it cannot be read, or is no model.
+            ModelError: if it cannot be read, or is not a model.
         """
         if isinstance(source, onnx.ModelProto):
             content = source.SerializeToString(deterministic=True)
@@ -56,7 +56,7 @@ class Source:
         return given
 
     def whole(self) -> Source:
-        """Return the same model with all content in its protobuf."""
+        """Return the same model with all content in its protobuf, without markers."""
         assert self.file is not None
         return Source(read_whole(self.file), self.file, b"")
 
@@ -70,23 +70,23 @@ class Source:
 
     @property
     def is_one_message(self) -> bool:
-        """Whether others can read the file, too: protobuf parses no more than 2 GiB."""
+        """Whether other tools can read the file, too: protobuf parses at most 2 GiB."""
         return self.file is None or self.file.size <= LARGEST_MESSAGE
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes that were given, a piece at a time."""
+        """Yield the bytes of the model as given, one block at a time."""
         return self.file.blocks() if self.file is not None else iter([self.content])
 
     def _sha256(self) -> str:
         return self.file.sha256() if self.file else hashlib.sha256(self.content).hexdigest()
 
     def start_hashing(self) -> None:
-        """Compute what `describe` needs in another thread, while something else is done."""
+        """Start to compute the SHA-256 that `describe` needs, in another thread."""
         if self.file is not None:
             self.file.start_hashing()
 
     def describe(self, *, hashed: bool = True) -> ModelRecord:
-        """Say what the model is; not `hashed`, without its SHA-256, which takes a while."""
+        """Describe the model; `hashed` includes its SHA-256, which takes a while."""
         proto = self.read.proto
         ops = count_operators(
             (node.domain, node.op_type) for nodes in node_lists_of(proto) for node in nodes
@@ -96,7 +96,7 @@ class Source:
             sha256=self._sha256() if hashed else None,
             bytes=self.file.size if self.file else len(self.content),
             ir_version=proto.ir_version,
-            opset={each.domain or "ai.onnx": each.version for each in proto.opset_import},
+            opset={opset.domain or "ai.onnx": opset.version for opset in proto.opset_import},
             nodes=sum(ops.values()),
             ops=ops,
         )

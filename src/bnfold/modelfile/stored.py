@@ -1,4 +1,4 @@
-"""Files held open, and the weights that stay in them until somebody needs their content."""
+"""Files held open, and weights that are read from them on demand."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from bnfold.atomic import BLOCK
 from bnfold.errors import ModelError
 
 _READS_ANYWHERE = hasattr(os, "preadv")
-"""Whether a file can be read without moving its position, which forked processes share."""
+"""Whether files can be read without moving their position, which forked processes share."""
 
 
 class OpenFile:
     """A regular file, as it was when it was opened.
 
-    It can be read when something else has taken its place, or it has been removed. If its content
-    changes, reading fails. Several threads and forked processes may read.
+    It stays readable after it is replaced or removed. If its content changes, reading fails.
+    Several threads and forked processes may read it.
 
-    `name` is what it is called from now on, if that is not its path.
+    `name` is the path to report instead, for a file that will be renamed.
 
     Raises:
-        ModelError: if it cannot be opened, is not a regular file, or changes later on.
+        ModelError: if it cannot be opened, is not a regular file, or changes later.
     """
 
     def __init__(self, path: Path, name: Path | None = None) -> None:
@@ -99,7 +99,7 @@ class OpenFile:
             raise ModelError(f"{self.path} was changed while it was being read")
 
     def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Yield the content from `offset` on, a piece at a time."""
+        """Yield the content from `offset` on, one block at a time."""
         end = self.size if length is None else offset + length
         for start in range(offset, end, BLOCK):
             yield self.read(start, min(BLOCK, end - start))
@@ -111,7 +111,7 @@ class OpenFile:
         return self._digest.result()
 
     def start_hashing(self) -> None:
-        """Compute `sha256` in another thread, while something else is done."""
+        """Start to compute `sha256` in another thread."""
         if self._digest is None:
             executor = ThreadPoolExecutor(1)
             self._digest = executor.submit(self._hash)
@@ -125,7 +125,7 @@ class OpenFile:
 
 
 class Content(Protocol):
-    """The content of a weight, wherever it is, as ONNX stores it."""
+    """The content of a weight as ONNX stores it, in memory or in a file."""
 
     @property
     def nbytes(self) -> int:
@@ -133,13 +133,13 @@ class Content(Protocol):
         ...
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Yield it a piece at a time."""
+        """Yield the content, one block at a time."""
         ...
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Content that lies in a file, at an offset."""
+    """Content at an offset in a file."""
 
     file: OpenFile
     offset: int
@@ -151,7 +151,7 @@ class Extent:
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Content that a tensor has in memory."""
+    """The content of a tensor in memory."""
 
     tensor: ir.TensorProtocol
 
@@ -169,7 +169,7 @@ class InMemory:
 class StoredTensor(ir.serde.TensorProtoTensor):
     """A weight whose content stays in the model file.
 
-    Its proto has a marker in the place of ``raw_data``, and is what ``onnx_ir.to_proto`` gives.
+    Its proto, which ``onnx_ir.to_proto`` returns, has a marker as ``raw_data``.
     """
 
     def __init__(self, proto: onnx.TensorProto, extent: Extent) -> None:
@@ -178,7 +178,7 @@ class StoredTensor(ir.serde.TensorProtoTensor):
         self._array: weakref.ref[Array] | None = None
 
     def numpy(self) -> Array:
-        """Return the content, which is read anew only when nobody has it any more."""
+        """Return the content; read it again only if no earlier array is still alive."""
         array = self._array() if self._array is not None else None
         if array is None:
             array = self._read()
@@ -196,5 +196,5 @@ class StoredTensor(ir.serde.TensorProtoTensor):
         return array.reshape(self.shape.numpy())
 
     def tobytes(self) -> bytes:
-        """Return the content as it lies in the file."""
+        """Return the content as stored in the file."""
         return self.extent.file.read(self.extent.offset, self.extent.nbytes)

@@ -1,9 +1,9 @@
-"""Exchanges the content of large tensors in a serialized ModelProto, without parsing the rest.
+"""Replaces the content of large tensors in a serialized ModelProto, without parsing the rest.
 
 In protobuf's wire format a message is the concatenation of its fields, each a tag followed by a
-number, or by a length and as many bytes: text, data or another message. So what leads to a large
-``raw_data`` can be walked, everything else be copied as it is, and when something of another length
-takes its place, only the lengths of the messages around it change.
+number, or by a length and as many bytes: text, data or another message. So it is enough to follow
+the path to each large ``raw_data`` and copy everything else. If the replacement has another
+length, only the lengths of the enclosing messages change.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _ROUTES: Mapping[str, tuple[str, ...]] = {
     "AttributeProto": ("t", "g", "graphs"),
     "TensorProto": ("raw_data",),
 }
-"""The fields, by message, through which the weights that bnfold reads are reached."""
+"""The fields, by message, that lead to the weights that bnfold reads."""
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _LONGEST_NUMBER = 10
 """Bytes of the longest varint."""
 _LONGEST_LENGTH = 5
-"""Bytes of the longest varint that protobuf takes for a length or a tag."""
+"""Bytes of the longest varint that protobuf accepts as a length or a tag."""
 _DEEPEST = 100
-"""Messages within messages that protobuf reads."""
+"""The deepest nesting of messages that protobuf reads."""
 _WINDOW = 1 << 14
-"""Bytes that are read at a time to find fields."""
+"""Bytes to read at a time when looking for fields."""
 
 
 class UnusualError(Exception):
-    """The bytes are no protobuf, or are written as no ordinary writer does."""
+    """The bytes are not protobuf, or are encoded as no common writer does."""
 
 
 class Bytes(Protocol):
-    """Bytes that are read in pieces, such as those of a file."""
+    """Bytes that can be read in pieces, such as a file."""
 
     size: int
 
@@ -49,7 +49,7 @@ class Bytes(Protocol):
 
 
 class Sized(Protocol):
-    """Content of a known size that stands for bytes."""
+    """Content of a known size that replaces bytes."""
 
     @property
     def nbytes(self) -> int:
@@ -64,27 +64,27 @@ Piece: TypeAlias = "bytes | C"
 def exchange(
     source: Bytes, is_wanted: Callable[[int, int], bool], replace: Callable[[int, int], Piece[C]]
 ) -> list[Piece[C]]:
-    """Return the pieces of a ModelProto in which each wanted ``raw_data`` has been exchanged.
+    """Return the pieces of a ModelProto in which each wanted ``raw_data`` is replaced.
 
-    Both functions take an offset and a length. `is_wanted` says whether a ``raw_data`` there, or
-    any in a message there, is to be exchanged; `replace` returns what takes its place.
+    Both functions take an offset and a length. `is_wanted` tells whether to replace the
+    ``raw_data`` there, or any in the message there; `replace` returns the replacement.
 
     Raises:
-        UnusualError: if the structure around a wanted ``raw_data`` cannot be made out.
+        UnusualError: if the structure around a wanted ``raw_data`` cannot be parsed.
     """
     return _Walk(source, is_wanted, replace).message("ModelProto", 0, source.size, 0)
 
 
 def _routes() -> dict[str, dict[int, str]]:
-    """Return, by message and field number, the message that a field holds; "" for the data."""
-    found: dict[str, dict[int, str]] = {}
+    """Return the message type of each routed field, by message and number; "" for the data."""
+    routes: dict[str, dict[int, str]] = {}
     for message, names in _ROUTES.items():
         fields = getattr(onnx, message).DESCRIPTOR.fields_by_name
         chosen = [fields[name] for name in names]
-        found[message] = {
+        routes[message] = {
             field.number: field.message_type.name if field.message_type else "" for field in chosen
         }
-    return found
+    return routes
 
 
 class _Walk(Generic[C]):
@@ -116,30 +116,30 @@ class _Walk(Generic[C]):
                 length, body = self._varint(length_at, end, _LONGEST_LENGTH)
                 position = body + length
                 if position > end:
-                    raise UnusualError("a field reaches beyond its message")
+                    raise UnusualError("a field extends beyond its message")
                 inner = routes.get(tag >> 3)
                 if inner is not None and self._is_wanted(body, length):
-                    found = (
+                    replaced = (
                         self.message(inner, body, position, depth + 1)
                         if inner
                         else [self._replace(body, length)]
                     )
                     pieces.append(self._source.read(copied, length_at - copied))
-                    pieces.append(_varint_bytes(sum(map(_size, found))))
-                    pieces += found
+                    pieces.append(_varint_bytes(sum(map(_size, replaced))))
+                    pieces += replaced
                     copied = position
             elif kind == _VARINT:
                 _, position = self._varint(body, end, _LONGEST_NUMBER)
             elif kind in (_FIXED32, _FIXED64):
                 position = body + (4 if kind == _FIXED32 else 8)
             else:
-                raise UnusualError("a field is of a kind that is not in use")
+                raise UnusualError("a field has an unsupported wire type")
         if position > end:
-            raise UnusualError("a field reaches beyond its message")
+            raise UnusualError("a field extends beyond its message")
         return [*pieces, self._source.read(copied, end - copied)]
 
     def _varint(self, position: int, end: int, longest: int) -> tuple[int, int]:
-        """Return a number of seven bits a byte, lowest first, and the position behind it."""
+        """Return a number of seven bits per byte, lowest first, and the position after it."""
         index = position - self._window_start
         if not 0 <= index <= len(self._window) - longest:
             self._move_window(position)

@@ -1,4 +1,4 @@
-"""Whether an output looks like scores of classes, and whether two models prefer the same ones."""
+"""Whether an output looks like class scores, and how often two models agree on the class."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from bnfold.arrays import Array, FloatArray
 from bnfold.record.data import Flip
 
 MOST_FLIPS = 10
-"""So many flips are kept; the agreement counts all."""
+"""At most this many flips are kept; the agreement counts all."""
 
 _FEWEST_CLASSES = 2
 _TOP = 5
 
 
 def look_like_scores(values: Array) -> bool:
-    """Say whether the last axis looks like classes.
+    """Return whether the last axis looks like classes.
 
-    It does in a matrix of at least two columns, and where it is a probability distribution.
+    It does in a matrix of at least two columns, and if it is a probability distribution.
     """
     if values.dtype.kind != "f" or values.ndim < 2 or values.shape[-1] < _FEWEST_CLASSES:
         return False
@@ -29,7 +29,7 @@ def look_like_scores(values: Array) -> bool:
 
 
 class Agreement:
-    """Counts, row by row, how often both models prefer the same classes."""
+    """Counts the rows in which both models prefer the same classes."""
 
     def __init__(self) -> None:
         self._rows = self._same_best = self._same_top = 0
@@ -37,7 +37,7 @@ class Agreement:
         self.flips: list[Flip] = []
 
     def add(self, sample: int, original: FloatArray, optimized: FloatArray) -> None:
-        """Count the rows of one sample; those that are not finite do not count."""
+        """Count the rows of one sample, except those that are not finite."""
         finite = np.isfinite(original).all(axis=-1) & np.isfinite(optimized).all(axis=-1)
         best, other = original.argmax(axis=-1), optimized.argmax(axis=-1)
         self._rows += int(np.count_nonzero(finite))
@@ -49,7 +49,7 @@ class Agreement:
             self.flips.append(Flip(sample, list(at), chosen, instead, margin))
         if original.shape[-1] > _TOP:
             self._has_top = True
-            top, others = (_best(each) for each in (original, optimized))
+            top, others = (_best(scores) for scores in (original, optimized))
             self._same_top += int(np.count_nonzero(finite & (top == others).all(axis=-1)))
 
     @property
@@ -59,7 +59,7 @@ class Agreement:
 
     @property
     def top5(self) -> float | None:
-        """The share of rows with the same five best classes, in whatever order."""
+        """The share of rows with the same five best classes, in any order."""
         return self._same_top / self._rows if self._rows and self._has_top else None
 
 

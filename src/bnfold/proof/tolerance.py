@@ -1,80 +1,68 @@
-"""How far an output may be off, and how far it is: everything about one output of two models."""
+"""What each element of an output may be off by, without a float64 evaluation."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.options import CheckOptions
+from bnfold.proof.noise import Noise, widened
 from bnfold.record.data import OutputComparison, Tolerance
 
 DEFAULT_TOLERANCES: dict[str, Tolerance] = {
     "float64": Tolerance(rtol=1e-9, atol=1e-10),
     "float32": Tolerance(rtol=1e-4, atol=2e-5),
     "float16": Tolerance(rtol=1e-2, atol=5e-3),
+    "bfloat16": Tolerance(rtol=4e-2, atol=2e-2),
 }
-"""By type of output. Here `atol` is a share of a typical magnitude; see `Allowance`. Outputs of
-other types must be equal."""
+"""By rounding unit: the coarsest float type on the way to an output, weights included. Here `atol`
+is a share of a typical magnitude; see `Allowance`. Outputs that are not floats must be equal."""
 
-
-NOISE_FACTOR = 4.0
-"""How many times the noise floor is always allowed: the original is no nearer to itself."""
-
-
-MOST_NOISE = 1e-3
-"""The share of the output's largest magnitude beyond which noise is no excuse."""
-
-
-_UNSETTLED = 10.0
-"""Where noise is so many times the relative tolerance, in the root mean square, a sample says
-nothing: the original's own rounding decides what it gives."""
-
-
-FLIPS_FACTOR = 10
-
-
-FLIPS_SHARE = 1e-4
-"""Where a model rounds to steps, so many times the elements that jump when the inputs change by
-their last bit may jump, and this share of all."""
-
-
-SMALL_NOISE = 1e-6
-"""What noise anywhere in an output between 0 and 1 excuses everywhere, as a share of its largest
-value: a saturated Sigmoid or Softmax has as much noise in values near zero as in others, and may
-happen to show it in some only."""
+DEVIATIONS = 2.0
+"""The scale of the noise is allowed so many times √(2 ln N), for N elements: that is where the
+largest of N normal values lies. Twice that, because noise has heavier tails."""
 
 
 class Allowance:
-    """What each element of an output may be off by: ``atol + rtol·|original|``.
+    """What each element of an output may be off by: ``atol + rtol·|original| + k·noise``.
 
     By default `atol` is a share of the smallest of these magnitudes: the largest in the element's
-    sample; the largest in its channel (axis 1) over all samples; the largest at its place on the
-    last axis. So a channel of small values is not excused by one
-    of large values, nor a sample by another. Where a channel has few values, their largest says
-    little, and counts for more (see `_headroom`). The noise floor is allowed `NOISE_FACTOR` times.
+    sample, and the largest in its slice along each axis (over all samples, where they have the same
+    size there). So a slice of small values is not excused by one of large values, nor a sample by
+    another. Where a slice has few values, their largest says little, and counts for more (see
+    `_headroom`). The noise is the original's own; see `Noise`.
 
     Args:
         options: the tolerances asked for.
-        originals: what the original gives, sample by sample.
-        noise: how far it is from itself at another optimization level, or None if not known yet.
+        unit: the rounding unit of the output, by its name.
+        originals: what the original gives, by the number of the sample.
+        noise: how far it is from itself, or None if not known yet.
     """
 
     def __init__(
-        self, options: CheckOptions, originals: Sequence[Array], noise: Sequence[Array] | None
+        self,
+        options: CheckOptions,
+        unit: str,
+        originals: Mapping[int, Array],
+        noise: Noise | None = None,
     ) -> None:
-        default = DEFAULT_TOLERANCES.get(originals[0].dtype.name)
+        default = DEFAULT_TOLERANCES.get(unit)
         self._options = options
-        self._default = default or Tolerance(0.0, 0.0)
-        self.is_exact = default is None
-        self._magnitudes = [] if self.is_exact else list(map(_magnitude, originals))
-        self._noise = list(noise) if noise is not None and not self.is_exact else []
-        self._is_probability = not self.is_exact and all(
-            each.min(initial=0.0) >= 0 and each.max(initial=0.0) <= 1 for each in originals
+        types = {values.dtype.name for values in originals.values()}
+        self.is_exact = default is None or not types <= DEFAULT_TOLERANCES.keys()
+        self._default = default if default and not self.is_exact else Tolerance(0.0, 0.0)
+        self._magnitudes = (
+            {}
+            if self.is_exact
+            else {sample: np.abs(widened(values)) for sample, values in originals.items()}
         )
+        self._noise = None if self.is_exact else noise
+        elements = sum(values.size for values in originals.values())
+        self.deviations = DEVIATIONS * math.sqrt(2 * math.log(max(elements, 8)))
+        """How many times the scale of the noise is allowed."""
 
     @property
     def rtol(self) -> float:
@@ -83,31 +71,41 @@ class Allowance:
             return self._default.rtol
         return self._options.rtol
 
-    def atol(self, sample: int) -> FloatArray:
-        """Return the absolute tolerance of each element of a sample; it broadcasts to them."""
-        if self._options.atol is not None:
-            return np.array(self._options.atol)
-        magnitude = self._magnitudes[sample]
-        typical = np.array(magnitude.max(initial=0.0))
-        for axes in _slices(magnitude.ndim):
-            count = sum(math.prod(each.shape[axis] for axis in axes) for each in self._magnitudes)
-            largest = _largest(self._magnitudes, axes) * _headroom(count)
-            typical = np.minimum(typical, largest)
-        return np.maximum(self._default.atol * typical, self._excused(magnitude.ndim))
+    def atol(self, sample: int, *, with_own_noise: bool = True) -> FloatArray:
+        """Return the absolute tolerance of each element of a sample; it broadcasts to them.
 
-    def _excused(self, rank: int) -> FloatArray:
-        """Return what the noise floor allows: by slices, up to `MOST_NOISE`; anywhere, a little."""
-        if not self._noise:
-            return np.zeros(())
-        everywhere = tuple(range(rank))
-        by_slice = [_largest(self._noise, axes) for axes in _slices(rank) or [everywhere]]
-        largest = float(_largest(self._magnitudes, everywhere).max())
-        noise = float(_largest(self._noise, everywhere).max())
-        of_slice = functools.reduce(np.minimum, by_slice)
-        excused = np.minimum(NOISE_FACTOR * of_slice, MOST_NOISE * largest)
-        small = SMALL_NOISE * largest if self._is_probability else 0.0
-        allowed: FloatArray = np.maximum(excused, min(NOISE_FACTOR * noise, small))
+        It is what was asked for; or the default, and on top the noise: its scale in the element's
+        slices or, `with_own_noise`, the largest draw at the element itself, if that is more.
+        """
+        tolerance = np.array(self._options.atol or 0.0)
+        if self._options.atol is None:
+            magnitude = self._magnitudes[sample]
+            typical = np.array(magnitude.max(initial=0.0))
+            for axis in range(magnitude.ndim):
+                typical = np.minimum(typical, self._largest_in_slices(sample, axis))
+            tolerance = self._default.atol * typical
+        if self._noise is None or self._options.atol is not None:
+            return tolerance
+        scale = self._noise.scale(sample)
+        if with_own_noise:
+            scale = np.maximum(scale, self._noise.largest[sample])
+        allowed: FloatArray = tolerance + self.deviations * scale
         return allowed
+
+    def _largest_in_slices(self, sample: int, axis: int) -> FloatArray:
+        """Return the largest magnitude in each slice along an axis, with headroom for few values.
+
+        Over all samples, if they have as many slices; else over this one alone.
+        """
+        size = self._magnitudes[sample].shape[axis]
+        magnitudes = self._magnitudes.values()
+        alike = [values for values in magnitudes if values.shape[axis] == size and axis > 0]
+        others = tuple(other for other in range(self._magnitudes[sample].ndim) if other != axis)
+        chosen = alike or [self._magnitudes[sample]]
+        found = [values.max(axis=others, keepdims=True, initial=0.0) for values in chosen]
+        count = sum(values.size for values in chosen) // max(size, 1)
+        largest: FloatArray = np.maximum.reduce(found) * _headroom(count)
+        return largest
 
 
 def _headroom(count: int) -> float:
@@ -119,56 +117,9 @@ def _headroom(count: int) -> float:
     return max(1.0, 0.8 * math.pow(1e4, 1 / max(count, 1)))
 
 
-def _slices(rank: int) -> list[tuple[int, ...]]:
-    """Return over which axes to look for the largest value: all but one, for each that counts."""
-    kept = {1, rank - 1}
-    return [tuple(a for a in range(rank) if a != axis) for axis in kept if 0 < axis < rank]
-
-
-def _largest(samples: Sequence[Array], axes: tuple[int, ...]) -> FloatArray:
-    """Return the largest over all samples and these axes, which stay with length 1."""
-    found = [each.max(axis=axes, keepdims=True, initial=0.0) for each in samples]
-    if any(each.shape != found[0].shape for each in found):
-        return np.array(max(float(each.max(initial=0.0)) for each in found))
-    largest: FloatArray = np.maximum.reduce(found)
-    return largest
-
-
-def _magnitude(values: Array) -> FloatArray:
-    wide = np.abs(values.astype(np.float64))
-    return np.where(np.isfinite(wide), wide, 0.0)
-
-
-def difference(original: Array, other: Array) -> Array:
-    """Return |original − other| where both are finite, else 0; zeros where they do not compare."""
-    if original.dtype.kind != "f" or original.shape != other.shape:
-        return np.zeros(original.shape)
-    with np.errstate(invalid="ignore"):
-        return _magnitude(original.astype(np.float64) - other.astype(np.float64))
-
-
-def unsettled_share(original: Array, noise: Array) -> float | None:
-    """Return how large the noise is (see `Unsettled`), where it is too much to compare anything.
-
-    None where it is not. Outputs that must be equal have no noise.
-    """
-    tolerance = DEFAULT_TOLERANCES.get(original.dtype.name)
-    if tolerance is None or not noise.size:
-        return None
-    typical = root_mean_square(_magnitude(original))
-    share = root_mean_square(noise) / typical if typical else 0.0
-    return share if share > _UNSETTLED * tolerance.rtol else None
-
-
-def root_mean_square(values: FloatArray) -> float:
-    """Return √(mean(x²)), scaled on the way so that no square overflows; 0 for no values."""
-    largest = float(np.abs(values).max(initial=0.0))
-    return largest * math.sqrt(float(np.mean((values / largest) ** 2))) if largest else 0.0
-
-
 def within_tolerance(comparison: OutputComparison) -> bool:
     """Say whether the output stays within its tolerance at each element."""
-    needed, allowed = comparison.needed, comparison.tolerance
-    if comparison.excused:
+    if comparison.by_float64:
         return True
+    needed, allowed = comparison.needed, comparison.tolerance
     return needed is not None and needed.rtol <= allowed.rtol and needed.atol <= allowed.atol

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
+from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
+from bnfold.graph.constants import constant
 from bnfold.modelfile.loading import load
+from bnfold.running.inputs import Hints
 
 _TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 """Operators that look up positions along an axis: which inputs are the table and the positions."""
@@ -18,79 +23,201 @@ _SAME_NUMBERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
     | {"Tile", "Transpose", "Unsqueeze"}
 )
-"""Operators that hand on integers as they are."""
+"""Operators that pass integers on unchanged."""
+
+_LIMITS = frozenset(["Clip", "Max", "Min"])
+"""Operators that limit positions before they are looked up."""
+
+_COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 
 _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique"])
 """Operators whose output's shape depends on the values of their input."""
 
-_ROUNDING = frozenset(
-    {"ArgMax", "ArgMin", "Ceil", "DynamicQuantizeLinear", "Equal", "Floor", "Greater"}
-    | {"GreaterOrEqual", "Less", "LessOrEqual", "NonMaxSuppression", "QuantizeLinear", "Round"}
-    | {"Sign", "TopK"}
+_STEPS = frozenset(
+    {"ArgMax", "ArgMin", "Ceil", "DynamicQuantizeLinear", "Floor", "NonMaxSuppression"}
+    | {"QuantizeLinear", "Round", "Sign", "TopK"}
+    | _COMPARISONS
 )
 """Operators that jump: next to a step, the last bit of their input decides."""
 
+_ORDERED = frozenset(["NonMaxSuppression", "TopK", "Unique"])
+"""Operators that order rows by a value: rows whose values tie may change places."""
 
-class Interface:
-    """What can be found out; nothing, if bnfold cannot read the model.
+UNITS = ("float64", "float32", "float16", "bfloat16")
+"""Rounding units, the finest first."""
 
-    `largest` are the largest values of those integer inputs that are positions in a table, as the
-    identifiers of words are. Of the outputs, `data_dependent` are those whose shape depends on the
-    content of the inputs, `rounding` those behind an operator that jumps from step to step, and
-    `fixed` those that depend on no input.
-    """
+_UNIT_OF = {
+    ir.DataType.DOUBLE: 0,
+    ir.DataType.FLOAT: 1,
+    ir.DataType.FLOAT16: 2,
+    ir.DataType.BFLOAT16: 3,
+}
 
-    def __init__(self, path: Path) -> None:
-        self.largest: dict[str, int] = {}
-        self.data_dependent: frozenset[str] = frozenset()
-        self.rounding: frozenset[str] = frozenset()
-        self.fixed: frozenset[str] = frozenset()
+_LARGEST_CUT = 2048
+"""Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
+
+_LARGEST_OVERRIDE = 2**20
+"""Elements of an overridable initializer up to which it is overridden in a sample."""
+
+
+@dataclass
+class Traits:
+    """What can be found out; nothing, if bnfold cannot read the model."""
+
+    hints: Hints = field(default_factory=Hints)
+    """What to draw inputs by."""
+    data_dependent: frozenset[str] = frozenset()
+    """The outputs whose shape depends on the content of the inputs."""
+    steps: frozenset[str] = frozenset()
+    """The outputs downstream of an operator that jumps from step to step."""
+    ordered: frozenset[str] = frozenset()
+    """The outputs whose rows are in an order that a tie leaves open."""
+    constant: frozenset[str] = frozenset()
+    """The outputs that no input's content changes: they depend on shapes alone, or on nothing."""
+    units: dict[str, str] = field(default_factory=dict)
+    """The rounding unit of each output: the coarsest float type on the way to it."""
+
+    @staticmethod
+    def of(path: Path) -> Traits:
+        """Read a model and find its traits."""
         try:
             model = load(path).ir
         except BnfoldError:
-            return
-        for value in model.graph.inputs:
-            sizes = list(_table_sizes(value))
-            if sizes and value.name is not None:
-                self.largest[value.name] = min(sizes) - 1
-        live = _downstream(model, set(model.graph.inputs), through_shapes=False)
-        self.data_dependent = _outputs(model, _downstream_of_kind(model, live, _finds))
-        self.rounding = _outputs(model, _downstream_of_kind(model, live, _rounds))
+            return Traits()
+        inputs = set(model.graph.inputs)
+        live = _downstream(model, inputs, through_shapes=False)
         names = {value.name for value in model.graph.outputs if value.name is not None}
-        self.fixed = frozenset(names - _outputs(model, _downstream(model, set(model.graph.inputs))))
+        return Traits(
+            hints=_hints(model),
+            data_dependent=_outputs(model, _downstream_of_kind(model, live, _finds)),
+            steps=_outputs(model, _downstream_of_kind(model, live, _jumps)),
+            ordered=_outputs(model, _downstream_of_kind(model, live, _orders)),
+            constant=frozenset(names - _outputs(model, live)),
+            units=_rounding_units(model),
+        )
 
 
-def _table_sizes(value: ir.Value) -> Iterator[int]:
+def _hints(model: ir.Model) -> Hints:
+    """Return what the graph says of the content and sizes of its inputs."""
+    hints = Hints(cuts=_cuts(model))
+    for value in model.graph.inputs:
+        name = value.name or ""
+        if value.is_initializer():
+            content = value.const_value
+            is_small = content is not None and content.size <= _LARGEST_OVERRIDE
+            if content is not None and is_small and content.dtype.is_floating_point():
+                hints.overrides[name] = content.numpy()
+            continue
+        sizes = list(_table_sizes(value, frozenset()))
+        limited = list(_table_sizes(value, _LIMITS))
+        if limited:
+            hints.largest[name] = min(sizes or limited) - 1
+            if not sizes:
+                hints.clipped.add(name)
+        if constants := sorted(set(_compared_with(value))):
+            hints.compared[name] = constants
+        if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
+            hints.ratios.add(name)
+    return hints
+
+
+def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
     """Yield the sizes of the tables in which this value's content is looked up, where known."""
+    for node, position in _uses_of_same_numbers(value, limits):
+        if node.op_type in _TABLES and position == _TABLES[node.op_type][1]:
+            table = node.inputs[_TABLES[node.op_type][0]]
+            axis = node.attributes.get_int("axis", 0)
+            size = table.shape[axis] if table is not None and table.shape is not None else None
+            if isinstance(size, int) and size > 0:
+                yield size
+
+
+def _compared_with(value: ir.Value) -> Iterator[int]:
+    """Yield the integer constants that this value's content is compared with."""
+    for node, position in _uses_of_same_numbers(value, frozenset()):
+        if node.op_type in _COMPARISONS:
+            content = constant(node.inputs[1 - position])
+            if content is not None and content.dtype.kind in "iu" and content.size <= 16:
+                yield from (int(number) for number in content.reshape(-1))
+
+
+def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
+    """Yield the uses of a value, past operators that pass its numbers on, and `others`."""
     pending, seen = deque([value]), {value}
     while pending:
-        current = pending.popleft()
-        for node, position in current.uses():
-            if node.op_type in _TABLES and position == _TABLES[node.op_type][1]:
-                table = node.inputs[_TABLES[node.op_type][0]]
-                axis = node.attributes.get_int("axis", 0)
-                size = table.shape[axis] if table is not None and table.shape is not None else None
-                if isinstance(size, int) and size > 0:
-                    yield size
-            elif node.op_type in _SAME_NUMBERS:
-                pending.extend(each for each in node.outputs if each not in seen)
+        for node, position in pending.popleft().uses():
+            yield node, position
+            passes = node.op_type in _SAME_NUMBERS or (node.op_type in others and position == 0)
+            if passes:
+                pending.extend(output for output in node.outputs if output not in seen)
                 seen.update(node.outputs)
+
+
+def _cuts(model: ir.Model) -> list[tuple[int, int]]:
+    """Return the axes and ends of Slices, as constants, that an axis of free size may exceed."""
+    cuts: set[tuple[int, int]] = set()
+    for node in model.graph:
+        if node.op_type != "Slice" or node.inputs[0] is None:
+            continue
+        ends = _integers(node, "ends", 2)
+        axes = _integers(node, "axes", 3) or list(range(len(ends)))
+        rank = node.inputs[0].shape.rank() if node.inputs[0].shape is not None else 4
+        for axis, end in zip(axes, ends, strict=False):
+            if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
+                cuts.add((axis % rank, end))
+    return sorted(cuts, key=lambda cut: -cut[1])
+
+
+def _integers(node: ir.Node, name: str, index: int) -> list[int]:
+    """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
+    if name in node.attributes:
+        return list(node.attributes[name].as_ints())
+    content = constant(node.inputs[index]) if index < len(node.inputs) else None
+    return [] if content is None else [int(number) for number in content.reshape(-1)]
 
 
 def _finds(node: ir.Node) -> bool:
     return node.op_type in _DATA_DEPENDENT
 
 
-def _rounds(node: ir.Node) -> bool:
+def _orders(node: ir.Node) -> bool:
+    return node.op_type in _ORDERED
+
+
+def _jumps(node: ir.Node) -> bool:
     if node.op_type == "Cast":
         return ir.DataType(node.attributes.get_int("to", 1)).is_integer()
-    return node.op_type in _ROUNDING
+    return node.op_type in _STEPS
+
+
+def _rounding_units(model: ir.Model) -> dict[str, str]:
+    """Return the coarsest float type of all values on the way to each output."""
+    units: dict[ir.Value, int] = {}
+
+    def unit_of(value: ir.Value) -> int:
+        own = -1
+        if value.dtype is not None:
+            is_tiny = value.dtype.is_floating_point() and value.dtype not in _UNIT_OF
+            own = len(UNITS) - 1 if is_tiny else _UNIT_OF.get(value.dtype, -1)
+        return max(own, units.get(value, -1))
+
+    for node in model.graph:
+        if node.op_type in ("Shape", "Size"):
+            continue
+        within = [output for inner in _nodes_within(model, node) for output in inner.outputs]
+        coarsest = max(map(unit_of, [*_reads(model, node), *within]), default=-1)
+        units |= dict.fromkeys(node.outputs, coarsest)
+    return {
+        value.name: UNITS[unit_of(value)]
+        for value in model.graph.outputs
+        if value.name is not None and unit_of(value) >= 0
+    }
 
 
 def _downstream_of_kind(
     model: ir.Model, live: set[ir.Value], is_source: Callable[[ir.Node], bool]
 ) -> set[ir.Value]:
-    """Return all values behind nodes of a kind, where these read what is `live`."""
+    """Return all values downstream of nodes of a kind, where these read what is `live`."""
     sources = {
         output
         for node in model.graph
@@ -114,8 +241,14 @@ def _downstream(
 
 
 def _reads(model: ir.Model, node: ir.Node) -> set[ir.Value]:
-    within = _nodes_within(model, node)
-    return {value for each in within for value in each.inputs if value is not None}
+    """Return what a node reads, its bodies and the function that it calls included."""
+    read = {
+        value for inner in _nodes_within(model, node) for value in inner.inputs if value is not None
+    }
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            read.update(attribute.as_graph().outputs)
+    return read
 
 
 def _outputs(model: ir.Model, values: set[ir.Value]) -> frozenset[str]:
@@ -128,12 +261,29 @@ def _nodes_within(model: ir.Model, node: ir.Node) -> Iterator[ir.Node]:
     pending = [node]
     called = set()
     while pending:
-        each = pending.pop()
-        yield each
-        for attribute in each.attributes.values():
+        inner = pending.pop()
+        yield inner
+        for attribute in inner.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
                 pending += attribute.as_graph()
-        function = model.functions.get(each.op_identifier())
+        function = model.functions.get(inner.op_identifier())
         if function is not None and function not in called:
             called.add(function)
             pending += function
+
+
+def float_initializers(path: Path, most_bytes: int) -> dict[str, Array]:
+    """Return the float weights of the main graph by name; none if they take more bytes."""
+    try:
+        model = load(path).ir
+    except BnfoldError:
+        return {}
+    weights = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+        and value.const_value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    }
+    if sum(tensor.nbytes for tensor in weights.values()) > most_bytes:
+        return {}
+    return {name: np.array(tensor.numpy()) for name, tensor in weights.items()}

@@ -1,8 +1,8 @@
-"""Evaluates models in float64, by onnx's reference evaluator: as they would be without rounding.
+"""Evaluates models in float64 with onnx's reference evaluator, practically without rounding.
 
-Every float is widened: inputs, weights, constants, what a Cast or a random operator makes. Nodes
-are evaluated one by one, so that a value is kept only until its last reader is done, a weight is
-widened only for its reader, and the time can be limited.
+Every float is widened: inputs, weights, constants, and the outputs of Cast and random operators.
+Nodes are evaluated one by one, so that a value is kept only until its last consumer has run, a
+weight is widened only for its consumer, and the time can be limited.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
 class NoTruth(Exception):  # noqa: N818 - an answer, not an error
-    """The model cannot be evaluated in float64; the text is the reason."""
+    """The model cannot be evaluated in float64; the message is the reason."""
 
 
 class Truth64:
@@ -62,8 +62,8 @@ class Truth64:
         self._functions = self._evaluators()
 
     def _evaluators(self) -> list[ReferenceEvaluator]:
-        """Return the functions ready to be evaluated, each after those that it calls."""
-        found: list[ReferenceEvaluator] = []
+        """Return evaluators of the functions, each after those that it calls."""
+        evaluators: list[ReferenceEvaluator] = []
         pending = [
             _widened_function(ir.serde.serialize_function(function), self._contents)
             for function in self._model.functions.values()
@@ -72,19 +72,21 @@ class Truth64:
             waiting: list[tuple[onnx.FunctionProto, Exception]] = []
             for proto in pending:
                 try:
-                    evaluator = ReferenceEvaluator(proto, functions=list(found), new_ops=OPERATORS)
-                except Exception as error:  # it calls one that is not there yet, or is missing
+                    evaluator = ReferenceEvaluator(
+                        proto, functions=list(evaluators), new_ops=OPERATORS
+                    )
+                except Exception as error:  # it calls one that is not ready yet, or missing
                     waiting.append((proto, error))
                 else:
-                    found.append(evaluator)
+                    evaluators.append(evaluator)
             if len(waiting) == len(pending):
                 first, reason = waiting[0]
                 raise NoTruth(f"onnx cannot evaluate the function {first.name}: {reason}")
             pending = [proto for proto, _ in waiting]
-        return found
+        return evaluators
 
     def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
-        """Return all outputs by name. `end` is when to give up, by `time.monotonic`.
+        """Return all outputs by name; give up at `end`, by `time.monotonic`.
 
         Raises:
             NoTruth: if it takes longer, or an operator is missing or fails.
@@ -93,7 +95,7 @@ class Truth64:
             return self._outputs(feeds, end)
 
     def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
-        values: dict[str, Any] = {name: _widened(each) for name, each in feeds.items()}
+        values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}
         readers = Counter(name for node in self._model.graph for name in _reads(node))
         wanted = [value.name or "" for value in self._model.graph.outputs]
         readers.update(wanted)
@@ -114,7 +116,7 @@ class Truth64:
             return values[name]
         initializer = self._model.graph.initializers.get(name)
         if initializer is None or initializer.const_value is None:
-            raise NoTruth(f"{name!r} is not known")
+            raise NoTruth(f"{name!r} has no known value")
         return _widened_content(initializer.const_value)
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class Truth64:
             [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
         )
         if node.op_type in _RECURRENT and len(node.inputs) > 4 and node.inputs[4] is not None:
-            raise NoTruth(f"onnx does not heed the lengths of sequences in {node.op_type}")
+            raise NoTruth(f"onnx ignores sequence_lens in {node.op_type}")
         try:
             with np.errstate(all="ignore"):
                 evaluator = ReferenceEvaluator(
@@ -135,19 +137,19 @@ class Truth64:
                 results = evaluator.run(None, inputs)
         except NoTruth:
             raise
-        except Exception as error:  # the evaluator raises whatever its operators do
+        except Exception as error:  # the evaluator raises whatever its operators raise
             site = f"{node.op_type} {node.name or node.outputs[0].name}"
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
         names = [name for name in proto.output if name]
-        return {name: _widened(each) for name, each in zip(names, results, strict=True)}
+        return {name: _widened(value) for name, value in zip(names, results, strict=True)}
 
 
 @contextmanager
 def _time_limit(end: float) -> Iterator[None]:
-    """Raise `NoTruth` at that time, even in the middle of a node, where the system has alarms.
+    """Raise `NoTruth` at `end`, even within a node if the system has alarms.
 
-    They reach the main thread only; elsewhere the time is looked at between nodes.
+    Alarms reach only the main thread; in other threads, the time is checked between nodes.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if end == math.inf or not is_main or not hasattr(signal, "setitimer"):
@@ -167,19 +169,19 @@ def _time_limit(end: float) -> Iterator[None]:
 
 
 def _reads(node: ir.Node) -> list[str]:
-    """Return the values of its graph that a node reads, in its bodies too, each once."""
-    found = {value.name: None for value in node.inputs if value is not None}
-    for graph in node.attributes.values():
-        if graph.type == ir.AttributeType.GRAPH:
-            found |= dict.fromkeys(_captured(graph.as_graph()))
-        elif graph.type == ir.AttributeType.GRAPHS:
-            for each in graph.as_graphs():
-                found |= dict.fromkeys(_captured(each))
-    return [name for name in found if name is not None]
+    """Return the distinct values of its graph that a node reads, also in its bodies."""
+    names = {value.name: None for value in node.inputs if value is not None}
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            names |= dict.fromkeys(_captured(attribute.as_graph()))
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for body in attribute.as_graphs():
+                names |= dict.fromkeys(_captured(body))
+    return [name for name in names if name is not None]
 
 
 def _captured(body: ir.Graph) -> Iterator[str]:
-    """Yield the names that a body reads from outside. No name inside hides one outside."""
+    """Yield the outer names that a body reads. Inner names never shadow outer ones."""
     graphs = [body, *body.subgraphs()]
     own: set[ir.Value] = set()
     for graph in graphs:
@@ -193,7 +195,7 @@ def _captured(body: ir.Graph) -> Iterator[str]:
 
 
 def _widened_content(tensor: ir.TensorProtocol) -> Array:
-    """Return what a tensor holds. A file that is mapped into memory for that does not stay so."""
+    """Return a tensor's content, widened; an external file does not stay mapped into memory."""
     if not isinstance(tensor, ir.ExternalTensor):
         return np.asarray(_widened(tensor.numpy()))
     content = np.array(_widened(tensor.numpy()))
@@ -202,9 +204,9 @@ def _widened_content(tensor: ir.TensorProtocol) -> Array:
 
 
 def _widened(content: Any) -> Any:
-    """Return floats as float64, also within a sequence, and all else as it is."""
+    """Return floats as float64, also within a sequence, and anything else unchanged."""
     if isinstance(content, list):
-        return [_widened(each) for each in content]
+        return [_widened(element) for element in content]
     if isinstance(content, np.ndarray | np.generic):
         kind = content.dtype
         if kind in (np.float32, np.float16) or kind == ml_dtypes.bfloat16:
@@ -214,15 +216,15 @@ def _widened(content: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Contents:
-    """Where the content of tensors is that a protobuf does not hold itself."""
+    """Where to find the content of tensors that is not in their protobuf."""
 
     markers: Markers
-    """What stands for constants that are still in the model file."""
+    """Placeholders for constants that are still in the model file."""
     folder: Path
-    """What the names of data files are relative to."""
+    """Paths of data files are relative to this folder."""
 
     def bring_into(self, tensor: onnx.TensorProto) -> None:
-        """Let the tensor hold its content, wherever it is."""
+        """Load the content into the tensor, wherever it is."""
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             load_external_data_for_tensor(tensor, str(self.folder))
             tensor.ClearField("data_location")
@@ -239,7 +241,7 @@ def _widened_function(function: onnx.FunctionProto, contents: _Contents) -> onnx
 
 
 def _widened_node(node: onnx.NodeProto, contents: _Contents) -> onnx.NodeProto:
-    """Widen, in place, the constants and types that the node's attributes name."""
+    """Widen the constants and types in the node's attributes, in place."""
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             continue

@@ -1,10 +1,10 @@
-"""Operators for the float64 evaluation, where those of onnx's reference evaluator do not do.
+"""Operators for the float64 evaluation that are wrong or slow in onnx's reference evaluator.
 
 Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
 opset 13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a
-window of one beside padding; its Erf and its Gelu compute in float32; its Conv and its pools are
-slow. What is not covered here (indices of a MaxPool, say) raises, and then there is no evaluation.
-Shapes are those of the ONNX operators, floats float64.
+window of one next to padding; its Erf and Gelu compute in float32; its Conv and pools are slow.
+Unsupported cases (such as the indices of a MaxPool) raise, and then the model is not evaluated.
+Shapes are those of the ONNX operators; floats are float64.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BatchNormalization(OpRun):
     ) -> tuple[Array]:
         if training_mode:
             raise NotImplementedError("BatchNormalization in training mode")
-        s, b, m, v = (each.reshape(-1, *[1] * (x.ndim - 2)) for each in (s, b, m, v))
+        s, b, m, v = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (s, b, m, v))
         return (s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b,)
 
 
@@ -60,10 +60,13 @@ class Gelu(OpRun):
 
 
 class _Normalized(OpRun):
-    """What works along an axis, but before opset 13 along all axes from it on."""
+    """An operator along an axis; before opset 13, along that axis and all following ones."""
 
     def _along_axis(self, x: Array, function: Callable[[FloatArray], FloatArray]) -> tuple[Array]:
-        given = next((each.i for each in self.onnx_node.attribute if each.name == "axis"), None)
+        given = next(
+            (attribute.i for attribute in self.onnx_node.attribute if attribute.name == "axis"),
+            None,
+        )
         if self.run_params["opsets"][""] >= 13:
             axis = -1 if given is None else given
             return (np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis),)
@@ -81,7 +84,7 @@ class Softmax(_Normalized):
     """exp(x) / Σ exp(x)."""
 
     def _run(self, x: Array, **_: object) -> tuple[Array]:
-        return self._along_axis(x, lambda each: np.exp(_log_softmax(each)))
+        return self._along_axis(x, lambda values: np.exp(_log_softmax(values)))
 
 
 class LogSoftmax(_Normalized):
@@ -92,7 +95,7 @@ class LogSoftmax(_Normalized):
 
 
 class Conv(OpRun):
-    """Sums, over the taps of the kernel, products with the shifted input."""
+    """Sums the products of the kernel's taps with the shifted input."""
 
     def _run(
         self,
@@ -116,14 +119,14 @@ class Conv(OpRun):
         for tap, where in windows.taps():
             shifted = padded[_at(where)].reshape(batch, groups, inputs, -1)
             tap_weights = weights[_at(tap)]
-            # Many products of single numbers are slow as matrix products.
+            # Matrix products with an inner dimension of 1 are slow.
             y += tap_weights * shifted if inputs == 1 else tap_weights @ shifted
         y = y.reshape(batch, w.shape[0], *windows.counts)
         return (y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2)),)
 
 
 class ConvTranspose(OpRun):
-    """Adds, for the taps of the kernel, products to the shifted output: the adjoint of Conv."""
+    """Adds the products with the kernel's taps to the shifted output: the adjoint of Conv."""
 
     def _run(
         self,
@@ -193,7 +196,7 @@ class LRN(OpRun):
 
 
 class MaxPool(OpRun):
-    """The largest value of each window; padding never is."""
+    """The maximum of each window, without its padding."""
 
     def _run(
         self,
@@ -223,7 +226,7 @@ class MaxPool(OpRun):
 
 
 class AveragePool(OpRun):
-    """The mean of each window, over its real elements or its padding, too."""
+    """The mean of each window, with or without its padding."""
 
     def _run(
         self,
@@ -267,7 +270,7 @@ OPERATORS: list[type[OpRun]] = [
 
 
 def _at(place: Sequence[int | slice]) -> Any:
-    """Return the index of a place on the last axes, whose type is more than can be told."""
+    """Return an index of the last axes; numpy has no type for it."""
     return (..., *place)
 
 
@@ -313,11 +316,11 @@ class _Windows:
         return count - 1 if starts_outside else count
 
     def pad(self, x: Array, content: float) -> Array:
-        """Surround the last axes by padding, and by what the last windows reach beyond it."""
+        """Pad the last axes, as far as the last windows reach beyond the padding."""
         return np.pad(x, [(0, 0), (0, 0), *self._widths()], constant_values=content)
 
     def ones_with_padding(self) -> FloatArray:
-        """Return ones, also where there is padding, but not where windows reach beyond it."""
+        """Return ones for elements and padding, zeros where windows reach beyond it."""
         rank = len(self._sizes)
         inner = [self._sizes[i] + self._pads[i] + self._pads[rank + i] for i in range(rank)]
         beyond = [
@@ -335,7 +338,7 @@ class _Windows:
         return widths
 
     def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Yield each position in the window, and the slices that it sees in all windows."""
+        """Yield each position in the window, and the slices that it covers over all windows."""
         for tap in itertools.product(*map(range, self._kernel)):
             starts = [t * d for t, d in zip(tap, self._dilations, strict=True)]
             where = zip(starts, self.counts, self._strides, strict=True)

@@ -2,69 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.record.data import LevelComparison, OutputComparison, Truth, Verdict
 
+MOST_EXACT_DIFFERENCE = 1e-3
+"""Where an output is settled on no sample, the two models may differ by this share in float64."""
 
-def decide(
-    levels: Sequence[LevelComparison],
-    floor: Sequence[OutputComparison],
-    truth: Truth | None,
-    *,
-    needs_truth: bool = False,
-) -> tuple[Verdict, str]:
-    """Return the verdict and, unless it is pass, the reason.
+_LARGEST_OFFER = 10.0
+"""A message offers a tolerance of up to so many times the allowed one. One that is far beyond is
+no advice: it would let wrong models pass."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a verdict rests on.
 
     Args:
         levels: the optimized model against the plain original, without and with onnxruntime's
             optimizations.
         floor: the original against itself, with these optimizations.
         truth: how far both are from the float64 evaluation, if that was wanted.
-        needs_truth: whether there is no pass without it.
+        never_settled: the outputs that the original's own rounding decides on every sample, with
+            their noise as a share of their values.
+        needs_truth: whether there is no pass without the float64 evaluation.
+        asked: whether a tolerance was asked for. It then holds for the float64 evaluation, too.
+    """
+
+    levels: Sequence[LevelComparison]
+    floor: Sequence[OutputComparison] = ()
+    truth: Truth | None = None
+    never_settled: Mapping[str, float] = field(default_factory=dict)
+    needs_truth: bool = False
+    asked: bool = False
+
+
+def decide(findings: Findings) -> tuple[Verdict, str]:
+    """Return the verdict and, unless it is pass, the reason.
 
     In this order, the verdict is
 
-    1. fail, if without optimizations an output exceeds its tolerance;
+    1. fail, if without optimizations an output exceeds its tolerance, and is not as near to the
+       float64 evaluation as the original is;
     2. with optimizations likewise, unless it is within its tolerance of the original with
        optimizations; but not-verified if the original itself exceeds its tolerance there;
-    3. fail, if an output is further from the truth than the original's, by more than a factor;
-    4. not-verified, if truth is needed and there is none;
-    5. pass.
+    3. fail, if in float64 the two differ by more than rounding explains, or an output is further
+       from the float64 evaluation than the original's, by more than a factor;
+    4. not-verified, if an output is settled on no sample, and float64 does not show it to be equal;
+    5. not-verified, if the float64 evaluation is needed and there is none;
+    6. pass.
     """
-    disabled, optimized = levels
+    disabled, optimized = findings.levels
     if disabled.verdict == "fail":
         return "fail", describe_worst(disabled.outputs)
     if optimized.verdict == "fail":
-        if not all(map(within_tolerance, floor)):
+        if not all(map(within_tolerance, findings.floor)):
             return "not-verified", (
                 "onnxruntime's own optimizations change the original by more than the tolerance"
             )
         return "fail", f"with onnxruntime's optimizations, {describe_worst(optimized.outputs)}"
-    for output in truth.outputs if truth is not None else ():
+    truth = findings.truth
+    if truth is not None and not findings.asked and (reason := _beyond_truth(truth)):
+        return "fail", reason
+    for name, noise in findings.never_settled.items():
+        if not _is_equal_in_float64(name, truth):
+            return "not-verified", (
+                f"the original's output {name!r} changes by {noise:.1%} when its inputs and "
+                "weights change by their last bit, on every sample; --data with typical inputs "
+                "may help"
+            )
+    if findings.needs_truth and (truth is None or not (truth.outputs or truth.needless)):
+        why = truth.note if truth is not None else "it was not evaluated"
+        return "not-verified", f"there is no float64 evaluation: {why}"
+    return "pass", ""
+
+
+def _beyond_truth(truth: Truth) -> str:
+    """Return why the optimized model is too far from the float64 evaluation, or nothing."""
+    for output in truth.outputs:
+        if output.ratio is not None and output.ratio > 1:
+            explained = f"1/{output.ratio:.3g} of that" if output.ratio < 1e6 else "none"
+            return (
+                f"in float64, output {output.name!r} differs by {output.computed_exactly:.2g} "
+                f"(relative RMS); at {output.where}, rounding explains {explained}"
+            )
         if output.limit is not None and output.optimized > output.limit:
-            return "fail", (
+            return (
                 f"output {output.name!r} is within its tolerance, but off the float64 evaluation "
                 f"by {output.optimized:.2g} (relative RMS), and the original by "
                 f"{output.original:.2g}"
             )
-    if needs_truth and (truth is None or not (truth.outputs or truth.needless)):
-        why = truth.note if truth is not None else "it was not evaluated"
-        return "not-verified", f"there is no float64 evaluation: {why}"
-    return "pass", ""
+    return ""
+
+
+def _is_equal_in_float64(name: str, truth: Truth | None) -> bool:
+    outputs = truth.outputs if truth is not None else []
+    return any(
+        output.name == name
+        and output.ratio is not None
+        and output.ratio <= 1
+        and output.computed_exactly <= MOST_EXACT_DIFFERENCE
+        for output in outputs
+    )
 
 
 def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Return fail if there is one, else not-verified if there is one or nothing, else pass."""
     if "fail" in verdicts:
         return "fail"
-    return "pass" if verdicts and all(each == "pass" for each in verdicts) else "not-verified"
+    is_pass = bool(verdicts) and all(verdict == "pass" for verdict in verdicts)
+    return "pass" if is_pass else "not-verified"
 
 
 def describe_worst(outputs: Sequence[OutputComparison]) -> str:
     """Say of the first output that exceeds its tolerance where it does, and by how much."""
-    failed = next(each for each in outputs if not within_tolerance(each))
+    failed = next(output for output in outputs if not within_tolerance(output))
     if failed.nonfinite.original != failed.nonfinite.optimized or not failed.nonfinite.same:
         return (
             f"output {failed.name!r} is NaN or infinite at {failed.nonfinite.optimized} places, "
@@ -73,11 +127,25 @@ def describe_worst(outputs: Sequence[OutputComparison]) -> str:
     if failed.mismatch:
         return f"output {failed.name!r} {failed.mismatch}"
     assert failed.worst is not None
-    passes = " and no difference is allowed"
-    if failed.needed is not None:
-        needed = failed.needed
-        passes = f"; it would pass with --rtol {needed.rtol:.2g} --atol {needed.atol:.2g}"
     return (
         f"output {failed.name!r} is {failed.worst.optimized:.6g} at {failed.worst.index} of sample "
-        f"{failed.worst.sample}, not {failed.worst.original:.6g}{passes}"
+        f"{failed.worst.sample}, not {failed.worst.original:.6g}{_what_would_pass(failed)}"
     )
+
+
+def _what_would_pass(failed: OutputComparison) -> str:
+    needed, allowed = failed.needed, failed.tolerance
+    if needed is None:
+        return " and no difference is allowed"
+    is_near = needed.rtol <= _LARGEST_OFFER * allowed.rtol and allowed.rtol
+    if is_near or needed.atol <= _LARGEST_OFFER * allowed.atol:
+        return f"; it would pass with --rtol {needed.rtol:.2g} --atol {needed.atol:.2g}"
+    times = max(
+        (
+            one / other
+            for one, other in ((needed.rtol, allowed.rtol), (needed.atol, allowed.atol))
+            if other
+        ),
+        default=0.0,
+    )
+    return f", which is {times:.3g} times what is allowed"

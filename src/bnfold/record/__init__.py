@@ -1,1 +1,1 @@
-"""What a run found out, as plain data."""
+"""The results of a run as plain data."""

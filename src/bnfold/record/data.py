@@ -1,7 +1,7 @@
-"""The record of a run: plain data, from which every table and report is made.
+"""The record of a run: plain data from which every table and report is made.
 
-Field names are those of the schema ``bnfold.report/1``. Fields that a later version adds are
-new keys; none is renamed.
+Field names are those of the schema ``bnfold.report/1``. Later versions may add fields, but do not
+rename any.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ SpeedVerdict: TypeAlias = Literal["faster", "slower", "no significant difference
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What a model file is. `bytes` counts the file itself, without external data."""
+    """A model file. `bytes` is the size of the file itself, without external data."""
 
     path: str | None
     sha256: str | None
-    """None where nobody wanted it: of a large model, it takes long."""
+    """None if not requested: hashing a large model is slow."""
     bytes: int
     ir_version: int
     opset: dict[str, int]
     nodes: int
     ops: dict[str, int]
-    """How many nodes of each operator, bodies and functions included."""
+    """The number of nodes by operator, subgraphs and functions included."""
 
 
 @dataclass(frozen=True)
 class NodeSketch:
-    """A node as part of a small drawing: its operator, and the nodes of the drawing that it reads.
+    """A node in a small drawing: its operator, and the nodes of the drawing that it reads.
 
-    They are given by their place in the drawing. Negative numbers, one each, stand for values that
-    come from elsewhere; weights are left out.
+    `reads` holds indices into the drawing. Each negative number stands for one value from outside
+    it; weights are omitted.
     """
 
     op_type: str
@@ -64,18 +64,18 @@ class RewriteRecord:
     exactness: ExactnessName
     detail: str
     gone: dict[str, str] = field(default_factory=dict)
-    """The operator by site of each BatchNormalization and Dropout that went with it: it took them
-    over, or nothing else read them."""
+    """Each BatchNormalization and Dropout that was also removed, as operator by site: absorbed, or
+    no longer read."""
     before: list[NodeSketch] = field(default_factory=list)
-    """The nodes of the pattern, in graph order, as in `nodes`; empty beyond a pass's first hundred
-    rewrites, as is `after`."""
+    """The nodes of the pattern, in graph order, as in `nodes`. Like `after`, it is empty beyond the
+    first hundred rewrites of a pass."""
     after: list[NodeSketch] = field(default_factory=list)
-    """The nodes that took their place."""
+    """The nodes that replace them."""
 
 
 @dataclass(frozen=True)
 class PassRecord:
-    """A pass that was chosen, and what it says of itself: its identity and conditions."""
+    """A selected pass, with its documentation: identity and conditions."""
 
     name: str
     exactness: ExactnessName
@@ -84,7 +84,7 @@ class PassRecord:
 
 @dataclass(frozen=True)
 class RefusalRecord:
-    """One node that a pass would rewrite but may not."""
+    """A node that matches a pass but must not be rewritten."""
 
     pass_name: str
     site: str
@@ -94,14 +94,14 @@ class RefusalRecord:
     remedy: str
     in_the_way: str
     also_reason: str = ""
-    """Why a second attempt of the pass, from the other side, was refused as well."""
+    """Why the pass could not rewrite the node from the other side either."""
     also_message: str = ""
     also_in_the_way: str = ""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """An element may differ by ``atol + rtol·|original|``; `atol` in the output's own unit."""
+    """An element may differ by ``atol + rtol·|original|``; `atol` is in the output's unit."""
 
     rtol: float
     atol: float
@@ -109,7 +109,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Worst:
-    """The element that comes closest to its tolerance, or exceeds it most."""
+    """The element that uses most of its tolerance, or exceeds it most."""
 
     sample: int
     index: list[int]
@@ -119,7 +119,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class NonFinite:
-    """How many elements are NaN or infinite, and whether both models have the same at each."""
+    """The number of NaN or infinite elements, and whether they are the same in both models."""
 
     original: int
     optimized: int
@@ -128,10 +128,10 @@ class NonFinite:
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample in which the class with the highest score is another.
+    """A sample in which the class with the highest score differs.
 
-    `index` names the row of scores. `margin` is by how much the original prefers its own class
-    over the one that the optimized model prefers, in the unit of the scores.
+    `index` names the row of scores. `margin` is the original's score of its own class minus its
+    score of the class that the optimized model prefers.
     """
 
     sample: int
@@ -142,19 +142,19 @@ class Flip:
 
 
 SHARES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""The bounds of `OutputComparison.shares`; what lies beyond the last one fails."""
+"""The bounds of `OutputComparison.shares`. An element beyond the last one fails."""
 
 
 @dataclass(frozen=True)
 class OutputComparison:
-    """How far an output of one model is from the other's, over all samples.
+    """The difference between an output of one model and that of the other, over all samples.
 
-    Differences are over the elements that are finite in both. `tolerance` is the one at the worst
-    element, and `needed` the one that would just have passed there: null where none would, because
-    shapes, non-finite values, or values that must be equal differ. `shares` counts the elements by
-    the share of their tolerance that they are off by: up to each of `SHARES`, and beyond. Where an
-    output looks like scores of classes, the agreements are the shares of rows whose best class,
-    or five best, are the same.
+    Differences are over the elements that are finite in both. `tolerance` applies to the worst
+    element, and `needed` is the smallest tolerance that would have passed there: null if none would
+    because shapes, non-finite values, or values that must be equal differ. `shares` counts the
+    elements by the share of their tolerance that they use: up to each of `SHARES`, and beyond. If
+    an output looks like class scores, the agreements are the shares of rows with the same best
+    class, or the same five best.
     """
 
     name: str
@@ -169,24 +169,32 @@ class OutputComparison:
     needed: Tolerance | None
     nonfinite: NonFinite
     excused: int = 0
-    """How many elements beyond their tolerance count for nothing: the model rounds to steps, and
-    the original itself jumps to another one at about as many places."""
+    """The number of ignored elements beyond their tolerance: the model rounds to steps, and the
+    original itself gives these values when its inputs or weights change by their last bits, or
+    they are one step away."""
     mismatch: str = ""
-    """What makes the outputs impossible to compare, or unequal where they must be equal."""
+    """Why the outputs cannot be compared, or are unequal where they must be equal."""
     shares: list[int] = field(default_factory=list)
     top1_agreement: float | None = None
     top5_agreement: float | None = None
     flips: list[Flip] = field(default_factory=list)
+    samples: int = 0
+    """The number of samples that count; 0 in records of older versions."""
+    exchanged: int = 0
+    """The number of rows that changed places, because the values that order them tie."""
+    by_float64: bool = False
+    """Whether it exceeds its tolerance and passes all the same: against the float64 evaluation, the
+    original's own rounding is as large."""
 
 
 @dataclass(frozen=True)
 class TruthOutput:
-    """How far both models are from the float64 evaluation of the original.
+    """The error of both models against the float64 evaluation of the original (the truth).
 
-    Errors are root mean squares, relative to that of the truth itself, on the sample on which the
-    original is steadiest; `noise` is how far it moves when its inputs change by their last bit, in
-    the same measure; and `computed_exactly` is the error of the optimized model when it, too, is
-    evaluated in float64: what the rounding of its new weights comes to.
+    Errors are RMS, relative to the RMS of the truth, on the sample where the original is most
+    stable. `noise` is the change of the original, in the same measure, when its inputs change by
+    their last bit. `computed_exactly` is the error of the optimized model when it is evaluated in
+    float64, too: the effect of rounding its new weights.
     """
 
     name: str
@@ -196,25 +204,32 @@ class TruthOutput:
     computed_exactly: float
     noise: float = 0.0
     limit: float | None = None
-    """How far the optimized model may be; null in records of versions that did not note it."""
+    """The largest error allowed for the optimized model; null in records of older versions."""
+    unit: str = "float32"
+    """The rounding unit: the coarsest float type on the way to the output."""
+    ratio: float | None = None
+    """`computed_exactly`, in the slice or element where it is largest compared with what rounding
+    explains, as a multiple of that; above 1, the two models are not the same function."""
+    where: str = ""
+    """That slice or element."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The float64 evaluation. Without outputs, `note` says why there is none."""
+    """The float64 evaluation. If it has no outputs, `note` says why."""
 
     samples: int
     note: str
     outputs: list[TruthOutput] = field(default_factory=list)
     needless: bool = False
-    """Whether there is nothing that float64 would give more exactly."""
+    """Whether float64 would give no output more exactly."""
 
 
 @dataclass(frozen=True)
 class Culprit:
-    """The rewrite without which the models are equivalent, or the first of several together.
+    """The rewrite that makes the check fail, or the first of several that do so together.
 
-    The values are those of the element that is furthest beyond its tolerance with this rewrite.
+    `worst` is the element furthest beyond its tolerance with this rewrite.
     """
 
     pass_name: str
@@ -226,15 +241,15 @@ class Culprit:
     output: str
     worst: Worst | None
     dropped: bool
-    """Whether the rewrite was then left out, by ``--drop-culprit``."""
+    """Whether ``--drop-culprit`` dropped the rewrite."""
 
 
 @dataclass(frozen=True)
 class LevelComparison:
-    """The comparison at one of onnxruntime's optimization levels, against the plain original.
+    """The comparison at one of onnxruntime's optimization levels.
 
-    Where optimization alone changes the original beyond its tolerance, it is against the original
-    with optimization instead, and `against` says so.
+    `against` is the level of the original. It is "disabled" unless optimization alone changes the
+    original beyond its tolerance.
     """
 
     level: LevelName
@@ -245,10 +260,10 @@ class LevelComparison:
 
 @dataclass(frozen=True)
 class Unsettled:
-    """A sample that says nothing of an output, because the original is not settled there.
+    """A sample that is inconclusive for an output, because the original is unstable there.
 
-    `noise` is the root mean square of its change, as a share of that of its values, when its inputs
-    change by their last bit.
+    `noise` is the RMS of the original's change when its inputs change by their last bit, relative
+    to the RMS of its values.
     """
 
     sample: int
@@ -257,14 +272,22 @@ class Unsettled:
 
 
 @dataclass(frozen=True)
+class Inconclusive:
+    """An output that shows nothing by itself, so that the verdict rests on the others."""
+
+    output: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ProviderEquivalence:
     """The verdict on one execution provider.
 
     `outputs` compares without onnxruntime's optimizations, `levels` at each level; `noise_floor`
-    compares the original with itself across the levels. Samples that are `unsettled` count in
-    none of them. `tf32`, on a CUDA device, compares as
-    `outputs` does, but with products that the device may round by its default. `placement` says
-    how many nodes of the original, and of the optimized model, each provider got.
+    compares the original with itself across the levels. All of them exclude the `unsettled`
+    samples. `tf32` compares like `outputs` on a CUDA device, but with the device's default
+    precision for products. `placement` is the number of nodes by provider, of the original and of
+    the optimized model.
     """
 
     provider: str
@@ -277,13 +300,17 @@ class ProviderEquivalence:
     truth: Truth | None = None
     tf32: list[OutputComparison] = field(default_factory=list)
     placement: list[dict[str, int]] | None = None
+    inconclusive: list[Inconclusive] = field(default_factory=list)
+    draws: int = 0
+    """How often the original was run to estimate its rounding noise."""
 
 
 @dataclass(frozen=True)
 class InputsRecord:
-    """How the inputs were made, so that they can be made again.
+    """How the inputs were made, so that they can be reproduced.
 
-    `shapes` are those of each sample, by name; `ranges` the largest values of integer inputs.
+    `shapes` holds the input shapes of each sample, by name; `ranges` the largest values of integer
+    inputs.
     """
 
     seed: int
@@ -296,22 +323,22 @@ class InputsRecord:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Whether two models compute the same."""
+    """Whether two models compute the same values."""
 
     verdict: OverallVerdict
     reason: str = ""
     providers: list[ProviderEquivalence] = field(default_factory=list)
     inputs: InputsRecord | None = None
     culprits: list[Culprit] = field(default_factory=list)
-    """The rewrites that make the check fail, or made it fail and were dropped."""
+    """The rewrites that make the check fail, or did and were dropped."""
 
 
 @dataclass(frozen=True)
 class SpeedBlock:
-    """What one set of fresh sessions gave, by model: original, optimized, control.
+    """The times of one set of fresh sessions, by model: original, optimized, control.
 
-    The control is a second session of the original. Its runs and theirs took turns: the numbers at
-    one position of `run_ms` belong together.
+    The control is a second session of the original. Runs are interleaved: the numbers at the same
+    position of `run_ms` belong to the same turn.
     """
 
     load_ms: dict[str, float]
@@ -320,10 +347,11 @@ class SpeedBlock:
 
 @dataclass(frozen=True)
 class SpeedSummary:
-    """What the samples of a timing say; without a second model, what belongs to it is null.
+    """The summary of a timing. Without a second model, the fields about it are null.
 
-    Times are milliseconds, medians over all turns; `speedup` is the median of the original's time
-    over the optimized model's, turn by turn, and `control` that of the original over itself.
+    Times are medians over all turns, in milliseconds. `speedup` is the median ratio of the
+    original's time to the optimized model's, turn by turn; `control` is that of the original to the
+    control.
     """
 
     original_ms: float
@@ -337,11 +365,11 @@ class SpeedSummary:
 
 @dataclass(frozen=True)
 class SpeedRecord(SpeedSummary):
-    """How fast a model runs, beside another if there is one; else what belongs to it is null.
+    """The timing of one or two models. Without a second model, the fields about it are null.
 
-    Times are milliseconds, medians over all turns; `speedup` is the median of the original's time
-    over the optimized model's, turn by turn, and `control` that of the original over itself. All
-    of them follow from `samples` (see `bnfold.speed.statistics.summarize`).
+    Times are medians over all turns, in milliseconds. `speedup` is the median ratio of the
+    original's time to the optimized model's, turn by turn; `control` is that of the original to the
+    control. All of them follow from `samples` (see `bnfold.speed.statistics.summarize`).
     """
 
     provider: str
@@ -352,18 +380,17 @@ class SpeedRecord(SpeedSummary):
     load_ms: list[float]
     """Of the original, and of the optimized model if there is one."""
     peak_mb: list[float] | None
-    """The memory that loading and one run take, likewise, in a process of its own; null where it
-    was not measured."""
+    """The memory for loading and one run of each model in its own process; null if not measured."""
     placement: list[dict[str, int]] | None
-    """How many nodes each provider got, likewise; null where onnxruntime does not tell."""
+    """The number of nodes by provider, of each model; null if onnxruntime does not report it."""
     samples: list[SpeedBlock]
 
 
 @dataclass(frozen=True)
 class TuningTrial:
-    """How much faster the model is without some rewrites, and whether they were dropped for it.
+    """The timing of the model without some rewrites, and whether they were dropped as a result.
 
-    `without` gives their sites, by pass; the other fields are as in `SpeedRecord`.
+    `without` holds their sites by pass; the other fields are as in `SpeedRecord`.
     """
 
     without: dict[str, list[str]]
@@ -378,7 +405,7 @@ class TuningTrial:
 
 @dataclass(frozen=True)
 class TuningRecord:
-    """The trials of ``--tune``, in their order, and how many seconds they were given."""
+    """The trials of ``--tune`` in order, and the time limit in seconds."""
 
     seconds: float
     trials: list[TuningTrial]
@@ -386,22 +413,22 @@ class TuningRecord:
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """What was, or would be, written. `bytes` counts the model file itself."""
+    """What was, or would be, written. `bytes` is the size of the model file itself."""
 
     path: str | None
     same: bool
     """Whether it is the input, byte for byte."""
     written: bool
     sha256: str | None
-    """None where nobody wanted it."""
+    """None if not requested."""
     bytes: int
     nodes: int
     ops: dict[str, int]
     data: str | None = None
-    """The file beside it that was written for its weights, if one was."""
+    """The external data file written for its weights, if any."""
     data_bytes: int = 0
     outgrew_one_file: bool = False
-    """Whether the weights, which were in the model file before, exceed what one file may hold."""
+    """Whether the weights moved out of the model file because they exceed its size limit."""
 
 
 def _tool() -> dict[str, str]:
@@ -410,9 +437,9 @@ def _tool() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Record:
-    """All that a run found out. `to_json` gives the report's JSON.
+    """The results of a run. `to_json` returns the JSON report.
 
-    `command` is the command line, and empty where a program called bnfold's functions.
+    `command` is the command line; it is empty if bnfold was called from Python.
     """
 
     command: list[str]
@@ -425,37 +452,37 @@ class Record:
     equivalence: Equivalence | None = None
     speed: list[SpeedRecord] = field(default_factory=list)
     speed_note: str = ""
-    """Why there is no timing, where one was wanted."""
+    """Why a requested timing is missing."""
     tuning: TuningRecord | None = None
     passes: list[PassRecord] = field(default_factory=list)
-    """The passes that have rewritten or refused something."""
+    """The passes that rewrote or refused something."""
     tool: dict[str, str] = field(default_factory=_tool)
-    """Whose record this is: `name` and `version`."""
+    """The `name` and `version` of the tool that made the record."""
 
     def to_json(self) -> str:
-        """Return the record as JSON text, with sorted-out field names and no NaN."""
+        """Return the record as strict JSON, with the field names of the schema."""
         content = {"schema": SCHEMA, "tool": self.tool} | _plain(self)
         text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-        return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Stands for a byte of a file's name that is no text. UTF-8 lacks it, but JSON can escape it."""
+"""Represents an undecodable byte of a file name. UTF-8 cannot encode it, but JSON can escape it."""
 
 
 def json_key(name: str) -> str:
-    """Return what a field of these classes is called in JSON."""
+    """Return the JSON key of a field of these classes."""
     return "pass" if name == "pass_name" else name
 
 
 def _plain(value: Any) -> Any:
-    """Turn dataclasses into dicts, and floats that JSON lacks into strings."""
+    """Convert dataclasses to dicts, and non-finite floats to strings."""
     if dataclasses.is_dataclass(value):
         return {json_key(f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(content) for key, content in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(element) for element in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

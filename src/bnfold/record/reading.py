@@ -1,7 +1,7 @@
 """Reads a record back from its JSON.
 
-Fields that are missing get their defaults, and fields that are unknown are left out: a record of
-another version of bnfold can be read as long as the schema's version is the same.
+Missing fields get their defaults and unknown fields are ignored, so a record of another version of
+bnfold can be read if the version of the schema is the same.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from bnfold.record.data import SCHEMA, Record, json_key
 
 
 def read_record(path: Path) -> Record:
-    """Return the record that a file holds.
+    """Read a record from a file.
 
     Raises:
-        UsageError: if it cannot be read, or holds none.
+        UsageError: if the file cannot be read or is not a record.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON, so no record: {error}; {_HINT}") from error
+        raise UsageError(f"{path} is not a bnfold record (invalid JSON); {_HINT}") from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        found = f"has the schema {schema!r}" if schema else "names no schema"
-        raise UsageError(f"{path} {found}; a record has {SCHEMA!r}; {_HINT}")
+        actual = f"has schema {schema!r}" if schema else "has no schema"
+        raise UsageError(f"{path} {actual}, expected {SCHEMA!r}; {_HINT}")
     try:
         record = _read(content, Record, "record")
     except (_Misfit, OverflowError) as misfit:
-        raise UsageError(f"{path} is no whole record: {misfit}; {_HINT}") from misfit
+        raise UsageError(f"{path} is not a valid record: {misfit}; {_HINT}") from misfit
     assert isinstance(record, Record)
     return record
 
 
-_HINT = "name a file that --report FILE.json or --json has written"
+_HINT = "expected a file written by --report FILE.json or --json"
 
 _NOT_IN_JSON = ("nan", "inf", "-inf")
 
 
 class _Misfit(Exception):  # noqa: N818 - the message says what is wrong with the file
-    """Content is not of the type that a field has."""
+    """The content does not have the type of its field."""
 
 
 @functools.cache
 def fields_of(kind: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Return the fields of a record's class by their names in JSON, each with its type."""
+    """Return the fields of a record class and their types, by JSON key."""
     hints = typing.get_type_hints(kind)
     return {json_key(f.name): (f, hints[f.name]) for f in dataclasses.fields(kind)}
 
 
 def is_required(field: dataclasses.Field[Any]) -> bool:
-    """Say whether a field has no default."""
+    """Return whether a field has no default."""
     missing = dataclasses.MISSING
     return field.default is missing and field.default_factory is missing
 
 
 def _read(content: Any, kind: Any, where: str) -> Any:
-    """Return the content as a value of this type."""
+    """Convert JSON content to a value of this type."""
     if kind is Any:
         return content
     if dataclasses.is_dataclass(kind):
@@ -74,12 +74,12 @@ def _read(content: Any, kind: Any, where: str) -> Any:
     if origin is Literal:  # a later version may know more values
         origin, kind = None, str
     if origin in (types.UnionType, typing.Union):
-        (other,) = (each for each in arguments if each is not types.NoneType)
+        (other,) = (argument for argument in arguments if argument is not types.NoneType)
         return None if content is None else _read(content, other, where)
     if origin is list and isinstance(content, list):
-        return [_read(each, arguments[0], f"{where}[{n}]") for n, each in enumerate(content)]
+        return [_read(value, arguments[0], f"{where}[{n}]") for n, value in enumerate(content)]
     if origin is dict and isinstance(content, dict):
-        return {key: _read(each, arguments[1], f"{where}.{key}") for key, each in content.items()}
+        return {key: _read(value, arguments[1], f"{where}.{key}") for key, value in content.items()}
     if kind is float and (type(content) in (int, float) or content in _NOT_IN_JSON):
         return float(content)
     if origin is None and type(content) is kind:

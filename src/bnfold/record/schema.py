@@ -1,7 +1,7 @@
-"""The JSON Schema of a record, made from the dataclasses that it consists of.
+"""Generates the JSON Schema of a record from its dataclasses.
 
-``python -m bnfold.record.schema > docs/report.schema.json`` (or ``make schema``) prints it. A test
-compares the file with what this prints.
+Run ``python -m bnfold.record.schema > docs/report.schema.json`` (or ``make schema``) after they
+change. A test compares the file with this output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 
 
 def record_schema() -> dict[str, Any]:
-    """Return the schema of what `Record.to_json` gives."""
+    """Return the schema of the output of `Record.to_json`."""
     definitions: dict[str, Any] = {}
     schema = _schema_of_dataclass(Record, definitions)
     schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
@@ -55,7 +55,7 @@ def _schema_of_dataclass(kind: type, definitions: dict[str, Any]) -> dict[str, A
 def _schema_of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        (other,) = (each for each in arguments if each is not types.NoneType)
+        (other,) = (argument for argument in arguments if argument is not types.NoneType)
         return {"anyOf": [_schema_of(other, definitions), {"type": "null"}]}
     if origin is Literal:
         return {"enum": list(arguments)}

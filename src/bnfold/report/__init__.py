@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from bnfold.record.data import Record
 
 SUFFIXES = (".html", ".md", ".json")
-"""What a report's file may end in; it says how the record is rendered."""
+"""The suffixes of report files, which select the format."""
 
 
 def render(record: Record, suffix: str) -> str:
-    """Return the record as the text of a file with this suffix, one of `SUFFIXES`."""
+    """Render the record in the format of this suffix, one of `SUFFIXES`."""
     if suffix == ".html":
         from bnfold.report import html
 

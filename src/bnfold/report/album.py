@@ -1,4 +1,4 @@
-"""All pictures of one record, by the name under which its page shows them."""
+"""All pictures of a record, by the name that the page uses for them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from bnfold.report.sketches import in_words, typical
 from bnfold.report.summary import operator_changes, operators_after, rewrite_groups
 
 MOST_OUTPUTS = 6
-"""So many outputs of a provider get a picture of how their errors are distributed."""
+"""The number of outputs per provider whose error distribution is drawn."""
 
 
 def album(record: Record) -> dict[str, str]:
     """Return SVG elements by name, such as ``operators``, ``rewrite-0`` or ``truth-0``."""
-    found: dict[str, str] = {}
+    drawn: dict[str, str] = {}
     after = operators_after(record)
     if after is not None and after != record.model.ops:
-        found["operators"] = pictures.operators(
+        drawn["operators"] = pictures.operators(
             operator_changes(record.model.ops, after), "operators"
         )
     for index, group in enumerate(rewrite_groups(record.rewrites)):
         example = typical(group.rewrites)
         if example is not None:
             name, words = f"rewrite-{index}", in_words(example)
-            found[name] = drawing.neighbourhood(example.before, example.after, name, words)
+            drawn[name] = drawing.neighbourhood(example.before, example.after, name, words)
     for index, speed in enumerate(record.speed):
-        found[f"speed-{index}"] = pictures.speed(speed, f"speed-{index}")
+        drawn[f"speed-{index}"] = pictures.speed(speed, f"speed-{index}")
     if record.equivalence is not None:
-        found |= _of_equivalence(record.equivalence)
-    return found
+        drawn |= _of_equivalence(record.equivalence)
+    return drawn
 
 
 def _of_equivalence(equivalence: Equivalence) -> dict[str, str]:
-    found: dict[str, str] = {}
+    drawn: dict[str, str] = {}
     for index, provider in enumerate(equivalence.providers):
         if provider.outputs:
             name = f"yardsticks-{index}"
-            found[name] = pictures.yardsticks(provider, name)
+            drawn[name] = pictures.yardsticks(provider, name)
         if provider.truth is not None and provider.truth.outputs:
-            found[f"truth-{index}"] = pictures.truth(provider.truth.outputs, f"truth-{index}")
+            drawn[f"truth-{index}"] = pictures.truth(provider.truth.outputs, f"truth-{index}")
         for place, output in enumerate(provider.outputs[:MOST_OUTPUTS]):
             levels = [
                 (level.level, other)
@@ -48,5 +48,5 @@ def _of_equivalence(equivalence: Equivalence) -> dict[str, str]:
             ]
             if levels:
                 name = f"distribution-{index}-{place}"
-                found[name] = pictures.distribution(levels, name)
-    return found
+                drawn[name] = pictures.distribution(levels, name)
+    return drawn

@@ -1,7 +1,7 @@
-"""What all pictures have in common: their style, and how a figure becomes part of a page.
+"""The common style of all pictures, and the conversion of a figure to SVG for a page.
 
-A picture is SVG with its text as text. Its colours are the page's own (custom properties of CSS),
-so it follows the page into the dark and onto paper. The same figure gives the same bytes.
+Text in the SVG stays text. Colours are CSS custom properties of the page, so pictures follow its
+dark mode and print styles. The same figure gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, MUTED, LINE, PAPER, ACCENT, BAD = (f"#01010{digit}" for digit in range(1, 7))
-"""Stand for the colours of the page, since a plotting library takes numbers only."""
+"""Placeholders for the colours of the page: matplotlib accepts no CSS variables."""
 
 _COLOURS = {
     INK: "var(--ink)",
@@ -39,7 +39,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "bnfold",
     "text.parse_math": False,  # a name may hold dollar signs
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # it comes with the library, and text is measured by it
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib, which measures text with it
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.labelsize": 9.0,
@@ -70,19 +70,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 WIDTH = 4.3
-"""Inches, of 72 units each: as wide as a phone's page, so that text need not shrink there."""
+"""In inches of 72 units: as wide as a phone's page, so that text does not shrink there."""
 
 _LONGEST_LABEL = 22
 
 
 class Picture:
-    """A figure in the making. Use as a context manager, then take `svg`."""
+    """A figure in progress. Draw on its axes, then call `svg`."""
 
     def __init__(self, height: float) -> None:
         self._figure = Figure(figsize=(WIDTH, height), layout="constrained")
 
     def axes(self) -> Axes:
-        """Return the only pair of axes."""
+        """Return a single pair of axes."""
         return self._figure.subplots()
 
     def pair_of_axes(self) -> tuple[Axes, Axes]:
@@ -99,9 +99,9 @@ class Picture:
 
 @contextmanager
 def picture(height: float) -> Iterator[Picture]:
-    """Make a figure, this many inches high, in the style of all pictures.
+    """Create a figure, this many inches high, in the common style.
 
-    Names may need glyphs that the font lacks by which text is measured; the reader's will do.
+    Warnings about glyphs that the measuring font lacks are ignored: the reader's font has them.
     """
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,12 +109,12 @@ def picture(height: float) -> Iterator[Picture]:
 
 
 def label(name: str) -> str:
-    """Return a name as it fits beside an axis."""
+    """Shorten a name to fit beside an axis."""
     return shortened(name) if len(name) <= _LONGEST_LABEL else f"{shortened(name[:20])}…"
 
 
 def _for_page(svg: str, name: str, alternative: str) -> str:
-    """Strip what a page does not need, and keep the ids of several pictures apart."""
+    """Strip what a page does not need, and make ids unique across pictures."""
     root = ElementTree.fromstring(svg)
     references = set(re.findall(r"#([\w-]+)", svg))
     for parent in root.iter():
@@ -140,4 +140,4 @@ def _tidy(element: ElementTree.Element, name: str, references: set[str]) -> None
             value = f"{name}-{value}"
         value = re.sub(r"^#(?=[\w-]+$)|(?<=url\()#", f"#{name}-", value)
         value = re.sub(r"'DejaVu Sans'(, [^;,]+)*", "var(--sans)", value)
-        element.set(key, re.sub("#01010[1-6]", lambda found: _COLOURS[found[0]], value))
+        element.set(key, re.sub("#01010[1-6]", lambda match: _COLOURS[match[0]], value))

@@ -1,4 +1,4 @@
-"""Draws a few nodes and how they read each other, before and after a rewrite."""
+"""Draws a few nodes and the edges between them, before and after a rewrite."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LAYER = 0.42
-"""Inches from one layer of nodes to the next."""
+"""The distance between layers of nodes, in inches."""
 
 
 def neighbourhood(
     before: Sequence[NodeSketch], after: Sequence[NodeSketch], name: str, alternative: str
 ) -> str:
-    """Draw both side by side, each from what it reads, at the top, to its results below."""
+    """Draw both side by side, each with its inputs at the top and its results at the bottom."""
     sides = [("before", before, MUTED), ("after", after, ACCENT)]
     depth = max(len(_layers(sketch)) for _, sketch, _ in sides)
     with picture(0.4 + _LAYER * (depth + 1)) as drawn:
@@ -36,7 +36,7 @@ def _draw(axes: Axes, sketch: Sequence[NodeSketch], colour: str) -> None:
         _arrow(axes, (0, 1), (0, -0.6), 0)
         return
     places = _places(sketch)
-    read = {each for node in sketch for each in node.reads}
+    read = {source for node in sketch for source in node.reads}
     for index, node in enumerate(sketch):
         x, y = places[index]
         for source in dict.fromkeys(node.reads):
@@ -73,14 +73,14 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], ben
 
 
 def _layers(sketch: Sequence[NodeSketch]) -> list[list[int]]:
-    """Group the nodes by the longest way that leads to them from outside.
+    """Group the nodes by the length of the longest path that leads to them from outside.
 
-    A node may only read earlier ones; what it reads of later ones does not count.
+    A node should only read earlier ones; reads of later ones are ignored.
     """
     depths: list[int] = []
     for index, node in enumerate(sketch):
         depths.append(
-            1 + max([depths[each] for each in node.reads if 0 <= each < index], default=-1)
+            1 + max([depths[source] for source in node.reads if 0 <= source < index], default=-1)
         )
     return [
         [index for index, depth in enumerate(depths) if depth == layer]
@@ -89,7 +89,7 @@ def _layers(sketch: Sequence[NodeSketch]) -> list[list[int]]:
 
 
 def _places(sketch: Sequence[NodeSketch]) -> dict[int, tuple[float, float]]:
-    """Return where each node lies: a layer is a row, evenly divided."""
+    """Return the position of each node: a layer is an evenly divided row."""
     places = {}
     for depth, layer in enumerate(_layers(sketch)):
         for position, index in enumerate(layer):

@@ -1,4 +1,4 @@
-"""Renders a record as one HTML file that needs nothing else: no network, no script."""
+"""Renders a record as a self-contained HTML file: no network, no script."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from bnfold.report.summary import (
 )
 
 MOST_ROWS = 1000
-"""So many rows of a table are shown; the JSON record has them all."""
+"""The most rows of a table that are shown; the JSON record has them all."""
 
 _MOST_NODES = 6
 
 
 def render(record: Record) -> str:
-    """Return the page as text. The same record gives the same page."""
+    """Return the page as text. The same record always gives the same page."""
     pictures = {key: Markup(svg) for key, svg in _pictures(record).items()}
     after = operators_after(record)
     return (
@@ -55,7 +55,7 @@ def render(record: Record) -> str:
             passes=_passes(record),
             refusals=refusal_groups(record.refusals),
             operators=operator_changes(record.model.ops, after) if after is not None else [],
-            share_titles=["#0", *(f"#to {each:g}" for each in SHARES[1:]), "#beyond"],
+            share_titles=["#0", *(f"#to {share:g}" for share in SHARES[1:]), "#beyond"],
             command=wording.command_line(record.command),
             models=_models(record),
             environment=_facts(record.environment),
@@ -90,7 +90,7 @@ def _environment() -> Environment:
 
 
 def _pictures(record: Record) -> dict[str, str]:
-    """Draw what there is to draw, if the plotting library is installed."""
+    """Draw all pictures of the record, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return {}
     from bnfold.report.album import album
@@ -103,7 +103,7 @@ def _pictures(record: Record) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Identity:
-    """What a pass says of itself, in parts."""
+    """The documentation of a pass, in parts."""
 
     lead: str
     formulas: list[str]
@@ -113,10 +113,10 @@ class _Identity:
 
 @dataclass(frozen=True)
 class _Group:
-    """Rewrites that did the same, and one of them to show."""
+    """Rewrites of the same kind."""
 
     key: str
-    """Of its picture."""
+    """The name of its picture."""
     title: str
     words: str
     rewrites: list[RewriteRecord]
@@ -124,7 +124,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass and what it did."""
+    """A pass and its rewrites."""
 
     name: str
     exactness: str
@@ -133,25 +133,25 @@ class _Pass:
 
 
 def _passes(record: Record) -> list[_Pass]:
-    identities = {each.name: _identity(each.documentation) for each in record.passes}
-    found: dict[str, _Pass] = {}
+    identities = {entry.name: _identity(entry.documentation) for entry in record.passes}
+    passes: dict[str, _Pass] = {}
     for index, group in enumerate(rewrite_groups(record.rewrites)):
         name = group.pass_name
-        made = found.setdefault(name, _Pass(name, group.exactness, identities.get(name), []))
+        entry = passes.setdefault(name, _Pass(name, group.exactness, identities.get(name), []))
         times = wording.count(len(group.rewrites), "time")
         title = f"{wording.shortened(group.what, 80)}, {times}, {group.exactness}"
         words = in_words(example) if (example := typical(group.rewrites)) is not None else ""
-        made.groups.append(_Group(f"rewrite-{index}", title, words, group.rewrites))
-    return list(found.values())
+        entry.groups.append(_Group(f"rewrite-{index}", title, words, group.rewrites))
+    return list(passes.values())
 
 
 def _identity(documentation: str) -> _Identity:
-    """Take the docstring of a pass apart: indented blocks are formulas, the last is exactness."""
+    """Split the docstring of a pass: indented blocks are formulas, the last one is exactness."""
     lead, *blocks = documentation.strip("\n").split("\n\n")
-    formulas = [textwrap.dedent(each) for each in blocks if each.startswith("    ")]
-    texts = [" ".join(each.split()) for each in blocks if not each.startswith("    ")]
-    exactness = [each for each in texts if each.startswith(("BITWISE", "ROUNDED", "SEMANTIC"))]
-    conditions = [each for each in texts if each not in exactness]
+    formulas = [textwrap.dedent(block) for block in blocks if block.startswith("    ")]
+    texts = [" ".join(block.split()) for block in blocks if not block.startswith("    ")]
+    exactness = [text for text in texts if text.startswith(("BITWISE", "ROUNDED", "SEMANTIC"))]
+    conditions = [text for text in texts if text not in exactness]
     return _Identity(" ".join(lead.split()), formulas, " ".join(exactness), conditions)
 
 
@@ -159,7 +159,7 @@ def _identity(documentation: str) -> _Identity:
 
 
 def _distinct(items: Sequence[Any]) -> list[Any]:
-    return [each for index, each in enumerate(items) if each not in items[:index]]
+    return [item for index, item in enumerate(items) if item not in items[:index]]
 
 
 def _rows_of_shares(levels: Sequence[LevelComparison]) -> list[tuple[str, str, list[int]]]:
@@ -172,15 +172,15 @@ def _rows_of_shares(levels: Sequence[LevelComparison]) -> list[tuple[str, str, l
 
 
 def _models(record: Record) -> list[tuple[str, ModelRecord | OutputRecord, str]]:
-    """Return each model file with its title and operator sets; the output has the original's."""
-    found: list[tuple[str, ModelRecord | OutputRecord, str]] = [
+    """Return each model file with its title and opsets; the output has those of the original."""
+    models: list[tuple[str, ModelRecord | OutputRecord, str]] = [
         ("original", record.model, _opsets(record.model))
     ]
     if record.candidate is not None:
-        found.append(("candidate", record.candidate, _opsets(record.candidate)))
+        models.append(("candidate", record.candidate, _opsets(record.candidate)))
     if record.output is not None:
-        found.append(("optimized", record.output, _opsets(record.model)))
-    return found
+        models.append(("optimized", record.output, _opsets(record.model)))
+    return models
 
 
 def _opsets(model: ModelRecord) -> str:
@@ -188,12 +188,12 @@ def _opsets(model: ModelRecord) -> str:
 
 
 def _facts(content: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Flatten what is known of the machine and its libraries."""
-    found = []
+    """Flatten the description of the environment."""
+    facts = []
     for key, value in content.items():
         if isinstance(value, dict):
-            found += _facts(value, f"{prefix}{key} ")
+            facts += _facts(value, f"{prefix}{key} ")
         else:
             is_list = isinstance(value, (list, tuple))
-            found.append((prefix + key, ", ".join(map(str, value)) if is_list else str(value)))
-    return found
+            facts.append((prefix + key, ", ".join(map(str, value)) if is_list else str(value)))
+    return facts

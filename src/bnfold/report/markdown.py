@@ -1,7 +1,6 @@
-"""Renders a record as a page of Markdown, for a pull request or the summary of a CI job.
+"""Renders a record as Markdown, for a pull request or the summary of a CI job.
 
-It has 60 lines at most, however large the model. Names stand in code spans, where they are
-harmless.
+The page has at most 60 lines for any model. Names are in code spans, where they are harmless.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MOST_LINES = 60
 _MOST_ROWS = 5
 _MOST_SITES = 2
 _BAR = "¦"
-"""Stands for | in tables: there, an escaped one is still a border behind a backslash."""
+"""Replaces | in tables: after a backslash, an escaped | would still end the cell."""
 
 _ESCAPES = str.maketrans(
     {sign: f"\\{sign}" for sign in "\\`*_{}[]#~!"}
@@ -46,7 +45,7 @@ _SIGNS = {"good": "✅", "bad": "❌", "open": "⚠️", "neutral": "ℹ️"}
 
 
 def render(record: Record) -> str:
-    """Return the page as text, each line ended."""
+    """Return the page as text; every line ends with a newline."""
     first = headline(record)
     name = PurePath(record.model.path).name if record.model.path is not None else "–"
     lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(name)}"]
@@ -68,7 +67,7 @@ def render(record: Record) -> str:
 
 
 def code(text: str, most: int = 60) -> str:
-    """Return the text as a code span that nothing in it can leave."""
+    """Return the text as a code span that nothing in it can close."""
     content = shortened(text, most) or " "
     longest = max((len(run) for run in re.findall("`+", content)), default=0)
     fence = "`" * (longest + 1)
@@ -77,38 +76,38 @@ def code(text: str, most: int = 60) -> str:
 
 
 def plain(text: str) -> str:
-    """Return the text so that no character of it means anything to Markdown, HTML or GitHub."""
+    """Escape all characters that are special in Markdown, HTML or on GitHub."""
     return text.translate(_ESCAPES)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Iterable[str]]) -> list[str]:
-    """Return a table whose titles that begin with # are of numbers; nothing without rows."""
+    """Return a table, or nothing without rows. A title that begins with # is of numbers."""
     if not rows:
         return []
     rules = ["---:" if title.startswith("#") else "---" for title in titles]
     heads = [title.lstrip("#") for title in titles]
     cells = [[cell.replace("|", _BAR) for cell in row] for row in rows[:_MOST_ROWS]]
-    found = [f"| {' | '.join(row)} |" for row in [heads, rules, *cells]]
+    lines = [f"| {' | '.join(row)} |" for row in [heads, rules, *cells]]
     more = len(rows) - _MOST_ROWS
-    return [*found, *(["", f"… and {more:,} more"] if more > 0 else [])]
+    return [*lines, *(["", f"… and {more:,} more"] if more > 0 else [])]
 
 
 def _rewrites(record: Record) -> list[str]:
     rows = [
-        (code(each.pass_name), plain(each.exactness), code(each.what), str(len(each.rewrites)))
-        for each in rewrite_groups(record.rewrites)
+        (code(group.pass_name), plain(group.exactness), code(group.what), str(len(group.rewrites)))
+        for group in rewrite_groups(record.rewrites)
     ]
-    return _table(["rewritten by", "exactness", "what", "#times"], rows)
+    return _table(["rewritten by", "exactness", "what", "#count"], rows)
 
 
 def _refusals(record: Record) -> list[str]:
     rows = []
-    for each in refusal_groups(record.refusals):
-        sites = ", ".join(code(refusal.site, 80) for refusal in each.refusals[:_MOST_SITES])
-        because = plain(shortened(each.message, 160))
-        remedy = f" → {plain(shortened(each.remedy, 160))}" if each.remedy else ""
-        reason = f"{code(each.reason)}: {because}{remedy}"
-        rows.append((str(len(each.refusals)), code(each.op_type, 40), reason, sites))
+    for group in refusal_groups(record.refusals):
+        sites = ", ".join(code(refusal.site, 80) for refusal in group.refusals[:_MOST_SITES])
+        because = plain(shortened(group.message, 160))
+        remedy = f" → {plain(shortened(group.remedy, 160))}" if group.remedy else ""
+        reason = f"{code(group.reason)}: {because}{remedy}"
+        rows.append((str(len(group.refusals)), code(group.op_type, 40), reason, sites))
     return _table(["#kept", "operator", "why", "for example"], rows)
 
 
@@ -117,21 +116,21 @@ def _operators(record: Record) -> list[str]:
     if after is None:
         return []
     *changes, total = operator_changes(record.model.ops, after)
-    # The sum comes first where rows will be left out: it must not be among them.
+    # If rows are omitted, the total comes first so that it is not one of them.
     shown = [*changes, total] if len(changes) < _MOST_ROWS else [total, *changes]
     rows = [(code(e.name, 40), str(e.before), str(e.after), e.change) for e in shown]
     return _table(["operators", "#before", "#after", "#change"], rows)
 
 
 def _outputs(equivalence: Equivalence | None) -> list[str]:
-    """Return the outputs that come closest to their tolerance, or exceed it most, first."""
+    """Return the table of outputs, those that use most of their tolerance first."""
     providers = equivalence.providers if equivalence is not None else []
     truths = {
         (provider.provider, output.name): f"{number(output.original)} → {number(output.optimized)}"
         for provider in providers
         for output in (provider.truth.outputs if provider.truth is not None else [])
     }
-    found = [
+    comparisons = [
         (provider.provider, level.level, output)
         for provider in providers
         for level in provider.levels
@@ -149,32 +148,32 @@ def _outputs(equivalence: Equivalence | None) -> list[str]:
             truths.get((provider, output.name), "–"),
         )
         for provider, level, output in sorted(
-            found, key=lambda each: _closeness(each[2]), reverse=True
+            comparisons, key=lambda comparison: _share_or_inf(comparison[2]), reverse=True
         )
     ]
     titles = ["output", "where", "#max abs Δ", "#rtol", "#atol", "#of tolerance", "#float64 error"]
     return _table(titles, rows)
 
 
-def _closeness(output: OutputComparison) -> float:
+def _share_or_inf(output: OutputComparison) -> float:
     share = share_of_tolerance(output)
     return math.inf if share is None else share
 
 
 def _speed(record: Record) -> list[str]:
     rows = []
-    for each in record.speed:
-        shapes = "".join(f", {sizes(shape)}" for shape in each.shapes.values())
+    for speed in record.speed:
+        shapes = "".join(f", {sizes(shape)}" for shape in speed.shapes.values())
         ratio = "–"
-        if each.speedup is not None and each.ci95 is not None:
-            ratio = interval(each.speedup, each.ci95)
+        if speed.speedup is not None and speed.ci95 is not None:
+            ratio = interval(speed.speedup, speed.ci95)
         rows.append(
             (
-                f"{plain(each.provider)}, {plain(each.level)}{shapes}",
-                f"{milliseconds(each.original_ms)} → {milliseconds(each.optimized_ms)}",
+                f"{plain(speed.provider)}, {plain(speed.level)}{shapes}",
+                f"{milliseconds(speed.original_ms)} → {milliseconds(speed.optimized_ms)}",
                 ratio,
-                interval(each.control, each.control_ci95),
-                plain(each.verdict or "–"),
+                interval(speed.control, speed.control_ci95),
+                plain(speed.verdict or "–"),
             )
         )
     return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows)

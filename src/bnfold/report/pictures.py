@@ -1,4 +1,4 @@
-"""The pictures of a report: each draws numbers that stand beside it, and says so in words, too."""
+"""The pictures of a report. Each has its numbers in a table and a text alternative."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_ROWS = 12
-"""So many outputs or operators are drawn in one picture; the tables hold them all."""
+"""The most outputs or operators drawn in one picture; the tables hold them all."""
 
 _Row: TypeAlias = tuple[str, str, float, list[float]]
-"""What is drawn, its colour, its median and interval."""
+"""A title, its colour, its median and interval."""
 
 _MOST_DOTS = 150
 _ROW = 0.34
@@ -36,33 +36,34 @@ _FRAME = 0.85
 
 
 def yardsticks(provider: ProviderEquivalence, name: str) -> str:
-    """Draw by how much each output is off, beside the noise floor and the tolerance."""
-    rows = provider.outputs[:MOST_ROWS]
-    floor = {each.name: each.max_abs for each in provider.noise_floor}
+    """Draw the largest difference of each output, with the noise floor and the tolerance."""
+    outputs = provider.outputs[:MOST_ROWS]
+    titles = [output.name for output in outputs]
+    floor = {output.name: output.max_abs for output in provider.noise_floor}
     series = [
-        _Series("noise floor", MUTED, "o", [floor.get(each.name) for each in rows], hollow=True),
-        _Series("tolerance", BAD, "|", [_allowed(each) for each in rows]),
+        _Series("noise floor", MUTED, "o", [floor.get(title) for title in titles], hollow=True),
+        _Series("tolerance", BAD, "|", [_allowed(output) for output in outputs]),
     ]
     for level, marker in zip(provider.levels, "xD", strict=False):
-        errors = {each.name: each.max_abs for each in level.outputs}
-        series.append(_Series(level.level, ACCENT, marker, [errors.get(e.name) for e in rows]))
+        errors = {output.name: output.max_abs for output in level.outputs}
+        series.append(_Series(level.level, ACCENT, marker, [errors.get(t) for t in titles]))
     parts = [
-        f"{shortened(each.name, 40)} {number(each.max_abs)} of {number(_allowed(each))}"
-        for each in rows
+        f"{shortened(output.name, 40)} {number(output.max_abs)} of {number(_allowed(output))}"
+        for output in outputs
     ]
     return _dot_plot(
         series,
-        [each.name for each in rows],
+        titles,
         "largest difference (log scale)",
         name,
-        "Largest difference of each output, of what its worst element may be off by: "
+        "Largest difference of each output, out of the tolerance of its worst element: "
         + "; ".join(parts),
     )
 
 
 def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> str:
-    """Draw how many elements of an output are off by which share of their tolerance."""
-    bounds = ["0", *(_power(each) for each in SHARES[1:]), "more"]
+    """Draw a histogram of the elements of an output by the share of their tolerance they use."""
+    bounds = ["0", *(_power(share) for share in SHARES[1:]), "more"]
     places = np.arange(len(bounds))
     width = 0.8 / len(levels)
     with picture(1.9) as drawn:
@@ -79,7 +80,7 @@ def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> s
         axes.set_yscale("symlog", linthresh=1)
         most = max(max(output.shares) for _, output in levels)
         counts = [0, *(10**power for power in range(len(str(most)) + 1))]
-        axes.set_yticks(counts, [f"{each:,}" for each in counts])
+        axes.set_yticks(counts, [f"{tick:,}" for tick in counts])
         axes.set_yticks([], minor=True)
         axes.set_ylim(0, 2 * most)
         axes.set_xticks(places, bounds)
@@ -95,21 +96,21 @@ def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> s
 
 
 def truth(outputs: Sequence[TruthOutput], name: str) -> str:
-    """Draw how far both models are from the float64 evaluation."""
+    """Draw the errors of both models against the float64 evaluation."""
     rows = outputs[:MOST_ROWS]
     series = [
-        _Series("original", INK, "o", [each.original for each in rows], hollow=True),
-        _Series("optimized", ACCENT, "D", [each.optimized for each in rows]),
-        _Series("weights", MUTED, "x", [each.computed_exactly for each in rows]),
-        _Series("limit", BAD, "|", [each.limit for each in rows]),
+        _Series("original", INK, "o", [row.original for row in rows], hollow=True),
+        _Series("optimized", ACCENT, "D", [row.optimized for row in rows]),
+        _Series("weights", MUTED, "x", [row.computed_exactly for row in rows]),
+        _Series("limit", BAD, "|", [row.limit for row in rows]),
     ]
     parts = [
-        f"{shortened(each.name, 40)} {number(each.original)} → {number(each.optimized)}"
-        for each in rows
+        f"{shortened(row.name, 40)} {number(row.original)} → {number(row.optimized)}"
+        for row in rows
     ]
     return _dot_plot(
         series,
-        [each.name for each in rows],
+        [row.name for row in rows],
         "relative error against float64 (log scale)",
         name,
         "Relative error against the float64 evaluation, before and after: " + "; ".join(parts),
@@ -142,26 +143,26 @@ def speed(record: SpeedRecord, name: str) -> str:
 
 
 def operators(changes: Sequence[OperatorChange], name: str) -> str:
-    """Draw how many nodes of each operator there were, and are."""
+    """Draw the number of nodes of each operator, before and after."""
     rows = changes[:MOST_ROWS]
     with picture(_FRAME + 0.4 * len(rows)) as drawn:
         axes = drawn.axes()
         places = np.arange(len(rows))
         for offset, title, colour, values in (
-            (-0.19, "before", MUTED, [each.before for each in rows]),
-            (0.19, "after", ACCENT, [each.after for each in rows]),
+            (-0.19, "before", MUTED, [row.before for row in rows]),
+            (0.19, "after", ACCENT, [row.after for row in rows]),
         ):
             bars = axes.barh(places + offset, values, 0.34, color=colour, label=title)
             axes.bar_label(bars, padding=3, color=MUTED, fontsize=8)
-        _rows(axes, [label(each.name) for each in rows])
+        _rows(axes, [label(row.name) for row in rows])
         axes.set_xlabel("nodes")
         axes.locator_params(axis="x", integer=True, nbins=6)
-        axes.set_xlim(right=max([1, *(max(each.before, each.after) for each in rows)]) * 1.12)
+        axes.set_xlim(right=max([1, *(max(row.before, row.after) for row in rows)]) * 1.12)
         _legend(axes)
         return drawn.svg(
             name,
             f"Nodes before and after, {count(len(rows), 'operator')}: "
-            + ", ".join(f"{shortened(e.name, 40)} {e.before} → {e.after}" for e in rows),
+            + ", ".join(f"{shortened(row.name, 40)} {row.before} → {row.after}" for row in rows),
         )
 
 
@@ -169,19 +170,19 @@ def operators(changes: Sequence[OperatorChange], name: str) -> str:
 
 
 def _power(bound: float) -> str:
-    """Return a power of ten, written out if that is short."""
+    """Format a power of ten, written out if that is short."""
     return f"{bound:g}" if bound >= 0.01 else f"1e{round(math.log10(bound))}"
 
 
 def _allowed(output: OutputComparison) -> float:
-    """Return what the worst element may be off by."""
+    """Return the largest difference allowed for the worst element."""
     magnitude = abs(output.worst.original) if output.worst is not None else 0.0
     return output.tolerance.atol + output.tolerance.rtol * magnitude
 
 
 @dataclass(frozen=True)
 class _Series:
-    """One value a row, each drawn as the same mark; a hollow one shows what lies under it."""
+    """One value per row, all drawn with the same marker; a hollow one does not cover others."""
 
     title: str
     colour: str
@@ -208,17 +209,17 @@ def _dot_plot(
 ) -> str:
     with picture(_FRAME + _ROW * len(names)) as drawn:
         axes = drawn.axes()
-        for each in series:
-            each.draw(axes)
+        for dots in series:
+            dots.draw(axes)
         _legend(axes)
-        _rows(axes, [label(each) for each in names])
-        _logarithmic(axes, [value for each in series for value in each.values])
+        _rows(axes, [label(title) for title in names])
+        _logarithmic(axes, [value for dots in series for value in dots.values])
         axes.set_xlabel(unit)
         return drawn.svg(name, alternative)
 
 
 def _has_place(value: float | None) -> TypeGuard[float]:
-    """Say whether a logarithmic scale has a place for the value."""
+    """Return whether the value can be drawn on a logarithmic scale."""
     return value is not None and 0 < value < math.inf
 
 
@@ -235,7 +236,7 @@ def _logarithmic(axes: Axes, values: Sequence[float | None]) -> None:
     decades = range(first, last + 1, max(1, math.ceil((last - first) / 6)))
     axes.set_xscale("log")
     axes.set_xlim(10.0**first, 10.0**last)
-    axes.set_xticks([10.0**each for each in decades], [f"1e{each}" for each in decades])
+    axes.set_xticks([10.0**decade for decade in decades], [f"1e{decade}" for decade in decades])
     axes.set_xticks([], minor=True)
 
 
@@ -251,8 +252,8 @@ def _legend(axes: Axes) -> None:
 
 
 def _ratios(record: SpeedRecord, title: str) -> list[float]:
-    """Return the original's time over this one's, turn by turn, evenly thinned out."""
-    found = [
+    """Return the ratio of the original's time to this one's, turn by turn, evenly thinned out."""
+    ratios = [
         original / other
         for block in record.samples
         for original, other in zip(
@@ -260,17 +261,17 @@ def _ratios(record: SpeedRecord, title: str) -> list[float]:
         )
         if other > 0
     ]
-    return found[:: max(1, math.ceil(len(found) / _MOST_DOTS))]
+    return ratios[:: max(1, math.ceil(len(ratios) / _MOST_DOTS))]
 
 
 def _spread(size: int) -> FloatArray:
-    """Return places beside the middle of a row, the same each time."""
+    """Return offsets from the middle of a row, the same on every call."""
     return np.random.default_rng(0).uniform(-0.3, 0.3, size)
 
 
 def _focus(ratios: Sequence[Sequence[float]], rows: Sequence[_Row]) -> tuple[float, float]:
-    """Return limits that hold all intervals and nearly all dots: one hiccup must not hide them."""
-    dots = [value for each in ratios for value in each]
+    """Return limits that include all intervals and all dots but outliers."""
+    dots = [ratio for row in ratios for ratio in row]
     ends = [bound for *_, bounds in rows for bound in bounds] + [1.0]
     if dots:
         ends += list(np.percentile(dots, [3, 97]))

@@ -1,4 +1,4 @@
-"""Which rewrite of many is shown, and what its drawing shows, in words."""
+"""Picks the rewrite of a group to draw, and describes the drawing in words."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from bnfold.record.data import NodeSketch, RewriteRecord
 from bnfold.report.wording import shortened
 
 MOST_NODES = 12
-"""A neighbourhood of more nodes is too large to be drawn."""
+"""A neighbourhood of more nodes is not drawn."""
 
 
 def typical(rewrites: Sequence[RewriteRecord]) -> RewriteRecord | None:
-    """Return a rewrite of the most frequent shape among those that are small enough to draw."""
+    """Return a rewrite of the most common shape among those small enough to draw."""
     drawable = [
-        each
-        for each in rewrites
-        if each.before and max(len(each.before), len(each.after)) <= MOST_NODES
+        rewrite
+        for rewrite in rewrites
+        if rewrite.before and max(len(rewrite.before), len(rewrite.after)) <= MOST_NODES
     ]
-    shapes = [repr((each.before, each.after)) for each in drawable]
+    shapes = [repr((rewrite.before, rewrite.after)) for rewrite in drawable]
     if not shapes:
         return None
-    ((commonest, _),) = Counter(shapes).most_common(1)
-    return drawable[shapes.index(commonest)]
+    ((most_common, _),) = Counter(shapes).most_common(1)
+    return drawable[shapes.index(most_common)]
 
 
 def in_words(rewrite: RewriteRecord) -> str:
-    """Say what a drawing of the rewrite shows."""
+    """Describe the drawing of a rewrite."""
     before, after = _operators(rewrite.before), _operators(rewrite.after)
-    return f"before: {before}; after: {after or 'nothing, the value passes'}"
+    return f"before: {before}; after: {after or 'nothing, the value passes through'}"
 
 
 def _operators(sketch: Sequence[NodeSketch]) -> str:

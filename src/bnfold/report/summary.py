@@ -1,4 +1,4 @@
-"""What all renderings say alike: the headline, and how rewrites and refusals are grouped."""
+"""What all renderings share: the headline, and the grouping of rewrites and refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bnfold.record.data import (
 from bnfold.report.wording import count, interval, percent, shortened, sizes
 
 LONGEST_REASON = 400
-"""So many characters of a reason stand in the headline."""
+"""The most characters of a reason in the headline."""
 
 _TONES = {
     "pass": "good",
@@ -34,19 +34,19 @@ _MOST_SPEEDS = 3
 
 @dataclass(frozen=True)
 class Headline:
-    """What a reader wants to know first. A line that does not apply is empty."""
+    """The most important results. A line that does not apply is empty."""
 
     verdict: str
     tone: str
     """``good``, ``bad``, ``open`` or ``neutral``."""
     meaning: str
     speed: list[str]
-    """A line for each timing, the one at onnxruntime's best first."""
+    """A line for each timing, full optimization first."""
     change: str
 
 
 def headline(record: Record) -> Headline:
-    """Say the most important of a record."""
+    """Summarize a record."""
     verdict = verdict_of(record)
     return Headline(
         verdict=verdict,
@@ -58,7 +58,7 @@ def headline(record: Record) -> Headline:
 
 
 def verdict_of(record: Record) -> str:
-    """Return what was found, in a word or two: about equivalence, else about speed."""
+    """Return the verdict in a word or two: on equivalence, else on speed."""
     if record.equivalence is not None:
         return record.equivalence.verdict
     if record.output is not None:
@@ -69,69 +69,70 @@ def verdict_of(record: Record) -> str:
 
 
 def subject_of(record: Record) -> str:
-    """Return what the second model is called: it may be anybody's."""
+    """Return what to call the second model, which may come from any tool."""
     return "candidate" if record.candidate is not None else "optimized model"
 
 
 def _meaning(record: Record) -> str:
-    found, subject = record.equivalence, subject_of(record)
-    if found is None:
+    equivalence, subject = record.equivalence, subject_of(record)
+    if equivalence is None:
         if record.output is not None:
-            return "nobody compared the optimized model with the original"
+            return "not compared with the original (--no-check)"
         if record.speed:
             main = _main_speed(record)
             return f"{main.provider}, {level_text(main.level)}"
         return "what optimize would do; nothing was written"
-    if found.verdict == "identical":
-        return "there was nothing to rewrite: the output is what the input was"
-    if found.verdict == "pass":
-        share = closest_share(found)
-        closest = f"; the closest element takes {percent(share)} of its tolerance"
-        where = " and ".join(each.provider for each in found.providers)
-        outputs = sum(len(each.outputs) for each in found.providers[:1])
-        unsettled = sum(len(each.unsettled) for each in found.providers)
-        left_out = f"; {count(unsettled, 'comparison')} left out" if unsettled else ""
+    if equivalence.verdict == "identical":
+        return "nothing to rewrite: the output is identical to the input"
+    if equivalence.verdict == "pass":
+        share = worst_share(equivalence)
+        worst = f"; the worst element uses {percent(share)} of its tolerance"
+        where = " and ".join(provider.provider for provider in equivalence.providers)
+        outputs = sum(len(provider.outputs) for provider in equivalence.providers[:1])
+        unsettled = sum(len(provider.unsettled) for provider in equivalence.providers)
+        excluded = f"; {count(unsettled, 'comparison')} excluded" if unsettled else ""
         return (
-            f"the {subject} computes what the original does: {count(outputs, 'output')} on {where}"
-            f"{closest if share is not None else ''}{left_out}"
+            f"the {subject} computes the same values as the original: "
+            f"{count(outputs, 'output')} on {where}"
+            f"{worst if share is not None else ''}{excluded}"
         )
-    culprit = culprit_of(found)
+    culprit = culprit_of(equivalence)
     because = f", because of {culprit.pass_name} at {shortened(culprit.site)}" if culprit else ""
-    opening = {"fail": f"the {subject} computes something else"}.get(
-        found.verdict, "neither shown nor refuted"
+    opening = {"fail": f"the {subject} computes different values"}.get(
+        equivalence.verdict, "equivalence could not be decided"
     )
-    return f"{opening}{because}: {shortened(found.reason, LONGEST_REASON)}"
+    return f"{opening}{because}: {shortened(equivalence.reason, LONGEST_REASON)}"
 
 
 def culprit_of(equivalence: Equivalence) -> Culprit | None:
-    """Return the rewrite that is to blame, if one was found and was not dropped."""
-    return next((each for each in equivalence.culprits if not each.dropped), None)
+    """Return the rewrite that makes the check fail, if one was found and not dropped."""
+    return next((culprit for culprit in equivalence.culprits if not culprit.dropped), None)
 
 
-def closest_share(equivalence: Equivalence) -> float | None:
-    """Return the largest share of its tolerance that an element takes, at any level."""
+def worst_share(equivalence: Equivalence) -> float | None:
+    """Return the largest share of its tolerance that an element uses, at any level."""
     shares = [
         share_of_tolerance(output)
         for provider in equivalence.providers
         for level in provider.levels
         for output in level.outputs
     ]
-    known = [each for each in shares if each is not None]
+    known = [share for share in shares if share is not None]
     return max(known, default=None) if len(known) == len(shares) else None
 
 
 def share_of_tolerance(output: OutputComparison) -> float | None:
-    """Return by what share of its tolerance the worst element is off; None if at no tolerance.
+    """Return the share of its tolerance that the worst element uses.
 
-    None as well where elements beyond it are excused.
+    Return None if no tolerance would pass, or if elements beyond it are ignored.
     """
     needed, allowed = output.needed, output.tolerance
     if needed is None or output.excused:
         return None
     shares = [
-        taken / given
-        for taken, given in ((needed.atol, allowed.atol), (needed.rtol, allowed.rtol))
-        if given > 0
+        used / limit
+        for used, limit in ((needed.atol, allowed.atol), (needed.rtol, allowed.rtol))
+        if limit > 0
     ]
     return max(shares, default=0.0)
 
@@ -140,29 +141,29 @@ def share_of_tolerance(output: OutputComparison) -> float | None:
 
 
 def _main_speed(record: Record) -> SpeedRecord:
-    """Return the timing at onnxruntime's best, which is what users run."""
-    return next((each for each in record.speed if each.level == "all"), record.speed[0])
+    """Return the timing with full optimization, onnxruntime's default."""
+    return next((speed for speed in record.speed if speed.level == "all"), record.speed[0])
 
 
 def level_text(level: str) -> str:
-    """Return what an optimization level of onnxruntime means."""
-    texts = {"all": "onnxruntime at its best", "disabled": "without its optimizations"}
+    """Describe an optimization level of onnxruntime."""
+    texts = {"all": "all onnxruntime optimizations", "disabled": "no onnxruntime optimizations"}
     return texts.get(level, f"onnxruntime optimization {level}")
 
 
 def _speed_lines(record: Record) -> list[str]:
     note = [record.speed_note] if record.speed_note else []
-    several = len({(each.provider, str(each.shapes)) for each in record.speed}) > 1
+    several = len({(speed.provider, str(speed.shapes)) for speed in record.speed}) > 1
     lines = []
-    for each in record.speed[:_MOST_SPEEDS]:
-        shapes = ", ".join(sizes(shape) for shape in each.shapes.values())
-        where = f"{each.provider}, {shapes}, {level_text(each.level)}"
-        where = where if several else level_text(each.level)
-        if each.speedup is None or each.ci95 is None:
-            lines.append(f"{each.original_ms:.4g} ms, {where}")
+    for speed in record.speed[:_MOST_SPEEDS]:
+        shapes = ", ".join(sizes(shape) for shape in speed.shapes.values())
+        where = f"{speed.provider}, {shapes}, {level_text(speed.level)}"
+        where = where if several else level_text(speed.level)
+        if speed.speedup is None or speed.ci95 is None:
+            lines.append(f"{speed.original_ms:.4g} ms, {where}")
         else:
-            ratio = interval(each.speedup, each.ci95)
-            lines.append(f"{ratio} times as fast: {each.verdict}, {where}")
+            ratio = interval(speed.speedup, speed.ci95)
+            lines.append(f"{ratio} times as fast: {speed.verdict}, {where}")
     more = len(record.speed) - len(lines)
     return [*lines, *([f"and {more} more"] if more > 0 else []), *note]
 
@@ -172,7 +173,7 @@ def _speed_lines(record: Record) -> list[str]:
 
 @dataclass(frozen=True)
 class OperatorChange:
-    """How many nodes of an operator there are before and after."""
+    """The number of nodes of an operator before and after."""
 
     name: str
     before: int
@@ -191,10 +192,10 @@ def operators_after(record: Record) -> dict[str, int] | None:
 
 
 def operator_changes(before: Mapping[str, int], after: Mapping[str, int]) -> list[OperatorChange]:
-    """Return what differs, the most frequent first, then the sum over all operators."""
+    """Return the operators whose number changed, most frequent first, then the total."""
     names = sorted({*before, *after}, key=lambda name: (-before.get(name, 0), name))
     rows = [OperatorChange(name, before.get(name, 0), after.get(name, 0)) for name in names]
-    changed = [each for each in rows if each.before != each.after]
+    changed = [row for row in rows if row.before != row.after]
     return [*changed, OperatorChange("all nodes", sum(before.values()), sum(after.values()))]
 
 
@@ -206,20 +207,20 @@ def _change_line(record: Record) -> str:
         is_explained = bool(record.rewrites or record.refusals)
         return ", ".join([rewritten, *([kept] if kept else [])]) if is_explained else ""
     *changes, total = operator_changes(record.model.ops, after)
-    changes.sort(key=lambda each: -abs(each.after - each.before))
-    parts = [f"{shortened(e.name)} {e.before} → {e.after}" for e in changes[:_MOST_CHANGES]]
+    changes.sort(key=lambda change: -abs(change.after - change.before))
+    parts = [f"{shortened(c.name)} {c.before} → {c.after}" for c in changes[:_MOST_CHANGES]]
     by = ""
     if record.output is not None:
-        passes = len({each.pass_name for each in record.rewrites})
+        passes = len({rewrite.pass_name for rewrite in record.rewrites})
         by = f"{count(len(record.rewrites), 'rewrite')} by {count(passes, 'pass')}: "
     nodes = f"{by}nodes {total.before:,} → {total.after:,}"
     return "; ".join([", ".join([nodes, *parts]), *([kept] if kept else [])])
 
 
 def _kept(record: Record) -> str:
-    """Say how many candidates stay, and how many of them because the check failed with them."""
+    """Describe how many candidates are kept, and how many rewrites were dropped."""
     culprits = record.equivalence.culprits if record.equivalence is not None else []
-    dropped = sum(each.dropped for each in culprits)
+    dropped = sum(culprit.dropped for culprit in culprits)
     parts = [f"{count(len(record.refusals), 'candidate')} kept"] if record.refusals else []
     parts += [f"{count(dropped, 'rewrite')} dropped after the check failed"] if dropped else []
     return ", ".join(parts)
@@ -227,7 +228,7 @@ def _kept(record: Record) -> str:
 
 @dataclass(frozen=True)
 class RewriteGroup:
-    """The rewrites of a pass that did the same."""
+    """Rewrites of the same kind by one pass."""
 
     pass_name: str
     exactness: str
@@ -236,20 +237,20 @@ class RewriteGroup:
 
 
 def rewrite_groups(rewrites: Sequence[RewriteRecord]) -> list[RewriteGroup]:
-    """Group rewrites by what was done to what, the most frequent first."""
+    """Group rewrites by pass, operator and detail, most frequent first."""
     keys = [
-        (each.pass_name, each.exactness, f"{each.op_type} {each.detail}".strip())
-        for each in rewrites
+        (rewrite.pass_name, rewrite.exactness, f"{rewrite.op_type} {rewrite.detail}".strip())
+        for rewrite in rewrites
     ]
     members: dict[tuple[str, str, str], list[RewriteRecord]] = {}
-    for key, each in zip(keys, rewrites, strict=True):
-        members.setdefault(key, []).append(each)
+    for key, rewrite in zip(keys, rewrites, strict=True):
+        members.setdefault(key, []).append(rewrite)
     return [RewriteGroup(*key, members[key]) for key, _ in Counter(keys).most_common()]
 
 
 @dataclass(frozen=True)
 class RefusalGroup:
-    """The nodes of an operator that are kept for the same reason."""
+    """Nodes of an operator that are kept for the same reason."""
 
     op_type: str
     reason: str
@@ -259,12 +260,12 @@ class RefusalGroup:
 
 
 def refusal_groups(refusals: Sequence[RefusalRecord]) -> list[RefusalGroup]:
-    """Group refusals by operator and reason, in the order in which each first occurs."""
+    """Group refusals by operator and reason, in order of first occurrence."""
     groups: dict[tuple[str, str, str], list[RefusalRecord]] = {}
     for refusal in refusals:
         reason, message = refusal.reason, refusal.message
         if refusal.also_reason:
-            reason += f", behind {refusal.also_reason}"
-            message += f"; behind, {refusal.also_message}"
+            reason += f", downstream {refusal.also_reason}"
+            message += f"; downstream, {refusal.also_message}"
         groups.setdefault((refusal.op_type, reason, message), []).append(refusal)
     return [RefusalGroup(*key, group[0].remedy, group) for key, group in groups.items()]

@@ -1,7 +1,7 @@
-"""Renders a record for a terminal: what changed, what stayed and why, and whether it is proven.
+"""Renders a record for a terminal: what changed, what was kept and why, and the verdict.
 
-Names come from models, and models from anywhere: markup in them stays text, and control
-characters become the signs that stand for them.
+Names come from untrusted models: markup in them stays text, and control characters are replaced by
+visible symbols.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _text(content: str, style: str = "") -> Text:
 
 def _say(console: Console, *parts: str | Text) -> None:
     """Print one line, however long."""
-    line = Text.assemble(*(_text(each) if isinstance(each, str) else each for each in parts))
+    line = Text.assemble(*(_text(part) if isinstance(part, str) else part for part in parts))
     console.print(line, soft_wrap=True)
 
 
@@ -51,38 +51,36 @@ def print_optimization(console: Console, record: Record) -> None:
         print_equivalence(console, record.equivalence)
     print_speed(console, record)
     if record.output.written:
-        same = ", the input byte for byte: there was nothing to rewrite"
+        same = ", identical to the input: nothing to rewrite"
         size = f"{record.output.bytes / 1e6:.2f} MB{same if record.output.same else ''}"
         _say(console, f"wrote {record.output.path} ({size})")
         if record.output.data is not None:
             why = ", more than one model file may hold" if record.output.outgrew_one_file else ""
             size = f"{record.output.data_bytes / 1e6:.2f} MB{why}"
-            _say(console, f"wrote its weights beside it, to {record.output.data} ({size})")
+            _say(console, f"wrote its weights to {record.output.data} ({size})")
 
 
 def print_equivalence(console: Console, equivalence: Equivalence) -> None:
-    """Print the verdict, with one line an output and the tolerance that would just have passed."""
-    for each in equivalence.providers:
-        for level in each.levels:
+    """Print the verdict, and for each output its tolerance and the smallest one that passes."""
+    for provider in equivalence.providers:
+        name = provider.provider
+        for level in provider.levels:
             for output in level.outputs:
-                where = f"  {each.provider}, onnxruntime optimization {level.level}: "
+                where = f"  {name}, onnxruntime optimization {level.level}: "
                 _say(console, where, _describe(output))
-        for output in each.noise_floor:
-            where = f"  {each.provider}, noise floor (original, disabled against all): "
+        for output in provider.noise_floor:
+            where = f"  {name}, noise floor (original, disabled against all): "
             _say(console, where, f"{output.name} max |Δ| {output.max_abs:.2e}")
-        for sample in each.unsettled:
-            where = f"  {each.provider}, sample {sample.sample} says nothing of {sample.output}: "
-            why = f"the original changes by {sample.noise:.1%} by its rounding alone"
+        for sample in provider.unsettled:
+            where = f"  {name}, sample {sample.sample} is inconclusive for {sample.output}: "
+            why = f"the original changes by {sample.noise:.1%} from rounding alone"
             _say(console, where, why)
-        _print_truth(console, each)
-        for output in each.tf32:
-            _say(
-                console,
-                f"  {each.provider}, with the device's default rounding: ",
-                _describe(output),
-            )
-        if each.placement is not None and each.provider != "cpu":
-            _say(console, f"  {each.provider}, nodes: {_placements(each.placement)}")
+        _print_truth(console, provider)
+        for output in provider.tf32:
+            where = f"  {name}, with the device's default rounding: "
+            _say(console, where, _describe(output))
+        if provider.placement is not None and name != "cpu":
+            _say(console, f"  {name}, nodes: {_placements(provider.placement)}")
     for culprit in equivalence.culprits:
         _print_culprit(console, culprit)
     verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
@@ -102,7 +100,7 @@ def _print_truth(console: Console, provider: ProviderEquivalence) -> None:
     for output in truth.outputs:
         errors = f"{output.original:.2e} → {output.optimized:.2e}"
         limit = f", up to {output.limit:.1e}" if output.limit is not None else ""
-        _say(console, where, f"{output.name} is off by {errors} (relative RMS{limit})")
+        _say(console, where, f"{output.name} error {errors} (relative RMS{limit})")
 
 
 def _print_culprit(console: Console, culprit: Culprit) -> None:
@@ -113,20 +111,23 @@ def _print_culprit(console: Console, culprit: Culprit) -> None:
 
 
 def _placements(placement: list[dict[str, int]]) -> str:
-    return " → ".join(", ".join(f"{n} on {name}" for name, n in each.items()) for each in placement)
+    return " → ".join(
+        ", ".join(f"{nodes} on {provider}" for provider, nodes in counts.items())
+        for counts in placement
+    )
 
 
 def print_speed(console: Console, record: Record) -> None:
-    """Print what was timed, in a line each, and what was dropped for it."""
+    """Print one line per timing, after the trials of `--tune`."""
     for trial in record.tuning.trials if record.tuning is not None else []:
-        sites = ", ".join(f"{len(each)} of {name}" for name, each in trial.without.items())
+        dropped = ", ".join(f"{len(sites)} of {name}" for name, sites in trial.without.items())
         measured = interval(trial.speedup, trial.ci95)
         verdict = f"{trial.verdict}{'; dropped' if trial.dropped else ''}"
         control = interval(trial.control, trial.control_ci95)
-        _say(console, f"  tuning, without {sites}: {measured} times as fast, control {control}: ")
+        _say(console, f"  tuning, without {dropped}: {measured} times as fast, control {control}: ")
         _say(console, f"    {verdict}")
-    for each in record.speed:
-        _say(console, *_describe_speed(each))
+    for speed in record.speed:
+        _say(console, *_describe_speed(speed))
     if record.speed_note:
         _say(console, "speed: ", record.speed_note)
 
@@ -135,10 +136,10 @@ def _describe_speed(speed: SpeedRecord) -> list[str | Text]:
     shapes = ", ".join(sizes(shape) for shape in speed.shapes.values())
     where = f"{speed.provider}, onnxruntime optimization {speed.level}"
     where += f", {speed.threads} threads, {shapes}" if shapes else f", {speed.threads} threads"
-    loads = " → ".join(f"{each:.0f}" for each in speed.load_ms)
+    loads = " → ".join(f"{ms:.0f}" for ms in speed.load_ms)
     memory = ""
     if speed.peak_mb is not None:
-        memory = f"; memory {' → '.join(f'{each:.0f}' for each in speed.peak_mb)} MB"
+        memory = f"; memory {' → '.join(f'{mb:.0f}' for mb in speed.peak_mb)} MB"
     more = f"; loads in {loads} ms{memory}{_placed(speed)}{'; ' if speed.note else ''}{speed.note}"
     control = f"control {interval(speed.control, speed.control_ci95)}"
     if speed.speedup is None or speed.ci95 is None or speed.verdict is None:
@@ -152,14 +153,14 @@ def _describe_speed(speed: SpeedRecord) -> list[str | Text]:
 
 
 def _placed(speed: SpeedRecord) -> str:
-    """Say where the nodes run, if it is not all on the CPU."""
+    """Describe which providers run the nodes, if not only the CPU."""
     if speed.provider == "cpu" or speed.placement is None:
         return ""
     return f"; nodes {_placements(speed.placement)}"
 
 
 def print_explanation(console: Console, record: Record) -> None:
-    """Print one line a candidate: rewritten by which pass, or kept and why."""
+    """Print one line per candidate: rewritten by which pass, or kept and why."""
     _say(console, f"{record.model.path}: {record.model.nodes} nodes")
     for rewrite in record.rewrites:
         detail = f" ({rewrite.detail})" if rewrite.detail else ""
@@ -171,7 +172,7 @@ def print_explanation(console: Console, record: Record) -> None:
     for refusal in record.refusals:
         _say(console, _text("kept", "yellow"), f"      {_explain(refusal)}")
     if not record.rewrites and not record.refusals:
-        _say(console, "nothing here that a pass would look at")
+        _say(console, "no candidates for any pass")
 
 
 def _print_operators(console: Console, before: dict[str, int], after: dict[str, int]) -> None:
@@ -179,8 +180,8 @@ def _print_operators(console: Console, before: dict[str, int], after: dict[str, 
     table.add_column("operators")
     for title in ("before", "after", "change"):
         table.add_column(title, justify="right")
-    for each in operator_changes(before, after):
-        table.add_row(_text(each.name), str(each.before), str(each.after), each.change)
+    for row in operator_changes(before, after):
+        table.add_row(_text(row.name), str(row.before), str(row.after), row.change)
     console.print(table)
 
 
@@ -188,7 +189,7 @@ def _print_rewrites(console: Console, record: Record) -> None:
     if not record.rewrites:
         console.print("\nno rewrite applies")
         return
-    table = Table("rewrites", "exactness", "what", "times", box=None, pad_edge=False)
+    table = Table("rewrites", "exactness", "what", "count", box=None, pad_edge=False)
     for group in rewrite_groups(record.rewrites):
         name, what = _text(group.pass_name), _text(group.what)
         table.add_row(name, group.exactness, what, str(len(group.rewrites)))
@@ -202,25 +203,25 @@ def _print_refusals(console: Console, refusals: list[RefusalRecord]) -> None:
         return
     console.print("\nkept:")
     for group in refusal_groups(refusals):
-        found = group.refusals
-        sites = ", ".join(each.site for each in found[:_MOST_SITES])
-        more = f" and {len(found) - _MOST_SITES} more" if len(found) > _MOST_SITES else ""
+        count = len(group.refusals)
+        sites = ", ".join(refusal.site for refusal in group.refusals[:_MOST_SITES])
+        more = f" and {count - _MOST_SITES} more" if count > _MOST_SITES else ""
         remedy = f" → {group.remedy}" if group.remedy else ""
-        what = f"  {len(found)} {group.op_type} [{group.reason}]: {group.message}{remedy}: "
+        what = f"  {count} {group.op_type} [{group.reason}]: {group.message}{remedy}: "
         _say(console, what, f"{sites}{more}")
     console.print()
 
 
 def _explain(refusal: RefusalRecord) -> str:
-    in_the_way = f" [{refusal.in_the_way} is in the way]" if refusal.in_the_way else ""
+    blocker = f" [blocked by {refusal.in_the_way}]" if refusal.in_the_way else ""
     remedy = f" → {refusal.remedy}" if refusal.remedy else ""
     also = ""
     if refusal.also_reason:
-        where = f" [{refusal.also_in_the_way}]" if refusal.also_in_the_way else ""
-        also = f"; nor behind: {refusal.also_reason}: {refusal.also_message}{where}"
+        where = f" [blocked by {refusal.also_in_the_way}]" if refusal.also_in_the_way else ""
+        also = f"; downstream {refusal.also_reason}: {refusal.also_message}{where}"
     return (
         f"{refusal.op_type} {refusal.site}: {refusal.pass_name} {refusal.reason}: "
-        f"{refusal.message}{in_the_way}{also}{remedy}"
+        f"{refusal.message}{blocker}{also}{remedy}"
     )
 
 
@@ -228,22 +229,22 @@ def _describe(output: OutputComparison) -> str:
     needed, allowed = output.needed, output.tolerance
     if not (allowed.rtol or allowed.atol):
         return f"{output.name} {output.mismatch or 'equal'}"
-    passes = output.mismatch or "passes at no tolerance"
+    note = output.mismatch or "no tolerance would pass"
     if output.excused:
-        passes = f"{output.excused} jump to another step, as the original's own do"
+        note = f"{output.excused} jump to another step, as in the original"
     if needed is not None:
-        passes = f"just passes at rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
+        note = f"needed rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
     return (
         f"{output.name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
-        f"atol {allowed.atol:.1e}; {passes}){_agreement(output)}"
+        f"atol {allowed.atol:.1e}; {note}){_agreement(output)}"
     )
 
 
 def _agreement(output: OutputComparison) -> str:
-    """Say how often the best class is the same, where there are classes, and the worst flip."""
+    """Describe how often the best classes agree, if there are classes, and the worst flip."""
     if output.top1_agreement is None:
         return ""
     five = "" if output.top5_agreement is None else f", top-5 in {output.top5_agreement:.2%}"
     flips = max((flip.margin for flip in output.flips), default=None)
-    margin = "" if flips is None else f", the original preferred by up to {flips:.2g} where not"
+    margin = "" if flips is None else f", largest flipped margin {flips:.2g}"
     return f"; same top-1 in {output.top1_agreement:.2%}{five}{margin}"

@@ -1,7 +1,7 @@
-"""How names, numbers and intervals are written, in every rendering alike.
+"""Formats names, numbers and intervals the same way in every rendering.
 
-Names come from models, and models from anywhere. What a reader could not see, or what would
-rearrange the text around it, is replaced by a sign that stands for it.
+Names come from untrusted models. Characters that are invisible or would rearrange the text around
+them are replaced by visible symbols.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 LONGEST_NAME = 120
-"""So many characters of a name are shown."""
+"""The most characters of a name that are shown."""
 
 _PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 _UNSEEN = [
@@ -29,24 +29,24 @@ _UNSEEN = [
     0xFFFE,
     0xFFFF,
 ]
-"""Control characters, marks of direction, separators of lines, spaces of no width, and halves."""
+"""Control characters, bidi marks, line separators, zero-width spaces, and lone surrogates."""
 _LEGIBLE = _PICTURES | dict.fromkeys(_UNSEEN, 0xFFFD)
 
 
 def legible(text: str) -> str:
-    """Return the text with a sign in the place of each character that does not show."""
+    """Replace each invisible character by a visible symbol."""
     return text.translate(_LEGIBLE)
 
 
 def shortened(text: str, most: int = LONGEST_NAME) -> str:
-    """Return the text, legible, and what is beyond so many characters as their number."""
+    """Return the legible text; if it is longer than `most`, cut it and append its length."""
     if len(text) <= most:
         return legible(text)
     return f"{legible(text[:most])}… ({len(text):,} characters)"
 
 
 def number(value: float | None) -> str:
-    """Return three digits of a measured error, or a dash where there is none."""
+    """Format an error with three digits, or None as a dash."""
     if value is None:
         return "–"
     if value == 0 or not math.isfinite(value):
@@ -55,7 +55,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in percent, or as a multiple; a dash where there is none."""
+    """Format a share in percent or as a multiple, or None as a dash."""
     if share is None or not math.isfinite(share):
         return "–"
     if 0 < share < 1e-4:
@@ -64,28 +64,28 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Return four digits of a time in milliseconds, or a dash where there is none."""
+    """Format a time in milliseconds with four digits, or None as a dash."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def interval(value: float, bounds: Sequence[float]) -> str:
-    """Return a ratio with its interval."""
+    """Format a ratio with its interval."""
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
 def sizes(shape: Sequence[int]) -> str:
-    """Return a shape, 1×3×224×224."""
+    """Format a shape: 1×3×224×224."""
     return "×".join(map(str, shape)) or "scalar"
 
 
 def count(number_of: int, noun: str) -> str:
-    """Return a number with its noun: 1 rewrite, 1,200 rewrites, 2 passes."""
+    """Format a number with its noun: 1 rewrite, 1,200 rewrites, 2 passes."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number_of:,} {noun if number_of == 1 else plural}"
 
 
 def command_line(command: Sequence[str]) -> str:
-    """Return the words of a command as a shell takes them, with bnfold's own path left out."""
+    """Quote a command for a shell, with the path of bnfold itself omitted."""
     if not command:
         return ""
     program, *arguments = command

@@ -1,1 +1,1 @@
-"""What a pass is, and the engine that finds sites and applies rewrites."""
+"""The contract of passes, and the engine that finds sites and applies rewrites."""

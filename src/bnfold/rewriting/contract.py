@@ -1,12 +1,13 @@
-"""All that a pass may use: how it is declared, what it returns, how it reads the graph.
+"""The contract of a pass: how it is declared, and what it returns.
 
 A pass is a pure function from a root node to one of three things:
 
-- ``None``: not its pattern, and nobody needs to hear about it;
+- ``None``: not its pattern, nothing to report;
 - a raised `Refused`: its pattern, but not allowed here. Always reported, with a named reason;
 - a `Replace`: the values to compute differently, as expressions. Only the engine edits the graph.
 
-Together with `bnfold.affine`, `onnx_ir` and `numpy` this is the whole vocabulary of `passes/`.
+Passes use this module, `bnfold.rewriting.query`, `bnfold.algebra`, `bnfold.graph`, `onnx_ir` and
+`numpy`, and nothing else.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from bnfold.graph.constants import is_overridable as is_overridable
 
 
 class Exactness(enum.Enum):
-    """How equal the result of a rewrite is."""
+    """How exactly a rewrite preserves the result."""
 
     BITWISE = "bitwise"
-    """Equal bits for every input without NaN (the sign of a zero aside)."""
+    """Equal bits for every input without NaN, except for the sign of zeros."""
     ROUNDED = "rounded"
-    """Equal in the real numbers; each new weight is rounded once, or a kernel rounds otherwise."""
+    """Equal in the reals; each new weight is rounded once, or a kernel rounds differently."""
     SEMANTIC = "semantic"
     """Changes the meaning, on request."""
 
@@ -37,7 +38,7 @@ class Exactness(enum.Enum):
 class Refusal(enum.Enum):
     """Base of a pass's reasons to refuse: ``NAME = message`` or ``NAME = message, remedy``.
 
-    The message completes "kept, because …"; the remedy says what would let the node go.
+    The message completes "kept, because …"; the remedy says how to enable the rewrite.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -46,12 +47,12 @@ class Refusal(enum.Enum):
 
 
 class General(Refusal):
-    """Reasons that any pass may have, without declaring them."""
+    """Reasons that any pass may give without declaring them."""
 
-    KEPT_BY_REQUEST = "--keep-node names it", "drop --keep-node"
-    SLOWER_HERE = "--tune measured the model to be faster without this rewrite", "drop --tune"
+    KEPT_BY_REQUEST = "--keep-node matches it", "drop --keep-node"
+    SLOWER_HERE = "--tune measured that the model is faster without this rewrite", "drop --tune"
     NOT_EQUIVALENT = "the check failed with this rewrite (--drop-culprit)", "report it as a bug"
-    UNDER_SUSPICION = "left out in the search for the rewrite with which the check fails"
+    UNDER_SUSPICION = "left out in the search for the rewrite that makes the check fail"
     ATTRIBUTE_BY_REFERENCE = (
         "an attribute is a parameter of the enclosing function, so its value is not known here",
         "inline the function before optimizing",
@@ -61,21 +62,21 @@ class General(Refusal):
 class Common(Refusal):
     """Reasons that several passes share."""
 
-    CROPPED = "the Resize fills in values from outside"
-    INDICES_USED = "something reads the Indices of the MaxPool"
-    NO_GAIN = "the rewritten operators would cost as much as these, or more"
+    CROPPED = "the Resize fills in values from outside its input"
+    INDICES_USED = "the Indices of the MaxPool are used"
+    NO_GAIN = "the rewritten operators would cost at least as much as these"
     PADDING_ONLY_WINDOW = (
-        "a window of the pool may hold padding alone",
+        "a window of the pool may hold only padding",
         "export the model with fixed spatial sizes",
     )
     PARAMETER_NOT_CONSTANT = "a parameter of the operator is computed at run time"
     SHAPE_UNKNOWN = (
-        "a shape that decides is not known",
+        "a shape that the rewrite depends on is not known",
         "export the model with shapes, or run onnx.shape_inference on it",
     )
-    SHARED = "something else reads the result of an operator that would change"
+    SHARED = "the result of an operator that would change is also used elsewhere"
     TRAINING_MODE = (
-        "it runs in training mode, where its result depends on the batch or on chance",
+        "it runs in training mode, where its result depends on the batch or is random",
         "export the model after model.eval(), or pass --force-inference",
     )
     WEIGHT_NOT_CONSTANT = "a weight of the operator next to it is computed at run time"
@@ -89,7 +90,7 @@ class Common(Refusal):
 class Refused(Exception):  # noqa: N818 - an answer, not an error
     """Raised by a pass: the pattern is there, but the rewrite is not allowed.
 
-    `subject` is the node that stands in the way, where it is not the root itself.
+    `subject` is the node that prevents it, if it is not the root itself.
     """
 
     def __init__(self, reason: Refusal, subject: ir.Node | None = None, detail: str = "") -> None:
@@ -100,7 +101,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not an error
         self.also: Refused | None = None
 
     def and_also(self, other: Refused) -> Refused:
-        """Return this refusal, with the one of a second attempt that was refused as well."""
+        """Return this refusal, with that of a second attempt attached."""
         self.also = other
         return self
 
@@ -130,7 +131,7 @@ class Op:
 
     `like` is the node whose name, documentation and metadata the new one inherits.
     `shape` is that of its output, as far as known, and `type_of` a value of the same type. A node
-    that computes a value of `Replace.outputs` has that value's, and needs none here.
+    that computes a value of `Replace.outputs` takes both from that value, and needs none here.
     """
 
     op_type: str
@@ -148,15 +149,15 @@ Operand: TypeAlias = ir.Value | Weight | Op | None
 class Replace:
     """The outcome of a pass: compute the values in `outputs` by these expressions instead.
 
-    `nodes` are the nodes of the pattern, in graph order. Those that nothing reads any more are
-    removed, with all that only they needed.
+    `nodes` are the nodes of the pattern, in graph order. Those that are no longer used
+    are removed, with everything that only they used.
     """
 
     nodes: Sequence[ir.Node]
     outputs: Mapping[ir.Value, ir.Value | Op]
     detail: str = ""
     exactness: Exactness | None = None
-    """Where this site is less or more exact than the pass is in general."""
+    """The exactness of this rewrite, if it differs from that of the pass."""
 
 
 def same_op(
@@ -166,7 +167,7 @@ def same_op(
     shape: ir.Shape | None = None,
     type_of: ir.Value | None = None,
 ) -> Op:
-    """Return `node` over again, with other inputs."""
+    """Return a copy of `node` with other inputs."""
     attributes = tuple(node.attributes.values())
     return Op(node.op_type, inputs, attributes, node, shape, type_of)
 
@@ -189,7 +190,7 @@ class Pass:
         return self.function(node)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all that there is to know about the pass, as plain data."""
+        """Return the declaration of the pass as plain data."""
         return {
             "name": self.name,
             "roots": list(self.roots),
@@ -211,9 +212,8 @@ def rewrite(
 ) -> Callable[[PassFunction], Pass]:
     """Declare the decorated function as the pass `name`, called for each node of type `roots`.
 
-    `refusals` are all reasons that it may raise, `General` ones aside; each has a name of its own.
-    The docstring of the module in which it stands must state the identity; it is what
-    ``bnfold passes NAME`` prints.
+    `refusals` are all reasons that it may raise, except `General` ones; their names are distinct.
+    The docstring of its module must state the identity: ``bnfold passes NAME`` prints it.
     """
 
     def declare(function: PassFunction) -> Pass:

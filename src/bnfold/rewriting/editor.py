@@ -14,22 +14,22 @@ from bnfold.rewriting.query import is_used
 
 @dataclass(frozen=True)
 class Edit:
-    """What a replacement came to."""
+    """The nodes that a replacement created and removed."""
 
     created: dict[ir.Node, ir.Node | None]
-    """The new nodes, each with the old one that it continues, if any."""
+    """The new nodes, each with the old one whose name it inherits, if any."""
     removed: list[ir.Node]
-    """The nodes that it has made superfluous."""
+    """The nodes that were no longer needed."""
 
 
 class Editor:
     """Applies replacements to one model.
 
-    It places new nodes where the node stands whose output they replace. That is not always behind
-    all that they read, so whoever has made all replacements must `sort` the graphs.
+    It inserts new nodes before the node whose output they replace. That is not always after all
+    that they read, so callers must `sort` the graphs when all replacements are made.
 
-    Every name it gives is new in the whole model, subgraphs and functions included, so that
-    nothing is ever captured or shadowed by accident.
+    Every new name is unique in the whole model, including subgraphs and functions, so that no value
+    is captured or shadowed by accident.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -41,18 +41,18 @@ class Editor:
             self._function_graphs.update([function.graph, *function.graph.subgraphs()])
 
     def apply(self, replace: Replace) -> Edit:
-        """Make the replacement; the pattern's dead nodes are gone."""
+        """Make the replacement, and remove the pattern's dead nodes."""
         built = _Built(self)
         substitutes = {
             old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
         }
         for old, new in substitutes.items():
             _substitute(old, new, built)
-        removed = [each for node in reversed(replace.nodes) for each in _remove_if_dead(node)]
+        removed = [dead for node in reversed(replace.nodes) for dead in _remove_if_dead(node)]
         return Edit(built.nodes, removed)
 
     def fresh_name(self, stem: str) -> str:
-        """Return a name that no value of the model has, and keep it from being given again."""
+        """Return a name that no value of the model has, and reserve it."""
         candidates = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(1)))
         name = next(name for name in candidates if name not in self._names)
         self._names.add(name)
@@ -64,7 +64,7 @@ class Editor:
 
 
 class _Built:
-    """The nodes and weights made for one replacement, each in front of the node it replaces."""
+    """The nodes and weights made for one replacement, each before the node it replaces."""
 
     _graph: ir.Graph
     _anchor: ir.Node
@@ -75,7 +75,7 @@ class _Built:
         self.nodes: dict[ir.Node, ir.Node | None] = {}
 
     def in_place_of(self, old: ir.Value) -> _Built:
-        """Make what follows in front of the node that computes `old`."""
+        """Insert the following nodes before the node that computes `old`."""
         anchor = old.producer()
         assert anchor is not None
         assert anchor.graph is not None
@@ -87,7 +87,7 @@ class _Built:
         return value.producer() in self.nodes
 
     def value_of(self, operand: ir.Value | Op | Weight) -> ir.Value:
-        """Return the value that an expression denotes, making its nodes where need be."""
+        """Return the value of an expression, making its nodes if needed."""
         if isinstance(operand, ir.Value):
             return operand
         if operand not in self._values:
@@ -98,18 +98,18 @@ class _Built:
         return self._values[operand]
 
     def add_node(self, node: ir.Node, stem: str, like: ir.Node | None = None) -> ir.Value:
-        """Place a new node, with a fresh name for its output."""
+        """Insert a new node, with a fresh name for its output."""
         output = node.outputs[0]
         output.name = self._editor.fresh_name(stem)
         named = node.name is not None
         self._graph.insert_before(self._anchor, node)
         if not named:
-            node.name = None  # the graph gave it one, but exported nodes without names are common
+            node.name = None  # the graph named it, but unnamed nodes are common in exports
         self.nodes[node] = like
         return output
 
     def _make_node(self, op: Op) -> ir.Value:
-        inputs = [None if each is None else self.value_of(each) for each in op.inputs]
+        inputs = [None if operand is None else self.value_of(operand) for operand in op.inputs]
         like = op.like
         node = ir.Node(
             "",
@@ -143,7 +143,7 @@ class _Built:
 
 
 def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
-    """Let all readers of `old` read `new`, and a graph output keep its name, type and shape."""
+    """Make all readers of `old` read `new`; a graph output keeps its name, type and shape."""
     is_output = old.is_graph_output()
     successor = new
     if is_output and not (built.made(new) or _may_become_output(new, old)):
@@ -157,7 +157,7 @@ def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
 
 
 def _may_become_output(new: ir.Value, old: ir.Value) -> bool:
-    """A graph output must be computed in its graph, by a node, and have one name only."""
+    """A graph output must be computed in its graph, by a node, and have only one name."""
     node = new.producer()
     return node is not None and node.graph is old.graph and not new.is_graph_output()
 
@@ -178,10 +178,10 @@ def _replace_graph_output(old: ir.Value, new: ir.Value) -> None:
 
 
 def _remove_if_dead(node: ir.Node) -> list[ir.Node]:
-    """Remove a node that nothing reads, then whatever only it needed; return what is gone.
+    """Remove a node if it is unused, then everything that only it used; return the removed nodes.
 
-    A graph's inputs stay, whatever happens; and so do nodes with bodies, which read values in
-    ways that a removed node would leave behind.
+    A graph's inputs always stay, and so do nodes with bodies: what the bodies read would still
+    count as used after their removal.
     """
     removed = []
     pending = [node]

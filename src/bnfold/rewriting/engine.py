@@ -1,4 +1,4 @@
-"""Runs passes over a model until none applies any more, and notes what each did or refused."""
+"""Runs passes over a model until none applies, and records what each did or refused."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Unwanted: TypeAlias = Callable[[Site], Refusal | None]
 
 
 MOST_SKETCHES = 100
-"""So many rewrites of each pass are sketched: enough to know what is typical."""
+"""Maximum number of sketched rewrites per pass: enough to show what is typical."""
 
 
 EXPLAINED = ("BatchNormalization", "Dropout")
-"""The operators each of which gets a line in the record, whatever becomes of it."""
+"""The operators of which every node appears in the record, rewritten or refused."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did, in the order in which it did it, and what it left, in graph order."""
+    """What a run rewrote, in the order of the rewrites, and what it refused, in graph order."""
 
     rewrites: list[RewriteRecord]
     refusals: list[RefusalRecord]
@@ -50,11 +50,11 @@ def run_passes(
 ) -> Outcome:
     """Rewrite `model` in place, to a fixpoint.
 
-    The nodes whose name, or first output's name, `keep_node` finds are left alone, and the
-    rewrites that `without` gives a reason against are not made.
+    Nodes whose name, or first output's name, matches `keep_node` are not changed, and rewrites for
+    which `without` returns a reason are not made.
 
     Raises:
-        PassFailedError: if a pass fails with anything but a refusal, or never comes to an end.
+        PassFailedError: if a pass raises anything but a refusal, or never stops rewriting.
     """
     return _Run(model, passes, keep_node, without).to_fixpoint()
 
@@ -72,9 +72,9 @@ class _Run:
         self._editor = Editor(model)
         self._keep_node = keep_node
         self._passes_by_root: dict[str, list[Pass]] = {}
-        for each in passes:
-            for root in each.roots:
-                self._passes_by_root.setdefault(root, []).append(each)
+        for pass_ in passes:
+            for root in pass_.roots:
+                self._passes_by_root.setdefault(root, []).append(pass_)
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
@@ -96,16 +96,16 @@ class _Run:
         pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
         while pending:
             node = pending.popleft()
-            for each in self._passes_of(node):
+            for pass_ in self._passes_of(node):
                 if node.graph is None:
                     break
                 try:
-                    replace = self._try(each, node)
+                    replace = self._try(pass_, node)
                 except Refused as refused:
-                    refusals.append(self._refusal_record(each, node, refused))
+                    refusals.append(self._refusal_record(pass_, node, refused))
                     continue
                 if replace is not None:
-                    pending.extend(self._apply(each, node, replace))
+                    pending.extend(self._apply(pass_, node, replace))
         return refusals
 
     def _passes_of(self, node: ir.Node) -> list[Pass]:
@@ -114,18 +114,18 @@ class _Run:
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
         return [node for node in nodes if self._passes_of(node)]
 
-    def _try(self, each: Pass, node: ir.Node) -> Replace | None:
+    def _try(self, pass_: Pass, node: ir.Node) -> Replace | None:
         try:
-            replace = each(node)
+            replace = pass_(node)
         except Refused:
             raise
         except Exception as error:
             raise PassFailedError(
-                f"the pass {each.name} failed at {self._site(node)!r} with {error!r}; "
-                f"--skip {each.name} leaves it out"
+                f"the pass {pass_.name} failed at {self._site(node)!r} with {error!r}; "
+                f"pass --skip {pass_.name} to leave it out"
             ) from error
         if replace is not None:
-            unwanted = self._without((each.name, self._site(node)))
+            unwanted = self._without((pass_.name, self._site(node)))
             if unwanted is not None:
                 raise Refused(unwanted)
             for touched in replace.nodes:
@@ -138,18 +138,18 @@ class _Run:
         names = (node.name, node.outputs[0].name if node.outputs else None)
         return pattern is not None and any(name and pattern.search(name) for name in names)
 
-    def _apply(self, each: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
-        """Make the replacement; return the roots whose surroundings it changed."""
+    def _apply(self, pass_: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
+        """Make the replacement; return the roots among the new nodes and their readers."""
         if len(self._rewrites) >= self._most_rewrites:
             raise PassFailedError(
-                f"the pass {each.name} keeps rewriting without end, last at {self._site(root)!r}; "
-                f"--skip {each.name} leaves it out"
+                f"the pass {pass_.name} keeps rewriting without end, last at {self._site(root)!r}; "
+                f"pass --skip {pass_.name} to leave it out"
             )
         site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
-        exactness: ExactnessName = (replace.exactness or each.exactness).value
+        exactness: ExactnessName = (replace.exactness or pass_.exactness).value
         detail = _with_flushed(replace)
-        is_drawn = self._sketched[each.name] < MOST_SKETCHES
-        self._sketched[each.name] += is_drawn
+        is_drawn = self._sketched[pass_.name] < MOST_SKETCHES
+        self._sketched[pass_.name] += is_drawn
         before = sketch(replace.nodes) if is_drawn else []
         edit = self._editor.apply(replace)
         for node, predecessor in edit.created.items():
@@ -162,7 +162,7 @@ class _Run:
         }
         self._rewrites.append(
             RewriteRecord(
-                pass_name=each.name,
+                pass_name=pass_.name,
                 site=site,
                 op_type=root.op_type,
                 nodes=nodes,
@@ -179,10 +179,10 @@ class _Run:
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)
 
-    def _refusal_record(self, each: Pass, node: ir.Node, refused: Refused) -> RefusalRecord:
+    def _refusal_record(self, pass_: Pass, node: ir.Node, refused: Refused) -> RefusalRecord:
         also = refused.also
         return RefusalRecord(
-            pass_name=each.name,
+            pass_name=pass_.name,
             site=self._site(node),
             op_type=node.op_type,
             reason=refused.reason.name,
@@ -211,11 +211,11 @@ def _with_flushed(replace: Replace) -> str:
 
 
 def _weights(replace: Replace) -> list[Weight]:
-    found: list[Weight] = []
+    weights: list[Weight] = []
     pending = list(replace.outputs.values())
     while pending:
         operand = pending.pop()
         if isinstance(operand, Op):
-            found += [each for each in operand.inputs if isinstance(each, Weight)]
-            pending += [each for each in operand.inputs if isinstance(each, Op)]
-    return found
+            weights += [source for source in operand.inputs if isinstance(source, Weight)]
+            pending += [source for source in operand.inputs if isinstance(source, Op)]
+    return weights

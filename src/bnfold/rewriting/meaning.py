@@ -1,6 +1,6 @@
 """Changes of a model's meaning, made only on request, before any pass runs.
 
-What they return is compared against from then on: the passes must preserve the changed meaning.
+Checks compare with the changed model: the passes must preserve the changed meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bnfold.rewriting.sites import sites
 
 
 def change_meaning(model: ir.Model, options: PassOptions) -> list[RewriteRecord]:
-    """Make the changes of meaning that the options ask for."""
+    """Make the changes of meaning that the options request."""
     changes = freeze_initializers(model) if options.freeze_initializers else []
     return changes + (force_inference(model) if options.force_inference else [])
 
@@ -27,7 +27,7 @@ def change_meaning(model: ir.Model, options: PassOptions) -> list[RewriteRecord]
 def force_inference(model: ir.Model) -> list[RewriteRecord]:
     """Switch each Dropout and BatchNormalization that runs in training mode to inference.
 
-    One whose further outputs (a batch's statistics) are read stays as it is.
+    Nodes whose other outputs (the statistics of a batch) are used do not change.
     """
     names = sites(model)
     switched = []
@@ -84,7 +84,7 @@ def _set_int(node: ir.Node, name: str, value: int, *, default: int) -> bool:
 
 
 def freeze_initializers(model: ir.Model) -> list[RewriteRecord]:
-    """Take initializers off the main graph's inputs, so that no caller can override them."""
+    """Remove initializers from the main graph's inputs, so that no caller can override them."""
     inputs = model.graph.inputs
     frozen = [value for value in inputs if is_overridable(value)]
     kept = [value for value in inputs if not is_overridable(value)]

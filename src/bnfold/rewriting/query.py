@@ -22,7 +22,7 @@ def is_op(node: ir.Node | None, *op_types: str) -> bool:
 def producer(node: ir.Node, index: int, *op_types: str) -> ir.Node | None:
     """Return the node of the same graph that computes input `index`, if it is one of `op_types`.
 
-    Without `op_types`, any operator of the default domain will do.
+    Without `op_types`, it may be any operator of the default domain.
     """
     value = input_of(node, index)
     source = value.producer() if value is not None else None
@@ -32,7 +32,7 @@ def producer(node: ir.Node, index: int, *op_types: str) -> ir.Node | None:
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """Return input `index`, or None where it is absent or left empty."""
+    """Return input `index`, or None if it is absent or empty."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
@@ -42,9 +42,9 @@ def is_used(value: ir.Value) -> bool:
 
 
 def sole_use(value: ir.Value) -> bool:
-    """Say whether one node input of the same graph is all that reads the value.
+    """Say whether the only use of the value is one node input in the same graph.
 
-    A graph output is a reader, and so is a node inside an If, Loop or Scan body.
+    A graph output is a use, and so is an input of a node inside an If, Loop or Scan body.
     """
     uses = value.uses()
     if len(uses) != 1 or value.is_graph_output():
@@ -54,7 +54,7 @@ def sole_use(value: ir.Value) -> bool:
 
 
 def opset(node: ir.Node) -> int:
-    """Return the version of the node's operator set in force where the node stands."""
+    """Return the version of the operator set that applies to the node."""
     assert node.graph is not None
     imports = node.graph.opset_imports
     return imports.get(node.domain) or imports.get("ai.onnx" if node.domain == "" else "", 1)
@@ -68,13 +68,13 @@ def _attribute(node: ir.Node, name: str) -> ir.Attr | None:
 
 
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
-    """Return the integer attribute, or the default that the operator's definition gives it."""
+    """Return the integer attribute, or the default from the operator's definition."""
     attribute = _attribute(node, name)
     return default if attribute is None else attribute.as_int()
 
 
 def float_attribute(node: ir.Node, name: str, default: float) -> float:
-    """Return the float attribute, or the default that the operator's definition gives it.
+    """Return the float attribute, or the default from the operator's definition.
 
     Attributes are float32, and so are their defaults: 1e-5 means the float32 nearest to it.
     """
@@ -83,13 +83,13 @@ def float_attribute(node: ir.Node, name: str, default: float) -> float:
 
 
 def string_attribute(node: ir.Node, name: str, default: str) -> str:
-    """Return the string attribute, or the default that the operator's definition gives it."""
+    """Return the string attribute, or the default from the operator's definition."""
     attribute = _attribute(node, name)
     return default if attribute is None else attribute.as_string()
 
 
 def ints_attribute(node: ir.Node, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
-    """Return the attribute's integers, or the default that the operator's definition gives it."""
+    """Return the attribute's integers, or the default from the operator's definition."""
     attribute = _attribute(node, name)
     return tuple(default) if attribute is None else tuple(attribute.as_ints())
 
@@ -107,7 +107,7 @@ def ints_parameter(
 def ints_parameter(
     node: ir.Node, name: str, index: int, default: tuple[int, ...] | None = None
 ) -> tuple[int, ...] | None:
-    """Return integers that early opsets have as the attribute `name`, later ones as an input.
+    """Return integers that early opsets store as the attribute `name`, later ones as an input.
 
     Raises:
         Refused: PARAMETER_NOT_CONSTANT, if the input `index` is computed at run time.

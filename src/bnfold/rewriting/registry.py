@@ -1,4 +1,4 @@
-"""Finds the passes: bnfold's own and those of other packages, through one door.
+"""Finds the passes, bnfold's own and those of other packages, by their entry points.
 
 A package offers a pass as an entry point of the group ``bnfold.passes`` that names a
 `bnfold.rewriting.contract.Pass`.
@@ -17,12 +17,12 @@ ENTRY_POINT_GROUP = "bnfold.passes"
 
 
 def all_passes() -> list[Pass]:
-    """Return every installed pass, by name.
+    """Return all installed passes, sorted by name.
 
     Raises:
-        UsageError: if one cannot be imported, is no pass, or has another's name.
+        UsageError: if one cannot be imported, is not a pass, or has the name of another.
     """
-    found: dict[str, Pass] = {}
+    passes: dict[str, Pass] = {}
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             candidate = entry_point.load()
@@ -33,27 +33,29 @@ def all_passes() -> list[Pass]:
             ) from error
         if not isinstance(candidate, Pass):
             raise UsageError(f"{entry_point.value} is offered as a pass but is not one")
-        if candidate.name in found:
+        if candidate.name in passes:
             raise UsageError(f"two installed packages offer a pass named {candidate.name!r}")
-        found[candidate.name] = candidate
-    if not found:
+        passes[candidate.name] = candidate
+    if not passes:
         raise UsageError("no passes are installed; reinstall bnfold")
-    return [found[name] for name in sorted(found)]
+    return [passes[name] for name in sorted(passes)]
 
 
 def choose_passes(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
     """Return all passes, or those named in `only`, without those named in `skip`.
 
     Raises:
-        UsageError: if a name is unknown, or nothing is left.
+        UsageError: if a name is unknown, or no pass is left.
     """
     passes = all_passes()
-    known = [each.name for each in passes]
+    known = [pass_.name for pass_ in passes]
     only, skip = list(only), list(skip)
     for name in [*only, *skip]:
         if name not in known:
             raise UsageError(f"unknown pass {name!r}{_suggestion(name, known)}")
-    chosen = [each for each in passes if (not only or each.name in only) and each.name not in skip]
+    chosen = [
+        pass_ for pass_ in passes if (not only or pass_.name in only) and pass_.name not in skip
+    ]
     if not chosen:
         raise UsageError("--only and --skip leave no pass to run")
     return chosen

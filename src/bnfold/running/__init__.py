@@ -1,1 +1,1 @@
-"""onnxruntime, and the inputs that it is fed."""
+"""onnxruntime and its inputs."""

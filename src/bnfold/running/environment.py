@@ -9,11 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
-"""The packages that install the module ``onnxruntime``."""
+"""The packages that provide the module ``onnxruntime``."""
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine and the libraries; onnxruntime as well, if the run has used it."""
+    """Describe the machine and the libraries, including onnxruntime if the run has used it."""
     import onnx
 
     return {
@@ -33,7 +33,7 @@ def available_threads() -> int:
 
 
 def installed_runtimes() -> list[str]:
-    """Return which of `RUNTIME_PACKAGES` are installed, each with its version."""
+    """Return those of `RUNTIME_PACKAGES` that are installed, with their versions."""
     installed = []
     for package in RUNTIME_PACKAGES:
         try:

@@ -20,13 +20,13 @@ _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, DecodeError)
 
 
 def read_data(path: Path | None, specs: Sequence[ValueSpec]) -> list[dict[str, Array]]:
-    """Read one sample or several: a .npz by name, or onnx test data by position.
+    """Read one or more samples: a .npz by name, or onnx test data by position.
 
-    A folder holds ``input_0.pb`` and so on, or folders ``test_data_set_0`` and so on that do, or
-    ``sample_0.npz`` and so on, as `bnfold.running.inputs.Inputs.save` writes them.
+    A folder contains ``input_0.pb`` etc., or folders ``test_data_set_0`` etc. that do, or
+    ``sample_0.npz`` etc., which `bnfold.running.inputs.Inputs.save` writes.
 
     Raises:
-        UsageError: if it cannot be read, or holds no input of the model.
+        UsageError: if it cannot be read, or contains no input of the model.
     """
     if path is None:
         return [{}]
@@ -35,9 +35,9 @@ def read_data(path: Path | None, specs: Sequence[ValueSpec]) -> list[dict[str, A
             return [_read_archive(path, specs)]
         archives = sorted(path.glob("sample_*.npz"), key=_number)
         if archives:
-            return [_read_archive(each, specs) for each in archives]
+            return [_read_archive(archive, specs) for archive in archives]
         folders = sorted(path.glob("test_data_set_*"), key=_number) or [path]
-        return [_read_folder(each, specs) for each in folders]
+        return [_read_folder(folder, specs) for folder in folders]
     except _UNREADABLE as error:
         raise UsageError(f"{path} cannot be read as .npz or test-data folder: {error}") from error
 
@@ -49,31 +49,31 @@ def _number(path: Path) -> tuple[int, str]:
 
 def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
     files = {file.stem.removeprefix("input_"): file for file in path.glob("input_*.pb")}
-    found: dict[str, Array] = {}
+    feeds: dict[str, Array] = {}
     for number, spec in enumerate(specs):
         if str(number) in files:
-            found[spec.name] = onnx.numpy_helper.to_array(onnx.load_tensor(files[str(number)]))
-    if not found:
+            feeds[spec.name] = onnx.numpy_helper.to_array(onnx.load_tensor(files[str(number)]))
+    if not feeds:
         raise UsageError(f"{path} holds no input_0.pb; name a .npz or a test-data folder")
-    return found
+    return feeds
 
 
 def _read_archive(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
     content = np.load(path, allow_pickle=False)
     if not isinstance(content, np.lib.npyio.NpzFile):
-        raise UsageError(f"{path} holds one array: use --input NAME={path}")
+        raise UsageError(f"{path} holds a single array: use --input NAME={path}")
     with content as archive:
-        found = {spec.name: archive[spec.name] for spec in specs if spec.name in archive.files}
-    if not found:
+        feeds = {spec.name: archive[spec.name] for spec in specs if spec.name in archive.files}
+    if not feeds:
         names = ", ".join(spec.name for spec in specs)
         raise UsageError(f"{path} holds no input of the model; its inputs are {names}")
-    return found
+    return feeds
 
 
 def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
-    """Read ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
+    """Parse ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
 
-    Names may hold either sign: a shape is told by digits after the last colon.
+    Names may contain both ``=`` and ``:``; digits after the last colon mark a shape.
 
     Raises:
         UsageError: if an option is neither, or a file cannot be read.
@@ -99,12 +99,12 @@ def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[
 
 
 def save_array(archive: zipfile.ZipFile, name: str, content: Array) -> None:
-    """Add an array to an .npz; `np.savez` does not take all names.
+    """Add an array to a .npz; `np.savez` does not accept all names.
 
     Raises:
-        UsageError: if it is of strings.
+        UsageError: if it contains strings.
     """
     if content.dtype == object:
-        raise UsageError(f"input {name!r} is of strings, which .npz does not hold")
+        raise UsageError(f"input {name!r} contains strings, which .npz cannot store")
     with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
         np.lib.format.write_array(file, content, allow_pickle=False)

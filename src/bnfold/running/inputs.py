@@ -1,4 +1,4 @@
-"""Makes inputs for a model: signed and wide, reproducible from a seed, or given by the user."""
+"""Creates inputs for a model: random, signed and reproducible from a seed, or given by the user."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import itertools
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from bnfold.arrays import Array
+from bnfold.arrays import Array, FloatArray
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.record.data import InputsRecord
@@ -20,33 +20,64 @@ from bnfold.running.input_files import read_data, save_array
 from bnfold.running.runtime import Feeds, Session, ValueSpec
 
 SCALES = (1.0, 10.0, 0.1)
-"""Standard deviations of the normal distributions from which samples are drawn in turn."""
+"""Standard deviations of the normal distributions, used for one sample after another."""
+
+SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
+"""Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
+is negative, or all values are positive, shows only if some are."""
 
 
 _LARGEST_INTEGERS = (99, 9, 1)
 """Integers of more than 8 bits are drawn from 0 to the first of these that the model accepts: some
-are indices into a table. Where the graph shows the table, its size is the limit instead."""
+are indices into a table. If the graph shows the table, its size is the limit instead."""
 
 
 _OTHER_SIZES_TO_TRY = 4
 
+_CUTS_TO_TRY = 2
+
+_HUGE = 2**21
+"""Elements of one input beyond which a batch of several would take too much memory."""
+
 
 _LARGER_BATCH = 3
 
+_LARGE_BATCH = 17
+_SMALL = 4096
+"""Elements of one input up to which `_LARGE_BATCH` costs nothing."""
+
 
 _ODD_SIZES = (47, 33)
-"""What goes wrong at borders goes wrong here, if not at even sizes."""
+"""Sizes that reveal errors at borders which even sizes hide."""
 
 
 class UnsupportedInput(SessionError):  # noqa: N818 - an answer, not an error
-    """No inputs can be made for the model; the text is the reason."""
+    """No inputs can be created for the model; the message says why."""
+
+
+@dataclass
+class Hints:
+    """What a model's graph says of its inputs."""
+
+    largest: dict[str, int] = field(default_factory=dict)
+    """The largest values of the integer inputs that are indices into a table."""
+    clipped: set[str] = field(default_factory=set)
+    """Those of them that are limited to the table first, and so may be anything."""
+    compared: dict[str, list[int]] = field(default_factory=dict)
+    """The constants that an integer input is compared with."""
+    ratios: set[str] = field(default_factory=set)
+    """The inputs that are the ratio of a Dropout, in [0, 1)."""
+    cuts: list[tuple[int, int]] = field(default_factory=list)
+    """The axes and sizes at which a Slice cuts off, the largest first: inputs should be larger."""
+    overrides: dict[str, Array] = field(default_factory=dict)
+    """The content of the initializers that a caller may override."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs that the original model accepts. `feeds` makes them anew, the same each time.
+    """Inputs that the original model accepts; `feeds` recreates the same ones every time.
 
-    `shapes` are used in turn, and so is `given`, what the user has given; `largest` are the largest
+    Samples cycle through `shapes` and through `given`, the user's arrays. `largest` has the largest
     values of integer inputs.
     """
 
@@ -56,10 +87,14 @@ class Inputs:
     seed: int
     samples: int
     largest: Mapping[str, int]
-    positions: frozenset[str] = frozenset()
-    """The integer inputs that are positions in a table."""
+    hints: Hints = field(default_factory=Hints)
     signed: bool = False
-    """Whether other integers may be negative, in every second sample."""
+    """Whether integers that are no indices may be negative in every second sample."""
+
+    @property
+    def are_drawn(self) -> bool:
+        """Whether any input is drawn, so that there can be more samples."""
+        return any(spec.name not in self.given[0] for spec in self.specs)
 
     def feeds(self) -> Iterator[Feeds]:
         """Yield each sample.
@@ -70,6 +105,7 @@ class Inputs:
         for sample in range(self.samples):
             try:
                 drawn = {spec.name: self._draw(spec, sample) for spec in self.specs}
+                drawn |= self._overrides(sample)
             except (MemoryError, OverflowError, ValueError) as error:
                 sizes = dict(self._shapes_of(sample))
                 raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
@@ -79,9 +115,9 @@ class Inputs:
         return self.shapes[sample % len(self.shapes)]
 
     def _draw(self, spec: ValueSpec, sample: int) -> Array:
-        """Draw one input. It depends on the seed, the sample and the input's name and shape alone.
+        """Draw one input, which depends only on the seed, the sample, its name and its shape.
 
-        Integers of 8 bits use their whole range; strings are numbers, written out.
+        Integers of 8 bits use their whole range; strings are numbers as text.
         """
         given = self.given[sample % len(self.given)]
         if spec.name in given:
@@ -90,21 +126,77 @@ class Inputs:
         shape = self._shapes_of(sample)[spec.name]
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
         if spec.dtype.kind == "b" and math.prod(shape) == 1:
-            return np.full(shape, sample % 2 == 0)  # a switch: each way is taken
+            return np.full(shape, self._switch(spec, sample))
         if spec.dtype.kind == "f":
-            normal = generator.standard_normal(shape) * SCALES[sample % len(SCALES)]
-            return np.asarray(normal, spec.dtype)
+            return np.asarray(self._floats(spec, sample, shape, generator), spec.dtype)
+        if spec.name in self.hints.compared:
+            return self._compared(spec, sample, shape, generator)
         if spec.dtype.kind in "iu" and spec.dtype.itemsize == 1 and spec.name not in self.largest:
             limits = np.iinfo(spec.dtype)
             return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
-        largest = 1 if spec.dtype.kind == "b" else self.largest.get(spec.name, 1)
-        is_signed = self.signed and sample % 2 == 1 and spec.dtype.kind == "i"
-        smallest = -largest if is_signed and spec.name not in self.positions else 0
+        smallest, largest = self._range(spec, sample)
         whole = np.asarray(generator.integers(smallest, largest, shape, endpoint=True))
+        if whole.size > 1:  # both ends are among them
+            whole.flat[0], whole.flat[-1] = largest, smallest
         return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
 
+    def _switch(self, spec: ValueSpec, sample: int) -> bool:
+        """Return a switch's state: over four samples and more, any two take all combinations."""
+        switches = [each.name for each in self.specs if each.dtype and each.dtype.kind == "b"]
+        place = switches.index(spec.name)
+        if sample < 2:
+            return sample == 0
+        bit = bool(place >> (sample // 2 - 1) & 1)
+        return bit if sample % 2 == 0 else not bit
+
+    def _floats(
+        self,
+        spec: ValueSpec,
+        sample: int,
+        shape: tuple[int, ...],
+        generator: np.random.Generator,
+    ) -> FloatArray:
+        if spec.name in self.hints.ratios:
+            return generator.uniform(0.1, 0.9, shape)
+        shift = SHIFTS[sample] if sample < len(SHIFTS) else 0.0
+        normal: FloatArray = generator.standard_normal(shape) + shift
+        return normal * SCALES[sample % len(SCALES)]
+
+    def _compared(
+        self,
+        spec: ValueSpec,
+        sample: int,
+        shape: tuple[int, ...],
+        generator: np.random.Generator,
+    ) -> Array:
+        """Draw integers from those that the model compares them with."""
+        choices = np.array(self.hints.compared[spec.name])
+        if math.prod(shape) == 1:
+            return np.full(shape, choices[sample % len(choices)], spec.dtype)
+        return np.asarray(generator.choice(choices, shape), spec.dtype)
+
+    def _range(self, spec: ValueSpec, sample: int) -> tuple[int, int]:
+        """Return the smallest and the largest integer to draw."""
+        assert spec.dtype is not None
+        largest = 1 if spec.dtype.kind == "b" else self.largest.get(spec.name, 1)
+        if spec.name in self.hints.clipped:
+            beyond = largest // 4 + 2
+            return (-beyond if spec.dtype.kind == "i" else 0), largest + beyond
+        is_signed = self.signed and sample % 2 == 1 and spec.dtype.kind == "i"
+        return (-largest if is_signed and spec.name not in self.hints.largest else 0), largest
+
+    def _overrides(self, sample: int) -> dict[str, Array]:
+        """Return other content for overridable initializers, in every second sample."""
+        if sample % 2 == 0:
+            return {}
+        generator = np.random.default_rng([self.seed, sample])
+        return {
+            name: (content * generator.uniform(0.5, 1.5, content.shape)).astype(content.dtype)
+            for name, content in self.hints.overrides.items()
+        }
+
     def record(self) -> InputsRecord:
-        """Describe the inputs, with a digest of their content."""
+        """Describe the inputs, including a digest of their content."""
         digest = hashlib.sha256()
         for feeds in self.feeds():
             for name in sorted(feeds):
@@ -127,15 +219,15 @@ class Inputs:
         )
 
     def save(self, folder: Path) -> None:
-        """Write each sample to the folder, as ``sample_0.npz`` and so on.
+        """Write all samples to the folder, as ``sample_0.npz`` etc.
 
         Raises:
-            UsageError: if it cannot be written, holds samples, or an input is of strings.
+            UsageError: if it cannot be written, already holds samples, or an input is of strings.
         """
         try:
             folder.mkdir(exist_ok=True)
             if next(folder.glob("sample_*.npz"), None) is not None:
-                raise UsageError(f"{folder} holds samples already; name another folder")
+                raise UsageError(f"{folder} already contains samples; choose another folder")
             for sample, feeds in enumerate(self.feeds()):
                 with zipfile.ZipFile(folder / f"sample_{sample}.npz", "w") as archive:
                     for name, content in feeds.items():
@@ -144,66 +236,133 @@ class Inputs:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
 
 
-def off_by_the_last_bit(feeds: Feeds) -> Feeds:
-    """Return the inputs with each finite float moved to the next one, up or down by chance.
+def make_inputs(session: Session, request: InputOptions, hints: Hints | None = None) -> Inputs:
+    """Find inputs that the model accepts: free dimensions take the first sizes that work.
 
-    Rounding errors within a model are no smaller than these.
-    """
-    generator = np.random.default_rng(0)
-    moved = {}
-    for name, content in feeds.items():
-        if content.dtype.kind != "f":
-            moved[name] = content
-            continue
-        up = generator.random(content.shape) < 0.5
-        target = np.where(up, np.inf, -np.inf).astype(content.dtype)
-        next_one = np.nextafter(content, target)
-        moved[name] = np.where(np.isfinite(next_one), next_one, content)
-    return moved
-
-
-def make_inputs(
-    session: Session, request: InputOptions, largest: Mapping[str, int] | None = None
-) -> Inputs:
-    """Find inputs that the model runs on: free dimensions take the first sizes that it accepts.
-
-    Then, where samples are left for them, they take other sizes, too.
+    Further samples, if any, use other sizes, too.
 
     Args:
         session: the model.
-        request: what the user says.
-        largest: the largest values of integer inputs, where they are known.
+        request: the user's options.
+        hints: what the graph says of the inputs.
 
     Raises:
-        UsageError: if the request names an input that the model lacks, or of the wrong type.
-        UnsupportedInput: if the model has an input of a kind that cannot be made.
-        SessionError: if the model runs on none of the sizes tried.
+        UsageError: if the request names an unknown input, or one has the wrong type.
+        UnsupportedInput: if the model has an input of a type that cannot be created.
+        SessionError: if the model accepts none of the sizes tried.
     """
     specs = session.inputs
     given = [
-        _fitting({**each, **request.arrays}, specs, request)
-        for each in read_data(request.data, specs)
+        _fitting({**feeds, **request.arrays}, specs, request)
+        for feeds in read_data(request.data, specs)
     ]
     for spec in specs:
         if spec.dtype is None:
             raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
+    request = _with_small_batches(specs, request)
     _require_batch(specs, given[0], request)
     everything_given = all(spec.name in given[0] for spec in specs)
     samples = len(given) if everything_given else max(request.samples, len(given))
-    candidates = [list(_candidate_shapes(specs, each, request)) for each in given]
-    first = _first_that_runs(session, request, given, candidates[0], dict(largest or {}))
+    if samples > 1 and not everything_given:
+        samples = max(samples, _samples_for_switches(specs))
+    candidates = [list(_candidate_shapes(specs, feeds, request)) for feeds in given]
+    first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
+    first = _with_overrides(session, first) if samples > 1 else first
     if len(given) > 1:
-        return replace(first, shapes=[each[0] for each in candidates], samples=samples)
-    further = [first.shapes[0]]
-    if samples > 1 and len(request.batch_sizes) > 1:
+        return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
+    shapes = [first.shapes[0]]
+    if samples > 1 and len(set(request.batch_sizes)) > 1:
         more = replace(
             request,
-            batch_sizes=(_LARGER_BATCH, *request.batch_sizes),
+            batch_sizes=(_larger_batch(first), _LARGER_BATCH, *request.batch_sizes),
             other_sizes=(*_ODD_SIZES, *request.other_sizes),
         )
-        further += _another_size(session, first, _candidate_shapes(specs, given[0], more))
-    return replace(first, shapes=further, samples=samples)
+        shapes += _another_size(session, first, _candidate_shapes(specs, given[0], more))
+        longer = _beyond_cuts(session, first)
+        shapes += longer
+        samples += len(longer)
+        shapes += _batch_of_one(session, first, shapes)
+    return replace(first, shapes=shapes, samples=samples)
+
+
+def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
+    """Return the request with a batch of one, if the fixed sizes of an input are huge already."""
+    sizes = [[size for size in spec.shape[1:] if isinstance(size, int)] for spec in specs]
+    is_huge = any(math.prod(fixed) > _HUGE for fixed in sizes)
+    return replace(request, batch_sizes=(1, 1)) if is_huge and 1 in request.batch_sizes else request
+
+
+def _larger_batch(first: Inputs) -> int:
+    """Return a larger batch: of a small input, one that gives each channel enough values."""
+    elements = max((math.prod(shape[1:]) for shape in first.shapes[0].values()), default=0)
+    return _LARGER_BATCH if elements > _SMALL else _LARGE_BATCH
+
+
+def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
+    """Return how many samples it takes for any two switches to take all combinations."""
+    switches = sum(spec.dtype is not None and spec.dtype.kind == "b" for spec in specs)
+    return 2 + 2 * (switches - 1).bit_length() if switches > 1 else 0
+
+
+def _with_overrides(session: Session, first: Inputs) -> Inputs:
+    """Return the inputs with the overrides that the model accepts: all of them, or none."""
+    known = {spec.name for spec in session.overridable}
+    overrides = {name: value for name, value in first.hints.overrides.items() if name in known}
+    inputs = replace(first, samples=2, hints=replace(first.hints, overrides=overrides))
+    if overrides:
+        try:
+            session.run(list(inputs.feeds())[1])
+        except SessionError:
+            overrides = {}
+    return replace(first, hints=replace(first.hints, overrides=overrides))
+
+
+def _beyond_cuts(session: Session, first: Inputs) -> list[Mapping[str, tuple[int, ...]]]:
+    """Return shapes, if the model accepts any, that are longer than where a Slice cuts an axis off.
+
+    The Slice may come after a few strides. So the axis is made several times as long, alone.
+    """
+    found: list[Mapping[str, tuple[int, ...]]] = []
+    for axis, end in first.hints.cuts[:_CUTS_TO_TRY]:
+        free = {
+            spec.name
+            for spec in first.specs
+            if axis < len(spec.shape)
+            and not isinstance(spec.shape[axis], int)
+            and spec.name not in first.given[0]
+        }
+        for size in (end * times + more for times in (8, 2, 1) for more in (7, 32)) if free else ():
+            longer = {
+                name: (*shape[:axis], size, *shape[axis + 1 :]) if name in free else shape
+                for name, shape in first.shapes[0].items()
+            }
+            try:
+                session.run(next(replace(first, shapes=[longer]).feeds()))
+            except SessionError:
+                continue
+            found.append(longer)
+            break
+    return found
+
+
+def _batch_of_one(
+    session: Session, first: Inputs, shapes: Sequence[Mapping[str, tuple[int, ...]]]
+) -> list[Mapping[str, tuple[int, ...]]]:
+    """Return the first shapes with a batch of one, if the model accepts them and none is so yet."""
+    free = {spec.name for spec in first.specs if spec.shape and not isinstance(spec.shape[0], int)}
+    free -= first.given[0].keys()
+    if not free or any(shape[name][0] == 1 for shape in shapes for name in free if shape[name]):
+        return []
+    single = {
+        name: (1, *shape[1:]) if name in free and shape else shape
+        for name, shape in shapes[0].items()
+    }
+    try:
+        session.run(next(replace(first, shapes=[single]).feeds()))
+    except SessionError:
+        return []
+    return [single]
 
 
 def _first_that_runs(
@@ -211,32 +370,30 @@ def _first_that_runs(
     request: InputOptions,
     given: Sequence[Feeds],
     candidates: Sequence[Mapping[str, tuple[int, ...]]],
-    largest: Mapping[str, int],
+    hints: Hints,
 ) -> Inputs:
-    """Return one sample of the first shapes, and the largest integers, that the model accepts."""
+    """Return one sample with the first shapes and the largest integers that the model accepts."""
     unknown = [
         spec.name
         for spec in session.inputs
-        if spec.dtype is not None and (spec.dtype.kind in "iu") and spec.name not in largest
+        if spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in hints.largest
     ]
     failures: list[SessionError] = []
     for limit in _LARGEST_INTEGERS if unknown else _LARGEST_INTEGERS[-1:]:
-        limits = {**largest, **dict.fromkeys(unknown, limit)}
+        limits = {**hints.largest, **dict.fromkeys(unknown, limit)}
         for shapes in candidates:
-            candidate = Inputs(
-                session.inputs, [shapes], given, request.seed, 1, limits, frozenset(largest)
-            )
+            candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits, hints)
             try:
                 session.run(next(candidate.feeds()))
             except SessionError as error:
                 failures.append(error)
-            except UsageError as error:  # they do not fit into memory; smaller ones may
+            except UsageError as error:  # too large for memory; smaller shapes may fit
                 if len(candidates) == 1:
                     raise
                 failures.append(SessionError(str(error)))
             else:
                 return candidate
-    hint = "; give it inputs with --input NAME=FILE.npy"
+    hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = request.other_sizes
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
@@ -244,11 +401,11 @@ def _first_that_runs(
 
 
 def _may_be_negative(session: Session, first: Inputs) -> bool:
-    """Say whether the model has integers that are no positions, and runs on negative ones."""
+    """Return whether the model has integers that are not indices, and accepts negative ones."""
     kinds = [
         spec.dtype.kind
         for spec in session.inputs
-        if spec.name not in first.positions and spec.dtype
+        if spec.name not in first.hints.largest and spec.dtype
     ]
     if "i" not in kinds:
         return False
@@ -263,14 +420,14 @@ def _may_be_negative(session: Session, first: Inputs) -> bool:
 def _another_size(
     session: Session, first: Inputs, candidates: Iterable[Mapping[str, tuple[int, ...]]]
 ) -> list[Mapping[str, tuple[int, ...]]]:
-    """Return other shapes that the model runs on, those that differ most first, or nothing."""
+    """Return the most different shapes that the model accepts, in a list; empty if none."""
     used = first.shapes[0]
 
     def same_sizes(shapes: Mapping[str, tuple[int, ...]]) -> int:
         pairs = (zip(shapes[name], used[name], strict=True) for name in used)
         return sum(one == other for sizes in pairs for one, other in sizes)
 
-    others = sorted((each for each in candidates if each != used), key=same_sizes)
+    others = sorted((shapes for shapes in candidates if shapes != used), key=same_sizes)
     for shapes in others[:_OTHER_SIZES_TO_TRY]:
         try:
             session.run(next(replace(first, shapes=[shapes]).feeds()))
@@ -286,20 +443,20 @@ def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) ->
 
 
 def _require_batch(specs: Sequence[ValueSpec], given: Feeds, request: InputOptions) -> None:
-    """A single batch size is a demand; where nothing can follow it, say so."""
+    """Require that a single batch size, which is mandatory, can be used."""
     if len(request.batch_sizes) > 1:
         return
     (batch,) = request.batch_sizes
     free = [spec for spec in specs if spec.name not in {*given, *request.shapes}]
     firsts = [spec.shape[0] for spec in free if spec.shape]
     if all(isinstance(size, int) and size != batch for size in firsts):
-        raise UsageError(f"a batch of {batch} cannot be had: no input has a free first dimension")
+        raise UsageError(f"batch size {batch} cannot be used: no input has a free first dimension")
 
 
 def _candidate_shapes(
     specs: Sequence[ValueSpec], given: Feeds, request: InputOptions
 ) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Yield shapes to try. Dimensions of one name get one size; the first axis counts as batch."""
+    """Yield shapes to try. Dimensions of one name have one size; the first axis is the batch."""
     requested = request.shapes
     seen = []
     fixed: dict[str, int] = {}
@@ -312,7 +469,8 @@ def _candidate_shapes(
                 if isinstance(name, str)
             }
     images = [None] if request.image_size is None else [request.image_size, None]
-    for image, other in itertools.product(images, request.other_sizes):
+    # Old exporters give all free dimensions one name, such as "?". So names come first, then not.
+    for shared, image, other in itertools.product((True, False), images, request.other_sizes):
         for batch in request.batch_sizes:
             sizes = dict(fixed)
             shapes = {}
@@ -322,14 +480,15 @@ def _candidate_shapes(
                 elif spec.name in requested:
                     shapes[spec.name] = tuple(requested[spec.name])
                 else:
-                    shapes[spec.name] = _fill(spec, sizes, batch, other, image)
+                    names = sizes if shared else None
+                    shapes[spec.name] = _fill(spec, names, batch, other, image)
             if shapes not in seen:
                 seen.append(shapes)
                 yield shapes
 
 
 def _fill(
-    spec: ValueSpec, sizes: dict[str, int], batch: int, other: int, image: int | None
+    spec: ValueSpec, sizes: dict[str, int] | None, batch: int, other: int, image: int | None
 ) -> tuple[int, ...]:
     filled = []
     for axis, size in enumerate(spec.shape):
@@ -338,17 +497,17 @@ def _fill(
             fallback = 3
         if axis > 1 and len(spec.shape) == 4:
             fallback = image or other
-        if isinstance(size, str):
+        if isinstance(size, str) and sizes is not None:
             filled.append(sizes.setdefault(size, fallback))
         else:
-            filled.append(fallback if size is None else size)
+            filled.append(size if isinstance(size, int) else fallback)
     return tuple(filled)
 
 
 def _fit(content: Array, spec: ValueSpec) -> Array:
     if spec.dtype is not None and content.dtype != spec.dtype:
         raise UsageError(
-            f"input {spec.name!r} wants {spec.dtype}, and the file given for it has {content.dtype}"
+            f"input {spec.name!r} needs {spec.dtype}, but the given array has {content.dtype}"
         )
     return content
 

@@ -1,4 +1,4 @@
-"""The only file that imports onnxruntime."""
+"""The only module that imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from bnfold.errors import ProviderError, SessionError
 from bnfold.running.environment import available_threads, installed_runtimes
 
 Feeds = Mapping[str, Array]
-"""Input name to content."""
+"""Arrays by input name."""
 
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 class Level(enum.Enum):
-    """How much onnxruntime itself may rewrite a model when it loads it."""
+    """The optimization level at which onnxruntime loads a model."""
 
     DISABLED = "disabled"
     ALL = "all"
@@ -32,38 +32,17 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True)
 class ValueSpec:
-    """An input or output of a session. Dimensions are a size, or a name, or None if unknown."""
+    """An input or output of a session. A dimension is a size, a name, or None if unknown."""
 
     name: str
     type: str
-    """As onnxruntime writes it: ``tensor(float)``."""
+    """In onnxruntime's notation: ``tensor(float)``."""
     shape: tuple[int | str | None, ...]
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The numpy type of its elements, or None for what numpy does not hold."""
+        """The numpy type of its elements; None if numpy does not support it."""
         return _NUMPY_TYPES.get(self.type)
-
-    def accepts(self, other: ValueSpec, *, is_input: bool) -> bool:
-        """Say whether a caller who knows this value can work with the other in its place.
-
-        The type must be the same, fixed dimensions equal, and free ones free; a fixed dimension of
-        an input may be free, too.
-        """
-        sizes = zip(self.shape, other.shape, strict=False)
-        fits = all(
-            b == a or (is_input and not isinstance(b, int))
-            if isinstance(a, int)
-            else not isinstance(b, int)
-            for a, b in sizes
-        )
-        # Without any shape, onnxruntime reports no dimensions: then there is nothing to compare.
-        same_rank = len(self.shape) == len(other.shape) or not (self.shape and other.shape)
-        return self.type == other.type and same_rank and fits
-
-    def describe(self) -> str:
-        """Return the type and shape as text."""
-        return f"{self.type}[{','.join('?' if s is None else str(s) for s in self.shape)}]"
 
 
 _NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
@@ -78,14 +57,13 @@ _NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
 
 
 class Session:
-    """A model, from a path or its bytes, loaded by onnxruntime on exactly the provider asked for.
+    """A model that onnxruntime loads, from a path or bytes, on exactly the requested provider.
 
-    Its threads do not spin while they wait: in another session's time they would take its cores.
-    `tf32` lets a CUDA device round the operands of float32 products to 10 bits, as it does by
-    default elsewhere.
+    Its threads do not spin while waiting, which would take cores from other sessions. `tf32` lets a
+    CUDA device round the operands of float32 products to 10 bits, onnxruntime's default.
 
     Raises:
-        ProviderError: if the provider is not available, or onnxruntime took another.
+        ProviderError: if the provider is not available, or onnxruntime used another.
         SessionError: if onnxruntime cannot load the model.
     """
 
@@ -97,11 +75,12 @@ class Session:
         threads: int | None = None,
         *,
         tf32: bool = False,
+        initializers: Feeds | None = None,
     ) -> None:
         runtime = _import_runtime()
         require_provider(provider)
         options = runtime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, and told in one line
+        options.log_severity_level = 4  # errors are raised and reported in one line
         options.intra_op_num_threads = threads or available_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -110,6 +89,12 @@ class Session:
             Level.DISABLED: levels.ORT_DISABLE_ALL,
             Level.ALL: levels.ORT_ENABLE_ALL,
         }[level]
+        self._initializers = {  # onnxruntime reads them for as long as the session is there
+            name: runtime.OrtValue.ortvalue_from_numpy(content)
+            for name, content in (initializers or {}).items()
+        }
+        for name, content in self._initializers.items():
+            options.add_initializer(name, content)
         settings = {"use_tf32": str(int(tf32))} if provider == "cuda" else {}
         try:
             self._session = runtime.InferenceSession(
@@ -122,8 +107,10 @@ class Session:
         if PROVIDERS[provider] not in self._session.get_providers():
             raise ProviderError(_diagnose(provider, "onnxruntime fell back to the CPU"))
         self._provider = provider
-        self.inputs = [_spec(each) for each in self._session.get_inputs()]
-        self.outputs = [_spec(each) for each in self._session.get_outputs()]
+        self.inputs = [_spec(argument) for argument in self._session.get_inputs()]
+        self.outputs = [_spec(argument) for argument in self._session.get_outputs()]
+        overridable = self._session.get_overridable_initializers()
+        self.overridable = [_spec(argument) for argument in overridable]
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
         """Compute all outputs, by name.
@@ -139,10 +126,10 @@ class Session:
         return dict(zip(names, results, strict=True))
 
     def prepared_run(self, feeds: Feeds) -> Callable[[], object]:
-        """Return a function that computes all outputs from `feeds` once, to be timed.
+        """Return a function for timing that computes all outputs from `feeds` once.
 
-        On a device, inputs lie there beforehand, outputs stay there, and the function returns when
-        all is computed. What onnxruntime raises is not caught: `run` has shown that it works.
+        On a device, inputs are copied beforehand, outputs stay there, and the function waits until
+        all are computed. It does not catch onnxruntime's exceptions: call `run` first.
         """
         if self._provider == "cpu":
             names = [output.name for output in self.outputs]
@@ -163,7 +150,7 @@ class Session:
 
     @property
     def placement(self) -> dict[str, int] | None:
-        """How many nodes each provider got, where onnxruntime (from 1.24) tells."""
+        """The number of nodes on each provider, if onnxruntime reports it (1.24 and later)."""
         if not hasattr(self._session, "get_provider_graph_assignment_info"):
             return None
         counts: Counter[str] = Counter()
@@ -173,10 +160,10 @@ class Session:
 
 
 def require_provider(provider: str) -> None:
-    """Return if the provider can be used here.
+    """Require that the provider is available.
 
     Raises:
-        ProviderError: with the diagnosis, if not.
+        ProviderError: if not, with the diagnosis.
     """
     runtime = _import_runtime()
     if PROVIDERS[provider] in runtime.get_available_providers():
@@ -187,6 +174,8 @@ def require_provider(provider: str) -> None:
 
 
 def _import_runtime() -> Any:
+    # Its telemetry writes to the terminal and to HOME, in a thread that forks do not have.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -202,12 +191,12 @@ def _diagnose(provider: str, symptom: str) -> str:
     installed = installed_runtimes()
     if len(installed) > 1:
         cure = (
-            f"{' and '.join(installed)} are both installed and exclude each other: "
+            f"{' and '.join(installed)} are both installed and overwrite each other's files: "
             f"pip uninstall both, then pip install 'bnfold[{provider}]'"
         )
-    elif provider == "cuda" and not any(each.startswith("onnxruntime-gpu") for each in installed):
+    elif provider == "cuda" and not any(name.startswith("onnxruntime-gpu") for name in installed):
         cure = (
-            f"installed is {', '.join(installed) or 'no onnxruntime'}: pip uninstall it, then "
+            f"{', '.join(installed) or 'no onnxruntime'} is installed: pip uninstall it, then "
             "pip install 'bnfold[cuda]'"
         )
     elif provider == "cuda" and not Path("/dev/nvidiactl").exists() and os.name == "posix":
@@ -229,7 +218,7 @@ def _spec(argument: Any) -> ValueSpec:
 
 
 def _one_line(error: BaseException, model: Path | bytes = b"") -> str:
-    """Return the message, in which a path that is gone tomorrow does not stand."""
+    """Return the message in one line, without the model's path, which may be temporary."""
     text = " ".join(str(error).split())
     if isinstance(model, Path):
         text = text.replace(str(model), "the model")

@@ -1,4 +1,4 @@
-"""Times models wherever and on whatever was asked for."""
+"""Times models on the requested providers and batch sizes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def time_models(
     timing: TimingOptions,
     progress: Progress,
 ) -> list[SpeedRecord]:
-    """Time one model, or two, at both levels on every provider and batch size, in equal shares.
+    """Time one or two models, on every provider and batch size, at both optimization levels.
 
-    Where one level has used up the time of both, the other is left out, and a note says so.
+    All cases get an equal share of the time. If one level uses up the time of both, the other is
+    skipped, and a note says so.
 
     Raises:
         ProviderError: if a provider is not available.
@@ -35,15 +36,15 @@ def time_models(
     requests = [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
     cases = [(provider, request) for provider in execution.providers for request in requests]
     share = timing.seconds / len(cases)
-    found: list[SpeedRecord] = []
+    records: list[SpeedRecord] = []
     for provider, request in cases:
         end = time.monotonic() + share
         for level in (Level.ALL, Level.DISABLED):
-            if level is Level.DISABLED and found[-1].note and time.monotonic() > end:
-                more = f"{found[-1].note}; no time was left for optimization {level.value}"
-                found[-1] = replace(found[-1], note=more)
+            if level is Level.DISABLED and records[-1].note and time.monotonic() > end:
+                note = f"{records[-1].note}; no time was left for optimization {level.value}"
+                records[-1] = replace(records[-1], note=note)
                 continue
-            found.append(
+            records.append(
                 compare_speed(
                     original,
                     optimized,
@@ -56,25 +57,27 @@ def time_models(
                     progress=progress,
                 )
             )
-    return found
+    return records
 
 
 def require_speedup(speed: Sequence[SpeedRecord], required: float | None, note: str = "") -> None:
-    """Require that the median speed-up at onnxruntime's best comes to this, wherever it was timed.
+    """Require this median speed-up with all of onnxruntime's optimizations, in every case.
 
     Raises:
-        TooSlowError: if not, or if nothing was timed; `note` says why.
+        TooSlowError: if it is not reached, or if nothing was timed; `note` says why.
     """
     if required is None:
         return
-    found = [each for each in speed if each.level == Level.ALL.value and each.speedup is not None]
-    if not found:
+    timed = [
+        record for record in speed if record.level == Level.ALL.value and record.speedup is not None
+    ]
+    if not timed:
         raise TooSlowError(
-            f"a speed-up of {required:g} is required, and {note or 'none was timed'}"
+            f"a speed-up of {required:g} is required, but {note or 'nothing was timed'}"
         )
-    for each in found:
-        if each.speedup is not None and each.speedup < required:
+    for record in timed:
+        if record.speedup is not None and record.speedup < required:
             raise TooSlowError(
-                f"a speed-up of {required:g} is required, and on {each.provider} it is "
-                f"{each.speedup:.3f} (control {each.control:.3f})"
+                f"a speed-up of {required:g} is required, but on {record.provider} it is "
+                f"{record.speedup:.3f} (control {record.control:.3f})"
             )

@@ -1,6 +1,6 @@
-"""Measures how much memory a model takes, in a process of its own.
+"""Measures the memory that a model takes, in a separate process.
 
-In a process that has run other models it could not be told whose memory is whose.
+In a process that has run other models, their memory could not be told apart from this one's.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _STATUS = Path("/proc/self/status")
 def peak_mb(
     model: Path, provider: str, level: Level, threads: int | None, feeds: Feeds
 ) -> float | None:
-    """Return the megabytes (10⁶ bytes) that loading a model and one run add at their peak.
+    """Return the peak memory that loading a model and one run add, in MB (10⁶ bytes).
 
-    None where the system does not tell (it is Linux that does). Memory of a device is not counted.
+    None if the system does not report it (only Linux does). Device memory is not counted.
 
     Raises:
         SessionError: if the model cannot be loaded or run.
@@ -41,7 +41,7 @@ def peak_mb(
 
 
 def _measure() -> None:
-    """Print the bytes; what to load and run comes pickled on stdin, from this package itself."""
+    """Print the bytes. The model and its feeds come pickled on stdin, from `peak_mb`."""
     require_provider("cpu")  # imports onnxruntime, whose own memory is not counted
     model, provider, level, threads, feeds = pickle.load(sys.stdin.buffer)
     before = _status_bytes("VmRSS")
@@ -50,7 +50,7 @@ def _measure() -> None:
 
 
 def _status_bytes(key: str) -> int:
-    """Return a figure of this process's memory. `resource.getrusage` would count its parent's."""
+    """Return a memory figure of this process; `resource.getrusage` would include its parent's."""
     for line in _STATUS.read_text().splitlines():
         name, _, amount = line.partition(":")
         if name == key:

@@ -1,12 +1,12 @@
-"""Times models against each other, so that a difference means something.
+"""Times models against each other.
 
-Sessions of the original, the optimized model and, as a control, the original again run one after
-the other, in every order in turn, on the same inputs. Their thread pools do not spin, or each would
-take the others' cores: on two cores, a model with spinning threads measures 1.3 to 1.5 against
-itself. What is compared are the ratios of one turn, so that whatever slows a turn down slows all
-of it; the interval is a bootstrap's. A session may also be slow by the chance of where its memory
-lies. So there are several blocks, each with sessions of its own, and the bootstrap resamples blocks
-first.
+Runs of the original, the optimized model and, as a control, the original again are interleaved,
+cycling through every order, on the same inputs. Thread pools do not spin, because spinning threads
+would take the other sessions' cores: on two cores, a model with spinning threads measures 1.3 to
+1.5 against itself. Ratios are taken within a turn, so that whatever slows a turn down slows all of
+it; the interval is a bootstrap interval. A session may also be slow because of where its memory
+happens to lie. So there are several blocks, each with its own sessions, and the bootstrap resamples
+blocks first.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ MOST_BLOCKS = 5
 
 
 _SHORTEST_SAMPLE = 1e-3
-"""Seconds. What takes less is run several times for one sample."""
+"""Seconds. A shorter run is repeated for one sample."""
 
 
 _SHARE_OF_PREPARING = 0.3
-"""The most of a block's time that loading and warming up may take; else there are fewer blocks."""
+"""The largest share of a block's time for loading and warming up; else there are fewer blocks."""
 
 
 _WARM_UP_SHARE = 0.1
-"""The share of a block's time after which warming up ends, stable or not."""
+"""Warming up ends after this share of a block's time, even if times are not stable yet."""
 
 
 _STABLE = 0.02
-"""A model is warm when two of its runs in a row differ by no more than this share."""
+"""A model is warm when two consecutive runs differ by at most this share."""
 
 
-_WHOSE = {"original": "original", "optimized": "other model", "control": "original"}
+_DESCRIPTIONS = {"original": "original", "optimized": "other model", "control": "original"}
 
 
 def compare_speed(
@@ -67,10 +67,10 @@ def compare_speed(
     memory: bool = False,
     progress: Progress = silent,
 ) -> SpeedRecord:
-    """Time a model, beside another if one is given, for about this many seconds.
+    """Time a model, and another against it if given, for about this many seconds.
 
-    Where not even one turn fits into the time, it takes longer: each model runs once at least.
-    `memory` measures that, too, which takes a process and a run more each.
+    Each model runs at least once, even if that takes longer. `memory` also measures peak memory,
+    which takes another process and run per model.
 
     Raises:
         ProviderError: if the provider is not available.
@@ -88,10 +88,12 @@ def compare_speed(
     note = ""
     if turns < FEWEST_TURNS:
         needed = math.ceil((time.perf_counter() - begun) * FEWEST_TURNS / turns)
-        note = f"too few turns ({turns}) for a verdict; it takes about {needed} seconds a level"
+        note = f"too few turns ({turns}) for a verdict; allow about {needed} seconds per level"
     loaded = ["original", *(["optimized"] if optimized else [])]
     loads = [median([block.load_ms[name] for block in blocks]) for name in loaded]
-    placements = [each for each in map(measurement.placement.get, loaded) if each is not None]
+    placements = [
+        placement for placement in map(measurement.placement.get, loaded) if placement is not None
+    ]
     return SpeedRecord(
         provider=provider,
         level=level.value,
@@ -107,9 +109,9 @@ def compare_speed(
 
 
 def for_one_image(request: InputOptions) -> InputOptions:
-    """Return the request with a batch of one, of a usual image's size, where dimensions are free.
+    """Return the request with free dimensions set to one image of the usual size.
 
-    A check does better with small inputs, and more than one of them; timing should be typical.
+    A check is better with several small inputs; timing should be typical.
     """
     return replace(request, samples=1, batch_sizes=(1, 2), image_size=USUAL_SIZE)
 
@@ -138,42 +140,42 @@ class _Measurement:
         return self._inputs
 
     def peak_mb(self, names: Sequence[str]) -> list[float] | None:
-        """Return the memory of these models, or None where the system does not tell."""
+        """Return the peak memory of these models, or None if the system does not report it."""
         self._progress(f"measuring memory ({self._provider}, optimization {self._level.value})")
         feeds = next(self.inputs.feeds())
-        found = [
+        peaks = [
             peak_mb(self._paths[name], self._provider, self._level, self._threads, feeds)
             for name in names
         ]
-        known = [each for each in found if each is not None]
+        known = [peak for peak in peaks if peak is not None]
         return known if len(known) == len(names) else None
 
     def blocks(self, seconds: float) -> list[SpeedBlock]:
-        """Take samples for so many seconds, in as many blocks as are worth their preparation."""
-        found: list[SpeedBlock] = []
+        """Take samples for this many seconds, in as many blocks as justify their preparation."""
+        blocks: list[SpeedBlock] = []
         end = time.perf_counter() + seconds
         while True:
             begun = time.perf_counter()
-            share = (end - begun) / (MOST_BLOCKS - len(found))
-            load_ms, first_ms, runs = self._load(offset=len(found))
-            if not found and time.perf_counter() > end:
-                return [SpeedBlock(load_ms, {name: [each] for name, each in first_ms.items()})]
+            share = (end - begun) / (MOST_BLOCKS - len(blocks))
+            load_ms, first_ms, runs = self._load(offset=len(blocks))
+            if not blocks and time.perf_counter() > end:
+                return [SpeedBlock(load_ms, {name: [ms] for name, ms in first_ms.items()})]
             repeats = _warm_up(runs, share * _WARM_UP_SHARE)
             now = time.perf_counter()
             affordable = int((end - begun) * _SHARE_OF_PREPARING / (now - begun))
-            blocks_left = max(1, min(MOST_BLOCKS - len(found), affordable))
+            blocks_left = max(1, min(MOST_BLOCKS - len(blocks), affordable))
             stop = now + (end - now) / blocks_left
             self._progress(f"timing ({self._provider}, optimization {self._level.value})")
-            found.append(SpeedBlock(load_ms, _take_turns(runs, repeats, stop)))
+            blocks.append(SpeedBlock(load_ms, _take_turns(runs, repeats, stop)))
             if blocks_left == 1:
-                return found
+                return blocks
 
     def _load(
         self, offset: int
     ) -> tuple[dict[str, float], dict[str, float], dict[str, Callable[[], object]]]:
-        """Load a session each, beginning with another one each time, and run each once.
+        """Load a session per model, starting at `offset`, and run each session once.
 
-        Returns how long loading and the first run took, and what to run from then on.
+        Returns the times of loading and of the first run, and a function per model to run it again.
         """
         names = list(self._paths)
         load_ms, first_ms, runs = {}, {}, {}
@@ -190,7 +192,7 @@ class _Measurement:
                 begun = time.perf_counter()
                 session.run(feeds)
             except SessionError as error:
-                raise SessionError(f"the {_WHOSE[name]}: {error}") from error
+                raise SessionError(f"the {_DESCRIPTIONS[name]}: {error}") from error
             first_ms[name] = _milliseconds(time.perf_counter() - begun)
             self.placement[name] = session.placement
             runs[name] = session.prepared_run(feeds)
@@ -215,15 +217,15 @@ def _warm_up(runs: Mapping[str, Callable[[], object]], seconds: float) -> int:
 def _take_turns(
     runs: Mapping[str, Callable[[], object]], repeats: int, stop: float
 ) -> dict[str, list[float]]:
-    """Run the models in turns until the clock says `stop`, but once at least."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    """Run the models in turns until the clock reaches `stop`, but at least once."""
+    run_ms: dict[str, list[float]] = {name: [] for name in runs}
     with _no_garbage_collection():
         for order in itertools.cycle(itertools.permutations(runs)):
             for name in order:
-                found[name].append(_milliseconds(_seconds(runs[name], repeats)))
+                run_ms[name].append(_milliseconds(_seconds(runs[name], repeats)))
             if time.perf_counter() >= stop:
                 break
-    return found
+    return run_ms
 
 
 def _seconds(run: Callable[[], object], repeats: int = 1) -> float:
@@ -234,7 +236,7 @@ def _seconds(run: Callable[[], object], repeats: int = 1) -> float:
 
 
 def _milliseconds(seconds: float) -> float:
-    """Return milliseconds, to a nanosecond."""
+    """Convert to milliseconds, rounded to a nanosecond."""
     return round(seconds * 1e3, 6)
 
 

@@ -1,4 +1,4 @@
-"""What samples of run times say."""
+"""Statistics of sampled run times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from bnfold.record.data import SpeedBlock, SpeedSummary, SpeedVerdict
 
 FEWEST_TURNS = 5
-"""Fewer turns than these allow no verdict."""
+"""The smallest number of turns that allows a verdict."""
 
 
 _RESAMPLES = 1000
@@ -45,7 +45,7 @@ def _ratio(blocks: Sequence[SpeedBlock], name: str) -> tuple[float, list[float]]
     """
     by_block = [np.divide(block.run_ms["original"], block.run_ms[name]) for block in blocks]
     ratios = np.concatenate(by_block)
-    sizes = np.array([len(each) for each in by_block])
+    sizes = np.array([len(block_ratios) for block_ratios in by_block])
     starts = np.cumsum(sizes) - sizes
     turns = math.ceil(sizes.mean())
     generator = np.random.default_rng(0)
@@ -59,9 +59,9 @@ def _ratio(blocks: Sequence[SpeedBlock], name: str) -> tuple[float, list[float]]
 
 
 def _median_ms(blocks: Sequence[SpeedBlock], name: str) -> float:
-    return median([each for block in blocks for each in block.run_ms[name]])
+    return median([ms for block in blocks for ms in block.run_ms[name]])
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the median, as a plain number."""
+    """Return the median as a float."""
     return float(np.median(values))

@@ -1,1 +1,1 @@
-"""The steps of a command, in their order."""
+"""The steps of a command, in order."""

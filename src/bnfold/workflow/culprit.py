@@ -1,4 +1,4 @@
-"""Finds the rewrite with which a model is no longer equivalent to its original."""
+"""Finds the rewrite that makes a model fail the check."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def find_culprit(
     unwanted: Unwanted,
     progress: Progress,
 ) -> Culprit | None:
-    """Bisect over the rewrites; return the first with which the check fails.
+    """Bisect the rewrites; return the first with which the check fails.
 
-    It fails with the first k rewrites and passes with the first k − 1; the culprit is the k-th.
-    None if it fails without any: then the passes are innocent.
+    It passes with the first k − 1 rewrites and fails with the first k; the culprit is the k-th.
+    None if it fails without any rewrite: then no pass is to blame.
 
     Args:
         reference: the original.
-        failed: what the check has found.
-        rewrites: those of the model that fails, in the order in which they were made.
-        variants: makes the model with some of them.
-        execution: where and on what to compare.
-        checking: how strictly to compare; in float64 only if that has decided.
-        unwanted: rewrites that are left out anyhow.
-        progress: is told what is tried.
+        failed: the comparison that failed.
+        rewrites: the rewrites of the failing model, in the order in which they were made.
+        variants: makes the model with some of the rewrites.
+        execution: the providers and inputs to compare on.
+        checking: how strictly to compare; float64 is used only if it decided the failure.
+        unwanted: the rewrites that are left out in any case.
+        progress: called with a message for each trial.
     """
     needs_truth = any(
-        each.verdict == "fail" and all(level.verdict == "pass" for level in each.levels)
-        for each in failed.providers
-        if each.levels
+        provider.verdict == "fail" and all(level.verdict == "pass" for level in provider.levels)
+        for provider in failed.providers
+        if provider.levels
     )
     truth = checking.truth if needs_truth else "off"
     quick = replace(checking, truth=truth, save_inputs=None)
 
     def compare(count: int) -> Equivalence:
-        progress(f"looking for the culprit among {len(rewrites)} rewrites, with {count} of them")
-        allowed = {(each.pass_name, each.site) for each in rewrites[:count]}
+        progress(f"looking for the culprit: the first {count} of {len(rewrites)} rewrites")
+        allowed = {(rewrite.pass_name, rewrite.site) for rewrite in rewrites[:count]}
         place = variants.write(variants.without(_only(allowed, unwanted)).model)
         try:
             return compare_models(reference, place, execution, quick)
@@ -64,9 +64,9 @@ def find_culprit(
     passes, fails = 0, len(rewrites)
     while fails - passes > 1:
         middle = (passes + fails) // 2
-        found = compare(middle)
-        if found.verdict == "fail":
-            fails, failing = middle, found
+        equivalence = compare(middle)
+        if equivalence.verdict == "fail":
+            fails, failing = middle, equivalence
         else:
             passes = middle
     return _culprit(rewrites[fails - 1], failing)
@@ -100,4 +100,4 @@ def _failed_output(equivalence: Equivalence) -> OutputComparison | None:
         for level in provider.levels
         for output in level.outputs
     )
-    return next((each for each in outputs if not within_tolerance(each)), None)
+    return next((output for output in outputs if not within_tolerance(output)), None)

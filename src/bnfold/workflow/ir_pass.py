@@ -1,4 +1,4 @@
-"""The rewrites as one pass of an onnx_ir pipeline."""
+"""The rewrites as a pass of an onnx_ir pipeline."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from bnfold.rewriting.registry import choose_passes
 
 
 class RewritePass(ir.passes.InPlacePass):
-    """bnfold's rewrites of a model in memory, without the check.
+    """bnfold's rewrites of an in-memory model, without the check.
 
         >>> pipeline = ir.passes.Sequential(ShapeInferencePass(), bnfold.RewritePass())
         >>> pipeline(model).modified
         True
 
-    Where shapes are not known, fewer rewrites apply: infer them first.
+    Infer shapes first: fewer rewrites apply when shapes are unknown.
 
     Args:
         options: which rewrites to make; all of them by default.
 
     Raises:
-        ModelError: by a call, if a node reads a value that nothing computes, or there is a cycle.
-        UsageError: by a call, if an option makes no sense.
-        PassFailedError: by a call, if a pass has a bug.
+        ModelError: when called, if a node reads an undefined value, or the graph has a cycle.
+        UsageError: when called, if an option is invalid.
+        PassFailedError: when called, if a pass has a bug.
     """
 
     def __init__(self, options: PassOptions | None = None) -> None:

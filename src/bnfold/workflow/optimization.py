@@ -1,4 +1,4 @@
-"""One run of `optimize`: its steps, in the order in which they are taken."""
+"""One run of `optimize`: its steps, in order."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from bnfold.workflow.variants import Variant, Variants
 
 @dataclass(frozen=True)
 class Result:
-    """An optimized model and the record of how it came about.
+    """An optimized model and the record of its optimization.
 
-    It stays usable when OUTPUT has been removed or replaced, and can be pickled, which takes the
-    model along: both hold or read all of its weights.
+    It stays usable after OUTPUT has been removed or replaced. Pickling it includes the model with
+    all of its weights.
     """
 
     record: Record
     _model: LoadedModel | bytes = field(repr=False)
 
     def to_proto(self) -> onnx.ModelProto:
-        """Return the optimized model, made anew at each call.
+        """Return the optimized model as a new ModelProto.
 
-        Most weights are still in a file: this reads them all, and takes as much memory as the
-        model is large.
+        Most weights are still in a file: each call reads them all, and takes as much memory as
+        the model is large.
 
         Raises:
-            ModelError: if the model exceeds 2 GiB, which one ModelProto cannot hold, or if a file
-                that holds weights of it has been changed in place.
+            ModelError: if the model exceeds 2 GiB, the limit of a ModelProto, or if a file that
+                holds its weights has been changed in place.
         """
         if isinstance(self._model, bytes):
             proto: onnx.ModelProto = onnx.ModelProto.FromString(self._model)
@@ -63,10 +63,10 @@ class Result:
 
 
 class Optimization:
-    """Takes one step a method. Steps that need a rewrite do nothing where there is none.
+    """Has one method per step. Steps that need a rewrite do nothing if there is none.
 
-    What it makes on the way lies in `folder`; `stack` undoes what was not finished. Modules that
-    only one step needs are imported there: a rewrite alone is done in the time that they take.
+    Intermediate files go into `folder`; `stack` cleans up unfinished work. Modules that only one
+    step needs are imported in that step: importing them takes as long as a rewrite.
     """
 
     def __init__(
@@ -111,9 +111,9 @@ class Optimization:
 
     @cached_property
     def _reference(self) -> Path:
-        """The model to compare with: the original, or what it was requested to mean.
+        """The model to compare with: the original, with the requested changes of meaning.
 
-        One whose file onnxruntime cannot read, because it is too large, is written otherwise.
+        If its file is too large for onnxruntime, it is written in a form that onnxruntime reads.
         """
         model = self._variant.model
         if model.path is not None and model.source.is_one_message and not self._variant.requested:
@@ -125,7 +125,7 @@ class Optimization:
         return self._dropped.get(site)
 
     def tune(self) -> None:
-        """Leave out what measures slower here."""
+        """Drop the rewrites that make the model slower on this machine."""
         if not self._variant.outcome.rewrites:
             return
         from bnfold.speed.measure import compare_speed, for_one_image
@@ -162,7 +162,7 @@ class Optimization:
             self._variant = self._variants.without(self._unwanted)
 
     def write(self) -> None:
-        """Write the model beside its place."""
+        """Write the model to a temporary file next to its destination."""
         self._progress("writing")
         if self._is_copy:
             self._staged.write_blocks(self._variant.model.source.blocks())
@@ -170,23 +170,23 @@ class Optimization:
             self._staged.write_model(self._variant.model)
 
     def check(self, *, drop_culprit: bool) -> None:
-        """Compare it with the original; if that fails, find out by which rewrite.
+        """Compare the model with the original; if that fails, find the rewrite to blame.
 
-        With `drop_culprit`, the model is made and compared again without that, until it passes.
+        `drop_culprit` makes and compares the model again without that rewrite, until it passes.
         """
         from bnfold.proof.equivalence import compare_models
 
         culprits: list[Culprit] = []
         checking = self._checking
         while not self._is_unchanged:
-            found = compare_models(
+            equivalence = compare_models(
                 self._reference, self._staged.path, self._execution, checking, self._progress
             )
-            checking = replace(checking, save_inputs=None)  # they are the same each time
-            culprit = self._find_culprit(found) if found.verdict == "fail" else None
+            checking = replace(checking, save_inputs=None)  # the inputs are the same each time
+            culprit = self._find_culprit(equivalence) if equivalence.verdict == "fail" else None
             if culprit is not None:
                 culprits.append(replace(culprit, dropped=drop_culprit))
-            self._equivalence = replace(found, culprits=culprits)
+            self._equivalence = replace(equivalence, culprits=culprits)
             if culprit is None or not drop_culprit:
                 return
             self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
@@ -223,10 +223,10 @@ class Optimization:
         except UsageError as error:
             if self._equivalence is None:
                 raise
-            self._speed_note = f"not timed: {error}"  # what was checked is not lost for that
+            self._speed_note = f"not timed: {error}"  # keep the result of the check
 
     def finish(self) -> Result:
-        """Let the model appear in its place.
+        """Move the model to its destination.
 
         Raises:
             NotEquivalentError: if the check has failed.
@@ -244,7 +244,7 @@ class Optimization:
 
     @property
     def _is_copy(self) -> bool:
-        """A copy finds its external data only in the folder where the original is."""
+        """Whether to copy the input: a copy finds external data only in the original's folder."""
         model = self._variant.model
         if not self._is_unchanged:
             return False
@@ -258,18 +258,21 @@ class Optimization:
         return path is not None and self._place.exists() and self._place.samefile(path)
 
     def _rejection(self) -> BnfoldError | None:
-        found = self._equivalence
-        if found is None or found.verdict in ("pass", "identical"):
+        equivalence = self._equivalence
+        if equivalence is None or equivalence.verdict in ("pass", "identical"):
             return None
-        if found.verdict == "fail":
-            by = "".join(
-                f"; by {each.pass_name} at {each.site!r}, without which --drop-culprit goes on"
-                for each in found.culprits[-1:]
+        if equivalence.verdict == "fail":
+            cause = "".join(
+                f"; caused by {culprit.pass_name} at {culprit.site!r}, "
+                "which --drop-culprit leaves out"
+                for culprit in equivalence.culprits[-1:]
             )
-            return NotEquivalentError(f"not equivalent, so nothing was written: {found.reason}{by}")
+            return NotEquivalentError(
+                f"not equivalent, so nothing was written: {equivalence.reason}{cause}"
+            )
         return NotVerifiedError(
-            f"could not be verified, so nothing was written: {found.reason}; "
-            "--no-check writes it all the same"
+            f"could not be verified, so nothing was written: {equivalence.reason}; "
+            "--no-check writes it anyway"
         )
 
     def _lack_of_speed(self) -> BnfoldError | None:

@@ -1,9 +1,9 @@
-"""Finds out which rewrites do not pay on this machine, by measuring the model without them.
+"""Finds the rewrites that make the model slower on this machine, by timing it without them.
 
-A trial takes a group of rewrites away and times what is left against the model with them. Groups
-are the rewrites of a pass first; a group that is not worth dropping whole is halved, and its halves
-are tried later, while time lasts. Last of all the original itself is tried, where no rewrites are.
-All but the measured times is deterministic.
+A trial removes a group of rewrites and times the model against the one with them. Groups are first
+the rewrites of a pass; a group that is not dropped as a whole is halved, and its halves are tried
+later, while time lasts. The last trial is the original itself, without any rewrite. Everything but
+the measured times is deterministic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bnfold.record.data import RewriteRecord, SpeedRecord, TuningRecord, TuningT
 from bnfold.rewriting.engine import Site
 
 TRIALS_IN_TIME = 8
-"""Into so many trials the time is divided."""
+"""The time is divided into this many trials."""
 
 Measure: TypeAlias = Callable[[Path, Path, float], SpeedRecord]
-"""Times the first model against the second, for so many seconds."""
+"""Times the first model against the second, for this many seconds."""
 
 
 def tune(
@@ -33,15 +33,15 @@ def tune(
     seconds: float,
     progress: Progress,
 ) -> tuple[frozenset[Site], TuningRecord]:
-    """Return the sites that are better left alone, and the trials that say so.
+    """Return the sites to leave unchanged, and the trials that decided it.
 
     Args:
-        rewrites: those of the model as it is optimized in full.
-        make: returns a model, optimized but for these sites.
+        rewrites: the rewrites of the fully optimized model.
+        make: returns a model that is optimized except at these sites.
         measure: times one model against another.
-        discard: is told of each model that is no longer needed.
-        seconds: how long to go on. At least two trials are made, if there is anything to try.
-        progress: is told what is tried.
+        discard: called with each model that is no longer needed.
+        seconds: how long to continue. At least two trials are made, if there is anything to try.
+        progress: called with a message for each trial.
     """
     groups = deque(_by_pass(rewrites))
     everything = tuple(site for group in groups for site in group)
@@ -77,8 +77,8 @@ def tune(
 
 def _by_pass(rewrites: Sequence[RewriteRecord]) -> list[tuple[Site, ...]]:
     groups: dict[str, dict[Site, None]] = {}
-    for each in rewrites:
-        groups.setdefault(each.pass_name, {})[each.pass_name, each.site] = None
+    for rewrite in rewrites:
+        groups.setdefault(rewrite.pass_name, {})[rewrite.pass_name, rewrite.site] = None
     return [tuple(sites) for sites in groups.values()]
 
 

@@ -1,4 +1,4 @@
-"""Rewrites one model again and again, each time without some of its rewrites."""
+"""Rewrites a model repeatedly, each time without some of the rewrites."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bnfold.rewriting.registry import choose_passes
 
 @dataclass(frozen=True)
 class Variant:
-    """A model rewritten, and what was done to it: first its changes of meaning, then the rest."""
+    """A rewritten model and its rewrites: first the changes of meaning, then the others."""
 
     model: LoadedModel
     requested: Sequence[RewriteRecord]
@@ -39,12 +39,12 @@ class Variant:
     @property
     def passes(self) -> list[PassRecord]:
         """The passes that have rewritten or refused something."""
-        heard = {rewrite.pass_name for rewrite in self.outcome.rewrites}
-        heard |= {refusal.pass_name for refusal in self.outcome.refusals}
+        active = {rewrite.pass_name for rewrite in self.outcome.rewrites}
+        active |= {refusal.pass_name for refusal in self.outcome.refusals}
         return [
             PassRecord(chosen.name, chosen.exactness.value, chosen.documentation)
             for chosen in self.chosen
-            if chosen.name in heard
+            if chosen.name in active
         ]
 
 
@@ -58,12 +58,12 @@ class Variants:
     _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
 
     def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
-        """Return the model as the passes will find it, and the changes of meaning made so far."""
+        """Return the model as passes receive it, and the changes of meaning made to it."""
         loaded = load(self.source)
         return loaded, change_meaning(loaded.ir, self.passes)
 
     def without(self, unwanted: Unwanted = lambda _: None) -> Variant:
-        """Rewrite the model, but for the rewrites that `unwanted` gives a reason against.
+        """Rewrite the model, except where `unwanted` returns a reason not to.
 
         Raises:
             ModelError: if the model cannot be read, is invalid or is not supported.
@@ -74,12 +74,12 @@ class Variants:
         try:
             outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted)
         except PassFailedError:
-            require_valid(loaded)  # a pass may stumble over what no valid model holds
+            require_valid(loaded)  # an invalid model may be why the pass failed
             raise
         return Variant(loaded, requested, outcome, chosen)
 
     def write(self, model: LoadedModel) -> Path:
-        """Write a model into a new folder in the folder."""
+        """Write a model into a new subfolder of `folder`."""
         place = self.folder / f"variant_{next(self._numbers)}" / "model.onnx"
         place.parent.mkdir()
         with StagedModel(place) as staged:
@@ -88,10 +88,10 @@ class Variants:
         return place
 
     def discard(self, place: Path) -> None:
-        """Remove what `write` has written there.
+        """Remove a model that `write` has written.
 
-        The space is free only when the model that reads its weights from there is gone, too, and
-        graphs are cycles: without a collection, many large variants could fill the disk.
+        Its space is free only when the model that reads weights from there is gone, too, and
+        graphs are cyclic: without garbage collection, large variants could fill the disk.
         """
         shutil.rmtree(place.parent)
         gc.collect()

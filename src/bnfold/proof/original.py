@@ -1,0 +1,253 @@
+"""Runs the original: what it gives, and how far that is from itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.arrays import Array
+from bnfold.errors import SessionError
+from bnfold.options import ExecutionOptions
+from bnfold.progress import Progress
+from bnfold.proof.noise import Noise, moved
+from bnfold.proof.traits import UNITS, Traits, float_initializers
+from bnfold.record.data import Verdict
+from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
+from bnfold.running.runtime import Feeds, Level, Session
+
+FEWEST_SAMPLES = 2
+"""A verdict never rests on fewer, unless fewer were given or asked for."""
+
+_MORE_SAMPLES = 4
+"""Samples that are drawn where too few say something of an output."""
+
+_MORE_DRAWS = 4
+"""Draws of the original's noise that are taken before an output fails."""
+
+_WIDE_DRAW = 4
+"""Past a step, some draws move inputs and weights by so many units in the last place: a jump that
+one unit makes would be missed by as small a move as often as not."""
+
+_MOST_WEIGHTS = 2**28
+"""Bytes of weights up to which draws move them, too."""
+
+Results = list[dict[str, Any]]
+"""What a model gives, by output, sample by sample."""
+
+
+class Undecided(Exception):  # noqa: N818 - an answer, not an error
+    """Ends a comparison early, with a verdict and the reason."""
+
+    def __init__(self, verdict: Verdict, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.reason = reason
+
+
+@dataclass
+class Original:
+    """The original on one provider. One session is open at a time, so that memory holds one."""
+
+    path: Path
+    traits: Traits
+    provider: str
+    execution: ExecutionOptions
+    progress: Progress
+    inputs: Inputs | None = None
+    references: Results = field(default_factory=list)
+    """Without onnxruntime's optimizations."""
+    best: Results = field(default_factory=list)
+    """With them."""
+    draws: list[Results] = field(default_factory=list)
+    noise: dict[str, Noise] = field(default_factory=dict)
+    unsettled: dict[tuple[int, str], float] = field(default_factory=dict)
+    """The noise, as a share of the values, of samples and outputs where it is too large."""
+    inconclusive: dict[str, str] = field(default_factory=dict)
+    """Why an output shows nothing by itself, though it is compared."""
+    placement: dict[str, int] | None = None
+
+    def run(self) -> None:
+        """Run it on inputs that it accepts, again with changes that mean nothing, and take notes.
+
+        Raises:
+            Undecided: if it does not run, is not deterministic, or shows nothing.
+        """
+        try:
+            session = self.session(Level.DISABLED)
+            self.inputs = make_inputs(session, self.execution.inputs, self.traits.hints)
+            self.progress("running the original")
+            self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+            again = flat(session.run(next(self.inputs.feeds())))
+            self.placement = session.placement
+            if not all(_same(again[name], self.references[0][name]) for name in self.names):
+                raise Undecided(
+                    "not-verified", "the original disagrees with itself from run to run"
+                )
+            self._find_inconclusive()
+            self._draw_first(session)
+            if self._wants_more_samples():
+                self._more_samples(session)
+        except (SessionError, UnsupportedInput) as error:
+            raise Undecided("not-verified", str(error)) from error
+        if self.inconclusive.keys() >= set(self.names):
+            name, reason = next(iter(self.inconclusive.items()))
+            raise Undecided("not-verified", f"output {name!r} {reason}; try --data or --input")
+
+    def session(self, level: Level, weights: Feeds | None = None) -> Session:
+        """Load it, with other weights if they are given."""
+        self.progress(f"loading the original ({self.provider}, optimization {level.value})")
+        threads = self.execution.threads
+        return Session(self.path, self.provider, level, threads, initializers=weights)
+
+    @property
+    def names(self) -> list[str]:
+        """The outputs that it gives on all samples."""
+        everywhere = set.intersection(*(set(outputs) for outputs in self.references))
+        return [name for name in self.references[0] if name in everywhere]
+
+    def unit(self, name: str) -> str:
+        """Return the rounding unit of an output."""
+        return self.traits.units.get(name, str(self.references[0][name].dtype.name))
+
+    def settled(self, name: str) -> list[int]:
+        """Return the samples on which what it gives is more than its own rounding."""
+        return [s for s in range(len(self.references)) if (s, name) not in self.unsettled]
+
+    # --- Samples ----------------------------------------------------------------------------------
+
+    def _find_inconclusive(self) -> None:
+        """Note the outputs that show nothing: without elements, or of one value throughout."""
+        self.inconclusive.clear()
+        for name in self.names:
+            values = [outputs[name] for outputs in self.references if outputs[name].size]
+            if not values:
+                self.inconclusive[name] = "has no elements to compare"
+            elif values[0].dtype.kind == "f" and name not in self.traits.constant:
+                only = values[0].flat[0]
+                if all(_is_throughout(each, only) for each in values):
+                    number = "NaN" if np.isnan(only) else f"{only:g}"
+                    self.inconclusive[name] = f"of the original is {number} throughout"
+
+    def _wants_more_samples(self) -> bool:
+        """Say whether an output shows nothing, or is settled on too few samples."""
+        few = min(FEWEST_SAMPLES, len(self.references))
+        is_thin = any(len(self.settled(name)) < few for name in self.names)
+        assert self.inputs is not None
+        return self.inputs.are_drawn and (is_thin or bool(self.inconclusive))
+
+    def _more_samples(self, session: Session) -> None:
+        """Draw further samples, from other distributions."""
+        assert self.inputs is not None
+        self.inputs = replace(self.inputs, samples=len(self.references) + _MORE_SAMPLES)
+        self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+        self._find_inconclusive()
+        self._draw_first(session)
+
+    # --- Noise ------------------------------------------------------------------------------------
+
+    def _draw_first(self, session: Session) -> None:
+        """Draw the noise: with moved inputs, with moved weights, and with optimizations."""
+        assert self.inputs is not None
+        self.draws = []
+        self.noise = {
+            name: Noise(
+                [outputs[name] for outputs in self.references], jumps=name in self.traits.steps
+            )
+            for name in self.names
+        }
+        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed=0)])
+        self._draw(seed=1)
+        if self.traits.steps:
+            self._draw(seed=2, units=_WIDE_DRAW)
+            self._draw(seed=3, units=_WIDE_DRAW)
+        try:
+            best = self.session(Level.ALL)
+            self.best = [flat(best.run(feeds)) for feeds in self.inputs.feeds()]
+        except SessionError as error:
+            raise Undecided("not-verified", f"the original, optimization all: {error}") from error
+        self._add_draw(self.best)
+        self._find_unsettled()
+
+    def draw_more(self) -> None:
+        """Take more draws, before an output fails."""
+        self.progress("running the original again to estimate its rounding noise")
+        for seed in range(4, 4 + _MORE_DRAWS):
+            self._draw(seed, units=_WIDE_DRAW if self.traits.steps and seed % 2 else 1)
+        self._find_unsettled()
+
+    def _draw(self, seed: int, units: int = 1) -> None:
+        """Take a draw with inputs and weights moved."""
+        # A device takes no weights from the host in this way.
+        most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
+        weights = float_initializers(self.path, most_bytes)
+        session = self.session(Level.DISABLED, moved(weights, seed, self._coarsest, units))
+        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed, units)])
+
+    @property
+    def _coarsest(self) -> str:
+        """The coarsest rounding unit of any output."""
+        return max(self.traits.units.values(), key=UNITS.index, default="float32")
+
+    def _moved_feeds(self, seed: int, units: int = 1) -> Iterator[Feeds]:
+        assert self.inputs is not None
+        for sample, feeds in enumerate(self.inputs.feeds()):
+            yield moved(feeds, 1000 * seed + sample, self._coarsest, units)
+
+    def _add_draw(self, results: Results) -> None:
+        self.draws.append(results)
+        for name, noise in self.noise.items():
+            noise.add([outputs.get(name, np.zeros(())) for outputs in results])
+
+    def _find_unsettled(self) -> None:
+        """Note where the original's own rounding decides what it gives."""
+        self.unsettled.clear()
+        for name, noise in self.noise.items():
+            if self.references[0][name].dtype.kind == "f":
+                for sample in range(len(self.references)):
+                    if not noise.is_settled(sample, self.unit(name)):
+                        self.unsettled[sample, name] = noise.share(sample)
+
+
+def flat(outputs: dict[str, Any]) -> dict[str, Any]:
+    """Return all arrays of the outputs: sequences and maps taken apart, by names of their own."""
+    arrays: dict[str, Any] = {}
+    pending = list(outputs.items())
+    while pending:
+        name, value = pending.pop(0)
+        if isinstance(value, list):
+            arrays[f"{name} length"] = np.array(len(value))
+            pending = [(f"{name}[{place}]", each) for place, each in enumerate(value)] + pending
+        elif isinstance(value, dict):
+            arrays[f"{name} keys"] = np.array(list(value))
+            arrays[f"{name} values"] = np.array(list(value.values()))
+        elif value is None:
+            arrays[f"{name} is absent"] = np.array(True)
+        else:
+            arrays[name] = np.asarray(value)
+    return arrays
+
+
+def _is_throughout(values: Array, number: float) -> bool:
+    return bool(np.array_equal(values, np.full_like(values, number), equal_nan=True))
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Say whether two runs on the same inputs agree: to some bits, for a parallel sum may not."""
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    return bool(np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
+
+
+def shapes_of(feeds: Sequence[Feeds], results: Results) -> dict[str, list[Sequence[int]]]:
+    """Return the shapes that each input and output had, sample by sample."""
+    shapes: dict[str, list[Sequence[int]]] = {}
+    for inputs, outputs in zip(feeds, results, strict=True):
+        for name, content in (*inputs.items(), *outputs.items()):
+            shapes.setdefault(name, []).append(content.shape)
+    return shapes

@@ -1,0 +1,92 @@
+"""Rows in an order that ties leave open, as NonMaxSuppression, TopK and sorting give them.
+
+Where two scores are equal up to rounding, which comes first is decided by the last bit. So the
+outputs are compared as sets of rows: each row of the other model is matched with the row of the
+original that it equals in every output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bnfold.arrays import Array, FloatArray
+from bnfold.proof.noise import distance
+
+
+def matched(
+    original: Mapping[str, Array],
+    other: Mapping[str, Array],
+    allowed: Mapping[str, FloatArray],
+) -> tuple[dict[str, Array], dict[str, int]]:
+    """Return the other model's outputs with rows in the original's order, and how many moved.
+
+    Outputs whose rows are counted by the same leading axes are matched together: boxes with their
+    scores and classes. Where a row has no match, all stay where they are, and are compared there.
+
+    Args:
+        original: what the original gives, those outputs alone whose order may be open.
+        other: what the other model gives.
+        allowed: what each element may be off by, in the original's order; it broadcasts.
+    """
+    result, exchanged = dict(other), dict.fromkeys(original, 0)
+    for axis in (0, 1):
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for name, values in original.items():
+            if values.ndim > axis and values.shape == result[name].shape:
+                groups.setdefault(values.shape[: axis + 1], []).append(name)
+        for leading, names in groups.items():
+            for batch in np.ndindex(*leading[:-1]):
+                rows = [_rows(original[name][batch], result[name][batch]) for name in names]
+                limits = [
+                    np.broadcast_to(allowed[name], original[name].shape)[batch].reshape(
+                        leading[-1], -1
+                    )
+                    for name in names
+                ]
+                order = _order(rows, limits)
+                moved = int(np.count_nonzero(order != np.arange(leading[-1])))
+                for name in names if moved else ():
+                    changed = result[name].copy()
+                    changed[batch] = result[name][batch][order]
+                    result[name] = changed
+                    exchanged[name] += moved
+    return result, exchanged
+
+
+def _rows(original: Array, other: Array) -> tuple[Array, Array]:
+    count = len(original)
+    return original.reshape(count, -1), other.reshape(count, -1)
+
+
+def _order(rows: Sequence[tuple[Array, Array]], limits: Sequence[FloatArray]) -> Array:
+    """Return which row of the other model takes each place; as they are if one has no match."""
+    count = len(limits[0])
+    as_they_are = np.arange(count)
+    same = np.ones(count, np.bool_)
+    for (original, other), limit in zip(rows, limits, strict=True):
+        same &= _within(original, other, limit)
+    free = [int(row) for row in np.flatnonzero(~same)]
+    order = as_they_are.copy()
+    for row in list(free):
+        fits = np.ones(len(free), np.bool_)
+        for (original, other), limit in zip(rows, limits, strict=True):
+            here = np.broadcast_to(original[row], (len(free), original.shape[1]))
+            fits &= _within(here, other[free], limit[row])
+        candidates = [place for place, fit in zip(free, fits, strict=True) if fit]
+        if not candidates:
+            return as_they_are
+        nearest = min(candidates, key=lambda place: abs(place - row))
+        order[row] = nearest
+        free.remove(nearest)
+    return order
+
+
+def _within(original: Array, other: Array, limit: FloatArray) -> Array:
+    """Say of each row whether all of its elements are within the limit."""
+    if original.dtype.kind in "fiu":
+        near = distance(original, other) <= limit
+    else:
+        near = np.asarray(original == other)
+    return np.asarray(near.all(axis=1))

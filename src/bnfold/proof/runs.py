@@ -1,0 +1,335 @@
+"""Runs the other model on one provider, measures how its outputs differ, and decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.arrays import Array, FloatArray
+from bnfold.errors import SessionError
+from bnfold.options import CheckOptions
+from bnfold.proof.comparison import Accumulator
+from bnfold.proof.interface import Interface, difference
+from bnfold.proof.original import Original, Results, Undecided, flat, shapes_of
+from bnfold.proof.rows import matched
+from bnfold.proof.tolerance import Allowance, within_tolerance
+from bnfold.proof.truth_errors import Evaluation, Sample, compare_with_truth, is_as_exact, measure
+from bnfold.proof.verdict import Findings, decide
+from bnfold.record.data import (
+    Inconclusive,
+    LevelComparison,
+    OutputComparison,
+    ProviderEquivalence,
+    Truth,
+    Unsettled,
+    Verdict,
+)
+from bnfold.running.runtime import Feeds, Level, Session
+
+TRUTH_SECONDS = 10.0
+"""How long the float64 evaluation may take, if it is not asked for in so many words."""
+
+TRUTH_SECONDS_IN_DOUBT = 60.0
+"""The same, where an output is beyond its tolerance: then float64 decides."""
+
+_OTHER = "the optimized model"
+
+
+@dataclass
+class ProviderComparison:
+    """The comparison of a model with the original, on the original's provider and inputs."""
+
+    original: Original
+    path: Path
+    checking: CheckOptions
+    placement: dict[str, int] | None = None
+
+    def result(self) -> ProviderEquivalence:
+        """Take all measurements, then decide.
+
+        Before the rule of `decide` comes into it, the verdict is
+
+        - not-verified, if the original does not run, is not deterministic, or has no output that
+          shows anything;
+        - fail, if the other model has another interface, or does not run.
+        """
+        original = self.original
+        levels: list[LevelComparison] = []
+        floor: list[OutputComparison] = []
+        tf32: list[OutputComparison] = []
+        truth: Truth | None = None
+        try:
+            original.run()
+            floor = self._compare(original.best)
+            plain, best = self._run(Level.DISABLED), self._run(Level.ALL)
+            levels = self._levels(plain, best)
+            if not _passes(levels):
+                original.draw_more()
+                levels = self._levels(plain, best)
+            if original.provider == "cuda":
+                tf32 = self._compare(self._run(Level.ALL, tf32=True))
+            if self.checking.truth != "off":
+                truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
+                if _exceeds(truth) and _passes(levels):
+                    original.draw_more()
+                    truth = self._measured_again(evaluations, plain)
+                levels = self._judged_by_truth(levels, evaluations, plain, best)
+            verdict, reason = decide(self._findings(levels, floor, truth))
+        except Undecided as undecided:
+            verdict, reason = undecided.verdict, undecided.reason
+        placements = [each for each in (original.placement, self.placement) if each is not None]
+        return ProviderEquivalence(
+            provider=original.provider,
+            verdict=verdict,
+            reason=reason,
+            outputs=levels[0].outputs if levels else [],
+            levels=levels,
+            noise_floor=floor,
+            unsettled=[Unsettled(*where, share) for where, share in original.unsettled.items()],
+            truth=truth,
+            tf32=tf32,
+            placement=placements if len(placements) == 2 else None,
+            inconclusive=[Inconclusive(*item) for item in original.inconclusive.items()],
+            draws=len(original.draws),
+        )
+
+    def _findings(
+        self,
+        levels: Sequence[LevelComparison],
+        floor: Sequence[OutputComparison],
+        truth: Truth | None,
+    ) -> Findings:
+        original = self.original
+        never = [name for name in original.names if not original.settled(name)]
+        samples = range(len(original.references))
+        return Findings(
+            levels=levels,
+            floor=floor,
+            truth=truth,
+            never_settled={n: max(original.unsettled[s, n] for s in samples) for n in never},
+            needs_truth=self.checking.truth == "always",
+            asked=self.checking.rtol is not None or self.checking.atol is not None,
+        )
+
+    # --- The other model --------------------------------------------------------------------------
+
+    def _run(self, level: Level, *, tf32: bool = False) -> Results:
+        original = self.original
+        assert original.inputs is not None
+        if level is Level.DISABLED:
+            self._require_interface()
+        original.progress(f"loading {_OTHER} ({original.provider}, optimization {level.value})")
+        threads = original.execution.threads
+        try:
+            session = Session(self.path, original.provider, level, threads, tf32=tf32)
+            original.progress(f"running {_OTHER} (optimization {level.value})")
+            results = [flat(session.run(feeds)) for feeds in original.inputs.feeds()]
+        except SessionError as error:
+            raise Undecided("fail", f"{_OTHER}, optimization {level.value}: {error}") from error
+        if level is Level.DISABLED:
+            self.placement = session.placement
+        self._require_same_arrays(results)
+        return results
+
+    def _require_interface(self) -> None:
+        assert self.original.inputs is not None
+        shapes = shapes_of(list(self.original.inputs.feeds()), self.original.references)
+        reason = difference(Interface.of(self.original.path), Interface.of(self.path), shapes)
+        if reason:
+            raise Undecided("fail", reason)
+
+    def _require_same_arrays(self, results: Results) -> None:
+        """The number of elements may depend on the last bit, and then nothing can be said."""
+        for original, result in zip(self.original.references, results, strict=True):
+            for name in self.original.names:
+                if name not in result:
+                    raise Undecided("fail", f"output {name!r} is missing")
+                shapes = original[name].shape, result[name].shape
+                if shapes[0] != shapes[1] and name in self.original.traits.data_dependent:
+                    raise Undecided(
+                        "not-verified",
+                        f"the shape of output {name!r} depends on the data, and is {shapes[1]} "
+                        f"instead of {shapes[0]}",
+                    )
+
+    # --- Comparison -------------------------------------------------------------------------------
+
+    def _levels(self, plain: Results, best: Results) -> list[LevelComparison]:
+        """Compare at both levels; at the second, if need be, with the original optimized, too."""
+        levels = [
+            _level(Level.DISABLED, self._compare(plain)),
+            _level(Level.ALL, self._compare(best)),
+        ]
+        if levels[1].verdict == "fail":
+            outputs = self._compare(best, self.original.best)
+            if all(map(within_tolerance, outputs)):
+                levels[1] = replace(_level(Level.ALL, outputs), against=Level.ALL.value)
+        return levels
+
+    def _compare(
+        self, results: Results, references: Results | None = None
+    ) -> list[OutputComparison]:
+        """Compare results with the reference outputs, or others, on the settled samples."""
+        original = self.original
+        references = references or original.references
+        allowances = {name: self._allowance(name, references) for name in original.names}
+        exchanged: dict[str, int] = {}
+        if original.traits.ordered:
+            results, exchanged = self._in_order(results, references, allowances)
+        comparisons = []
+        for name in original.names:
+            samples = original.settled(name)
+            if not samples:
+                continue
+            jumps = name in original.traits.steps
+            accumulator = Accumulator(name, allowances[name], jumps=jumps)
+            for sample in samples:
+                draws = [draw[sample][name] for draw in original.draws] if jumps else []
+                one, other = references[sample][name], results[sample][name]
+                accumulator.add(sample, one, other, draws)
+            counted = replace(accumulator.comparison(), samples=len(samples))
+            comparisons.append(replace(counted, exchanged=exchanged.get(name, 0)))
+        return comparisons
+
+    def _allowance(self, name: str, references: Results) -> Allowance:
+        original = self.original
+        samples = original.settled(name) or range(len(references))
+        values = {sample: references[sample][name] for sample in samples}
+        return Allowance(self.checking, original.unit(name), values, original.noise.get(name))
+
+    def _in_order(
+        self, results: Results, references: Results, allowances: dict[str, Allowance]
+    ) -> tuple[Results, dict[str, int]]:
+        """Bring the rows of outputs whose order ties leave open into the original's order."""
+        original = self.original
+        ordered = [name for name in original.names if name in original.traits.ordered]
+        in_order, exchanged = [], dict.fromkeys(ordered, 0)
+        for sample, result in enumerate(results):
+            chosen = {
+                name: references[sample][name]
+                for name in ordered
+                if sample in original.settled(name)
+            }
+            allowed = {
+                name: _allowed(sample, values, allowances[name]) for name, values in chosen.items()
+            }
+            changed, counts = matched(chosen, result, allowed)
+            in_order.append(changed)
+            for name, count in counts.items():
+                exchanged[name] += count
+        return in_order, exchanged
+
+    # --- The float64 evaluation -------------------------------------------------------------------
+
+    def _truth(self, results: Results, *, in_doubt: bool) -> tuple[Truth, list[Evaluation]]:
+        """Evaluate in float64, first the samples on which all outputs are settled."""
+        original = self.original
+        assert original.inputs is not None
+        original.progress("evaluating in float64")
+        unsettled = {sample for sample, _ in original.unsettled}
+        feeds = list(original.inputs.feeds())
+        order = sorted(range(len(results)), key=lambda sample: sample in unsettled)
+        samples = (self._sample(number, feeds[number], results[number]) for number in order)
+        return compare_with_truth(
+            original.path,
+            self.path,
+            samples,
+            TRUTH_SECONDS_IN_DOUBT if in_doubt else TRUTH_SECONDS,
+            units=original.traits.units,
+            steps=original.traits.steps,
+            whatever_it_takes=self.checking.truth == "always",
+            every_sample=in_doubt,
+        )
+
+    def _sample(self, number: int, feeds: Feeds, result: dict[str, Any]) -> Sample:
+        original = self.original
+        return Sample(
+            feeds=feeds,
+            original=original.references[number],
+            optimized=result,
+            noise={name: noise.largest[number] for name, noise in original.noise.items()},
+            slices={name: noise.slices(number) for name, noise in original.noise.items()},
+            number=number,
+            unsettled=frozenset(name for at, name in original.unsettled if at == number),
+        )
+
+    def _measured_again(self, evaluations: Sequence[Evaluation], results: Results) -> Truth:
+        """Measure with what is known by now of the original's noise."""
+        known = []
+        for each in evaluations:
+            number = each.sample.number
+            sample = self._sample(number, each.sample.feeds, results[number])
+            known.append(replace(each, sample=sample))
+        traits = self.original.traits
+        return measure(known, traits.units, traits.steps)
+
+    def _judged_by_truth(
+        self,
+        levels: Sequence[LevelComparison],
+        evaluations: Sequence[Evaluation],
+        plain: Results,
+        best: Results,
+    ) -> list[LevelComparison]:
+        """Let outputs pass that exceed their tolerance, if the original's rounding is as large."""
+        judged = []
+        for level, results, references in (
+            (levels[0], plain, self.original.references),
+            (levels[1], best, self.original.best),
+        ):
+            outputs = [
+                replace(output, by_float64=True)
+                if self._is_rescued(output, results, references, evaluations)
+                else output
+                for output in level.outputs
+            ]
+            judged.append(replace(level, verdict=_verdict(outputs), outputs=outputs))
+        return judged
+
+    def _is_rescued(
+        self,
+        output: OutputComparison,
+        results: Results,
+        references: Results,
+        evaluations: Sequence[Evaluation],
+    ) -> bool:
+        """Say whether results beyond their tolerance are as near to the truth as the original's."""
+        name = output.name
+        known = {evaluation.sample.number: evaluation for evaluation in evaluations}
+        samples = self.original.settled(name)
+        is_measured = output.needed is not None and set(samples) <= known.keys()
+        is_asked = self.checking.atol is not None
+        if within_tolerance(output) or not is_measured or is_asked:
+            return False
+        unit = self.original.unit(name)
+        return all(
+            is_as_exact(name, references[at][name], results[at][name], known[at], unit)
+            for at in samples
+        )
+
+
+def _allowed(sample: int, original: Array, allowance: Allowance) -> FloatArray:
+    """Return what each element may be off by, its own draws aside."""
+    if allowance.is_exact:
+        return np.zeros(original.shape)
+    size = np.abs(original.astype(np.float64))
+    return np.asarray(allowance.atol(sample, with_own_noise=False) + allowance.rtol * size)
+
+
+def _exceeds(truth: Truth) -> bool:
+    return any(output.ratio is not None and output.ratio > 1 for output in truth.outputs)
+
+
+def _passes(levels: Sequence[LevelComparison]) -> bool:
+    return all(level.verdict == "pass" for level in levels)
+
+
+def _verdict(outputs: Sequence[OutputComparison]) -> Verdict:
+    return "pass" if all(map(within_tolerance, outputs)) else "fail"
+
+
+def _level(level: Level, outputs: list[OutputComparison]) -> LevelComparison:
+    return LevelComparison(level.value, _verdict(outputs), outputs)

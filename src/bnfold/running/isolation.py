@@ -1,0 +1,193 @@
+"""Runs work in a process of its own, so that a crash of a library takes nothing with it.
+
+onnxruntime is native code, and a file from elsewhere may crash it. The work runs in a fork, which
+takes milliseconds, and sends its result back. Where there is no fork, it runs where it is.
+
+A fork lacks the other threads of its parent, and a lock that one of them held stays locked. So a
+fork that stands still (no progress, no processor time) is ended, and the work is done here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bnfold.errors import BnfoldError
+from bnfold.progress import Progress
+
+_CAN_FORK = sys.platform == "linux"
+"""macOS has fork, too, but its own libraries do not survive it."""
+
+STALLED_SECONDS = 60.0
+"""A fork that has used no processor time for so long waits for a lock that nobody will release."""
+
+_LENGTH = struct.Struct("<Q")
+_Result = TypeVar("_Result")
+
+
+class CrashedError(BnfoldError):
+    """The process ended without a result. `during` is the last progress that it reported."""
+
+    exit_code = 5
+
+    def __init__(self, how: str, during: str) -> None:
+        super().__init__(f"onnxruntime crashed ({how}) while {during}")
+        self.during = during
+
+
+class _Remote(Exception):  # noqa: N818 - carries a traceback, as multiprocessing does
+    """Shows, as the cause of an exception, where it was raised in the other process."""
+
+
+class _StalledError(Exception):
+    """The process stands still."""
+
+
+def isolated(work: Callable[[Progress], _Result], progress: Progress) -> _Result:
+    """Return what `work` returns, given a function to report its progress with.
+
+    Raises:
+        CrashedError: if the process dies.
+        Exception: whatever `work` raises.
+    """
+    if not _CAN_FORK:
+        return work(progress)
+    try:
+        return _in_fork(work, progress)
+    except _StalledError:
+        return work(progress)
+
+
+def _in_fork(work: Callable[[Progress], _Result], progress: Progress) -> _Result:
+    receiving, sending = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of threads; see the module's docstring
+        child = os.fork()
+    if child == 0:
+        os.close(receiving)
+        _serve(work, sending)
+    os.close(sending)
+    during = "starting"
+    try:
+        for kind, content in _answers(receiving, child):
+            if kind == "progress":
+                during = content
+                progress(content)
+            elif kind == "result":
+                result: _Result = content
+                return result
+            else:
+                error, where = content
+                raise error from _Remote(f"\n{where}")
+    except BaseException:
+        _kill(child)
+        raise
+    finally:
+        os.close(receiving)
+        status = os.waitpid(child, 0)[1]
+    raise CrashedError(_how(status), during)
+
+
+# --- In the fork ----------------------------------------------------------------------------------
+
+
+def _serve(work: Callable[[Progress], Any], sending: int) -> None:
+    """Do the work, answer, and end the process."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)  # the other process cleans up
+        try:
+            answer = ("result", work(lambda doing: _send(sending, ("progress", doing))))
+        except BaseException as error:
+            answer = ("error", (_picklable(error), traceback.format_exc()))
+        _send(sending, answer)
+    finally:
+        os._exit(0)
+
+
+def _picklable(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _send(sending: int, answer: tuple[str, Any]) -> None:
+    content = pickle.dumps(answer)
+    message = memoryview(_LENGTH.pack(len(content)) + content)
+    while message:
+        message = message[os.write(sending, message) :]
+
+
+# --- In its parent --------------------------------------------------------------------------------
+
+
+def _answers(receiving: int, child: int) -> Iterator[tuple[str, Any]]:
+    """Yield what the fork sends, until it ends.
+
+    Raises:
+        _StalledError: if it stands still.
+    """
+    buffer = bytearray()
+    while True:
+        while len(buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer)
+            end = _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            yield pickle.loads(bytes(buffer[_LENGTH.size : end]))
+            del buffer[:end]
+        _wait(receiving, child)
+        piece = os.read(receiving, 1 << 20)
+        if not piece:
+            return
+        buffer += piece
+
+
+def _wait(receiving: int, child: int) -> None:
+    """Wait until there is something to read."""
+    used, since = _processor_ticks(child), time.monotonic()
+    while not select.select([receiving], [], [], 1.0)[0]:
+        now = _processor_ticks(child)
+        if now != used:
+            used, since = now, time.monotonic()
+        elif time.monotonic() - since > STALLED_SECONDS:
+            raise _StalledError
+
+
+def _processor_ticks(child: int) -> str:
+    """Return the processor time that the process has used, user and system, as the system tells."""
+    try:
+        text = Path(f"/proc/{child}/stat").read_text()
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()
+    return " ".join(fields[11:13])
+
+
+def _kill(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        return signal.Signals(number).name
+    return f"exit status {os.WEXITSTATUS(status)}"

@@ -1,0 +1,46 @@
+"""Right variants of seeded networks pass, and wrong ones fail from three times the noise upward.
+
+`benchmarks/error_rates.py` does this with many more seeds, for the table in the documentation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from tests.support.graphs import draw_feeds
+from tests.support.networks import GAINS, NETWORKS, folded_elsewhere, wrong_by
+
+SIZES = {"N": 17, "H": 12, "W": 12}
+CHANGES = [(kind, change) for kind in NETWORKS for change in ("weight", "channel", "tap")]
+CHANGES += [("deep", "border"), ("gated", "border")]
+
+
+def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str]:
+    equivalence = bnfold.check(original, other).equivalence
+    assert equivalence is not None
+    return equivalence.verdict, equivalence.reason
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_right_variants_pass(kind: str, gain: float) -> None:
+    for seed in range(2):
+        model = NETWORKS[kind](seed, gain)
+        folded = bnfold.optimize(model, check=False)
+        assert folded.record.rewrites or kind in ("recurrent", "attention")
+        for other in (folded.to_proto(), folded_elsewhere(model)):
+            assert verdict(model, other) == ("pass", "")
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize(("kind", "change"), CHANGES)
+def test_wrong_variants_fail(kind: str, change: str, gain: float) -> None:
+    model = NETWORKS[kind](0, gain)
+    drawn = draw_feeds(model, sizes=SIZES).items()
+    feeds = {name: np.asarray(value / 3, np.float32) for name, value in drawn}
+    wrong = wrong_by(model, change, 3.0, feeds, seed=0)
+    assert wrong is not None
+    assert verdict(model, wrong)[0] == "fail"

@@ -1,0 +1,179 @@
+"""The Python functions: results, records, exceptions, exit codes and exported names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import bnfold
+from bnfold.errors import (
+    ModelError,
+    NotEquivalentError,
+    NotVerifiedError,
+    ProviderError,
+    UsageError,
+)
+from tests.support.cli import REWRITTEN, UNCHANGED, names, plant_wrong_pass, run
+from tests.support.files import raising
+from tests.support.files import scratch as scratch
+from tests.support.graphs import batch_norm, build, normal
+
+
+def test_a_model_in_memory_is_not_changed() -> None:
+    model = onnx.load(REWRITTEN)
+    before = model.SerializeToString(deterministic=True)
+    result = bnfold.optimize(model)
+    assert model.SerializeToString(deterministic=True) == before
+    assert isinstance(result, bnfold.Result)
+    assert isinstance(result.to_proto(), onnx.ModelProto)
+    assert result.record.rewrites
+    assert result.record.model.sha256 == hashlib.sha256(before).hexdigest()
+
+
+def test_a_result_gives_a_model_of_its_own_at_each_call() -> None:
+    result = bnfold.optimize(REWRITTEN)
+    first = result.to_proto()
+    first.graph.ClearField("node")
+    assert len(result.to_proto().graph.node) > 0
+
+
+@pytest.mark.parametrize("sample", [REWRITTEN, UNCHANGED], ids=["rewritten", "unchanged"])
+def test_a_path_and_a_model_in_memory_give_the_same(tmp_path: Path, sample: Path) -> None:
+    sources: dict[str, str | Path | onnx.ModelProto] = {
+        "path": sample,
+        "text": str(sample),
+        "memory": onnx.load(sample),
+    }
+    results = {name: bnfold.optimize(source, tmp_path / name) for name, source in sources.items()}
+    for result in results.values():
+        assert result.to_proto() == results["path"].to_proto()
+        assert result.record.rewrites == results["path"].record.rewrites
+        assert result.record.refusals == results["path"].record.refusals
+        assert result.record.equivalence == results["path"].record.equivalence
+    written = [onnx.load(tmp_path / name) for name in sources]
+    assert written == [written[0]] * 3
+
+
+def test_the_model_returned_is_the_one_written(tmp_path: Path) -> None:
+    result = bnfold.optimize(REWRITTEN, tmp_path / "out.onnx")
+    assert result.to_proto() == onnx.load(tmp_path / "out.onnx")
+
+
+def test_the_model_returned_outlives_its_files_unless_one_is_changed(tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    result = bnfold.optimize(onnx.load(REWRITTEN), output, check=False)
+    written = onnx.load(output)
+    output.rename(tmp_path / "moved.onnx")
+    assert result.to_proto() == written
+    with (tmp_path / "moved.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match=r"out\.onnx was changed"):
+        _ = result.to_proto()
+
+
+def test_without_output_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = bnfold.optimize(REWRITTEN).record
+    assert names(tmp_path) == set()
+    assert record.output is not None
+    assert (record.output.written, record.output.path) == (False, None)
+
+
+def test_the_record_describes_both_files(tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    record = bnfold.optimize(REWRITTEN, output).record
+    for path, said in ((REWRITTEN, record.model), (output, record.output)):
+        assert said is not None
+        content, proto = path.read_bytes(), onnx.load(path)
+        assert said.sha256 == hashlib.sha256(content).hexdigest()
+        assert said.bytes == len(content)
+        assert said.nodes == len(proto.graph.node)
+        assert sum(said.ops.values()) == said.nodes
+
+
+def test_hashes_are_left_out_where_nobody_wants_them(tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    record = bnfold.optimize(REWRITTEN, output, hashes=False).record
+    assert record.output is not None
+    assert (record.model.sha256, record.output.sha256) == (None, None)
+    assert bnfold.explain(REWRITTEN, hashes=False).model.sha256 is None
+
+
+def test_reports_have_hashes_and_the_terminal_does_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--no-check", "--no-bench")
+    record = run("optimize", REWRITTEN, tmp_path / "a.onnx", *options, "--json").record
+    report = tmp_path / "report.json"
+    run("optimize", REWRITTEN, tmp_path / "b.onnx", *options, "--report", report)
+    for content in (record, json.loads(report.read_text())):
+        for part, path in (("model", REWRITTEN), ("output", tmp_path / "a.onnx")):
+            assert content[part]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("hashlib.sha256", raising(AssertionError("no hash is needed")))
+    assert run("optimize", REWRITTEN, tmp_path / "c.onnx", *options).code == 0
+
+
+def test_what_is_not_equivalent_is_raised_with_its_record(tmp_path: Path) -> None:
+    with plant_wrong_pass(), pytest.raises(NotEquivalentError) as raised:
+        bnfold.optimize(REWRITTEN, tmp_path / "out.onnx")
+    assert raised.value.exit_code == 1
+    assert raised.value.record is not None
+    assert raised.value.record.equivalence is not None
+    assert raised.value.record.equivalence.verdict == "fail"
+    assert "relu-to-sigmoid" in {rewrite.pass_name for rewrite in raised.value.record.rewrites}
+    assert names(tmp_path) == set()
+
+
+def test_what_is_not_verified_is_raised_with_its_record() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] z, float[3] r) { y = Conv(x, w) "
+        "z = BatchNormalization(y, s, b, m, v) r = RandomNormal <shape = [3]> () }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    with pytest.raises(NotVerifiedError) as raised:
+        bnfold.optimize(model)
+    assert raised.value.exit_code == 5
+    assert raised.value.record is not None
+    assert raised.value.record.output is not None
+    assert raised.value.record.output.written is False
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "code"),
+    [
+        ({"passes": bnfold.PassOptions(only=["nope"])}, UsageError, 2),
+        ({"passes": bnfold.PassOptions(keep_node="(")}, UsageError, 2),
+        ({"output": "missing/folder/out.onnx"}, UsageError, 2),
+        ({"providers": "cuda"}, ProviderError, 4),
+        ({"providers": ["tpu"]}, UsageError, 2),
+        ({"rtol": float("inf")}, UsageError, 2),
+    ],
+    ids=["pass", "pattern", "output", "provider", "unknown", "anything"],
+)
+def test_failures_are_exceptions_with_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, options: Any, kind: type[bnfold.BnfoldError], code: int
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(kind) as raised:
+        bnfold.optimize(REWRITTEN, **options)
+    assert raised.value.exit_code == code
+    assert raised.value.record is None
+
+
+def test_check_takes_models_in_memory_and_paths() -> None:
+    for pair in ((onnx.load(REWRITTEN), REWRITTEN), (REWRITTEN, onnx.load(REWRITTEN))):
+        record = bnfold.check(*pair)
+        assert record.equivalence is not None
+        assert record.equivalence.verdict == "pass"
+
+
+def test_every_name_of_the_package_can_be_imported() -> None:
+    assert not [name for name in bnfold.__all__ if getattr(bnfold, name, None) is None]
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = bnfold.nope
