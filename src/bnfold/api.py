@@ -20,7 +20,14 @@ from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource
-from bnfold.options import CheckOptions, ExecutionOptions, InputOptions, PassOptions, TimingOptions
+from bnfold.options import (
+    OUTPUT_CHOICES,
+    CheckOptions,
+    ExecutionOptions,
+    InputOptions,
+    PassOptions,
+    TimingOptions,
+)
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
@@ -46,8 +53,8 @@ def optimize(
     shapes: Mapping[str, Sequence[int]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
+    rtol: float | Mapping[str, float] | None = None,
+    atol: float | Mapping[str, float] | None = None,
     truth: str | None = None,
     passes: PassOptions | None = None,
     execution: ExecutionOptions | None = None,
@@ -74,8 +81,8 @@ def optimize(
         shapes: shape by input name, where dimensions are free.
         samples: how many inputs to draw (3).
         seed: the seed to draw them from (0).
-        rtol: the relative tolerance; by default by the output's type.
-        atol: the absolute tolerance; by default by the output's type and magnitude.
+        rtol: the relative tolerance, of all outputs or by name; by default by the output's type.
+        atol: the absolute tolerance, likewise; by default by the output's type and magnitude.
         truth: whether to evaluate in float64, too: ``"auto"``, ``"always"`` or ``"off"``.
         passes: which rewrites to make.
         execution: where and on what to run models.
@@ -97,7 +104,7 @@ def optimize(
     """
     passes = _pass_options(passes, only, skip)
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
-    checking = _given(checking or CheckOptions(), rtol=rtol, atol=atol, truth=truth)
+    checking = _check_options(checking, rtol, atol, truth)
     timing = _given(timing or TimingOptions(), require_speedup=require_speedup)
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.
@@ -138,31 +145,40 @@ def check(
     shapes: Mapping[str, Sequence[int]] | None = None,
     samples: int | None = None,
     seed: int | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
+    rtol: float | Mapping[str, float] | None = None,
+    atol: float | Mapping[str, float] | None = None,
     truth: str | None = None,
+    outputs: str = "declared",
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
     progress: Progress = silent,
 ) -> Record:
     """Compare two models, from any tool. The keywords are those of `optimize`.
 
-    The verdict is in ``record.equivalence``: a difference is not an exception here.
+    With `outputs` of ``"all"``, the record also says at which value the two first diverge: of those
+    within them that have the same name. The verdict is in ``record.equivalence``: a difference is
+    not an exception here.
 
     Raises:
         ModelError: if a model cannot be read.
         UsageError: if an option makes no sense.
         ProviderError: if a provider is not available.
     """
+    from bnfold.proof.divergence import find_divergence
     from bnfold.proof.equivalence import compare_models
 
+    if outputs not in OUTPUT_CHOICES:
+        raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
-    checking = _given(checking or CheckOptions(), rtol=rtol, atol=atol, truth=truth)
+    checking = _check_options(checking, rtol, atol, truth)
     _require_providers(execution)
     progress("reading")
     records = [describe(source) for source in (reference, candidate)]
     with _as_files(reference, candidate) as paths:
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
+        if outputs == "all":
+            divergence = find_divergence(paths[0], paths[1], execution, checking, progress)
+            equivalence = replace(equivalence, divergence=divergence)
     return Record(
         command=[],
         model=records[0],
@@ -292,6 +308,19 @@ def _pass_options(
     passes: PassOptions | None, only: str | Iterable[str], skip: str | Iterable[str]
 ) -> PassOptions:
     return _given(passes or PassOptions(), only=_names(only), skip=_names(skip))
+
+
+def _check_options(
+    checking: CheckOptions | None,
+    rtol: float | Mapping[str, float] | None,
+    atol: float | Mapping[str, float] | None,
+    truth: str | None,
+) -> CheckOptions:
+    checking = _given(checking or CheckOptions(), truth=truth)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        key = f"{name}s" if isinstance(tolerance, Mapping) else name
+        checking = _given(checking, **{key: tolerance})
+    return checking
 
 
 def _execution_options(

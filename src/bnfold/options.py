@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bnfold.arrays import Array
 from bnfold.errors import UsageError
 
 PROVIDER_CHOICES = ("cpu", "cuda")
+OUTPUT_CHOICES = ("declared", "all")
 TRUTH_CHOICES = ("auto", "off", "always")
 
 
@@ -104,6 +105,8 @@ class CheckOptions:
     Args:
         rtol: the relative tolerance; None for the default of the output's type.
         atol: the absolute tolerance, in the output's own unit; None for a share of its magnitude.
+        rtols: relative tolerances by the name of the output, which count more.
+        atols: absolute tolerances by the name of the output, which count more.
         truth: whether to evaluate in float64, too: ``auto`` (for a few seconds at most), ``always``
             or ``off``.
         save_inputs: a folder to save the inputs to.
@@ -114,17 +117,35 @@ class CheckOptions:
 
     rtol: float | None = None
     atol: float | None = None
+    rtols: Mapping[str, float] = field(default_factory=dict)
+    atols: Mapping[str, float] = field(default_factory=dict)
     truth: str = "auto"
     save_inputs: Path | None = None
 
     def __post_init__(self) -> None:
         if self.truth not in TRUTH_CHOICES:
             raise UsageError(f"unknown truth {self.truth!r}; known: {', '.join(TRUTH_CHOICES)}")
-        for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
+        tolerances = [("rtol", self.rtol), ("atol", self.atol)]
+        tolerances += [("rtol", tolerance) for tolerance in self.rtols.values()]
+        tolerances += [("atol", tolerance) for tolerance in self.atols.values()]
+        for name, tolerance in tolerances:
             if tolerance is not None and not math.isfinite(tolerance):
                 raise UsageError(
                     f"--{name} {tolerance} would let anything pass; give a finite number"
                 )
+
+    def of(self, output: str) -> CheckOptions:
+        """Return the options for one output, whose own tolerances count more."""
+        return replace(
+            self,
+            rtol=self.rtols.get(output, self.rtol),
+            atol=self.atols.get(output, self.atol),
+        )
+
+    def asks_for(self, output: str) -> bool:
+        """Return whether a tolerance was asked for."""
+        own = self.of(output)
+        return own.rtol is not None or own.atol is not None
 
 
 @dataclass(frozen=True)

@@ -62,20 +62,21 @@ def test_inference_dropout_goes_at_the_opsets_that_have_the_mode_as_an_input(ops
     assert_rewritten(build(text, opset=opset, **weights), "strip-dropout", ["Neg"])
 
 
+@pytest.mark.parametrize("read", ["x", "u"])
 @pytest.mark.parametrize("branch", ["then", "else"])
-def test_a_body_whose_only_node_is_a_dropout(branch: str) -> None:
+def test_a_body_whose_only_node_is_a_dropout(branch: str, read: str) -> None:
     """Its output is then a value of the graph outside, which a body may only return by a node."""
-    bodies = dict.fromkeys(("then", "else"), "r () => (float[N,4] o) { o = Relu(x) }")
-    bodies[branch] = "d () => (float[N,4] p) { p = Dropout(x) }"
+    bodies = dict.fromkeys(("then", "else"), "r () => (float[N,4] o) { o = Sin(x) }")
+    bodies[branch] = f"d () => (float[N,4] p) {{ p = Dropout({read}) }}"
     model = build(
-        "(float[N,4] x, bool c) => (float[N,4] y) "
-        f"{{ y = If(c) <then_branch = {bodies['then']}, else_branch = {bodies['else']}> }}"
+        "(float[N,4] x, bool c) => (float[N,4] y, float[N,4] z) { u = Abs(x) z = Neg(u) "
+        f"y = If(c) <then_branch = {bodies['then']}, else_branch = {bodies['else']}> }}"
     )
     optimized = run_pass(model, "strip-dropout").to_proto()
     onnx.checker.check_model(optimized, full_check=True)
     kinds = {
         attribute.name: [node.op_type for node in attribute.g.node]
-        for attribute in optimized.graph.node[0].attribute
+        for attribute in only_node(optimized, "If").attribute
     }
     assert kinds[f"{branch}_branch"] == ["Identity"]
     for choice in (True, False):
@@ -277,6 +278,17 @@ def test_an_axis_added_before_the_last_leaves_channels_where_they_are(axis: int)
     assert_rewritten(model, FOLD, ["Conv", "Unsqueeze"])
 
 
+def test_an_axis_added_first_moves_the_channels() -> None:
+    model = build(
+        "(float[N,3,8] x) => (float[1,N,4,6] y) { c = Conv(x, w) u = Unsqueeze(c, axes) "
+        "y = Mul(u, k) }",
+        w=normal(4, 3, 3),
+        axes=np.array([-4]),
+        k=normal(4, 1),
+    )
+    assert_rewritten(model, SCALE, ["Conv", "Unsqueeze"])
+
+
 # --- Pools ----------------------------------------------------------------------------------------
 
 
@@ -327,24 +339,39 @@ def test_an_average_that_counts_padding_carries_no_shift(
 def test_a_shape_in_a_body_without_inputs_is_not_fixed() -> None:
     """What a body captures may have another size at another time, whatever the file claims."""
     body = (
-        "b () => (float[p,q] o) { s = Shape(x) h = Slice(s, zero, one) l = Concat<axis=0>(h, rest) "
-        "o = Reshape(x, l) }"
+        "b () => (float[p,q] o) { s = Shape(u) h = Slice(s, zero, one) l = Concat<axis=0>(h, rest) "
+        "o = Reshape(u, l) }"
     )
     model = build(
-        "(float[N,4] x, bool c) => (float[p,q] y) { y = If(c) <then_branch = "
+        "(float[N,4] x, bool c) => (float[p,q] y) { u = Abs(x) y = If(c) <then_branch = "
         f"{body}, else_branch = {body.replace('b ()', 'e ()')}> }}",
         zero=np.array([0]),
         one=np.array([1]),
         rest=np.array([4]),
     )
-    claimed = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])
-    model.graph.input[0].CopyFrom(claimed)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    model.graph.value_info.append(helper.make_tensor_value_info("u", TensorProto.FLOAT, [2, 4]))
     optimized = bnfold.optimize(model, check=False).to_proto()
+    del model.graph.value_info[:], optimized.graph.value_info[:]
     for rows in (2, 5):
         for choice in (True, False):
             feeds = {**draw_feeds(model, sizes={"N": rows}), "c": np.array(choice)}
             assert_equivalent(model, optimized, feeds)
+
+
+def test_a_bias_that_a_beta_of_zero_hides_is_replaced_by_one_that_broadcasts() -> None:
+    """Before opset 7, a Gemm broadcasts its bias only if an attribute says so."""
+    model = build(
+        "(float[2,3] x) => (float[2,4] y) { p = Gemm<beta=0.0>(x, w, z) "
+        "y = BatchNormalization<is_test=1>(p, s, b, m, v) }",
+        opset=6,
+        ir_version=3,
+        w=normal(3, 4),
+        z=normal(2, 4),
+        **batch_norm(4),
+    )
+    optimized = run_pass(model, FOLD).to_proto()
+    attributes = {each.name: each.i for each in only_node(optimized, "Gemm").attribute}
+    assert attributes["broadcast"] == 1
 
 
 def test_a_map_along_the_rows_is_no_map_of_as_many_channels() -> None:

@@ -85,8 +85,6 @@ class Convolution:
 
     def in_groups(self, groups: int) -> Convolution:
         """Return the same map with fewer groups; their number must divide the current one."""
-        if groups == self.groups:
-            return self
         outputs, per_group, *size = self.kernel.shape
         per_new_group = self.input_channels // groups
         kernel = np.zeros((outputs, per_new_group, *size))
@@ -118,7 +116,7 @@ class Convolution:
             kernels[0] + sign * kernels[1],
             self.bias + sign * other.bias,
             self.strides,
-            self.dilations if self.size == kernels[0].shape[2:] else other.dilations,
+            self.dilations,
             before,
             after,
             self.groups,

@@ -272,11 +272,11 @@ def _matmul_with(
 
 
 def _matmul_rank(matmul: ir.Node) -> int:
-    """Return the rank of the result, which is that of the left operand if B is a matrix."""
-    for value in (matmul.outputs[0], input_of(matmul, 0)):
-        if value is not None and value.shape is not None:
-            return value.shape.rank()
-    raise Refused(Common.SHAPE_UNKNOWN, matmul)
+    """Return the rank of the result. It is larger than the data's if B is a batch of matrices."""
+    shape = matmul.outputs[0].shape
+    if shape is None:
+        raise Refused(Common.SHAPE_UNKNOWN, matmul)
+    return shape.rank()
 
 
 # --- Weights ------------------------------------------------------------------------------------

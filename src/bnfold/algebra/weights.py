@@ -94,7 +94,7 @@ def _product(values: Array, scale: FloatArray | None, block: slice | EllipsisTyp
 
 
 def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:
-    """Compare the norm of each channel's error with the ε/2 of rounding normal numbers."""
+    """Return whether each channel's error, in norm, is at most twice what rounding takes, ε/2."""
     others = tuple(axis for axis in range(exact.ndim) if axis != channel_axis % exact.ndim)
     largest = float(np.abs(exact).max())  # norms of numbers around 1e-300 would be zero
     norms = np.sqrt(np.sum((exact / largest) ** 2, axis=others))

@@ -26,6 +26,7 @@ from bnfold.cli.options import (
     KeepNode,
     Model,
     Only,
+    Outputs,
     Provider,
     RelativeTolerance,
     Report,
@@ -36,6 +37,7 @@ from bnfold.cli.options import (
     Skip,
     Threads,
     Truth,
+    check_options,
     execution_options,
     report_files,
 )
@@ -126,7 +128,7 @@ def optimize(
 ) -> None:
     """Rewrite a model, check the result against it, time both, and write it."""
     from bnfold import api
-    from bnfold.options import CheckOptions, PassOptions, TimingOptions
+    from bnfold.options import PassOptions, TimingOptions
     from bnfold.report.terminal import print_optimization
 
     if output is not None and output_option is not None:
@@ -136,7 +138,7 @@ def optimize(
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
     passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
     execution = execution_options(provider, threads, input, data, samples, seed)
-    checking = CheckOptions(rtol, atol, truth, save_inputs)
+    checking = check_options(rtol, atol, truth, save_inputs)
     timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
     report = report_files(report, place)
     try:
@@ -178,6 +180,7 @@ def check(
     rtol: RelativeTolerance = None,
     atol: AbsoluteTolerance = None,
     truth: Truth = "auto",
+    outputs: Outputs = "declared",
     save_inputs: SaveInputs = None,
     threads: Threads = None,
     report: Report = None,
@@ -185,15 +188,19 @@ def check(
 ) -> None:
     """Compare any two models numerically, from any tool."""
     from bnfold import api
-    from bnfold.options import CheckOptions
     from bnfold.report.terminal import print_equivalence
 
     execution = execution_options(provider, threads, input, data, samples, seed)
-    checking = CheckOptions(rtol, atol, truth, save_inputs)
+    checking = check_options(rtol, atol, truth, save_inputs)
     report = report_files(report)
     with _Progress() as progress:
         record = api.check(
-            reference, candidate, execution=execution, checking=checking, progress=progress
+            reference,
+            candidate,
+            outputs=outputs,
+            execution=execution,
+            checking=checking,
+            progress=progress,
         )
     assert record.equivalence is not None
     equivalence = record.equivalence

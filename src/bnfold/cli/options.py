@@ -12,7 +12,7 @@ from bnfold.errors import UsageError
 from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
-    from bnfold.options import ExecutionOptions
+    from bnfold.options import CheckOptions, ExecutionOptions
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Only = Annotated[
@@ -49,11 +49,22 @@ Data = Annotated[
 Samples = Annotated[int, typer.Option(min=1, help="Number of random inputs.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")]
 RelativeTolerance = Annotated[
-    float | None, typer.Option("--rtol", min=0, help="Default: by output type.")
+    list[str] | None,
+    typer.Option("--rtol", metavar="[NAME=]X", help="Default: by output type (repeatable)."),
 ]
 AbsoluteTolerance = Annotated[
-    float | None,
-    typer.Option("--atol", min=0, help="Default: by output type and largest magnitude."),
+    list[str] | None,
+    typer.Option(
+        "--atol", metavar="[NAME=]X", help="Default: by output type and magnitude (repeatable)."
+    ),
+]
+Outputs = Annotated[
+    str,
+    typer.Option(
+        "--outputs",
+        metavar="declared|all",
+        help="all: also find the first value at which the models diverge.",
+    ),
 ]
 Truth = Annotated[
     str, typer.Option(metavar="auto|off|always", help="Also evaluate in float64 (auto: 10 s).")
@@ -95,6 +106,40 @@ def execution_options(
         threads=threads,
         inputs=InputOptions(seed, samples, arrays, shapes, data),
     )
+
+
+def check_options(
+    rtol: list[str] | None, atol: list[str] | None, truth: str, save_inputs: Path | None
+) -> CheckOptions:
+    """Build CheckOptions from the command line.
+
+    Raises:
+        UsageError: if a tolerance is not a number, or an option makes no sense.
+    """
+    from bnfold.options import CheckOptions
+
+    relative, relative_by_name = _tolerances("--rtol", rtol)
+    absolute, absolute_by_name = _tolerances("--atol", atol)
+    return CheckOptions(relative, absolute, relative_by_name, absolute_by_name, truth, save_inputs)
+
+
+def _tolerances(option: str, texts: list[str] | None) -> tuple[float | None, dict[str, float]]:
+    """Return the tolerance of all outputs, and those of single ones by name."""
+    general: float | None = None
+    by_name: dict[str, float] = {}
+    for text in texts or ():
+        name, equals, number = text.rpartition("=")
+        try:
+            tolerance = float(number)
+        except ValueError:
+            tolerance = -1.0
+        if tolerance < 0:
+            raise UsageError(f"{option} {text!r} is neither a number from 0 on nor NAME=NUMBER")
+        if equals:
+            by_name[name] = tolerance
+        else:
+            general = tolerance
+    return general, by_name
 
 
 def report_files(

@@ -7,12 +7,13 @@ right after onnxruntime's own rewrites?). The rule of the verdict is `bnfold.pro
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress, silent
 from bnfold.proof.original import Original
-from bnfold.proof.runs import ProviderComparison
+from bnfold.proof.runs import EVALUATING, ProviderComparison
 from bnfold.proof.traits import Traits
 from bnfold.proof.verdict import worst_verdict
 from bnfold.record.data import Equivalence, InputsRecord, ProviderEquivalence, Verdict
@@ -76,6 +77,10 @@ def _compare_on(
     try:
         return isolated(work, progress)
     except CrashedError as crash:
-        # A crash on the other model after the original ran through is the other model's fault.
-        verdict: Verdict = "fail" if "the optimized model" in crash.during else "not-verified"
+        if crash.during == EVALUATING and checking.truth == "auto":
+            without = replace(checking, truth="off")  # it took more memory than there is
+            return _compare_on(provider, original, optimized, execution, without, progress)
+        # The original has run through by then. SIGKILL comes from a system short of memory.
+        is_others = "the optimized model" in crash.during and not crash.is_killed
+        verdict: Verdict = "fail" if is_others else "not-verified"
         return ProviderEquivalence(provider, verdict, str(crash), [], [], []), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ _MORE_DRAWS = 4
 _WIDE_DRAW = 4
 """Past a step, some draws move inputs and weights by so many units in the last place: a jump that
 one unit makes would be missed by as small a move as often as not."""
+
+_SLOW = 3.0
+"""Seconds of one run beyond which there are as few samples as can be."""
 
 _MOST_WEIGHTS = 2**28
 """Bytes of weights up to which draws move them, too."""
@@ -77,25 +81,55 @@ class Original:
             Undecided: if it does not run, is not deterministic, or shows nothing.
         """
         try:
-            session = self.session(Level.DISABLED)
-            self.inputs = make_inputs(session, self.execution.inputs, self.traits.hints)
-            self.progress("running the original")
-            self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
-            again = flat(session.run(next(self.inputs.feeds())))
-            self.placement = session.placement
-            if not all(_same(again[name], self.references[0][name]) for name in self.names):
-                raise Undecided(
-                    "not-verified", "the original disagrees with itself from run to run"
-                )
-            self._find_inconclusive()
-            self._draw_first(session)
+            self._run_first()
+            self._take_notes()
             if self._wants_more_samples():
-                self._more_samples(session)
+                assert self.inputs is not None
+                self.inputs = replace(self.inputs, samples=len(self.references) + _MORE_SAMPLES)
+                self._run_again(self.session(Level.DISABLED))
+                self._take_notes()
         except (SessionError, UnsupportedInput) as error:
             raise Undecided("not-verified", str(error)) from error
         if self.inconclusive.keys() >= set(self.names):
             name, reason = next(iter(self.inconclusive.items()))
             raise Undecided("not-verified", f"output {name!r} {reason}; try --data or --input")
+
+    def _run_first(self) -> None:
+        """Find inputs, and see whether it gives the same on the same ones."""
+        session = self.session(Level.DISABLED)
+        self.inputs = make_inputs(session, self.execution.inputs, self.traits.hints)
+        self.progress("running the original")
+        begun = time.monotonic()
+        once = flat(session.run(next(self.inputs.feeds())))
+        if time.monotonic() - begun > _SLOW and self.inputs.are_drawn:
+            self.inputs = replace(self.inputs, samples=min(self.inputs.samples, FEWEST_SAMPLES))
+        self.placement = session.placement
+        self._run_again(session)
+        if not all(_same(once[name], self.references[0][name]) for name in self.names):
+            raise Undecided("not-verified", "the original disagrees with itself from run to run")
+
+    def _run_again(self, session: Session) -> None:
+        """Run it on all samples, and with moved inputs."""
+        assert self.inputs is not None
+        self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+        self.noise = {
+            name: Noise(
+                [outputs[name] for outputs in self.references], jumps=name in self.traits.steps
+            )
+            for name in self.names
+        }
+        self.draws = []
+        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed=0)])
+
+    def _take_notes(self) -> None:
+        """Draw its noise, and find the samples and outputs that show nothing."""
+        self._find_inconclusive()
+        self._draw(seed=1)
+        if self.traits.steps:
+            self._draw(seed=2, units=_WIDE_DRAW)
+            self._draw(seed=3, units=_WIDE_DRAW)
+        self._run_best()
+        self._find_unsettled()
 
     def session(self, level: Level, weights: Feeds | None = None) -> Session:
         """Load it, with other weights if they are given."""
@@ -139,38 +173,17 @@ class Original:
         assert self.inputs is not None
         return self.inputs.are_drawn and (is_thin or bool(self.inconclusive))
 
-    def _more_samples(self, session: Session) -> None:
-        """Draw further samples, from other distributions."""
-        assert self.inputs is not None
-        self.inputs = replace(self.inputs, samples=len(self.references) + _MORE_SAMPLES)
-        self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
-        self._find_inconclusive()
-        self._draw_first(session)
-
     # --- Noise ------------------------------------------------------------------------------------
 
-    def _draw_first(self, session: Session) -> None:
-        """Draw the noise: with moved inputs, with moved weights, and with optimizations."""
+    def _run_best(self) -> None:
+        """Run it with onnxruntime's optimizations, which is a draw as well."""
         assert self.inputs is not None
-        self.draws = []
-        self.noise = {
-            name: Noise(
-                [outputs[name] for outputs in self.references], jumps=name in self.traits.steps
-            )
-            for name in self.names
-        }
-        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed=0)])
-        self._draw(seed=1)
-        if self.traits.steps:
-            self._draw(seed=2, units=_WIDE_DRAW)
-            self._draw(seed=3, units=_WIDE_DRAW)
         try:
-            best = self.session(Level.ALL)
-            self.best = [flat(best.run(feeds)) for feeds in self.inputs.feeds()]
+            session = self.session(Level.ALL)
+            self.best = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
         except SessionError as error:
             raise Undecided("not-verified", f"the original, optimization all: {error}") from error
         self._add_draw(self.best)
-        self._find_unsettled()
 
     def draw_more(self) -> None:
         """Take more draws, before an output fails."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
-from bnfold.errors import SessionError
+from bnfold.errors import SessionError, UsageError
 from bnfold.options import CheckOptions
 from bnfold.proof.comparison import Accumulator
 from bnfold.proof.interface import Interface, difference
@@ -35,6 +35,9 @@ TRUTH_SECONDS = 10.0
 
 TRUTH_SECONDS_IN_DOUBT = 60.0
 """The same, where an output is beyond its tolerance: then float64 decides."""
+
+EVALUATING = "evaluating in float64"
+"""The progress that is told meanwhile."""
 
 _OTHER = "the optimized model"
 
@@ -64,6 +67,7 @@ class ProviderComparison:
         truth: Truth | None = None
         try:
             original.run()
+            self._require_known_names()
             floor = self._compare(original.best)
             plain, best = self._run(Level.DISABLED), self._run(Level.ALL)
             levels = self._levels(plain, best)
@@ -97,6 +101,12 @@ class ProviderComparison:
             draws=len(original.draws),
         )
 
+    def _require_known_names(self) -> None:
+        for name in (*self.checking.rtols, *self.checking.atols):
+            if name not in self.original.names:
+                known = ", ".join(self.original.names)
+                raise UsageError(f"a tolerance is given for {name!r}; the outputs are {known}")
+
     def _findings(
         self,
         levels: Sequence[LevelComparison],
@@ -112,7 +122,7 @@ class ProviderComparison:
             truth=truth,
             never_settled={n: max(original.unsettled[s, n] for s in samples) for n in never},
             needs_truth=self.checking.truth == "always",
-            asked=self.checking.rtol is not None or self.checking.atol is not None,
+            asked=frozenset(n for n in original.names if self.checking.asks_for(n)),
         )
 
     # --- The other model --------------------------------------------------------------------------
@@ -199,7 +209,9 @@ class ProviderComparison:
         original = self.original
         samples = original.settled(name) or range(len(references))
         values = {sample: references[sample][name] for sample in samples}
-        return Allowance(self.checking, original.unit(name), values, original.noise.get(name))
+        return Allowance(
+            self.checking.of(name), original.unit(name), values, original.noise.get(name)
+        )
 
     def _in_order(
         self, results: Results, references: Results, allowances: dict[str, Allowance]
@@ -229,7 +241,7 @@ class ProviderComparison:
         """Evaluate in float64, first the samples on which all outputs are settled."""
         original = self.original
         assert original.inputs is not None
-        original.progress("evaluating in float64")
+        original.progress(EVALUATING)
         unsettled = {sample for sample, _ in original.unsettled}
         feeds = list(original.inputs.feeds())
         order = sorted(range(len(results)), key=lambda sample: sample in unsettled)
@@ -301,7 +313,7 @@ class ProviderComparison:
         known = {evaluation.sample.number: evaluation for evaluation in evaluations}
         samples = self.original.settled(name)
         is_measured = output.needed is not None and set(samples) <= known.keys()
-        is_asked = self.checking.atol is not None
+        is_asked = self.checking.of(name).atol is not None
         if within_tolerance(output) or not is_measured or is_asked:
             return False
         unit = self.original.unit(name)

@@ -322,6 +322,20 @@ class InputsRecord:
 
 
 @dataclass(frozen=True)
+class Divergence:
+    """The first value within the models that they compute otherwise, by ``--outputs all``."""
+
+    value: str
+    op_type: str
+    """The operator that computes it in the original."""
+    node: str
+    compared: int
+    """How many values with one name in both models were compared."""
+    max_abs: float
+    worst: Worst | None
+
+
+@dataclass(frozen=True)
 class Equivalence:
     """Whether two models compute the same values."""
 
@@ -331,6 +345,8 @@ class Equivalence:
     inputs: InputsRecord | None = None
     culprits: list[Culprit] = field(default_factory=list)
     """The rewrites that make the check fail, or did and were dropped."""
+    divergence: Divergence | None = None
+    """Where the models first diverge, if that was asked for and they do."""
 
 
 @dataclass(frozen=True)

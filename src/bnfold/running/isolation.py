@@ -42,7 +42,9 @@ class CrashedError(BnfoldError):
     exit_code = 5
 
     def __init__(self, how: str, during: str) -> None:
-        super().__init__(f"onnxruntime crashed ({how}) while {during}")
+        self.is_killed = how == "SIGKILL"
+        cause = "was killed, probably for lack of memory," if self.is_killed else f"crashed ({how})"
+        super().__init__(f"onnxruntime {cause} while {during}")
         self.during = during
 
 
