@@ -15,6 +15,7 @@ from bnfold.errors import SessionError
 from bnfold.options import ExecutionOptions
 from bnfold.progress import Progress
 from bnfold.proof.noise import Noise, moved
+from bnfold.proof.outputs import STRUCTURE, fill, flat
 from bnfold.proof.traits import UNITS, Traits, float_initializers
 from bnfold.record.data import Verdict
 from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
@@ -64,6 +65,8 @@ class Original:
     inputs: Inputs | None = None
     references: Results = field(default_factory=list)
     """Without onnxruntime's optimizations."""
+    everything: dict[str, Array] = field(default_factory=dict)
+    """An example of each output."""
     best: Results = field(default_factory=list)
     """With them."""
     draws: list[Results] = field(default_factory=list)
@@ -112,6 +115,8 @@ class Original:
         """Run it on all samples, and with moved inputs."""
         assert self.inputs is not None
         self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+        self.everything = {name: a for sample in self.references for name, a in sample.items()}
+        fill(self.references, self.everything)
         self.noise = {
             name: Noise(
                 [outputs[name] for outputs in self.references], jumps=name in self.traits.steps
@@ -139,9 +144,8 @@ class Original:
 
     @property
     def names(self) -> list[str]:
-        """The outputs that it gives on all samples."""
-        everywhere = set.intersection(*(set(outputs) for outputs in self.references))
-        return [name for name in self.references[0] if name in everywhere]
+        """The outputs, each array of sequences and maps by a name of its own."""
+        return list(self.references[0])
 
     def unit(self, name: str) -> str:
         """Return the rounding unit of an output."""
@@ -160,11 +164,16 @@ class Original:
             values = [outputs[name] for outputs in self.references if outputs[name].size]
             if not values:
                 self.inconclusive[name] = "has no elements to compare"
-            elif values[0].dtype.kind == "f" and name not in self.traits.constant:
+            elif not self._is_constant(name):
                 only = values[0].flat[0]
                 if all(_is_throughout(each, only) for each in values):
-                    number = "NaN" if np.isnan(only) else f"{only:g}"
+                    number = f"{only:g}" if values[0].dtype.kind == "f" else str(only)
+                    number = "NaN" if number == "nan" else number
                     self.inconclusive[name] = f"of the original is {number} throughout"
+
+    def _is_constant(self, name: str) -> bool:
+        """Say whether an output depends on no value of the inputs, but on sizes at most."""
+        return name in self.traits.constant or name.endswith(STRUCTURE)
 
     def _wants_more_samples(self) -> bool:
         """Say whether an output shows nothing, or is settled on too few samples."""
@@ -181,6 +190,7 @@ class Original:
         try:
             session = self.session(Level.ALL)
             self.best = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+            fill(self.best, self.everything)
         except SessionError as error:
             raise Undecided("not-verified", f"the original, optimization all: {error}") from error
         self._add_draw(self.best)
@@ -197,8 +207,13 @@ class Original:
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
         weights = float_initializers(self.path, most_bytes)
-        session = self.session(Level.DISABLED, moved(weights, seed, self._coarsest, units))
-        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed, units)])
+        weights = moved(weights, seed, self._coarsest, units)
+        try:
+            session = self.session(Level.DISABLED, weights)
+            results = [flat(session.run(feeds)) for feeds in self._moved_feeds(seed, units)]
+        except SessionError:  # a parameter that must be exact was among them
+            return
+        self._add_draw(results)
 
     @property
     def _coarsest(self) -> str:
@@ -211,6 +226,7 @@ class Original:
             yield moved(feeds, 1000 * seed + sample, self._coarsest, units)
 
     def _add_draw(self, results: Results) -> None:
+        fill(results, self.everything)
         self.draws.append(results)
         for name, noise in self.noise.items():
             noise.add([outputs.get(name, np.zeros(())) for outputs in results])
@@ -225,27 +241,9 @@ class Original:
                         self.unsettled[sample, name] = noise.share(sample)
 
 
-def flat(outputs: dict[str, Any]) -> dict[str, Any]:
-    """Return all arrays of the outputs: sequences and maps taken apart, by names of their own."""
-    arrays: dict[str, Any] = {}
-    pending = list(outputs.items())
-    while pending:
-        name, value = pending.pop(0)
-        if isinstance(value, list):
-            arrays[f"{name} length"] = np.array(len(value))
-            pending = [(f"{name}[{place}]", each) for place, each in enumerate(value)] + pending
-        elif isinstance(value, dict):
-            arrays[f"{name} keys"] = np.array(list(value))
-            arrays[f"{name} values"] = np.array(list(value.values()))
-        elif value is None:
-            arrays[f"{name} is absent"] = np.array(True)
-        else:
-            arrays[name] = np.asarray(value)
-    return arrays
-
-
-def _is_throughout(values: Array, number: float) -> bool:
-    return bool(np.array_equal(values, np.full_like(values, number), equal_nan=True))
+def _is_throughout(values: Array, number: object) -> bool:
+    is_float = values.dtype.kind == "f"
+    return bool(np.array_equal(values, np.full_like(values, number), equal_nan=is_float))
 
 
 def _same(one: Array, other: Array) -> bool:

@@ -14,7 +14,8 @@ from bnfold.errors import SessionError, UsageError
 from bnfold.options import CheckOptions
 from bnfold.proof.comparison import Accumulator
 from bnfold.proof.interface import Interface, difference
-from bnfold.proof.original import Original, Results, Undecided, flat, shapes_of
+from bnfold.proof.original import Original, Results, Undecided, shapes_of
+from bnfold.proof.outputs import fill, flat
 from bnfold.proof.rows import matched
 from bnfold.proof.tolerance import Allowance, within_tolerance
 from bnfold.proof.truth_errors import Evaluation, Sample, compare_with_truth, is_as_exact, measure
@@ -142,6 +143,7 @@ class ProviderComparison:
             raise Undecided("fail", f"{_OTHER}, optimization {level.value}: {error}") from error
         if level is Level.DISABLED:
             self.placement = session.placement
+        fill(results, original.everything)
         self._require_same_arrays(results)
         return results
 
@@ -156,8 +158,6 @@ class ProviderComparison:
         """The number of elements may depend on the last bit, and then nothing can be said."""
         for original, result in zip(self.original.references, results, strict=True):
             for name in self.original.names:
-                if name not in result:
-                    raise Undecided("fail", f"output {name!r} is missing")
                 shapes = original[name].shape, result[name].shape
                 if shapes[0] != shapes[1] and name in self.original.traits.data_dependent:
                     raise Undecided(
@@ -229,7 +229,8 @@ class ProviderComparison:
             allowed = {
                 name: _allowed(sample, values, allowances[name]) for name, values in chosen.items()
             }
-            changed, counts = matched(chosen, result, allowed)
+            draws = [draw[sample] for draw in original.draws]
+            changed, counts = matched(chosen, result, allowed, draws)
             in_order.append(changed)
             for name, count in counts.items():
                 exchanged[name] += count

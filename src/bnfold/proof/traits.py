@@ -56,6 +56,9 @@ _UNIT_OF = {
 _LARGEST_CUT = 2048
 """Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
 
+_LARGEST_COUNT = 64
+"""Elements of a float parameter up to which whole numbers are taken to be meant exactly."""
+
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
 
@@ -283,7 +286,22 @@ def float_initializers(path: Path, most_bytes: int) -> dict[str, Array]:
         for name, value in model.graph.initializers.items()
         if value.const_value is not None
         and value.const_value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+        and not any(_is_exact_parameter(node, index) for node, index in value.uses())
     }
     if sum(tensor.nbytes for tensor in weights.values()) > most_bytes:
         return {}
-    return {name: np.array(tensor.numpy()) for name, tensor in weights.items()}
+    arrays = {name: np.array(tensor.numpy()) for name, tensor in weights.items()}
+    return {name: array for name, array in arrays.items() if not _is_count(array)}
+
+
+def _is_exact_parameter(node: ir.Node, index: int) -> bool:
+    """Say whether an operator takes a float that decides a size, or where something is."""
+    return node.op_type in ("Range", "RoiAlign") or (
+        node.op_type in ("Resize", "Upsample", "NonMaxSuppression", "OneHot") and index > 0
+    )
+
+
+def _is_count(array: Array) -> bool:
+    """Say whether a small array is of whole numbers: a count, a size, or a scale by design."""
+    with np.errstate(invalid="ignore"):
+        return array.size <= _LARGEST_COUNT and bool(np.array_equal(array, np.round(array)))

@@ -31,6 +31,7 @@ from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.modelfile.loading import load
 from bnfold.modelfile.markers import Markers
+from bnfold.proof.outputs import flat
 from bnfold.proof.truth_operators import OPERATORS
 from bnfold.running.runtime import Feeds
 
@@ -86,7 +87,7 @@ class Truth64:
         return evaluators
 
     def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
-        """Return all outputs by name; give up at `end`, by `time.monotonic`.
+        """Return all outputs by name, as `flat` does; give up at `end`, by `time.monotonic`.
 
         Raises:
             NoTruth: if it takes longer, or an operator is missing or fails.
@@ -109,7 +110,7 @@ class Truth64:
                 readers[name] -= 1
                 if not readers[name]:
                     values.pop(name, None)
-        return {name: np.asarray(self._value(name, values)) for name in wanted}
+        return flat({name: self._value(name, values) for name in wanted})
 
     def _value(self, name: str, values: dict[str, Any]) -> Any:
         if name in values:

@@ -83,6 +83,10 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
             _say(console, f"  {name}, nodes: {_placements(provider.placement)}")
     for culprit in equivalence.culprits:
         _print_culprit(console, culprit)
+    if equivalence.divergence is not None:
+        place = equivalence.divergence
+        where = f"{place.value} ({place.op_type} {place.node})"
+        _say(console, f"  the two first diverge at {where}: max |Δ| {place.max_abs:.2e}")
     verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
     reason = f": {equivalence.reason}" if equivalence.reason else ""
     inputs = equivalence.inputs

@@ -32,7 +32,7 @@ _LARGEST_INTEGERS = (99, 9, 1)
 are indices into a table. If the graph shows the table, its size is the limit instead."""
 
 
-_OTHER_SIZES_TO_TRY = 4
+_OTHER_SIZES_TO_TRY = 6
 
 _CUTS_TO_TRY = 2
 
@@ -46,6 +46,9 @@ _LARGE_BATCH = 17
 _SMALL = 4096
 """Elements of one input up to which `_LARGE_BATCH` costs nothing."""
 
+
+_MOST_FOR_COMPARISONS = 6
+"""Samples, at most, for an integer to be each constant that it is compared with, less and more."""
 
 _ODD_SIZES = (47, 33)
 """Sizes that reveal errors at borders which even sizes hide."""
@@ -90,6 +93,8 @@ class Inputs:
     hints: Hints = field(default_factory=Hints)
     signed: bool = False
     """Whether integers that are no indices may be negative in every second sample."""
+    beside: bool = False
+    """Whether integers may be other ones than those that the model compares them with."""
 
     @property
     def are_drawn(self) -> bool:
@@ -169,11 +174,31 @@ class Inputs:
         shape: tuple[int, ...],
         generator: np.random.Generator,
     ) -> Array:
-        """Draw integers from those that the model compares them with."""
-        choices = np.array(self.hints.compared[spec.name])
+        """Draw integers that the model compares them with; if it accepts them, others, too.
+
+        Those are the next ones on both sides and, for half of the elements, any. Indices into a
+        table stay within it.
+        """
+        constants = self.hints.compared[spec.name]
+        if not self.beside:
+            return np.asarray(
+                np.full(shape, constants[sample % len(constants)], spec.dtype)
+                if math.prod(shape) == 1
+                else generator.choice(np.array(constants), shape).astype(spec.dtype)
+            )
+        smallest, largest = self._range(spec, sample)
+        if spec.name not in self.hints.largest:
+            smallest, largest = min(smallest, *constants) - 1, max(largest, *constants) + 1
+        assert spec.dtype is not None
+        if spec.dtype.kind == "u":
+            smallest = max(smallest, 0)
+        near = [number + step for step in (0, 1, -1) for number in constants]
+        choices = [number for number in near if smallest <= number <= largest] or [largest]
         if math.prod(shape) == 1:
             return np.full(shape, choices[sample % len(choices)], spec.dtype)
-        return np.asarray(generator.choice(choices, shape), spec.dtype)
+        anything = generator.integers(smallest, largest, shape, endpoint=True)
+        is_near = generator.integers(0, 2, shape).astype(np.bool_)
+        return np.where(is_near, generator.choice(choices, shape), anything).astype(spec.dtype)
 
     def _range(self, spec: ValueSpec, sample: int) -> tuple[int, int]:
         """Return the smallest and the largest integer to draw."""
@@ -191,8 +216,7 @@ class Inputs:
             return {}
         generator = np.random.default_rng([self.seed, sample])
         return {
-            name: (content * generator.uniform(0.5, 1.5, content.shape)).astype(content.dtype)
-            for name, content in self.hints.overrides.items()
+            name: _overridden(content, generator) for name, content in self.hints.overrides.items()
         }
 
     def record(self) -> InputsRecord:
@@ -263,11 +287,15 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     _require_batch(specs, given[0], request)
     everything_given = all(spec.name in given[0] for spec in specs)
     samples = len(given) if everything_given else max(request.samples, len(given))
+    compared = max(map(len, hints.compared.values()), default=0) if hints else 0
+    if samples > 1 and not everything_given and compared:
+        samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
     if samples > 1 and not everything_given:
         samples = max(samples, _samples_for_switches(specs))
     candidates = [list(_candidate_shapes(specs, feeds, request)) for feeds in given]
     first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
+    first = replace(first, beside=samples > 1 and _may_be_others(session, first, samples))
     first = _with_overrides(session, first) if samples > 1 else first
     if len(given) > 1:
         return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
@@ -278,12 +306,21 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
             batch_sizes=(_larger_batch(first), _LARGER_BATCH, *request.batch_sizes),
             other_sizes=(*_ODD_SIZES, *request.other_sizes),
         )
-        shapes += _another_size(session, first, _candidate_shapes(specs, given[0], more))
+        shapes += _another_size(
+            session, first, _candidate_shapes(specs, given[0], more, spread=True)
+        )
         longer = _beyond_cuts(session, first)
         shapes += longer
         samples += len(longer)
         shapes += _batch_of_one(session, first, shapes)
     return replace(first, shapes=shapes, samples=samples)
+
+
+def _overridden(content: Array, generator: np.random.Generator) -> Array:
+    """Return other content of the same size; zeros become small numbers."""
+    if content.any():
+        return (content * generator.uniform(0.5, 1.5, content.shape)).astype(content.dtype)
+    return generator.normal(0.0, 0.1, content.shape).astype(content.dtype)
 
 
 def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
@@ -417,6 +454,18 @@ def _may_be_negative(session: Session, first: Inputs) -> bool:
     return True
 
 
+def _may_be_others(session: Session, first: Inputs, samples: int) -> bool:
+    """Return whether the model accepts integers beside those that it compares them with."""
+    if not first.hints.compared:
+        return False
+    try:
+        for feeds in replace(first, beside=True, samples=samples).feeds():
+            session.run(feeds)
+    except SessionError:
+        return False
+    return True
+
+
 def _another_size(
     session: Session, first: Inputs, candidates: Iterable[Mapping[str, tuple[int, ...]]]
 ) -> list[Mapping[str, tuple[int, ...]]]:
@@ -454,9 +503,13 @@ def _require_batch(specs: Sequence[ValueSpec], given: Feeds, request: InputOptio
 
 
 def _candidate_shapes(
-    specs: Sequence[ValueSpec], given: Feeds, request: InputOptions
+    specs: Sequence[ValueSpec], given: Feeds, request: InputOptions, *, spread: bool = False
 ) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Yield shapes to try. Dimensions of one name have one size; the first axis is the batch."""
+    """Yield shapes to try. Dimensions of one name have one size; the first axis is the batch.
+
+    If they are to `spread`, the first shapes have another size for each free dimension in turn, so
+    that a model which takes one for another gives something else.
+    """
     requested = request.shapes
     seen = []
     fixed: dict[str, int] = {}
@@ -470,10 +523,14 @@ def _candidate_shapes(
             }
     images = [None] if request.image_size is None else [request.image_size, None]
     # Old exporters give all free dimensions one name, such as "?". So names come first, then not.
-    for shared, image, other in itertools.product((True, False), images, request.other_sizes):
+    others: list[tuple[int, ...]] = [(size,) for size in request.other_sizes]
+    if spread:
+        others = [_ODD_SIZES, _ODD_SIZES[::-1], *others]
+    for shared, image, in_turn in itertools.product((True, False), images, others):
         for batch in request.batch_sizes:
             sizes = dict(fixed)
             shapes = {}
+            other = itertools.cycle(in_turn)
             for spec in specs:
                 if spec.name in given:
                     shapes[spec.name] = given[spec.name].shape
@@ -488,20 +545,31 @@ def _candidate_shapes(
 
 
 def _fill(
-    spec: ValueSpec, sizes: dict[str, int] | None, batch: int, other: int, image: int | None
+    spec: ValueSpec,
+    sizes: dict[str, int] | None,
+    batch: int,
+    others: Iterator[int],
+    image: int | None,
 ) -> tuple[int, ...]:
     filled = []
     for axis, size in enumerate(spec.shape):
-        fallback = batch if axis == 0 else other
-        if axis == 1 and len(spec.shape) == 4:
-            fallback = 3
-        if axis > 1 and len(spec.shape) == 4:
-            fallback = image or other
-        if isinstance(size, str) and sizes is not None:
-            filled.append(sizes.setdefault(size, fallback))
+        if isinstance(size, int):
+            filled.append(size)
+        elif isinstance(size, str) and sizes is not None and size in sizes:
+            filled.append(sizes[size])
         else:
-            filled.append(size if isinstance(size, int) else fallback)
+            filled.append(_free_size(axis, len(spec.shape), batch, others, image))
+            if isinstance(size, str) and sizes is not None:
+                sizes[size] = filled[-1]
     return tuple(filled)
+
+
+def _free_size(axis: int, rank: int, batch: int, others: Iterator[int], image: int | None) -> int:
+    if axis == 0:
+        return batch
+    if rank == 4 and axis == 1:
+        return 3
+    return (rank == 4 and image) or next(others)
 
 
 def _fit(content: Array, spec: ValueSpec) -> Array:
