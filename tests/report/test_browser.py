@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from bnfold.record.data import Record
 from bnfold.report import html
-from tests.support.records import RECORDS
+from tests.report.noted import noted
+from tests.support.records import HOSTILE_NAMES, RECORDS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -92,9 +94,14 @@ class Seen:
 
 def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
     """Open the page of a record in Chromium, on a desktop and on a phone."""
+    return look_at(folder, RECORDS[name](), scheme)
+
+
+def look_at(folder: Path, record: Record, scheme: str = "light") -> dict[str, Seen]:
+    """Open the page of this record."""
     assert CHROMIUM is not None
     frames = "".join(_FRAME.format(screen, *size) for screen, size in SIZES.items())
-    (folder / "page.html").write_text(html.render(RECORDS[name]()), encoding="utf-8")
+    (folder / "page.html").write_text(html.render(record), encoding="utf-8")
     (folder / "frames.html").write_text(_FRAMES.format(frames=frames), encoding="utf-8")
     process = subprocess.run(
         [
@@ -172,6 +179,17 @@ def test_hostile_names_do_nothing_and_stay_on_the_page(tmp_path: Path) -> None:
         assert seen.width <= SIZES[where][0]
         assert seen.escaping == []
         for words in ("<script>document.title = 'taken over'</script>", "תוֹרָה/conv", "🐍 conv"):
+            assert words in seen.text
+
+
+@pytest.mark.parametrize("name", ["", HOSTILE_NAMES[0], HOSTILE_NAMES[9]])
+def test_notes_on_the_check_stay_on_the_page(tmp_path: Path, name: str) -> None:
+    record = noted(*(f"{name}/{part}" for part in ("logits", "boxes", "mask", "act")))
+    for where, seen in look_at(tmp_path, record).items():
+        assert seen.scripts == 0
+        assert seen.width <= SIZES[where][0]
+        assert seen.escaping == []
+        for words in ("First divergence", "proves nothing", "is estimated from 7 runs"):
             assert words in seen.text
 
 

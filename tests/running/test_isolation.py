@@ -258,6 +258,8 @@ INTERRUPTED = """
 import os, signal, sys, time
 from bnfold.running.isolation import isolated
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+
 def work(told):
     told(str(os.getpid()))
     time.sleep(60)
@@ -414,6 +416,18 @@ def test_the_hosts_handlers_do_not_run_in_the_fork(number: signal.Signals, tmp_p
     finally:
         signal.signal(number, before)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_fork_that_is_interrupted_interrupts_the_host() -> None:
+    """Ctrl-C reaches it first, and is no crash."""
+
+    def work(told: Progress) -> None:
+        told("working")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work)
 
 
 def test_it_works_within_threads_at_the_same_time() -> None:

@@ -16,7 +16,7 @@ from bnfold.options import ExecutionOptions
 from bnfold.progress import Progress
 from bnfold.proof.noise import Noise, moved
 from bnfold.proof.outputs import STRUCTURE, fill, flat
-from bnfold.proof.traits import UNITS, Traits, float_initializers
+from bnfold.proof.traits import UNITS, Traits, float_weights
 from bnfold.record.data import Verdict
 from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
 from bnfold.running.runtime import Feeds, Level, Session
@@ -206,7 +206,7 @@ class Original:
         """Take a draw with inputs and weights moved."""
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
-        weights = float_initializers(self.path, most_bytes)
+        weights = float_weights(self.path, most_bytes)
         weights = moved(weights, seed, self._coarsest, units)
         try:
             session = self.session(Level.DISABLED, weights)

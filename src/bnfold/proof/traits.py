@@ -275,18 +275,29 @@ def _nodes_within(model: ir.Model, node: ir.Node) -> Iterator[ir.Node]:
             pending += function
 
 
-def float_initializers(path: Path, most_bytes: int) -> dict[str, Array]:
-    """Return the float weights of the main graph by name; none if they take more bytes."""
+def float_weights(path: Path, most_bytes: int) -> dict[str, Array]:
+    """Return the float weights of the main graph by name; none if they take more bytes.
+
+    Weights are initializers or, as some exporters write them, outputs of Constant nodes.
+    """
     try:
         model = load(path).ir
     except BnfoldError:
         return {}
+    constants = [
+        node.outputs[0]
+        for node in model.graph
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+    ]
+    tensors = [
+        (value.name, ir.convenience.get_const_tensor(value))
+        for value in (*model.graph.initializers.values(), *constants)
+        if value.name and not any(_is_exact_parameter(node, at) for node, at in value.uses())
+    ]
     weights = {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-        and value.const_value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        and not any(_is_exact_parameter(node, index) for node, index in value.uses())
+        name: tensor
+        for name, tensor in tensors
+        if tensor is not None and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
     }
     if sum(tensor.nbytes for tensor in weights.values()) > most_bytes:
         return {}

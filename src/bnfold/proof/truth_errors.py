@@ -40,6 +40,9 @@ any error, of small integers say, would otherwise allow none."""
 EXACT_FACTOR = 1.0
 """In float64 the two may differ, in each slice, by so many times the original's own rounding."""
 
+CONCENTRATED = 3.0
+"""Rounding at an element over so many times the scale of its slice is larger there, not luck."""
+
 _ROUNDING_ERRORS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """From 1 to the next number of the type."""
 
@@ -238,6 +241,8 @@ class _Differences:
     """Of the original, against the truth."""
     explained: Sequence[Slices]
     """Along each axis, the scale of the original's own rounding."""
+    own: FloatArray
+    """The same at each element by itself: the larger of its error and its largest draw."""
     scale: float
     """The same over all elements."""
 
@@ -266,7 +271,23 @@ class _Differences:
             count = slices.count + truth.size // max(truth.shape[axis] if truth.ndim else 1, 1)
             explained.append(Slices(np.maximum(np.maximum(slices.scale, own), least), count))
         scale = max(root_mean_square(np.atleast_1d(each.scale)) for each in explained)
-        return _Differences(evaluation.sample.number, difference, error, explained, scale)
+        # Past a step, an outlier at one element is a jump and no scale.
+        own = np.abs(error) if jumps else np.maximum(np.abs(error), evaluation.sample.noise[name])
+        number = evaluation.sample.number
+        return _Differences(number, difference, error, explained, own, scale)
+
+    def square(self, axis: int) -> FloatArray:
+        """Return the mean square difference in each slice along an axis.
+
+        Where the rounding of a slice is that of a few elements, as past a Softmax, these alone
+        would decide, and by chance. So the difference at an element whose own rounding is over
+        `CONCENTRATED` times the scale of its slice counts in proportion to it.
+        """
+        scale = self.explained[axis].scale
+        is_high = self.own > CONCENTRATED * scale
+        factor = np.divide(scale, self.own, out=np.ones(self.own.shape), where=is_high)
+        found: FloatArray = _by_slice(factor * self.difference, axis) ** 2
+        return found
 
 
 def exact_ratio(
@@ -307,7 +328,7 @@ def _worst_slice(samples: Sequence[_Differences]) -> tuple[float, str]:
         for each in samples:
             slices = each.explained[axis]
             weight = each.difference.size / (each.scale**2 or 1.0)
-            square = square + weight * _by_slice(each.difference, axis) ** 2
+            square = square + weight * each.square(axis)
             allowed = allowed + weight * slices.scale**2
             count += slices.count
         limit = EXACT_FACTOR * headroom(count) * np.sqrt(allowed)
@@ -322,7 +343,7 @@ def _worst_element(sample: _Differences) -> tuple[float, str]:
     narrowest: FloatArray = np.full((1,) * sample.difference.ndim, math.inf)
     for slices in sample.explained:
         narrowest = np.minimum(narrowest, slices.scale * headroom(slices.count))
-    allowed = np.maximum(narrowest, np.abs(sample.error))
+    allowed = np.maximum(narrowest, sample.own)
     deviations = DEVIATIONS * math.sqrt(2 * math.log(max(sample.difference.size, 8)))
     ratios = _quotient(np.abs(sample.difference), deviations * EXACT_FACTOR * allowed)
     at = int(ratios.argmax())

@@ -24,18 +24,26 @@ from bnfold.record.data import (
 from bnfold.report import wording
 from bnfold.report.sketches import in_words, typical
 from bnfold.report.summary import (
+    counted,
+    divergence_note,
+    draws_note,
     headline,
+    inconclusive_note,
+    no_truth_note,
     operator_changes,
     operators_after,
+    output_notes,
     refusal_groups,
     rewrite_groups,
     share_of_tolerance,
+    unit_note,
 )
 
 MOST_ROWS = 1000
 """The most rows of a table that are shown; the JSON record has them all."""
 
 _MOST_NODES = 6
+_MOST_NOTES = 12
 
 
 def render(record: Record) -> str:
@@ -61,6 +69,7 @@ def render(record: Record) -> str:
             environment=_facts(record.environment),
             most_rows=MOST_ROWS,
             most_nodes=_MOST_NODES,
+            most_notes=_MOST_NOTES,
         )
     )
 
@@ -76,14 +85,22 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "count_of": wording.count,
+        "counted": counted,
         "distinct": _distinct,
+        "divergence_note": divergence_note,
+        "draws_note": draws_note,
+        "inconclusive_note": inconclusive_note,
         "milliseconds": wording.milliseconds,
+        "no_truth_note": no_truth_note,
         "number": wording.number,
+        "output_notes": output_notes,
         "percent": wording.percent,
         "rows_of_shares": _rows_of_shares,
         "share_of_tolerance": share_of_tolerance,
         "shortened": wording.shortened,
         "sizes": wording.sizes,
+        "times": wording.times,
+        "unit_note": unit_note,
     }
     environment.globals |= {"interval": wording.interval}
     return environment

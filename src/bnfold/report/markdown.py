@@ -1,6 +1,7 @@
 """Renders a record as Markdown, for a pull request or the summary of a CI job.
 
-The page has at most 60 lines for any model. Names are in code spans, where they are harmless.
+The page has at most 60 lines for any model: tables and notes are cut. Names are in code spans,
+where they are harmless.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from bnfold.record.data import Equivalence, OutputComparison, Record
+from bnfold.record.data import Equivalence, OutputComparison, Record, TruthOutput
 from bnfold.report.summary import (
+    counted,
     headline,
+    joined,
+    notes,
     operator_changes,
     operators_after,
     refusal_groups,
     rewrite_groups,
     share_of_tolerance,
+    unit_note,
 )
 from bnfold.report.wording import (
     command_line,
@@ -27,11 +32,15 @@ from bnfold.report.wording import (
     percent,
     shortened,
     sizes,
+    times,
 )
 
 MOST_LINES = 60
 
-_MOST_ROWS = 5
+_SIZES = ((5, 12), (5, 5), (4, 5))
+"""The most rows of each table and the most notes: the first that fit are taken. The last always do:
+each of five tables has at most nine lines, the notes have six, and all else has nine."""
+
 _MOST_SITES = 2
 _BAR = "¦"
 """Replaces | in tables: after a backslash, an escaped | would still end the cell."""
@@ -46,6 +55,13 @@ _SIGNS = {"good": "✅", "bad": "❌", "open": "⚠️", "neutral": "ℹ️"}
 
 def render(record: Record) -> str:
     """Return the page as text; every line ends with a newline."""
+    pages = (_lines(record, rows, notes) for rows, notes in _SIZES)
+    lines = next(lines for lines in pages if len(lines) <= MOST_LINES)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(record: Record, most: int, most_notes: int) -> list[str]:
+    """Return the page with at most so many rows in each table, and so many notes."""
     first = headline(record)
     name = PurePath(record.model.path).name if record.model.path is not None else "–"
     lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(name)}"]
@@ -55,15 +71,15 @@ def render(record: Record) -> str:
     if first.change:
         lines.append(f"**changed**: {plain(first.change)}")
     for section in (
-        _rewrites(record),
-        _refusals(record),
-        _operators(record),
-        _outputs(record.equivalence),
-        _speed(record),
+        _rewrites(record, most),
+        _refusals(record, most),
+        _operators(record, most),
+        _outputs(record.equivalence, most),
+        _notes(record.equivalence, most_notes),
+        _speed(record, most),
     ):
         lines += ["", *section] if section else []
-    lines += ["", code(command_line(record.command), 300), "", _footer(record)]
-    return "".join(f"{line}\n" for line in lines)
+    return [*lines, "", code(command_line(record.command), 300), "", _footer(record)]
 
 
 def code(text: str, most: int = 60) -> str:
@@ -80,27 +96,30 @@ def plain(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _table(titles: Sequence[str], rows: Sequence[Iterable[str]]) -> list[str]:
-    """Return a table, or nothing without rows. A title that begins with # is of numbers."""
+def _table(titles: Sequence[str], rows: Sequence[Iterable[str]], most: int) -> list[str]:
+    """Return a table of at most so many rows, or nothing without rows.
+
+    A title that begins with # is of numbers.
+    """
     if not rows:
         return []
     rules = ["---:" if title.startswith("#") else "---" for title in titles]
     heads = [title.lstrip("#") for title in titles]
-    cells = [[cell.replace("|", _BAR) for cell in row] for row in rows[:_MOST_ROWS]]
+    cells = [[cell.replace("|", _BAR) for cell in row] for row in rows[:most]]
     lines = [f"| {' | '.join(row)} |" for row in [heads, rules, *cells]]
-    more = len(rows) - _MOST_ROWS
+    more = len(rows) - most
     return [*lines, *(["", f"… and {more:,} more"] if more > 0 else [])]
 
 
-def _rewrites(record: Record) -> list[str]:
+def _rewrites(record: Record, most: int) -> list[str]:
     rows = [
         (code(group.pass_name), plain(group.exactness), code(group.what), str(len(group.rewrites)))
         for group in rewrite_groups(record.rewrites)
     ]
-    return _table(["rewritten by", "exactness", "what", "#count"], rows)
+    return _table(["rewritten by", "exactness", "what", "#count"], rows, most)
 
 
-def _refusals(record: Record) -> list[str]:
+def _refusals(record: Record, most: int) -> list[str]:
     rows = []
     for group in refusal_groups(record.refusals):
         sites = ", ".join(code(refusal.site, 80) for refusal in group.refusals[:_MOST_SITES])
@@ -108,25 +127,27 @@ def _refusals(record: Record) -> list[str]:
         remedy = f" → {plain(shortened(group.remedy, 160))}" if group.remedy else ""
         reason = f"{code(group.reason)}: {because}{remedy}"
         rows.append((str(len(group.refusals)), code(group.op_type, 40), reason, sites))
-    return _table(["#kept", "operator", "why", "for example"], rows)
+    return _table(["#kept", "operator", "why", "for example"], rows, most)
 
 
-def _operators(record: Record) -> list[str]:
+def _operators(record: Record, most: int) -> list[str]:
     after = operators_after(record)
     if after is None:
         return []
     *changes, total = operator_changes(record.model.ops, after)
     # If rows are omitted, the total comes first so that it is not one of them.
-    shown = [*changes, total] if len(changes) < _MOST_ROWS else [total, *changes]
+    shown = [*changes, total] if len(changes) < most else [total, *changes]
     rows = [(code(e.name, 40), str(e.before), str(e.after), e.change) for e in shown]
-    return _table(["operators", "#before", "#after", "#change"], rows)
+    return _table(["operators", "#before", "#after", "#change"], rows, most)
 
 
-def _outputs(equivalence: Equivalence | None) -> list[str]:
+def _outputs(equivalence: Equivalence | None, most: int) -> list[str]:
     """Return the table of outputs, those that use most of their tolerance first."""
-    providers = equivalence.providers if equivalence is not None else []
+    if equivalence is None:
+        return []
+    providers = equivalence.providers
     truths = {
-        (provider.provider, output.name): f"{number(output.original)} → {number(output.optimized)}"
+        (provider.provider, output.name): (_errors(output), _difference(output))
         for provider in providers
         for output in (provider.truth.outputs if provider.truth is not None else [])
     }
@@ -136,23 +157,48 @@ def _outputs(equivalence: Equivalence | None) -> list[str]:
         for level in provider.levels
         for output in level.outputs
     ]
-
     rows = [
         (
             code(output.name, 40),
-            f"{plain(provider)}, {plain(level)}",
+            ", ".join(filter(None, (plain(provider), plain(level), counted(output, equivalence)))),
             number(output.max_abs),
             number(output.tolerance.rtol),
             number(output.tolerance.atol),
             percent(share_of_tolerance(output)),
-            truths.get((provider, output.name), "–"),
+            *truths.get((provider, output.name), ("–", "–")),
         )
         for provider, level, output in sorted(
             comparisons, key=lambda comparison: _share_or_inf(comparison[2]), reverse=True
         )
     ]
     titles = ["output", "where", "#max abs Δ", "#rtol", "#atol", "#of tolerance", "#float64 error"]
-    return _table(titles, rows)
+    return _table([*titles, "#Δ in float64"], rows, most)
+
+
+def _errors(output: TruthOutput) -> str:
+    """Return the errors of both models against float64, and the largest allowed."""
+    limit = f" (≤ {number(output.limit)})" if output.limit is not None else ""
+    unit = f", {plain(note)}" if (note := unit_note(output)) else ""
+    return f"{number(output.original)} → {number(output.optimized)}{limit}{unit}"
+
+
+def _difference(output: TruthOutput) -> str:
+    """Return the difference in float64, and as a multiple of what rounding explains."""
+    ratio = f" ({plain(times(output.ratio))} × rounding)" if output.ratio is not None else ""
+    return f"{number(output.computed_exactly)}{ratio}"
+
+
+def _notes(equivalence: Equivalence | None, most: int) -> list[str]:
+    """Return the notes on the check as a list, the most important first."""
+    found = notes(equivalence) if equivalence is not None else []
+    shown = found if len(found) <= most else found[: most - 1]
+    more = len(found) - len(shown)
+    lines = [joined(note, plain=_shortened, name=code) for note in shown]
+    return [f"- {line}" for line in [*lines, *([f"… and {more:,} more"] if more else [])]]
+
+
+def _shortened(text: str) -> str:
+    return plain(shortened(text, 160))
 
 
 def _share_or_inf(output: OutputComparison) -> float:
@@ -160,7 +206,7 @@ def _share_or_inf(output: OutputComparison) -> float:
     return math.inf if share is None else share
 
 
-def _speed(record: Record) -> list[str]:
+def _speed(record: Record, most: int) -> list[str]:
     rows = []
     for speed in record.speed:
         shapes = "".join(f", {sizes(shape)}" for shape in speed.shapes.values())
@@ -176,7 +222,7 @@ def _speed(record: Record) -> list[str]:
                 plain(speed.verdict or "–"),
             )
         )
-    return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows)
+    return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
 
 
 def _footer(record: Record) -> str:

@@ -1,21 +1,27 @@
-"""What all renderings share: the headline, and the grouping of rewrites and refusals."""
+"""What all renderings share: the headline, notes on the check, groups of rewrites and refusals."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from bnfold.record.data import (
     Culprit,
+    Divergence,
     Equivalence,
+    Inconclusive,
     OutputComparison,
+    ProviderEquivalence,
     Record,
     RefusalRecord,
     RewriteRecord,
     SpeedRecord,
+    Truth,
+    TruthOutput,
 )
-from bnfold.report.wording import count, interval, percent, shortened, sizes
+from bnfold.report.wording import count, interval, number, percent, shortened, sizes, times
 
 LONGEST_REASON = 400
 """The most characters of a reason in the headline."""
@@ -89,12 +95,14 @@ def _meaning(record: Record) -> str:
         worst = f"; the worst element uses {percent(share)} of its tolerance"
         where = " and ".join(provider.provider for provider in equivalence.providers)
         outputs = sum(len(provider.outputs) for provider in equivalence.providers[:1])
+        open_ones = sum(len(provider.inconclusive) for provider in equivalence.providers[:1])
+        inconclusive = f", {open_ones:,} inconclusive" if open_ones else ""
         unsettled = sum(len(provider.unsettled) for provider in equivalence.providers)
         excluded = f"; {count(unsettled, 'comparison')} excluded" if unsettled else ""
         return (
             f"the {subject} computes the same values as the original: "
-            f"{count(outputs, 'output')} on {where}"
-            f"{worst if share is not None else ''}{excluded}"
+            f"{count(outputs, 'output')} on {where}{inconclusive}"
+            f"{worst if share is not None else ''}{_by_float64(equivalence)}{excluded}"
         )
     culprit = culprit_of(equivalence)
     because = f", because of {culprit.pass_name} at {shortened(culprit.site)}" if culprit else ""
@@ -110,12 +118,16 @@ def culprit_of(equivalence: Equivalence) -> Culprit | None:
 
 
 def worst_share(equivalence: Equivalence) -> float | None:
-    """Return the largest share of its tolerance that an element uses, at any level."""
+    """Return the largest share of its tolerance that an element uses, at any level.
+
+    Outputs that pass by float64 instead do not count. None if it is not known of some other output.
+    """
     shares = [
         share_of_tolerance(output)
         for provider in equivalence.providers
         for level in provider.levels
         for output in level.outputs
+        if not output.by_float64
     ]
     known = [share for share in shares if share is not None]
     return max(known, default=None) if len(known) == len(shares) else None
@@ -135,6 +147,154 @@ def share_of_tolerance(output: OutputComparison) -> float | None:
         if limit > 0
     ]
     return max(shares, default=0.0)
+
+
+def _by_float64(equivalence: Equivalence) -> str:
+    names = {
+        (provider.provider, output.name)
+        for provider in equivalence.providers
+        for level in provider.levels
+        for output in level.outputs
+        if output.by_float64
+    }
+    if not names:
+        return ""
+    exceed = "exceeds its" if len(names) == 1 else "exceed their"
+    why = "the original's own rounding is as large"
+    return f"; {count(len(names), 'output')} {exceed} tolerance, but {why}"
+
+
+# --- Notes on the check ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name from a model within a sentence: each rendering marks it in its own way."""
+
+    text: str
+
+
+Sentence: TypeAlias = Sequence[str | Name]
+"""The parts of a sentence, to be joined. It begins in lower case and has no full stop."""
+
+
+def joined(sentence: Sentence, plain: Callable[[str], str], name: Callable[[str], str]) -> str:
+    """Return the sentence with these functions applied to its text and its names."""
+    parts = (name(part.text) if isinstance(part, Name) else plain(part) for part in sentence)
+    return "".join(parts)
+
+
+def divergence_note(divergence: Divergence) -> Sentence:
+    """Say where two models first diverge, and by how much."""
+    node: Sentence = [" ", Name(divergence.node)] if divergence.node else []
+    compared = f"{count(divergence.compared, 'value')} compared"
+    return [
+        "the two models first diverge at ",
+        Name(divergence.value),
+        " (",
+        Name(divergence.op_type),
+        *node,
+        f"): max |Δ| {number(divergence.max_abs)}; {compared}",
+    ]
+
+
+def inconclusive_note(inconclusive: Inconclusive) -> Sentence:
+    """Say of an output that it proves nothing, and why."""
+    return ["output ", Name(inconclusive.output), " ", inconclusive.reason, " and proves nothing"]
+
+
+def draws_note(provider: ProviderEquivalence) -> str:
+    """Say how often the original was run to estimate its noise, if that is known."""
+    if not provider.draws:
+        return ""
+    return f"the original's rounding noise is estimated from {count(provider.draws, 'run')}"
+
+
+def counted(output: OutputComparison, equivalence: Equivalence) -> str:
+    """Say how many samples count for an output, if not all of them do."""
+    total = equivalence.inputs.samples if equivalence.inputs is not None else 0
+    return f"{output.samples} of {total} samples" if 0 < output.samples < total else ""
+
+
+def remarks(output: OutputComparison) -> list[str]:
+    """Say what the numbers of a comparison do not: what was ignored, matched or passed, and why."""
+    notes = []
+    if output.by_float64:
+        why = "the original's own rounding is as large (float64)"
+        notes.append(f"beyond its tolerance, but {why}")
+    if output.excused:
+        elements = f"{count(output.excused, 'element')} beyond tolerance"
+        are, their = ("is", "its") if output.excused == 1 else ("are", "their")
+        notes.append(f"{elements} {are} ignored: the last bit decides {their} step")
+    if output.exchanged:
+        rows = count(output.exchanged, "row")
+        notes.append(f"{rows} changed places: the values that order them tie")
+    return notes
+
+
+def output_notes(provider: ProviderEquivalence) -> list[Sentence]:
+    """Return the remarks on all outputs; one that holds at several levels appears once."""
+    compared: list[tuple[str, list[OutputComparison]]] = [
+        *((level.level, level.outputs) for level in provider.levels),
+        ("TF32 allowed", provider.tf32),
+    ]
+    places: dict[tuple[str, str], list[str]] = {}
+    for place, outputs in compared:
+        for output in outputs:
+            for remark in remarks(output):
+                places.setdefault((output.name, remark), []).append(place)
+    return [
+        [Name(name), f" ({' and '.join(where)}): {remark}"]
+        for (name, remark), where in places.items()
+    ]
+
+
+def exact_note(output: TruthOutput) -> str:
+    """Say how far the two models differ in float64, and what rounding explains of it, if known."""
+    ratio = output.ratio
+    if ratio is None:
+        return ""
+    if not ratio:
+        return "in float64, the two are equal"
+    where = f", at {output.where}" if ratio > 1 and output.where else ""
+    explained = f"{times(ratio)} times what rounding explains"
+    return f"in float64, the two differ by {number(output.computed_exactly)}, {explained}{where}"
+
+
+def unit_note(output: TruthOutput) -> str:
+    """Name the rounding unit of an output, if it is not its own type, and known."""
+    is_known = output.ratio is not None
+    return f"rounding unit {output.unit}" if is_known and output.unit != output.dtype else ""
+
+
+def no_truth_note(truth: Truth) -> str:
+    """Say why there is no float64 evaluation, if there is none."""
+    if truth.outputs or not truth.note:
+        return ""
+    what = "float64 evaluation not needed" if truth.needless else "no float64 evaluation"
+    return f"{what}: {truth.note}"
+
+
+def notes(equivalence: Equivalence) -> list[Sentence]:
+    """Return all notes, the most important first, for a rendering with little room."""
+    several = len(equivalence.providers) > 1
+    found: list[Sentence] = []
+    if equivalence.divergence is not None:
+        found.append(divergence_note(equivalence.divergence))
+    for provider in equivalence.providers:
+        of_provider: list[Sentence] = [inconclusive_note(item) for item in provider.inconclusive]
+        of_provider += output_notes(provider)
+        if provider.truth is not None:
+            of_provider += [
+                ["output ", Name(output.name), f": {exact_note(output)}"]
+                for output in provider.truth.outputs
+                if output.ratio is not None and output.ratio > 1
+            ]
+            of_provider += [[note] for note in [no_truth_note(provider.truth)] if note]
+        of_provider += [[note] for note in [draws_note(provider)] if note]
+        prefix = [f"{provider.provider}: "] if several else []
+        found += [[*prefix, *sentence] for sentence in of_provider]
+    return found
 
 
 # --- Speed ----------------------------------------------------------------------------------------

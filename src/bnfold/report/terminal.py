@@ -19,8 +19,22 @@ from bnfold.record.data import (
     RefusalRecord,
     SpeedRecord,
 )
-from bnfold.report.summary import operator_changes, refusal_groups, rewrite_groups
-from bnfold.report.wording import interval, legible, sizes
+from bnfold.report.summary import (
+    Sentence,
+    counted,
+    divergence_note,
+    draws_note,
+    exact_note,
+    inconclusive_note,
+    joined,
+    no_truth_note,
+    operator_changes,
+    refusal_groups,
+    remarks,
+    rewrite_groups,
+    unit_note,
+)
+from bnfold.report.wording import count, interval, legible, sizes
 
 _VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
 
@@ -67,7 +81,7 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
         for level in provider.levels:
             for output in level.outputs:
                 where = f"  {name}, onnxruntime optimization {level.level}: "
-                _say(console, where, _describe(output))
+                _print_output(console, where, output, equivalence)
         for output in provider.noise_floor:
             where = f"  {name}, noise floor (original, disabled against all): "
             _say(console, where, f"{output.name} max |Δ| {output.max_abs:.2e}")
@@ -75,18 +89,20 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
             where = f"  {name}, sample {sample.sample} is inconclusive for {sample.output}: "
             why = f"the original changes by {sample.noise:.1%} from rounding alone"
             _say(console, where, why)
+        if note := draws_note(provider):
+            _say(console, f"  {name}: {note}")
+        for inconclusive in provider.inconclusive:
+            _say(console, f"  {name}: ", _words(inconclusive_note(inconclusive)))
         _print_truth(console, provider)
         for output in provider.tf32:
             where = f"  {name}, with the device's default rounding: "
-            _say(console, where, _describe(output))
+            _print_output(console, where, output, equivalence)
         if provider.placement is not None and name != "cpu":
             _say(console, f"  {name}, nodes: {_placements(provider.placement)}")
     for culprit in equivalence.culprits:
         _print_culprit(console, culprit)
     if equivalence.divergence is not None:
-        place = equivalence.divergence
-        where = f"{place.value} ({place.op_type} {place.node})"
-        _say(console, f"  the two first diverge at {where}: max |Δ| {place.max_abs:.2e}")
+        _say(console, "  ", _words(divergence_note(equivalence.divergence)))
     verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
     reason = f": {equivalence.reason}" if equivalence.reason else ""
     inputs = equivalence.inputs
@@ -94,17 +110,32 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
     _say(console, "equivalence: ", verdict, reason, how)
 
 
+def _words(sentence: Sentence) -> str:
+    return joined(sentence, plain=str, name=str)
+
+
+def _print_output(
+    console: Console, where: str, output: OutputComparison, equivalence: Equivalence
+) -> None:
+    _say(console, where, _describe(output, counted(output, equivalence)))
+    for remark in remarks(output):
+        _say(console, f"    {remark}")
+
+
 def _print_truth(console: Console, provider: ProviderEquivalence) -> None:
     truth = provider.truth
     if truth is None:
         return
     where = f"  {provider.provider}, float64: "
-    if not truth.outputs:
-        _say(console, where, f"no evaluation: {truth.note}")
+    if note := no_truth_note(truth):
+        _say(console, f"  {provider.provider}: {note}")
     for output in truth.outputs:
         errors = f"{output.original:.2e} → {output.optimized:.2e}"
         limit = f", up to {output.limit:.1e}" if output.limit is not None else ""
-        _say(console, where, f"{output.name} error {errors} (relative RMS{limit})")
+        unit = f"; {note}" if (note := unit_note(output)) else ""
+        _say(console, where, f"{output.name} error {errors} (relative RMS{limit}{unit})")
+        if note := exact_note(output):
+            _say(console, f"    {note}")
 
 
 def _print_culprit(console: Console, culprit: Culprit) -> None:
@@ -229,17 +260,17 @@ def _explain(refusal: RefusalRecord) -> str:
     )
 
 
-def _describe(output: OutputComparison) -> str:
+def _describe(output: OutputComparison, samples: str) -> str:
     needed, allowed = output.needed, output.tolerance
+    name = f"{output.name} ({samples})" if samples else output.name
     if not (allowed.rtol or allowed.atol):
-        return f"{output.name} {output.mismatch or 'equal'}"
+        but = f" but for {count(output.excused, 'element')}" if output.excused else ""
+        return f"{name} {output.mismatch or f'equal{but}'}"
     note = output.mismatch or "no tolerance would pass"
-    if output.excused:
-        note = f"{output.excused} jump to another step, as in the original"
     if needed is not None:
         note = f"needed rtol {needed.rtol:.1e} atol {needed.atol:.1e}"
     return (
-        f"{output.name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
+        f"{name} max |Δ| {output.max_abs:.2e} (allowed rtol {allowed.rtol:.1e} "
         f"atol {allowed.atol:.1e}; {note}){_agreement(output)}"
     )
 

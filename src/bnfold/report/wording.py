@@ -63,6 +63,17 @@ def percent(share: float | None) -> str:
     return f"{share * 100:.3g} %" if share < 10 else f"{share:,.0f} times"
 
 
+def times(ratio: float | None) -> str:
+    """Format a ratio with two digits, as in "0.25 times", or None as a dash."""
+    if ratio is None or math.isnan(ratio):
+        return "–"
+    if 0 < ratio < 0.01:
+        return "< 0.01"
+    if ratio > 1e6:
+        return "> 1,000,000"
+    return f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}"
+
+
 def milliseconds(value: float | None) -> str:
     """Format a time in milliseconds with four digits, or None as a dash."""
     return "–" if value is None else f"{value:.4g}"

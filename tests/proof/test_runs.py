@@ -1,0 +1,362 @@
+"""How runs are compared and which samples decide; what a crash means; how noise is drawn."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.arrays import Array
+from bnfold.options import CheckOptions
+from bnfold.proof.noise import Noise
+from bnfold.proof.original import Original
+from bnfold.proof.runs import EVALUATING, ProviderComparison
+from bnfold.proof.tolerance import within_tolerance
+from bnfold.proof.traits import Traits
+from bnfold.proof.truth_errors import Evaluation, Sample
+from bnfold.record.data import ProviderEquivalence
+from tests.support.graphs import batch_norm, build, normal
+
+# --- Comparisons of made-up results ---------------------------------------------------------------
+
+
+def comparison(
+    references: Sequence[Array],
+    best: Sequence[Array] | None = None,
+    unsettled: Sequence[int] = (),
+    ordered: bool = False,
+    **asked: Any,
+) -> ProviderComparison:
+    """Return the comparison with an original whose one output is known."""
+    traits = Traits(ordered=frozenset(["y"] if ordered else []))
+    settled = [sample for sample in range(len(references)) if sample not in unsettled]
+    original = SimpleNamespace(
+        references=[{"y": values} for values in references],
+        best=[{"y": values} for values in best or references],
+        names=["y"],
+        traits=traits,
+        draws=[],
+        noise={"y": Noise(references)},
+        unit=lambda _: "float32",
+        settled=lambda _: settled,
+    )
+    return ProviderComparison(cast(Original, original), Path(), CheckOptions(**asked))
+
+
+def results(*values: Array) -> list[dict[str, Any]]:
+    return [{"y": each} for each in values]
+
+
+ONE, OTHER = normal(20, 30), normal(20, 30, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("plain", "best", "verdicts", "against"),
+    [
+        (ONE, ONE, ["pass", "pass"], "disabled"),
+        (ONE, 2 * ONE, ["pass", "pass"], "all"),
+        (2 * ONE, 2 * ONE, ["fail", "pass"], "all"),
+        (ONE, 3 * ONE, ["pass", "fail"], "disabled"),
+    ],
+)
+def test_with_optimizations_the_optimized_original_counts_too(
+    plain: Array, best: Array, verdicts: list[str], against: str
+) -> None:
+    found = comparison([ONE], [2 * ONE])._levels(results(plain), results(best))
+    assert [level.level for level in found] == ["disabled", "all"]
+    assert [level.verdict for level in found] == verdicts
+    assert found[0].against == "disabled"
+    assert found[1].against == against
+
+
+def test_only_settled_samples_are_compared_and_counted() -> None:
+    wrong = results(ONE, 2 * ONE)
+    for unsettled, passes in (([], False), ([0], False), ([1], True)):
+        (found,) = comparison([ONE, ONE], unsettled=unsettled)._compare(wrong)
+        assert within_tolerance(found) is passes
+        assert found.samples == 2 - len(unsettled)
+    assert comparison([ONE, ONE], unsettled=[0, 1])._compare(wrong) == []
+
+
+def test_rows_of_unsettled_samples_are_not_matched() -> None:
+    row = np.arange(20, dtype=np.float32)
+    ties = np.repeat(row[:10], 2) + np.tile(np.array([0, 1e-6], np.float32), 10)
+    turned = ties.reshape(10, 2)[:, ::-1].reshape(20)
+    for unsettled in ([], [1]):
+        subject = comparison([ties, ties], unsettled=unsettled, ordered=True)
+        allowances = {"y": subject._allowance("y", subject.original.references)}
+        given = results(ties, turned)
+        found, _ = subject._in_order(given, subject.original.references, allowances)
+        assert len(found) == 2
+        if unsettled:
+            assert np.array_equal(found[1]["y"], turned)
+
+
+def evaluation(number: int) -> Evaluation:
+    sample = Sample(
+        feeds={},
+        original={"y": ONE},
+        optimized={"y": ONE},
+        noise={"y": np.zeros(ONE.shape)},
+        number=number,
+    )
+    truth = ONE.astype(np.float64) * (1 + 1e-3)
+    return Evaluation(sample, {"y": truth}, {"y": truth})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unsettled", "options", "rescued"),
+    [
+        ([0, 1], [], {}, True),
+        ([1, 0], [], {}, True),
+        ([0], [], {}, False),
+        ([], [], {}, False),
+        ([0], [1], {}, True),
+        ([1], [1], {}, False),
+        ([0, 1], [], {"atol": 1e-6}, False),
+        ([0, 1], [], {"rtol": 1e-6}, True),
+    ],
+)
+def test_float64_decides_where_it_was_evaluated_on_all_settled_samples(
+    numbers: list[int], unsettled: list[int], options: dict[str, Any], rescued: bool
+) -> None:
+    """The original is off the truth by a thousandth, and the other model by as much."""
+    subject = comparison([ONE, ONE], unsettled=unsettled, **options)
+    near = results(ONE * np.float32(1.002), ONE * np.float32(1.002))
+    (output,) = subject._compare(near)
+    assert not within_tolerance(output)
+    known = [evaluation(number) for number in numbers]
+    found = subject._is_rescued(output, near, subject.original.references, known)
+    assert found is rescued
+
+
+def test_float64_does_not_rescue_what_is_further_off() -> None:
+    subject = comparison([ONE])
+    for factor, rescued in ((1.002, True), (1.02, False)):
+        other = results(ONE * np.float32(factor))
+        (output,) = subject._compare(other)
+        known = [evaluation(0)]
+        found = subject._is_rescued(output, other, subject.original.references, known)
+        assert found is rescued
+    poisoned = ONE.copy()
+    poisoned[3, 3] = np.inf
+    (output,) = subject._compare(results(poisoned))
+    assert not subject._is_rescued(
+        output, results(poisoned), subject.original.references, [evaluation(0)]
+    )
+
+
+# --- Draws ----------------------------------------------------------------------------------------
+
+CONV = (
+    "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+    "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) }"
+)
+WEIGHTS: dict[str, Any] = batch_norm(4) | {"w": normal(4, 3, 3, 3)}
+
+
+def check(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> ProviderEquivalence:
+    equivalence = bnfold.check(one, other, **options).equivalence
+    assert equivalence is not None
+    return equivalence.providers[0]
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    other.doc_string = "another file"
+    return other
+
+
+@pytest.mark.parametrize(("steps", "first"), [("", 3), ("Round", 5)])
+def test_more_draws_are_taken_before_a_model_fails(steps: str, first: int) -> None:
+    """Moved inputs, moved weights, optimizations; past a step two that move by more."""
+    text = CONV.replace("y =", "n =").replace(" }", f" y = {steps or 'Neg'}(n) }}")
+    model = build(text, **WEIGHTS)
+    assert check(model, copy(model)).draws == first
+    wrong = build(text, **WEIGHTS | {"w": 2 * WEIGHTS["w"]})
+    assert check(model, wrong).draws == first + 4
+
+
+def drawn(tmp_path: Path, model: onnx.ModelProto) -> Original:
+    """Return an original that has run, with its draws."""
+    onnx.save(model, tmp_path / "m.onnx")
+    path = tmp_path / "m.onnx"
+    found = Original(path, Traits.of(path), "cpu", bnfold.ExecutionOptions(), lambda _: None)
+    found.run()
+    return found
+
+
+def test_each_draw_differs_and_weights_count(tmp_path: Path) -> None:
+    """The inputs are given as zeros, which do not move: only weights make a difference."""
+    model = build(
+        "(float[1,4] x) => (float[1,4] y) { z = Mul(x, zero) y = Add(z, w) }",
+        zero=np.zeros(1, np.float32),
+        w=normal(1, 4),
+    )
+    found = drawn(tmp_path, model)
+    off = [np.abs(draw[0]["y"] - found.references[0]["y"]).max() for draw in found.draws]
+    assert off[0] == 0  # moved inputs alone
+    assert 0 < off[1] < 1e-6  # moved weights
+    assert off[2] == 0  # optimizations
+
+
+def test_draws_move_by_the_coarsest_unit(tmp_path: Path) -> None:
+    """The input is rounded to float16 at once: its last float32 bits are not seen."""
+    text = (
+        "(float[4,50] x) => (float[4,50] y, float[4,50] z) "
+        "{ h = Cast<to=10>(x) c = Cast<to=1>(h) y = Exp(c) z = Neg(x) }"
+    )
+    found = drawn(tmp_path, build(text))
+    share = found.noise["z"].share(0)
+    assert 2**-11 < share < 2**-9
+    assert found.noise["y"].share(0) > 1e-4
+
+
+# --- Crashes --------------------------------------------------------------------------------------
+
+
+def abort() -> None:
+    faulthandler.disable()
+    os.abort()
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("during", "end", "verdict"),
+    [
+        ("running the optimized model (optimization all)", abort, "fail"),
+        ("loading the optimized model (cpu, optimization all)", abort, "fail"),
+        ("running the optimized model (optimization all)", kill, "not-verified"),
+        ("running the original", abort, "not-verified"),
+        ("starting", abort, "not-verified"),
+    ],
+)
+def test_a_crash_is_a_verdict(during: str, end: Callable[[], None], verdict: str) -> None:
+    """Of the other model if it crashed, unless for lack of memory; else nothing is known."""
+
+    def crash(self: ProviderComparison) -> ProviderEquivalence:
+        if during != "starting":
+            self.original.progress(during)
+        end()
+        raise AssertionError
+
+    model = build(CONV, **WEIGHTS)
+    with mock.patch.object(ProviderComparison, "result", crash):
+        found = check(model, copy(model))
+    assert found.verdict == verdict
+    assert found.reason.endswith(during)
+
+
+@pytest.mark.parametrize(
+    ("truth", "verdict"), [("auto", "pass"), ("always", "not-verified"), ("off", "pass")]
+)
+def test_a_float64_evaluation_that_takes_too_much_memory_is_left_out(
+    truth: str, verdict: str
+) -> None:
+    def crash(*_: Any, **__: Any) -> None:
+        kill()
+
+    model = build(CONV, **WEIGHTS)
+    with mock.patch("bnfold.proof.runs.compare_with_truth", crash):
+        found = check(model, copy(model), truth=truth)
+    assert found.verdict == verdict
+    assert found.truth is None
+    assert (EVALUATING in found.reason) is (verdict != "pass")
+
+
+# --- What a graph says of its outputs -------------------------------------------------------------
+
+
+def traits(folder: Path, text: str, **weights: Any) -> Traits:
+    onnx.save(build(text, **weights), folder / "m.onnx")
+    return Traits.of(folder / "m.onnx")
+
+
+def test_what_depends_on_sizes_alone_is_constant(tmp_path: Path) -> None:
+    text = (
+        "(float[N,4] x) => (int64[2] a, int64 b, float[N,4] c, float[4] d, float[N,4] e) "
+        "{ a = Shape(x) b = Size(x) c = ConstantOfShape(a) d = Identity(w) e = Add(x, c) "
+        "}"
+    )
+    found = traits(tmp_path, text, w=normal(4))
+    assert found.constant == {"a", "b", "c", "d"}
+
+
+def test_comparisons_of_sizes_are_no_steps(tmp_path: Path) -> None:
+    text = (
+        "(float[N,4] x) => (float[N,4] y, float[N,4] z) { h = Shape(x) g = Greater(h, one) "
+        "f = Cast<to=1>(g) r = ReduceSum<keepdims=0>(f) y = Mul(x, r) k = Greater(x, half) "
+        "i = Cast<to=1>(k) z = Add(x, i) }"
+    )
+    found = traits(tmp_path, text, one=np.array([1]), half=np.array(0.5, np.float32))
+    assert found.steps == {"z"}
+
+
+@pytest.mark.parametrize(
+    ("line", "unit"),
+    [
+        ("y = Neg(x)", "float32"),
+        ("h = Cast<to=10>(x) e = Exp(h) y = Cast<to=1>(e)", "float16"),
+        ("h = Cast<to=10>(x) e = Exp(h) c = Cast<to=1>(e) n = Neg(c) y = Identity(n)", "float16"),
+        ("h = Cast<to=16>(x) c = Cast<to=1>(h) y = Neg(c)", "bfloat16"),
+        ("d = Cast<to=11>(x) e = Exp(d) y = Cast<to=1>(e)", "float32"),
+        ("h = Cast<to=10>(x) s = Shape(h) o = ConstantOfShape(s) y = Add(x, o)", "float32"),
+        ("c = Cast<to=1>(half) y = Mul(x, c)", "float16"),
+    ],
+)
+def test_the_unit_is_the_coarsest_on_the_way(tmp_path: Path, line: str, unit: str) -> None:
+    text = f"(float[N,4] x) => (float[N,4] y) {{ {line} }}"
+    found = traits(tmp_path, text, half=np.array([0.3], np.float16))
+    assert found.units == {"y": unit}
+
+
+@pytest.mark.parametrize(
+    ("line", "steps"),
+    [
+        ("i = Cast<to=7>(x) y = Cast<to=1>(i)", {"y"}),
+        ("i = Cast<to=2>(x) y = Cast<to=1>(i)", {"y"}),
+        ("h = Cast<to=10>(x) y = Cast<to=1>(h)", set()),
+        ("t = Tanh(x) y = Floor(t)", {"y"}),
+        ("y = Relu(x)", set()),
+    ],
+)
+def test_casts_to_integers_are_steps(tmp_path: Path, line: str, steps: set[str]) -> None:
+    assert traits(tmp_path, f"(float[N,4] x) => (float[N,4] y) {{ {line} }}").steps == steps
+
+
+# --- Samples --------------------------------------------------------------------------------------
+
+
+def test_more_samples_are_drawn_where_an_output_shows_nothing() -> None:
+    """The first three samples have no number below -45, but the fifth has."""
+    text = "(float[N,64] x) => (float[N,64] y) { n = Neg(x) a = Sub(n, k) y = Relu(a) }"
+    for k, verdict, samples in ((0, "pass", [3]), (45, "pass", [7]), (1e6, "not-verified", [])):
+        model = build(text, k=np.full(1, k, np.float32))
+        found = check(model, copy(model))
+        assert found.verdict == verdict
+        assert [output.samples for output in found.outputs] == samples
+
+
+def test_more_samples_are_drawn_where_few_are_settled() -> None:
+    """A verdict rests on two at least: here samples of larger numbers are not settled."""
+    text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
+    settled = []
+    for factor in (10, 2e5):
+        model = build(text, factor=np.full(1, factor, np.float32))
+        found = check(model, copy(model))
+        settled.append(sum(output.samples for output in found.outputs) + len(found.unsettled))
+    assert settled == [3, 7]

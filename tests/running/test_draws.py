@@ -1,0 +1,113 @@
+"""The content that is drawn for inputs of which the graph says something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnfold.arrays import Array
+from bnfold.running.inputs import Hints, Inputs
+from bnfold.running.runtime import ValueSpec
+
+
+def inputs(
+    types: Mapping[str, str],
+    shape: tuple[int, ...] = (50,),
+    *,
+    samples: int = 6,
+    largest: Mapping[str, int] | None = None,
+    signed: bool = False,
+    beside: bool = False,
+    **hints: Any,
+) -> list[Mapping[str, Array]]:
+    specs = [ValueSpec(name, f"tensor({kind})", shape) for name, kind in types.items()]
+    shapes = [dict.fromkeys(types, shape)]
+    made = Inputs(specs, shapes, [{}], 0, samples, largest or {}, Hints(**hints), signed=signed)
+    made = replace(made, beside=beside)
+    return list(made.feeds())
+
+
+@pytest.mark.parametrize(("kind", "smallest"), [("int64", -27), ("int32", -27), ("uint32", 0)])
+def test_what_is_clipped_goes_beyond_both_ends(kind: str, smallest: int) -> None:
+    for feeds in inputs({"i": kind}, largest={"i": 100}, clipped={"i"}):
+        assert (feeds["i"].min(), feeds["i"].max()) == (smallest, 127)
+
+
+def test_positions_stay_between_the_ends_and_reach_them() -> None:
+    for feeds in inputs({"i": "int64"}, largest={"i": 9}):
+        assert (feeds["i"].min(), feeds["i"].max()) == (0, 9)
+
+
+def test_every_second_sample_is_signed_where_that_is_known_to_work() -> None:
+    for signed in (True, False):
+        feeds = inputs({"i": "int64", "u": "uint16"}, largest={"i": 9, "u": 9}, signed=signed)
+        assert [sample["i"].min() for sample in feeds] == [0, -9 if signed else 0] * 3
+        assert {sample["u"].min() for sample in feeds} == {0}
+
+
+def numbers(feeds: Sequence[Mapping[str, Array]], name: str) -> list[int]:
+    return [int(sample[name].reshape(-1)[0]) for sample in feeds]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_number_that_is_compared_takes_each_constant_in_turn(shape: tuple[int, ...]) -> None:
+    feeds = inputs({"rate": "int64"}, shape, compared={"rate": [8000, 16000]})
+    found = set(numbers(feeds, "rate"))
+    assert {8000, 16000} <= found
+    assert all(sample["rate"].shape == shape for sample in feeds)
+    assert all(sample["rate"].dtype == np.int64 for sample in feeds)
+
+
+def test_a_number_that_is_compared_takes_those_beside_it_too() -> None:
+    feeds = inputs({"rate": "int64"}, (1,), beside=True, compared={"rate": [8, 16]})
+    assert sorted(numbers(feeds, "rate")) == [7, 8, 9, 15, 16, 17]
+    feeds = inputs({"i": "uint8"}, (1,), beside=True, compared={"i": [0]})
+    assert set(numbers(feeds, "i")) == {0, 1}
+    specs = [ValueSpec("i", "tensor(int64)", (1,))]
+    made = Inputs(
+        specs,
+        [{"i": (1,)}],
+        [{}],
+        0,
+        6,
+        {"i": 8},
+        Hints({"i": 8}, compared={"i": [8]}),
+        beside=True,
+    )
+    assert set(numbers(list(made.feeds()), "i")) == {7, 8}
+
+
+def test_many_numbers_that_are_compared_are_mixed() -> None:
+    for feeds in inputs({"i": "int32"}, (200,), compared={"i": [3, 5]}):
+        assert {3, 5} <= set(feeds["i"].tolist())
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_any_two_switches_take_all_combinations(count: int) -> None:
+    names = "abcd"[:count]
+    samples = 2 + 2 * (count - 1).bit_length()
+    feeds = inputs(dict.fromkeys(names, "bool"), (1,), samples=samples)
+    states = np.array([[bool(sample[name][0]) for name in names] for sample in feeds])
+    for one in range(count):
+        for other in range(one):
+            assert len({(bool(a), bool(b)) for a, b in states[:, [one, other]]}) == 4
+
+
+def test_a_ratio_is_between_zero_and_one() -> None:
+    for feeds in inputs({"r": "float", "x": "float"}, ratios={"r"}):
+        assert 0 < feeds["r"].min() < feeds["r"].max() < 1
+        assert feeds["x"].std() > 0.05
+
+
+def test_overrides_are_in_every_second_sample_and_keep_their_type() -> None:
+    content = np.array([1, -2, 4], np.float16)
+    feeds = inputs({"x": "float"}, overrides={"w": content})
+    assert ["w" in sample for sample in feeds] == [False, True] * 3
+    for sample in feeds[1::2]:
+        assert sample["w"].dtype == np.float16
+        ratio = sample["w"].astype(np.float64) / content
+        assert ((ratio > 0.49) & (ratio < 1.51) & (ratio != 1)).all()
