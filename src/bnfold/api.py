@@ -56,6 +56,7 @@ def optimize(
     rtol: float | Mapping[str, float] | None = None,
     atol: float | Mapping[str, float] | None = None,
     truth: str | None = None,
+    certify: str | None = None,
     passes: PassOptions | None = None,
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
@@ -84,6 +85,7 @@ def optimize(
         rtol: the relative tolerance, of all outputs or by name; by default by the output's type.
         atol: the absolute tolerance, likewise; by default by the output's type and magnitude.
         truth: whether to evaluate in float64, too: ``"auto"``, ``"always"`` or ``"off"``.
+        certify: whether to prove each rewrite by itself, likewise; part of the check.
         passes: which rewrites to make.
         execution: where and on what to run models.
         checking: how strictly to compare them.
@@ -105,6 +107,7 @@ def optimize(
     passes = _pass_options(passes, only, skip)
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = _check_options(checking, rtol, atol, truth)
+    checking = _given(checking, certify=certify if check else "off")
     timing = _given(timing or TimingOptions(), require_speedup=require_speedup)
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.

@@ -14,6 +14,8 @@ from bnfold.errors import UsageError
 PROVIDER_CHOICES = ("cpu", "cuda")
 OUTPUT_CHOICES = ("declared", "all")
 TRUTH_CHOICES = ("auto", "off", "always")
+CERTIFY_CHOICES = ("auto", "off", "always")
+REQUIRE_CHOICES = ("certified", "pass")
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,12 @@ class CheckOptions:
         truth: whether to evaluate in float64, too: ``auto`` (for a few seconds at most), ``always``
             or ``off``.
         save_inputs: a folder to save the inputs to.
+        certify: whether to prove each rewrite by itself: ``auto`` (for some seconds at most),
+            ``always`` (a rewrite that cannot be certified is not verified) or ``off``.
+        require: the least verdict that is accepted: ``certified`` or ``pass``.
 
     Raises:
-        UsageError: if `truth` is unknown, or a tolerance is not finite.
+        UsageError: if a choice is unknown, or a tolerance is not finite.
     """
 
     rtol: float | None = None
@@ -121,10 +126,19 @@ class CheckOptions:
     atols: Mapping[str, float] = field(default_factory=dict)
     truth: str = "auto"
     save_inputs: Path | None = None
+    certify: str = "auto"
+    require: str = "certified"
 
     def __post_init__(self) -> None:
-        if self.truth not in TRUTH_CHOICES:
-            raise UsageError(f"unknown truth {self.truth!r}; known: {', '.join(TRUTH_CHOICES)}")
+        for name, known in (
+            ("truth", TRUTH_CHOICES),
+            ("certify", CERTIFY_CHOICES),
+            ("require", REQUIRE_CHOICES),
+        ):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                )
         tolerances = [("rtol", self.rtol), ("atol", self.atol)]
         tolerances += [("rtol", tolerance) for tolerance in self.rtols.values()]
         tolerances += [("atol", tolerance) for tolerance in self.atols.values()]

@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from bnfold.cli.options import (
     AbsoluteTolerance,
+    Certify,
     Data,
     ForceInference,
     FreezeInitializers,
@@ -30,6 +31,7 @@ from bnfold.cli.options import (
     Provider,
     RelativeTolerance,
     Report,
+    Require,
     RequireSpeedup,
     Samples,
     SaveInputs,
@@ -69,6 +71,7 @@ INTERNAL_ERROR = 70
 
 _EXIT_CODES = {
     "pass": 0,
+    "certified": 0,
     "identical": 0,
     "fail": NotEquivalentError.exit_code,
     "not-verified": NotVerifiedError.exit_code,
@@ -117,6 +120,8 @@ def optimize(
     rtol: RelativeTolerance = None,
     atol: AbsoluteTolerance = None,
     truth: Truth = "auto",
+    certify: Certify = "auto",
+    require: Require = "certified",
     drop_culprit: Annotated[
         bool,
         typer.Option("--drop-culprit", help="If the check fails, drop the rewrite at fault."),
@@ -138,7 +143,7 @@ def optimize(
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
     passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
     execution = execution_options(provider, threads, input, data, samples, seed)
-    checking = check_options(rtol, atol, truth, save_inputs)
+    checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
     report = report_files(report, place)
     try:

@@ -69,6 +69,17 @@ Outputs = Annotated[
 Truth = Annotated[
     str, typer.Option(metavar="auto|off|always", help="Also evaluate in float64 (auto: 10 s).")
 ]
+Certify = Annotated[
+    str,
+    typer.Option(metavar="auto|off|always", help="Prove each rewrite by itself (auto: 30 s)."),
+]
+Require = Annotated[
+    str,
+    typer.Option(
+        metavar="certified|pass",
+        help="pass: proven rewrites are not enough where the whole model cannot be checked.",
+    ),
+]
 SaveInputs = Annotated[Path | None, typer.Option(metavar="DIR", help="Save the inputs for --data.")]
 Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Default: all available CPUs.")]
 RequireSpeedup = Annotated[
@@ -109,7 +120,12 @@ def execution_options(
 
 
 def check_options(
-    rtol: list[str] | None, atol: list[str] | None, truth: str, save_inputs: Path | None
+    rtol: list[str] | None,
+    atol: list[str] | None,
+    truth: str,
+    save_inputs: Path | None,
+    certify: str = "auto",
+    require: str = "certified",
 ) -> CheckOptions:
     """Build CheckOptions from the command line.
 
@@ -120,7 +136,16 @@ def check_options(
 
     relative, relative_by_name = _tolerances("--rtol", rtol)
     absolute, absolute_by_name = _tolerances("--atol", atol)
-    return CheckOptions(relative, absolute, relative_by_name, absolute_by_name, truth, save_inputs)
+    return CheckOptions(
+        relative,
+        absolute,
+        relative_by_name,
+        absolute_by_name,
+        truth,
+        save_inputs,
+        certify,
+        require,
+    )
 
 
 def _tolerances(option: str, texts: list[str] | None) -> tuple[float | None, dict[str, float]]:

@@ -19,7 +19,7 @@ SCHEMA = "bnfold.report/1"
 
 
 Verdict: TypeAlias = Literal["pass", "fail", "not-verified"]
-OverallVerdict: TypeAlias = Literal["pass", "fail", "not-verified", "identical"]
+OverallVerdict: TypeAlias = Literal["pass", "certified", "fail", "not-verified", "identical"]
 LevelName: TypeAlias = Literal["disabled", "all"]
 ExactnessName: TypeAlias = Literal["bitwise", "rounded", "semantic"]
 SpeedVerdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
@@ -52,6 +52,48 @@ class NodeSketch:
     reads: list[int]
 
 
+CertificateVerdict: TypeAlias = Literal["certified", "sampled", "differs", "open"]
+CertificateKind: TypeAlias = Literal[
+    "constant", "copying", "linear", "maximum", "selection", "sampled", ""
+]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An element at which the two sides of a window differ; or why they cannot be compared."""
+
+    output: str
+    index: list[int]
+    before: float | None
+    after: float | None
+    mismatch: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether what a rewrite replaced, and what replaced it, compute the same for all inputs.
+
+    `kind` is how that was proven: "constant" and "copying" bit by bit; "linear" by a bound on each
+    row of the difference, "maximum" likewise for each element that a maximum is over; "selection"
+    by which elements these are. "sampled" proves nothing, but found no difference. "open" has
+    neither, and `note` says why.
+    """
+
+    verdict: CertificateVerdict
+    kind: CertificateKind = ""
+    note: str = ""
+    probes: int = 0
+    """The number of inputs that both sides were evaluated on."""
+    bound: float | None = None
+    """An output differs by at most this share of its row's norm times that of the input."""
+    doubt: float | None = None
+    """The probability that the bound does not hold."""
+    shapes: list[dict[str, list[int]]] = field(default_factory=list)
+    """The shapes of the inputs, in turn."""
+    seconds: float = 0.0
+    worst: Difference | None = None
+
+
 @dataclass(frozen=True)
 class RewriteRecord:
     """One application of a pass."""
@@ -71,6 +113,8 @@ class RewriteRecord:
     first hundred rewrites of a pass."""
     after: list[NodeSketch] = field(default_factory=list)
     """The nodes that replace them."""
+    certificate: Certificate | None = None
+    """The proof that both compute the same; null if it was not asked for."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from bnfold.rewriting.query import is_used
 
 @dataclass(frozen=True)
 class Edit:
-    """The nodes that a replacement created and removed."""
+    """The nodes that a replacement created and removed, and the values that took over."""
 
     created: dict[ir.Node, ir.Node | None]
     """The new nodes, each with the old one whose name it inherits, if any."""
     removed: list[ir.Node]
     """The nodes that were no longer needed."""
+    values: dict[ir.Value, ir.Value]
+    """What is read now in place of each replaced value."""
 
 
 class Editor:
@@ -46,10 +48,9 @@ class Editor:
         substitutes = {
             old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
         }
-        for old, new in substitutes.items():
-            _substitute(old, new, built)
+        values = {old: _substitute(old, new, built) for old, new in substitutes.items()}
         removed = [dead for node in reversed(replace.nodes) for dead in _remove_if_dead(node)]
-        return Edit(built.nodes, removed)
+        return Edit(built.nodes, removed, values)
 
     def fresh_name(self, stem: str) -> str:
         """Return a name that no value of the model has, and reserve it."""
@@ -142,8 +143,11 @@ class _Built:
         return value
 
 
-def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
-    """Make all readers of `old` read `new`; a graph output keeps its name, type and shape."""
+def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> ir.Value:
+    """Make all readers of `old` read `new`; a graph output keeps its name, type and shape.
+
+    Return what stands for `old` from now on: `new`, or a copy of it with the name of an output.
+    """
     is_output = old.is_graph_output()
     successor = new
     if is_output and not (built.made(new) or _may_become_output(new, old)):
@@ -154,6 +158,7 @@ def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> None:
     if is_output:
         _replace_graph_output(old, successor)
     old.replace_all_uses_with(new)
+    return successor
 
 
 def _may_become_output(new: ir.Value, old: ir.Value) -> bool:

@@ -14,7 +14,7 @@ from bnfold.errors import PassFailedError
 from bnfold.graph.walk import all_graphs, outermost_graphs, sort
 from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import General, Op, Pass, Refusal, Refused, Replace, Weight
-from bnfold.rewriting.editor import Editor
+from bnfold.rewriting.editor import Edit, Editor
 from bnfold.rewriting.query import is_op
 from bnfold.rewriting.sites import local_site, sites, sketch
 
@@ -24,6 +24,10 @@ Site: TypeAlias = tuple[str, str]
 
 Unwanted: TypeAlias = Callable[[Site], Refusal | None]
 """Returns a reason not to make a rewrite, or None."""
+
+
+Watch: TypeAlias = Callable[[Replace], Callable[[Edit], None]]
+"""Sees each replacement before it is made; what it returns sees what has become of the graph."""
 
 
 MOST_SKETCHES = 100
@@ -47,16 +51,17 @@ def run_passes(
     passes: Sequence[Pass],
     keep_node: re.Pattern[str] | None = None,
     without: Unwanted = lambda _: None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Rewrite `model` in place, to a fixpoint.
 
     Nodes whose name, or first output's name, matches `keep_node` are not changed, and rewrites for
-    which `without` returns a reason are not made.
+    which `without` returns a reason are not made. `watch` is called once for each rewrite.
 
     Raises:
         PassFailedError: if a pass raises anything but a refusal, or never stops rewriting.
     """
-    return _Run(model, passes, keep_node, without).to_fixpoint()
+    return _Run(model, passes, keep_node, without, watch).to_fixpoint()
 
 
 class _Run:
@@ -66,9 +71,11 @@ class _Run:
         passes: Sequence[Pass],
         keep_node: re.Pattern[str] | None,
         without: Unwanted,
+        watch: Watch | None,
     ) -> None:
         self._model = model
         self._without = without
+        self._watch = watch
         self._editor = Editor(model)
         self._keep_node = keep_node
         self._passes_by_root: dict[str, list[Pass]] = {}
@@ -151,7 +158,10 @@ class _Run:
         is_drawn = self._sketched[pass_.name] < MOST_SKETCHES
         self._sketched[pass_.name] += is_drawn
         before = sketch(replace.nodes) if is_drawn else []
+        watched = self._watch(replace) if self._watch is not None else None
         edit = self._editor.apply(replace)
+        if watched is not None:
+            watched(edit)
         for node, predecessor in edit.created.items():
             continued = self._site(predecessor) if predecessor is not None else None
             self._sites[node] = continued or f"{site}/{node.op_type}"

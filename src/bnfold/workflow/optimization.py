@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -30,6 +31,9 @@ from bnfold.rewriting.contract import General, Refusal
 from bnfold.rewriting.engine import Site
 from bnfold.running.environment import environment
 from bnfold.workflow.variants import Variant, Variants
+
+SECONDS_TO_CERTIFY = 30.0
+"""For all certificates, unless ``--certify always`` asks for each of them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Optimization:
 
     def _rewritten(self) -> Variant:
         self._progress("rewriting")
-        return self._variants.without()
+        return self._variants.without(self._unwanted, cut=self._checking.certify != "off")
 
     @property
     def _is_unchanged(self) -> bool:
@@ -159,7 +163,7 @@ class Optimization:
             return
         if slower:
             self._dropped |= dict.fromkeys(slower, General.SLOWER_HERE)
-            self._variant = self._variants.without(self._unwanted)
+            self._variant = self._rewritten()
 
     def write(self) -> None:
         """Write the model to a temporary file next to its destination."""
@@ -175,24 +179,50 @@ class Optimization:
         `drop_culprit` makes and compares the model again without that rewrite, until it passes.
         """
         from bnfold.proof.equivalence import compare_models
+        from bnfold.workflow.certified import differing, with_certificates
 
         culprits: list[Culprit] = []
         checking = self._checking
         while not self._is_unchanged:
-            equivalence = compare_models(
-                self._reference, self._staged.path, self._execution, checking, self._progress
-            )
-            checking = replace(checking, save_inputs=None)  # the inputs are the same each time
-            culprit = self._find_culprit(equivalence) if equivalence.verdict == "fail" else None
+            self._certify()
+            culprit = differing(self._variant.outcome.rewrites)
+            if culprit is not None:
+                equivalence = Equivalence("fail", culprit.reason)
+            else:
+                equivalence = compare_models(
+                    self._reference, self._staged.path, self._execution, checking, self._progress
+                )
+                checking = replace(checking, save_inputs=None)  # they are the same each time
+                equivalence = with_certificates(
+                    equivalence, self._variant.outcome.rewrites, checking.certify
+                )
+                if equivalence.verdict == "fail":
+                    culprit = self._find_culprit(equivalence)
             if culprit is not None:
                 culprits.append(replace(culprit, dropped=drop_culprit))
             self._equivalence = replace(equivalence, culprits=culprits)
             if culprit is None or not drop_culprit:
                 return
             self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
-            self._variant = self._variants.without(self._unwanted)
+            self._variant = self._rewritten()
             self.write()
         self._equivalence = Equivalence("identical", culprits=culprits)
+
+    def _certify(self) -> None:
+        """Prove each rewrite by itself, and put the certificate into its record."""
+        if self._checking.certify == "off":
+            return
+        from bnfold.proof.certificate import certify_all
+
+        seconds = math.inf if self._checking.certify == "always" else SECONDS_TO_CERTIFY
+        windows = [cut.window for cut in self._variant.cuts]
+        rewrites = self._variant.outcome.rewrites
+        certificates = certify_all(windows, seconds, self._progress)
+        rewrites[:] = [
+            replace(rewrite, certificate=certificate)
+            for rewrite, certificate in zip(rewrites, certificates, strict=True)
+        ]
+        self._variant = replace(self._variant, cuts=())  # they keep weights in memory
 
     def _find_culprit(self, failed: Equivalence) -> Culprit | None:
         from bnfold.workflow.culprit import find_culprit
@@ -261,6 +291,13 @@ class Optimization:
         equivalence = self._equivalence
         if equivalence is None or equivalence.verdict in ("pass", "identical"):
             return None
+        if equivalence.verdict == "certified":
+            if self._checking.require == "certified":
+                return None
+            return NotVerifiedError(
+                "every rewrite is certified, but --require pass asks for a check of the whole "
+                f"model, so nothing was written: {equivalence.reason}"
+            )
         if equivalence.verdict == "fail":
             cause = "".join(
                 f"; caused by {culprit.pass_name} at {culprit.site!r}, "

@@ -20,6 +20,7 @@ from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
+from bnfold.workflow.windows import Cut, Cutter
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Variant:
     requested: Sequence[RewriteRecord]
     outcome: Outcome
     chosen: Sequence[Pass] = field(repr=False)
+    cuts: Sequence[Cut] = field(default=(), repr=False)
+    """The window of each rewrite of `outcome`, if they were asked for."""
 
     @property
     def rewrites(self) -> list[RewriteRecord]:
@@ -62,8 +65,10 @@ class Variants:
         loaded = load(self.source)
         return loaded, change_meaning(loaded.ir, self.passes)
 
-    def without(self, unwanted: Unwanted = lambda _: None) -> Variant:
+    def without(self, unwanted: Unwanted = lambda _: None, *, cut: bool = False) -> Variant:
         """Rewrite the model, except where `unwanted` returns a reason not to.
+
+        `cut` keeps the window of each rewrite.
 
         Raises:
             ModelError: if the model cannot be read, is invalid or is not supported.
@@ -71,12 +76,14 @@ class Variants:
         """
         loaded, requested = self.unchanged()
         chosen = choose_passes(self.passes.only, self.passes.skip)
+        cutter = Cutter(loaded.ir)
+        watch = cutter.watch if cut else None
         try:
-            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted)
+            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch)
         except PassFailedError:
             require_valid(loaded)  # an invalid model may be why the pass failed
             raise
-        return Variant(loaded, requested, outcome, chosen)
+        return Variant(loaded, requested, outcome, chosen, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
         """Write a model into a new subfolder of `folder`."""

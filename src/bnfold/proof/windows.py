@@ -1,0 +1,330 @@
+"""A window: two small models over the same inputs, which should compute the same for all of them.
+
+What is known of their operators decides how they can be proven equal, and how small their inputs
+may be made: sizes are shrunk where an operator does the same at every position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+
+from bnfold.arrays import Array
+
+Shapes = dict[str, tuple[int, ...]]
+
+AFFINE = frozenset(
+    {"Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "Div"}
+    | {"ConvTranspose", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Gemm"}
+    | {"GlobalAveragePool", "Identity", "MatMul", "Mul", "Neg", "Pad", "ReduceMean", "ReduceSum"}
+    | {"Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tile"}
+    | {"Transpose", "Unsqueeze", "Upsample"}
+)
+"""Operators that may be affine; whether they are is tested."""
+
+COPYING = frozenset(
+    {"Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape"}
+    | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
+"""Operators whose output's elements are elements of their input, whatever these are."""
+
+POINTWISE = frozenset(
+    {"Abs", "Add", "Atan", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Div", "Dropout"}
+    | {"Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log"}
+    | {"Mul", "Neg", "PRelu", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign"}
+    | {"Sqrt", "Sub", "Tanh", "ThresholdedRelu"}
+)
+"""Operators that compute each element from that of one operand at its place, and from constants."""
+
+_LOCAL = (POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Sum"}) - {"Cast"}
+"""Operators that do the same to each sample of a batch and, borders aside, at each position."""
+
+_ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
+"""Operators that do the same to each row, along the last axis."""
+
+_FREE = (5, 6)
+"""What free sizes are, in turn, where nothing asks for more."""
+
+_INNER = 2
+"""Positions at which no window of a Conv or pool reaches a border, along each axis."""
+
+_LARGEST_CUT = 4096
+"""Free sizes go beyond the numbers in a window up to this one."""
+
+_MOST_ELEMENTS = 2**24
+"""In an input of a window, over all of its samples."""
+
+
+class NotShown(Exception):  # noqa: N818 - an answer, not an error
+    """Neither equal nor different; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Two models with the same inputs, and outputs that correspond by their places."""
+
+    before: onnx.ModelProto
+    after: onnx.ModelProto
+
+    @property
+    def models(self) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        """Both."""
+        return self.before, self.after
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """The operators of either, with Constant left out; those of other domains have a dot."""
+        return frozenset(
+            f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            for model in self.models
+            for node in model.graph.node
+            if node.op_type != "Constant"
+        )
+
+    @cached_property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """The inputs that either reads."""
+        read = {
+            name
+            for model in self.models
+            for node in model.graph.node
+            for name in (*node.input, *(value.name for value in model.graph.output))
+        }
+        return [value for value in self.before.graph.input if value.name in read]
+
+    @cached_property
+    def constants(self) -> dict[str, Array]:
+        """The constants of both by name."""
+        return {
+            tensor.name: onnx.numpy_helper.to_array(tensor)
+            for model in self.models
+            for tensor in model.graph.initializer
+        }
+
+    @cached_property
+    def unit(self) -> str:
+        """The coarsest float type of its inputs and constants, which rounds what is new."""
+        types = {value.type.tensor_type.elem_type for value in self.inputs}
+        types |= {tensor.data_type for model in self.models for tensor in model.graph.initializer}
+        names = {onnx.TensorProto.DataType.Name(each).lower() for each in types}
+        coarsest = ("bfloat16", "float16", "float", "double")
+        return next((name for name in coarsest if name in names), "")
+
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        """Yield the nodes of both."""
+        for model in self.models:
+            yield from model.graph.node
+
+
+def ints(node: onnx.NodeProto, name: str, default: Sequence[int] = ()) -> list[int]:
+    """Return an attribute of one integer or several, as a list."""
+    for found in node.attribute:
+        if found.name == name:
+            return [int(number) for number in found.ints] or [int(found.i)]
+    return list(default)
+
+
+def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
+    """Return the numpy type of a window's input."""
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+# --- Sizes ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A choice of shapes.
+
+    `stackable` says that the size of the first axis may be any, `batched` that it counts samples
+    that do not mix.
+    """
+
+    shapes: Shapes
+    stackable: bool
+    batched: bool
+    shrunk: bool
+
+
+def sizings(window: Window) -> list[Sizing]:
+    """Return shapes for the inputs: small ones, which keep what happens at borders.
+
+    Two where sizes are free, because a stride may leave a rest.
+
+    Raises:
+        NotShown: if the number of axes is not known.
+    """
+    known = {}
+    for value in window.inputs:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            raise NotShown(f"the number of axes of {value.name!r} is not known")
+        known[value.name] = [
+            size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
+            for size in tensor.shape.dim
+        ]
+    kind = _kind(window, known)
+    choices: list[Sizing] = []
+    for free in _FREE:
+        made = _sizing(window, known, kind, free)
+        if made not in choices:
+            choices.append(made)
+    return choices
+
+
+def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
+    """Say along which axes the operators do the same everywhere."""
+    ranks = {len(sizes) for sizes in known.values()}
+    if len(ranks) != 1:
+        return ""
+    (rank,) = ranks
+    if (
+        window.operators <= _LOCAL
+        and rank >= 3
+        and all(_is_local(node, window) for node in window.nodes())
+    ):
+        return "local" if _spreads_over(window, rank, range(2, rank)) else ""
+    is_rows = window.operators <= _ROWWISE and rank >= 1
+    if is_rows and all(_is_rowwise(node, window) for node in window.nodes()):
+        return "rows" if _spreads_over(window, rank, range(rank - 1)) else ""
+    return ""
+
+
+def _is_local(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type == "Conv":
+        return node.input[1] in window.constants
+    return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
+
+
+def _is_rowwise(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type == "Gemm":
+        return ints(node, "transA", [0]) == [0] and node.input[1] in window.constants
+    if node.op_type == "MatMul":
+        weight = window.constants.get(node.input[1])
+        return weight is not None and weight.ndim == 2
+    return True
+
+
+def _spreads_over(window: Window, rank: int, axes: Iterable[int]) -> bool:
+    """Say whether all constants of elementwise operators are of one value along axes."""
+    for node in window.nodes():
+        if node.op_type not in POINTWISE or node.op_type == "BatchNormalization":
+            continue
+        for name in node.input:
+            shape = window.constants[name].shape if name in window.constants else ()
+            aligned = (1,) * (rank - len(shape)) + shape
+            if len(shape) > rank or any(aligned[axis] != 1 for axis in axes):
+                return False
+    return True
+
+
+def _sizing(
+    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, free: int
+) -> Sizing:
+    """Choose a size for each axis; free ones of one name have the same."""
+    names: dict[str, int] = {}
+    shapes: Shapes = {}
+    for name, sizes in known.items():
+        chosen = []
+        for axis, size in enumerate(sizes):
+            if isinstance(size, int):
+                chosen.append(_shrunk(window, known, kind, name, axis))
+            elif size in names:
+                chosen.append(names[size])
+            else:
+                chosen.append(_free(window, kind, name, axis, free))
+                if size:
+                    names[size] = chosen[-1]
+        shapes[name] = tuple(chosen)
+        if math.prod(chosen) > _MOST_ELEMENTS:
+            raise NotShown(f"its input {name!r} is too large for float64 ({chosen})")
+    firsts = [sizes[0] if sizes else 0 for sizes in known.values()]
+    stackable = all(first == 1 or isinstance(first, str) for first in firsts)
+    shrunk = any(
+        isinstance(size, int) and chosen < size
+        for name, sizes in known.items()
+        for size, chosen in zip(sizes, shapes[name], strict=True)
+    )
+    return Sizing(shapes, stackable, bool(kind) and stackable, shrunk)
+
+
+def _shrunk(
+    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, name: str, axis: int
+) -> int:
+    """Return a size as small as keeps what happens at borders."""
+    size = known[name][axis]
+    assert isinstance(size, int)
+    same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
+    if kind == "local" and axis >= 2 and same_map:
+        reach, stride = _reach(window)
+        return min(size, reach + _INNER + (size - reach - _INNER) % stride)
+    return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
+
+
+def _free(window: Window, kind: str, name: str, axis: int, free: int) -> int:
+    """Return a size for an axis whose size is free, beyond what something is cut at."""
+    if axis == 0:
+        return 2
+    if kind == "local" and axis >= 2:
+        return _reach(window)[0] + _INNER + free - _FREE[0]
+    if kind == "local":
+        return _channels(window, name) or free
+    return free + min(_largest_number(window), _LARGEST_CUT)
+
+
+def _channels(window: Window, name: str) -> int:
+    """Return how many channels an input has, if an operator that reads it says so."""
+    for model in window.models:
+        for node in model.graph.node:
+            if name in node.input[:1] and len(node.input) > 1:
+                weight = window.constants.get(node.input[1])
+                if weight is not None and node.op_type == "Conv":
+                    return int(weight.shape[1]) * ints(node, "group", [1])[0]
+                if weight is not None and node.op_type == "BatchNormalization":
+                    return int(weight.shape[0])
+    return 0
+
+
+def _reach(window: Window) -> tuple[int, int]:
+    """Return how far from a border the inner part begins on either side, at most, and the strides.
+
+    Sizes that are the same modulo the strides have the same rest at the end.
+    """
+    reaches, strides = [1], [1]
+    for model in window.models:
+        reach, stride = 0, 1
+        for node in model.graph.node:
+            kernel = _kernel(node, window)
+            if not kernel:
+                continue
+            reach += 2 * (max(kernel) - 1) * max(ints(node, "dilations", [1])) * stride
+            stride *= math.lcm(*ints(node, "strides", [1]))
+        reaches.append(reach)
+        strides.append(stride)
+    return max(reaches), math.lcm(*strides)
+
+
+def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
+    if node.op_type in ("MaxPool", "AveragePool"):
+        return ints(node, "kernel_shape")
+    if node.op_type == "Conv":
+        weight = window.constants.get(node.input[1])
+        return [int(size) for size in weight.shape[2:]] if weight is not None else []
+    return []
+
+
+def _largest_number(window: Window) -> int:
+    """Return the largest whole number among small constants: a size that something is cut at."""
+    found = [
+        int(array.max())
+        for array in window.constants.values()
+        if array.dtype.kind == "i" and 0 < array.size <= 16
+    ]
+    return max((number for number in found if number < 2**31 - 1), default=0)

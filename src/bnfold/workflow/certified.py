@@ -1,0 +1,67 @@
+"""What the certificates of all rewrites say of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bnfold.record.data import Certificate, Culprit, Difference, Equivalence, RewriteRecord, Worst
+
+
+def differing(rewrites: Sequence[RewriteRecord]) -> Culprit | None:
+    """Return the first rewrite whose window differs, as what the check fails with."""
+    for rewrite in rewrites:
+        certificate = rewrite.certificate
+        if certificate is not None and certificate.worst is not None:
+            difference = certificate.worst
+            return Culprit(
+                pass_name=rewrite.pass_name,
+                site=rewrite.site,
+                nodes=rewrite.nodes,
+                detail=rewrite.detail,
+                reason=_described(rewrite, difference),
+                output=difference.output,
+                worst=_worst(difference),
+                dropped=False,
+            )
+    return None
+
+
+def _described(rewrite: RewriteRecord, difference: Difference) -> str:
+    what = f"{rewrite.pass_name} at {rewrite.site!r} changes {difference.output!r}"
+    if difference.mismatch:
+        return f"{what}: {difference.mismatch}"
+    place = f" at {difference.index}" if difference.index else ""
+    return f"{what}{place}: {difference.before:.6g} before, {difference.after:.6g} after"
+
+
+def _worst(difference: Difference) -> Worst | None:
+    if difference.before is None or difference.after is None:
+        return None
+    return Worst(0, difference.index, difference.before, difference.after)
+
+
+def with_certificates(
+    equivalence: Equivalence, rewrites: Sequence[RewriteRecord], certify: str
+) -> Equivalence:
+    """Return the verdict on a model, all of whose rewrites have been tried to be certified.
+
+    Where no run of the whole model decides, certificates for all rewrites do. Where they were asked
+    for, each of them is needed.
+    """
+    open_ones = [rewrite for rewrite in rewrites if not _is_certified(rewrite.certificate)]
+    if equivalence.verdict == "not-verified" and not open_ones and certify != "off":
+        return replace(equivalence, verdict="certified")
+    if equivalence.verdict == "pass" and open_ones and certify == "always":
+        first = open_ones[0]
+        why = first.certificate.note if first.certificate is not None else ""
+        reason = f"{len(open_ones)} of {len(rewrites)} rewrites could not be certified, "
+        reason += f"{first.pass_name} at {first.site!r} among them"
+        return replace(
+            equivalence, verdict="not-verified", reason=f"{reason}: {why}" if why else reason
+        )
+    return equivalence
+
+
+def _is_certified(certificate: Certificate | None) -> bool:
+    return certificate is not None and certificate.verdict == "certified"

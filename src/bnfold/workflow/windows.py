@@ -1,0 +1,329 @@
+"""Cuts, for each rewrite, what it replaced and what replaced it out of the graph, as small models.
+
+Both models compute the replaced values from the same inputs: what both sides read of the graph.
+Whatever these are, equal models then mean an equal graph. The cut goes by the graph itself, before
+the edit and after it, and takes nothing from a pass but which nodes its pattern has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+import onnx.helper
+import onnx_ir as ir
+
+from bnfold.graph.walk import has_body
+from bnfold.proof.windows import NotShown, Window
+from bnfold.rewriting.contract import Op, Operand, Replace
+from bnfold.rewriting.editor import Edit
+
+_MOST_EXPANDED = 8
+"""Nodes outside a pattern that a window takes in, so that both sides read the same values."""
+
+_DEEPEST = 40
+"""Of an expression of constants, in operators."""
+
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
+
+_LARGEST = 2**28
+"""Bytes of weights in a window; float64 takes twice as many."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A rewrite's window. Weights are read when it is made into models, and stay out of memory."""
+
+    before: _Part | None = None
+    after: _Part | None = None
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    ir_version: int = 10
+    why_none: str = ""
+
+    def window(self) -> Window:
+        """Return both models.
+
+        Raises:
+            NotShown: if the rewrite has none.
+        """
+        if self.before is None or self.after is None:
+            raise NotShown(self.why_none)
+        size = self.before.nbytes + self.after.nbytes
+        if size > _LARGEST:
+            raise NotShown(f"its weights are too large for float64 ({size / 1e6:.0f} MB)")
+        inputs = {value.name: value for part in (self.before, self.after) for value in part.inputs}
+        return Window(self._model(self.before, inputs), self._model(self.after, inputs))
+
+    def _model(self, part: _Part, inputs: Mapping[str, onnx.ValueInfoProto]) -> onnx.ModelProto:
+        tensors = []
+        for name, tensor in part.constants.items():
+            proto = ir.serde.serialize_tensor(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+            proto.name = name
+            tensors.append(proto)
+            if isinstance(tensor, ir.ExternalTensor):
+                tensor.release()
+        graph = onnx.helper.make_graph(
+            part.nodes,
+            "window",
+            list(inputs.values()),
+            [onnx.helper.make_empty_tensor_value_info(name) for name in part.outputs],
+            tensors,
+            value_info=part.described,
+        )
+        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in self.opsets.items()]
+        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One side: nodes in order, constants by name, and what it reads and computes."""
+
+    nodes: list[onnx.NodeProto]
+    constants: dict[str, ir.TensorProtocol]
+    inputs: list[onnx.ValueInfoProto]
+    outputs: list[str]
+    described: list[onnx.ValueInfoProto]
+    """The types and shapes of what its nodes compute, where they are known."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.constants.values())
+
+
+class Cutter:
+    """Sees all rewrites of a model, and cuts their windows."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self.cuts: list[Cut] = []
+        """One for each rewrite so far."""
+
+    def watch(self, replace: Replace) -> Callable[[Edit], None]:
+        """Cut the side before out of the graph; return what cuts the side after."""
+        names = _Names()
+        old = list(replace.outputs)
+        readers = {value: list(value.uses()) for value in old}
+        read = set(_values_read(replace.outputs.values()))
+        try:
+            before = _Slice.of(old, set(replace.nodes))
+            before.expand(read - set(before.leaves))
+            taken = before.part(names)
+        except NotShown as reason:
+            self._without(str(reason))
+            return lambda _: None
+
+        def finish(edit: Edit) -> None:
+            # What only the pattern has read may mean something else now.
+            seen = [
+                value
+                for value in old
+                if edit.values[value].is_graph_output()
+                or any(_reads_content(*use) for use in readers[value])
+            ]
+            taken.outputs[:] = [names[value] for value in seen]
+            try:
+                after = _Slice.of([edit.values[value] for value in seen], set(edit.created))
+                after.expand(set(before.leaves) - set(after.leaves))
+                outputs = after.part(names)
+            except NotShown as reason:
+                self._without(str(reason))
+                return
+            opsets = dict(self._model.opset_imports)
+            self.cuts.append(Cut(taken, outputs, opsets, self._model.ir_version))
+
+        return finish
+
+    def _without(self, why: str) -> None:
+        self.cuts.append(Cut(why_none=why))
+
+
+def _reads_content(node: ir.Node, index: int) -> bool:
+    """Say whether a node is still there, and reads more of an operand than its shape or type."""
+    is_shape = node.op_type in ("Shape", "Size") or (node.op_type == "CastLike" and index == 1)
+    return node.graph is not None and not is_shape
+
+
+class _Names:
+    """A name of its own for each value of a window: an edit renames values."""
+
+    def __init__(self) -> None:
+        self._names: dict[ir.Value, str] = {}
+        self._taken: set[str] = set()
+
+    def __getitem__(self, value: ir.Value) -> str:
+        if value not in self._names:
+            name = value.name or "value"
+            while name in self._taken:
+                name += "'"
+            self._taken.add(name)
+            self._names[value] = name
+        return self._names[value]
+
+
+@dataclass
+class _Slice:
+    """The nodes between some values and what they are computed from, in order."""
+
+    wanted: Sequence[ir.Value]
+    pattern: set[ir.Node]
+    nodes: list[ir.Node] = field(default_factory=list)
+    constants: list[ir.Value] = field(default_factory=list)
+    leaves: list[ir.Value] = field(default_factory=list)
+
+    @staticmethod
+    def of(wanted: Sequence[ir.Value], pattern: set[ir.Node]) -> _Slice:
+        """Go back from the values as far as the pattern reaches, and expressions of constants."""
+        cut = _Slice(wanted, pattern)
+        cut._walk()
+        return cut
+
+    def expand(self, others: set[ir.Value]) -> None:
+        """Take in nodes outside the pattern where they compute a leaf from the other side's."""
+        known = others | set(self.leaves)
+        wider = set(self.pattern)
+        for leaf in self.leaves:
+            if leaf not in others:
+                wider |= _between(leaf, known - {leaf}, others)
+        if wider != self.pattern:
+            self.pattern = wider
+            self._walk(stop=others)
+
+    def _walk(self, stop: Iterable[ir.Value] = ()) -> None:
+        """Collect nodes, constants and leaves, in an order in which nodes can run."""
+        self.nodes, self.constants, self.leaves = [], [], []
+        stopping, seen, done = set(stop), set(), set()
+        pending = [(value, False) for value in reversed(self.wanted)]
+        while pending:
+            value, is_ready = pending.pop()
+            node = value.producer()
+            if is_ready and node is not None:
+                if node not in done:
+                    done.add(node)
+                    self.nodes.append(node)
+                continue
+            if value in seen:
+                continue
+            seen.add(value)
+            if _tensor(value) is not None and not value.is_graph_input():
+                self.constants.append(value)
+            elif node is None or value in stopping or not self._takes(node, value):
+                self.leaves.append(value)
+            else:
+                pending.append((value, True))
+                pending += [(read, False) for read in node.inputs if read is not None]
+
+    def _takes(self, node: ir.Node, value: ir.Value) -> bool:
+        if has_body(node) or node.domain not in ("", "ai.onnx"):
+            return False
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            return False
+        return node in self.pattern or _is_constant(value)
+
+    def part(self, names: _Names) -> _Part:
+        """Return the nodes as protobufs, with names of the window's own.
+
+        Raises:
+            NotShown: if the type of what it reads is not known.
+        """
+        nodes = []
+        for node in self.nodes:
+            proto = ir.serde.serialize_node(node)
+            read = [names[value] if value is not None else "" for value in node.inputs]
+            made = [names[value] if value.name else "" for value in node.outputs]
+            del proto.input[:], proto.output[:]
+            proto.input.extend(read)
+            proto.output.extend(made)
+            nodes.append(proto)
+        constants = {}
+        for value in self.constants:
+            tensor = _tensor(value)
+            assert tensor is not None
+            constants[names[value]] = tensor
+        return _Part(
+            nodes,
+            constants,
+            [_described(value, names[value]) for value in self.leaves],
+            [names[value] for value in self.wanted],
+            [
+                _described(value, names[value])
+                for node in self.nodes
+                for value in node.outputs
+                if value.name and value.shape is not None and isinstance(value.type, ir.TensorType)
+            ],
+        )
+
+
+def _described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
+    """Return the name, type and shape of a value, with the sizes that are known.
+
+    Raises:
+        NotShown: if its type is not known, or not a tensor's.
+    """
+    tensor = _tensor(value)
+    dtype = value.dtype or (tensor.dtype if tensor is not None else None)
+    if dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
+        raise NotShown(f"the type of {name!r} is not known")
+    shape = value.shape if value.shape is not None or tensor is None else tensor.shape
+    sizes = None
+    if shape is not None:
+        sizes = [size if isinstance(size, int) else size.value for size in shape]
+    return onnx.helper.make_tensor_value_info(name, dtype.value, sizes)
+
+
+def _values_read(operands: Iterable[Operand]) -> list[ir.Value]:
+    """Return the values of the graph that expressions read, constants aside."""
+    values, pending = [], list(operands)
+    while pending:
+        operand = pending.pop()
+        if isinstance(operand, Op):
+            pending += operand.inputs
+        elif isinstance(operand, ir.Value) and not _is_constant(operand):
+            values.append(operand)
+    return values
+
+
+def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> set[ir.Node]:
+    """Return the nodes that compute a value from known ones, some of them needed; else none."""
+    nodes: set[ir.Node] = set()
+    reaches = False
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        node = value.producer()
+        if value in known:
+            reaches |= value in needed
+        elif not _is_constant(value):
+            if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
+                return set()
+            nodes.add(node)
+            pending += [read for read in node.inputs if read is not None]
+    return nodes if reaches else set()
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the content of an initializer or a Constant node, else None."""
+    node = value.producer()
+    if value.const_value is not None or node is None or node.op_type != "Constant":
+        return value.const_value
+    return ir.convenience.get_const_tensor(value)
+
+
+def _is_constant(value: ir.Value) -> bool:
+    """Say whether a value depends on constants alone, by the structure of the graph."""
+    pending, deepest = [(value, 0)], _DEEPEST
+    while pending:
+        value, depth = pending.pop()
+        if _tensor(value) is not None:
+            if value.is_graph_input():
+                return False
+            continue
+        node = value.producer()
+        is_plain = node is not None and not node.domain and not has_body(node)
+        if not is_plain or depth > deepest:
+            return False
+        assert node is not None
+        if node.op_type in _RANDOM or not any(read is not None for read in node.inputs):
+            return False
+        pending += [(read, depth + 1) for read in node.inputs if read is not None]
+    return True
