@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
+from onnx import TensorProto, helper
 
 import bnfold
 from bnfold.arrays import Array
 from bnfold.options import CheckOptions
 from bnfold.proof.noise import Noise
+from bnfold.proof.outputs import flat
 from bnfold.proof.tolerance import Allowance
 from bnfold.record.data import Equivalence
 from tests.support.graphs import batch_norm, build, normal
@@ -342,3 +345,80 @@ def test_few_values_say_little_of_a_channels_size() -> None:
     originals = [normal(1, 1000, seed=seed) for seed in range(3)]
     allowed = allowance(originals)
     assert min(float(allowed.atol(sample).min()) for sample in range(3)) > 1e-5
+
+
+# --- Sequences and maps ---------------------------------------------------------------------------
+
+
+def classifier(coefficients: Array, labels: list[int] | None = None) -> onnx.ModelProto:
+    """Return a model whose second output is a map from classes to scores for each row."""
+    labels = labels or [0, 1, 2]
+    nodes = [
+        helper.make_node(
+            "LinearClassifier",
+            ["x"],
+            ["label", "scores"],
+            domain="ai.onnx.ml",
+            classlabels_ints=labels,
+            coefficients=coefficients.reshape(-1).tolist(),
+            intercepts=[0.0, 0.1, 0.2],
+            post_transform="SOFTMAX",
+        ),
+        helper.make_node(
+            "ZipMap", ["scores"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=labels
+        ),
+    ]
+    maps = helper.make_map_type_proto(
+        TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+            helper.make_value_info("maps", helper.make_sequence_type_proto(maps)),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
+    equivalence = bnfold.check(one, other).equivalence
+    assert equivalence is not None
+    return equivalence.verdict
+
+
+def test_sequences_of_maps_are_compared_however_long_they_are() -> None:
+    """Their length is the batch, and that differs from sample to sample."""
+    coefficients = normal(3, 4)
+    model = classifier(coefficients)
+    assert verdict(model, model) == "pass"
+    assert verdict(model, classifier(np.nextafter(coefficients, np.float32(9)))) == "pass"
+    wrong = coefficients.copy()
+    wrong[1, 2] *= np.float32(1.001)
+    assert verdict(model, classifier(wrong)) == "fail"
+    assert verdict(model, classifier(coefficients, [0, 1, 3])) == "fail"
+
+
+def test_numbers_of_a_map_have_the_type_of_the_model() -> None:
+    """Python's floats are float64 always."""
+    single = flat({"m": {3: float(np.float32(0.1)), 4: 2.0}})
+    assert single["m values"].dtype == np.float32
+    assert flat({"m": {3: 0.1}})["m values"].dtype == np.float64
+    assert flat({"m": {3: "word"}})["m values"].dtype.kind == "U"
+    assert flat({"m": {3: 7}})["m values"].dtype == np.int64
+
+
+def test_a_function_may_cast_to_a_type_that_its_caller_names() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17, "own" : 1]> '
+        "graph (float[2,3] x) => (float[2,3] y) { y = own.to<dtype = 1>(x) } "
+        '<domain: "own", opset_import: ["" : 17]> to <dtype>(a) => (b) '
+        "{ b = Cast<to: int = @dtype>(a) }"
+    )
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    other.doc_string = "another file"
+    assert verdict(model, other) == "pass"

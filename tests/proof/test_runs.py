@@ -23,7 +23,7 @@ from bnfold.proof.original import Original
 from bnfold.proof.runs import EVALUATING, ProviderComparison
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.traits import Traits
-from bnfold.proof.truth_errors import Evaluation, Sample
+from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.record.data import ProviderEquivalence
 from tests.support.graphs import batch_norm, build, normal
 
@@ -94,12 +94,44 @@ def test_rows_of_unsettled_samples_are_not_matched() -> None:
     turned = ties.reshape(10, 2)[:, ::-1].reshape(20)
     for unsettled in ([], [1]):
         subject = comparison([ties, ties], unsettled=unsettled, ordered=True)
-        allowances = {"y": subject._allowance("y", subject.original.references)}
         given = results(ties, turned)
-        found, _ = subject._in_order(given, subject.original.references, allowances)
+        found, _ = subject._in_order(given, subject.original.references)
         assert len(found) == 2
         if unsettled:
             assert np.array_equal(found[1]["y"], turned)
+
+
+def test_rows_in_float64_are_brought_into_the_order_of_the_originals_type() -> None:
+    """Those of the original whatever their order, those of the other model where scores tie."""
+    row = np.arange(10, dtype=np.float32) + 1
+    ties = np.repeat(row, 2) * np.tile(np.array([1, 1 + 1e-6], np.float32), 10)
+    labels = np.arange(20)
+    subject = comparison([ties, ties], unsettled=[0], ordered=True)
+    original = cast(Any, subject.original)
+    original.names, original.traits.ordered = ["y", "z"], frozenset(["y", "z"])
+    original.references[0]["z"] = original.references[1]["z"] = labels
+    original.noise["z"] = Noise([labels, labels])
+    turned = np.arange(20).reshape(10, 2)[:, ::-1].reshape(20)
+    backwards = np.arange(20)[::-1]
+    for order, of_truth, is_tie in (
+        (turned, labels, True),
+        (backwards, labels, False),
+        (turned, backwards, True),
+    ):
+        wide = ties.astype(np.float64)
+        sample = Sample(
+            {}, {"y": ties, "z": labels}, {"y": ties[order], "z": labels[order]}, {}, number=0
+        )
+        given = Evaluation(
+            sample,
+            {"y": wide[of_truth], "z": labels[of_truth]},
+            {"y": wide[order], "z": labels[order]},
+        )
+        found = subject._in_the_originals_order(given)
+        assert np.array_equal(found.truth["y"], wide)
+        assert np.array_equal(found.truth["z"], labels)
+        for values in (found.exact, found.sample.optimized):
+            assert np.array_equal(values["z"], labels) is is_tie
 
 
 def evaluation(number: int) -> Evaluation:

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
 import bnfold
-from bnfold.proof.traits import Traits
-from tests.support.graphs import build, normal
+from bnfold.options import ExecutionOptions
+from bnfold.progress import silent
+from bnfold.proof.noise import Noise
+from bnfold.proof.original import Original
+from bnfold.proof.traits import Traits, float_weights
+from tests.support.graphs import Parameters, build, normal
 
 
 def traits(folder: Path, graph: str) -> Traits:
@@ -77,3 +84,105 @@ def test_how_much_is_found_may_hang_on_the_last_bit() -> None:
     assert passed.verdict == "pass"
     assert undecided.verdict == "not-verified"
     assert "depends on the data" in undecided.reason
+
+
+# --- Weights --------------------------------------------------------------------------------------
+
+
+def as_constants(model: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
+    """Return the model with these initializers as outputs of Constant nodes."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            other.graph.initializer.remove(tensor)
+            other.graph.node.insert(
+                0, helper.make_node("Constant", [], [tensor.name], value=tensor)
+            )
+    return other
+
+
+def noise_of(folder: Path, model: onnx.ModelProto) -> Noise:
+    path = folder / "m.onnx"
+    onnx.save(model, path)
+    original = Original(path, Traits.of(path), "cpu", ExecutionOptions(), silent)
+    original.run()
+    return original.noise["y"]
+
+
+LAYERS = (
+    "(float[N,6] x) => (float[N,6] y) { a = Mul(x, tiny) b = MatMul(a, w0) c = Add(b, w1) "
+    "d = MatMul(c, w2) y = Mul(d, w3) }"
+)
+"""What the input adds is lost in rounding: all noise is that of the weights."""
+
+
+def layers(seed: int) -> Parameters:
+    shapes = {"w0": (6, 6), "w1": (6,), "w2": (6, 6), "w3": (6,)}
+    drawn = {name: normal(*shape, seed=seed) for name, shape in shapes.items()}
+    return drawn | {"tiny": np.full(1, 1e-12, np.float32)}
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    names=st.sets(st.sampled_from(["w0", "w1", "w2", "w3", "tiny"]), min_size=1),
+    seed=st.integers(0, 99),
+)
+def test_weights_in_constant_nodes_are_weights(
+    tmp_path_factory: pytest.TempPathFactory, names: set[str], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("models")
+    weights = layers(seed)
+    model = build(LAYERS, **weights)
+    onnx.save(as_constants(model, names), folder / "m.onnx")
+    found = float_weights(folder / "m.onnx", 10**6)
+    assert found.keys() == weights.keys()
+    assert all(np.array_equal(found[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_drawn_from_weights_in_constant_nodes(tmp_path: Path, seed: int) -> None:
+    model = build(LAYERS, **layers(seed))
+    every = {"w0", "w1", "w2", "w3"}
+    expected, found = (noise_of(tmp_path, each) for each in (model, as_constants(model, every)))
+    for sample in range(3):
+        ratio = found.share(sample) / expected.share(sample)
+        assert found.share(sample) > 2.0**-26
+        assert 1 / 3 < ratio < 3
+
+
+def test_constants_of_all_forms(tmp_path: Path) -> None:
+    text = (
+        "(float[N,2] x) => (float[N,2] y) { a = Constant<value_float=0.3>() "
+        "b = Constant<value_floats=[0.1, 0.7]>() "
+        "n = Constant<value=int64[1] {3}>() count = Constant<value=float[1] {2.0}>() "
+        "h = Cast<to=1>(c) i = Cast<to=1>(n) s = Mul(x, a) t = Add(s, b) u = Mul(t, h) "
+        "v = Mul(u, i) y = Mul(v, count) }"
+    )
+    model = as_constants(build(text, c=np.full(1, 0.5, np.float16)), {"c"})
+    onnx.save(model, tmp_path / "m.onnx")
+    found = float_weights(tmp_path / "m.onnx", 10**6)
+    assert {name: (str(w.dtype), w.tolist()) for name, w in found.items()} == {
+        "a": ("float32", pytest.approx(0.3)),
+        "b": ("float32", pytest.approx([0.1, 0.7])),
+        "c": ("float16", [0.5]),
+    }
+
+
+def test_a_constant_that_decides_a_size_does_not_move(tmp_path: Path) -> None:
+    text = (
+        "(float[N,1,4,4] x) => (float[N,1,6,6] y) { e = Constant<value=float[0] {}>() "
+        "scales = Constant<value_floats=[1.0, 1.0, 1.5, 1.5]>() y = Resize(x, e, scales) }"
+    )
+    onnx.save(build(text), tmp_path / "m.onnx")
+    assert float_weights(tmp_path / "m.onnx", 10**6).keys() <= {"e"}
+
+
+def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
+    """Constants and initializers together."""
+    model = as_constants(build(LAYERS, **layers(0)), {"w0"})
+    onnx.save(model, tmp_path / "m.onnx")
+    tensors = [*model.graph.initializer, model.graph.node[0].attribute[0].t]
+    size = sum(numpy_helper.to_array(tensor).nbytes for tensor in tensors)
+    assert float_weights(tmp_path / "m.onnx", size)
+    assert float_weights(tmp_path / "m.onnx", size - 1) == {}

@@ -22,7 +22,8 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.modelfile.places import weights_of
 from bnfold.proof.truth import NoTruth, Truth64
-from bnfold.proof.truth_errors import Sample, compare_with_truth
+from bnfold.proof.truth_errors import compare_with_truth
+from bnfold.proof.truth_slices import Evaluation, Sample
 from tests.support.evaluate import run_float64, run_plain
 from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
 
@@ -382,7 +383,7 @@ def test_the_time_is_limited_within_a_node_too(
             time.sleep(30)
             return (-x,)
 
-    monkeypatch.setattr("bnfold.proof.truth.OPERATORS", [Neg])
+    monkeypatch.setattr("bnfold.proof.truth._OPERATORS", [Neg])
     path = folder / "m.onnx"
     onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
     before = signal.getsignal(signal.SIGALRM)
@@ -508,6 +509,23 @@ def test_elements_that_are_not_finite_are_excluded(folder: Path) -> None:
     y = 2 * x
     y[3] = np.nan
     (output,) = compared(folder, {"x": x}, DOUBLED, y, y).outputs
+    assert output.original == 0
+
+
+def test_evaluations_are_arranged_before_they_are_measured(folder: Path) -> None:
+    path = folder / "m.onnx"
+    onnx.save(DOUBLED, path)
+    x = np.arange(1000, dtype=np.float32)
+    backwards = (2 * x)[::-1]
+    noise = {"y": np.zeros(1000)}
+
+    def arrange(evaluation: Evaluation) -> Evaluation:
+        truth, exact = evaluation.truth["y"][::-1], evaluation.exact["y"][::-1]
+        return Evaluation(evaluation.sample, {"y": truth}, {"y": exact})
+
+    sample = Sample({"x": x}, {"y": backwards}, {"y": backwards}, noise)
+    assert not compare_with_truth(path, path, [sample], 10)[0].outputs
+    (output,) = compare_with_truth(path, path, [sample], 10, arrange=arrange)[0].outputs
     assert output.original == 0
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bnfold.proof.tolerance import within_tolerance
-from bnfold.proof.truth_errors import NEGLIGIBLE, TRUTH_FACTOR, truth_limit
+from bnfold.proof.truth_errors import NEGLIGIBLE, truth_limit
+from bnfold.proof.truth_slices import TRUTH_FACTOR
 from bnfold.proof.verdict import Findings, decide, worst_verdict
 from bnfold.record.data import (
     LevelComparison,
@@ -45,7 +46,9 @@ def level(name: LevelName, output: OutputComparison) -> LevelComparison:
 
 def truth(original: float, optimized: float) -> Truth:
     limit = truth_limit("float32", original, 0.0)
-    return Truth(1, "", [TruthOutput("y", "float32", original, optimized, 0.0, 0.0, limit)])
+    return Truth(
+        1, "", [TruthOutput("y", "float32", original, optimized, 0.0, 0.0, limit, ratio=0.0)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,23 @@ def test_an_output_that_is_never_settled_needs_float64(
     decided, reason = decide(findings)
     assert decided == verdict
     assert ("on every sample" in reason) == (verdict != "pass")
+
+
+def test_an_output_that_is_settled_once_is_told_from_one_that_never_is() -> None:
+    never = {"y": 0.5, "z": 0.5}
+    findings = Findings(PASSING, never_settled=never, settled_once=frozenset({"y"}))
+    assert "'y'" in decide(findings)[1]
+    assert "on all samples but one" in decide(findings)[1]
+
+
+def test_an_output_of_which_float64_shows_nothing_is_not_verified() -> None:
+    """Unless a tolerance was asked for."""
+    open_ = TruthOutput("y", "float32", 1e-6, 1e-6, 0.0, limit=9.0)
+    findings = Findings(PASSING, [CLOSE], Truth(1, "", [open_]))
+    verdict, reason = decide(findings)
+    assert verdict == "not-verified"
+    assert "most of output 'y' jumps" in reason
+    assert decide(dataclasses.replace(findings, asked=frozenset({"y"})))[0] == "pass"
 
 
 def test_no_tolerance_is_offered_that_is_far_beyond_the_allowed_one() -> None:

@@ -79,6 +79,36 @@ def test_the_same_samples_give_the_same_figures() -> None:
     assert summarize(synthetic_blocks(1, 1.1)) == summarize(synthetic_blocks(1, 1.1))
 
 
+def blocks_of(*ratios: list[float]) -> list[SpeedBlock]:
+    """Return blocks in which the other model is so many times as fast, turn by turn."""
+    return [
+        SpeedBlock({}, {"original": turns, "optimized": [1.0] * len(turns), "control": turns})
+        for turns in ratios
+    ]
+
+
+def test_the_interval_is_as_wide_as_sessions_differ() -> None:
+    """Within a session all turns agree: more of them say nothing of how far sessions differ."""
+    offs = [0.9, 0.95, 1.0, 1.05, 1.1]
+    for turns in (10, 100, 1000):
+        summary = summarize(blocks_of(*([ratio] * turns for ratio in offs)))
+        assert summary.speedup == pytest.approx(1.0)
+        assert summary.ci95 == pytest.approx([0.9, 1.1])
+
+
+def test_the_interval_of_one_session_is_as_wide_as_its_turns_differ() -> None:
+    turns = list(np.random.default_rng(0).normal(1.0, 0.1, 101))
+    (low, high) = summarize(blocks_of(turns)).ci95 or [1.0, 1.0]
+    # The median of n normal values has a standard deviation of 1.25 σ / √n.
+    assert high - low == pytest.approx(2 * 1.96 * 1.253 * 0.1 / np.sqrt(101), rel=0.4)
+
+
+def test_each_session_counts_alike() -> None:
+    """However many turns there was time for."""
+    summary = summarize(blocks_of([0.9] * 400, [1.0] * 20, [1.1] * 20, [1.0] * 20, [1.0] * 20))
+    assert summary.ci95 == pytest.approx([0.9, 1.1])
+
+
 @pytest.mark.parametrize("level", Level)
 def test_samples_of_two_models(level: Level) -> None:
     record = compare_speed(REWRITTEN, REWRITTEN, level=level, threads=1, seconds=0.3)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,9 +28,15 @@ from bnfold.arrays import Array, FloatArray
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress, silent
 from bnfold.proof.structure import (
+    float_casts,
+    is_chain,
+    is_multilinear,
+    is_same_but_pools,
+    of_pool_inputs,
     of_one_output,
     peeled,
     with_constants_computed,
+    with_sizes,
     without_shared,
 )
 from bnfold.proof.taps import tapped, with_pools_first
@@ -39,11 +45,14 @@ from bnfold.proof.windows import (
     AFFINE,
     COPYING,
     POINTWISE,
+    STEPS,
     NotShown,
     Shapes,
     Sizing,
     Window,
     dtype_of,
+    is_float,
+    is_random,
     sizings,
 )
 from bnfold.record.data import Certificate, Difference
@@ -80,7 +89,10 @@ _WIDTHS = (1.0, 0.1, 10.0)
 """Standard deviations of the inputs where samples must do."""
 
 _GRID = 2**22
-"""Elements of all the constant images that show a function."""
+"""Elements of all the constant images that show a function, or of images that run at once."""
+
+_MOST_NAMED = 16
+"""Constants, of one element each, around which a function is evaluated."""
 
 
 class _Differs(Exception):  # noqa: N818 - an answer, not an error
@@ -131,6 +143,8 @@ def certify(window: Window) -> Certificate:
 def _certify(window: Window) -> Certificate:
     try:
         computed = with_constants_computed(window)
+        if "Shape" in computed.operators:
+            return _at_sizes(computed)
         rest = peeled(without_shared(with_pools_first(computed)))
         if not rest:
             return Certificate("certified", "constant")
@@ -142,7 +156,24 @@ def _certify(window: Window) -> Certificate:
         return Certificate("open", note=str(reason))
     except _Differs as differs:
         return Certificate("differs", "sampled", worst=differs.difference)
-    return max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
+    except Exception as error:  # a model may be anything, and then the whole is still compared
+        return Certificate("open", note=f"{type(error).__name__}: {error}")
+    doubts = [found.doubt for found in certificates if found.doubt is not None]
+    worst = max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
+    return replace(worst, doubt=sum(doubts) if doubts else None)
+
+
+def _at_sizes(window: Window) -> Certificate:
+    """Prove a window that computes with sizes at each of a choice of them."""
+    certificates = []
+    for sizing in sizings(window):
+        fixed = with_sizes(window, sizing.shapes)
+        if "Shape" in fixed.operators:
+            raise NotShown("it computes with the sizes of what is within it")
+        certificates.append(_certify(fixed))
+        if certificates[-1].verdict == "differs":
+            return certificates[-1]
+    return max(certificates, key=lambda found: found.verdict != "certified")
 
 
 def _of_one(window: Window) -> Certificate:
@@ -151,11 +182,18 @@ def _of_one(window: Window) -> Certificate:
     Raises:
         NotShown: if it is neither equal nor different.
     """
+    if any(is_random(node, window.constants) for node in window.nodes()):
+        raise NotShown("it draws random numbers")
+    if float_casts(window.before) != float_casts(window.after):
+        raise NotShown("only one side rounds to another type")
     chosen = sizings(window)
-    if window.operators <= COPYING:
+    is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
+    if window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models)):
         return _copying(window, chosen)
     if not window.unit:
         raise NotShown("it computes with integers")
+    if not window.is_of_floats:
+        return _sampled(window, chosen)
     proofs: list[tuple[frozenset[str], Callable[[Window, Sequence[Sizing]], Certificate | None]]]
     proofs = [
         (AFFINE, _linear),
@@ -247,20 +285,25 @@ def _single(sizing: Sizing) -> Shapes:
 
 
 def _copying(window: Window, chosen: Sequence[Sizing]) -> Certificate:
-    """Give each element of the inputs a number, digit by digit, and see where it goes."""
+    """Give each element of the inputs a number, digit by digit, and see where it goes.
+
+    At last all of these change, so that none is taken for a constant.
+    """
     runs = 0
     for sizing in chosen:
         count = sum(math.prod(shape) for shape in sizing.shapes.values())
         base = min(_digits(dtype_of(value)) for value in window.inputs)
-        for digit in range(max(1, math.ceil(math.log(max(count, 2), base)))):
+        digits = max(1, math.ceil(math.log(max(count, 2), base)))
+        for digit, change in [*((digit, 0) for digit in range(digits)), (0, 1)]:
             feeds, at = {}, 0
             for value in window.inputs:
                 shape = sizing.shapes[value.name]
-                numbers = np.arange(at, at + math.prod(shape)) // base**digit % base
+                numbers = (np.arange(at, at + math.prod(shape)) // base**digit + change) % base
                 feeds[value.name] = numbers.reshape(shape).astype(dtype_of(value))
                 at += math.prod(shape)
             before, after = (_by_onnxruntime(model)(feeds) for model in window.models)
             _require_equal_bits(window, before, after)
+            _require_content(before)
             runs += 1
     return _certificate("copying", chosen, probes=runs)
 
@@ -281,6 +324,11 @@ def _require_equal_bits(window: Window, before: Array, after: Array) -> None:
     if not np.array_equal(before, after, equal_nan=is_float):
         at = tuple(int(i) for i in np.argwhere(before != after)[0])
         raise _Differs(Difference(name, list(at), float(before[at]), float(after[at])))
+
+
+def _require_content(output: Array) -> None:
+    if not output.size:
+        raise NotShown("its output is empty at the sizes that were tried")
 
 
 def _shaped(values: Array) -> str:
@@ -318,7 +366,8 @@ def _linear(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
     bound = _linear_bound(window, chosen)
     if bound is None:
         return None
-    return _certificate("linear", chosen, probes=PROBES, bound=bound, doubt=DOUBT)
+    doubt = DOUBT * len(chosen)
+    return _certificate("linear", chosen, probes=PROBES, bound=bound, doubt=doubt)
 
 
 def _maximum(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
@@ -335,12 +384,14 @@ def _maximum(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
             largest, count = max(largest, bound), count + 1
     except _Differs:  # the elements may have another order
         return None
-    doubt = DOUBT * count
+    doubt = DOUBT * count * len(chosen)
     return _certificate("maximum", chosen, probes=PROBES * count, bound=largest, doubt=doubt)
 
 
 def _linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
     """Bound the difference of two affine models; None if one of them is not affine."""
+    if not all(map(is_multilinear, window.models)):
+        return None
     largest = 0.0
     for sizing in chosen:
         shapes = _single(sizing)
@@ -355,6 +406,7 @@ def _linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
         before, after = (_each_probe(sizing, probes, run) for run in _in_float64(window))
         if before.shape != after.shape:
             _require_equal_bits(window, before, after)
+        _require_content(before)
         if not (_is_affine(before) and _is_affine(after)):
             return None
         defined = ~np.isnan(before).any(axis=0)
@@ -415,6 +467,11 @@ def _selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
     """Show that both are the same function of the largest of the same elements, or None."""
     if len(window.inputs) != 1:
         return None
+    has_pools = "MaxPool" in window.operators
+    if has_pools and not all(map(is_chain, window.models)):
+        return None
+    if window.operators & STEPS and not is_same_but_pools(window):
+        return None
     probes = 0
     for sizing in chosen:
         if not sizing.batched:
@@ -426,20 +483,24 @@ def _selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
         flat = np.broadcast_to(grid.reshape(-1, *(1,) * (len(shape) - 1)), (len(grid), *shape[1:]))
         before, after = (run({name: np.array(flat)}) for run in (run_before, run_after))
         _require_same_function(window, before, after)
-        is_ordered = np.all(np.diff(before[np.isfinite(grid)], axis=0) >= 0)
-        if "MaxPool" in window.operators and not is_ordered:
-            return None
+        _require_content(before)
         probes += len(grid)
+        if not has_pools:
+            continue
+        pooled = [part for model in window.models for part in of_pool_inputs(model)]
+        if not all(_is_ordered(out) for out in (before, *(_at(part, name, flat) for part in pooled))):
+            return None
         is_seen = np.zeros(before.shape[1:], np.bool_)
         for low, high in _PAIRS:
-            images = _one_hot(shape, low, high)
             ends = np.stack([np.full(shape[1:], low), np.full(shape[1:], high)])
-            of_ends = run_before({name: ends})
-            is_seen |= of_ends[1] > of_ends[0]
-            before, after = (run({name: images}) for run in (run_before, run_after))
-            _require_same_function(window, before, after)
-            probes += len(images)
-        if not is_seen.all():
+            of_low, of_high = run_before({name: ends})
+            size = np.maximum(np.abs(of_low), np.abs(of_high))
+            is_seen |= of_high - of_low > 4 * MOST_ROUNDINGS * ROUNDING[window.unit] * size
+            for images in _one_hot(shape, low, high):
+                before, after = (run({name: images}) for run in (run_before, run_after))
+                _require_same_function(window, before, after)
+                probes += len(images)
+        if has_pools and not is_seen.all():
             return None
     return _certificate("selection", chosen, probes=probes)
 
@@ -451,17 +512,40 @@ def _grid(window: Window, elements: int) -> FloatArray:
         return np.unique(every[np.isfinite(every)])
     count = int(np.clip(_GRID // max(elements, 1), 64, 4096)) // 2
     largest = {"float16": 65504.0, "double": 1e300}.get(window.unit, 3.4e38)
-    sizes = np.concatenate([[0.0, 1e-45, _TINY], np.geomspace(1e-6, 100, count - 5), [largest]])
+    sizes = np.concatenate(
+        [[0.0, 1e-45, _TINY], np.geomspace(1e-6, 100, count - 5), _named(window), [largest]]
+    )
     return np.unique(np.concatenate([-sizes, sizes]))
 
 
-def _one_hot(shape: tuple[int, ...], low: float, high: float) -> FloatArray:
-    """Return images that are low but at one position, in all channels, for each position."""
+def _named(window: Window) -> FloatArray:
+    """Return numbers at and around which a function may change: its constants, and their sums."""
+    found = [attribute.f for node in window.nodes() for attribute in node.attribute]
+    found += [float(each.flat[0]) for each in window.constants.values() if each.size == 1]
+    named = np.array(sorted({abs(each) for each in found if 0 < abs(each) < 1e30})[:_MOST_NAMED])
+    sums = np.concatenate([named, *(named[:, None] + np.outer(named, [1, -1]).reshape(1, -1))])
+    return np.unique(np.abs(np.outer(sums, [1 - 2**-10, 1, 1 + 2**-10])))
+
+
+def _at(model: onnx.ModelProto, name: str, images: FloatArray) -> FloatArray:
+    return _evaluator(model)({name: np.array(images)})
+
+
+def _is_ordered(outputs: FloatArray) -> bool:
+    """Say whether outputs never fall from one input to the next."""
+    return bool((outputs[1:] >= outputs[:-1]).all())
+
+
+def _one_hot(shape: tuple[int, ...], low: float, high: float) -> Iterator[FloatArray]:
+    """Yield images that are low but at one position, in all channels: some at a time."""
     positions = math.prod(shape[2:])
-    images = np.full((positions, *shape[1:]), low)
-    flat = images.reshape(positions, shape[1] if len(shape) > 1 else 1, positions)
-    flat[np.arange(positions), :, np.arange(positions)] = high
-    return images
+    step = max(1, _GRID // math.prod(shape[1:]))
+    for start in range(0, positions, step):
+        chosen = np.arange(start, min(start + step, positions))
+        images = np.full((len(chosen), *shape[1:]), low)
+        flat = images.reshape(len(chosen), shape[1] if len(shape) > 1 else 1, positions)
+        flat[np.arange(len(chosen)), :, chosen] = high
+        yield images
 
 
 def _require_same_function(window: Window, before: FloatArray, after: FloatArray) -> None:
@@ -505,10 +589,11 @@ def _sampled(window: Window, chosen: Sequence[Sizing]) -> Certificate:
             if before.shape != after.shape or before.dtype.kind != "f":
                 _require_equal_bits(window, before, after)
                 continue
-            noise = np.sqrt(np.mean((moved - before) ** 2))
-            size = np.sqrt(np.mean(before**2))
-            error = np.abs(after - before)
-            if error.size and not error.max() <= 10 * MOST_ROUNDINGS * max(noise, unit * size):
+            _require_content(before)
+            noise = _rms(_distance(moved, before))
+            size = _rms(before)
+            error = _distance(after, before)
+            if not error.max() <= 10 * MOST_ROUNDINGS * max(noise, unit * size):
                 at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
                 name = window.before.graph.output[0].name
                 raise _Differs(Difference(name, list(at[1:]), float(before[at]), float(after[at])))
@@ -516,13 +601,26 @@ def _sampled(window: Window, chosen: Sequence[Sizing]) -> Certificate:
     return _certificate("sampled", chosen, probes=probes)
 
 
+def _distance(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return how far elements are from each other; NaN is as far from NaN as 1 from 1."""
+    is_same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        return np.where(is_same, 0.0, np.nan_to_num(np.abs(one - other), nan=np.inf))
+
+
+def _rms(values: FloatArray) -> float:
+    """Return the root mean square of those values that are finite."""
+    finite = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+
+
 def _drawn(
     generator: np.random.Generator, value: onnx.ValueInfoProto, shape: tuple[int, ...]
 ) -> Array:
-    kind = dtype_of(value).kind
-    if kind == "b":
+    dtype = dtype_of(value)
+    if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(np.bool_)
-    if kind != "f":
+    if not is_float(dtype):
         raise NotShown(f"its input {value.name!r} is of integers")
     return generator.standard_normal(shape)
 

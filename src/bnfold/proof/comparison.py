@@ -168,7 +168,7 @@ class Accumulator:
                 excused |= np.asarray(draw == optimized)
                 jumped = np.asarray(draw != original)
             most_jumps = max(most_jumps, int(np.count_nonzero(jumped)))
-        neighbours = ~excused & _one_step_apart(original, optimized)
+        neighbours = ~excused & one_step_apart(original, optimized)
         beyond = ~excused & (distance(original, optimized) > allowed)
         if np.count_nonzero(neighbours & beyond) <= STEP_FACTOR * most_jumps + 1:
             excused |= neighbours
@@ -202,7 +202,7 @@ class Accumulator:
         )
 
 
-def _one_step_apart(original: Array, optimized: Array) -> Array:
+def one_step_apart(original: Array, optimized: Array) -> Array:
     """Say of each element whether both values are the same step or neighbouring ones.
 
     Quantized integers have 8 or 16 bits; floats are steps where the original has few values.

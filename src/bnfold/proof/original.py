@@ -12,17 +12,17 @@ import numpy as np
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError
-from bnfold.options import ExecutionOptions
+from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress
 from bnfold.proof.noise import Noise, moved
 from bnfold.proof.outputs import STRUCTURE, fill, flat
+from bnfold.proof.rows import matched
+from bnfold.proof.tolerance import Allowance
 from bnfold.proof.traits import UNITS, Traits, float_weights
+from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Verdict
 from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
 from bnfold.running.runtime import Feeds, Level, Session
-
-FEWEST_SAMPLES = 2
-"""A verdict never rests on fewer, unless fewer were given or asked for."""
 
 _MORE_SAMPLES = 4
 """Samples that are drawn where too few say something of an output."""
@@ -108,6 +108,7 @@ class Original:
             self.inputs = replace(self.inputs, samples=min(self.inputs.samples, FEWEST_SAMPLES))
         self.placement = session.placement
         self._run_again(session)
+        fill([once], self.everything)
         if not all(_same(once[name], self.references[0][name]) for name in self.names):
             raise Undecided("not-verified", "the original disagrees with itself from run to run")
 
@@ -228,8 +229,23 @@ class Original:
     def _add_draw(self, results: Results) -> None:
         fill(results, self.everything)
         self.draws.append(results)
+        in_order = self._in_order(results) if self.traits.ordered else results
         for name, noise in self.noise.items():
-            noise.add([outputs.get(name, np.zeros(())) for outputs in results])
+            noise.add([outputs.get(name, np.zeros(())) for outputs in in_order])
+
+    def _in_order(self, results: Results) -> Results:
+        """Bring rows that only changed places into the reference's order: that is no noise."""
+        ordered = [name for name in self.names if name in self.traits.ordered]
+        values = {name: {s: o[name] for s, o in enumerate(self.references)} for name in ordered}
+        allowances = {
+            name: Allowance(CheckOptions(), self.unit(name), values[name]) for name in ordered
+        }
+        in_order = []
+        for sample, result in enumerate(results):
+            chosen = {name: values[name][sample] for name in ordered if name in result}
+            allowed = {n: allowances[n].limits(sample, each) for n, each in chosen.items()}
+            in_order.append(matched(chosen, result, allowed, any_order=True)[0])
+        return in_order
 
     def _find_unsettled(self) -> None:
         """Note where the original's own rounding decides what it gives."""

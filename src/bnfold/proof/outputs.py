@@ -24,12 +24,20 @@ def flat(outputs: Mapping[str, Any]) -> dict[str, Any]:
             pending = [(f"{name}[{place}]", each) for place, each in enumerate(value)] + pending
         elif isinstance(value, dict):
             arrays[f"{name} keys"] = np.array(list(value))
-            arrays[f"{name} values"] = np.array(list(value.values()))
+            arrays[f"{name} values"] = _numbers(np.array(list(value.values())))
         elif value is None:
             arrays[f"{name} is absent"] = np.array(True)
         else:
             arrays[name] = np.asarray(value)
     return arrays
+
+
+def _numbers(values: Array) -> Array:
+    """Return floats of a map in the type that they have in the model: Python widens float32."""
+    if values.dtype != np.float64:
+        return values
+    single = values.astype(np.float32)
+    return single if np.array_equal(single, values, equal_nan=True) else values
 
 
 def fill(results: list[dict[str, Any]], like: Mapping[str, Array]) -> None:

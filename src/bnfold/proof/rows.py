@@ -9,6 +9,7 @@ with one number each, the scores, are equal within their tolerance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ def matched(
     other: Mapping[str, Array],
     allowed: Mapping[str, FloatArray],
     draws: Sequence[Mapping[str, Array]] = (),
+    *,
+    any_order: bool = False,
 ) -> tuple[dict[str, Array], dict[str, int]]:
     """Return the other model's outputs with rows in the original's order, and how many moved.
 
@@ -33,6 +36,8 @@ def matched(
         other: what the other model gives.
         allowed: what each element may be off by, in the original's order; it broadcasts.
         draws: what the original gives with changes that mean nothing.
+        any_order: whether any order is as good as another, ties or not: the other model is the
+            original itself.
     """
     result, exchanged = dict(other), dict.fromkeys(original, 0)
     for axis in (0, 1):
@@ -44,17 +49,16 @@ def matched(
             for batch in np.ndindex(*leading[:-1]):
                 rows = [_rows(original[name][batch], result[name][batch]) for name in names]
                 limits = [
-                    np.broadcast_to(allowed[name], original[name].shape)[batch].reshape(
-                        leading[-1], -1
-                    )
-                    for name in names
+                    np.broadcast_to(allowed[name], original[name].shape)[batch].reshape(each.shape)
+                    for name, (each, _) in zip(names, rows, strict=True)
                 ]
                 drawn = [
                     [draw[name][batch] for name in names]
                     for draw in draws
                     if all(draw[name].shape == original[name].shape for name in names)
                 ]
-                order = _order(rows, limits, _open(rows, limits, drawn))
+                is_open = _open(rows, limits, drawn) | any_order
+                order = _order(rows, limits, is_open)
                 moved = int(np.count_nonzero(order != np.arange(leading[-1])))
                 for name in names if moved else ():
                     changed = result[name].copy()
@@ -65,8 +69,8 @@ def matched(
 
 
 def _rows(original: Array, other: Array) -> tuple[Array, Array]:
-    count = len(original)
-    return original.reshape(count, -1), other.reshape(count, -1)
+    shape = len(original), math.prod(original.shape[1:])
+    return original.reshape(shape), other.reshape(shape)
 
 
 def _open(

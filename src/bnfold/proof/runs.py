@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bnfold.arrays import Array, FloatArray
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import CheckOptions
 from bnfold.proof.comparison import Accumulator
@@ -18,8 +15,9 @@ from bnfold.proof.original import Original, Results, Undecided, shapes_of
 from bnfold.proof.outputs import fill, flat
 from bnfold.proof.rows import matched
 from bnfold.proof.tolerance import Allowance, within_tolerance
-from bnfold.proof.truth_errors import Evaluation, Sample, compare_with_truth, is_as_exact, measure
-from bnfold.proof.verdict import Findings, decide
+from bnfold.proof.truth_errors import compare_with_truth, measure
+from bnfold.proof.truth_slices import Evaluation, Sample, is_as_exact
+from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, decide
 from bnfold.record.data import (
     Inconclusive,
     LevelComparison,
@@ -115,13 +113,17 @@ class ProviderComparison:
         truth: Truth | None,
     ) -> Findings:
         original = self.original
-        never = [name for name in original.names if not original.settled(name)]
         samples = range(len(original.references))
+        few = min(FEWEST_SAMPLES, len(samples))
+        never = [name for name in original.names if len(original.settled(name)) < few]
         return Findings(
             levels=levels,
             floor=floor,
             truth=truth,
-            never_settled={n: max(original.unsettled[s, n] for s in samples) for n in never},
+            never_settled={
+                n: max(original.unsettled.get((s, n), 0) for s in samples) for n in never
+            },
+            settled_once=frozenset(n for n in never if original.settled(n)),
             needs_truth=self.checking.truth == "always",
             asked=frozenset(n for n in original.names if self.checking.asks_for(n)),
         )
@@ -187,9 +189,7 @@ class ProviderComparison:
         original = self.original
         references = references or original.references
         allowances = {name: self._allowance(name, references) for name in original.names}
-        exchanged: dict[str, int] = {}
-        if original.traits.ordered:
-            results, exchanged = self._in_order(results, references, allowances)
+        results, exchanged = self._in_order(results, references)
         comparisons = []
         for name in original.names:
             samples = original.settled(name)
@@ -205,36 +205,60 @@ class ProviderComparison:
             comparisons.append(replace(counted, exchanged=exchanged.get(name, 0)))
         return comparisons
 
-    def _allowance(self, name: str, references: Results) -> Allowance:
+    def _allowance(self, name: str, references: Results, samples: Sequence[int] = ()) -> Allowance:
+        """Return what an output may be off by, on its settled samples unless others are given."""
         original = self.original
-        samples = original.settled(name) or range(len(references))
+        samples = samples or original.settled(name) or range(len(references))
         values = {sample: references[sample][name] for sample in samples}
         return Allowance(
             self.checking.of(name), original.unit(name), values, original.noise.get(name)
         )
 
-    def _in_order(
-        self, results: Results, references: Results, allowances: dict[str, Allowance]
-    ) -> tuple[Results, dict[str, int]]:
+    def _in_order(self, results: Results, references: Results) -> tuple[Results, dict[str, int]]:
         """Bring the rows of outputs whose order ties leave open into the original's order."""
         original = self.original
-        ordered = [name for name in original.names if name in original.traits.ordered]
-        in_order, exchanged = [], dict.fromkeys(ordered, 0)
+        allowances = {name: self._allowance(name, references) for name in self._ordered}
+        in_order, exchanged = [], dict.fromkeys(self._ordered, 0)
         for sample, result in enumerate(results):
             chosen = {
                 name: references[sample][name]
-                for name in ordered
+                for name in self._ordered
                 if sample in original.settled(name)
             }
-            allowed = {
-                name: _allowed(sample, values, allowances[name]) for name, values in chosen.items()
-            }
+            allowed = {name: allowances[name].limits(sample, chosen[name]) for name in chosen}
             draws = [draw[sample] for draw in original.draws]
             changed, counts = matched(chosen, result, allowed, draws)
             in_order.append(changed)
             for name, count in counts.items():
                 exchanged[name] += count
         return in_order, exchanged
+
+    @property
+    def _ordered(self) -> list[str]:
+        return [name for name in self.original.names if name in self.original.traits.ordered]
+
+    def _in_the_originals_order(self, evaluation: Evaluation) -> Evaluation:
+        """Bring rows into the order that the original has in its own type.
+
+        In float64, too, a tie alone excuses another order of the other model.
+        """
+        sample = evaluation.sample
+        values = {
+            name: sample.original[name]
+            for name in self._ordered
+            if name in evaluation.truth and name in evaluation.exact
+        }
+        # On an unsettled sample, too, so all samples count.
+        every = range(len(self.original.references))
+        allowances = {n: self._allowance(n, self.original.references, every) for n in values}
+        allowed = {name: allowances[name].limits(sample.number, values[name]) for name in values}
+        truth, _ = matched(values, evaluation.truth, allowed, any_order=True)
+        draws = [evaluation.truth, *(draw[sample.number] for draw in self.original.draws)]
+        exact, _ = matched({n: truth[n] for n in values}, evaluation.exact, allowed, draws)
+        optimized, _ = matched(values, sample.optimized, allowed, draws)
+        return replace(
+            evaluation, sample=replace(sample, optimized=optimized), truth=truth, exact=exact
+        )
 
     # --- The float64 evaluation -------------------------------------------------------------------
 
@@ -256,6 +280,7 @@ class ProviderComparison:
             steps=original.traits.steps,
             whatever_it_takes=self.checking.truth == "always",
             every_sample=in_doubt,
+            arrange=self._in_the_originals_order,
         )
 
     def _sample(self, number: int, feeds: Feeds, result: dict[str, Any]) -> Sample:
@@ -276,7 +301,7 @@ class ProviderComparison:
         for each in evaluations:
             number = each.sample.number
             sample = self._sample(number, each.sample.feeds, results[number])
-            known.append(replace(each, sample=sample))
+            known.append(self._in_the_originals_order(replace(each, sample=sample)))
         traits = self.original.traits
         return measure(known, traits.units, traits.steps)
 
@@ -289,10 +314,11 @@ class ProviderComparison:
     ) -> list[LevelComparison]:
         """Let outputs pass that exceed their tolerance, if the original's rounding is as large."""
         judged = []
-        for level, results, references in (
+        for level, given, references in (
             (levels[0], plain, self.original.references),
             (levels[1], best, self.original.best),
         ):
+            results = self._in_order(given, self.original.references)[0]
             outputs = [
                 replace(output, by_float64=True)
                 if self._is_rescued(output, results, references, evaluations)
@@ -322,14 +348,6 @@ class ProviderComparison:
             is_as_exact(name, references[at][name], results[at][name], known[at], unit)
             for at in samples
         )
-
-
-def _allowed(sample: int, original: Array, allowance: Allowance) -> FloatArray:
-    """Return what each element may be off by, its own draws aside."""
-    if allowance.is_exact:
-        return np.zeros(original.shape)
-    size = np.abs(original.astype(np.float64))
-    return np.asarray(allowance.atol(sample, with_own_noise=False) + allowance.rtol * size)
 
 
 def _exceeds(truth: Truth) -> bool:

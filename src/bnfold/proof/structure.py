@@ -16,30 +16,62 @@ import onnx.numpy_helper
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError
-from bnfold.proof.windows import NotShown, Window
+from bnfold.proof.windows import (
+    NotShown,
+    Window,
+    ints,
+    is_float,
+    is_random,
+    is_training,
+)
 from bnfold.running.runtime import Level, Session
 
-_RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-    | {"RandomUniformLike"}
-)
+_FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
+"""Operators that multiply their first two operands."""
+
+_ADDENDS = {"Add", "Concat", "Sub", "Sum"}
+"""Operators that are linear in all of their operands together."""
 
 
 def with_constants_computed(window: Window) -> Window:
     """Replace each expression of constants by what onnxruntime computes for it.
 
+    No constants of both sides have one name, or that of an input.
+
     Raises:
         NotShown: if onnxruntime cannot.
     """
-    return Window(*map(_computed, window.models))
+    inputs = {value.name for value in window.before.graph.input}
+    before, after = map(_computed, window.models)
+    before = _renamed(before, inputs)
+    return Window(before, _renamed(after, inputs | {t.name for t in before.graph.initializer}))
+
+
+def _renamed(model: onnx.ModelProto, taken: Container[str]) -> onnx.ModelProto:
+    """Give the constants whose names are taken others; none is an input, too."""
+    if not any(tensor.name in taken for tensor in model.graph.initializer):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    names = {}
+    for number, tensor in enumerate(copy.graph.initializer):
+        if tensor.name in taken:
+            names[tensor.name] = tensor.name = f"constant {number} {tensor.name}"
+    for node in copy.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    for output in copy.graph.output:
+        output.name = names.get(output.name, output.name)
+    return copy
 
 
 def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     known = {tensor.name for tensor in model.graph.initializer}
     constant_nodes: list[onnx.NodeProto] = []
     others: list[onnx.NodeProto] = []
+    contents = _Side(model).constants
     for node in model.graph.node:
-        is_constant = node.op_type not in _RANDOM and all(
+        is_constant = not is_random(node, contents) and all(
             not name or name in known for name in node.input
         )
         (constant_nodes if is_constant else others).append(node)
@@ -59,6 +91,33 @@ def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     for name, content in results.items():
         computed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(content), name))
     return computed
+
+
+def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
+    """Fix the sizes of the inputs, and compute what depends on these alone."""
+    models = []
+    for model in window.models:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for value in copy.graph.input:
+            if value.name in shapes:
+                kind = value.type.tensor_type.elem_type
+                fixed = onnx.helper.make_tensor_value_info(value.name, kind, shapes[value.name])
+                value.CopyFrom(fixed)
+        for node in copy.graph.node:
+            if node.op_type == "Shape" and node.input[0] in shapes:
+                sizes = np.array(shapes[node.input[0]], np.int64)[_range(node)]
+                constant = onnx.helper.make_node("Constant", [], list(node.output), node.name)
+                constant.attribute.append(onnx.helper.make_attribute("value_ints", sizes.tolist()))
+                node.CopyFrom(constant)
+        models.append(copy)
+    return with_constants_computed(Window(*models))
+
+
+def _range(node: onnx.NodeProto) -> slice:
+    """Return which sizes a Shape returns."""
+    ends = {attribute.name: attribute.i for attribute in node.attribute}
+    return slice(ends.get("start"), ends.get("end"))
 
 
 def peeled(window: Window) -> list[Window]:
@@ -155,12 +214,12 @@ class _Side:
         }
         for name, content in self.constants.items():
             digest = hashlib.sha256(content.tobytes()).digest()
-            key = ("constant", content.dtype.str, content.shape, digest)
+            key = ("constant", content.dtype.name, content.shape, digest)
             own[name] = numbers.setdefault(key, len(numbers))
         for node in self._model.graph.node:
             operands = tuple(own.get(name, -1) for name in node.input)
-            is_random = node.op_type in _RANDOM
-            made: object = (id(node),) if is_random else (_signature(node), operands)
+            drawn = is_random(node, self.constants)
+            made: object = (id(node),) if drawn else (_signature(node), operands)
             for index, name in enumerate(node.output):
                 own[name] = numbers.setdefault((made, index), len(numbers))
         return own
@@ -199,14 +258,14 @@ class _Side:
         node, twin = self.producers.get(name), side.producers.get(other)
         if node is None or twin is None or _signature(node) != _signature(twin):
             return None
-        if node.op_type in _RANDOM or list(node.output).index(name) != list(twin.output).index(
-            other
-        ):
+        if is_random(node, self.constants):
+            return None
+        if list(node.output).index(name) != list(twin.output).index(other):
             return None
         pairs = list(zip(node.input, twin.input, strict=True))
         for one, two in pairs:
             has_constant = one in self.constants or two in side.constants or not (one and two)
-            if has_constant and one != two and not self.is_same_leaf(one, side, two):
+            if has_constant and (one or two) and not self.is_same_leaf(one, side, two):
                 return None
         return [pair for pair in pairs if pair[0] and pair[0] not in self.constants]
 
@@ -221,6 +280,85 @@ def _bytes(attribute: onnx.AttributeProto) -> bytes:
     copy.CopyFrom(attribute)
     copy.ClearField("doc_string")
     return bytes(copy.SerializeToString(deterministic=True))
+
+
+# --- Kinds of functions ---------------------------------------------------------------------------
+
+
+def is_multilinear(model: onnx.ModelProto) -> bool:
+    """Say whether no operator multiplies what varies, nor does more with it than add and move it.
+
+    Then operators that may be affine are, by their definition.
+    """
+    varying = {value.name for value in model.graph.input}
+    constants = _Side(model).constants
+    for node in model.graph.node:
+        at = {index for index, name in enumerate(node.input) if name in varying}
+        if at:
+            varying.update(node.output)
+        if at and not (_is_linear_at(node, at) and not is_random(node, constants)):
+            return False
+    return True
+
+
+def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
+    """Say whether an operator is affine in the operands at some places together."""
+    if node.op_type in _FACTORS:
+        return not {0, 1} <= at
+    if node.op_type == "Pad":
+        return at <= {0, 2}
+    if node.op_type == "BatchNormalization" and is_training(node):
+        return False
+    if node.op_type == "Cast" and not _is_float_cast(node):
+        return False
+    return node.op_type in _ADDENDS or at == {0}
+
+
+def float_casts(model: onnx.ModelProto) -> set[int]:
+    """Return the float types to which something is cast."""
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    return {ints(node, "to")[0] for node in casts if _is_float_cast(node)}
+
+
+def _is_float_cast(node: onnx.NodeProto) -> bool:
+    return is_float(onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]))
+
+
+def of_pool_inputs(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+    """Return models of what each MaxPool reads."""
+    read = [node.input[0] for node in model.graph.node if node.op_type == "MaxPool"]
+    return [
+        _rebuilt(model, _needed(model.graph.node, [name]), model.graph.input, [name])
+        for name in read
+    ]
+
+
+def is_chain(model: onnx.ModelProto) -> bool:
+    """Say whether each operator has one operand that varies."""
+    constants = {tensor.name for tensor in model.graph.initializer} | {""}
+    return all(sum(name not in constants for name in node.input) == 1 for node in model.graph.node)
+
+
+def is_same_but_pools(window: Window) -> bool:
+    """Say whether both sides are chains of the same operators, MaxPools aside."""
+    chains = []
+    for model in window.models:
+        constants = _Side(model).constants
+        chains.append(
+            [
+                (
+                    _signature(node),
+                    [
+                        (constants[name].dtype.name, constants[name].shape, constants[name].tobytes())
+                        for name in node.input
+                        if name in constants
+                    ],
+                )
+                for node in model.graph.node
+                if node.op_type not in ("Identity", "MaxPool")
+            ]
+        )
+    return chains[0] == chains[1] and all(map(is_chain, window.models))
 
 
 # --- Cutting --------------------------------------------------------------------------------------

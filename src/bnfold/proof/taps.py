@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.proof.truth_operators import Windows, at
-from bnfold.proof.windows import COPYING, Window, ints
+from bnfold.proof.windows import COPYING, Window, ints, is_random, is_training
 
 DOMAIN = "bnfold.proof"
 
@@ -56,6 +56,8 @@ def tapped(window: Window) -> Iterator[Window] | None:
     after them is increasing in each element by itself: f(max(x₁ … xₙ)) = max(f(x₁) … f(xₙ)). It is
     affine, so that with several pools one may vary at a time.
     """
+    if any(len(pool.output) > 1 for model in window.models for pool in _pools(model)):
+        return None
     before, after = ([ints(pool, "kernel_shape") for pool in _pools(m)] for m in window.models)
     counts = [math.prod(kernel) for kernel in before]
     if before != after or not counts or sum(counts) > _MOST:
@@ -153,8 +155,10 @@ def _is_per_channel(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) 
 def _increases(node: onnx.NodeProto, reached: set[str], window: Window) -> bool:
     """Say whether an operator is increasing and affine in the one operand that was reached."""
     if node.op_type in COPYING:
-        return True
+        return not is_random(node, window.constants)
     if node.op_type == "BatchNormalization":
+        if is_training(node):
+            return False
         scale = window.constants.get(node.input[1])
         return scale is not None and bool((scale >= 0).all())
     others = [name for name in node.input if name not in reached]

@@ -92,6 +92,13 @@ class Allowance:
         allowed: FloatArray = tolerance + self.deviations * scale
         return allowed
 
+    def limits(self, sample: int, original: Array) -> FloatArray:
+        """Return what each element of a sample may be off by in all, its own draws aside."""
+        if self.is_exact:
+            return np.zeros(original.shape)
+        size = np.abs(original.astype(np.float64))
+        return np.asarray(self.atol(sample, with_own_noise=False) + self.rtol * size)
+
     def _largest_in_slices(self, sample: int, axis: int) -> FloatArray:
         """Return the largest magnitude in each slice along an axis, with headroom for few values.
 

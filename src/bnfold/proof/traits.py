@@ -189,7 +189,9 @@ def _orders(node: ir.Node) -> bool:
 
 def _jumps(node: ir.Node) -> bool:
     if node.op_type == "Cast":
-        return ir.DataType(node.attributes.get_int("to", 1)).is_integer()
+        target = node.attributes.get("to")
+        # A parameter of a function may be any type.
+        return target is None or target.is_ref() or ir.DataType(target.as_int()).is_integer()
     return node.op_type in _STEPS
 
 

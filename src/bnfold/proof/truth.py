@@ -26,18 +26,21 @@ import onnx.numpy_helper
 import onnx_ir as ir
 from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
-from bnfold.modelfile.loading import load
+from bnfold.modelfile.loading import ModelSource, load
 from bnfold.modelfile.markers import Markers
 from bnfold.proof.outputs import flat
+from bnfold.proof.taps import MaxPoolTap
 from bnfold.proof.truth_operators import OPERATORS
 from bnfold.running.runtime import Feeds
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype")
 _TOO_LONG = "it takes too long; --truth always waits for it"
+_OPERATORS: list[type[OpRun]] = [*OPERATORS, MaxPoolTap]
 _RECURRENT = ("GRU", "LSTM", "RNN")
 
 
@@ -52,13 +55,14 @@ class Truth64:
         NoTruth: if it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: ModelSource) -> None:
         try:
-            loaded = load(path)
+            loaded = load(source)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
         self._model = loaded.ir
-        self._contents = _Contents(loaded.markers, path.resolve().parent)
+        folder = loaded.path.resolve().parent if loaded.path is not None else Path()
+        self._contents = _Contents(loaded.markers, folder)
         self._opsets = dict(self._model.opset_imports)
         self._functions = self._evaluators()
 
@@ -74,7 +78,7 @@ class Truth64:
             for proto in pending:
                 try:
                     evaluator = ReferenceEvaluator(
-                        proto, functions=list(evaluators), new_ops=OPERATORS
+                        proto, functions=list(evaluators), new_ops=_OPERATORS
                     )
                 except Exception as error:  # it calls one that is not ready yet, or missing
                     waiting.append((proto, error))
@@ -133,7 +137,7 @@ class Truth64:
         try:
             with np.errstate(all="ignore"):
                 evaluator = ReferenceEvaluator(
-                    graph, opsets=self._opsets, functions=self._functions, new_ops=OPERATORS
+                    graph, opsets=self._opsets, functions=self._functions, new_ops=_OPERATORS
                 )
                 results = evaluator.run(None, inputs)
         except NoTruth:

@@ -18,6 +18,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.proof.truth_quantization import QUANTIZATION
 
 Integers = Sequence[int] | None
 
@@ -110,19 +111,30 @@ class Conv(OpRun):
         strides: Integers = None,
         **_: object,
     ) -> tuple[Array]:
-        windows = _Windows(x.shape[2:], w.shape[2:], strides, dilations, pads, auto_pad)
+        windows = Windows(x.shape[2:], w.shape[2:], strides, dilations, pads, auto_pad)
         padded = windows.pad(x, 0.0)
         groups, batch = group or 1, x.shape[0]
         inputs, outputs = x.shape[1] // groups, w.shape[0] // groups
         weights = w.reshape(groups, outputs, inputs, *w.shape[2:])
-        y = np.zeros((batch, groups, outputs, math.prod(windows.counts)))
+        # The batch is among the columns of one product: many products of few columns are slow.
+        columns = np.moveaxis(padded, 0, 1).reshape(groups, inputs, batch, *padded.shape[2:])
+        y = np.zeros((groups, outputs, batch * math.prod(windows.counts)))
         for tap, where in windows.taps():
-            shifted = padded[_at(where)].reshape(batch, groups, inputs, -1)
-            tap_weights = weights[_at(tap)]
+            shifted = columns[at(where)].reshape(groups, inputs, -1)
+            tap_weights = np.ascontiguousarray(weights[at(tap)])
             # Matrix products with an inner dimension of 1 are slow.
             y += tap_weights * shifted if inputs == 1 else tap_weights @ shifted
-        y = y.reshape(batch, w.shape[0], *windows.counts)
+        y = np.moveaxis(y.reshape(w.shape[0], batch, *windows.counts), 1, 0)
         return (y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2)),)
+
+
+class MatMul(OpRun):
+    """A product with one matrix is one product: many products of few rows are slow."""
+
+    def _run(self, a: Array, b: Array, **_: object) -> tuple[Array]:
+        if a.ndim > 2 and b.ndim == 2:
+            return ((a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1]),)
+        return (np.matmul(a, b),)
 
 
 class ConvTranspose(OpRun):
@@ -161,10 +173,10 @@ class ConvTranspose(OpRun):
                 slice(starts[i], starts[i] + (size[i] - 1) * strides[i] + 1, strides[i])
                 for i in range(rank)
             )
-            product = weights[_at(tap)] @ columns
-            y[_at(where)] += product.reshape(batch, groups * outputs, *size)
+            product = weights[at(tap)] @ columns
+            y[at(where)] += product.reshape(batch, groups * outputs, *size)
         cropped = tuple(slice(pads[i], full[i] - pads[rank + i]) for i in range(rank))
-        y = y[_at(cropped)]
+        y = y[at(cropped)]
         return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
 
 
@@ -214,11 +226,11 @@ class MaxPool(OpRun):
             raise NotImplementedError("MaxPool with indices")
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         spatial = x.shape[2:]
-        windows = _Windows(
+        windows = Windows(
             spatial, kernel_shape, strides, dilations, pads, auto_pad, bool(ceil_mode)
         )
         padded = windows.pad(x, lowest)
-        taps = (padded[_at(where)] for _, where in windows.taps())
+        taps = (padded[at(where)] for _, where in windows.taps())
         y = next(taps).copy()
         for shifted in taps:
             np.maximum(y, shifted, out=y)
@@ -241,7 +253,7 @@ class AveragePool(OpRun):
         strides: Integers = None,
         **_: object,
     ) -> tuple[Array]:
-        windows = _Windows(
+        windows = Windows(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, bool(ceil_mode)
         )
         counted = windows.pad(np.ones((1, 1, *x.shape[2:])), 0.0)
@@ -250,8 +262,8 @@ class AveragePool(OpRun):
         padded = windows.pad(x, 0.0)
         total, count = np.zeros(()), np.zeros(())
         for _tap, where in windows.taps():
-            total = total + padded[_at(where)]
-            count = count + counted[_at(where)]
+            total = total + padded[at(where)]
+            count = count + counted[at(where)]
         return (total / count,)
 
 
@@ -264,17 +276,19 @@ OPERATORS: list[type[OpRun]] = [
     Gelu,
     LRN,
     LogSoftmax,
+    MatMul,
     MaxPool,
     Softmax,
+    *QUANTIZATION,
 ]
 
 
-def _at(place: Sequence[int | slice]) -> Any:
+def at(place: Sequence[int | slice]) -> Any:
     """Return an index of the last axes; numpy has no type for it."""
     return (..., *place)
 
 
-class _Windows:
+class Windows:
     """Where the windows of a Conv or pool lie on its padded input."""
 
     def __init__(

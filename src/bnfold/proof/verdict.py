@@ -11,6 +11,9 @@ from bnfold.record.data import LevelComparison, OutputComparison, Truth, Verdict
 MOST_EXACT_DIFFERENCE = 1e-3
 """Where an output is settled on no sample, the two models may differ by this share in float64."""
 
+FEWEST_SAMPLES = 2
+"""A verdict never rests on fewer, unless fewer were given or asked for."""
+
 _LARGEST_OFFER = 10.0
 """A message offers a tolerance of up to so many times the allowed one. One that is far beyond is
 no advice: it would let wrong models pass."""
@@ -25,8 +28,9 @@ class Findings:
             optimizations.
         floor: the original against itself, with these optimizations.
         truth: how far both are from the float64 evaluation, if that was wanted.
-        never_settled: the outputs that the original's own rounding decides on every sample, with
-            their noise as a share of their values.
+        never_settled: the outputs that the original's own rounding decides on every sample, or on
+            all but one, with their noise as a share of their values.
+        settled_once: those of them that are settled on one sample.
         needs_truth: whether there is no pass without the float64 evaluation.
         asked: the outputs for which a tolerance was asked for. It holds for float64, too.
     """
@@ -35,6 +39,7 @@ class Findings:
     floor: Sequence[OutputComparison] = ()
     truth: Truth | None = None
     never_settled: Mapping[str, float] = field(default_factory=dict)
+    settled_once: frozenset[str] = frozenset()
     needs_truth: bool = False
     asked: frozenset[str] = frozenset()
 
@@ -50,9 +55,11 @@ def decide(findings: Findings) -> tuple[Verdict, str]:
        optimizations; but not-verified if the original itself exceeds its tolerance there;
     3. fail, if in float64 the two differ by more than rounding explains, or an output is further
        from the float64 evaluation than the original's, by more than a factor;
-    4. not-verified, if an output is settled on no sample, and float64 does not show it to be equal;
-    5. not-verified, if the float64 evaluation is needed and there is none;
-    6. pass.
+    4. not-verified, if an output is settled on no sample, or on one of several, and float64 does
+       not show it to be equal;
+    5. likewise, if most of its elements jump, and float64 shows too few samples to be equal;
+    6. not-verified, if the float64 evaluation is needed and there is none;
+    7. pass.
     """
     disabled, optimized = findings.levels
     if disabled.verdict == "fail":
@@ -68,10 +75,17 @@ def decide(findings: Findings) -> tuple[Verdict, str]:
         return "fail", reason
     for name, noise in findings.never_settled.items():
         if not _is_equal_in_float64(name, truth):
+            where = "all samples but one" if name in findings.settled_once else "every sample"
             return "not-verified", (
                 f"the original's output {name!r} changes by {noise:.1%} when its inputs and "
-                "weights change by their last bit, on every sample; --data with typical inputs "
-                "may help"
+                f"weights change by their last bit, on {where}; --data with typical inputs may help"
+            )
+    for output in truth.outputs if truth is not None else []:
+        if output.ratio is None and output.name not in findings.asked:
+            return "not-verified", (
+                f"most of output {output.name!r} jumps from step to step when the original's "
+                "inputs and weights change by their last bit, and in float64 the two differ there; "
+                "--data with typical inputs may help"
             )
     if findings.needs_truth and (truth is None or not (truth.outputs or truth.needless)):
         why = truth.note if truth is not None else "it was not evaluated"

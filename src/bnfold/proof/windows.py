@@ -43,20 +43,41 @@ POINTWISE = frozenset(
 )
 """Operators that compute each element from that of one operand at its place, and from constants."""
 
+STEPS = frozenset({"Ceil", "Floor", "Round", "Sign"})
+"""Operators that jump: no grid shows where."""
+
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
+    | {"RandomUniformLike"}
+)
+"""Operators that draw; so does Dropout in training."""
+
+_CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
+"""Operators that go by positions along an axis."""
+
+_MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that may make another axis of the first."""
+
 _LOCAL = (POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Sum"}) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
 _ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
 """Operators that do the same to each row, along the last axis."""
 
-_FREE = (5, 6)
-"""What free sizes are, in turn, where nothing asks for more."""
+_FREE = 5
+"""What free sizes are at first, where nothing asks for more; then one more."""
 
-_INNER = 2
-"""Positions at which no window of a Conv or pool reaches a border, along each axis."""
+_INNER = 1
+"""Strides along each axis at which no window of a Conv or pool reaches a border."""
+
+_MOST_RESTS = 8
+"""Rests that a stride may leave, of those that are tried."""
 
 _LARGEST_CUT = 4096
-"""Free sizes go beyond the numbers in a window up to this one."""
+"""Free sizes go beyond the positions that a window cuts at, up to this one."""
+
+_TO_THE_END = 2**31 - 1
+"""From here on, a position means the end of any axis."""
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
@@ -117,6 +138,15 @@ class Window:
         coarsest = ("bfloat16", "float16", "float", "double")
         return next((name for name in coarsest if name in names), "")
 
+    @cached_property
+    def is_of_floats(self) -> bool:
+        """Whether all that it reads are floats, and its constants finite or bounds of a Clip."""
+        bounds = {name for node in self.nodes() if node.op_type == "Clip" for name in node.input[1:]}
+        return all(is_float(dtype_of(value)) for value in self.inputs) and all(
+            name in bounds or not is_float(content.dtype) or np.isfinite(content).all()
+            for name, content in self.constants.items()
+        )
+
     def nodes(self) -> Iterator[onnx.NodeProto]:
         """Yield the nodes of both."""
         for model in self.models:
@@ -134,6 +164,24 @@ def ints(node: onnx.NodeProto, name: str, default: Sequence[int] = ()) -> list[i
 def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
     """Return the numpy type of a window's input."""
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def is_float(dtype: np.dtype[np.generic]) -> bool:
+    """Say whether a numpy type is a float of at least two bytes; bfloat16 is numpy's for none."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def is_random(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
+    """Say whether an operator may draw random numbers."""
+    if node.op_type != "Dropout":
+        return node.op_type in RANDOM
+    training = node.input[2] if len(node.input) > 2 else ""
+    return bool(training) and (training not in constants or bool(np.any(constants[training])))
+
+
+def is_training(node: onnx.NodeProto) -> bool:
+    """Say whether a BatchNormalization computes its statistics from a batch."""
+    return ints(node, "training_mode", [0]) != [0] or len(node.output) > 1
 
 
 # --- Sizes ----------------------------------------------------------------------------------------
@@ -156,27 +204,43 @@ class Sizing:
 def sizings(window: Window) -> list[Sizing]:
     """Return shapes for the inputs: small ones, which keep what happens at borders.
 
-    Two where sizes are free, because a stride may leave a rest.
+    Several where sizes are free, because a stride may leave a rest.
 
     Raises:
         NotShown: if the number of axes is not known.
     """
-    known = {}
+    known: dict[str, list[int | str]] = {}
     for value in window.inputs:
         tensor = value.type.tensor_type
         if not tensor.HasField("shape"):
-            raise NotShown(f"the number of axes of {value.name!r} is not known")
+            known[value.name] = [""] * _rank(window, value.name)
+            continue
         known[value.name] = [
             size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
             for size in tensor.shape.dim
         ]
     kind = _kind(window, known)
     choices: list[Sizing] = []
-    for free in _FREE:
-        made = _sizing(window, known, kind, free)
+    rests = min(_reach(window)[1], _MOST_RESTS) if kind == "local" else 2
+    for rest in range(rests):
+        made = _sizing(window, known, kind, _FREE + rest)
         if made not in choices:
             choices.append(made)
     return choices
+
+
+def _rank(window: Window, name: str) -> int:
+    """Return the number of axes of an input, if a Conv that reads it says so.
+
+    Raises:
+        NotShown: if none does.
+    """
+    for node in window.nodes():
+        if node.op_type == "Conv" and node.input[0] == name:
+            weight = window.constants.get(node.input[1])
+            if weight is not None:
+                return weight.ndim
+    raise NotShown(f"the number of axes of {name!r} is not known")
 
 
 def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
@@ -264,19 +328,21 @@ def _shrunk(
     same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
     if kind == "local" and axis >= 2 and same_map:
         reach, stride = _reach(window)
-        return min(size, reach + _INNER + (size - reach - _INNER) % stride)
+        least = reach + _INNER * stride
+        return min(size, least + (size - least) % stride)
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
 
 
 def _free(window: Window, kind: str, name: str, axis: int, free: int) -> int:
     """Return a size for an axis whose size is free, beyond what something is cut at."""
-    if axis == 0:
-        return 2
+    if axis == 0 and (kind or not _cuts_first(window)):
+        return 2 + free - _FREE
+    reach, stride = _reach(window)
     if kind == "local" and axis >= 2:
-        return _reach(window)[0] + _INNER + free - _FREE[0]
+        return reach + _INNER * stride + free - _FREE
     if kind == "local":
         return _channels(window, name) or free
-    return free + min(_largest_number(window), _LARGEST_CUT)
+    return free + reach - 1 + _largest_cut(window)
 
 
 def _channels(window: Window, name: str) -> int:
@@ -320,11 +386,50 @@ def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
     return []
 
 
-def _largest_number(window: Window) -> int:
-    """Return the largest whole number among small constants: a size that something is cut at."""
-    found = [
-        int(array.max())
-        for array in window.constants.values()
-        if array.dtype.kind == "i" and 0 < array.size <= 16
-    ]
-    return max((number for number in found if number < 2**31 - 1), default=0)
+def _largest_cut(window: Window) -> int:
+    """Return how far from an end of an axis its operators cut.
+
+    Raises:
+        NotShown: if that is too far for a small example.
+    """
+    largest = max(
+        (
+            abs(number)
+            for node in window.nodes()
+            if node.op_type in _CUTTING
+            for number in _positions(node, window)
+            if abs(number) < _TO_THE_END
+        ),
+        default=0,
+    )
+    if largest > _LARGEST_CUT:
+        raise NotShown(f"it cuts at {largest} along an axis of a free size")
+    return largest
+
+
+def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
+    """Yield the integers that an operator goes by, attributes and constants."""
+    for attribute in node.attribute:
+        yield from attribute.ints
+    for name in node.input:
+        content = window.constants.get(name)
+        if content is not None and content.dtype.kind in "iu":
+            yield from content.reshape(-1).tolist()
+
+
+def _cuts_first(window: Window) -> bool:
+    """Say whether an operator may cut along the first axis."""
+    cutting = [node for node in window.nodes() if node.op_type in _CUTTING]
+    if cutting and window.operators & _MOVING:
+        return True
+    return any(_may_cut_first(node, window) for node in cutting)
+
+
+def _may_cut_first(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type in ("Gather", "Split"):
+        return ints(node, "axis", [0])[0] <= 0
+    if node.op_type == "Pad":
+        return False
+    named = window.constants.get(node.input[3]) if len(node.input) > 3 else None
+    axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
+    return not axes or min(axes) <= 0

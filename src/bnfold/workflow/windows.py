@@ -15,7 +15,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from bnfold.graph.walk import has_body
-from bnfold.proof.windows import NotShown, Window
+from bnfold.proof.windows import RANDOM, NotShown, Window
 from bnfold.rewriting.contract import Op, Operand, Replace
 from bnfold.rewriting.editor import Edit
 
@@ -24,8 +24,6 @@ _MOST_EXPANDED = 8
 
 _DEEPEST = 40
 """Of an expression of constants, in operators."""
-
-_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")
 
 _LARGEST = 2**28
 """Bytes of weights in a window; float64 takes twice as many."""
@@ -107,7 +105,7 @@ class Cutter:
         read = set(_values_read(replace.outputs.values()))
         try:
             before = _Slice.of(old, set(replace.nodes))
-            before.expand(read - set(before.leaves))
+            before.expand(read)
             taken = before.part(names)
         except NotShown as reason:
             self._without(str(reason))
@@ -124,7 +122,7 @@ class Cutter:
             taken.outputs[:] = [names[value] for value in seen]
             try:
                 after = _Slice.of([edit.values[value] for value in seen], set(edit.created))
-                after.expand(set(before.leaves) - set(after.leaves))
+                after.expand(set(before.leaves))
                 outputs = after.part(names)
             except NotShown as reason:
                 self._without(str(reason))
@@ -179,15 +177,20 @@ class _Slice:
         return cut
 
     def expand(self, others: set[ir.Value]) -> None:
-        """Take in nodes outside the pattern where they compute a leaf from the other side's."""
-        known = others | set(self.leaves)
-        wider = set(self.pattern)
+        """Take in nodes outside the pattern where they compute a leaf from the other side's.
+
+        Nodes that compute a leaf from sizes are taken in, too: it cannot be anything.
+        """
+        known, missing = others | set(self.leaves), others - set(self.leaves)
+        wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
-            if leaf not in others:
-                wider |= _between(leaf, known - {leaf}, others)
-        if wider != self.pattern:
+            nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
+            if leaf not in others and nodes:
+                wider |= nodes
+                computed.add(leaf)
+        if computed:
             self.pattern = wider
-            self._walk(stop=others)
+            self._walk(stop=known - computed)
 
     def _walk(self, stop: Iterable[ir.Value] = ()) -> None:
         """Collect nodes, constants and leaves, in an order in which nodes can run."""
@@ -301,6 +304,25 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
     return nodes if reaches else set()
 
 
+def _from_sizes(value: ir.Value) -> set[ir.Node]:
+    """Return the nodes that compute integers from the sizes of something alone, else none."""
+    nodes: set[ir.Node] = set()
+    if value.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return nodes
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if _is_constant(value):
+            continue
+        node = value.producer()
+        if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
+            return set()
+        nodes.add(node)
+        if node.op_type != "Shape":
+            pending += [read for read in node.inputs if read is not None]
+    return nodes
+
+
 def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the content of an initializer or a Constant node, else None."""
     node = value.producer()
@@ -314,16 +336,16 @@ def _is_constant(value: ir.Value) -> bool:
     pending, deepest = [(value, 0)], _DEEPEST
     while pending:
         value, depth = pending.pop()
-        if _tensor(value) is not None:
+        node = value.producer()
+        if value.const_value is not None or (node is not None and node.op_type == "Constant"):
             if value.is_graph_input():
                 return False
             continue
-        node = value.producer()
         is_plain = node is not None and not node.domain and not has_body(node)
         if not is_plain or depth > deepest:
             return False
         assert node is not None
-        if node.op_type in _RANDOM or not any(read is not None for read in node.inputs):
+        if node.op_type in RANDOM or not any(read is not None for read in node.inputs):
             return False
         pending += [(read, depth + 1) for read in node.inputs if read is not None]
     return True
