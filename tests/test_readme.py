@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 def without_measurements(text: str) -> str:
     """Remove what differs between machines (rounding, speed) and the padding of tables."""
-    measured = r"\d\.\d+e[+-]\d+|(< )?[\d.]+(?= times what)|[\d.]+ MB|(?<=^speed: ).*| +$"
+    measured = r"\d(\.\d+)?e[+-]\d+|(< )?[\d.]+(?= times what)|[\d.]+ MB|(?<=^speed: ).*| +$"
     return re.sub(measured, "", text.strip(), flags=re.MULTILINE)
 
 

@@ -6,6 +6,7 @@ beside its group replaces the group's field.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment
-from bnfold.workflow.optimization import Optimization, Result
+from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
 
@@ -151,6 +152,7 @@ def check(
     rtol: float | Mapping[str, float] | None = None,
     atol: float | Mapping[str, float] | None = None,
     truth: str | None = None,
+    certify: str | None = None,
     outputs: str = "declared",
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
@@ -169,16 +171,22 @@ def check(
     """
     from bnfold.proof.divergence import find_divergence
     from bnfold.proof.equivalence import compare_models
+    from bnfold.workflow.alignment import certify_models
+    from bnfold.workflow.certified import with_certificate
 
     if outputs not in OUTPUT_CHOICES:
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
-    checking = _check_options(checking, rtol, atol, truth)
+    checking = _given(_check_options(checking, rtol, atol, truth), certify=certify)
     _require_providers(execution)
     progress("reading")
     records = [describe(source) for source in (reference, candidate)]
     with _as_files(reference, candidate) as paths:
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
+        if checking.certify != "off" and equivalence.verdict != "fail":
+            seconds = math.inf if checking.certify == "always" else SECONDS_TO_CERTIFY
+            certificate = certify_models(paths[0], paths[1], seconds, progress)
+            equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
         if outputs == "all":
             divergence = find_divergence(paths[0], paths[1], execution, checking, progress)
             equivalence = replace(equivalence, divergence=divergence)

@@ -75,6 +75,11 @@ class InputOptions:
     other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
     image_size: int | None = None
 
+    @property
+    def are_given(self) -> bool:
+        """Whether the content or the shape of any input was asked for."""
+        return bool(self.arrays or self.shapes or self.data)
+
 
 @dataclass(frozen=True)
 class ExecutionOptions:

@@ -147,7 +147,10 @@ def test_a_wrong_rewrite_is_not_written(folder: Path, old: bytes | None) -> None
         output.write_bytes(old)
     with plant_wrong_pass():
         outcome = run("optimize", folder / "m.onnx", output, "--json", "--report", report)
-    outcome.failed(1, "not equivalent", "nothing was written", "'logits'", "times what is allowed")
+        of_run = run("optimize", folder / "m.onnx", output, "--certify", "off")
+    changed = "relu-to-sigmoid at '/2/Relu' changes '/2/Relu_output_0'"
+    outcome.failed(1, "not equivalent", "nothing was written", changed, "--drop-culprit")
+    of_run.failed(1, "not equivalent", "nothing was written", "'logits'", "times what is allowed")
     assert (output.read_bytes() if output.exists() else None) == old
     assert outcome.record == parse_strictly(report.read_text())
     assert outcome.record["equivalence"]["verdict"] == "fail"
@@ -352,7 +355,8 @@ def test_an_unverified_model_is_written_only_on_request(
 ) -> None:
     path, output = tmp_path / "m.onnx", tmp_path / "out.onnx"
     onnx.save(model, path)
-    outcome = run("optimize", path, output, "--json", "--report", tmp_path / "run.json")
+    off = ("--certify", "off")
+    outcome = run("optimize", path, output, "--json", "--report", tmp_path / "run.json", *off)
     outcome.failed(5, "could not be verified, so nothing was written", reason, "--no-check")
     assert outcome.record == parse_strictly((tmp_path / "run.json").read_text())
     assert outcome.record["equivalence"]["verdict"] == "not-verified"
@@ -365,6 +369,14 @@ def test_an_unverified_model_is_written_only_on_request(
         assert getattr(written.graph.node[-1], field) == getattr(model.graph.node[-1], field)
     assert written.opset_import == model.opset_import
 
+    refused = run("optimize", path, tmp_path / "refused.onnx", "--require", "pass")
+    refused.failed(5, "every rewrite is certified, but --require pass asks for", reason)
+    assert not (tmp_path / "refused.onnx").exists()
+    certified = run("optimize", path, tmp_path / "certified.onnx", "--no-bench")
+    assert certified.code == 0
+    assert "equivalence: certified" in certified.out
+    assert (tmp_path / "certified.onnx").read_bytes() == output.read_bytes()
+
 
 @pytest.mark.parametrize(
     ("path", "reason"), [("training_mode.onnx", "itself"), ("foreign.onnx", "cannot load")]
@@ -372,10 +384,14 @@ def test_an_unverified_model_is_written_only_on_request(
 def test_check_reports_that_it_cannot_decide(tmp_path: Path, path: str, reason: str) -> None:
     onnx.save(foreign_model(), tmp_path / "foreign.onnx")
     shutil.copy(MODELS / "training_mode.onnx", tmp_path)
-    outcome = run("check", tmp_path / path, tmp_path / path)
+    outcome = run("check", tmp_path / path, tmp_path / path, "--certify", "off")
     assert outcome.code == 5
     assert "equivalence: not-verified" in outcome.out
     assert reason in outcome.out
+    certified = run("check", tmp_path / path, tmp_path / path)
+    assert certified.code == 0
+    assert "equivalence: certified" in certified.out
+    assert reason in certified.out
 
 
 def test_inputs_of_the_wrong_rank_verify_nothing(folder: Path) -> None:
@@ -490,6 +506,10 @@ def test_explain_names_every_candidate_and_writes_nothing(folder: Path) -> None:
 def test_explain_predicts_what_optimize_does(folder: Path) -> None:
     done = run("optimize", folder / "m.onnx", folder / "out.onnx", "--json").record
     predicted = run("explain", folder / "m.onnx", "--json").record
+    for rewrite in done["rewrites"]:
+        assert rewrite.pop("certificate")["verdict"] == "certified"
+    for rewrite in predicted["rewrites"]:
+        assert rewrite.pop("certificate") is None
     assert predicted["rewrites"] == done["rewrites"]
     assert predicted["refusals"] == done["refusals"]
 
@@ -691,7 +711,8 @@ def test_python_m_bnfold_is_the_command(folder: Path) -> None:
 
 def test_the_output_of_onnxruntime_itself_is_suppressed(tmp_path: Path) -> None:
     onnx.save(foreign_model(), tmp_path / "m.onnx")
-    process = python("-m", "bnfold", "optimize", tmp_path / "m.onnx", "--json")
+    off = ("--certify", "off")
+    process = python("-m", "bnfold", "optimize", tmp_path / "m.onnx", "--json", *off)
     Outcome(process.returncode, process.stdout, process.stderr).failed(5, "acme:Magic")
     assert parse_strictly(process.stdout)["equivalence"]["verdict"] == "not-verified"
 

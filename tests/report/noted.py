@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bnfold.record.data import (
+    Certificate,
+    CertificateKind,
+    Culprit,
+    Difference,
     Divergence,
+    Equivalence,
     Inconclusive,
     LevelComparison,
     Record,
@@ -17,7 +24,7 @@ from bnfold.record.data import (
     Worst,
 )
 from bnfold.record.reading import read_record
-from tests.support.records import checked, compared, equivalence, output
+from tests.support.records import checked, compared, equivalence, fold, optimized, output
 
 
 def noted(
@@ -69,6 +76,69 @@ def noted(
     return replace(
         checked(), equivalence=replace(equivalence(), providers=[provider], divergence=place)
     )
+
+
+LINEAR = Certificate(
+    "certified",
+    "linear",
+    "at smaller sizes, with all of the border",
+    24,
+    9.41e-7,
+    1e-9,
+    [{"x": [2, 16, 6, 6]}, {"x": [2, 16, 5, 5]}],
+    0.25,
+)
+
+
+def exact(kind: CertificateKind, **changes: Any) -> Certificate:
+    """Return a proof without a bound."""
+    return replace(Certificate("certified", kind, "", 3, seconds=0.01), **changes)
+
+
+def sampled(**changes: Any) -> Certificate:
+    """Return what is found where there is no proof."""
+    return replace(Certificate("sampled", "sampled", "", 72, seconds=0.5), **changes)
+
+
+def unknown(note: str = "its input 'x' is of integers") -> Certificate:
+    """Return a certificate that shows nothing."""
+    return Certificate("open", note=note)
+
+
+def differing(output: str = "y", **changes: Any) -> Certificate:
+    """Return what is found where a rewrite changes an element."""
+    worst = replace(Difference(output, [3, 0], 1.5, 2.25), **changes)
+    return Certificate("differs", "sampled", worst=worst, seconds=0.1)
+
+
+def certified(*certificates: Certificate | None, site: str = "/bn", **changes: Any) -> Record:
+    """Return the record of an `optimize` whose rewrites have these certificates."""
+    rewrites = [
+        fold(f"{site}{number}", certificate=certificate)
+        for number, certificate in enumerate(certificates)
+    ]
+    return optimized(rewrites=rewrites, speed=[], **changes)
+
+
+def undecided(
+    certificates: Sequence[Certificate], why: str = "the original disagrees with itself"
+) -> Record:
+    """Return the record of an `optimize` that only the certificates decide."""
+    found = replace(equivalence("not-verified"), verdict="certified", reason=f"cpu: {why}")
+    return certified(*certificates, equivalence=found)
+
+
+def blamed(dropped: bool = False) -> Record:
+    """Return the record of an `optimize` that failed because a certificate differs."""
+    reason = "fold-batchnorm at '/bn1' changes 'y' at [3, 0]: 1.5 before, 2.25 after"
+    worst = Worst(0, [3, 0], 1.5, 2.25)
+    culprit = Culprit(
+        "fold-batchnorm", "/bn1", ["/bn1/conv", "/bn1"], "into Conv", reason, "y", worst, dropped
+    )
+    if dropped:
+        return certified(LINEAR, equivalence=replace(equivalence(), culprits=[culprit]))
+    failure = Equivalence("fail", reason, culprits=[culprit])
+    return certified(LINEAR, differing(), equivalence=failure)
 
 
 def without_new_fields(record: Record, folder: Path) -> Record:

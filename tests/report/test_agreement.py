@@ -22,7 +22,7 @@ def on_a_terminal(record: Record) -> str:
     if record.output is not None:
         terminal.print_optimization(console, record)
     elif record.equivalence is not None:
-        terminal.print_equivalence(console, record.equivalence)
+        terminal.print_comparison(console, record)
     elif record.speed:
         terminal.print_speed(console, record)
     else:

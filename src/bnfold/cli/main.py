@@ -185,6 +185,7 @@ def check(
     rtol: RelativeTolerance = None,
     atol: AbsoluteTolerance = None,
     truth: Truth = "auto",
+    certify: Certify = "auto",
     outputs: Outputs = "declared",
     save_inputs: SaveInputs = None,
     threads: Threads = None,
@@ -193,10 +194,10 @@ def check(
 ) -> None:
     """Compare any two models numerically, from any tool."""
     from bnfold import api
-    from bnfold.report.terminal import print_equivalence
+    from bnfold.report.terminal import print_comparison
 
     execution = execution_options(provider, threads, input, data, samples, seed)
-    checking = check_options(rtol, atol, truth, save_inputs)
+    checking = check_options(rtol, atol, truth, save_inputs, certify)
     report = report_files(report)
     with _Progress() as progress:
         record = api.check(
@@ -207,10 +208,9 @@ def check(
             checking=checking,
             progress=progress,
         )
+    _deliver(record, report, json, print_comparison)
     assert record.equivalence is not None
-    equivalence = record.equivalence
-    _deliver(record, report, json, lambda console, _: print_equivalence(console, equivalence))
-    raise typer.Exit(_EXIT_CODES[equivalence.verdict])
+    raise typer.Exit(_EXIT_CODES[record.equivalence.verdict])
 
 
 @app.command(epilog="Example: bnfold bench model.onnx model.fast.onnx --seconds 30")

@@ -95,6 +95,29 @@ class Certificate:
 
 
 @dataclass(frozen=True)
+class OpenWindow:
+    """An output of a model that is not proven, and why."""
+
+    output: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelCertificate:
+    """How far two models are proven equal for all inputs, by the values with one name in both."""
+
+    values: int
+    """How many are proven, each from those before it."""
+    bound: float | None
+    """The largest of `Certificate.bound`."""
+    doubt: float
+    """The probability that one of the bounds does not hold."""
+    open: list[OpenWindow]
+    """The outputs that are not proven; none if the models are equal."""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RewriteRecord:
     """One application of a pass."""
 
@@ -389,6 +412,8 @@ class Equivalence:
     inputs: InputsRecord | None = None
     culprits: list[Culprit] = field(default_factory=list)
     """The rewrites that make the check fail, or did and were dropped."""
+    certificate: ModelCertificate | None = None
+    """How far the two are proven equal; null where each rewrite has a certificate of its own."""
     divergence: Divergence | None = None
     """Where the models first diverge, if that was asked for and they do."""
 

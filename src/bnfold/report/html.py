@@ -22,6 +22,12 @@ from bnfold.record.data import (
     RewriteRecord,
 )
 from bnfold.report import wording
+from bnfold.report.certificates import (
+    certificate_groups,
+    certificate_note,
+    is_of_certificate,
+    kind_of,
+)
 from bnfold.report.sketches import in_words, typical
 from bnfold.report.summary import (
     counted,
@@ -61,6 +67,7 @@ def render(record: Record) -> str:
             second="candidate" if record.candidate is not None else "optimized",
             pictures=pictures,
             passes=_passes(record),
+            certificates=certificate_groups(record.rewrites),
             refusals=refusal_groups(record.refusals),
             operators=operator_changes(record.model.ops, after) if after is not None else [],
             share_titles=["#0", *(f"#to {share:g}" for share in SHARES[1:]), "#beyond"],
@@ -84,12 +91,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "at_most": wording.at_most,
         "count_of": wording.count,
         "counted": counted,
         "distinct": _distinct,
         "divergence_note": divergence_note,
         "draws_note": draws_note,
         "inconclusive_note": inconclusive_note,
+        "is_of_certificate": is_of_certificate,
+        "kind_of": kind_of,
         "milliseconds": wording.milliseconds,
         "no_truth_note": no_truth_note,
         "number": wording.number,
@@ -102,7 +112,7 @@ def _environment() -> Environment:
         "times": wording.times,
         "unit_note": unit_note,
     }
-    environment.globals |= {"interval": wording.interval}
+    environment.globals |= {"certificate_note": certificate_note, "interval": wording.interval}
     return environment
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from bnfold.record.data import Equivalence, OutputComparison, Record, TruthOutput
+from bnfold.report.certificates import certificate_groups
 from bnfold.report.summary import (
     counted,
     headline,
@@ -25,6 +26,7 @@ from bnfold.report.summary import (
     unit_note,
 )
 from bnfold.report.wording import (
+    at_most,
     command_line,
     interval,
     milliseconds,
@@ -37,9 +39,9 @@ from bnfold.report.wording import (
 
 MOST_LINES = 60
 
-_SIZES = ((5, 12), (5, 5), (4, 5))
+_SIZES = ((5, 12), (5, 5), (4, 5), (3, 5), (2, 5))
 """The most rows of each table and the most notes: the first that fit are taken. The last always do:
-each of five tables has at most nine lines, the notes have six, and all else has nine."""
+each of six tables has at most seven lines, the notes have six, and all else has ten."""
 
 _MOST_SITES = 2
 _BAR = "¦"
@@ -66,12 +68,15 @@ def _lines(record: Record, most: int, most_notes: int) -> list[str]:
     name = PurePath(record.model.path).name if record.model.path is not None else "–"
     lines = [f"### {_SIGNS[first.tone]} bnfold: {first.verdict}, {code(name)}"]
     lines += ["", f"**{first.verdict}**: {plain(first.meaning)}  "]
+    if first.certificates:
+        lines.append(f"**certificates**: {plain(first.certificates)}  ")
     if first.speed:
         lines.append(f"**speed**: {plain('; '.join(first.speed))}  ")
     if first.change:
         lines.append(f"**changed**: {plain(first.change)}")
     for section in (
         _rewrites(record, most),
+        _certificates(record, most),
         _refusals(record, most),
         _operators(record, most),
         _outputs(record.equivalence, most),
@@ -117,6 +122,20 @@ def _rewrites(record: Record, most: int) -> list[str]:
         for group in rewrite_groups(record.rewrites)
     ]
     return _table(["rewritten by", "exactness", "what", "#count"], rows, most)
+
+
+def _certificates(record: Record, most: int) -> list[str]:
+    rows = [
+        (
+            plain(group.kind),
+            f"{group.number:,}",
+            f"{group.probes:,}",
+            at_most(group.bound),
+            f"{group.seconds:.2f}",
+        )
+        for group in certificate_groups(record.rewrites)
+    ]
+    return _table(["certificates", "#count", "#probes", "#largest bound", "#seconds"], rows, most)
 
 
 def _refusals(record: Record, most: int) -> list[str]:

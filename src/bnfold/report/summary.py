@@ -21,6 +21,7 @@ from bnfold.record.data import (
     Truth,
     TruthOutput,
 )
+from bnfold.report.certificates import certificate_summary, is_of_certificate
 from bnfold.report.wording import count, interval, number, percent, shortened, sizes, times
 
 LONGEST_REASON = 400
@@ -28,12 +29,16 @@ LONGEST_REASON = 400
 
 _TONES = {
     "pass": "good",
+    "certified": "good",
     "identical": "good",
     "fail": "bad",
     "not-verified": "open",
     "faster": "good",
     "slower": "bad",
 }
+CERTIFIED = "while running both models could not decide"
+"""What follows the verdict "certified", and is followed by the reason."""
+
 _MOST_CHANGES = 3
 _MOST_SPEEDS = 3
 
@@ -46,6 +51,8 @@ class Headline:
     tone: str
     """``good``, ``bad``, ``open`` or ``neutral``."""
     meaning: str
+    certificates: str
+    """How many rewrites are proven, and how exactly."""
     speed: list[str]
     """A line for each timing, full optimization first."""
     change: str
@@ -54,10 +61,12 @@ class Headline:
 def headline(record: Record) -> Headline:
     """Summarize a record."""
     verdict = verdict_of(record)
+    certificates = certificate_summary(record)
     return Headline(
         verdict=verdict,
         tone=_TONES.get(verdict, "neutral"),
         meaning=_meaning(record),
+        certificates=str(certificates) if certificates is not None else "",
         speed=_speed_lines(record),
         change=_change_line(record),
     )
@@ -105,10 +114,13 @@ def _meaning(record: Record) -> str:
             f"{worst if share is not None else ''}{_by_float64(equivalence)}{excluded}"
         )
     culprit = culprit_of(equivalence)
-    because = f", because of {culprit.pass_name} at {shortened(culprit.site)}" if culprit else ""
-    opening = {"fail": f"the {subject} computes different values"}.get(
-        equivalence.verdict, "equivalence could not be decided"
-    )
+    because = ""
+    if culprit is not None and not is_of_certificate(culprit):
+        because = f", because of {culprit.pass_name} at {shortened(culprit.site)}"
+    opening = {
+        "fail": f"the {subject} computes different values",
+        "certified": f"each {'rewrite' if record.rewrites else 'output'} is proven, {CERTIFIED}",
+    }.get(equivalence.verdict, "equivalence could not be decided")
     return f"{opening}{because}: {shortened(equivalence.reason, LONGEST_REASON)}"
 
 

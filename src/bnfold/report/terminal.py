@@ -19,7 +19,9 @@ from bnfold.record.data import (
     RefusalRecord,
     SpeedRecord,
 )
+from bnfold.report.certificates import certificate_summary, is_of_certificate
 from bnfold.report.summary import (
+    CERTIFIED,
     Sentence,
     counted,
     divergence_note,
@@ -36,13 +38,21 @@ from bnfold.report.summary import (
 )
 from bnfold.report.wording import count, interval, legible, sizes
 
-_VERDICT_STYLES = {"pass": "green", "identical": "green", "fail": "red", "not-verified": "yellow"}
+_VERDICT_STYLES = {
+    "pass": "green",
+    "certified": "green",
+    "identical": "green",
+    "fail": "red",
+    "not-verified": "yellow",
+}
 
 
 _SPEED_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
 
 
 _MOST_SITES = 3
+_WIDTH = 80
+"""Of most terminals."""
 
 
 def _text(content: str, style: str = "") -> Text:
@@ -63,6 +73,7 @@ def print_optimization(console: Console, record: Record) -> None:
     _print_refusals(console, record.refusals)
     if record.equivalence is not None:
         print_equivalence(console, record.equivalence)
+    _print_certificates(console, record)
     print_speed(console, record)
     if record.output.written:
         same = ", identical to the input: nothing to rewrite"
@@ -72,6 +83,13 @@ def print_optimization(console: Console, record: Record) -> None:
             why = ", more than one model file may hold" if record.output.outgrew_one_file else ""
             size = f"{record.output.data_bytes / 1e6:.2f} MB{why}"
             _say(console, f"wrote its weights to {record.output.data} ({size})")
+
+
+def print_comparison(console: Console, record: Record) -> None:
+    """Print the summary of `check`."""
+    assert record.equivalence is not None
+    print_equivalence(console, record.equivalence)
+    _print_certificates(console, record)
 
 
 def print_equivalence(console: Console, equivalence: Equivalence) -> None:
@@ -104,10 +122,26 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
     if equivalence.divergence is not None:
         _say(console, "  ", _words(divergence_note(equivalence.divergence)))
     verdict = _text(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
-    reason = f": {equivalence.reason}" if equivalence.reason else ""
+    proven = f", {CERTIFIED}" if equivalence.verdict == "certified" else ""
+    said = {culprit.reason for culprit in equivalence.culprits if is_of_certificate(culprit)}
+    is_new = equivalence.reason and equivalence.reason not in said
+    reason = f"{proven}: {equivalence.reason}" if is_new else proven
     inputs = equivalence.inputs
     how = f" ({inputs.samples} samples, seed {inputs.seed}, {inputs.source})" if inputs else ""
     _say(console, "equivalence: ", verdict, reason, how)
+
+
+def _print_certificates(console: Console, record: Record) -> None:
+    """Print how many rewrites are proven, how exactly, and what is said of the others."""
+    summary = certificate_summary(record)
+    if summary is None:
+        return
+    lead = _text(summary.lead, "green" if summary.is_complete else "")
+    _say(console, "certificates: ", lead)
+    how = ", ".join(summary.how)
+    fits = len(how) <= _WIDTH - 2
+    for line in [*([how] if how and fits else summary.how), *summary.others]:
+        _say(console, f"  {line}")
 
 
 def _words(sentence: Sentence) -> str:
@@ -142,6 +176,8 @@ def _print_culprit(console: Console, culprit: Culprit) -> None:
     detail = f" ({culprit.detail})" if culprit.detail else ""
     dropped = ", which was dropped" if culprit.dropped else ""
     what = f"  the check fails with {culprit.pass_name} at {culprit.site}{detail}{dropped}: "
+    if is_of_certificate(culprit):
+        what = f"  the check fails{dropped}: "
     _say(console, _text(what, "red"), culprit.reason)
 
 

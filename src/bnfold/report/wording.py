@@ -54,6 +54,18 @@ def number(value: float | None) -> str:
     return f"{value:.2e}"
 
 
+def at_most(value: float | None) -> str:
+    """Format a bound with two digits, rounded up so that it still holds, or None as a dash."""
+    if value is None:
+        return "–"
+    if value <= 0 or not math.isfinite(value):
+        return f"{value:g}"
+    nearest = f"{value:.2g}"
+    if float(nearest) >= value * (1 - 1e-9):
+        return nearest
+    return f"{value + 0.5 * 10.0 ** (math.floor(math.log10(value)) - 1):.2g}"
+
+
 def percent(share: float | None) -> str:
     """Format a share in percent or as a multiple, or None as a dash."""
     if share is None or not math.isfinite(share):

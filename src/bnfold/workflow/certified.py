@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bnfold.record.data import Certificate, Culprit, Difference, Equivalence, RewriteRecord, Worst
+from bnfold.options import CheckOptions, InputOptions
+from bnfold.record.data import (
+    Certificate,
+    Culprit,
+    Difference,
+    Equivalence,
+    ModelCertificate,
+    RewriteRecord,
+    Worst,
+)
 
 
 def differing(rewrites: Sequence[RewriteRecord]) -> Culprit | None:
@@ -42,17 +51,21 @@ def _worst(difference: Difference) -> Worst | None:
 
 
 def with_certificates(
-    equivalence: Equivalence, rewrites: Sequence[RewriteRecord], certify: str
+    equivalence: Equivalence,
+    rewrites: Sequence[RewriteRecord],
+    checking: CheckOptions,
+    inputs: InputOptions,
 ) -> Equivalence:
     """Return the verdict on a model, all of whose rewrites have been tried to be certified.
 
-    Where no run of the whole model decides, certificates for all rewrites do. Where they were asked
-    for, each of them is needed.
+    Where no run of the whole model decides, certificates for all rewrites do, unless it was asked to
+    run on certain inputs. Where certificates were asked for, each of them is needed.
     """
     open_ones = [rewrite for rewrite in rewrites if not _is_certified(rewrite.certificate)]
-    if equivalence.verdict == "not-verified" and not open_ones and certify != "off":
+    may_decide = checking.certify != "off" and not inputs.are_given
+    if equivalence.verdict == "not-verified" and not open_ones and may_decide:
         return replace(equivalence, verdict="certified")
-    if equivalence.verdict == "pass" and open_ones and certify == "always":
+    if equivalence.verdict == "pass" and open_ones and checking.certify == "always":
         first = open_ones[0]
         why = first.certificate.note if first.certificate is not None else ""
         reason = f"{len(open_ones)} of {len(rewrites)} rewrites could not be certified, "
@@ -65,3 +78,25 @@ def with_certificates(
 
 def _is_certified(certificate: Certificate | None) -> bool:
     return certificate is not None and certificate.verdict == "certified"
+
+
+def with_certificate(
+    equivalence: Equivalence,
+    certificate: ModelCertificate | None,
+    checking: CheckOptions,
+    inputs: InputOptions,
+) -> Equivalence:
+    """Return the verdict on two models of which the outputs have been tried to be certified."""
+    equivalence = replace(equivalence, certificate=certificate)
+    is_proven = certificate is not None and not certificate.open
+    may_decide = checking.require == "certified" and not inputs.are_given
+    if equivalence.verdict == "not-verified" and is_proven and may_decide:
+        return replace(equivalence, verdict="certified")
+    if equivalence.verdict == "pass" and not is_proven and checking.certify == "always":
+        if certificate is None:
+            why = "the models could not be certified"
+        else:
+            why = f"output {certificate.open[0].output!r} could not be certified: "
+            why += certificate.open[0].reason
+        return replace(equivalence, verdict="not-verified", reason=why)
+    return equivalence

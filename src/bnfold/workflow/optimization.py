@@ -194,7 +194,10 @@ class Optimization:
                 )
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
-                    equivalence, self._variant.outcome.rewrites, checking.certify
+                    equivalence,
+                    self._variant.outcome.rewrites,
+                    checking,
+                    self._execution.inputs,
                 )
                 if equivalence.verdict == "fail":
                     culprit = self._find_culprit(equivalence)
@@ -299,11 +302,11 @@ class Optimization:
                 f"model, so nothing was written: {equivalence.reason}"
             )
         if equivalence.verdict == "fail":
-            cause = "".join(
-                f"; caused by {culprit.pass_name} at {culprit.site!r}, "
-                "which --drop-culprit leaves out"
-                for culprit in equivalence.culprits[-1:]
-            )
+            cause = ""
+            for culprit in equivalence.culprits[-1:]:
+                is_named = culprit.reason == equivalence.reason
+                name = "" if is_named else f"caused by {culprit.pass_name} at {culprit.site!r}, "
+                cause = f"; {name}which --drop-culprit leaves out"
             return NotEquivalentError(
                 f"not equivalent, so nothing was written: {equivalence.reason}{cause}"
             )

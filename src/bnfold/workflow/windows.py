@@ -33,10 +33,8 @@ _LARGEST = 2**28
 class Cut:
     """A rewrite's window. Weights are read when it is made into models, and stay out of memory."""
 
-    before: _Part | None = None
-    after: _Part | None = None
-    opsets: Mapping[str, int] = field(default_factory=dict)
-    ir_version: int = 10
+    before: Part | None = None
+    after: Part | None = None
     why_none: str = ""
 
     def window(self) -> Window:
@@ -53,7 +51,7 @@ class Cut:
         inputs = {value.name: value for part in (self.before, self.after) for value in part.inputs}
         return Window(self._model(self.before, inputs), self._model(self.after, inputs))
 
-    def _model(self, part: _Part, inputs: Mapping[str, onnx.ValueInfoProto]) -> onnx.ModelProto:
+    def _model(self, part: Part, inputs: Mapping[str, onnx.ValueInfoProto]) -> onnx.ModelProto:
         tensors = []
         for name, tensor in part.constants.items():
             proto = ir.serde.serialize_tensor(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
@@ -69,12 +67,12 @@ class Cut:
             tensors,
             value_info=part.described,
         )
-        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in self.opsets.items()]
-        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version)
+        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in part.opsets.items()]
+        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=part.ir_version)
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """One side: nodes in order, constants by name, and what it reads and computes."""
 
     nodes: list[onnx.NodeProto]
@@ -83,6 +81,8 @@ class _Part:
     outputs: list[str]
     described: list[onnx.ValueInfoProto]
     """The types and shapes of what its nodes compute, where they are known."""
+    opsets: Mapping[str, int]
+    ir_version: int
 
     @property
     def nbytes(self) -> int:
@@ -99,14 +99,14 @@ class Cutter:
 
     def watch(self, replace: Replace) -> Callable[[Edit], None]:
         """Cut the side before out of the graph; return what cuts the side after."""
-        names = _Names()
+        names = Names()
         old = list(replace.outputs)
         readers = {value: list(value.uses()) for value in old}
         read = set(_values_read(replace.outputs.values()))
         try:
-            before = _Slice.of(old, set(replace.nodes))
+            before = Slice.of(old, set(replace.nodes))
             before.expand(read)
-            taken = before.part(names)
+            taken = before.part(names, self._model)
         except NotShown as reason:
             self._without(str(reason))
             return lambda _: None
@@ -121,14 +121,13 @@ class Cutter:
             ]
             taken.outputs[:] = [names[value] for value in seen]
             try:
-                after = _Slice.of([edit.values[value] for value in seen], set(edit.created))
+                after = Slice.of([edit.values[value] for value in seen], set(edit.created))
                 after.expand(set(before.leaves))
-                outputs = after.part(names)
+                outputs = after.part(names, self._model)
             except NotShown as reason:
                 self._without(str(reason))
                 return
-            opsets = dict(self._model.opset_imports)
-            self.cuts.append(Cut(taken, outputs, opsets, self._model.ir_version))
+            self.cuts.append(Cut(taken, outputs))
 
         return finish
 
@@ -142,7 +141,7 @@ def _reads_content(node: ir.Node, index: int) -> bool:
     return node.graph is not None and not is_shape
 
 
-class _Names:
+class Names:
     """A name of its own for each value of a window: an edit renames values."""
 
     def __init__(self) -> None:
@@ -160,7 +159,7 @@ class _Names:
 
 
 @dataclass
-class _Slice:
+class Slice:
     """The nodes between some values and what they are computed from, in order."""
 
     wanted: Sequence[ir.Value]
@@ -170,10 +169,12 @@ class _Slice:
     leaves: list[ir.Value] = field(default_factory=list)
 
     @staticmethod
-    def of(wanted: Sequence[ir.Value], pattern: set[ir.Node]) -> _Slice:
+    def of(
+        wanted: Sequence[ir.Value], pattern: set[ir.Node], stop: Iterable[ir.Value] = ()
+    ) -> Slice:
         """Go back from the values as far as the pattern reaches, and expressions of constants."""
-        cut = _Slice(wanted, pattern)
-        cut._walk()
+        cut = Slice(wanted, pattern)
+        cut._walk(stop)
         return cut
 
     def expand(self, others: set[ir.Value]) -> None:
@@ -208,7 +209,7 @@ class _Slice:
             if value in seen:
                 continue
             seen.add(value)
-            if _tensor(value) is not None and not value.is_graph_input():
+            if content_of(value) is not None and not value.is_graph_input():
                 self.constants.append(value)
             elif node is None or value in stopping or not self._takes(node, value):
                 self.leaves.append(value)
@@ -223,7 +224,7 @@ class _Slice:
             return False
         return node in self.pattern or _is_constant(value)
 
-    def part(self, names: _Names) -> _Part:
+    def part(self, names: Names, model: ir.Model) -> Part:
         """Return the nodes as protobufs, with names of the window's own.
 
         Raises:
@@ -240,10 +241,10 @@ class _Slice:
             nodes.append(proto)
         constants = {}
         for value in self.constants:
-            tensor = _tensor(value)
+            tensor = content_of(value)
             assert tensor is not None
             constants[names[value]] = tensor
-        return _Part(
+        return Part(
             nodes,
             constants,
             [_described(value, names[value]) for value in self.leaves],
@@ -254,6 +255,8 @@ class _Slice:
                 for value in node.outputs
                 if value.name and value.shape is not None and isinstance(value.type, ir.TensorType)
             ],
+            dict(model.opset_imports),
+            model.ir_version,
         )
 
 
@@ -263,7 +266,7 @@ def _described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
     Raises:
         NotShown: if its type is not known, or not a tensor's.
     """
-    tensor = _tensor(value)
+    tensor = content_of(value)
     dtype = value.dtype or (tensor.dtype if tensor is not None else None)
     if dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
         raise NotShown(f"the type of {name!r} is not known")
@@ -323,7 +326,7 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
     return nodes
 
 
-def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+def content_of(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the content of an initializer or a Constant node, else None."""
     node = value.producer()
     if value.const_value is not None or node is None or node.op_type != "Constant":

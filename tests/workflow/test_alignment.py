@@ -1,0 +1,151 @@
+"""Two models, from any tool, certified by the values that have one name in both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import onnx.parser
+import pytest
+
+import bnfold
+from bnfold.arrays import Array
+from bnfold.progress import silent
+from bnfold.record.data import ModelCertificate
+from bnfold.workflow.alignment import certify_models
+
+MODELS = sorted((Path(__file__).parent.parent.parent / "models").glob("*.onnx"))
+GENERATOR = np.random.default_rng(0)
+WEIGHTS = {
+    "w": GENERATOR.standard_normal((4, 3, 3, 3)).astype(np.float32),
+    "b": GENERATOR.standard_normal(4).astype(np.float32),
+    "s": GENERATOR.uniform(0.5, 2, 4).astype(np.float32),
+    "t": GENERATOR.standard_normal(4).astype(np.float32),
+    "m": GENERATOR.standard_normal(4).astype(np.float32),
+    "v": GENERATOR.uniform(0.5, 2, 4).astype(np.float32),
+}
+HEAD = '<ir_version: 8, opset_import: ["" : 17, "x" : 1]> g (float[n,3,8,8] x) => '
+
+
+IMAGE = "(float[n,4,8,8] y)"
+
+
+def model(
+    body: str, weights: Mapping[str, Array] | None = None, outputs: str = IMAGE
+) -> onnx.ModelProto:
+    """Return a model of this body, with the weights that it reads."""
+    made = onnx.parser.parse_model(f"{HEAD}{outputs} {{ {body} }}")
+    read = {name for node in made.graph.node for name in node.input}
+    for name, content in {**WEIGHTS, **(weights or {})}.items():
+        if name in read:
+            made.graph.initializer.append(onnx.numpy_helper.from_array(content, name))
+    return made
+
+
+def folded(scale_error: float = 0.0) -> dict[str, Array]:
+    """Return the weights of a Conv with its BatchNormalization folded in."""
+    wide = {name: content.astype(np.float64) for name, content in WEIGHTS.items()}
+    scale = wide["s"] / np.sqrt(wide["v"] + 1e-5) * (1 + scale_error)
+    return {
+        "w": (wide["w"] * scale[:, None, None, None]).astype(np.float32),
+        "b": ((wide["b"] - wide["m"]) * scale + wide["t"]).astype(np.float32),
+    }
+
+
+def certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> ModelCertificate:
+    paths = folder / "one.onnx", folder / "other.onnx"
+    for place, made in zip(paths, (one, other), strict=True):
+        onnx.save(made, place)
+    found = certify_models(*paths, math.inf, silent)
+    assert found is not None
+    return found
+
+
+CONV = "c = Conv<pads=[1,1,1,1]>(x,w,b)"
+NORMAL = f"{CONV} d = BatchNormalization(c,s,t,m,v)"
+FOLDED = "d = Conv<pads=[1,1,1,1]>(x,w,b)"
+
+
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_every_sample_is_certified_against_its_result(path: Path, tmp_path: Path) -> None:
+    result = bnfold.optimize(path, check=False).to_proto()
+    found = certified(onnx.load(path), result, tmp_path)
+    assert not found.open
+    assert found.values
+    assert found.bound is None or found.bound < 3e-6
+
+
+def test_a_model_is_certified_against_itself(tmp_path: Path) -> None:
+    one = model(f"{NORMAL} y = Softmax(d)")
+    found = certified(one, one, tmp_path)
+    assert (found.values, found.bound, found.open) == (3, None, [])
+
+
+@pytest.mark.parametrize("tail", ["y = Relu(d)", "y = Softmax(d)", "y = x.Own(d)"])
+def test_what_follows_a_fold_alike_needs_no_proof(tail: str, tmp_path: Path) -> None:
+    found = certified(model(f"{NORMAL} {tail}"), model(f"{FOLDED} {tail}", folded()), tmp_path)
+    assert not found.open
+    assert found.bound is not None
+    assert found.bound < 3e-6
+
+
+@pytest.mark.parametrize("error", [1e-4, -1e-3, 0.1])
+def test_a_wrong_fold_is_not_certified(error: float, tmp_path: Path) -> None:
+    wrong = model(f"{FOLDED} y = Relu(d)", folded(error))
+    found = certified(model(f"{NORMAL} y = Relu(d)"), wrong, tmp_path)
+    assert [each.output for each in found.open] == ["y"]
+
+
+def test_a_name_may_change_its_meaning_within(tmp_path: Path) -> None:
+    """The BatchNormalization is folded, and its result has the name of the Conv's."""
+    other = model("c = Conv<pads=[1,1,1,1]>(x,w,b) y = Relu(c)", folded())
+    found = certified(model(f"{NORMAL} y = Relu(d)"), other, tmp_path)
+    assert not found.open
+
+
+def test_values_of_other_names_are_open(tmp_path: Path) -> None:
+    other = model("q = x.Own(x) y = Conv<pads=[1,1,1,1]>(q,w,b)")
+    found = certified(model("p = x.Own(x) y = Conv<pads=[1,1,1,1]>(p,w,b)"), other, tmp_path)
+    assert [each.output for each in found.open] == ["y"]
+
+
+def test_the_same_operator_with_another_attribute_or_body_is_no_proof(tmp_path: Path) -> None:
+    one, other = (model(f"{CONV} y = LeakyRelu<alpha={alpha}>(c)") for alpha in (0.1, 0.2))
+    assert certified(one, other, tmp_path).open
+
+
+def test_of_two_outputs_one_may_be_open(tmp_path: Path) -> None:
+    outputs = "(float[n,4,8,8] c, float[n,4,8,8] y)"
+    one, other = (model(f"{CONV} y = {op}(c)", outputs=outputs) for op in ("Relu", "Abs"))
+    assert [each.output for each in certified(one, other, tmp_path).open] == ["y"]
+
+
+def test_where_no_run_decides_the_certificate_does(tmp_path: Path) -> None:
+    tail = "r = RandomNormalLike(d) y = Add(d, r)"
+    one, other = model(f"{NORMAL} {tail}"), model(f"{FOLDED} {tail}", folded())
+    record = bnfold.check(one, other)
+    assert record.equivalence is not None
+    assert record.equivalence.verdict == "certified"
+    off = bnfold.check(one, other, certify="off").equivalence
+    assert off is not None
+    assert (off.verdict, off.certificate) == ("not-verified", None)
+
+
+def test_a_pass_may_be_asked_to_be_certified() -> None:
+    """No proof knows Max, though it is the same as Relu on all samples."""
+    one = model(f"{CONV} y = Relu(c)")
+    other = model(f"{CONV} y = Max(c, zero)", {"zero": np.zeros((), np.float32)})
+    auto = bnfold.check(one, other).equivalence
+    assert auto is not None
+    assert auto.verdict == "pass"
+    assert auto.certificate is not None
+    assert [each.output for each in auto.certificate.open] == ["y"]
+    always = bnfold.check(one, other, certify="always").equivalence
+    assert always is not None
+    assert always.verdict == "not-verified"
+    assert "'y' could not be certified" in always.reason
