@@ -32,8 +32,8 @@ from bnfold.proof.structure import (
     is_chain,
     is_multilinear,
     is_same_but_pools,
-    of_pool_inputs,
     of_one_output,
+    of_pool_inputs,
     peeled,
     with_constants_computed,
     with_sizes,
@@ -90,6 +90,12 @@ _WIDTHS = (1.0, 0.1, 10.0)
 
 _GRID = 2**22
 """Elements of all the constant images that show a function, or of images that run at once."""
+
+_PLAIN = 1e3
+"""Of differences, one between smaller values than this is shown."""
+
+_NUDGES = 3
+"""Ways to round the constants of a function."""
 
 _MOST_NAMED = 16
 """Constants, of one element each, around which a function is evaluated."""
@@ -407,14 +413,19 @@ def _linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
         if before.shape != after.shape:
             _require_equal_bits(window, before, after)
         _require_content(before)
-        if not (_is_affine(before) and _is_affine(after)):
+        defined = np.asarray(~np.isnan(before).any(axis=0))
+        if not (_is_defined_at(before, defined) and _is_defined_at(after, defined)):
             return None
-        defined = ~np.isnan(before).any(axis=0)
-        if not np.array_equal(defined, ~np.isnan(after).any(axis=0)):
+        if not (_is_affine(before) and _is_affine(after)):
             return None
         before, after = (np.where(defined, outputs, 0.0) for outputs in (before, after))
         largest = max(largest, _difference(window, before, after))
     return largest
+
+
+def _is_defined_at(outputs: FloatArray, defined: Array) -> bool:
+    """Say whether outputs are finite at some elements, and NaN, as padding, at all others."""
+    return bool((np.isfinite(outputs) == defined).all() and not np.isinf(outputs).any())
 
 
 def _is_affine(outputs: FloatArray) -> bool:
@@ -440,7 +451,7 @@ def _difference(window: Window, before: FloatArray, after: FloatArray) -> float:
     tiny = _TINY * math.sqrt(sum(map(math.prod, [row.shape for row in rows[:1]])) + 1)
     sizes = np.maximum(np.abs(before[0]), norms)
     allowed = MOST_ROUNDINGS * unit * norms + _FLOAT64 * sizes + tiny
-    shift = MOST_ROUNDINGS * unit * sizes + tiny
+    shift = (MOST_ROUNDINGS * unit + _FLOAT64) * sizes + tiny
     excess = np.maximum(largest / allowed, np.abs(constant) / shift)
     if (excess.size and float(excess.max()) > 1) or not np.isfinite(excess).all():
         at = np.unravel_index(int(np.nan_to_num(excess, nan=np.inf).argmax()), excess.shape)
@@ -477,28 +488,31 @@ def _selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
         if not sizing.batched:
             return None
         run_before, run_after = _in_float64(window)
+        spread = _spread(window)
         (name,) = sizing.shapes
         shape = _single(sizing)[name]
         grid = _grid(window, math.prod(shape))
         flat = np.broadcast_to(grid.reshape(-1, *(1,) * (len(shape) - 1)), (len(grid), *shape[1:]))
         before, after = (run({name: np.array(flat)}) for run in (run_before, run_after))
-        _require_same_function(window, before, after)
+        _require_same_function(window, before, after, spread({name: np.array(flat)}, before))
         _require_content(before)
         probes += len(grid)
         if not has_pools:
             continue
         pooled = [part for model in window.models for part in of_pool_inputs(model)]
-        if not all(_is_ordered(out) for out in (before, *(_at(part, name, flat) for part in pooled))):
+        if not all(
+            _is_ordered(out) for out in (before, *(_at(part, name, flat) for part in pooled))
+        ):
             return None
         is_seen = np.zeros(before.shape[1:], np.bool_)
         for low, high in _PAIRS:
             ends = np.stack([np.full(shape[1:], low), np.full(shape[1:], high)])
-            of_low, of_high = run_before({name: ends})
-            size = np.maximum(np.abs(of_low), np.abs(of_high))
-            is_seen |= of_high - of_low > 4 * MOST_ROUNDINGS * ROUNDING[window.unit] * size
+            of_ends = run_before({name: ends})
+            allowed = _allowed(window, of_ends, spread({name: ends}, of_ends)).max(axis=0)
+            is_seen |= of_ends[1] - of_ends[0] > 4 * allowed
             for images in _one_hot(shape, low, high):
                 before, after = (run({name: images}) for run in (run_before, run_after))
-                _require_same_function(window, before, after)
+                _require_same_function(window, before, after, spread({name: images}, before))
                 probes += len(images)
         if has_pools and not is_seen.all():
             return None
@@ -548,17 +562,40 @@ def _one_hot(shape: tuple[int, ...], low: float, high: float) -> Iterator[FloatA
         yield images
 
 
-def _require_same_function(window: Window, before: FloatArray, after: FloatArray) -> None:
+def _spread(window: Window) -> Callable[[Mapping[str, Array], FloatArray], FloatArray]:
+    """Return a function that says how far outputs move when constants are rounded.
+
+    They do not move where both sides have the same constants.
+    """
+    if is_same_but_pools(window):
+        return lambda _, outputs: np.zeros(outputs.shape)
+    unit = ROUNDING[window.unit]
+    runs = [_evaluator(_nudged(window.before, unit, seed)) for seed in range(_NUDGES)]
+    return lambda feeds, outputs: np.maximum.reduce(
+        [_distance(run(feeds), outputs) for run in runs]
+    )
+
+
+def _allowed(window: Window, outputs: FloatArray, spread: FloatArray) -> FloatArray:
+    """Return what elements may be off by; nothing where they are infinite."""
+    size = ROUNDING[window.unit] * np.maximum(np.abs(outputs), _TINY)
+    size[np.isinf(outputs)] = 0.0
+    allowed: FloatArray = MOST_ROUNDINGS * np.maximum(size, spread)
+    return allowed
+
+
+def _require_same_function(
+    window: Window, before: FloatArray, after: FloatArray, spread: FloatArray
+) -> None:
     if before.shape != after.shape:
         _require_equal_bits(window, before, after)
-    unit = ROUNDING[window.unit]
-    with np.errstate(invalid="ignore", over="ignore"):
-        size = np.maximum(np.abs(before), _TINY)
-        is_off = np.abs(before - after) > MOST_ROUNDINGS * unit * size
-    is_off |= np.isnan(before) != np.isnan(after)
-    is_off &= before != after
+    with np.errstate(over="ignore"):
+        distance = _distance(before, after)
+        is_off = distance > _allowed(window, before, spread)
+        is_plain = np.maximum(np.abs(before), np.abs(after)) < _PLAIN
     if is_off.any():
-        at = tuple(int(i) for i in np.argwhere(is_off)[0])
+        worst = np.argmax(np.where(is_off, np.where(is_plain, 1 + distance, 1.0), 0.0))
+        at = tuple(int(i) for i in np.unravel_index(int(worst), distance.shape))
         name = window.before.graph.output[0].name
         raise _Differs(Difference(name, list(at), float(before[at]), float(after[at])))
 
@@ -571,7 +608,7 @@ def _sampled(window: Window, chosen: Sequence[Sizing]) -> Certificate:
     probes = 0
     run_before, run_after = _in_float64(window)
     unit = ROUNDING[window.unit]
-    nudged = _evaluator(_nudged(window.before, unit))
+    nudged = _evaluator(_nudged(window.before, unit, 0))
     for sizing in chosen:
         shapes = _single(sizing)
         generator = np.random.default_rng(len(shapes))
@@ -625,14 +662,16 @@ def _drawn(
     return generator.standard_normal(shape)
 
 
-def _nudged(model: onnx.ModelProto, unit: float) -> onnx.ModelProto:
-    """Return the model with each float constant off by one rounding, up or down."""
+def _nudged(model: onnx.ModelProto, unit: float, seed: int) -> onnx.ModelProto:
+    """Return the model with each float constant off by one rounding, up or down; no scale is."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
+    resizing = [node for node in copy.graph.node if node.op_type in ("Resize", "Upsample")]
+    scales = {name for node in resizing for name in node.input[1:]}
     for tensor in copy.graph.initializer:
         content = onnx.numpy_helper.to_array(tensor)
-        if content.dtype.kind == "f":
+        if is_float(content.dtype) and tensor.name not in scales:
             signs = generator.choice([-1.0, 1.0], content.shape)
             moved = content.astype(np.float64) * (1 + unit * signs)
             tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))

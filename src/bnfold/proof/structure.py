@@ -349,7 +349,11 @@ def is_same_but_pools(window: Window) -> bool:
                 (
                     _signature(node),
                     [
-                        (constants[name].dtype.name, constants[name].shape, constants[name].tobytes())
+                        (
+                            constants[name].dtype.name,
+                            constants[name].shape,
+                            constants[name].tobytes(),
+                        )
                         for name in node.input
                         if name in constants
                     ],

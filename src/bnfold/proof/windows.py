@@ -141,7 +141,9 @@ class Window:
     @cached_property
     def is_of_floats(self) -> bool:
         """Whether all that it reads are floats, and its constants finite or bounds of a Clip."""
-        bounds = {name for node in self.nodes() if node.op_type == "Clip" for name in node.input[1:]}
+        bounds = {
+            name for node in self.nodes() if node.op_type == "Clip" for name in node.input[1:]
+        }
         return all(is_float(dtype_of(value)) for value in self.inputs) and all(
             name in bounds or not is_float(content.dtype) or np.isfinite(content).all()
             for name, content in self.constants.items()
@@ -219,6 +221,8 @@ def sizings(window: Window) -> list[Sizing]:
             size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
             for size in tensor.shape.dim
         ]
+    if _squeezes_any(window) and any(isinstance(size, str) for of in known.values() for size in of):
+        raise NotShown("it squeezes all axes of size 1, and a size is free")
     kind = _kind(window, known)
     choices: list[Sizing] = []
     rests = min(_reach(window)[1], _MOST_RESTS) if kind == "local" else 2
@@ -227,6 +231,12 @@ def sizings(window: Window) -> list[Sizing]:
         if made not in choices:
             choices.append(made)
     return choices
+
+
+def _squeezes_any(window: Window) -> bool:
+    """Say whether a Squeeze names no axes."""
+    squeezing = [node for node in window.nodes() if node.op_type == "Squeeze"]
+    return any(len(node.input) < 2 and not ints(node, "axes") for node in squeezing)
 
 
 def _rank(window: Window, name: str) -> int:
@@ -330,6 +340,8 @@ def _shrunk(
         reach, stride = _reach(window)
         least = reach + _INNER * stride
         return min(size, least + (size - least) % stride)
+    if kind == "local" and axis == 1 and _is_alike_in_channels(window):
+        return 1
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
 
 
@@ -341,8 +353,15 @@ def _free(window: Window, kind: str, name: str, axis: int, free: int) -> int:
     if kind == "local" and axis >= 2:
         return reach + _INNER * stride + free - _FREE
     if kind == "local":
-        return _channels(window, name) or free
+        return 1 if _is_alike_in_channels(window) else _channels(window, name) or free
     return free + reach - 1 + _largest_cut(window)
+
+
+def _is_alike_in_channels(window: Window) -> bool:
+    """Say whether it does the same in each channel."""
+    is_apart = window.operators.isdisjoint({"BatchNormalization", "Conv"})
+    scalars = all(content.size == 1 for content in window.constants.values())
+    return is_apart and scalars and len(window.inputs) == 1
 
 
 def _channels(window: Window, name: str) -> int:

@@ -58,8 +58,8 @@ def with_certificates(
 ) -> Equivalence:
     """Return the verdict on a model, all of whose rewrites have been tried to be certified.
 
-    Where no run of the whole model decides, certificates for all rewrites do, unless it was asked to
-    run on certain inputs. Where certificates were asked for, each of them is needed.
+    Where no run of the whole model decides, certificates for all rewrites do, unless certain inputs
+    were asked for. Where certificates were asked for, each of them is needed.
     """
     open_ones = [rewrite for rewrite in rewrites if not _is_certified(rewrite.certificate)]
     may_decide = checking.certify != "off" and not inputs.are_given

@@ -304,9 +304,9 @@ class Optimization:
         if equivalence.verdict == "fail":
             cause = ""
             for culprit in equivalence.culprits[-1:]:
-                is_named = culprit.reason == equivalence.reason
-                name = "" if is_named else f"caused by {culprit.pass_name} at {culprit.site!r}, "
-                cause = f"; {name}which --drop-culprit leaves out"
+                name = f"{culprit.pass_name} at {culprit.site!r}"
+                by = "" if name in equivalence.reason else f"caused by {name}, "
+                cause = f"; {by}which --drop-culprit leaves out"
             return NotEquivalentError(
                 f"not equivalent, so nothing was written: {equivalence.reason}{cause}"
             )

@@ -1,0 +1,669 @@
+"""Certificates: right windows are proven, wrong ones found, and the bounds hold as stated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnfold.proof import certificate as module
+from bnfold.proof.certificate import bound_factor, certify, certify_all, norm_factor
+from bnfold.proof.windows import NotShown, Window
+from bnfold.record.data import Certificate
+from tests.support.graphs import Array, Parameters, batch_norm, normal
+from tests.support.windows import affine_of, scaled, window
+
+MAP = "(float[N,4,H,W] x) => (float[N,c,h,w] y)"
+ROW = "(float[N,4] x) => (float[N,m] y)"
+POOL = "MaxPool<kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]>"
+
+
+def certified(found: Certificate, kind: str) -> Certificate:
+    assert (found.verdict, found.kind) == ("certified", kind), found
+    return found
+
+
+def differs(found: Certificate) -> Certificate:
+    assert found.verdict == "differs", found
+    assert found.worst is not None
+    return found
+
+
+def one(value: float, dtype: Any = np.float32) -> Array:
+    return np.array(value, dtype)
+
+
+# --- Linear ---------------------------------------------------------------------------------------
+
+
+def folded(
+    rank: int = 2,
+    *,
+    group: int = 1,
+    attributes: str = "",
+    dtype: Any = np.float32,
+    name: str = "float",
+    size: str = "",
+    seed: int = 0,
+    **changed: Array,
+) -> Window:
+    """Return a Conv with a BatchNormalization, and the Conv that it folds to, changed."""
+    old = {"k": normal(8, 4 // group, *[3] * rank, seed=seed, dtype=dtype)}
+    old |= batch_norm(8, seed=seed, dtype=dtype)
+    scale, shift = affine_of(old)
+    new = {"k2": scaled(old["k"], scale), "d": shift.astype(dtype)} | changed
+    sizes = ",".join(size or f"S{axis}" for axis in range(rank))
+    conv = f"Conv<group={group}{', ' if attributes else ''}{attributes}>"
+    return window(
+        f"({name}[N,4,{sizes}] x) => ({name}[N,8,{','.join('t' * rank)}] y)",
+        f"c = {conv}(x, k) y = BatchNormalization(c, s, b, m, v)",
+        f"y = {conv}(x, k2, d)",
+        old,
+        new,
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize("size", ["", "9"])
+def test_a_fold_into_conv(rank: int, group: int, size: str) -> None:
+    found = certified(certify(folded(rank, group=group, size=size)), "linear")
+    assert found.bound is not None
+    assert 1e-8 < found.bound < 2e-6
+    assert found.doubt is not None
+    assert found.doubt <= 1e-8
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "strides=[2,3]",
+        "dilations=[2,1]",
+        "pads=[1,0,2,1]",
+        'auto_pad="SAME_UPPER", strides=[2,2]',
+        'auto_pad="SAME_LOWER"',
+        "strides=[8,8], pads=[1,1,1,1]",
+    ],
+)
+@pytest.mark.parametrize("size", ["", "40"])
+def test_attributes_of_conv(attributes: str, size: str) -> None:
+    found = certified(certify(folded(attributes=attributes, size=size)), "linear")
+    assert bool(found.note) == bool(size)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "most"),
+    [
+        (np.float16, "float16", 2e-2),
+        (ml_dtypes.bfloat16, "bfloat16", 2e-1),
+        (np.float64, "double", 1e-14),
+    ],
+)
+def test_types(dtype: Any, name: str, most: float) -> None:
+    found = certified(certify(folded(dtype=dtype, name=name)), "linear")
+    assert found.bound is not None
+    assert found.bound < most
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 15, 18, 21])
+def test_opsets(opset: int) -> None:
+    weights = {"g": normal(4, 1, 1), "w": normal(3, 4, 1, 1)}
+    others = {"w2": scaled(weights["w"], weights["g"].reshape(-1), 1)}
+    found = certify(
+        window(MAP, "a = Mul(x, g) y = Conv(a, w)", "y = Conv(x, w2)", weights, others, opset=opset)
+    )
+    certified(found, "linear")
+
+
+def test_conv_transpose() -> None:
+    old = {"k": normal(4, 3, 3, 3), **batch_norm(6)}
+    scale, shift = affine_of(old)
+    new = np.concatenate([scaled(old["k"][:2], scale[:3], 1), scaled(old["k"][2:], scale[3:], 1)])
+    conv = "ConvTranspose<group=2, strides=[2,2], output_padding=[1,1]>"
+    after = f"y = {conv}(x, k2, d)"
+    before = f"c = {conv}(x, k) y = BatchNormalization(c, s, b, m, v)"
+    others = {"k2": new, "d": shift.astype(np.float32)}
+    certified(certify(window(MAP, before, after, old, others)), "linear")
+    others["k2"] = scaled(old["k"], scale[:3], 1)  # of the wrong group
+    differs(certify(window(MAP, before, after, old, others)))
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm(transposed: int) -> None:
+    w, g = normal(4, 3), normal(3)
+    new = scaled(w, g, 1)
+    if transposed:
+        w, new = w.T.copy(), new.T.copy()
+    gemm = f"Gemm<transB={transposed}>"
+    weights, others = {"w": w, "g": g, "d": normal(3)}, {"w2": new, "d2": scaled(normal(3), g)}
+    before, after = f"h = {gemm}(x, w, d) y = Mul(h, g)", f"y = {gemm}(x, w2, d2)"
+    certified(certify(window(ROW, before, after, weights, others)), "linear")
+
+
+@pytest.mark.parametrize("sizes", ["N,4", "N,T,4", "N,7,4", "2,3,5,4", "4"])
+def test_matmul(sizes: str) -> None:
+    w, g = normal(4, 3), normal(3)
+    text = f"(float[{sizes}] x) => (float[{','.join('m' * (sizes.count(',') + 1))}] y)"
+    before, after = "h = MatMul(x, w) y = Mul(h, g)", "y = MatMul(x, w2)"
+    others = {"w2": scaled(w, g, 1)}
+    certified(certify(window(text, before, after, {"w": w, "g": g}, others)), "linear")
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8, 1e-30])
+@pytest.mark.parametrize("seed", range(3))
+def test_extreme_scales_are_no_difference(scale: float, seed: int) -> None:
+    old = {"k": normal(8, 4, 3, 3, seed=seed) * np.float32(scale), **batch_norm(8, seed=seed)}
+    factor, shift = affine_of(old)
+    new = {"k2": scaled(old["k"], factor), "d": shift.astype(np.float32)}
+    before = "c = Conv(x, k) y = BatchNormalization(c, s, b, m, v)"
+    certified(certify(window(MAP, before, "y = Conv(x, k2, d)", old, new)), "linear")
+
+
+def test_zero_rows_subnormal_weights_and_cancelling_biases_are_no_difference() -> None:
+    old = {"k": normal(8, 4, 3, 3), **batch_norm(8)}
+    old["k"][0], old["k"][1] = 0, old["k"][1] * np.float32(1e-40)
+    old["b"][:4] = (old["m"] * affine_of(old)[0])[:4].astype(np.float32)
+    factor, shift = affine_of(old)
+    new = {"k2": scaled(old["k"], factor), "d": shift.astype(np.float32)}
+    before = "c = Conv(x, k) y = BatchNormalization(c, s, b, m, v)"
+    certified(certify(window(MAP, before, "y = Conv(x, k2, d)", old, new)), "linear")
+
+
+# --- Other kinds ----------------------------------------------------------------------------------
+
+
+def test_constants() -> None:
+    weights = {"p": normal(4), "q": normal(4)}
+    others = {"r": weights["p"] + weights["q"]}
+    right = window(ROW, "k = Add(p, q) y = Mul(x, k)", "y = Mul(x, r)", weights, others)
+    certified(certify(right), "constant")
+    others["r"][2] = np.nextafter(others["r"][2], np.float32(9))
+    wrong = window(ROW, "k = Add(p, q) y = Mul(x, k)", "y = Mul(x, r)", weights, others)
+    assert certify(wrong).kind == "linear"  # one rounding
+
+
+COPIES = [
+    ("y = Dropout(x)", "y = Identity(x)"),
+    (
+        "y = Transpose<perm=[0,1,3,2]>(x)",
+        "a = Transpose<perm=[0,3,2,1]>(x) y = Transpose<perm=[0,3,1,2]>(a)",
+    ),
+    ("y = Concat<axis=1>(x, x)", "y = Tile(x, r)"),
+    ("a = Flatten(x) y = Identity(a)", "y = Reshape(x, f)"),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), COPIES)
+@pytest.mark.parametrize("name", ["float", "float16", "double"])
+def test_copies(before: str, after: str, name: str) -> None:
+    weights = {"r": np.array([1, 2, 1, 1]), "f": np.array([0, -1])}
+    text = f"({name}[N,4,H,W] x) => ({name}[n] y)"
+    certified(certify(window(text, before, after, weights)), "copying")
+
+
+MONOTONE = ["Relu", "LeakyRelu", "Sigmoid", "Tanh", "Elu", "HardSigmoid", "Softplus", "Softsign"]
+MONOTONE += ["Erf", "Selu", "Celu", "Floor", "Round", "Sign", "Ceil", "Atan", "Exp"]
+
+
+@pytest.mark.parametrize("function", MONOTONE)
+def test_a_monotone_function_commutes_with_a_pool(function: str) -> None:
+    before, after = f"a = {function}(x) y = {POOL}(a)", f"a = {POOL}(x) y = {function}(a)"
+    text = "(float[N,1,L,W] x) => (float[N,c,l,w] y)"
+    certified(certify(window(text, before, after)), "selection")
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "double"])
+def test_selection_in_other_types(name: str) -> None:
+    before, after = f"a = Elu(x) y = {POOL}(a)", f"a = {POOL}(x) y = Elu(a)"
+    certified(certify(window(MAP.replace("float", name), before, after)), "selection")
+
+
+@pytest.mark.parametrize("name", ["int32", "int8", "bool", "int64"])
+def test_copies_of_other_types(name: str) -> None:
+    text = f"({name}[N,3,300] x) => ({name}[n] y)"
+    before, after = "y = Concat<axis=1>(x, x)", "y = Tile(x, r)"
+    weights = {"r": np.array([1, 2, 1])}
+    certified(certify(window(text, before, after, weights)), "copying")
+    differs(certify(window(text, before.replace("axis=1", "axis=2"), after, weights)))
+
+
+def test_cascades_of_pools() -> None:
+    small = "MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>"
+    large = "MaxPool<kernel_shape=[5,5], pads=[2,2,2,2]>"
+    before = f"a = {small}(x) y = {small}(a)"
+    certified(certify(window(MAP, before, f"y = {large}(x)")), "selection")
+    fixed = MAP.replace("H,W", "80,80")
+    assert certify(window(fixed, before, f"y = {large}(x)")).note.startswith("at smaller sizes")
+    wrong = large.replace("5,5", "5,4").replace("2,2,2,2", "2,2,2,1")
+    differs(certify(window(MAP, before, f"y = {wrong}(x)")))
+
+
+def test_ceil_mode_counts() -> None:
+    ceil = POOL.replace(">", ", ceil_mode=1>")
+    before, after = f"a = Elu(x) y = {ceil}(a)", f"a = {ceil}(x) y = Elu(a)"
+    certified(certify(window(MAP, before, after)), "selection")
+    differs(certify(window(MAP, before, f"a = {POOL}(x) y = Elu(a)")))
+
+
+def maximum(scale: Array, **changed: Array) -> Window:
+    """Return a BatchNormalization after a pool, and its fold into the Conv before."""
+    old = {"k": normal(4, 4, 3, 3), **batch_norm(4), "s": scale}
+    factor, shift = affine_of(old)
+    new = {"k2": scaled(old["k"], factor), "d": shift.astype(np.float32)} | changed
+    before = f"c = Conv(x, k) p = {POOL}(c) y = BatchNormalization(p, s, b, m, v)"
+    return window(MAP, before, f"c = Conv(x, k2, d) y = {POOL}(c)", old, new)
+
+
+def test_a_fold_across_a_pool() -> None:
+    scale = np.abs(batch_norm(4)["s"])
+    certified(certify(maximum(scale)), "maximum")
+    differs(certify(maximum(-scale)))
+    scale[2] *= -1
+    differs(certify(maximum(scale)))
+    differs(certify(maximum(np.abs(scale), d=np.zeros(4, np.float32))))
+
+
+# --- Wrong rewrites -------------------------------------------------------------------------------
+
+
+def _right() -> dict[str, Array]:
+    old = {"k": normal(8, 4, 3, 3), **batch_norm(8)}
+    scale, shift = affine_of(old)
+    return {"k2": scaled(old["k"], scale), "d": shift.astype(np.float32)}
+
+
+def _swapped(array: Array, axis: int, one: int, other: int) -> Array:
+    order = list(range(array.shape[axis]))
+    order[one], order[other] = order[other], order[one]
+    return np.take(array, order, axis)
+
+
+def _put(array: Array, index: Any, value: Any) -> Array:
+    copy = array.copy()
+    copy[index] = value
+    return copy
+
+
+def _other_epsilon(epsilon: float) -> dict[str, Array]:
+    old = {"k": normal(8, 4, 3, 3), **batch_norm(8)}
+    scale, shift = affine_of(old, epsilon)
+    return {"k2": scaled(old["k"], scale), "d": shift.astype(np.float32)}
+
+
+K, D = _right()["k2"], _right()["d"]
+WRONG_WEIGHTS: dict[str, Parameters] = {
+    "all signs": {"k2": -K},
+    "the sign of a channel": {"k2": _put(K, 3, -K[3])},
+    "the sign of a tap": {"k2": _put(K, np.s_[:, :, 1, 1], -K[:, :, 1, 1])},
+    "one weight is zero": {"k2": _put(K, (2, 1, 0, 2), 0)},
+    "one weight by 0.1 %": {"k2": _put(K, (2, 1, 0, 2), K[2, 1, 0, 2] + 1e-3)},
+    "all weights by 1e-5": {"k2": K * np.float32(1 + 1e-5)},
+    "one channel by 1e-5": {"k2": _put(K, 5, K[5] * np.float32(1 + 1e-5))},
+    "a channel is not scaled": {"k2": _put(K, 5, normal(8, 4, 3, 3)[5])},
+    "inputs swapped": {"k2": _swapped(K, 1, 0, 2)},
+    "outputs swapped": {"k2": _swapped(K, 0, 0, 7)},
+    "rows swapped": {"k2": _swapped(K, 2, 0, 2)},
+    "columns swapped": {"k2": _swapped(K, 3, 0, 1)},
+    "flipped": {"k2": np.ascontiguousarray(K[:, :, ::-1, ::-1])},
+    "transposed": {"k2": np.ascontiguousarray(K.swapaxes(2, 3))},
+    "no bias": {"d": np.zeros_like(D)},
+    "the bias of a channel": {"d": _put(D, 6, 0)},
+    "bias by 1e-5": {"d": (D + np.float32(1e-4)).astype(np.float32)},
+    "biases swapped": {"d": _swapped(D, 0, 1, 2)},
+    "the sign of the bias": {"d": -D},
+    "epsilon 1e-3": _other_epsilon(1e-3),
+    "epsilon 0": _other_epsilon(0.0),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WEIGHTS)
+@pytest.mark.parametrize("attributes", ["", "pads=[1,1,1,1]"])
+def test_wrong_weights_are_found(case: str, attributes: str) -> None:
+    found = differs(certify(folded(attributes=attributes, **WRONG_WEIGHTS[case])))
+    assert found.worst is not None
+    assert (found.worst.output, len(found.worst.index)) == ("y", 3)
+    assert found.worst.before != found.worst.after
+
+
+def test_the_channel_and_both_values_are_named() -> None:
+    found = differs(certify(folded(d=_put(D, 6, 0))))
+    assert found.worst is not None
+    assert found.worst.index[0] == 6
+    assert found.worst.before == pytest.approx(float(D[6]), rel=1e-6)
+    assert found.worst.after == 0
+
+
+W33, W11, G = normal(4, 4, 3, 3), normal(4, 4, 1, 1), normal(4, 1, 1)
+WRONG: dict[str, tuple[str, str, str, dict[str, Array]]] = {
+    "a border": (
+        MAP,
+        "y = Conv<pads=[1,1,1,1]>(x, w)",
+        "y = Conv<pads=[1,1,2,0]>(x, w)",
+        {"w": W33},
+    ),
+    "pads": (MAP, "y = Conv<pads=[1,1,1,1]>(x, w)", "y = Conv(x, w)", {"w": W33}),
+    "SAME": (
+        MAP,
+        'y = Conv<auto_pad="SAME_UPPER",strides=[2,2]>(x, w)',
+        'y = Conv<auto_pad="SAME_LOWER",strides=[2,2]>(x, w)',
+        {"w": W33},
+    ),
+    "strides": (MAP, "y = Conv<strides=[2,1]>(x, w)", "y = Conv<strides=[1,2]>(x, w)", {"w": W33}),
+    "dilations": (
+        MAP,
+        "y = Conv<pads=[2,2,2,2],dilations=[2,2]>(x, w)",
+        "y = Conv<pads=[1,1,1,1]>(x, w)",
+        {"w": W33},
+    ),
+    "groups": (
+        MAP,
+        "y = Conv<group=2>(x, w)",
+        "y = Conv<group=4>(x, v)",
+        {"w": normal(4, 2, 1, 1), "v": normal(4, 1, 1, 1)},
+    ),
+    "a shift before padding": (
+        MAP,
+        "a = Add(x, g) y = Conv<pads=[1,1,1,1]>(a, w)",
+        "y = Conv<pads=[1,1,1,1]>(x, w, d)",
+        {"g": np.ones((4, 1, 1), np.float32), "w": W33, "d": W33.sum((1, 2, 3))},
+    ),
+    "a negative scale before Relu": (
+        MAP,
+        "a = Relu(x) y = Mul(a, g)",
+        "a = Mul(x, g) y = Relu(a)",
+        {"g": G},
+    ),
+    "Abs before a pool": (MAP, f"a = {POOL}(x) y = Abs(a)", f"a = Abs(x) y = {POOL}(a)", {}),
+    "Neg before a pool": (MAP, f"a = {POOL}(x) y = Neg(a)", f"a = Neg(x) y = {POOL}(a)", {}),
+    "HardSwish before a pool": (
+        MAP,
+        f"a = {POOL}(x) y = HardSwish(a)",
+        f"a = HardSwish(x) y = {POOL}(a)",
+        {},
+    ),
+    "the kernel of a pool": (
+        MAP,
+        "y = MaxPool<kernel_shape=[3,3]>(x)",
+        "y = MaxPool<kernel_shape=[3,3],dilations=[1,2],pads=[0,1,0,1]>(x)",
+        {},
+    ),
+    "the mean of a border": (
+        MAP,
+        "y = AveragePool<kernel_shape=[3,3],pads=[1,1,1,1]>(x)",
+        "y = AveragePool<kernel_shape=[3,3],pads=[1,1,1,1],count_include_pad=1>(x)",
+        {},
+    ),
+    "a mean for a maximum": (
+        MAP,
+        "y = MaxPool<kernel_shape=[2,2]>(x)",
+        "y = AveragePool<kernel_shape=[2,2]>(x)",
+        {},
+    ),
+    "the end of a slice": (
+        MAP,
+        "y = Slice(x, a, b, c)",
+        "y = Slice(x, a, d, c)",
+        {"a": np.array([0]), "b": np.array([3]), "c": np.array([2]), "d": np.array([4])},
+    ),
+    "the axis of a slice": (
+        MAP,
+        "y = Slice(x, a, b, c)",
+        "y = Slice(x, a, b, d)",
+        {"a": np.array([1]), "b": np.array([2**40]), "c": np.array([2]), "d": np.array([3])},
+    ),
+    "a slice from the end": (
+        MAP,
+        "y = Slice(x, a, b, c)",
+        "y = Identity(x)",
+        {"a": np.array([-30]), "b": np.array([2**40]), "c": np.array([2])},
+    ),
+    "a slice of the batch": (
+        MAP,
+        "y = Slice(x, a, b, c)",
+        "y = Identity(x)",
+        {"a": np.array([0]), "b": np.array([3]), "c": np.array([0])},
+    ),
+    "a transposition": (MAP, "y = Transpose<perm=[0,1,3,2]>(x)", "y = Identity(x)", {}),
+    "two transpositions": (
+        MAP,
+        "y = Transpose<perm=[0,2,3,1]>(x)",
+        "y = Transpose<perm=[0,3,2,1]>(x)",
+        {},
+    ),
+    "the order of a Concat": (
+        MAP,
+        "a = Neg(x) y = Concat<axis=1>(a, x)",
+        "a = Neg(x) y = Concat<axis=1>(x, a)",
+        {},
+    ),
+    "an axis of a mean": (MAP, "y = ReduceMean<axes=[2]>(x)", "y = ReduceMean<axes=[3]>(x)", {}),
+    "the order of a Split": (MAP, "y, z = Split<axis=1>(x)", "z, y = Split<axis=1>(x)", {}),
+    "another constant": (
+        ROW,
+        "y = Add(x, g)",
+        "y = Add(x, h)",
+        {"g": normal(4), "h": normal(4) + np.float32(1e-4)},
+    ),
+    "a first element for a constant": (
+        "(float[1,4] x) => (float[1,4] y)",
+        "y = Identity(x)",
+        "t = Slice(x, a, b, a) y = Concat<axis=1>(z, t)",
+        {"a": np.array([1]), "b": np.array([4]), "z": np.zeros((1, 1), np.float32)},
+    ),
+    "a Reshape at a batch of two": (
+        "(float[N,4] x) => (float[n,m] y)",
+        "y = Reshape(x, a)",
+        "y = Reshape(x, b)",
+        {"a": np.array([2, -1]), "b": np.array([-1, 4])},
+    ),
+    "a bound of Clip": (
+        ROW,
+        "y = Clip(x, a, b)",
+        "y = Clip(x, a, c)",
+        {"a": one(0), "b": one(6), "c": one(6.001)},
+    ),
+    "a huge bound of Clip": (
+        ROW,
+        "y = Clip(x, a, b)",
+        "y = Relu(x)",
+        {"a": one(0), "b": one(1e20)},
+    ),
+    "a far threshold": (
+        ROW,
+        "y = ThresholdedRelu<alpha=500.0>(x)",
+        "y = ThresholdedRelu<alpha=400.0>(x)",
+        {},
+    ),
+    "a far slope": (
+        ROW,
+        "a = Sub(x, b) c = Relu(a) y = Clip(c, z, o)",
+        "a = Sub(x, d) c = Relu(a) y = Clip(c, z, o)",
+        {"b": one(500), "d": one(400), "z": one(0), "o": one(1)},
+    ),
+    "a sum of two pools": (
+        MAP,
+        "a = MaxPool<kernel_shape=[2,1],pads=[1,0,0,0]>(x) "
+        "b = MaxPool<kernel_shape=[2,1],pads=[0,0,1,0]>(x) y = Add(a, b)",
+        "a = MaxPool<kernel_shape=[3,1],pads=[1,0,1,0]>(x) y = Add(a, x)",
+        {},
+    ),
+    "a square": (
+        ROW,
+        "a = Mul(x, x) b = Mul(a, t) y = Add(x, b)",
+        "y = Identity(x)",
+        {"t": one(1e-12)},
+    ),
+}
+assert len(WRONG) + len(WRONG_WEIGHTS) > 40
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_rewrites_are_found(case: str) -> None:
+    found = differs(certify(window(*WRONG[case])))
+    assert found.worst is not None
+    assert found.worst.mismatch or found.worst.before != found.worst.after
+
+
+def test_weights_of_one_name_are_told_apart() -> None:
+    old, new = {"w": W33}, {"w": _put(W33, (0, 0, 0, 0), 9)}
+    differs(certify(window(MAP, "y = Conv(x, w)", "y = Conv(x, w)", old, new)))
+    scale = batch_norm(4)["s"]
+    old = {**batch_norm(4), "s": -np.abs(scale)}
+    before = f"n = BatchNormalization(x, s, b, m, v) y = {POOL}(n)"
+    after = f"n = {POOL}(x) y = BatchNormalization(n, s, b, m, v)"
+    differs(certify(window(MAP, before, after, old, {**old, "s": np.abs(scale)})))
+
+
+# --- What is not proven ---------------------------------------------------------------------------
+
+TRAINING = {name: np.ones(4, np.float32) for name in "sbmv"}
+HALF = {"r": one(0.5), "t": np.array(True)}
+OPEN: dict[str, tuple[str, str, str, dict[str, Array]]] = {
+    "Dropout draws": (
+        ROW,
+        "a = Dropout(x, r, t) b = Dropout(x, r, t) y = Sub(a, b)",
+        "a = Dropout(x, r, t) y = Sub(a, a)",
+        HALF,
+    ),
+    "Dropout may draw": (ROW, "y = Dropout(x, r, t)", "y = Identity(x)", HALF),
+    "random numbers": (
+        ROW,
+        "a = RandomNormalLike(x) y = Add(a, x)",
+        "a = RandomNormalLike(x) y = Sub(a, x)",
+        {},
+    ),
+    "training": (
+        MAP,
+        f"n = BatchNormalization<training_mode=1>(x, s, b, m, v) y = {POOL}(n)",
+        f"n = {POOL}(x) y = BatchNormalization<training_mode=1>(n, s, b, m, v)",
+        TRAINING,
+    ),
+    "a narrower type": (ROW, "y = Identity(x)", "a = Cast<to=10>(x) y = Cast<to=1>(a)", {}),
+    "integers that wrap": (
+        "(int32[N,4] x, int32[N,4] z) => (float[N,4] y)",
+        "a = Add(x, z) c = Cast<to=1>(a) y = Mul(c, t)",
+        "a = Cast<to=1>(x) b = Cast<to=1>(z) c = Add(a, b) y = Mul(c, t)",
+        {"t": one(2)},
+    ),
+    "indices that are read": (
+        "(int64[3] i, float[8] x) => (float[3] y)",
+        "y = Gather(x, i)",
+        "y = Slice(x, a, b)",
+        {"a": np.array([0]), "b": np.array([3])},
+    ),
+    "a slice too far": (
+        ROW.replace("4", "M"),
+        "y = Slice(x, a, b, c)",
+        "y = Identity(x)",
+        {"a": np.array([0]), "b": np.array([5000]), "c": np.array([1])},
+    ),
+    "unknown rank": ("(float x) => (float y)", "a = Foo(x) y = Relu(a)", "y = Relu(x)", {}),
+    "indices of a pool": (
+        MAP,
+        "y, i = MaxPool<kernel_shape=[2,2]>(x)",
+        "y, i = MaxPool<kernel_shape=[2,1]>(x)",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+def test_what_cannot_be_decided_says_why(case: str) -> None:
+    found = certify(window(*OPEN[case]))
+    assert found.verdict == "open"
+    assert found.note
+
+
+def test_weights_that_are_not_finite_prove_nothing() -> None:
+    old = {"w": np.array([[np.inf], [np.inf], [1], [1]], np.float32)}
+    new = {"v": np.array([[np.inf], [-np.inf], [1], [5]], np.float32)}
+    wrong = window(ROW, "y = MatMul(x, w)", "y = MatMul(x, v)", old, new)
+    assert certify(wrong).verdict != "certified"
+
+
+def test_a_division_by_zero_is_not_linear() -> None:
+    found = certify(window(ROW, "y = Div(x, k)", "y = Div(x, l)", {"k": one(0)}, {"l": one(-0.0)}))
+    assert found.verdict != "certified"
+
+
+def test_a_function_that_is_not_a_number_somewhere_is_sampled() -> None:
+    text = "(float[N,4] x, float[N,4] z) => (float[N,4] y)"
+    before = "a = Mul(x, z) b = Sqrt(a) y = Mul(b, k)"
+    after = "a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) y = Mul(c, l)"
+    found = certify(window(text, before, after, {"k": one(4)}, {"l": one(2)}))
+    assert found.verdict == "sampled"
+
+
+def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sizings", lambda _: 1 / 0)
+    found = certify(folded())
+    assert (found.verdict, found.note) == ("open", "ZeroDivisionError: division by zero")
+
+
+def test_all_windows_are_proven_in_turn() -> None:
+    def none() -> Window:
+        raise NotShown("there is none")
+
+    found = certify_all([folded, none, lambda: folded(d=-D)], 60)
+    assert [each.verdict for each in found] == ["certified", "open", "differs"]
+    assert [each.verdict for each in certify_all([folded, folded], -1)] == ["open", "open"]
+
+
+# --- Random windows, and the rate at which bounds hold --------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 2),
+    st.lists(st.integers(0, 2), min_size=4, max_size=4),
+)
+def test_random_folds_are_certified(seed: int, group: int, stride: int, pads: list[int]) -> None:
+    attributes = f"pads={pads}, strides=[{stride},1]"
+    certified(certify(folded(group=group, attributes=attributes, seed=seed)), "linear")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(*[st.integers(0, size - 1) for size in (8, 4, 3, 3)]), st.floats(-4, 0), st.booleans()
+)
+def test_a_weight_off_by_a_ten_thousandth_of_its_row_is_found(
+    index: tuple[int, ...], exponent: float, up: bool
+) -> None:
+    change = np.linalg.norm(K[index[0]]) * 10**exponent * (1 if up else -1)
+    found = differs(certify(folded(k2=_put(K, index, K[index] + change))))
+    assert found.worst is not None
+    assert found.worst.index[0] == index[0]
+
+
+@pytest.mark.parametrize("doubt", [0.05, 0.4])
+def test_the_bounds_hold_at_the_stated_rate(doubt: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doubt of a probability is one half for the norm of the difference, one for the row's."""
+    monkeypatch.setattr(module, "DOUBT", doubt)
+    generator = np.random.default_rng(0)
+    probes, trials = 8, 40_000
+    products = generator.standard_normal((trials, probes))  # d·x, where ‖d‖ is 1
+    beyond = np.mean(np.abs(products).max(axis=1) * bound_factor(probes, 1) < 1)
+    assert 0.2 * doubt / 2 < beyond <= doubt / 2 + 4 * np.sqrt(doubt / trials)
+    norms = np.sqrt(np.mean(generator.standard_normal((trials, probes)) ** 2, axis=1))
+    assert np.mean(norms > norm_factor(probes, 1)) <= doubt / 2 + 4 * np.sqrt(doubt / trials)
+
+
+def test_the_bound_of_a_window_holds_at_the_stated_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of planted differences of a known norm, the bound is too small no more often than stated."""
+    monkeypatch.setattr(module, "DOUBT", 0.2)
+    monkeypatch.setattr(module, "PROBES", 4)
+    missed = 0
+    for seed in range(60):
+        row, change = normal(4, 1, seed=seed), normal(4, 1, seed=seed + 1000)
+        size = 2e-7 * float(np.linalg.norm(row))
+        new = (row + change / np.linalg.norm(change) * size).astype(np.float32)
+        true = np.linalg.norm(new.astype(np.float64) - row) / np.linalg.norm(row.astype(np.float64))
+        found = certify(window(ROW, "y = MatMul(x, w)", "y = MatMul(x, v)", {"w": row}, {"v": new}))
+        missed += int(found.bound is not None and found.bound < true)
+    assert missed <= 60 * 0.2 + 3 * np.sqrt(60 * 0.2)

@@ -1,0 +1,101 @@
+"""Windows are cut out of the graph around each rewrite, and compute what it computes there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfold.options import PassOptions
+from bnfold.proof.certificate import certify
+from bnfold.proof.windows import NotShown, Window
+from bnfold.workflow.variants import Variant, Variants
+from bnfold.workflow.windows import Cut
+from tests.support.evaluate import run_plain
+from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+
+
+def rewritten(model: onnx.ModelProto, folder: Path) -> Variant:
+    onnx.save(model, folder / "m.onnx")
+    source = folder / "m.onnx"
+    return Variants(source, PassOptions(), folder).without(cut=True)
+
+
+def windows(model: onnx.ModelProto, folder: Path) -> list[Window]:
+    variant = rewritten(model, folder)
+    assert len(variant.cuts) == len(variant.outcome.rewrites)
+    return [cut.window() for cut in variant.cuts]
+
+
+def conv_bn(**changed: object) -> onnx.ModelProto:
+    weights: Parameters = {"w": normal(4, 3, 3, 3), **batch_norm(4), **changed}
+    return build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) { a = Abs(x) c = Conv(a, w) "
+        "n = BatchNormalization(c, s, b, m, v) y = Sqrt(n) }",
+        **weights,
+    )
+
+
+def test_a_window_has_the_pattern_and_what_replaced_it(tmp_path: Path) -> None:
+    (found,) = windows(conv_bn(), tmp_path)
+    assert [operators(model) for model in found.models] == [
+        ["Conv", "BatchNormalization"],
+        ["Conv"],
+    ]
+    (value,) = found.inputs
+    assert [size.dim_value for size in value.type.tensor_type.shape.dim][1:] == [3, 8, 8]
+
+
+def test_both_sides_run_and_agree(tmp_path: Path) -> None:
+    (found,) = windows(conv_bn(), tmp_path)
+    (value,) = found.inputs
+    feeds = {value.name: draw_feeds(conv_bn())["x"]}
+    before, after = (run_plain(model, feeds)[0] for model in found.models)
+    np.testing.assert_allclose(before, after, 1e-4, 1e-5)
+
+
+def test_values_that_others_read_are_outputs(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,4] x) => (float[N,4] y, float[N,4] z) { d = Dropout(x) y = Relu(d) z = Neg(d) }"
+    )
+    (found,) = windows(model, tmp_path)
+    assert certify(found).verdict == "certified"
+
+
+def test_weights_in_a_file_of_their_own_are_read(tmp_path: Path) -> None:
+    onnx.save(
+        conv_bn(), tmp_path / "e.onnx", save_as_external_data=True, location="e", size_threshold=0
+    )
+    source = tmp_path / "e.onnx"
+    (cut,) = Variants(source, PassOptions(), tmp_path).without(cut=True).cuts
+    assert certify(cut.window()).verdict == "certified"
+
+
+def test_names_that_an_edit_reuses_stay_apart(tmp_path: Path) -> None:
+    (found,) = windows(conv_bn(), tmp_path)
+    named = [{tensor.name for tensor in model.graph.initializer} for model in found.models]
+    assert not named[0] & named[1]
+
+
+@pytest.mark.parametrize("op", ["RandomUniformLike", "RandomNormalLike", "Bernoulli"])
+def test_what_draws_from_a_constant_is_no_constant(op: str, tmp_path: Path) -> None:
+    model = build(
+        f"(float[N,4] x) => (float[N,4] y) {{ r = {op}(k) "
+        "a = Add(x, r) d = Dropout(a) y = Neg(d) }",
+        k=np.full((1, 4), 0.5, np.float32),
+    )
+    for found in windows(model, tmp_path):
+        assert not {node.op_type for node in found.nodes()} & {op}
+
+
+def test_a_cut_without_sides_says_why() -> None:
+    with pytest.raises(NotShown, match="a reason"):
+        Cut(why_none="a reason").window()
+
+
+def test_nothing_is_cut_unless_asked(tmp_path: Path) -> None:
+    onnx.save(conv_bn(), tmp_path / "m.onnx")
+    variants = Variants(tmp_path / "m.onnx", PassOptions(), tmp_path)
+    assert not variants.without().cuts
