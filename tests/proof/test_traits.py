@@ -78,7 +78,9 @@ def test_how_much_is_found_may_hang_on_the_last_bit() -> None:
     reference = build(text, k=np.zeros(1, np.float32))
     same = build(text.replace("Relu(x)", "Max(x, k)"), k=np.zeros(1, np.float32))
     other = build(text, k=np.full(1, 1e-7, np.float32))
-    passed, undecided = (bnfold.check(reference, each).equivalence for each in (same, other))
+    passed, undecided = (
+        bnfold.check(reference, each, certify="off").equivalence for each in (same, other)
+    )
     assert passed is not None
     assert undecided is not None
     assert passed.verdict == "pass"

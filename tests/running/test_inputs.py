@@ -304,7 +304,7 @@ def sequence_model() -> onnx.ModelProto:
 def test_what_numpy_cannot_hold_is_not_verified(model: onnx.ModelProto, reason: str) -> None:
     with pytest.raises(UnsupportedInput):
         inputs_for(model)
-    record = bnfold.check(model, model)
+    record = bnfold.check(model, model, certify="off")
     assert record.equivalence is not None
     assert record.equivalence.verdict == "not-verified"
     assert reason in record.equivalence.reason
