@@ -6,14 +6,18 @@ BIN := $(VENV)/bin
 # Trained models for the tests, installed without dependencies (OpenCV and others).
 OCR_MODELS := rapidocr-onnxruntime==1.4.4
 
-.PHONY: demo test test-cuda lint models schema clean
+.PHONY: demo test test-slow test-cuda lint models schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
 	$(BIN)/bnfold explain models/preactivation_resnet.onnx
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+# The largest models, and long chains.
+test-slow: $(VENV)/installed-dev
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 test-cuda: $(VENV)/installed-dev
 	$(BIN)/pytest -m cuda -rs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,15 @@ OCR_OUTCOMES = {
 }
 
 
+SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "vgg19", "zfnet512")
+
+
+def with_slow(names: Iterable[str], *slow: str) -> list[Any]:
+    """Mark the models that take long."""
+    marks = {name: [pytest.mark.slow] if name in slow else [] for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in marks]
+
+
 def batch_normalizations(record: Record) -> tuple[int, int]:
     assert record.output is not None
     return tuple(ops.get("BatchNormalization", 0) for ops in (record.model.ops, record.output.ops))  # type: ignore[return-value]
@@ -43,7 +54,7 @@ def assert_no_further_from_the_truth(record: Record) -> None:
     assert output.optimized <= 3 * max(output.original, output.noise)
 
 
-@pytest.mark.parametrize("name", OCR_MODELS)
+@pytest.mark.parametrize("name", with_slow(OCR_MODELS, "ch_PP-OCRv4_rec_infer"))
 def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
     record = bnfold.optimize(ocr_model(name), once, truth="always").record
@@ -54,7 +65,7 @@ def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     assert once.read_bytes() == twice.read_bytes()
 
 
-@pytest.mark.parametrize("name", LIGHT_MODELS)
+@pytest.mark.parametrize("name", with_slow(LIGHT_MODELS, *SLOW))
 def test_light_model_zoo(name: str) -> None:
     model = light_model(name)
     result = bnfold.optimize(model, truth="off")

@@ -296,6 +296,7 @@ def test_the_distance_is_limited(length: int, folds: bool) -> None:
     assert [refusal.reason for refusal in record.refusals] == ([] if folds else ["TOO_FAR"])
 
 
+@pytest.mark.slow
 def test_a_long_chain_of_maps_terminates() -> None:
     chain = " ".join(f"v{i + 1} = Add(v{i}, t)" for i in range(1000))
     model = build(
