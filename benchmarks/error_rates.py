@@ -29,7 +29,7 @@ Counts = Counter[tuple[str, str]]
 
 def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> str:
     """Return what the check says."""
-    equivalence = bnfold.check(original, other).equivalence
+    equivalence = bnfold.check(original, other, certify="off").equivalence
     assert equivalence is not None
     return equivalence.verdict
 
