@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.proof import certificate as module
-from bnfold.proof.certificate import bound_factor, certify, certify_all, norm_factor
+from bnfold.proof import linear
+from bnfold.proof.certificate import certify, certify_all
+from bnfold.proof.linear import bound_factor, norm_factor
 from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate
 from tests.support.graphs import Array, Parameters, batch_norm, normal
@@ -644,7 +646,7 @@ def test_a_weight_off_by_a_ten_thousandth_of_its_row_is_found(
 @pytest.mark.parametrize("doubt", [0.05, 0.4])
 def test_the_bounds_hold_at_the_stated_rate(doubt: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The doubt of a probability is one half for the norm of the difference, one for the row's."""
-    monkeypatch.setattr(module, "DOUBT", doubt)
+    monkeypatch.setattr(linear, "DOUBT", doubt)
     generator = np.random.default_rng(0)
     probes, trials = 8, 40_000
     products = generator.standard_normal((trials, probes))  # d·x, where ‖d‖ is 1
@@ -656,8 +658,8 @@ def test_the_bounds_hold_at_the_stated_rate(doubt: float, monkeypatch: pytest.Mo
 
 def test_the_bound_of_a_window_holds_at_the_stated_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of planted differences of a known norm, the bound is too small no more often than stated."""
-    monkeypatch.setattr(module, "DOUBT", 0.2)
-    monkeypatch.setattr(module, "PROBES", 4)
+    monkeypatch.setattr(linear, "DOUBT", 0.2)
+    monkeypatch.setattr(linear, "PROBES", 4)
     missed = 0
     for seed in range(60):
         row, change = normal(4, 1, seed=seed), normal(4, 1, seed=seed + 1000)
