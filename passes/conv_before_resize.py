@@ -37,7 +37,7 @@ from bnfold.rewriting.contract import (
     rewrite,
     same_op,
 )
-from bnfold.rewriting.query import input_of, ints_attribute, producer, sole_use
+from bnfold.rewriting.query import input_of, ints_attribute, producer, shape_of, sole_use
 
 
 class Why(Refusal):
@@ -92,9 +92,10 @@ def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
 def _upsampling_factor(resize: ir.Node) -> float:
     """Return the number of positions of the result per position of the data."""
     data, result = resize.inputs[0], resize.outputs[0]
-    if data is None or data.shape is None or result.shape is None:
+    before, after = shape_of(data), shape_of(result)
+    if before is None or after is None:
         raise Refused(Common.SHAPE_UNKNOWN, resize)
-    old, new = data.shape.dims, result.shape.dims
+    old, new = before.dims, after.dims
     scales = _scales(resize)
     if scales is not None:
         require(len(scales) > 2 and scales[:2] == [1, 1], Why.OTHER_AXES, resize)

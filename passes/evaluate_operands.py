@@ -67,8 +67,7 @@ def _is_exact_expression(value: ir.Value) -> bool:
     """Say whether only exact operators compute the value.
 
     The values that the expression starts from are not checked here. CastLike reads only a type,
-    and Shape only a shape, which may be constant although the value is not, but only if all inputs
-    of the model have fixed shapes.
+    and Shape only a shape, which may be constant although the value is not.
     """
     producer = value.producer()
     if producer is None or is_op(producer, "Constant"):
@@ -79,18 +78,8 @@ def _is_exact_expression(value: ir.Value) -> bool:
         if not is_op(node, "Constant", *_EXACT):
             return False
         if is_op(node, "Shape"):
-            if constant(node.inputs[0]) is None and not _has_fixed_inputs(node.graph):
-                return False
             continue
         read = node.inputs[:1] if is_op(node, "CastLike") else node.inputs
         sources = [operand.producer() for operand in read if operand is not None]
         pending += [source for source in sources if source is not None]
     return True
-
-
-def _has_fixed_inputs(graph: ir.Graph | ir.Function | None) -> bool:
-    """Say whether the graph has inputs, all of fixed shape."""
-    inputs = graph.inputs if isinstance(graph, ir.Graph) else []
-    return bool(inputs) and all(
-        value.shape is not None and value.shape.is_static() for value in inputs
-    )

@@ -25,7 +25,7 @@ from bnfold.algebra.elementwise import ELEMENTWISE, NOT_MONOTONE, monotone
 from bnfold.algebra.fusions import fused_by_runtime
 from bnfold.algebra.pooling import Pool
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Replace, require, rewrite, same_op
-from bnfold.rewriting.query import is_used, producer, sole_use
+from bnfold.rewriting.query import is_used, producer, shape_of, sole_use
 
 
 class Why(Refusal):
@@ -62,8 +62,17 @@ def pool_before_activation(node: ir.Node) -> Replace | None:
     require(any(stride > 1 for stride in pool.strides), Why.NOT_SMALLER)
     require(not fused_by_runtime(activation), Why.FUSED_BY_RUNTIME, activation)
 
-    pooled = same_op(node, [data], shape=node.outputs[0].shape, type_of=data)
+    shape = _of_pooled(node, data)
+    pooled = same_op(node, [data], shape=shape, type_of=data)
     inputs = [pooled if i == index else value for i, value in enumerate(activation.inputs)]
     outputs = {node.outputs[0]: same_op(activation, inputs)}
     exactness = ELEMENTWISE[activation.op_type].exactness
     return Replace([activation, node], outputs, f"across {activation.op_type}", exactness)
+
+
+def _of_pooled(pool: ir.Node, data: ir.Value) -> ir.Shape | None:
+    """Return the shape of the pooled data: the activation may widen one channel to several."""
+    before, after = shape_of(data), shape_of(pool.outputs[0])
+    if before is None or after is None or before.rank() != after.rank():
+        return None
+    return ir.Shape([*before.dims[:2], *after.dims[2:]])

@@ -39,6 +39,8 @@ from bnfold.rewriting.query import (
     int_attribute,
     ints_parameter,
     producer,
+    rank_of,
+    shape_of,
     sole_use,
 )
 
@@ -97,7 +99,8 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
         return math.prod(geometry.kernel), math.prod(geometry.strides)
     if pool.op_type == "ReduceMean":
         _require_over_space(pool, data)
-    sizes = data.shape.dims[2:] if data.shape is not None else (None,)
+    shape = shape_of(data)
+    sizes = shape.dims[2:] if shape is not None else (None,)
     known = [size for size in sizes if isinstance(size, int)]
     positions = math.prod(known) if len(known) == len(sizes) else _ASSUMED_POSITIONS
     return positions, positions
@@ -105,9 +108,9 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
 
 def _require_over_space(mean: ir.Node, data: ir.Value) -> None:
     require(int_attribute(mean, "keepdims", 1) != 0, Why.NOT_OVER_SPACE)
-    if data.shape is None:
+    rank = rank_of(data)
+    if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN)
     axes = ints_parameter(mean, "axes", 1, ())
-    rank = data.shape.rank()
     space = set(range(2, rank))
     require({axis % rank for axis in axes} == space, Why.NOT_OVER_SPACE)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
-from bnfold.rewriting.query import ints_parameter
+from bnfold.rewriting.query import ints_parameter, size_of
 
 _ENDLESS = 2**31 - 1
 """From here on, an end means "to the last": no axis is that long."""
@@ -36,17 +36,10 @@ def strip_slice(node: ir.Node) -> Replace | None:
     except Refused:
         return None
     takes_all = all(step == 1 for step in steps) and all(
-        _takes_all(start, end, _size(data, axis))
+        _takes_all(start, end, size_of(data, axis))
         for start, end, axis in zip(starts, ends, axes, strict=True)
     )
     return Replace([node], {node.outputs[0]: data}) if takes_all else None
-
-
-def _size(data: ir.Value, axis: int) -> int | None:
-    if data.shape is None or not -data.shape.rank() <= axis < data.shape.rank():
-        return None
-    size = data.shape[axis]
-    return size if isinstance(size, int) else None
 
 
 def _takes_all(start: int, end: int, size: int | None) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
 import bnfold
 from bnfold.errors import ModelError
-from bnfold.modelfile.loading import load
 from tests.support.graphs import batch_norm, build, normal, operators
 
 TEXT = "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
@@ -93,14 +91,13 @@ def test_a_function_defined_twice_is_no_valid_model() -> None:
         bnfold.optimize(proto)
 
 
-def test_shapes_that_are_computed_are_known_to_passes() -> None:
-    proto = build(
-        "(float[2,3,8] x) => (float[a,b] z) "
-        "{ h = Mul(two, two) w = Mul(two, three) s = Concat<axis=0>(two, h, w) r = Reshape(x, s) "
-        "z = Flatten(r) }",
-        two=np.array([2], np.int64),
-        three=np.array([3], np.int64),
-    )
-    loaded = load(proto)
-    (reshape,) = [node for node in loaded.ir.graph if node.op_type == "Reshape"]
-    assert reshape.outputs[0].shape == (2, 4, 6)
+def test_a_described_size_that_a_free_input_contradicts_is_dropped() -> None:
+    proto = model(graph="{ c = Conv(x, w) r = Relu(c) d = Dropout(r) y = Neg(d) }")
+    described = {"c": [1, 4, 6, 6], "r": ["N", 4, 6, "M"]}
+    for name, sizes in described.items():
+        proto.graph.value_info.append(helper.make_tensor_value_info(name, 1, sizes))
+    found = {
+        info.name: [dim.dim_value or dim.dim_param for dim in info.type.tensor_type.shape.dim]
+        for info in optimized(proto).graph.value_info
+    }
+    assert found == {"c": ["", 4, 6, 6], "r": ["N", 4, 6, "M"]}

@@ -29,7 +29,7 @@ from bnfold.rewriting.contract import (
     require,
     same_op,
 )
-from bnfold.rewriting.query import int_attribute, is_op
+from bnfold.rewriting.query import int_attribute, is_op, rank_of, shape_of, size_of
 
 FARTHEST = 64
 """Maximum number of operators that a map passes; a longer search costs more than it finds."""
@@ -99,7 +99,7 @@ class _IntoProducers:
         others = [use.node for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
         require(is_read_once and all(map(_reads_shape, others)), Common.SHARED, node)
-        expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
+        expression = dataclasses.replace(step(node, affine), shape=shape_of(value), type_of=value)
         self.nodes.append(node)
         if others:
             self.outputs[value] = expression  # it has the same shape, which is all that they read
@@ -210,7 +210,9 @@ class _IntoConsumers:
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
             output = node.outputs[0]
-            rebuilt = same_op(node, [data, *node.inputs[1:]], shape=output.shape, type_of=output)
+            rebuilt = same_op(
+                node, [data, *node.inputs[1:]], shape=shape_of(output), type_of=output
+            )
             self.readers_of(output, moved, rebuilt)
         elif node.domain == "" and is_affine and index == _affine_index(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
@@ -249,21 +251,21 @@ def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
 
 
 def _rank(node: ir.Node) -> int:
-    shape = node.outputs[0].shape
-    if shape is None:
+    rank = rank_of(node.outputs[0])
+    if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN, node)
-    return shape.rank()
+    return rank
 
 
 def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
-    size = value.shape[axis] if value is not None and value.shape is not None else None
-    if not isinstance(size, int):
+    size = size_of(value, axis)
+    if size is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
     return size
 
 
 def _same_shapes(node: ir.Node) -> bool:
     """Say whether all operands have the same shape: a broadcast one might lack the channels."""
-    shapes = [value.shape for value in node.inputs if value is not None]
+    shapes = [shape_of(value) for value in node.inputs if value is not None]
     known = [shape.dims for shape in shapes if shape is not None]
     return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)

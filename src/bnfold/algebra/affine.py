@@ -14,7 +14,15 @@ import onnx_ir as ir
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import Common, Refusal, Refused, require
-from bnfold.rewriting.query import float_attribute, input_of, int_attribute, is_op, is_used, opset
+from bnfold.rewriting.query import (
+    float_attribute,
+    input_of,
+    int_attribute,
+    is_op,
+    is_used,
+    opset,
+    shape_of,
+)
 
 AFFINE_OPERATORS = ("BatchNormalization", "Mul", "Div", "Add", "Sub")
 
@@ -184,7 +192,7 @@ def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:
     Broadcasting aligns the last axes. The data must already have the full length along that
     axis: if its length is 1, the constant repeats the data, and the result is larger.
     """
-    shape = data.shape
+    shape = shape_of(data)
     if content.size == 1 and content.ndim == 0:
         return 0
     if shape is None:

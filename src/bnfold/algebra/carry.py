@@ -24,6 +24,9 @@ from bnfold.rewriting.query import (
     ints_attribute,
     ints_parameter,
     is_used,
+    rank_of,
+    shape_of,
+    size_of,
     string_attribute,
 )
 
@@ -169,10 +172,9 @@ def _squeeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     rank = _rank(data, node)
     axes = ints_parameter(node, "axes", 1)
     if axes is None:
-        assert data is not None
-        assert data.shape is not None
-        axes = tuple(axis for axis, size in enumerate(data.shape) if size == 1)
-        require(data.shape.is_static(), Common.SHAPE_UNKNOWN, node)
+        sizes = _last_sizes(data, node)
+        require(len(sizes) == rank, Common.SHAPE_UNKNOWN, node)
+        axes = tuple(axis for axis, size in enumerate(sizes) if size == 1)
     return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, direction)
 
 
@@ -235,11 +237,8 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     if affine.is_uniform:
         return affine
     _rank(data, node)
-    assert data is not None
-    assert data.shape is not None
-    known = result.shape is not None and result.shape[affine.axis] == affine.channels
-    same_size = known and data.shape[affine.axis] == affine.channels
-    require(same_size, NotCarried.AXIS_POOLED, node)
+    sizes = [size_of(value, affine.axis) for value in (data, result)]
+    require(sizes == [affine.channels] * 2, NotCarried.AXIS_POOLED, node)
     return affine
 
 
@@ -297,17 +296,19 @@ CARRIERS: Mapping[str, Carrier] = {
 
 
 def _rank(value: ir.Value | None, subject: ir.Node) -> int:
-    if value is None or value.shape is None:
+    rank = rank_of(value)
+    if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
-    return value.shape.rank()
+    return rank
 
 
 def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
     """Return the sizes of the last axes, back to the first that is not known."""
-    if value is None or value.shape is None:
+    shape = shape_of(value)
+    if shape is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
     sizes: list[int] = []
-    for size in reversed(value.shape.dims):
+    for size in reversed(shape.dims):
         if not isinstance(size, int):
             break
         sizes.append(size)

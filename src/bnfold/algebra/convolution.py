@@ -11,7 +11,13 @@ from bnfold.algebra.weights import folded_name, stored
 from bnfold.arrays import FloatArray
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import Op, Operand
-from bnfold.rewriting.query import input_of, int_attribute, ints_attribute, string_attribute
+from bnfold.rewriting.query import (
+    input_of,
+    int_attribute,
+    ints_attribute,
+    shape_of,
+    string_attribute,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +159,8 @@ class Convolution:
 
 def shape_with_channels(value: ir.Value, channels: int) -> ir.Shape | None:
     """Return the shape of the value, as far as known, with another number of channels."""
-    if value.shape is None:
+    shape = shape_of(value)
+    if shape is None:
         return None
-    batch, _, *space = value.shape.dims
+    batch, _, *space = shape.dims
     return ir.Shape([batch, channels, *space])

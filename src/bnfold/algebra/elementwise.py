@@ -15,7 +15,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import NOT_AFFINE, batch_normalization
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, require
-from bnfold.rewriting.query import float_attribute, input_of, int_attribute, opset
+from bnfold.rewriting.query import float_attribute, input_of, int_attribute, opset, rank_of
 
 
 class NotMonotone(Refusal):
@@ -181,8 +181,9 @@ def _require_constant_over_window(node: ir.Node, index: int, spatial_rank: int) 
         spatial = content.shape  # aligned by the attribute `axis`: only a scalar is safe
     same_everywhere = all(length == 1 for length in spatial)
     data = input_of(node, 1 - index)
-    data_rank = data.shape.rank() if data is not None and data.shape is not None else None
-    keeps_rank = content.ndim < spatial_rank + 2 or data_rank == content.ndim == spatial_rank + 2
+    keeps_rank = content.ndim < spatial_rank + 2 or (
+        rank_of(data) == content.ndim == spatial_rank + 2
+    )
     require(same_everywhere and keeps_rank, NotMonotone.VARIES_IN_SPACE, node)
 
 

@@ -32,6 +32,8 @@ from bnfold.rewriting.query import (
     int_attribute,
     ints_attribute,
     opset,
+    rank_of,
+    shape_of,
     string_attribute,
 )
 
@@ -267,16 +269,16 @@ def _matmul_with(
     if rank == 2 and weight.array.ndim == 2:
         return Op("Gemm", [data, weight, bias], legacy, matmul)
     output = matmul.outputs[0]
-    product = same_op(matmul, [data, weight], shape=output.shape, type_of=output)
+    product = same_op(matmul, [data, weight], shape=shape_of(output), type_of=output)
     return Op("Add", [product, bias], legacy)
 
 
 def _matmul_rank(matmul: ir.Node) -> int:
     """Return the rank of the result. It is larger than the data's if B is a batch of matrices."""
-    shape = matmul.outputs[0].shape
-    if shape is None:
+    rank = rank_of(matmul.outputs[0])
+    if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN, matmul)
-    return shape.rank()
+    return rank
 
 
 # --- Weights ------------------------------------------------------------------------------------

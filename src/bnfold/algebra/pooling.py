@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.rewriting.query import int_attribute, ints_attribute, is_op, is_used, string_attribute
+from bnfold.rewriting.query import (
+    int_attribute,
+    ints_attribute,
+    is_op,
+    is_used,
+    rank_of,
+    size_of,
+    string_attribute,
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,8 @@ class Pool:
     def every_window_is_real(self, data: ir.Value) -> bool:
         """Say whether each window is known to cover an element of `data`, not only padding."""
         sizes: list[int | None] = [None] * self.spatial_rank
-        if data.shape is not None and data.shape.rank() == self.spatial_rank + 2:
-            sizes = [size if isinstance(size, int) else None for size in data.shape.dims[2:]]
+        if rank_of(data) == self.spatial_rank + 2:
+            sizes = [size_of(data, axis + 2) for axis in range(self.spatial_rank)]
         return all(self._real_along(axis, size) for axis, size in enumerate(sizes))
 
     def _real_along(self, axis: int, size: int | None) -> bool:

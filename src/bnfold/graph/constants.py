@@ -1,62 +1,29 @@
 """Which values of a graph are constant, and their content.
 
 Constants are initializers that no caller can override (not graph inputs; before IR version 4 the
-loader has removed them from the inputs), Constant nodes, and expressions of these with the few
-operators in which exporters wrap weights. torch's dynamo exporter writes a Conv's missing bias as
-``Expand(CastLike(0, x), Shape(W))``. onnx's reference evaluator evaluates the expressions.
+loader has removed them from the inputs), Constant nodes, and what `bnfold.graph.expressions` has
+found to depend on these alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array
-from bnfold.graph.walk import all_graphs
 
-_OPERATORS = frozenset(
-    {
-        *("Add", "Div", "Exp", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub"),
-        *("Cast", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "Reshape", "Slice"),
-        *("Squeeze", "Transpose", "Unsqueeze"),
-    }
-)
+Deferred: TypeAlias = Callable[[], Array | None]
+"""Computes the content of a value when it is asked for."""
 
-
-_LARGEST = 2**26
-"""Maximum number of elements of an expression that is evaluated."""
-
-
-_DEEPEST = 40
-"""Maximum depth, in operators, of an expression that is evaluated."""
-
-
-_CACHE = "bnfold.constant"
+_CONTENT = "bnfold.constant"
 
 
 def constant(value: ir.Value | None) -> Array | None:
     """Return the value's content if it can never change, else None."""
-    return _content(value, 0)
-
-
-def is_overridable(value: ir.Value | None) -> bool:
-    """Say whether the value is an initializer that a caller may replace at run time."""
-    return value is not None and value.is_initializer() and value.is_graph_input()
-
-
-def forget_contents(model: ir.Model) -> None:
-    """Clear the cached content of expressions, because others may edit the model from now on."""
-    for graph in all_graphs(model):
-        for node in graph:
-            for output in node.outputs:
-                output.meta.pop(_CACHE, None)
-
-
-def _content(value: ir.Value | None, depth: int) -> Array | None:
-    if value is None or depth > _DEEPEST:
+    if value is None:
         return None
     if value.is_initializer():
         tensor = value.const_value
@@ -66,13 +33,38 @@ def _content(value: ir.Value | None, depth: int) -> Array | None:
         return None
     if node.op_type == "Constant":
         return _constant_node_content(node)
-    if _CACHE not in value.meta:
-        content = _evaluate(node, depth + 1)
-        if content is None:
-            return None  # not cached: a rewrite may still make it constant
-        value.meta[_CACHE] = content
-    cached: Array = value.meta[_CACHE]
-    return cached
+    content: Array | Deferred | None = value.meta.get(_CONTENT)
+    if callable(content):
+        content = content()
+        record_content(value, content)
+    return content
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Say whether `constant` returns something, without computing or reading it."""
+    if value is None:
+        return False
+    if value.is_initializer():
+        return value.const_value is not None and not value.is_graph_input()
+    return _CONTENT in value.meta or constant(value) is not None
+
+
+def is_deferred(value: ir.Value) -> bool:
+    """Say whether it is constant, and its content is not computed yet."""
+    return callable(value.meta.get(_CONTENT))
+
+
+def is_overridable(value: ir.Value | None) -> bool:
+    """Say whether the value is an initializer that a caller may replace at run time."""
+    return value is not None and value.is_initializer() and value.is_graph_input()
+
+
+def record_content(value: ir.Value, content: Array | Deferred | None) -> None:
+    """Record the content of an expression of constants, or how to compute it."""
+    if content is None:
+        value.meta.pop(_CONTENT, None)
+    else:
+        value.meta[_CONTENT] = content
 
 
 _CONSTANT_ATTRIBUTES: Mapping[str, type[np.generic] | None] = {
@@ -93,82 +85,3 @@ def _constant_node_content(node: ir.Node) -> Array | None:
             return attribute.as_tensor().numpy()
         return np.array(attribute.value, dtype)
     return None
-
-
-def _evaluate(node: ir.Node, depth: int) -> Array | None:
-    first = node.inputs[0] if node.inputs else None
-    if node.op_type == "Identity":
-        return _content(first, depth)
-    if node.op_type == "CastLike":
-        content, like = _content(first, depth), node.inputs[1]
-        if content is None or like is None or like.dtype is None:
-            return None
-        return content.astype(like.dtype.numpy())
-    if node.op_type == "Shape":
-        return _shape(node, first, depth)
-    if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
-        return None
-    if "broadcast" in node.attributes:
-        return None  # before opset 7 it may align axes other than the last: not supported
-    contents = []
-    for value in node.inputs:
-        content = _content(value, depth)
-        if value is not None and content is None:
-            return None
-        contents.append(content)
-    if _result_size(node, contents) > _LARGEST:
-        return None
-    return _run(node, contents)
-
-
-def _shape(node: ir.Node, value: ir.Value | None, depth: int) -> Array | None:
-    """Return the shape of a value, which may be known although the value is not constant."""
-    content = _content(value, depth)
-    dims: tuple[object, ...] | None = None
-    if content is not None:
-        dims = content.shape
-    elif value is not None and value.shape is not None:
-        dims = value.shape.dims
-    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-    if dims is None:
-        return None
-    sizes = dims[start:end]
-    if not all(isinstance(size, int) for size in sizes):
-        return None
-    return np.array(sizes, np.int64)
-
-
-def _result_size(node: ir.Node, contents: list[Array | None]) -> int:
-    """Bound the number of elements of the result, by a shape input or by broadcasting."""
-    sizes = [content.size for content in contents if content is not None]
-    if node.op_type in ("ConstantOfShape", "Expand"):
-        shape = contents[-1]
-        requested = math.prod(int(size) for size in shape) if shape is not None else 0
-        return requested if node.op_type == "ConstantOfShape" else requested * sizes[0]
-    multiplies = node.op_type in ("Add", "Div", "Gather", "Mul", "Pow", "Sub")
-    return math.prod(sizes) if multiplies else sum(sizes)
-
-
-def _run(node: ir.Node, contents: list[Array | None]) -> Array | None:
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    assert node.graph is not None
-    proto = ir.to_proto(node)
-    names = ["" if content is None else f"i{n}" for n, content in enumerate(contents)]
-    del proto.input[:], proto.output[:]
-    proto.input.extend(names)
-    proto.output.append("result")
-    unknown = [
-        onnx.helper.make_empty_tensor_value_info(name) for name in (*names, "result") if name
-    ]
-    graph = onnx.helper.make_graph([proto], "constant", unknown[:-1], unknown[-1:])
-    opset = onnx.helper.make_opsetid("", node.graph.opset_imports.get("", 1))
-    model = onnx.helper.make_model(graph, opset_imports=[opset])
-    feeds = {name: content for name, content in zip(names, contents, strict=True) if name}
-    try:
-        with np.errstate(all="ignore"):
-            (result,) = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # the evaluator lacks some types and versions: then not a constant
-        return None
-    return np.asarray(result)

@@ -10,6 +10,7 @@ import onnx.checker
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
+from bnfold.graph.shapes import is_free, shape_of
 from bnfold.graph.walk import all_graphs
 from bnfold.modelfile.markers import Markers
 from bnfold.modelfile.places import weights_of
@@ -72,13 +73,37 @@ class LoadedModel:
 
 
 def _forget_inferred(loaded: LoadedModel) -> None:
-    """Drop types and shapes except those of outputs and of values that the file describes."""
+    """Drop types and shapes except those of outputs and of values that the file describes.
+
+    Where the file describes a size that does not hold for every input, drop that, too.
+    """
     main = loaded.ir.graph
     for graph in (main, *main.subgraphs()):
         for node in graph:
             for value in node.outputs:
                 if value.name not in loaded.described and not value.is_graph_output():
                     value.type = value.shape = None
+                elif value.shape is not None and not value.is_graph_output():
+                    value.shape = _true_claim(value.shape, shape_of(value))
+
+
+def _true_claim(claimed: ir.Shape, known: ir.Shape | None) -> ir.Shape | None:
+    """Return the claimed shape without what is known to be otherwise."""
+    if known is None:
+        return claimed
+    if claimed.rank() != known.rank():
+        return known if known.is_static() else None
+    return ir.Shape(_true_size(*sizes) for sizes in zip(claimed, known, strict=True))
+
+
+def _true_size(
+    claim: int | ir.SymbolicDim, known: int | ir.SymbolicDim
+) -> int | ir.SymbolicDim | None:
+    if not isinstance(claim, int) or claim == known:
+        return claim
+    if isinstance(known, int):
+        return known
+    return None if is_free(known) else claim
 
 
 def serialize(loaded: LoadedModel) -> onnx.ModelProto:

@@ -2,19 +2,16 @@
 
 Afterwards: every value that is read is defined; nodes are in topological order and have their names
 from the file or none; no name in a body shadows one outside; each body has its opset imports; an
-initializer that no caller can override is not a graph input; inferable shapes are known. What the
-model computes and its interface do not change.
+initializer that no caller can override is not a graph input. What the model computes and its
+interface do not change.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Iterator
 
 import onnx
-import onnx.helper
-import onnx.shape_inference
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
@@ -33,12 +30,11 @@ def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
     for node in unnamed:
         node.name = None
     _free_negative_sizes(model)
-    _infer_shapes(proto, model.graph)
     prepare(model, name)
 
 
 def prepare(model: ir.Model, name: str) -> None:
-    """Normalize a model that has no protobuf, without shape inference.
+    """Normalize a model that has no protobuf.
 
     Raises:
         ModelError: if the graph is inconsistent; `name` is what the message calls the model.
@@ -137,59 +133,3 @@ def _free_negative_sizes(model: ir.Model) -> None:
                 for axis, size in enumerate(value.shape):
                     if isinstance(size, int) and size < 0:
                         value.shape[axis] = None
-
-
-def _clear_negative_sizes(proto: onnx.GraphProto) -> None:
-    """Clear negative sizes, at which onnx's inference may abort the process."""
-    for value in (*proto.input, *proto.output, *proto.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                dim.Clear()
-
-
-_LARGEST_SHAPE = 128
-"""Elements of the largest initializer that inference reads, as it may be a shape or axes."""
-
-
-def _infer_shapes(proto: onnx.ModelProto, graph: ir.Graph) -> None:
-    """Fill in the missing types and shapes that onnx can infer.
-
-    It runs on a copy of `proto`, from which `graph` was just created, without large weights.
-    """
-    light = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
-    light.opset_import.extend(proto.opset_import)
-    light.functions.extend(proto.functions)
-    light.graph.node.extend(proto.graph.node)
-    light.graph.output.extend(proto.graph.output)
-    light.graph.value_info.extend(proto.graph.value_info)
-    light.graph.input.extend(proto.graph.input)
-    declared = {value.name for value in proto.graph.input}
-    for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= _LARGEST_SHAPE:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            described = onnx.helper.make_tensor_value_info(
-                tensor.name, tensor.data_type, tensor.dims
-            )
-            light.graph.input.append(described)
-    _clear_negative_sizes(light.graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    except Exception:  # inference is optional; passes refuse if a shape is missing
-        return
-    _fill_in(inferred.graph, graph)
-
-
-def _fill_in(proto: onnx.GraphProto, graph: ir.Graph) -> None:
-    known = {info.name: info.type for info in proto.value_info}
-    for node_proto, node in zip(proto.node, graph, strict=True):
-        for value in node.outputs:
-            # The declarations of outputs are the interface and must not change.
-            if value.name in known and not value.is_graph_output():
-                if value.type is None:
-                    value.type = ir.serde.deserialize_type_proto_for_type(known[value.name])
-                if value.shape is None:
-                    value.shape = ir.serde.deserialize_type_proto_for_shape(known[value.name])
-        for attribute in node_proto.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _fill_in(attribute.g, node.attributes[attribute.name].as_graph())

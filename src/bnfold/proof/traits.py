@@ -13,7 +13,10 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
+from bnfold.graph.facts import Tools, learn
+from bnfold.graph.shapes import rank_of, size_of
 from bnfold.modelfile.loading import load
+from bnfold.running.evaluation import evaluate
 from bnfold.running.inputs import Hints
 
 _TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
@@ -87,6 +90,7 @@ class Traits:
             model = load(path).ir
         except BnfoldError:
             return Traits()
+        learn(model, Tools(evaluate=evaluate))
         inputs = set(model.graph.inputs)
         live = _downstream(model, inputs, through_shapes=False)
         names = {value.name for value in model.graph.outputs if value.name is not None}
@@ -130,8 +134,8 @@ def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
         if node.op_type in _TABLES and position == _TABLES[node.op_type][1]:
             table = node.inputs[_TABLES[node.op_type][0]]
             axis = node.attributes.get_int("axis", 0)
-            size = table.shape[axis] if table is not None and table.shape is not None else None
-            if isinstance(size, int) and size > 0:
+            size = size_of(table, axis) if axis is not None else None
+            if size is not None and size > 0:
                 yield size
 
 
@@ -164,7 +168,8 @@ def _cuts(model: ir.Model) -> list[tuple[int, int]]:
             continue
         ends = _integers(node, "ends", 2)
         axes = _integers(node, "axes", 3) or list(range(len(ends)))
-        rank = node.inputs[0].shape.rank() if node.inputs[0].shape is not None else 4
+        rank = rank_of(node.inputs[0])
+        rank = 4 if rank is None else rank
         for axis, end in zip(axes, ends, strict=False):
             if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
                 cuts.add((axis % rank, end))

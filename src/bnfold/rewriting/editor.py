@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.walk import all_graphs, has_body
 from bnfold.rewriting.contract import Op, Replace, Weight
 from bnfold.rewriting.query import is_used
@@ -123,7 +124,7 @@ class _Built:
         )
         if op.type_of is not None and op.type_of.type is not None:
             node.outputs[0].type = op.type_of.type
-            node.outputs[0].shape = op.shape
+            record_shape(node.outputs[0], op.shape)
         old_name = like.outputs[0].name if like is not None else self._anchor.outputs[0].name
         return self.add_node(node, f"{old_name}.{op.op_type.lower()}", like)
 
@@ -171,6 +172,7 @@ def _rename(new: ir.Value, old: ir.Value) -> None:
     """Give `new` the name and description of `old`, which loses them."""
     new.name, old.name = old.name, ""
     new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
+    record_shape(new, shape_of(old))
     new.metadata_props.update(old.metadata_props)
 
 

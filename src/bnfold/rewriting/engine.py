@@ -11,7 +11,8 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from bnfold.errors import PassFailedError
-from bnfold.graph.walk import all_graphs, outermost_graphs, sort
+from bnfold.graph.facts import Tools, learn
+from bnfold.graph.walk import all_graphs
 from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import General, Op, Pass, Refusal, Refused, Replace, Weight
 from bnfold.rewriting.editor import Edit, Editor
@@ -52,16 +53,18 @@ def run_passes(
     keep_node: re.Pattern[str] | None = None,
     without: Unwanted = lambda _: None,
     watch: Watch | None = None,
+    tools: Tools | None = None,
 ) -> Outcome:
     """Rewrite `model` in place, to a fixpoint.
 
     Nodes whose name, or first output's name, matches `keep_node` are not changed, and rewrites for
-    which `without` returns a reason are not made. `watch` is called once for each rewrite.
+    which `without` returns a reason are not made. `watch` is called once for each rewrite. `tools`
+    infer shapes and evaluate constants.
 
     Raises:
         PassFailedError: if a pass raises anything but a refusal, or never stops rewriting.
     """
-    return _Run(model, passes, keep_node, without, watch).to_fixpoint()
+    return _Run(model, passes, keep_node, without, watch, tools or Tools()).to_fixpoint()
 
 
 class _Run:
@@ -72,8 +75,10 @@ class _Run:
         keep_node: re.Pattern[str] | None,
         without: Unwanted,
         watch: Watch | None,
+        tools: Tools,
     ) -> None:
         self._model = model
+        self._tools = tools
         self._without = without
         self._watch = watch
         self._editor = Editor(model)
@@ -89,13 +94,15 @@ class _Run:
         self._most_rewrites = 1000 + 20 * node_count
 
     def to_fixpoint(self) -> Outcome:
-        """Sweep over all roots until a sweep changes nothing; its refusals are the final ones."""
+        """Sweep over all roots until a sweep changes nothing; its refusals are the final ones.
+
+        Before each, learn shapes and constants anew, because rewrites make more of them known.
+        """
         while True:
+            learn(self._model, self._tools)
             before = len(self._rewrites)
             refusals = self._sweep()
             if len(self._rewrites) == before:
-                for graph in outermost_graphs(self._model):
-                    sort(graph)
                 return Outcome(self._rewrites, refusals)
 
     def _sweep(self) -> list[RefusalRecord]:

@@ -11,6 +11,9 @@ import onnx_ir as ir
 from bnfold.arrays import Array as Array
 from bnfold.graph.constants import constant as constant
 from bnfold.graph.constants import is_overridable as is_overridable
+from bnfold.graph.shapes import rank_of as rank_of
+from bnfold.graph.shapes import shape_of as shape_of
+from bnfold.graph.shapes import size_of as size_of
 from bnfold.rewriting.contract import Common, General, Refused
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
+from bnfold.graph.facts import Tools, learn
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Progress
 from bnfold.proof.certificate import certify
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
+from bnfold.running.evaluation import evaluate
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.workflow.windows import Cut, Names, Slice, content_of
 
@@ -34,7 +36,10 @@ def certify_models(
     """Prove the outputs of two models equal, as far as there is time; None if one is unreadable."""
 
     def work(told: Progress) -> ModelCertificate:
-        return _Alignment(load(reference).ir, load(candidate).ir).certificate(seconds, told)
+        models = load(reference).ir, load(candidate).ir
+        for model in models:
+            learn(model, Tools(evaluate=evaluate))
+        return _Alignment(*models).certificate(seconds, told)
 
     try:
         return isolated(work, progress)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.graph.constants import forget_contents
+from bnfold.graph.facts import forget
 from bnfold.modelfile.normalize import prepare
 from bnfold.options import PassOptions
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
+from bnfold.workflow.tools import TOOLS
 
 
 class RewritePass(ir.passes.InPlacePass):
     """bnfold's rewrites of an in-memory model, without the check.
 
-        >>> pipeline = ir.passes.Sequential(ShapeInferencePass(), bnfold.RewritePass())
+        >>> pipeline = ir.passes.Sequential(bnfold.RewritePass(), RemoveUnusedNodesPass())
         >>> pipeline(model).modified
         True
-
-    Infer shapes first: fewer rewrites apply when shapes are unknown.
 
     Args:
         options: which rewrites to make; all of them by default.
@@ -39,6 +38,6 @@ class RewritePass(ir.passes.InPlacePass):
         chosen = choose_passes(self._options.only, self._options.skip)
         prepare(model, "the model")
         changes = change_meaning(model, self._options)
-        changes += run_passes(model, chosen, self._options.keep_pattern()).rewrites
-        forget_contents(model)
+        changes += run_passes(model, chosen, self._options.keep_pattern(), tools=TOOLS).rewrites
+        forget(model)
         return ir.passes.PassResult(model, modified=bool(changes))

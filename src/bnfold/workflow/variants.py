@@ -20,6 +20,7 @@ from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
+from bnfold.workflow.tools import TOOLS
 from bnfold.workflow.windows import Cut, Cutter
 
 
@@ -79,7 +80,9 @@ class Variants:
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
         try:
-            outcome = run_passes(loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch)
+            outcome = run_passes(
+                loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch, TOOLS
+            )
         except PassFailedError:
             require_valid(loaded)  # an invalid model may be why the pass failed
             raise

@@ -14,6 +14,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from bnfold.graph.shapes import rank_of, shape_of
 from bnfold.graph.walk import has_body
 from bnfold.proof.windows import RANDOM, NotShown, Window
 from bnfold.rewriting.contract import Op, Operand, Replace
@@ -253,11 +254,15 @@ class Slice:
                 _described(value, names[value])
                 for node in self.nodes
                 for value in node.outputs
-                if value.name and value.shape is not None and isinstance(value.type, ir.TensorType)
+                if value.name and rank_of(value) is not None and _is_tensor(value)
             ],
             dict(model.opset_imports),
             model.ir_version,
         )
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType)
 
 
 def _described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
@@ -270,10 +275,11 @@ def _described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
     dtype = value.dtype or (tensor.dtype if tensor is not None else None)
     if dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
         raise NotShown(f"the type of {name!r} is not known")
-    shape = value.shape if value.shape is not None or tensor is None else tensor.shape
-    sizes = None
-    if shape is not None:
+    sizes: list[int | str | None] | None = None
+    if (shape := shape_of(value)) is not None:
         sizes = [size if isinstance(size, int) else size.value for size in shape]
+    elif tensor is not None:
+        sizes = list(tensor.shape.numpy())
     return onnx.helper.make_tensor_value_info(name, dtype.value, sizes)
 
 

@@ -1,0 +1,298 @@
+"""Evaluates what depends on constants alone.
+
+Exporters wrap weights and shapes in a few operators: torch's dynamo exporter writes a Conv's
+missing bias as ``Expand(CastLike(0, x), Shape(W))``. The result must be what the runtime computes,
+so an `Evaluate` that runs onnxruntime is given by the caller; here is one that does without, with
+onnx's reference evaluator.
+
+Sizes are known before values: an expression is evaluated only if its shape is known, and if its
+content is not much larger than what it is computed from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx_ir as ir
+
+from bnfold.arrays import Array
+from bnfold.graph.constants import constant, is_constant, is_deferred, record_content
+from bnfold.graph.shapes import shape_of
+from bnfold.graph.walk import all_graphs
+
+Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[Array] | None]
+"""Computes the outputs of a model from these inputs; None if it cannot."""
+
+_OPERATORS = frozenset(
+    {
+        *("Add", "And", "Div", "Equal", "Exp", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal"),
+        *("Sqrt", "Sub", "Where"),
+        *("Cast", "CastLike", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather"),
+        *("Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    }
+)
+"""Operators in which exporters wrap weights and shapes."""
+
+_SIZES = ("Shape", "Size")
+"""Operators that read a shape, which may be known although the value is not constant."""
+
+_ALIKE_EVERYWHERE = frozenset(
+    {
+        *("Add", "And", "Concat", "ConstantOfShape", "Equal", "Expand", "Flatten", "Gather"),
+        *("Identity", "Mul", "Neg", "Not", "Or", "Reshape", "Sub", "Transpose", "Where"),
+    }
+)
+"""Operators for which a test shows that onnx's reference evaluator returns onnxruntime's bits."""
+
+_MOST_AXES = 64
+"""numpy has no arrays with more."""
+
+_SMALL = 2**12
+"""Elements up to which an expression is evaluated at once, together with all others."""
+
+_MOST_MORE_BYTES = 2**20
+"""How much larger than its operands a content may be."""
+
+_MOST_BYTES_IN_ALL = 2**26
+"""How much larger than the model's own constants all contents together may be."""
+
+
+_FAILED = "bnfold.failed"
+
+
+def by_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Sequence[Array] | None:
+    """Evaluate operators that need no runtime to agree with; None for any other."""
+    from onnx.reference import ReferenceEvaluator
+
+    if not all(node.op_type in _ALIKE_EVERYWHERE for node in model.graph.node):
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, dict(feeds))]
+    except Exception:  # the evaluator lacks some types and versions: then not a constant
+        return None
+
+
+def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
+    """Find expressions of constants, and evaluate the small ones.
+
+    Shapes must be known, and the nodes of all graphs in order. Return whether a small content is
+    new: it may be a shape that others depend on.
+    """
+    graphs = all_graphs(model)
+    budget = _MOST_BYTES_IN_ALL + sum(
+        value.const_value.nbytes
+        for graph in graphs
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    small, found = [], False
+    for node in itertools.chain.from_iterable(graphs):
+        if not _may_be_expression(node):
+            continue
+        value = node.outputs[0]
+        if is_constant(value):
+            shape = shape_of(value)
+            budget -= math.prod(shape.numpy()) if shape is not None and shape.is_static() else 0
+        elif node.op_type in _SIZES:
+            found |= _record_sizes(node)
+        elif (size := _bytes(node)) is not None and size <= budget:
+            budget -= size
+            record_content(value, partial(_evaluated_later, node, evaluate))
+            if _elements(value) <= _SMALL:
+                small.append(node)
+    for node, content in zip(small, _evaluated(small, evaluate), strict=True):
+        _record(node, content)
+        found |= content is not None
+    return found
+
+
+def _evaluated_later(node: ir.Node, evaluate: Evaluate) -> Array | None:
+    (content,) = _evaluated([node], evaluate)
+    _record(node, content)
+    return content
+
+
+def _record(node: ir.Node, content: Array | None) -> None:
+    """Record the content, or that there is none, so that it is not tried again."""
+    record_content(node.outputs[0], content)
+    node.meta[_FAILED] = content is None
+
+
+def forget_contents(model: ir.Model) -> None:
+    """Clear the contents of expressions, because others may edit the model from now on."""
+    for graph in all_graphs(model):
+        for node in graph:
+            node.meta.pop(_FAILED, None)
+            for output in node.outputs:
+                record_content(output, None)
+
+
+def _may_be_expression(node: ir.Node) -> bool:
+    if node.domain != "" or len(node.outputs) != 1 or node.meta.get(_FAILED):
+        return False
+    if node.op_type in _SIZES:
+        return True
+    if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
+        return False
+    if "broadcast" in node.attributes:
+        return False  # before opset 7 it may align axes other than the last: not supported
+    if node.op_type == "CastLike" and (node.inputs[1] is None or node.inputs[1].dtype is None):
+        return False
+    return all(value is None or is_constant(value) for value in _operands(node))
+
+
+def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return what a node reads the content of. CastLike reads only the type of its second input."""
+    return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+
+
+def _record_sizes(node: ir.Node) -> bool:
+    """Record what a Shape or Size returns, if the sizes are known for every input."""
+    shape = shape_of(node.inputs[0])
+    if shape is None or any(attribute.is_ref() for attribute in node.attributes.values()):
+        return False
+    start = node.attributes.get_int("start", 0) or 0
+    sizes = shape.dims[start : node.attributes.get_int("end", None)]
+    if not all(isinstance(size, int) for size in sizes):
+        return False
+    numbers = [size for size in sizes if isinstance(size, int)]
+    if node.op_type == "Size":
+        if math.prod(numbers) >= 2**63:
+            return False
+        record_content(node.outputs[0], np.array(math.prod(numbers), np.int64))
+    else:
+        record_content(node.outputs[0], np.array(numbers, np.int64))
+    return True
+
+
+def _elements(value: ir.Value) -> int:
+    shape = shape_of(value)
+    assert shape is not None
+    return math.prod(shape.numpy())
+
+
+def _bytes(node: ir.Node) -> int | None:
+    """Return the size of an expression's content, if it is known and not too large."""
+    value = node.outputs[0]
+    shape, dtype = shape_of(value), value.dtype
+    if shape is None or not shape.is_static() or dtype is None or not value.name:
+        return None
+    if dtype == ir.DataType.STRING or shape.rank() > _MOST_AXES:
+        return None
+    size = math.ceil(math.prod(shape.numpy()) * dtype.itemsize)
+    read = [operand for operand in dict.fromkeys(_operands(node)) if operand is not None]
+    return size if size <= sum(map(_bytes_of, read)) + _MOST_MORE_BYTES else None
+
+
+def _bytes_of(value: ir.Value) -> int:
+    if value.is_initializer() and value.const_value is not None:
+        return value.const_value.nbytes
+    shape, dtype = shape_of(value), value.dtype
+    if shape is None or not shape.is_static() or dtype is None:
+        return 0
+    return math.ceil(math.prod(shape.numpy()) * dtype.itemsize)
+
+
+# --- Evaluation ---------------------------------------------------------------------------------
+
+
+def _evaluated(nodes: Sequence[ir.Node], evaluate: Evaluate) -> list[Array | None]:
+    """Evaluate expressions together; where that fails, each half by itself."""
+    if not nodes:
+        return []
+    results = _run(nodes, evaluate)
+    if results is not None:
+        return list(results)
+    if len(nodes) == 1:
+        return [None]
+    middle = len(nodes) // 2
+    # The first half comes first in the graph, so the second one may read its results.
+    first = _evaluated(nodes[:middle], evaluate)
+    for node, content in zip(nodes[:middle], first, strict=True):
+        _record(node, content)
+    return [*first, *_evaluated(nodes[middle:], evaluate)]
+
+
+def _run(nodes: Sequence[ir.Node], evaluate: Evaluate) -> Sequence[Array] | None:
+    """Evaluate expressions by one model, whose inputs are what they are computed from."""
+    try:
+        needed, leaves = _needed(nodes)
+    except _NotConstantError:
+        return None
+    graph = onnx.GraphProto(name="constants")
+    names = {value: f"i{number}" for number, value in enumerate(leaves)}
+    feeds = {names[value]: content for value, content in leaves.items()}
+    for name, content in feeds.items():
+        dtype = ir.DataType.from_numpy(content.dtype)
+        graph.input.append(onnx.helper.make_tensor_value_info(name, dtype.value, content.shape))
+    for number, node in enumerate(needed):
+        names[node.outputs[0]] = f"o{number}"
+        graph.node.append(_as_proto(node, names))
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(
+            names[node.outputs[0]], (node.outputs[0].dtype or ir.DataType.UNDEFINED).value, None
+        )
+        for node in nodes
+    )
+    version = nodes[0].graph.opset_imports.get("", 1) if nodes[0].graph is not None else 1
+    opsets = [onnx.helper.make_opsetid("", version)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    results = evaluate(model, feeds)
+    return results if results is not None else by_reference(model, feeds)
+
+
+def _as_proto(node: ir.Node, names: Mapping[ir.Value, str]) -> onnx.NodeProto:
+    read = [names[value] if value is not None else "" for value in _operands(node)]
+    op_type, attributes = node.op_type, ir.serde.serialize_node(node).attribute
+    proto = onnx.NodeProto(op_type=op_type, input=read, output=[names[node.outputs[0]]])
+    if op_type == "CastLike":
+        like = node.inputs[1]
+        assert like is not None
+        assert like.dtype is not None
+        proto.op_type = "Cast"
+        proto.attribute.append(onnx.helper.make_attribute("to", like.dtype.value))
+    else:
+        proto.attribute.extend(attributes)
+    return proto
+
+
+class _NotConstantError(Exception):
+    """An operand turned out not to be constant after all."""
+
+
+def _needed(nodes: Iterable[ir.Node]) -> tuple[list[ir.Node], dict[ir.Value, Array]]:
+    """Return the nodes to run, in order, and the contents to feed them with."""
+    order: list[ir.Node] = []
+    leaves: dict[ir.Value, Array] = {}
+    seen: set[ir.Node] = set()
+    pending = [(node, False) for node in reversed(list(nodes))]
+    wanted = {node for node, _ in pending}
+    while pending:
+        node, is_ready = pending.pop()
+        if is_ready:
+            order.append(node)
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        pending.append((node, True))
+        for value in _operands(node):
+            if value is None or value in leaves:
+                continue
+            source = value.producer()
+            if source is not None and (source in wanted or is_deferred(value)):
+                pending.append((source, False))
+                continue
+            content = constant(value)
+            if content is None:
+                raise _NotConstantError
+            leaves[value] = content
+    return order, leaves

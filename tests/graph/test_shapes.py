@@ -1,0 +1,201 @@
+"""Sizes that are said to hold for every input do: onnxruntime computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+from bnfold.graph.facts import learn
+from bnfold.graph.shapes import shape_of
+from bnfold.modelfile.loading import load
+from bnfold.running.isolation import isolated
+from bnfold.workflow.tools import TOOLS
+from tests.support.evaluate import run_plain
+from tests.support.geometry import KINDS, chain
+from tests.support.graphs import build
+
+KEEPS_RANK = ("MaxPool", "AveragePool", "Conv", "ConvTranspose", "Resize", "Slice", "Pad")
+
+
+def learned(model: onnx.ModelProto) -> ir.Model:
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    return loaded
+
+
+def known_shapes(model: onnx.ModelProto) -> dict[str, list[int | None] | None]:
+    """Return the known sizes of what each node of the main graph computes; None for free ones."""
+    found: dict[str, list[int | None] | None] = {}
+    for node in learned(model).graph:
+        for value in node.outputs:
+            shape = shape_of(value)
+            found[value.name or ""] = (
+                None
+                if shape is None
+                else [size if isinstance(size, int) else None for size in shape]
+            )
+    return found
+
+
+def differences(model: onnx.ModelProto, shape: Iterable[int]) -> list[str]:
+    """Return what is known of the outputs, but not so in onnxruntime; [] if it rejects them."""
+    feeds = {"x": np.zeros(tuple(shape), np.float32)}
+    try:
+        results = isolated(lambda _: run_plain(model, feeds), lambda _: None)
+    except Exception:  # onnxruntime rejects it, or aborts at a negative size
+        return []
+    known = known_shapes(model)
+    wrong = []
+    for output, result in zip(model.graph.output, results, strict=True):
+        sizes = known[output.name]
+        if sizes is not None and (
+            len(sizes) != result.ndim
+            or any(size not in (None, real) for size, real in zip(sizes, result.shape, strict=True))
+        ):
+            wrong.append(f"{output.name}: {sizes}, not {list(result.shape)}\n{model.graph.node}")
+    return wrong
+
+
+def set_free(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """Make some sizes of the input free, in the ways that exporters write it."""
+    generator = np.random.default_rng(seed)
+    for dim in model.graph.input[0].type.tensor_type.shape.dim:
+        way = generator.integers(0, 6)
+        if way == 0:
+            dim.dim_param = "?"
+        elif way == 1:
+            dim.dim_value = -1
+        elif way == 2:
+            dim.dim_value = 0
+        elif way == 3:
+            dim.Clear()
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_those_that_onnxruntime_computes(kind: str) -> None:
+    for seed in range(25):
+        model, shape = chain([kind], seed)
+        assert differences(model, shape) == []
+        assert differences(set_free(model, seed), shape) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_those_that_onnxruntime_computes_for_many_more(kind: str) -> None:
+    for seed in range(25, 150):
+        model, shape = chain([kind], seed)
+        assert differences(model, shape) == []
+        assert differences(set_free(model, seed), shape) == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_wrong_size_is_not_passed_on(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    model, shape = chain([str(kind) for kind in generator.choice(KEEPS_RANK, 4)], seed)
+    assert differences(model, shape) == []
+    assert differences(set_free(model, seed), shape) == []
+
+
+def sizes(model: onnx.ModelProto, name: str) -> list[int | None] | None:
+    return known_shapes(model)[name]
+
+
+STALE = "(float[N,3,H,W] x) => (float[N,3,h,w] y) { c = Slice(x, z, e, a) y = Relu(c) }"
+
+
+def test_a_claim_of_the_file_is_not_taken_for_a_size() -> None:
+    weights = {name: np.array([n], np.int64) for name, n in {"z": 0, "e": 300, "a": 2}.items()}
+    model = build(STALE, **weights)
+    model.graph.value_info.append(helper.make_tensor_value_info("c", 1, [1, 3, 300, 300]))
+    assert sizes(model, "c") == [None, 3, None, None]
+    assert sizes(build(STALE.replace("H,W", "320,W"), **weights), "c") == [None, 3, 300, None]
+
+
+@pytest.mark.parametrize("free", ["-1", "0", "?"])
+def test_sizes_that_old_exporters_write_are_free(free: str) -> None:
+    model = build("(float[2,3,4,5] x) => (float[a,b,c,d] y) { c = Relu(x) y = Relu(c) }")
+    dim = model.graph.input[0].type.tensor_type.shape.dim[2]
+    dim.dim_value, dim.dim_param = (0, free) if free == "?" else (int(free), "")
+    if free != "?":
+        dim.dim_value = int(free)
+    assert sizes(model, "c") == [2, 3, None, 5]
+
+
+def test_two_free_sizes_of_one_name_may_differ() -> None:
+    model = build(
+        "(float[?,4] x, float[?,4] w) => (float[a,b] y) { y = Add(x, w) }".replace("?", "N")
+    )
+    shapes = [shape_of(value) for value in learned(model).graph.inputs]
+    assert shapes[0] is not None
+    assert shapes[1] is not None
+    assert shapes[0][0] != shapes[1][0]
+
+
+def test_a_size_passes_on_under_one_name() -> None:
+    model = build("(float[N,4] x) => (float[a,b] y) { c = Relu(x) y = Tanh(c) }")
+    (x,), (relu, tanh) = learned(model).graph.inputs, list(learned(model).graph)
+    assert shape_of(relu.outputs[0]) == shape_of(tanh.outputs[0]) == shape_of(x)
+
+
+def test_an_overridable_shape_is_not_taken_for_the_one_in_the_file() -> None:
+    text = "(float[2,6] x) => (float[a,b] y) { y = Reshape(x, s) }"
+    model = build(text, s=np.array([3, 4], np.int64))
+    assert sizes(model, "y") == [3, 4]
+    model.graph.input.append(helper.make_tensor_value_info("s", onnx.TensorProto.INT64, [2]))
+    assert sizes(model, "y") == [None, None]
+
+
+def test_the_state_of_a_loop_may_grow() -> None:
+    model = build(
+        "(float[1,4] x) => (float[a,4] y) { y = Loop(n, yes, x) <body = body (int64 i, bool c, "
+        "float[1,4] h) => (bool d, float[1,4] g) { d = Identity(c) g = Concat<axis=0>(h, h) }> }",
+        n=np.array(3, np.int64),
+        yes=np.array(True),
+    )
+    assert sizes(model, "y") in (None, [None, None])
+    (loop,) = learned(model).graph
+    (concat,) = [n for n in loop.attributes["body"].as_graph() if n.op_type == "Concat"]
+    shape = shape_of(concat.outputs[0])
+    assert shape is None or not any(isinstance(size, int) for size in shape)
+
+
+def test_shapes_that_are_computed_are_known() -> None:
+    model = build(
+        "(float[2,3,8] x) => (float[a,b] z) "
+        "{ h = Mul(two, two) w = Mul(two, three) s = Concat<axis=0>(two, h, w) r = Reshape(x, s) "
+        "z = Flatten(r) }",
+        two=np.array([2], np.int64),
+        three=np.array([3], np.int64),
+    )
+    assert sizes(model, "r") == [2, 4, 6]
+
+
+def test_a_negative_size_before_a_slice_does_not_abort() -> None:
+    """A kernel larger than the map: onnx infers -5, and aborts at the Slice of it."""
+    model = build(
+        "(float[1,3,4,4] x) => (float[a,b,c,d] y) { c = Conv(x, w) y = Slice(c, z, e, a) }",
+        w=np.ones((2, 3, 10, 10), np.float32),
+        **{name: np.array([n], np.int64) for name, n in {"z": 0, "e": -1, "a": 2}.items()},
+    )
+    assert known_shapes(model)["y"] is None
+
+
+def test_an_unsqueeze_of_a_million_axes_is_left_out() -> None:
+    model = build(
+        "(float[1] x) => (float y) { u = Unsqueeze(x, a) y = Relu(u) }", a=np.arange(2**20)
+    )
+    assert sizes(model, "u") is None
+
+
+def test_nodes_in_any_order_are_sorted_first() -> None:
+    model = build("(float[2,3] x) => (float[a,b] y) { c = Flatten(x) y = Relu(c) }")
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    assert sizes(model, "y") == [2, 3]
