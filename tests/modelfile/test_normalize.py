@@ -93,7 +93,7 @@ def test_a_function_defined_twice_is_no_valid_model() -> None:
 
 def test_a_described_size_that_a_free_input_contradicts_is_dropped() -> None:
     proto = model(graph="{ c = Conv(x, w) r = Relu(c) d = Dropout(r) y = Neg(d) }")
-    described = {"c": [1, 4, 6, 6], "r": ["N", 4, 6, "M"]}
+    described: dict[str, list[int | str | None]] = {"c": [1, 4, 6, 6], "r": ["N", 4, 6, "M"]}
     for name, sizes in described.items():
         proto.graph.value_info.append(helper.make_tensor_value_info(name, 1, sizes))
     found = {

@@ -56,8 +56,12 @@ class _StalledError(Exception):
     """The process stands still."""
 
 
-def isolated(work: Callable[[Progress], _Result], progress: Progress) -> _Result:
+def isolated(
+    work: Callable[[Progress], _Result], progress: Progress, *, quiet: bool = False
+) -> _Result:
     """Return what `work` returns, given a function to report its progress with.
+
+    If `quiet`, what a library writes when it crashes is not shown.
 
     Raises:
         CrashedError: if the process dies.
@@ -66,12 +70,12 @@ def isolated(work: Callable[[Progress], _Result], progress: Progress) -> _Result
     if not _CAN_FORK:
         return work(progress)
     try:
-        return _in_fork(work, progress)
+        return _in_fork(work, progress, quiet)
     except _StalledError:
         return work(progress)
 
 
-def _in_fork(work: Callable[[Progress], _Result], progress: Progress) -> _Result:
+def _in_fork(work: Callable[[Progress], _Result], progress: Progress, quiet: bool) -> _Result:
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -80,6 +84,8 @@ def _in_fork(work: Callable[[Progress], _Result], progress: Progress) -> _Result
         child = os.fork()
     if child == 0:
         os.close(receiving)
+        if quiet:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         _serve(work, sending)
     os.close(sending)
     during = "starting"

@@ -18,7 +18,7 @@ def _infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
     if not any(node.op_type == "Slice" for node in model.graph.node):
         return infer_here(model)
     try:
-        content = isolated(lambda _: _serialized(infer_here(model)), lambda _: None)
+        content = isolated(lambda _: _serialized(infer_here(model)), lambda _: None, quiet=True)
     except CrashedError:
         return None
     return None if content is None else onnx.ModelProto.FromString(content)
