@@ -22,9 +22,10 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.algebra.carry import averages_positions, fills_in_from_outside
+from bnfold.algebra.carry import averages_positions, fills_in_from_outside, leaves_axis_alone
 from bnfold.algebra.convolution import Convolution, shape_with_channels
 from bnfold.graph.constants import constant
+from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import (
     Common,
     Exactness,
@@ -37,7 +38,7 @@ from bnfold.rewriting.contract import (
     rewrite,
     same_op,
 )
-from bnfold.rewriting.query import input_of, ints_attribute, producer, shape_of, sole_use
+from bnfold.rewriting.query import input_of, is_op, producer, shape_of, sole_use
 
 
 class Why(Refusal):
@@ -45,6 +46,7 @@ class Why(Refusal):
 
     NOT_AVERAGING = "the interpolation is neither nearest nor linear"
     OTHER_AXES = "the Resize may change the batch or the channels"
+    POOLED = "a GlobalAveragePool reads the Conv's result: it goes first, and leaves one position"
 
 
 @rewrite(
@@ -59,6 +61,7 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     convolution = Convolution.of(conv) if resize is not None else None
     if resize is None or convolution is None or not convolution.is_pointwise:
         return None
+    require(not _is_pooled(conv), Why.POOLED)
     require(sole_use(resize.outputs[0]), Common.SHARED, resize)
     require(averages_positions(resize), Why.NOT_AVERAGING, resize)
     require(not fills_in_from_outside(resize), Common.CROPPED, resize)
@@ -73,6 +76,12 @@ def conv_before_resize(conv: ir.Node) -> Replace | None:
     convolved = same_op(conv, [data, *conv.inputs[1:]], shape=shape, type_of=data)
     upsampled = same_op(resize, [convolved, *_parameters(resize, convolution.bias.size)])
     return Replace([resize, conv], {conv.outputs[0]: upsampled}, f"across {resize.op_type}")
+
+
+def _is_pooled(conv: ir.Node) -> bool:
+    """Say whether pool-before-conv applies to the Conv, and leaves it less to do."""
+    uses = conv.outputs[0].uses()
+    return sole_use(conv.outputs[0]) and all(is_op(u.node, "GlobalAveragePool") for u in uses)
 
 
 def _parameters(resize: ir.Node, channels: int) -> list[Operand]:
@@ -96,28 +105,11 @@ def _upsampling_factor(resize: ir.Node) -> float:
     if before is None or after is None:
         raise Refused(Common.SHAPE_UNKNOWN, resize)
     old, new = before.dims, after.dims
-    scales = _scales(resize)
+    require(all(leaves_axis_alone(resize, axis) for axis in (0, 1)), Why.OTHER_AXES, resize)
+    scales = resize_scales(resize)
     if scales is not None:
-        require(len(scales) > 2 and scales[:2] == [1, 1], Why.OTHER_AXES, resize)
         return math.prod(scales)
-    require(old[:2] == new[:2] and isinstance(old[1], int), Why.OTHER_AXES, resize)
-    if "axes" in resize.attributes:
-        axes = {axis % len(old) for axis in ints_attribute(resize, "axes")}
-        require(not axes & {0, 1}, Why.OTHER_AXES, resize)
     sizes = [[size for size in dims[2:] if isinstance(size, int)] for dims in (old, new)]
     known = len(sizes[0]) == len(sizes[1]) == len(old) - 2
     require(known and math.prod(sizes[0]) > 0, Common.SHAPE_UNKNOWN, resize)
     return math.prod(sizes[1]) / math.prod(sizes[0])
-
-
-def _scales(resize: ir.Node) -> list[float] | None:
-    """Return the scale of each axis, if scales are given, constant, and for all axes."""
-    if "scales" in resize.attributes:
-        return list(resize.attributes["scales"].as_floats())
-    for value in resize.inputs[1:]:
-        content = constant(value)
-        if content is not None and content.dtype.kind == "f" and "axes" not in resize.attributes:
-            is_region = value is resize.inputs[1] and len(resize.inputs) > 2
-            if content.size and not is_region:
-                return [float(scale) for scale in content]
-    return None

@@ -72,7 +72,7 @@ def _is_exact_expression(value: ir.Value) -> bool:
     producer = value.producer()
     if producer is None or is_op(producer, "Constant"):
         return False
-    pending = [producer]
+    pending, seen = [producer], {producer}
     while pending:
         node = pending.pop()
         if not is_op(node, "Constant", *_EXACT):
@@ -81,5 +81,7 @@ def _is_exact_expression(value: ir.Value) -> bool:
             continue
         read = node.inputs[:1] if is_op(node, "CastLike") else node.inputs
         sources = [operand.producer() for operand in read if operand is not None]
-        pending += [source for source in sources if source is not None]
+        new = {source for source in sources if source is not None} - seen
+        pending += new
+        seen |= new
     return True

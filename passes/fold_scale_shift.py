@@ -9,8 +9,9 @@ and an affine map A(s, t) is absorbed like a BatchNormalization:
 
 Conditions: k is constant and varies along at most one axis of x, after right-aligned broadcasting;
 k is not part of a decomposed GELU or LayerNormalization, which onnxruntime would no longer
-recognize; otherwise as for fold-batchnorm. Most Mul and Add nodes of a model are something else,
-residual sums or gates, so refusals are not reported.
+recognize; k does not round what it is added to, as 2²³ rounds float32 values to whole numbers;
+otherwise as for fold-batchnorm. Most Mul and Add nodes of a model are something else, residual sums
+or gates, so no other refusal is reported.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.algebra.absorption import absorb_into_consumers, absorb_into_producers
+from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.fusions import within_fused_pattern
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
@@ -28,7 +30,7 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
     "fold-scale-shift",
     roots=["Mul", "Div", "Add", "Sub"],
     exactness=Exactness.ROUNDED,
-    refusals=[],
+    refusals=[NotAffine.ROUNDS],
 )
 def fold_scale_shift(node: ir.Node) -> Replace | None:
     """Fold into the operators before, else after, else return None."""
@@ -37,6 +39,7 @@ def fold_scale_shift(node: ir.Node) -> Replace | None:
     for absorb in (absorb_into_producers, absorb_into_consumers):
         try:
             return absorb(node)
-        except Refused:
-            continue
+        except Refused as refused:
+            if refused.reason is NotAffine.ROUNDS:
+                raise
     return None

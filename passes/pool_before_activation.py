@@ -14,14 +14,14 @@ it anyway: it fuses Relu, LeakyRelu, Sigmoid, Tanh, Clip and HardSigmoid into a 
 swap gains nothing.
 
 BITWISE for piecewise linear f. ROUNDED for a transcendental f, whose kernel may round differently
-at another position, and for BatchNormalization.
+at another position, for BatchNormalization, and for Round of float16.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.elementwise import ELEMENTWISE, NOT_MONOTONE, monotone
+from bnfold.algebra.elementwise import ELEMENTWISE, NOT_MONOTONE, exactness_of, monotone
 from bnfold.algebra.fusions import fused_by_runtime
 from bnfold.algebra.pooling import Pool
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Replace, require, rewrite, same_op
@@ -66,8 +66,9 @@ def pool_before_activation(node: ir.Node) -> Replace | None:
     pooled = same_op(node, [data], shape=shape, type_of=data)
     inputs = [pooled if i == index else value for i, value in enumerate(activation.inputs)]
     outputs = {node.outputs[0]: same_op(activation, inputs)}
-    exactness = ELEMENTWISE[activation.op_type].exactness
-    return Replace([activation, node], outputs, f"across {activation.op_type}", exactness)
+    return Replace(
+        [activation, node], outputs, f"across {activation.op_type}", exactness_of(activation)
+    )
 
 
 def _of_pooled(pool: ir.Node, data: ir.Value) -> ir.Shape | None:

@@ -104,16 +104,28 @@ def test_a_value_added_to_itself_is_shared() -> None:
     assert_refused(model, NAME, Common.SHARED)
 
 
-def test_a_node_that_reads_only_the_shape_does_not_block() -> None:
+@pytest.mark.parametrize("reader", ["z = Shape(c)", "z = CastLike(i, c)"])
+def test_a_node_that_reads_only_the_shape_or_type_does_not_block(reader: str) -> None:
+    kind = "int64[2]" if "Shape" in reader else "float[2]"
     model = build(
-        "(float[N,4] x) => (float[N,6] y, int64[2] z) "
-        "{ c = MatMul(x, w) z = Shape(c) r = Relu(x) y = BatchNormalization(c, s, b, m, v) }",
+        f"(float[N,4] x, int64[2] i) => (float[N,6] y, {kind} z) "
+        f"{{ c = MatMul(x, w) {reader} r = Relu(x) y = BatchNormalization(c, s, b, m, v) }}",
         w=normal(4, 6),
         **batch_norm(6),
     )
     result = run_pass(model, NAME)
     assert "BatchNormalization" not in operators(result.to_proto())
     assert_equivalent(model, result.to_proto(), draw_feeds(model))
+
+
+def test_a_node_that_is_cast_like_another_reads_its_content() -> None:
+    model = build(
+        "(float[N,4] x, int64 i) => (float[N,6] y, int64[N,6] z) "
+        "{ c = MatMul(x, w) z = CastLike(c, i) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 6),
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, Common.SHARED)
 
 
 # --- Consumers --------------------------------------------------------------------------------

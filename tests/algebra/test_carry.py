@@ -14,7 +14,16 @@ import pytest
 
 from bnfold.algebra.carry import CARRIERS, NotCarried
 from bnfold.rewriting.contract import Common
-from tests.support.graphs import Array, Parameters, batch_norm, build, normal, operators
+from tests.support.evaluate import run_plain
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 SCALE: Parameters = {"k": np.array([0.5, 2, 1.5, 3], np.float32).reshape(4, 1, 1)}
@@ -53,17 +62,32 @@ UPSTREAM = [
     ('g = Upsample<mode="nearest">(c, scales)', 9),
     ('g = Pad<mode="edge">(c, pads)', 17),
     ('g = Pad<mode="reflect">(c, pads)', 17),
+    ("g = Pad(c, no_pads)", 17),
+    ("g = Slice(c, from, to, last_two)", 17),
+    ("g = Slice<starts=[1,0], ends=[3,-1], axes=[2,-1]>(c)", 9),
+    ('g = Resize<mode="linear">(c, , , sizes)', 17),
+    ('g = Resize<mode="linear", axes=[3]>(c, , half)', 18),
 ]
 EXTRA: Parameters = {
     "scales": np.array([1, 1, 2, 2], np.float32),
     "pads": np.array([0, 0, 1, 1, 0, 0, 1, 0], np.int64),
+    "no_pads": np.zeros(8, np.int64),
+    "from": np.array([1, -4], np.int64),
+    "to": np.array([2**62, 5], np.int64),
+    "last_two": np.array([2, -1], np.int64),
+    "sizes": np.array([2, 4, 9, 5], np.int64),
+    "half": np.array([0.5], np.float32),
+    "channels": np.array([1, 0], np.int64),
+    "mixing": np.array([1, 1.2, 2, 2], np.float32),
 }
 
 
 @pytest.mark.parametrize(("lines", "opset"), UPSTREAM)
 def test_carried_upstream(lines: str, opset: int) -> None:
-    extra = {name: array for name, array in EXTRA.items() if name in lines}
+    extra = {name: array for name, array in EXTRA.items() if re.search(rf"\b{name}\b", lines)}
     model = after_conv(lines, opset=opset, **extra)
+    if "sizes" in lines:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     operator = lines.partition("= ")[2].partition("(")[0].partition("<")[0]
     assert_rewritten(model, "fold-batchnorm", ["Conv", operator])
 
@@ -85,6 +109,11 @@ def test_carried_upstream(lines: str, opset: int) -> None:
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
         ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
+        ("g = Slice(c, from, to)", NotCarried.AXIS_POOLED),
+        ("g = Slice(c, from, to, channels)", NotCarried.AXIS_POOLED),
+        ("g = Slice(c, from, to, free)", Common.PARAMETER_NOT_CONSTANT),
+        ('g = Resize<mode="nearest">(c, , mixing)', NotCarried.AXIS_POOLED),
+        ('g = Resize<mode="linear">(c, , , free)', NotCarried.AXIS_POOLED),
         ('g = Resize<mode="cubic">(c, , scales)', NotCarried.AXIS_POOLED),
         (
             'g = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize">'
@@ -95,7 +124,7 @@ def test_carried_upstream(lines: str, opset: int) -> None:
 )
 def test_refused_upstream(lines: str, reason: NotCarried) -> None:
     extra = EXTRA | {"roi": np.array([0, 0, 0.1, 0.1, 1, 1, 0.9, 0.9], np.float32)}
-    extra = {name: array for name, array in extra.items() if name in lines}
+    extra = {name: array for name, array in extra.items() if re.search(rf"\b{name}\b", lines)}
     model = after_conv(lines, size="H,W", **extra)
     if "free" in lines:
         model.graph.input.add().CopyFrom(
@@ -322,3 +351,10 @@ def test_through_flatten_into_a_dense_layer(lines: str) -> None:
 def test_every_operator_of_the_table_is_tested_here() -> None:
     text = Path(__file__).read_text()
     assert not [name for name in CARRIERS if not re.search(rf"= {name}[(<]", text)]
+
+
+def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity() -> None:
+    model = after_conv('g = Resize<mode="nearest">(c, , mixing)', mixing=EXTRA["mixing"])
+    (value,) = run_plain(model, draw_feeds(model))
+    assert value.shape[1] == 4
+    assert_refused(model, "fold-batchnorm", NotCarried.AXIS_POOLED)

@@ -13,11 +13,13 @@ from onnx import helper
 from bnfold.graph.facts import learn
 from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
-from bnfold.running.isolation import isolated
+from bnfold.running.isolation import Limits, isolated
 from bnfold.workflow.tools import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
 from tests.support.graphs import Parameters, build
+
+LIMITS = Limits(seconds=10, more_bytes=2**31)
 
 KEEPS_RANK = ("MaxPool", "AveragePool", "Conv", "ConvTranspose", "Resize", "Slice", "Pad")
 
@@ -46,7 +48,7 @@ def differences(model: onnx.ModelProto, shape: Iterable[int]) -> list[str]:
     """Return what is known of the outputs, but not so in onnxruntime; [] if it rejects them."""
     feeds = {"x": np.zeros(tuple(shape), np.float32)}
     try:
-        results = isolated(lambda _: run_plain(model, feeds), lambda _: None, quiet=True)
+        results = isolated(lambda _: run_plain(model, feeds), lambda _: None, LIMITS)
     except Exception:  # onnxruntime rejects it, or aborts at a negative size
         return []
     known = known_shapes(model)

@@ -115,7 +115,7 @@ def test_an_invalid_model_in_memory_is_refused_likewise(case: str) -> None:
         (b"\x00" * 100, "is not an ONNX model"),
         (b"\xff\xfe\xfd" * 99, "is not an ONNX model"),
         (b"<html>not found</html>\n", "is not an ONNX model"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "is not an ONNX model"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"PK\x03\x04" + b"\x00" * 99, "is not an ONNX model"),
     ],
     ids=["missing", "empty", "zeros", "binary", "html", "git-lfs", "zip"],

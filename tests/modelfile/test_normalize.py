@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import helper
 
 import bnfold
 from bnfold.errors import ModelError
+from bnfold.modelfile.loading import load
 from tests.support.graphs import batch_norm, build, normal, operators
 
 TEXT = "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
@@ -101,3 +104,53 @@ def test_a_described_size_that_a_free_input_contradicts_is_dropped() -> None:
         for info in optimized(proto).graph.value_info
     }
     assert found == {"c": ["", 4, 6, 6], "r": ["N", 4, 6, "M"]}
+
+
+def test_names_that_a_foreign_operator_demands_stay() -> None:
+    """BeamSearch finds the inputs of its decoder by name, also where a value outside has it."""
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["input_ids"], ["inner"])],
+        "decoder",
+        [helper.make_tensor_value_info("input_ids", onnx.TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [2])],
+    )
+    proto = build("(float[2] x) => (float[2] y) { input_ids = Relu(x) y = Neg(input_ids) }")
+    for domain, kept in (("com.microsoft", True), ("", False)):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        changed.opset_import.add(domain="com.microsoft", version=1)
+        node = helper.make_node("BeamSearch", ["x"], ["z"], domain=domain, decoder=body)
+        changed.graph.node.append(node)
+        loaded = load(changed).ir
+        inner = list(loaded.graph)[-1].attributes["decoder"].as_graph()
+        assert (inner.inputs[0].name == "input_ids") == kept
+
+
+@pytest.mark.parametrize("bits", [onnx.TensorProto.FLOAT6E2M3, onnx.TensorProto.FLOAT4E2M1])
+def test_large_weights_of_any_type_are_kept(tmp_path: Path, bits: int) -> None:
+    proto = model()
+    proto.ir_version = 14
+    extra = onnx.TensorProto(name="extra", data_type=bits, dims=[8 * 2000])
+    extra.raw_data = bytes(range(250)) * (48 if bits == onnx.TensorProto.FLOAT6E2M3 else 32)
+    proto.graph.initializer.append(extra)
+    onnx.save(proto, tmp_path / "m.onnx")
+    bnfold.optimize(tmp_path / "m.onnx", tmp_path / "out.onnx", check=False)
+    found = {tensor.name: tensor for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer}
+    assert found["extra"].raw_data == extra.raw_data
+
+
+def test_maps_are_kept() -> None:
+    proto = model()
+    proto.opset_import.add(domain="ai.onnx.ml", version=1)
+    node = helper.make_node(
+        "ZipMap", ["flat"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=list(range(144))
+    )
+    proto.graph.node.extend([helper.make_node("Flatten", ["y"], ["flat"]), node])
+    value = proto.graph.output.add(name="maps")
+    inner = value.type.sequence_type.elem_type.map_type
+    inner.key_type = onnx.TensorProto.INT64
+    inner.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    inner.value_type.tensor_type.shape.SetInParent()
+    result = optimized(proto)
+    assert operators(result) == ["Conv", "Flatten", "ZipMap"]
+    assert list(result.graph.output) == list(proto.graph.output)

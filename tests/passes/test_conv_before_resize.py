@@ -131,3 +131,16 @@ def test_other_convs_stay_without_a_refusal(conv: str) -> None:
     record = run_pass(after_resize("Resize(x, , double)", conv=conv, double=DOUBLE), NAME).record
     assert not record.rewrites
     assert not record.refusals
+
+
+def test_a_global_pool_goes_before_the_conv_first() -> None:
+    """Moved before the Resize, the Conv would be out of the pool's reach."""
+    model = build(
+        "(float[N,8,5,6] x) => (float[N,3,1,1] y) "
+        "{ r = Resize(x, , double) c = Conv(r, w) y = GlobalAveragePool(c) }",
+        w=normal(3, 8, 1, 1),
+        double=DOUBLE,
+    )
+    assert_refused(model, NAME, Why.POOLED)
+    result = run_pass(model, NAME, "pool-before-conv")
+    assert operators(result.to_proto()) == ["Resize", "GlobalAveragePool", "Conv"]

@@ -226,3 +226,34 @@ def test_random_graphs(model: onnx.ModelProto) -> None:
     nodes = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
     expected = Counter(node.output[0] for node in nodes)
     assert lines(result.record, "BatchNormalization") == expected
+
+
+@pytest.mark.parametrize(("kind", "constant"), [("float", 1.5 * 2**23), ("float16", 1536)])
+def test_keeps_a_constant_that_rounds_to_whole_numbers(kind: str, constant: float) -> None:
+    """Adding and subtracting 1.5·2²³ rounds float32 values, and is written to do so."""
+    dtype = {"float": np.float32, "float16": np.float16}[kind]
+    model = build(
+        f"({kind}[N,3,6,6] x) => ({kind}[N,4,4,4] y) {{ c = Conv(x, w) y = Add(c, k) }}",
+        w=normal(4, 3, 3, 3, dtype=dtype),
+        k=np.array(constant, dtype),
+    )
+    record = run_pass(model, NAME).record
+    assert not record.rewrites
+    assert {refusal.reason for refusal in record.refusals} == {"ROUNDS"}
+
+
+@pytest.mark.parametrize("pair", ["a = Add(c, k) y = Sub(a, k)", "a = Sub(c, k) y = Add(k, a)"])
+def test_keeps_a_pair_that_cancels(pair: str) -> None:
+    model = after_conv(pair, k=np.array(2.0**18, np.float32))
+    record = run_pass(model, NAME).record
+    assert not record.rewrites
+    assert {refusal.reason for refusal in record.refusals} == {"ROUNDS"}
+
+
+def test_folds_small_constants_that_cancel() -> None:
+    assert_rewritten(
+        after_conv("a = Add(c, k) y = Sub(a, k)", k=np.array(2.5, np.float32)), NAME, ["Conv"]
+    )
+    large = np.array(2.0**18, np.float32)
+    model = after_conv("a = Add(c, k) y = Add(a, k)", k=large)
+    assert_rewritten(model, NAME, ["Conv"], atol=1)

@@ -17,7 +17,16 @@ from bnfold.algebra.elementwise import ELEMENTWISE, NotMonotone
 from bnfold.algebra.pooling import Pool
 from bnfold.rewriting.contract import Common
 from bnfold_passes.pool_before_activation import Why
-from tests.support.graphs import Array, Parameters, batch_norm, build, normal
+from tests.support.evaluate import assert_equivalent, run_plain
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "pool-before-activation"
@@ -399,3 +408,51 @@ def every_window_is_real(model: onnx.ModelProto) -> bool:
     node = next(iter(ir.from_proto(model).graph))
     assert node.inputs[0] is not None
     return Pool.of(node).every_window_is_real(node.inputs[0])
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_refuses_integers_that_wrap_around(kind: str) -> None:
+    """127 + 1 is −128 in int8: the largest of the sums is not the sum of the largest."""
+    model = build(
+        f"({kind}[N,4,8,8] x) => ({kind}[N,4,4,4] y) {{ f = Add(x, k) y = {POOL}(f) }}",
+        k=np.array(1, kind),
+    )
+    assert_refused(model, NAME, NotMonotone.WRAPS_AROUND)
+
+
+@pytest.mark.parametrize(("kind", "exactness"), [("float", "bitwise"), ("float16", "rounded")])
+def test_round_of_float16_is_not_bitwise(kind: str, exactness: str) -> None:
+    model = build(f"({kind}[N,4,8,8] x) => ({kind}[N,4,4,4] y) {{ f = Round(x) y = {POOL}(f) }}")
+    (rewrite,) = run_pass(model, NAME).record.rewrites
+    assert rewrite.exactness == exactness
+
+
+HALF = [function for function in PIECEWISE if not function.startswith("Round")]
+
+
+@pytest.mark.parametrize("function", HALF)
+def test_what_is_bitwise_in_float16_is_so_in_onnxruntime(function: str) -> None:
+    weights = {name: value.astype(np.float16) for name, value in used(function).items()}
+    model = build(
+        f"(float16[N,4,9,11] x) => (float16[N,4,h,w] y) "
+        f"{{ e = Exp(x) f = {function.replace('x', 'e')} y = {POOL}(f) }}",
+        **weights,
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    for one, other in zip(
+        run_plain(model, draw_feeds(model)), run_plain(optimized, draw_feeds(model)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_term_that_widens_one_channel_leaves_the_pool_with_one() -> None:
+    """The shape of the new pool is that of its data: else, the next BatchNormalization folds."""
+    model = build(
+        "(float[N,1,8,8] x) => (float[N,4,4,4] y) "
+        f"{{ e = Exp(x) f = Add(e, k) p = {POOL}(f) y = Mul(p, q) }}",
+        k=normal(4, 1, 1),
+        q=normal(4, 1, 1),
+    )
+    result = run_pass(model, NAME, "fold-scale-shift")
+    assert operators(result.to_proto()) == ["MaxPool", "Exp", "Add", "Mul"]
+    assert_equivalent(model, result.to_proto(), draw_feeds(model))

@@ -29,7 +29,7 @@ from bnfold.rewriting.contract import (
     require,
     same_op,
 )
-from bnfold.rewriting.query import int_attribute, is_op, rank_of, shape_of, size_of
+from bnfold.rewriting.query import int_attribute, rank_of, reads_content, shape_of, size_of
 
 FARTHEST = 64
 """Maximum number of operators that a map passes; a longer search costs more than it finds."""
@@ -71,14 +71,10 @@ def absorb_into_producers(root: ir.Node) -> Replace:
     return _profitable(pattern, search.outputs, f"into {', '.join(sorted(search.absorbers))}")
 
 
-def _reads_shape(node: ir.Node) -> bool:
-    return is_op(node, "Shape", "Size")
-
-
 class _IntoProducers:
     """The upstream search. It collects the nodes that it passes, in graph order.
 
-    Nodes that only read the shape of a value on the way do not block it: the shape stays the same.
+    Nodes that only read the shape or type of a value on the way do not block it: both stay.
     """
 
     def __init__(self) -> None:
@@ -96,13 +92,14 @@ class _IntoProducers:
         self.distance += 1
         require(self.distance <= FARTHEST, NotReached.TOO_FAR, node)
         step = self._step(node)
-        others = [use.node for use in value.uses() if use.node is not reader]
+        others = [use for use in value.uses() if use.node is not reader]
         is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
-        require(is_read_once and all(map(_reads_shape, others)), Common.SHARED, node)
+        is_shared = any(reads_content(*use) for use in others)
+        require(is_read_once and not is_shared, Common.SHARED, node)
         expression = dataclasses.replace(step(node, affine), shape=shape_of(value), type_of=value)
         self.nodes.append(node)
         if others:
-            self.outputs[value] = expression  # it has the same shape, which is all that they read
+            self.outputs[value] = expression  # of the same shape and type, all that they read
         self.distance -= 1
         return expression
 
@@ -190,14 +187,14 @@ class _IntoConsumers:
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
         self.distance += 1
         require(self.distance <= FARTHEST, NotReached.TOO_FAR)
-        uses = [use for use in value.uses() if not _reads_shape(use.node)]
+        uses = [use for use in value.uses() if reads_content(*use)]
         require(bool(uses), NotReached.READER_NOT_LINEAR)
         for reader, index in uses:
             require(reader.graph is value.graph, NotReached.OTHER_GRAPH, reader)
             self._reader(reader, index, affine, data)
         if len(uses) < len(value.uses()):
             assert isinstance(data, (ir.Value, Op))
-            self.outputs[value] = data  # it has the same shape, which is all that the others read
+            self.outputs[value] = data  # of the same shape and type, all that the others read
         self.distance -= 1
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:

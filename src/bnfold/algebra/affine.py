@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -44,10 +45,18 @@ class NotAffine(Refusal):
     PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
     NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"
     NOT_PER_CHANNEL = "its constant varies along more than one axis, or adds an axis"
+    ROUNDS = "its constant is so large that adding it rounds the values, which may be its purpose"
 
 
 NOT_AFFINE = (*NotAffine, Common.PARAMETER_NOT_CONSTANT, Common.TRAINING_MODE)
 """All reasons of `affine_map` and `batch_normalization`."""
+
+
+_LARGE = 2.0**10
+"""A term from which on cancelling another is taken to be meant."""
+
+_CANCELLED = 2.0**-8
+"""What is left, at most, of a term that another cancels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +180,10 @@ def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
     data, content = input_of(node, 1 - index), contents[index]
     assert data is not None
     assert content is not None
-    is_float = ir.DataType.from_numpy(content.dtype).is_floating_point()
-    require(is_float, NotAffine.NO_CONSTANT_OPERAND)
+    dtype = ir.DataType.from_numpy(content.dtype)
+    require(dtype.is_floating_point(), NotAffine.NO_CONSTANT_OPERAND)
+    if node.op_type in ("Add", "Sub"):
+        require(not _rounds(node, content), NotAffine.ROUNDS)
     axis = _channel_axis(node, data, content)
     operand = content.astype(np.float64).reshape(-1)
     one, zero = np.ones_like(operand), np.zeros_like(operand)
@@ -184,6 +195,40 @@ def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
             "Sub": (one, -operand) if index == 1 else (-one, operand),
         }[node.op_type]
     return Affine(scale, shift, axis), 1 - index
+
+
+def _rounds(node: ir.Node, term: Array) -> bool:
+    """Say whether a sum seems to be there for its rounding.
+
+    From 1/ε on, which is 2²³ in float32, it is a whole number; and adding what the next operator
+    takes away, or the last one has, has no other effect.
+    """
+    largest = float(np.abs(term.astype(np.float64)).max(initial=0))
+    if largest >= 1 / float(ml_dtypes.finfo(term.dtype).eps):  # type: ignore[no-untyped-call]
+        return True
+    if largest < _LARGE:
+        return False
+    own = _added(node)
+    readers = [use.node for use in node.outputs[0].uses()]
+    sources = [value.producer() for value in node.inputs if value is not None]
+    others = [_added(other) for other in (*readers, *sources) if is_op(other, "Add", "Sub")]
+    return any(
+        own is not None and other is not None and abs(own + other) < abs(own) * _CANCELLED
+        for other in others
+    )
+
+
+def _added(node: ir.Node | None) -> float | None:
+    """Return the largest term that an Add or Sub adds to its other operand, if it is constant."""
+    if node is None:
+        return None
+    contents = [constant(input_of(node, index)) for index in (0, 1)]
+    terms = [content for content in contents if content is not None and content.size]
+    if len(terms) != 1:
+        return None
+    flat = terms[0].astype(np.float64).reshape(-1)
+    largest = float(flat[np.abs(flat).argmax()])
+    return -largest if is_op(node, "Sub") and contents[1] is not None else largest
 
 
 def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:

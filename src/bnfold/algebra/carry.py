@@ -17,6 +17,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
+from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import Common, Refusal, Refused, require
 from bnfold.rewriting.query import (
     input_of,
@@ -26,7 +27,6 @@ from bnfold.rewriting.query import (
     is_used,
     rank_of,
     shape_of,
-    size_of,
     string_attribute,
 )
 
@@ -233,13 +233,34 @@ def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """
     require(averages_positions(node), NotCarried.AXIS_POOLED, node)
     require(not fills_in_from_outside(node), Common.CROPPED, node)
-    data, result = node.inputs[0], node.outputs[0]
     if affine.is_uniform:
         return affine
-    _rank(data, node)
-    sizes = [size_of(value, affine.axis) for value in (data, result)]
-    require(sizes == [affine.channels] * 2, NotCarried.AXIS_POOLED, node)
+    require(leaves_axis_alone(node, affine.axis), NotCarried.AXIS_POOLED, node)
     return affine
+
+
+def leaves_axis_alone(resize: ir.Node, axis: int) -> bool:
+    """Say whether a Resize keeps an axis as it is: a scale of 1.1 keeps 4 channels, but mixes them.
+
+    Given sizes instead, an axis that keeps its size has a scale of 1.
+    """
+    before, after = shape_of(resize.inputs[0]), shape_of(resize.outputs[0])
+    if before is None or after is None:
+        return False
+    rank = before.rank()
+    axes = ints_attribute(resize, "axes", tuple(range(rank)))
+    places = {each % rank: place for place, each in enumerate(axes)}
+    if axis not in places:
+        return True
+    scales = resize_scales(resize)
+    if scales is not None:
+        return len(scales) == len(axes) and scales[places[axis]] == 1.0
+    policy = string_attribute(resize, "keep_aspect_ratio_policy", "stretch")
+    if input_of(resize, 3) is None or policy != "stretch":
+        return False
+    size = before[axis]
+    is_known = isinstance(size, int) or size.value is not None
+    return is_known and size == after[axis]
 
 
 def averages_positions(resize: ir.Node) -> bool:
@@ -259,6 +280,8 @@ def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     amounts = ints_parameter(node, "pads", 1)
     require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
     pads = np.array(amounts).reshape(2, -1)
+    if not pads.any():
+        return affine
     on_channels = not affine.is_uniform and bool(pads[:, affine.axis].any())
     require(not on_channels, NotCarried.AXIS_POOLED, node)
     if string_attribute(node, "mode", "constant") == "constant":
@@ -268,6 +291,18 @@ def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
         zero = content is not None and not content.any()
         attribute = node.attributes.get_float("value", 0.0) == 0.0
         require(zero and attribute, NotCarried.PADDED_BORDER, node)
+    return affine
+
+
+def _slice(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """A Slice along other axes than the channels' picks positions, whichever they are."""
+    if affine.is_uniform:
+        return affine
+    rank = _rank(node.inputs[0], node)
+    axes = ints_parameter(node, "axes", 3)
+    if axes is None:
+        axes = tuple(range(len(ints_parameter(node, "starts", 1, ()))))
+    require(affine.axis not in {axis % rank for axis in axes}, NotCarried.AXIS_POOLED, node)
     return affine
 
 
@@ -289,6 +324,7 @@ CARRIERS: Mapping[str, Carrier] = {
     "Resize": _resize,
     "Upsample": _resize,
     "Pad": _pad,
+    "Slice": _slice,
 }
 
 

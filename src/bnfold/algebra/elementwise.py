@@ -25,6 +25,7 @@ class NotMonotone(Refusal):
     NOT_TOTAL = "the operator before the pool is undefined for negative values"
     NEGATIVE_SLOPE = "a slope or factor of the operator before the pool is negative"
     VARIES_IN_SPACE = "the operator before the pool has a parameter that varies within a window"
+    WRAPS_AROUND = "it computes with integers, which wrap around where they overflow"
     NOT_FINITE = "a factor or term of the operator before the pool is not finite"
     NARROWING_CAST = (
         "the Cast before the pool may lose values, or MaxPool does not support its type"
@@ -45,6 +46,15 @@ class Elementwise:
 
     data_input: Condition
     exactness: Exactness = Exactness.BITWISE
+    exactness_in_half: Exactness | None = None
+    """The exactness for float16, if it differs."""
+
+
+def exactness_of(node: ir.Node) -> Exactness:
+    """Return how exactly an operator in `ELEMENTWISE` moves, given the type of its result."""
+    entry = ELEMENTWISE[node.op_type]
+    is_half = node.outputs[0].dtype == ir.DataType.FLOAT16
+    return (entry.exactness_in_half if is_half else None) or entry.exactness
 
 
 def monotone(node: ir.Node, spatial_rank: int) -> int:
@@ -175,6 +185,8 @@ def _require_constant_over_window(node: ir.Node, index: int, spatial_rank: int) 
     """
     content = constant(input_of(node, index))
     assert content is not None
+    is_float = ir.DataType.from_numpy(content.dtype).is_floating_point()
+    require(is_float, NotMonotone.WRAPS_AROUND, node)
     require(bool(np.isfinite(content).all()), NotMonotone.NOT_FINITE, node)
     spatial = content.shape[max(content.ndim - spatial_rank, 0) :]
     if opset(node) < 7 and node.attributes.get("broadcast") is not None:
@@ -199,7 +211,8 @@ ELEMENTWISE: Mapping[str, Elementwise] = {
     "ThresholdedRelu": Elementwise(_attribute_not_negative("alpha", 1.0)),
     "Floor": Elementwise(_always),
     "Ceil": Elementwise(_always),
-    "Round": Elementwise(_always),
+    # onnxruntime rounds halves of float16 up or down, depending on the position.
+    "Round": Elementwise(_always, exactness_in_half=Exactness.ROUNDED),
     "Sign": Elementwise(_always),
     "Add": Elementwise(_add),
     "Sub": Elementwise(_sub),

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import constant
 from bnfold.graph.sizes import DELICATE, Size, runtime_sizes
-from bnfold.graph.walk import has_body, outermost_graphs
+from bnfold.graph.walk import bodies_in, has_body, outermost_graphs
 
 Infer: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto | None]
 """Infers the shapes of all values of a model; None if it cannot."""
@@ -95,12 +95,42 @@ def forget_shapes(graph: ir.Graph) -> None:
         value.meta.pop(_SHAPE, None)
 
 
-def infer_here(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Let onnx infer shapes, in this process."""
+def infer_here(model: onnx.ModelProto, *, contents: bool = True) -> onnx.ModelProto | None:
+    """Let onnx infer shapes, in this process; also from the contents of shapes, if it may."""
+    contents = contents and _propagates_little(model.graph)
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return onnx.shape_inference.infer_shapes(model, data_prop=contents)
+    except MemoryError:
+        return infer_here(model, contents=False) if contents else None
     except Exception:  # inference is optional; passes refuse where a shape is missing
         return None
+
+
+_PROPAGATING = frozenset(
+    {"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+)
+"""Operators through which onnx passes the content of shapes, element by element."""
+
+_MOST_PROPAGATED = 2**16
+"""Elements of a vector up to which it may do so."""
+
+
+def _propagates_little(graph: onnx.GraphProto) -> bool:
+    """Say whether onnx can pass contents through this graph: a few Concats may make them huge."""
+    lengths = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    for value in graph.input:
+        dims = value.type.tensor_type.shape.dim
+        lengths[value.name] = dims[0].dim_value if len(dims) == 1 else 0
+    for node in graph.node:
+        if node.op_type in _PROPAGATING and node.input and node.output:
+            read = [lengths.get(name, 0) for name in node.input]
+            length = sum(read) if node.op_type == "Concat" else max(read)
+            if length > _MOST_PROPAGATED:
+                return False
+            lengths[node.output[0]] = length
+        elif node.op_type == "Shape":
+            lengths[node.output[0]] = _MOST_AXES
+    return True
 
 
 def learn_shapes(model: ir.Model, infer: Infer = infer_here) -> None:
@@ -235,7 +265,7 @@ class _Learning:
                 self._find_wrong(body, correct=correct)
                 for attribute in node.attributes.values()
                 if has_body(node)
-                for body in _graphs_in(attribute)
+                for body in bodies_in(attribute)
             ]
             found |= any(inside)
             if is_downstream or sizes is not None or any(inside):
@@ -262,12 +292,12 @@ def _take(value: ir.Value, types: Mapping[str | None, onnx.TypeProto]) -> None:
     """Take over what was inferred of a value; sizes below 0 come from no input that can be run."""
     record_shape(value, None)
     found = types.get(value.name)
-    if found is None or not value.name:
+    if found is None or not value.name or not found.HasField("tensor_type"):
         return
     if value.type is None:
         value.type = ir.serde.deserialize_type_proto_for_type(found)
     shape = ir.serde.deserialize_type_proto_for_shape(found)
-    if shape is not None and found.HasField("tensor_type"):
+    if shape is not None:
         record_shape(
             value, ir.Shape(None if isinstance(size, int) and size < 0 else size for size in shape)
         )
@@ -284,7 +314,7 @@ def _content(node: ir.Node) -> ir.TensorProtocol | None:
     content = constant(node.outputs[0])
     if content is None or content.dtype.kind in "OSU":
         return None
-    return ir.Tensor(content, dtype=node.outputs[0].dtype or ir.DataType.from_numpy(content.dtype))
+    return ir.Tensor(content, dtype=ir.DataType.from_numpy(content.dtype))
 
 
 def _add_constant(graph: onnx.GraphProto, name: str, content: ir.TensorProtocol) -> None:
@@ -323,16 +353,6 @@ def _clear_shapes(described: onnx.TypeProto) -> None:
             _clear_shapes(getattr(getattr(described, kind), inner))
 
 
-def _graphs_in(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.is_ref():
-        return []
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    if attribute.type == ir.AttributeType.GRAPHS:
-        return list(attribute.as_graphs())
-    return []
-
-
 def _bodies(
     node: ir.Node, proto: onnx.AttributeProto
 ) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
@@ -340,4 +360,4 @@ def _bodies(
     if proto.ref_attr_name or not (proto.HasField("g") or proto.graphs):
         return
     protos = [proto.g] if proto.HasField("g") else list(proto.graphs)
-    yield from zip(_graphs_in(node.attributes[proto.name]), protos, strict=True)
+    yield from zip(bodies_in(node.attributes[proto.name]), protos, strict=True)

@@ -84,7 +84,7 @@ def _conv_transpose(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | Non
 
 def _resize(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:
     """The size is ⌊n·scale⌋, in float32 as onnxruntime computes it, not in float64."""
-    scales = _scales(node)
+    scales = resize_scales(node)
     if node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         return [None] * len(data)
     if scales is None:
@@ -102,7 +102,7 @@ def _resize(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:
     return sizes
 
 
-def _scales(node: ir.Node) -> list[float] | None:
+def resize_scales(node: ir.Node) -> list[float] | None:
     """Return the scales of a Resize or Upsample, in any opset, if they are given and constant."""
     if "scales" in node.attributes:
         return list(node.attributes["scales"].as_floats())

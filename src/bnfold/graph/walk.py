@@ -11,6 +11,17 @@ def has_body(node: ir.Node) -> bool:
     return any(attribute.type in graphs for attribute in node.attributes.values())
 
 
+def bodies_in(attribute: ir.Attr) -> list[ir.Graph]:
+    """Return the graphs that an attribute holds, mostly none."""
+    if attribute.is_ref():
+        return []
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    if attribute.type == ir.AttributeType.GRAPHS:
+        return list(attribute.as_graphs())
+    return []
+
+
 def all_graphs(model: ir.Model) -> list[ir.Graph]:
     """Return the main graph and its bodies, then each function's graph and its bodies."""
     return [

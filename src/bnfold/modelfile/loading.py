@@ -40,7 +40,7 @@ def _load(given: Source) -> LoadedModel | None:
     proto, name = given.read.proto, given.name
     _require_supported(given)
     try:
-        model = ir.from_proto(proto)
+        model = ir.from_proto(_without_maps(proto))
     except Exception as error:  # onnx_ir raises many types for invalid models
         raise ModelError(f"{name} is not a valid ONNX model: {_root_cause(error)}") from error
     if not attach(model, given.read.markers):
@@ -50,6 +50,32 @@ def _load(given: Source) -> LoadedModel | None:
     normalize(model, proto, name)
     described = frozenset(v.name for graph in graphs_of(proto) for v in graph.value_info)
     return LoadedModel(model, given, described, data_files)
+
+
+def _without_maps(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without types that onnx_ir lacks; the file's interface is restored later."""
+    values = [
+        value
+        for graph in graphs_of(proto)
+        for value in (*graph.input, *graph.output, *graph.value_info)
+    ]
+    if not any(_is_map(value.type) for value in values):
+        return proto
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    for graph in graphs_of(changed):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if _is_map(value.type):
+                value.ClearField("type")
+    return changed
+
+
+def _is_map(described: onnx.TypeProto) -> bool:
+    """Say whether a type is a map, or a sequence or optional of maps."""
+    for kind in ("sequence_type", "optional_type"):
+        if described.HasField(kind):
+            return _is_map(getattr(described, kind).elem_type)
+    return bool(described.HasField("map_type"))
 
 
 def require_valid(loaded: LoadedModel) -> None:

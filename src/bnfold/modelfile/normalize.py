@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
-from bnfold.graph.walk import all_graphs, outermost_graphs, sort
+from bnfold.graph.walk import all_graphs, bodies_in, outermost_graphs, sort
 
 
 def normalize(model: ir.Model, proto: onnx.ModelProto, name: str) -> None:
@@ -84,30 +84,29 @@ def _require_computed(model: ir.Model, name: str) -> None:
                 )
 
 
-def _rename_shadowing(graph: ir.Graph, outer: tuple[Collection[str], ...] = ()) -> None:
+def _rename_shadowing(
+    graph: ir.Graph, outer: tuple[Collection[str], ...] = (), *, is_foreign: bool = False
+) -> None:
     """Rename values in bodies that shadow a value outside.
 
     Names inside a body are not part of the interface. If they shadowed outer names, a node in a
-    body that is rewired to an outer value could read the body's own value instead.
+    body that is rewired to an outer value could read the body's own value instead. But operators of
+    other domains may demand names: BeamSearch, the `input_ids` of its decoder.
     """
     values = [*graph.inputs, *graph.initializers.values()]
     values += [output for node in graph for output in node.outputs if output.name]
     own = {value.name for value in values if value.name}
+    demanded = {*graph.inputs, *graph.outputs} if is_foreign else set()
     for value in values:
-        if any(value.name in names for names in outer):
+        if value not in demanded and any(value.name in names for names in outer):
             candidates = (f"{value.name}_{n}" for n in itertools.count(1))
             taken = (own, *outer)
             value.name = next(c for c in candidates if not any(c in names for names in taken))
             own.add(value.name)
     for node in graph:
         for attribute in node.attributes.values():
-            if attribute.is_ref():
-                continue
-            if attribute.type == ir.AttributeType.GRAPH:
-                _rename_shadowing(attribute.as_graph(), (*outer, own))
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for body in attribute.as_graphs():
-                    _rename_shadowing(body, (*outer, own))
+            for body in bodies_in(attribute):
+                _rename_shadowing(body, (*outer, own), is_foreign=node.domain != "")
 
 
 def _take_constants_off_inputs(model: ir.Model) -> None:

@@ -22,6 +22,10 @@ LARGEST_MESSAGE = 2**31 - 1
 """Bytes of the largest message that protobuf parses."""
 
 
+_POINTER = b"version https://git-lfs"
+"""Begins the small text that Git stores in place of a large file."""
+
+
 @dataclass(frozen=True)
 class ReadModel:
     """A model's protobuf, in which `markers` replace the content of large weights."""
@@ -60,6 +64,10 @@ def read_whole(file: OpenFile) -> ReadModel:
             f"{file.path} is not an ONNX model, is truncated, or encodes more than 2 GiB in an "
             "unusual way; save its weights as external data"
         )
+    if file.read(0, min(file.size, len(_POINTER))) == _POINTER:
+        raise ModelError(
+            f"{file.path} is a Git LFS pointer, not the model itself; run git lfs pull to fetch it"
+        )
     try:
         return ReadModel(onnx.ModelProto.FromString(file.read(0, file.size)))
     except DecodeError:
@@ -76,8 +84,11 @@ def attach(model: ir.Model, markers: Markers) -> bool:
             proto = place.tensor.raw
             content = markers.get(proto.raw_data)
             if isinstance(content, Extent):
-                place.tensor = StoredTensor(proto, content)
                 attached.add(content)
+                if place.tensor.dtype.bitwidth == 6:
+                    proto.raw_data = content.read()  # onnx_ir checks its length when it serializes
+                else:
+                    place.tensor = StoredTensor(proto, content)
     return len(attached) == len(markers)
 
 

@@ -148,6 +148,10 @@ class Extent:
     def blocks(self) -> Iterator[bytes]:
         return self.file.blocks(self.offset, self.nbytes)
 
+    def read(self) -> bytes:
+        """Return all of it."""
+        return self.file.read(self.offset, self.nbytes)
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
@@ -197,4 +201,4 @@ class StoredTensor(ir.serde.TensorProtoTensor):
 
     def tobytes(self) -> bytes:
         """Return the content as stored in the file."""
-        return self.extent.file.read(self.extent.offset, self.extent.nbytes)
+        return self.extent.read()

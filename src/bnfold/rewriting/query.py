@@ -39,6 +39,11 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def reads_content(node: ir.Node, index: int) -> bool:
+    """Say whether an operator reads more of an input than its shape or its type."""
+    return not (is_op(node, "Shape", "Size") or (is_op(node, "CastLike") and index == 1))
+
+
 def is_used(value: ir.Value) -> bool:
     """Say whether anything reads the value: a node, a subgraph's node, or a graph output."""
     return bool(value.uses()) or value.is_graph_output()

@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,12 +57,31 @@ class _StalledError(Exception):
     """The process stands still."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a process may use; one that uses more crashes, and shows nothing of it."""
+
+    seconds: int
+    """Of processor time."""
+    more_bytes: int
+    """Of memory, beyond what its parent uses."""
+
+    def apply(self) -> None:
+        """Limit this process."""
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + self.more_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CPU, (self.seconds, self.seconds))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def isolated(
-    work: Callable[[Progress], _Result], progress: Progress, *, quiet: bool = False
+    work: Callable[[Progress], _Result], progress: Progress, limits: Limits | None = None
 ) -> _Result:
     """Return what `work` returns, given a function to report its progress with.
-
-    If `quiet`, what a library writes when it crashes is not shown.
 
     Raises:
         CrashedError: if the process dies.
@@ -70,12 +90,14 @@ def isolated(
     if not _CAN_FORK:
         return work(progress)
     try:
-        return _in_fork(work, progress, quiet)
+        return _in_fork(work, progress, limits)
     except _StalledError:
         return work(progress)
 
 
-def _in_fork(work: Callable[[Progress], _Result], progress: Progress, quiet: bool) -> _Result:
+def _in_fork(
+    work: Callable[[Progress], _Result], progress: Progress, limits: Limits | None
+) -> _Result:
     receiving, sending = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -84,9 +106,7 @@ def _in_fork(work: Callable[[Progress], _Result], progress: Progress, quiet: boo
         child = os.fork()
     if child == 0:
         os.close(receiving)
-        if quiet:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _serve(work, sending)
+        _serve(work, sending, limits)
     os.close(sending)
     during = "starting"
     try:
@@ -112,9 +132,11 @@ def _in_fork(work: Callable[[Progress], _Result], progress: Progress, quiet: boo
 # --- In the fork ----------------------------------------------------------------------------------
 
 
-def _serve(work: Callable[[Progress], Any], sending: int) -> None:
+def _serve(work: Callable[[Progress], Any], sending: int, limits: Limits | None) -> None:
     """Do the work, answer, and end the process."""
     try:
+        if limits is not None:
+            limits.apply()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)  # the other process cleans up
         try:

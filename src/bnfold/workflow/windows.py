@@ -19,6 +19,7 @@ from bnfold.graph.walk import has_body
 from bnfold.proof.windows import RANDOM, NotShown, Window
 from bnfold.rewriting.contract import Op, Operand, Replace
 from bnfold.rewriting.editor import Edit
+from bnfold.rewriting.query import reads_content
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
@@ -138,8 +139,7 @@ class Cutter:
 
 def _reads_content(node: ir.Node, index: int) -> bool:
     """Say whether a node is still there, and reads more of an operand than its shape or type."""
-    is_shape = node.op_type in ("Shape", "Size") or (node.op_type == "CastLike" and index == 1)
-    return node.graph is not None and not is_shape
+    return node.graph is not None and reads_content(node, index)
 
 
 class Names:
