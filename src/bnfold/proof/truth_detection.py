@@ -189,7 +189,7 @@ class ScatterElements(OpRun):
         **_: object,
     ) -> tuple[Array]:
         axis = (axis or 0) % x.ndim
-        where = list(np.indices(indices.shape, sparse=True))
+        where: list[Array] = list(np.indices(indices.shape, sparse=True))
         where[axis] = np.where(indices < 0, indices + x.shape[axis], indices)
         place = tuple(where)
         result = x.copy()
@@ -208,7 +208,7 @@ class GatherND(OpRun):
         self, x: Array, indices: Array, *, batch_dims: int | None = None, **_: object
     ) -> tuple[Array]:
         batch = batch_dims or 0
-        leading = np.indices(x.shape[:batch], sparse=True)
+        leading: list[Array] = list(np.indices(x.shape[:batch], sparse=True))
         between = indices.ndim - 1 - batch
         where = [each.reshape(*each.shape, *[1] * between) for each in leading]
         return (x[(*where, *np.moveaxis(indices, -1, 0))],)
