@@ -20,7 +20,7 @@ import numpy as np
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.noise import distance
 
-_MOST_REPLACED = 0.25
+_MOST_REPLACED = 0.5
 """Where more rows than this share have no match, they are no longer those of the original."""
 
 _LOOSE = 30.0
