@@ -91,7 +91,7 @@ def off(logit: int, by: float) -> Array:
 
 WRONG: dict[str, Callable[[], onnx.ModelProto]] = {
     "one channel of a class": lambda: detector(bias=off(7, -0.01)),
-    "boxes shifted": lambda: detector(grid=np.float32(detector_grid() + 1)),
+    "boxes shifted": lambda: detector(grid=detector_grid() + np.ones(1, np.float32)),
     "one box shifted": lambda: detector(grid=one_shifted(detector_grid())),
     "boxes shifted after the selection": lambda: detector(
         "moved", "moved = Add(b, one)", one=np.ones(1, np.float32)
@@ -151,7 +151,8 @@ TOP = "(float[N,9] x) => (float[N,4] y) {{ a = Relu(x) {first} v, i = TopK({read
 
 def top(first: str = "", read: str = "a", after: str = "y = Neg(v)", **more: Array) -> Any:
     text = TOP.format(first=first, read=read, after=after)
-    return build(text, opset=17, k=np.array([4]), **more)
+    weights: dict[str, Any] = {"k": np.array([4]), **more}
+    return build(text, **weights)
 
 
 def test_the_operands_of_a_selection_are_what_is_compared(tmp_path: Path) -> None:

@@ -474,6 +474,26 @@ def test_the_time_is_limited(folder: Path) -> None:
         Truth64(path).outputs({"x": normal(2)}, end=0.0)
 
 
+def test_the_alarm_may_ring_while_a_node_is_serialized(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raises there is wrapped in an error of its own."""
+
+    def wraps(_: ir.Node) -> onnx.NodeProto:
+        try:
+            time.sleep(5)
+        except Exception as error:
+            raise ir.serde.SerdeError("serialize") from error
+        raise AssertionError("the alarm did not ring")
+
+    model = build("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    onnx.save(model, folder / "model.onnx")
+    truth = Truth64(folder / "model.onnx")
+    monkeypatch.setattr(ir.serde, "serialize_node", wraps)
+    with pytest.raises(NoTruth, match="takes too long"):
+        truth.outputs(draw_feeds(model), time.monotonic() + 0.1)
+
+
 def test_a_missing_model_has_no_truth(folder: Path) -> None:
     with pytest.raises(NoTruth, match="does not exist"):
         Truth64(folder / "none.onnx")

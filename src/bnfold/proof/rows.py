@@ -199,6 +199,8 @@ def _order(
     for draw in draws:
         known |= _found([other[free] for _, other in rows], draw, _widest(limits))
         missing |= ~_found([original[left] for original, _ in rows], draw, _widest(limits))
+    # A row that the original has once, and the other model twice, is no other row.
+    known &= ~_found([other[free] for _, other in rows], [one for one, _ in rows], _widest(limits))
     return order if known.all() and missing.all() else None
 
 
