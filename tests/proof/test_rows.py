@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bnfold
 from bnfold.arrays import Array
-from bnfold.proof.rows import matched
+from bnfold.proof.equivalence import compare_models
+from bnfold.proof.rows import Matched, common, matched
 from bnfold.record.data import ProviderEquivalence
 from tests.support.graphs import build, normal
 
@@ -32,7 +34,12 @@ def match(
     }
     turned = {**original, **turned}
     moved = {n: v + v.dtype.type(7) if v.dtype.kind in "fiu" else v for n, v in turned.items()}
-    return matched(original, other, limits, [turned, moved])  # ties everywhere
+    found = matched(original, other, limits, [turned, moved])  # ties everywhere
+    return found.outputs, found.exchanged
+
+
+def outcome(found: Matched) -> tuple[dict[str, Array], dict[str, int]]:
+    return found.outputs, found.exchanged
 
 
 def detections(seed: int = 0, *leading: int) -> dict[str, Array]:
@@ -142,7 +149,7 @@ def test_a_row_may_be_off_by_what_is_allowed_in_the_originals_place() -> None:
         limits["boxes"][3, 1] = 1e-3  # of the row that is fourth in the original, and fifth now
         other["boxes"][4, 1] += np.float32(off * 1e-3)
         tied = exchanged(original, ORDERS[0])
-        _, counts = matched(original, other, limits, [tied])
+        counts = matched(original, other, limits, [tied]).exchanged
         assert set(counts.values()) == {moved}
 
 
@@ -159,10 +166,10 @@ def test_rows_of_the_original_itself_may_be_in_any_order() -> None:
     original = {"v": np.arange(10, dtype=np.float32).reshape(10, 1)}
     other = exchanged(original, ORDERS[3])
     limits = {"v": np.full((1, 1), 1e-5)}
-    found, counts = matched(original, other, limits)
+    found, counts = outcome(matched(original, other, limits))
     assert same(found, other)
     assert counts == {"v": 0}
-    found, counts = matched(original, other, limits, any_order=True)
+    found, counts = outcome(matched(original, other, limits, any_order=True))
     assert same(found, original)
     assert counts == {"v": 10}
 
@@ -211,10 +218,91 @@ def test_one_batch_without_match_leaves_the_others_alone() -> None:
 def test_outputs_of_other_shapes_are_left_alone() -> None:
     original = detections()
     shorter = {name: content[:9] for name, content in original.items()}
-    found, counts = match(original, shorter)
+    limits = {name: np.zeros((1,) * content.ndim) for name, content in original.items()}
+    found, counts = outcome(matched(original, shorter, limits))
     assert same(found, shorter)
     assert set(counts.values()) == {0}
     assert match({"v": np.array(1.0)}, {"v": np.array(2.0)})[1] == {"v": 0}
+
+
+# --- Other rows -----------------------------------------------------------------------------------
+
+
+def exact(original: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.zeros((1,) * content.ndim) for name, content in original.items()}
+
+
+def with_row(
+    values: Mapping[str, Array], row: int, source: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Return the values with one row of others, which is appended where there is none."""
+    return {
+        name: np.concatenate([content[:row], source[name][[0]], content[row + 1 :]])
+        for name, content in values.items()
+    }
+
+
+def test_a_row_that_the_original_selects_in_a_draw_is_excused() -> None:
+    original, another = detections(), detections(1)
+    draw = with_row(original, 9, another)
+    found = matched(original, with_row(original, 8, another), exact(original), [draw])
+    assert set(found.replaced.values()) == {0}  # no draw lacks the row that is missing
+    draws = [draw, with_row(original, 8, detections(2))]
+    found = matched(original, with_row(original, 8, another), exact(original), draws)
+    assert same(found.outputs, original)
+    assert set(found.replaced.values()) == {1}
+
+
+def test_a_row_that_no_draw_has_is_not_excused() -> None:
+    original, another = detections(), detections(1)
+    draw = with_row(original, 9, another)
+    for name in original:
+        other = with_row(original, 9, another)
+        other[name] = other[name].copy()
+        other[name][9] += 1
+        found = matched(original, other, exact(original), [draw])
+        assert same(found.outputs, other)
+        assert set(found.replaced.values()) == {0}
+
+
+@pytest.mark.parametrize("kept", [9, 11])
+def test_rows_may_be_more_or_fewer_as_in_a_draw(kept: int) -> None:
+    original = detections()
+    draw = with_row(original, 10, detections(1)) if kept > 10 else with_fewer(original, kept)
+    found = matched(original, draw, exact(original), [draw])
+    assert same(found.outputs, original)
+    assert set(found.replaced.values()) == ({1} if kept < 10 else {0})
+    found = matched(original, draw, exact(original), [original])
+    assert same(found.outputs, draw)
+
+
+def with_fewer(values: Mapping[str, Array], count: int) -> dict[str, Array]:
+    return {name: content[:count] for name, content in values.items()}
+
+
+def test_where_most_rows_are_others_nothing_is_excused() -> None:
+    original, another = detections(), detections(1)
+    found = matched(original, another, exact(original), [another])
+    assert same(found.outputs, another)
+
+
+def test_a_noisy_row_of_a_draw_is_the_same_row() -> None:
+    original = detections()
+    limits = {n: np.full((1,) * content.ndim, 1e-3) for n, content in original.items()}
+    draw = {name: content[ORDERS[0]] for name, content in original.items()}
+    draw["boxes"][4] += np.float32(0.01)
+    found = matched(original, draw, limits, any_order=True).outputs
+    np.testing.assert_allclose(found["boxes"][3] - original["boxes"][3], 0.01, rtol=1e-3)
+    assert np.array_equal(found["labels"], original["labels"])
+
+
+def test_common_rows_are_counted_wherever_they_are() -> None:
+    original = detections()
+    other = with_row(exchanged(original, ORDERS[3]), 2, detections(1))
+    assert common(original, other, exact(original)) == (10, 9)
+    assert common({"v": np.array(1.0)}, {"v": np.array(1.0)}, {"v": np.zeros(())}) == (0, 0)
+    nothing = {"v": np.zeros((0, 4), np.float32)}
+    assert common(nothing, nothing, {"v": np.zeros((1, 1))}) == (0, 0)
 
 
 def test_no_rows_are_in_order() -> None:
@@ -255,9 +343,12 @@ def test_whatever_moves_only_equal_sets_of_rows_become_equal(
 
 
 def compare(one: onnx.ModelProto, other: onnx.ModelProto) -> ProviderEquivalence:
-    equivalence = bnfold.check(one, other).equivalence
-    assert equivalence is not None
-    return equivalence.providers[0]
+    """Compare the rows themselves, not what they are selected from."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder) / "one.onnx", Path(folder) / "other.onnx"
+        onnx.save(one, paths[0])
+        onnx.save(other, paths[1])
+        return compare_models(*paths, selections=False).providers[0]
 
 
 TOP = (

@@ -165,6 +165,51 @@ def test_batch_normalization_at_every_opset(folder: Path, opset: int) -> None:
     )
 
 
+def test_batch_normalization_in_training_mode(folder: Path) -> None:
+    """Scaled weights are exported so: normalized by what they are themselves."""
+    model = build(
+        "(float[3,4,5] x) => (float[3,4,5] y, float[4] mean, float[4] var) {"
+        " y, mean, var = BatchNormalization<training_mode=1, momentum=0.3>(x, s, b, m, v) }",
+        **batch_norm(4),
+    )
+    feeds = draw_feeds(model)
+    found = evaluate(folder, model, feeds)
+    for name, expected in zip(found, run_plain(model, feeds), strict=True):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect"])
+@pytest.mark.parametrize(
+    "pads", [[0, 0, 1, 2, 0, 0, 1, 0], [0, 0, -1, -2, 0, 0, 0, -1], [0, 0, -1, 2, 0, 0, 1, -1]]
+)
+def test_pads_may_be_negative(folder: Path, mode: str, pads: list[int]) -> None:
+    model = build(
+        f'(float[1,2,6,7] x) => (float y) {{ y = Pad<mode="{mode}">(x, pads, content) }}',
+        pads=np.array(pads),
+        content=np.array(3.0, np.float32),
+    )
+    feeds = draw_feeds(model)
+    expected = run_plain(model, feeds)[0]
+    np.testing.assert_array_equal(evaluate(folder, model, feeds)["y"], expected)
+
+
+def test_pads_of_some_axes_and_as_attributes(folder: Path) -> None:
+    some = build(
+        "(float[1,2,6,7] x) => (float y) { y = Pad(x, pads, , axes) }",
+        opset=18,
+        pads=np.array([-1, 2, 1, 0]),
+        axes=np.array([2, -1]),
+    )
+    early = build(
+        "(float[1,2,6,7] x) => (float y) { y = Pad<pads=[0,0,-1,2,0,0,1,0], value=2.0>(x) }",
+        opset=9,
+    )
+    for model in (some, early):
+        feeds = draw_feeds(model)
+        expected = run_plain(model, feeds)[0]
+        np.testing.assert_array_equal(evaluate(folder, model, feeds)["y"], expected)
+
+
 @pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("axis", ["", "<axis=1>", "<axis=2>", "<axis=-1>", "<axis=0>"])
 @pytest.mark.parametrize("opset", [8, 11, 13, 17])
@@ -427,6 +472,26 @@ def test_the_time_is_limited(folder: Path) -> None:
     onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
     with pytest.raises(NoTruth, match="too long"):
         Truth64(path).outputs({"x": normal(2)}, end=0.0)
+
+
+def test_the_alarm_may_ring_while_a_node_is_serialized(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raises there is wrapped in an error of its own."""
+
+    def wraps(_: ir.Node) -> onnx.NodeProto:
+        try:
+            time.sleep(5)
+        except Exception as error:
+            raise ir.serde.SerdeError("serialize") from error
+        raise AssertionError("the alarm did not ring")
+
+    model = build("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    onnx.save(model, folder / "model.onnx")
+    truth = Truth64(folder / "model.onnx")
+    monkeypatch.setattr(ir.serde, "serialize_node", wraps)
+    with pytest.raises(NoTruth, match="takes too long"):
+        truth.outputs(draw_feeds(model), time.monotonic() + 0.1)
 
 
 def test_a_missing_model_has_no_truth(folder: Path) -> None:

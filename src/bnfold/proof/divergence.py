@@ -45,7 +45,9 @@ def find_divergence(
             for number, path in enumerate((original, other))
         ]
         quick = replace(checking, truth="off", save_inputs=None)
-        found = compare_models(exposed[0], exposed[1], first_provider, quick, progress)
+        found = compare_models(
+            exposed[0], exposed[1], first_provider, quick, progress, selections=False
+        )
     (provider,) = found.providers
     differing = {out.name: out for out in provider.outputs if not within_tolerance(out)}
     for name in shared:

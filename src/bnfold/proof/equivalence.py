@@ -7,11 +7,15 @@ right after onnxruntime's own rewrites?). The rule of the verdict is `bnfold.pro
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from google.protobuf.message import EncodeError
+
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress, silent
+from bnfold.proof.candidates import candidates
 from bnfold.proof.original import Original
 from bnfold.proof.runs import EVALUATING, ProviderComparison
 from bnfold.proof.traits import Traits
@@ -29,8 +33,13 @@ def compare_models(
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
     progress: Progress = silent,
+    *,
+    selections: bool = True,
 ) -> Equivalence:
     """Run both models on the same inputs and compare all of their outputs.
+
+    Where outputs are rows that are selected by values that may tie, what is compared is what they
+    are selected from, if that can be and `selections` is true.
 
     Each provider's comparison runs in a process of its own: if a model crashes onnxruntime, that is
     a verdict, too.
@@ -43,7 +52,7 @@ def compare_models(
     for provider in execution.providers:
         require_provider(provider)
     outcomes = [
-        _compare_on(provider, original, optimized, execution, checking, progress)
+        _compare_on(provider, original, optimized, execution, checking, progress, selections)
         for provider in execution.providers
     ]
     providers = [outcome for outcome, _ in outcomes]
@@ -63,12 +72,15 @@ def _compare_on(
     execution: ExecutionOptions,
     checking: CheckOptions,
     progress: Progress,
+    selections: bool,
 ) -> _Outcome:
     saves = provider == execution.providers[0]
 
     def work(told: Progress) -> _Outcome:
         reference = Original(original, Traits.of(original), provider, execution, told)
-        outcome = ProviderComparison(reference, optimized, checking).result()
+        compared = ProviderComparison(reference, optimized, checking)
+        outcome = _before_selection(compared, told) if selections else None
+        outcome = outcome or compared.result()
         inputs = reference.inputs
         if inputs is not None and saves and checking.save_inputs is not None:
             inputs.save(checking.save_inputs)
@@ -79,8 +91,39 @@ def _compare_on(
     except CrashedError as crash:
         if crash.during == EVALUATING and checking.truth == "auto":
             without = replace(checking, truth="off")  # it took more memory than there is
-            return _compare_on(provider, original, optimized, execution, without, progress)
+            return _compare_on(
+                provider, original, optimized, execution, without, progress, selections
+            )
         # The original has run through by then. SIGKILL comes from a system short of memory.
         is_others = "the optimized model" in crash.during and not crash.is_killed
         verdict: Verdict = "fail" if is_others else "not-verified"
         return ProviderEquivalence(provider, verdict, str(crash), [], [], []), None
+
+
+def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderEquivalence | None:
+    """Compare what both models select from; None where they do not, or that decides nothing."""
+    whole = compared.original
+    checking = compared.checking
+    # A tolerance that is asked for is one of the outputs.
+    is_asked = any(map(checking.asks_for, [*checking.rtols, *checking.atols, ""]))
+    if not whole.traits.ordered or is_asked:
+        return None
+    cut = candidates(whole.path, compared.path)
+    if cut is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+        paths = Path(folder) / "original.onnx", Path(folder) / "other.onnx"
+        for path, model in zip(paths, (cut.original, cut.other), strict=True):
+            try:
+                path.write_bytes(model.SerializeToString())
+            except (ValueError, EncodeError):
+                return None  # beyond 2 GiB
+        traits = Traits.of(paths[0])
+        before = Original(paths[0], traits, whole.provider, whole.execution, told)
+        found = ProviderComparison(before, paths[1], checking).result()
+        if found.verdict not in ("pass", "fail") or before.inputs is None:
+            return None
+        whole.inputs = before.inputs
+        result = compared.after_selection(found, before.inputs, cut.operators)
+        whole.inputs = before.inputs
+        return result

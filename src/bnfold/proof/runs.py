@@ -13,7 +13,7 @@ from bnfold.proof.comparison import Accumulator
 from bnfold.proof.interface import Interface, difference
 from bnfold.proof.original import Original, Results, Undecided, shapes_of
 from bnfold.proof.outputs import fill, flat
-from bnfold.proof.rows import matched
+from bnfold.proof.rows import common, matched
 from bnfold.proof.tolerance import Allowance, within_tolerance
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample, is_as_exact
@@ -23,10 +23,12 @@ from bnfold.record.data import (
     LevelComparison,
     OutputComparison,
     ProviderEquivalence,
+    Selection,
     Truth,
     Unsettled,
     Verdict,
 )
+from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import Feeds, Level, Session
 
 TRUTH_SECONDS = 10.0
@@ -73,6 +75,7 @@ class ProviderComparison:
             if not _passes(levels):
                 original.draw_more()
                 levels = self._levels(plain, best)
+                self._require_same_rows(plain, best)
             if original.provider == "cuda":
                 tf32 = self._compare(self._run(Level.ALL, tf32=True))
             if self.checking.truth != "off":
@@ -99,6 +102,48 @@ class ProviderComparison:
             inconclusive=[Inconclusive(*item) for item in original.inconclusive.items()],
             draws=len(original.draws),
         )
+
+    def after_selection(
+        self, before: ProviderEquivalence, inputs: Inputs, operators: Sequence[str]
+    ) -> ProviderEquivalence:
+        """Run both models in full, once they are equal before they select; say what was matched.
+
+        Not equal before, nothing is run. That both run, and give outputs of the same types, is all
+        that is left to show: after the selection, they have the same operators.
+
+        Args:
+            before: how they compare before.
+            inputs: those on which they were compared.
+            operators: those that select.
+        """
+        original = self.original
+        named = ", ".join(operators)
+        if before.verdict == "fail":
+            return replace(before, reason=f"before {named}: {before.reason}")
+        selection = Selection(list(operators), [], 0, 0)
+        try:
+            original.run_again(replace(inputs, samples=min(inputs.samples, FEWEST_SAMPLES)))
+            plain = self._run(Level.DISABLED)
+            self._run(Level.ALL)
+            rows, same = self._common_rows(plain)
+            selection = replace(selection, outputs=original.names, rows=rows, same=same)
+        except Undecided as undecided:
+            return replace(before, verdict=undecided.verdict, reason=undecided.reason)
+        placements = [each for each in (original.placement, self.placement) if each is not None]
+        placement = placements if len(placements) == 2 else None
+        return replace(before, selection=selection, placement=placement)
+
+    def _common_rows(self, results: Results) -> tuple[int, int]:
+        """Return how many rows the original has, and how many of them the other model has, too."""
+        every = range(len(self.original.references))
+        allowances = {n: self._allowance(n, self.original.references, every) for n in self._ordered}
+        rows = same = 0
+        for sample, (one, other) in enumerate(zip(self.original.references, results, strict=True)):
+            chosen = {name: one[name] for name in self._ordered}
+            allowed = {n: allowances[n].limits(sample, chosen[n]) for n in chosen}
+            counts = common(chosen, other, allowed)
+            rows, same = rows + counts[0], same + counts[1]
+        return rows, same
 
     def _require_known_names(self) -> None:
         for name in (*self.checking.rtols, *self.checking.atols):
@@ -156,12 +201,21 @@ class ProviderComparison:
         if reason:
             raise Undecided("fail", reason)
 
-    def _require_same_arrays(self, results: Results) -> None:
-        """The number of elements may depend on the last bit, and then nothing can be said."""
+    def _require_same_rows(self, *levels: Results) -> None:
+        for results in levels:
+            in_order = self._in_order(results, self.original.references)[0]
+            self._require_same_arrays(in_order, has_been_matched=True)
+
+    def _require_same_arrays(self, results: Results, *, has_been_matched: bool = False) -> None:
+        """The number of elements may depend on the last bit, and then nothing can be said.
+
+        Unless it is a number of rows that can be matched.
+        """
         for original, result in zip(self.original.references, results, strict=True):
-            for name in self.original.names:
+            for name in self.original.traits.data_dependent & original.keys():
                 shapes = original[name].shape, result[name].shape
-                if shapes[0] != shapes[1] and name in self.original.traits.data_dependent:
+                is_ordered = not has_been_matched and name in self.original.traits.ordered
+                if shapes[0] != shapes[1] and not is_ordered:
                     raise Undecided(
                         "not-verified",
                         f"the shape of output {name!r} depends on the data, and is {shapes[1]} "
@@ -189,7 +243,7 @@ class ProviderComparison:
         original = self.original
         references = references or original.references
         allowances = {name: self._allowance(name, references) for name in original.names}
-        results, exchanged = self._in_order(results, references)
+        results, moves = self._in_order(results, references)
         comparisons = []
         for name in original.names:
             samples = original.settled(name)
@@ -202,7 +256,8 @@ class ProviderComparison:
                 one, other = references[sample][name], results[sample][name]
                 accumulator.add(sample, one, other, draws)
             counted = replace(accumulator.comparison(), samples=len(samples))
-            comparisons.append(replace(counted, exchanged=exchanged.get(name, 0)))
+            exchanged, replaced = moves.get(name, (0, 0))
+            comparisons.append(replace(counted, exchanged=exchanged, replaced=replaced))
         return comparisons
 
     def _allowance(self, name: str, references: Results, samples: Sequence[int] = ()) -> Allowance:
@@ -214,11 +269,16 @@ class ProviderComparison:
             self.checking.of(name), original.unit(name), values, original.noise.get(name)
         )
 
-    def _in_order(self, results: Results, references: Results) -> tuple[Results, dict[str, int]]:
-        """Bring the rows of outputs whose order ties leave open into the original's order."""
+    def _in_order(
+        self, results: Results, references: Results
+    ) -> tuple[Results, dict[str, tuple[int, int]]]:
+        """Bring the rows of outputs whose order ties leave open into the original's order.
+
+        With how many rows of each output changed places, and how many have others in theirs.
+        """
         original = self.original
         allowances = {name: self._allowance(name, references) for name in self._ordered}
-        in_order, exchanged = [], dict.fromkeys(self._ordered, 0)
+        in_order, moves = [], dict.fromkeys(self._ordered, (0, 0))
         for sample, result in enumerate(results):
             chosen = {
                 name: references[sample][name]
@@ -227,11 +287,12 @@ class ProviderComparison:
             }
             allowed = {name: allowances[name].limits(sample, chosen[name]) for name in chosen}
             draws = [draw[sample] for draw in original.draws]
-            changed, counts = matched(chosen, result, allowed, draws)
-            in_order.append(changed)
-            for name, count in counts.items():
-                exchanged[name] += count
-        return in_order, exchanged
+            found = matched(chosen, result, allowed, draws)
+            in_order.append(found.outputs)
+            for name in chosen:
+                before = moves[name]
+                moves[name] = before[0] + found.exchanged[name], before[1] + found.replaced[name]
+        return in_order, moves
 
     @property
     def _ordered(self) -> list[str]:
@@ -252,10 +313,10 @@ class ProviderComparison:
         every = range(len(self.original.references))
         allowances = {n: self._allowance(n, self.original.references, every) for n in values}
         allowed = {name: allowances[name].limits(sample.number, values[name]) for name in values}
-        truth, _ = matched(values, evaluation.truth, allowed, any_order=True)
+        truth = matched(values, evaluation.truth, allowed, any_order=True).outputs
         draws = [evaluation.truth, *(draw[sample.number] for draw in self.original.draws)]
-        exact, _ = matched({n: truth[n] for n in values}, evaluation.exact, allowed, draws)
-        optimized, _ = matched(values, sample.optimized, allowed, draws)
+        exact = matched({n: truth[n] for n in values}, evaluation.exact, allowed, draws).outputs
+        optimized = matched(values, sample.optimized, allowed, draws).outputs
         return replace(
             evaluation, sample=replace(sample, optimized=optimized), truth=truth, exact=exact
         )

@@ -97,7 +97,13 @@ class Truth64:
             NoTruth: if it takes longer, or an operator is missing or fails.
         """
         with _time_limit(end):
-            return self._outputs(feeds, end)
+            try:
+                return self._outputs(feeds, end)
+            except ir.serde.SerdeError as error:
+                # It wraps whatever is raised while it runs: the alarm, too.
+                if time.monotonic() > end:
+                    raise NoTruth(_TOO_LONG) from error
+                raise
 
     def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
         values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}

@@ -1,8 +1,9 @@
 """Operators for the float64 evaluation that are wrong or slow in onnx's reference evaluator.
 
 Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
-opset 13 at every opset; its ConvTranspose is wrong for more than one group; its MaxPool fails for a
-window of one next to padding; its Erf and Gelu compute in float32; its Conv and pools are slow.
+opset 13 at every opset; its Pad takes no negative sizes; its ConvTranspose is wrong for more than
+one group; its MaxPool fails for a window of one next to padding; its Erf and Gelu compute in
+float32; its Conv and pools are slow.
 Unsupported cases (such as the indices of a MaxPool) raise, and then the model is not evaluated.
 Shapes are those of the ONNX operators; floats are float64.
 """
@@ -12,19 +13,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.proof.truth_detection import DETECTION
 from bnfold.proof.truth_quantization import QUANTIZATION
 
 Integers = Sequence[int] | None
 
 
 class BatchNormalization(OpRun):
-    """Inference at every opset: s·(x − m)/√(v + ε) + b along axis 1."""
+    """s·(x − m)/√(v + ε) + b along axis 1; with m and v of x itself in training mode."""
 
     def _run(
         self,
@@ -35,13 +37,20 @@ class BatchNormalization(OpRun):
         v: Array,
         *,
         epsilon: float | None = None,
+        momentum: float | None = None,
         training_mode: int | None = None,
         **_: object,
-    ) -> tuple[Array]:
+    ) -> tuple[Array, ...]:
         if training_mode:
-            raise NotImplementedError("BatchNormalization in training mode")
+            others = (0, *range(2, x.ndim))
+            kept = 0.9 if momentum is None else momentum
+            running, (m, v) = (m, v), (x.mean(axis=others), x.var(axis=others))
+            moved = tuple(
+                kept * old + (1 - kept) * new for old, new in zip(running, (m, v), strict=True)
+            )
         s, b, m, v = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (s, b, m, v))
-        return (s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b,)
+        y = s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b
+        return (y, *moved)[: len(self.output)] if training_mode else (y,)
 
 
 class Erf(OpRun):
@@ -79,6 +88,48 @@ def _log_softmax(x: FloatArray) -> FloatArray:
     shifted = x - x.max(axis=-1, keepdims=True)
     result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
+
+
+class Pad(OpRun):
+    """Crops where pads are negative, then pads."""
+
+    def _run(
+        self,
+        x: Array,
+        given: Array | None = None,
+        content: Array | None = None,
+        on_axes: Array | None = None,
+        *,
+        mode: str | None = None,
+        pads: Integers = None,
+        value: float | None = None,
+        **_: object,
+    ) -> tuple[Array]:
+        sizes = pads if given is None else [int(size) for size in given]
+        if sizes is None:
+            raise NotImplementedError("Pad of opset 1")
+        axes = range(x.ndim) if on_axes is None else [int(axis) % x.ndim for axis in on_axes]
+        widths = [(0, 0)] * x.ndim
+        for place, axis in enumerate(axes):
+            widths[axis] = (sizes[place], sizes[len(axes) + place])
+        cropped = x[
+            tuple(
+                slice(max(0, -before), size - max(0, -after))
+                for size, (before, after) in zip(x.shape, widths, strict=True)
+            )
+        ]
+        beyond = [(max(0, before), max(0, after)) for before, after in widths]
+        if mode in (None, "constant"):
+            number = (value or 0.0) if content is None else content.reshape(())
+            return (np.pad(cropped, beyond, constant_values=number),)
+        if mode not in ("edge", "reflect", "wrap"):
+            raise NotImplementedError(f"Pad in mode {mode}")
+        kinds: dict[str, Literal["edge", "reflect", "wrap"]] = {
+            "edge": "edge",
+            "reflect": "reflect",
+            "wrap": "wrap",
+        }
+        return (np.pad(cropped, beyond, mode=kinds[mode]),)
 
 
 class Softmax(_Normalized):
@@ -278,7 +329,9 @@ OPERATORS: list[type[OpRun]] = [
     LogSoftmax,
     MatMul,
     MaxPool,
+    Pad,
     Softmax,
+    *DETECTION,
     *QUANTIZATION,
 ]
 

@@ -249,6 +249,9 @@ class OutputComparison:
     """The number of samples that count; 0 in records of older versions."""
     exchanged: int = 0
     """The number of rows that changed places, because the values that order them tie."""
+    replaced: int = 0
+    """The number of rows that are others than the original's, because the values that select them
+    tie: the original itself selects these when its inputs or weights change by their last bits."""
     by_float64: bool = False
     """Whether it exceeds its tolerance and passes all the same: against the float64 evaluation, the
     original's own rounding is as large."""
@@ -347,6 +350,24 @@ class Inconclusive:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """How outputs are compared whose rows are selected by values that may tie.
+
+    Before the operators that select, the two models are compared value by value: all `outputs` of
+    the comparison are such values. After that, both have the same operators.
+    """
+
+    operators: list[str]
+    """Those that select."""
+    outputs: list[str]
+    """The outputs that depend on them, or are passed on."""
+    rows: int
+    """How many rows the original's outputs have, on the samples on which they were matched."""
+    same: int
+    """How many of them the optimized model has, too; the others tie with those that it has."""
+
+
+@dataclass(frozen=True)
 class ProviderEquivalence:
     """The verdict on one execution provider.
 
@@ -370,6 +391,8 @@ class ProviderEquivalence:
     inconclusive: list[Inconclusive] = field(default_factory=list)
     draws: int = 0
     """How often the original was run to estimate its rounding noise."""
+    selection: Selection | None = None
+    """What was compared in place of outputs whose rows are selected; null if nothing was."""
 
 
 @dataclass(frozen=True)

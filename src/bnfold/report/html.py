@@ -41,6 +41,7 @@ from bnfold.report.summary import (
     output_notes,
     refusal_groups,
     rewrite_groups,
+    selection_note,
     share_of_tolerance,
     unit_note,
 )
@@ -98,6 +99,7 @@ def _environment() -> Environment:
         "divergence_note": divergence_note,
         "draws_note": draws_note,
         "inconclusive_note": inconclusive_note,
+        "selection_note": selection_note,
         "is_of_certificate": is_of_certificate,
         "kind_of": kind_of,
         "milliseconds": wording.milliseconds,

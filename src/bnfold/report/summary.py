@@ -17,6 +17,7 @@ from bnfold.record.data import (
     Record,
     RefusalRecord,
     RewriteRecord,
+    Selection,
     SpeedRecord,
     Truth,
     TruthOutput,
@@ -210,6 +211,18 @@ def divergence_note(divergence: Divergence) -> Sentence:
     ]
 
 
+def selection_note(selection: Selection) -> Sentence:
+    """Say what was compared in place of outputs whose rows are selected, and what was matched."""
+    last = selection.operators[-1]
+    operators = " and ".join([", ".join(selection.operators[:-1]), last]).removeprefix(" and ")
+    others = selection.rows - selection.same
+    rows = f"{selection.same:,} of {count(selection.rows, 'selected row')} match"
+    return [
+        f"compared before {operators}, with the same operators after that; {rows}",
+        f", and {others:,} tie with others" if others else "",
+    ]
+
+
 def inconclusive_note(inconclusive: Inconclusive) -> Sentence:
     """Say of an output that it proves nothing, and why."""
     return ["output ", Name(inconclusive.output), " ", inconclusive.reason, " and proves nothing"]
@@ -241,6 +254,12 @@ def remarks(output: OutputComparison) -> list[str]:
     if output.exchanged:
         rows = count(output.exchanged, "row")
         notes.append(f"{rows} changed places: the values that order them tie")
+    if output.replaced:
+        rows, are = count(output.replaced, "row"), "is" if output.replaced == 1 else "are"
+        notes.append(
+            f"{rows} {are} not the original's, but the original selects them, too, when its inputs "
+            "and weights change by their last bit"
+        )
     return notes
 
 
@@ -295,6 +314,8 @@ def notes(equivalence: Equivalence) -> list[Sentence]:
         found.append(divergence_note(equivalence.divergence))
     for provider in equivalence.providers:
         of_provider: list[Sentence] = [inconclusive_note(item) for item in provider.inconclusive]
+        if provider.selection is not None:
+            of_provider.insert(0, selection_note(provider.selection))
         of_provider += output_notes(provider)
         if provider.truth is not None:
             of_provider += [

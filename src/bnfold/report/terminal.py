@@ -34,6 +34,7 @@ from bnfold.report.summary import (
     refusal_groups,
     remarks,
     rewrite_groups,
+    selection_note,
     unit_note,
 )
 from bnfold.report.wording import count, interval, legible, sizes
@@ -109,6 +110,8 @@ def print_equivalence(console: Console, equivalence: Equivalence) -> None:
             _say(console, where, why)
         if note := draws_note(provider):
             _say(console, f"  {name}: {note}")
+        if provider.selection is not None:
+            _say(console, f"  {name}: ", _words(selection_note(provider.selection)))
         for inconclusive in provider.inconclusive:
             _say(console, f"  {name}: ", _words(inconclusive_note(inconclusive)))
         _print_truth(console, provider)

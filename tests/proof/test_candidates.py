@@ -1,0 +1,231 @@
+"""What rows are selected from is compared in place of the rows, where scores tie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import pytest
+
+import bnfold
+from bnfold.arrays import Array
+from bnfold.proof.candidates import Candidates, candidates
+from bnfold.record.data import ProviderEquivalence
+from tests.support.graphs import build, normal
+
+BOXES = 300
+DETECTOR = (
+    "(float[1,8] x) => (float[K,4] boxes, float[K] scores, int64[K] labels) {{ "
+    "u = Mul(x, tiny) m = MatMul(u, wc) a = Add(m, bias) l = Reshape(a, sizes) s = Softmax(l) "
+    "c = Squeeze(s, zero) best = ReduceMax<axes=[1], keepdims=0>(c) kind = ArgMax<axis=1,"
+    " keepdims=0>(c) t = MatMul(u, wb) d = Reshape(t, corners) b = Add(d, grid) {more} "
+    "scores, i = TopK(best, k) labels = Gather(kind, i) boxes = Gather({boxes}, i) }}"
+)
+
+
+def detector(boxes: str = "b", more: str = "", **changes: Array) -> onnx.ModelProto:
+    """Return the best 40 of 300 boxes, whose scores are equal but for rounding."""
+    corner = np.arange(BOXES, dtype=np.float32)[:, None] * 3
+    weights: dict[str, Any] = {
+        "tiny": np.array([1e-6], np.float32),
+        "wc": normal(8, BOXES * 5),
+        "wb": normal(8, BOXES * 4),
+        "bias": np.zeros(BOXES * 5, np.float32),
+        "sizes": np.array([1, BOXES, 5]),
+        "corners": np.array([BOXES, 4]),
+        "zero": np.array([0]),
+        "grid": np.concatenate([corner, corner, corner + 2, corner + 2], 1),
+        "k": np.array([40]),
+        "five": np.array(5),
+    }
+    return build(DETECTOR.format(boxes=boxes, more=more), **weights | changes)
+
+
+def rounded(content: Array) -> Array:
+    """Return it off by its last bit, as a right fold of weights is."""
+    signs = np.random.default_rng(1).choice([-1, 0, 1], content.shape)
+    return np.asarray(content * (1 + signs * 2.0**-24), np.float32)
+
+
+def compare(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> ProviderEquivalence:
+    equivalence = bnfold.check(one, other, **options).equivalence
+    assert equivalence is not None
+    return equivalence.providers[0]
+
+
+def cut(folder: Path, one: onnx.ModelProto, other: onnx.ModelProto) -> Candidates | None:
+    for name, model in (("one", one), ("other", other)):
+        onnx.save(model, folder / f"{name}.onnx")
+    return candidates(folder / "one.onnx", folder / "other.onnx")
+
+
+def names(found: Candidates | None) -> set[str]:
+    assert found is not None
+    assert [o.name for o in found.original.graph.output] == [
+        o.name for o in found.other.graph.output
+    ]
+    return {output.name for output in found.original.graph.output}
+
+
+# --- From end to end ------------------------------------------------------------------------------
+
+
+def test_where_other_rows_tie_the_candidates_decide() -> None:
+    found = compare(detector(), detector(wc=rounded(normal(8, BOXES * 5))))
+    assert (found.verdict, found.reason) == ("pass", "")
+    assert {output.name for output in found.outputs} == {"best", "kind", "b"}
+    assert found.selection is not None
+    assert found.selection.operators == ["TopK"]
+    assert found.selection.outputs == ["boxes", "scores", "labels"]
+    assert found.selection.rows == 80
+    assert found.selection.same <= 80
+
+
+def off(logit: int, by: float) -> Array:
+    return np.asarray(by * (np.arange(BOXES * 5) == logit), np.float32)
+
+
+WRONG: dict[str, Callable[[], onnx.ModelProto]] = {
+    "one channel of a class": lambda: detector(bias=off(7, -0.01)),
+    "boxes shifted": lambda: detector(grid=detector_grid() + np.ones(1, np.float32)),
+    "one box shifted": lambda: detector(grid=one_shifted(detector_grid())),
+    "boxes shifted after the selection": lambda: detector(
+        "moved", "moved = Add(b, one)", one=np.ones(1, np.float32)
+    ),
+    "fewer rows": lambda: detector(k=np.array([39])),
+}
+
+
+def detector_grid() -> Array:
+    (grid,) = (t for t in detector().graph.initializer if t.name == "grid")
+    return onnx.numpy_helper.to_array(grid)
+
+
+def one_shifted(grid: Array) -> Array:
+    changed = grid.copy()
+    changed[150, 2] += 1
+    return changed
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_models_do_not_pass(kind: str) -> None:
+    assert compare(detector(), WRONG[kind]()).verdict != "pass"
+
+
+@pytest.mark.parametrize("kind", ["one channel of a class", "one box shifted"])
+def test_what_is_not_selected_is_compared_too(kind: str) -> None:
+    found = compare(detector(), WRONG[kind]())
+    assert found.verdict == "fail"
+    assert found.reason.startswith("before TopK: ")
+
+
+def test_a_tolerance_that_is_asked_for_is_one_of_the_outputs() -> None:
+    found = compare(detector(), detector(), rtol=1e-3)
+    assert [output.name for output in found.outputs] == ["boxes", "scores", "labels"]
+    assert found.selection is None
+
+
+# --- Where models are cut -------------------------------------------------------------------------
+
+
+def test_models_without_a_selection_are_not_cut(tmp_path: Path) -> None:
+    model = build("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+    assert cut(tmp_path, model, model) is None
+
+
+def test_a_selection_of_constants_is_none(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,4] x) => (float[N,4] y) { v, i = TopK(c, k) y = Mul(x, v) }",
+        c=normal(6),
+        k=np.array([4]),
+    )
+    assert cut(tmp_path, model, model) is None
+
+
+TOP = "(float[N,9] x) => (float[N,4] y) {{ a = Relu(x) {first} v, i = TopK({read}, k) {after} }}"
+
+
+def top(first: str = "", read: str = "a", after: str = "y = Neg(v)", **more: Array) -> Any:
+    text = TOP.format(first=first, read=read, after=after)
+    weights: dict[str, Any] = {"k": np.array([4]), **more}
+    return build(text, **weights)
+
+
+def test_the_operands_of_a_selection_are_what_is_compared(tmp_path: Path) -> None:
+    assert names(cut(tmp_path, top(), top())) == {"a"}
+
+
+def test_other_operators_after_a_selection_are_not_cut_off(tmp_path: Path) -> None:
+    assert cut(tmp_path, top(), top(after="y = Abs(v)")) is None
+    assert cut(tmp_path, top(), top(after="w = Neg(v) y = Relu(w)")) is None
+
+
+def test_other_constants_after_a_selection_are_not_cut_off(tmp_path: Path) -> None:
+    after = "y = Mul(v, s)"
+    one, other = (top(after=after, s=np.array([f], np.float32)) for f in (2, 2.001))
+    assert cut(tmp_path, one, one) is not None
+    assert cut(tmp_path, one, other) is None
+
+
+def test_copies_and_slices_of_everything_are_no_difference(tmp_path: Path) -> None:
+    other = top(
+        after="w = Identity(v) z = Slice(w, zero, end) y = Neg(z)",
+        zero=np.array([0]),
+        end=np.array([2**63 - 1]),
+    )
+    assert names(cut(tmp_path, top(), other)) == {"a"}
+    other = top(
+        after="z = Slice(v, zero, end) y = Neg(z)", zero=np.array([1]), end=np.array([2**63 - 1])
+    )
+    assert cut(tmp_path, top(), other) is None
+
+
+def test_expressions_of_constants_are_computed(tmp_path: Path) -> None:
+    one = top(after="t = Add(s, s) y = Mul(v, t)", s=np.array([1], np.float32))
+    other = top(after="y = Mul(v, u)", u=np.array([2], np.float32))
+    assert names(cut(tmp_path, one, other)) == {"a"}
+
+
+def test_operators_that_round_nothing_are_passed(tmp_path: Path) -> None:
+    model = top(first="b = Transpose<perm=[0,1]>(a) c = Gather<axis=1>(b, k)", read="b")
+    assert names(cut(tmp_path, model, model)) == {"a"}
+
+
+def test_a_value_may_have_another_name_in_the_other_model(tmp_path: Path) -> None:
+    other = build(
+        "(float[N,9] x) => (float[N,4] y) { b = Abs(x) a = Relu(b) w, j = TopK(b, k) y = Neg(w) }",
+        k=np.array([4]),
+    )
+    found = cut(tmp_path, top(), other)
+    assert names(found) == {"a'"}
+
+
+def test_bodies_are_compared_with_what_they_read(tmp_path: Path) -> None:
+    def branching(inner: str, outer: str = "a") -> onnx.ModelProto:
+        text = (
+            "(float[9] x) => (float[4] y) { a = Relu(x) b = Sigmoid(x) s = ReduceSum<keepdims=0>(x)"
+            " yes = Greater(s, z) y = If<"
+            f"then_branch = g1 () => (float[4] p) {{ p, q = TopK({outer}, k) }}, "
+            f"else_branch = g2 () => (float[4] r) {{ t, u = TopK(b, k) r = {inner} }}>(yes) }}"
+        )
+        return build(text, k=np.array([4]), z=np.array(0, np.float32))
+
+    assert names(cut(tmp_path, branching("Neg(t)"), branching("Neg(t)"))) == {"a", "b", "s"}
+    assert cut(tmp_path, branching("Neg(t)"), branching("Abs(t)")) is None
+    others = names(cut(tmp_path, branching("Neg(t)"), branching("Neg(t)", "b")))
+    assert len(others) == 3  # two of them under one name, which is compared and fails
+
+
+def test_random_operators_are_not_taken_for_equal(tmp_path: Path) -> None:
+    model = top(after="r = RandomNormalLike(v) y = Add(v, r)")
+    assert cut(tmp_path, model, model) is None
+
+
+def test_models_of_other_opsets_are_not_cut(tmp_path: Path) -> None:
+    other = top()
+    other.opset_import[0].version = 16
+    assert cut(tmp_path, top(), other) is None
