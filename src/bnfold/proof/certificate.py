@@ -21,33 +21,19 @@ from dataclasses import replace
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress, silent
+from bnfold.proof.congruence import peeled, without_shared
+from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
+from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
-from bnfold.proof.structure import (
-    float_casts,
-    is_multilinear,
-    of_one_output,
-    peeled,
-    with_constants_computed,
-    with_sizes,
-    without_shared,
-)
+from bnfold.proof.sizing import Sizing, sizings
+from bnfold.proof.submodels import of_one_output
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
-from bnfold.proof.windows import (
-    AFFINE,
-    COPYING,
-    POINTWISE,
-    NotShown,
-    Sizing,
-    Window,
-    dtype_of,
-    is_random,
-    sizings,
-)
+from bnfold.proof.windows import AFFINE, COPYING, POINTWISE, NotShown, Window, dtype_of, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
 

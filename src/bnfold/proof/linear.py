@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.proof.kinds import is_multilinear
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
@@ -20,14 +21,9 @@ from bnfold.proof.probing import (
     require_equal_bits,
     single,
 )
-from bnfold.proof.structure import (
-    is_multilinear,
-)
+from bnfold.proof.sizing import Sizing
 from bnfold.proof.taps import tapped
-from bnfold.proof.windows import (
-    Sizing,
-    Window,
-)
+from bnfold.proof.windows import Window
 from bnfold.record.data import Certificate, Difference
 
 PROBES = 24

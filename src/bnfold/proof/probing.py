@@ -9,13 +9,9 @@ import onnx
 import onnx.helper
 
 from bnfold.arrays import Array
+from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.truth import NoTruth, Truth64
-from bnfold.proof.windows import (
-    NotShown,
-    Shapes,
-    Sizing,
-    Window,
-)
+from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate, Difference
 from bnfold.running.runtime import Level, Session
 

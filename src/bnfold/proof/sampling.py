@@ -22,13 +22,8 @@ from bnfold.proof.probing import (
     require_equal_bits,
     single,
 )
-from bnfold.proof.windows import (
-    NotShown,
-    Sizing,
-    Window,
-    dtype_of,
-    is_float,
-)
+from bnfold.proof.sizing import Sizing
+from bnfold.proof.windows import NotShown, Window, dtype_of, is_float
 from bnfold.record.data import Certificate, Difference
 
 _WIDTHS = (1.0, 0.1, 10.0)

@@ -1,0 +1,75 @@
+"""Cuts smaller models out of the models of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+
+from bnfold.arrays import Array
+from bnfold.proof.windows import Window
+
+
+def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
+    """Return the constants of a model by name."""
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def of_one_output(window: Window) -> list[Window]:
+    """Return a window for each output."""
+    names = ([output.name for output in model.graph.output] for model in window.models)
+    return [cut(window, *pair) for pair in zip(*names, strict=True)]
+
+
+def of_pool_inputs(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+    """Return models of what each MaxPool reads."""
+    read = [node.input[0] for node in model.graph.node if node.op_type == "MaxPool"]
+    return [
+        rebuilt(model, needed_nodes(model.graph.node, [name]), model.graph.input, [name])
+        for name in read
+    ]
+
+
+def cut(window: Window, one: str, other: str) -> Window:
+    """Return the window of one value of each side."""
+    return Window(
+        *(
+            rebuilt(model, needed_nodes(model.graph.node, [name]), model.graph.input, [name])
+            for model, name in zip(window.models, (one, other), strict=True)
+        )
+    )
+
+
+def needed_nodes(nodes: Sequence[onnx.NodeProto], names: Iterable[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that some values depend on, in order."""
+    needed = set(names)
+    chosen = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            chosen.append(node)
+            needed.update(node.input)
+    return chosen[::-1]
+
+
+def rebuilt(
+    model: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[str],
+) -> onnx.ModelProto:
+    """Return a model of some of the nodes, with the constants that they read."""
+    outputs = list(outputs)
+    read = {name for node in nodes for name in node.input} | set(outputs)
+    graph = onnx.helper.make_graph(
+        nodes,
+        "window",
+        list(inputs),
+        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [tensor for tensor in model.graph.initializer if tensor.name in read],
+        value_info=model.graph.value_info,
+    )
+    return onnx.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version
+    )
