@@ -27,6 +27,7 @@ from bnfold.proof.copying import prove_copying
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
+from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
 from bnfold.proof.sizing import Sizing, sizings
@@ -79,7 +80,7 @@ def certify(window: Window) -> Certificate:
 
 def _certify(window: Window) -> Certificate:
     try:
-        computed = with_constants_computed(window)
+        computed = with_scales(with_constants_computed(window))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
         rest = peeled(without_shared(with_pools_first(computed)))

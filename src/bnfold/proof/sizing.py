@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from bnfold.proof.reach import sizes_along
+from bnfold.proof.resizing import RESIZING, whole_scales
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
@@ -21,7 +23,9 @@ _CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
 _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that may make another axis of the first."""
 
-_LOCAL = (POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Sum"}) - {"Cast"}
+_LOCAL = (
+    POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Resize", "Sum", "Upsample"}
+) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
 _ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
@@ -30,8 +34,8 @@ _ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
 _FREE = 5
 """What free sizes are at first, where nothing asks for more; then one more."""
 
-_INNER = 1
-"""Strides along each axis at which no window of a Conv or pool reaches a border."""
+_MOST_SPATIAL = 3
+"""Axes that a kernel has at most."""
 
 _MOST_RESTS = 8
 """Rests that a stride may leave, of those that are tried."""
@@ -82,7 +86,10 @@ def sizings(window: Window) -> list[Sizing]:
         raise NotShown("it squeezes all axes of size 1, and a size is free")
     kind = _kind(window, known)
     choices: list[Sizing] = []
-    rests = min(_reach(window)[1], _MOST_RESTS) if kind == "local" else 2
+    rests = 2
+    if kind == "local":
+        spatial = range(max(map(len, known.values())) - 2)
+        rests = min(math.lcm(*(sizes_along(window, axis).period for axis in spatial)), _MOST_RESTS)
     for rest in range(rests):
         made = _sizing(window, known, kind, _FREE + rest)
         if made not in choices:
@@ -131,6 +138,8 @@ def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
 def _is_local(node: onnx.NodeProto, window: Window) -> bool:
     if node.op_type == "Conv":
         return node.input[1] in window.constants
+    if node.op_type in RESIZING:
+        return bool(whole_scales(node, window.constants))
     return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
 
 
@@ -194,9 +203,8 @@ def _shrunk(
     assert isinstance(size, int)
     same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
     if kind == "local" and axis >= 2 and same_map:
-        reach, stride = _reach(window)
-        least = reach + _INNER * stride
-        return min(size, least + (size - least) % stride)
+        sizes = sizes_along(window, axis - 2)
+        return min(size, sizes.least + (size - sizes.least) % sizes.period)
     if kind == "local" and axis == 1 and _is_alike_in_channels(window):
         return 1
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
@@ -206,12 +214,12 @@ def _free(window: Window, kind: str, name: str, axis: int, free: int) -> int:
     """Return a size for an axis whose size is free, beyond what something is cut at."""
     if axis == 0 and (kind or not _cuts_first(window)):
         return 2 + free - _FREE
-    reach, stride = _reach(window)
     if kind == "local" and axis >= 2:
-        return reach + _INNER * stride + free - _FREE
+        return sizes_along(window, axis - 2).least + free - _FREE
     if kind == "local":
         return 1 if _is_alike_in_channels(window) else _channels(window, name) or free
-    return free + reach - 1 + _largest_cut(window)
+    reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
+    return free + 2 * reach + _largest_cut(window)
 
 
 def _is_alike_in_channels(window: Window) -> bool:
@@ -232,34 +240,6 @@ def _channels(window: Window, name: str) -> int:
                 if weight is not None and node.op_type == "BatchNormalization":
                     return int(weight.shape[0])
     return 0
-
-
-def _reach(window: Window) -> tuple[int, int]:
-    """Return how far from a border the inner part begins on either side, at most, and the strides.
-
-    Sizes that are the same modulo the strides have the same rest at the end.
-    """
-    reaches, strides = [1], [1]
-    for model in window.models:
-        reach, stride = 0, 1
-        for node in model.graph.node:
-            kernel = _kernel(node, window)
-            if not kernel:
-                continue
-            reach += 2 * (max(kernel) - 1) * max(ints(node, "dilations", [1])) * stride
-            stride *= math.lcm(*ints(node, "strides", [1]))
-        reaches.append(reach)
-        strides.append(stride)
-    return max(reaches), math.lcm(*strides)
-
-
-def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
-    if node.op_type in ("MaxPool", "AveragePool"):
-        return ints(node, "kernel_shape")
-    if node.op_type == "Conv":
-        weight = window.constants.get(node.input[1])
-        return [int(size) for size in weight.shape[2:]] if weight is not None else []
-    return []
 
 
 def _largest_cut(window: Window) -> int:
