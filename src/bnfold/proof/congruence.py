@@ -7,13 +7,11 @@ before it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 import onnx
 
-from bnfold.arrays import Array
-from bnfold.proof.submodels import constants_of, cut, needed_nodes, rebuilt
+from bnfold.proof.submodels import Constants, cut, needed_nodes, rebuilt
 from bnfold.proof.windows import Window, is_random
 
 
@@ -65,6 +63,8 @@ def without_shared(window: Window) -> Window:
                 inputs[number].CopyFrom(described[number])
                 inputs[number].name = f"shared {number}"
         renamed.append({name: inputs[number].name for name, number in found.items()})
+    if not inputs:
+        return window
     cuts = zip(window.models, renamed, strict=True)
     return Window(*(_reading(model, names, inputs.values()) for model, names in cuts))
 
@@ -90,7 +90,7 @@ class _Side:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.outputs = [output.name for output in model.graph.output]
         self.producers = {name: node for node in model.graph.node for name in node.output if name}
-        self.constants: dict[str, Array] = constants_of(model)
+        self.constants = Constants(model)
         self.described = {value.name: value for value in model.graph.value_info}
         self._model = model
 
@@ -101,8 +101,7 @@ class _Side:
             for value in self._model.graph.input
         }
         for name, content in self.constants.items():
-            digest = hashlib.sha256(content.tobytes()).digest()
-            key = ("constant", content.dtype.name, content.shape, digest)
+            key = ("constant", content.dtype.name, content.shape, content.tobytes())
             own[name] = numbers.setdefault(key, len(numbers))
         for node in self._model.graph.node:
             operands = tuple(own.get(name, -1) for name in node.input)

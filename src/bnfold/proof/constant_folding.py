@@ -10,7 +10,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.errors import SessionError
-from bnfold.proof.submodels import constants_of, rebuilt
+from bnfold.proof.submodels import Constants, rebuilt
 from bnfold.proof.windows import NotShown, Window, is_random
 from bnfold.running.runtime import Level, Session
 
@@ -51,7 +51,7 @@ def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     known = {tensor.name for tensor in model.graph.initializer}
     constant_nodes: list[onnx.NodeProto] = []
     others: list[onnx.NodeProto] = []
-    contents = constants_of(model)
+    contents = Constants(model)
     for node in model.graph.node:
         is_constant = not is_random(node, contents) and all(
             not name or name in known for name in node.input

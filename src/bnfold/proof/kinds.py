@@ -6,7 +6,7 @@ import onnx
 import onnx.helper
 
 from bnfold.proof.congruence import signature
-from bnfold.proof.submodels import constants_of
+from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints, is_float, is_random, is_training
 
 _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
@@ -22,7 +22,7 @@ def is_multilinear(model: onnx.ModelProto) -> bool:
     Then operators that may be affine are, by their definition.
     """
     varying = {value.name for value in model.graph.input}
-    constants = constants_of(model)
+    constants = Constants(model)
     for node in model.graph.node:
         at = {index for index, name in enumerate(node.input) if name in varying}
         if at:
@@ -65,7 +65,7 @@ def is_same_but_pools(window: Window) -> bool:
     """Say whether both sides are chains of the same operators, MaxPools aside."""
     chains = []
     for model in window.models:
-        constants = constants_of(model)
+        constants = Constants(model)
         chains.append(
             [
                 (

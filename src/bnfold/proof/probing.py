@@ -61,7 +61,7 @@ def in_float64(window: Window) -> tuple[Run, Run]:
 
 def evaluator(model: onnx.ModelProto) -> Run:
     """Return a function that evaluates a side in float64."""
-    truth = Truth64(model)
+    truth = Truth64.of_part(model)
     return lambda feeds: next(iter(truth.outputs(feeds).values()))
 
 

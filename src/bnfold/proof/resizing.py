@@ -10,7 +10,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array
-from bnfold.proof.submodels import constants_of
+from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints
 
 RESIZING = ("Resize", "Upsample")
@@ -58,7 +58,7 @@ def _with_scales(model: onnx.ModelProto, side: str) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    constants = constants_of(copy)
+    constants = Constants(copy)
     known = {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
         for value in (*copy.graph.input, *copy.graph.value_info)

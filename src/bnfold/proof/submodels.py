@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx
 import onnx.helper
@@ -12,9 +12,26 @@ from bnfold.arrays import Array
 from bnfold.proof.windows import Window
 
 
-def constants_of(model: onnx.ModelProto) -> dict[str, Array]:
-    """Return the constants of a model by name."""
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+class Constants(Mapping[str, Array]):
+    """The constants of a model by name, each read when it is asked for."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._read: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._read:
+            self._read[name] = onnx.numpy_helper.to_array(self._tensors[name])
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def of_one_output(window: Window) -> list[Window]:
@@ -34,6 +51,11 @@ def of_pool_inputs(model: onnx.ModelProto) -> list[onnx.ModelProto]:
 
 def cut(window: Window, one: str, other: str) -> Window:
     """Return the window of one value of each side."""
+    if all(
+        [output.name for output in model.graph.output] == [name]
+        for model, name in zip(window.models, (one, other), strict=True)
+    ):
+        return window
     return Window(
         *(
             rebuilt(model, needed_nodes(model.graph.node, [name]), model.graph.input, [name])
@@ -62,14 +84,12 @@ def rebuilt(
     """Return a model of some of the nodes, with the constants that they read."""
     outputs = list(outputs)
     read = {name for node in nodes for name in node.input} | set(outputs)
-    graph = onnx.helper.make_graph(
-        nodes,
-        "window",
-        list(inputs),
-        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
-        [tensor for tensor in model.graph.initializer if tensor.name in read],
-        value_info=model.graph.value_info,
-    )
-    return onnx.helper.make_model(
-        graph, opset_imports=model.opset_import, ir_version=model.ir_version
-    )
+    rebuilt = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = rebuilt.graph
+    graph.name = "window"
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    graph.initializer.extend(each for each in model.graph.initializer if each.name in read)
+    graph.value_info.extend(model.graph.value_info)
+    return rebuilt

@@ -60,10 +60,19 @@ class Truth64:
             loaded = load(source)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
-        self._model = loaded.ir
         folder = loaded.path.resolve().parent if loaded.path is not None else Path()
-        self._contents = _Contents(loaded.markers, folder)
-        self._opsets = dict(self._model.opset_imports)
+        self._set(loaded.ir, _Contents(loaded.markers, folder))
+
+    @classmethod
+    def of_part(cls, model: onnx.ModelProto) -> Truth64:
+        """Return the evaluation of a part of a model that has been loaded, without its checks."""
+        truth = cls.__new__(cls)
+        truth._set(ir.from_proto(model), _Contents(Markers(), Path()))
+        return truth
+
+    def _set(self, model: ir.Model, contents: _Contents) -> None:
+        self._model, self._contents = model, contents
+        self._opsets = dict(model.opset_imports)
         self._functions = self._evaluators()
 
     def _evaluators(self) -> list[ReferenceEvaluator]:

@@ -52,23 +52,21 @@ class Cut:
         return Window(self._model(self.before, inputs), self._model(self.after, inputs))
 
     def _model(self, part: Part, inputs: Mapping[str, onnx.ValueInfoProto]) -> onnx.ModelProto:
-        tensors = []
+        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in part.opsets.items()]
+        model = onnx.ModelProto(ir_version=part.ir_version, opset_import=opsets)
+        graph = model.graph
+        graph.name = "window"
+        graph.node.extend(part.nodes)
+        graph.input.extend(inputs.values())
+        graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in part.outputs)
+        graph.value_info.extend(part.described)
         for name, tensor in part.constants.items():
-            proto = ir.serde.serialize_tensor(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+            proto = graph.initializer.add()
+            ir.serde.serialize_tensor_into(proto, ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
             proto.name = name
-            tensors.append(proto)
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()
-        graph = onnx.helper.make_graph(
-            part.nodes,
-            "window",
-            list(inputs.values()),
-            [onnx.helper.make_empty_tensor_value_info(name) for name in part.outputs],
-            tensors,
-            value_info=part.described,
-        )
-        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in part.opsets.items()]
-        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=part.ir_version)
+        return model
 
 
 @dataclass(frozen=True)
