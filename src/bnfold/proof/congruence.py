@@ -7,10 +7,12 @@ before it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 import onnx
 
+from bnfold.arrays import Array
 from bnfold.proof.submodels import Constants, cut, needed_nodes, rebuilt
 from bnfold.proof.windows import Window, is_random
 
@@ -43,7 +45,7 @@ def without_shared(window: Window) -> Window:
 
     It is enough that they are equal for any of these, but may be more than need be.
     """
-    numbers: dict[object, int] = {}
+    numbers = _Numbers()
     sides = [_Side(model) for model in window.models]
     known = [side.numbered(numbers) for side in sides]
     shared = set(known[0].values()) & set(known[1].values())
@@ -84,6 +86,31 @@ def _reading(
     return rebuilt(model, needed_nodes(nodes, outputs), [*model.graph.input, *inputs], outputs)
 
 
+class _Numbers:
+    """A number for each thing, equal for equal ones."""
+
+    def __init__(self) -> None:
+        self._of: dict[object, int] = {}
+        self._constants: dict[object, list[tuple[Array, int]]] = {}
+        self._next = itertools.count()
+
+    def of(self, key: object) -> int:
+        """Return the number of what can be hashed."""
+        if key not in self._of:
+            self._of[key] = next(self._next)
+        return self._of[key]
+
+    def of_constant(self, content: Array) -> int:
+        """Return the number of a constant: most are told apart by their first elements."""
+        first = content.reshape(-1)[:16].tobytes()
+        alike = self._constants.setdefault((content.dtype.name, content.shape, first), [])
+        for known, number in alike:
+            if known.tobytes() == content.tobytes():
+                return number
+        alike.append((content, next(self._next)))
+        return alike[-1][1]
+
+
 class _Side:
     """One model, to walk from its outputs."""
 
@@ -94,21 +121,16 @@ class _Side:
         self.described = {value.name: value for value in model.graph.value_info}
         self._model = model
 
-    def numbered(self, numbers: dict[object, int]) -> dict[str, int]:
+    def numbered(self, numbers: _Numbers) -> dict[str, int]:
         """Number each value by what computes it, alike on both sides of a window."""
-        own = {
-            value.name: numbers.setdefault(("input", value.name), len(numbers))
-            for value in self._model.graph.input
-        }
-        for name, content in self.constants.items():
-            key = ("constant", content.dtype.name, content.shape, content.tobytes())
-            own[name] = numbers.setdefault(key, len(numbers))
+        own = {value.name: numbers.of(("input", value.name)) for value in self._model.graph.input}
+        own |= {name: numbers.of_constant(content) for name, content in self.constants.items()}
         for node in self._model.graph.node:
             operands = tuple(own.get(name, -1) for name in node.input)
             drawn = is_random(node, self.constants)
             made: object = (id(node),) if drawn else (signature(node), operands)
             for index, name in enumerate(node.output):
-                own[name] = numbers.setdefault((made, index), len(numbers))
+                own[name] = numbers.of((made, index))
         return own
 
     def last_of(self, chosen: Container[int], numbers: Mapping[str, int]) -> Iterator[str]:

@@ -41,7 +41,10 @@ class BatchNormalization(OpRun):
         if training_mode:
             raise NotImplementedError("BatchNormalization in training mode")
         s, b, m, v = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (s, b, m, v))
-        return (s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b,)
+        y = x - m
+        y *= s / np.sqrt(v + (1e-5 if epsilon is None else epsilon))
+        y += b
+        return (y,)
 
 
 class Erf(OpRun):
