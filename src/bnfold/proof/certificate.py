@@ -15,6 +15,7 @@ The derivation of the bounds is in docs/certificates.md.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from bnfold.progress import Progress, silent
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
+from bnfold.proof.deadline import limited
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
@@ -46,7 +48,8 @@ def certify_all(
 
     Args:
         windows: each makes a window when it is its turn; it raises NotShown if there is none.
-        seconds: for all of them; those that are left are open.
+        seconds: for all of them, of which each may take `SECONDS_FOR_A_WINDOW`; what is not proven
+            by then is open.
         progress: called with what is being done.
     """
 
@@ -60,7 +63,7 @@ def certify_all(
                 continue
             told(f"certifying rewrite {number} of {len(windows)}")
             try:
-                certificates.append(certify(window()))
+                certificates.append(certify(window(), seconds_for_one(seconds)))
             except NotShown as reason:
                 certificates.append(Certificate("open", note=str(reason)))
         return certificates
@@ -71,10 +74,20 @@ def certify_all(
         return [Certificate("open", note=str(crash))] * len(windows)
 
 
-def certify(window: Window) -> Certificate:
-    """Prove a window, or find a difference."""
+SECONDS_FOR_A_WINDOW = 5.0
+"""Where all windows have some time together, each has this at most; none is started after that."""
+
+
+def seconds_for_one(seconds: float) -> float:
+    """Return how long one of several proofs may take that have so many seconds together."""
+    return min(seconds, SECONDS_FOR_A_WINDOW) if seconds < math.inf else math.inf
+
+
+def certify(window: Window, seconds: float = math.inf) -> Certificate:
+    """Prove a window, or find a difference; between its steps, give up if it is late."""
     begun = time.monotonic()
-    certificate = _certify(window)
+    with limited(seconds):
+        certificate = _certify(window)
     return replace(certificate, seconds=time.monotonic() - begun)
 
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,16 +99,25 @@ class Truth64:
             pending = [proto for proto, _ in waiting]
         return evaluators
 
-    def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
+    def outputs(
+        self,
+        feeds: Feeds,
+        end: float = math.inf,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> dict[str, Array]:
         """Return all outputs by name, as `flat` does; give up at `end`, by `time.monotonic`.
+
+        `before_each` is called before each node, and may raise an exception of its own.
 
         Raises:
             NoTruth: if it takes longer, or an operator is missing or fails.
         """
         with _time_limit(end):
-            return self._outputs(feeds, end)
+            return self._outputs(feeds, end, before_each)
 
-    def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
+    def _outputs(
+        self, feeds: Feeds, end: float, before_each: Callable[[], None]
+    ) -> dict[str, Array]:
         values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}
         readers = Counter(name for node in self._model.graph for name in _reads(node))
         wanted = [value.name or "" for value in self._model.graph.outputs]
@@ -116,6 +125,7 @@ class Truth64:
         for node in self._model.graph:
             if time.monotonic() > end:
                 raise NoTruth(_TOO_LONG)
+            before_each()
             names = _reads(node)
             results = self._evaluate(node, {name: self._value(name, values) for name in names})
             values |= results

@@ -18,7 +18,7 @@ from bnfold.errors import BnfoldError
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Progress
-from bnfold.proof.certificate import certify
+from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
@@ -76,7 +76,7 @@ class _Alignment:
                 failed[value.name] = "there was no time left"
                 continue
             told(f"certifying {value.name}")
-            found = self._certify(value, twin)
+            found = self._certify(value, twin, seconds_for_one(seconds))
             if found.verdict == "certified":
                 self._prove(value, twin)
                 proven.append(found)
@@ -107,7 +107,7 @@ class _Alignment:
         self._proven[0].add(value)
         self._proven[1].add(twin)
 
-    def _certify(self, value: ir.Value, twin: ir.Value) -> Certificate:
+    def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
         if self._is_congruent(value, twin):
             return Certificate("certified", "constant")
@@ -124,7 +124,7 @@ class _Alignment:
                     slices, ("reference", "candidate"), self._proven, self._models, strict=True
                 )
             )
-            return certify(Cut(before, after).window())
+            return certify(Cut(before, after).window(), seconds)
         except NotShown as reason:
             return Certificate("open", note=str(reason))
 
