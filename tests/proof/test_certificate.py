@@ -600,6 +600,16 @@ def test_a_function_that_is_not_a_number_somewhere_is_sampled() -> None:
     assert found.verdict == "sampled"
 
 
+def test_a_constant_proof_needs_no_small_inputs() -> None:
+    text = "(float[1,64,1024,1024] x) => (float[n] y)"
+    before = "s = Shape(x) a = Mul(s, d) y = Reshape(x, a)"
+    weights = {"d": np.array([1, 1, 1, 1])}
+    after, others = "y = Reshape(x, e)", {"e": np.array([1, 64, 1024, 1024])}
+    certified(certify(window(text, before, after, weights, others)), "constant")
+    others["e"][0] = 2
+    assert certify(window(text, before, after, weights, others)).verdict == "open"
+
+
 def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sizings", lambda _: 1 / 0)
     found = certify(folded())

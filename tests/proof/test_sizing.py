@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfold.proof.sizing import sizings
+from bnfold.proof.sizing import require_small, sizings
 from bnfold.proof.windows import NotShown, Window
 from tests.support.graphs import Array, batch_norm, build, normal
 from tests.support.windows import window
@@ -93,4 +93,26 @@ def test_a_rank_that_is_not_known_is_an_answer() -> None:
 
 def test_inputs_that_are_too_large_are_an_answer() -> None:
     with pytest.raises(NotShown, match="too large"):
-        sizings(of("1,64,1024,1024", "y = Transpose(x)"))
+        require_small(sizings(of("1,64,1024,1024", "y = Transpose(x)")))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "body", "found"),
+    [
+        ("1,C,4,4", "a = Conv<group=2>(x, w) y = Reshape(a, s)", (1, 6, 4, 4)),
+        ("N,T,K", "y = MatMul(x, m)", (2, 1, 7)),
+        ("1,K,9", "a = MatMul(m, x) y = Reshape(a, s)", (1, 4, 9)),
+        ("1,K", "y = Gemm(x, m)", (1, 7)),
+        ("1,K", "y = Gemm<transB=1>(x, m)", (1, 4)),
+        ("M,1", "y = Gemm<transA=1>(x, m)", (7, 1)),
+        ("1,T,K", "y = Add(x, v)", (1, 1, 9)),
+        ("1,C,4", "a = BatchNormalization(x, v, v, v, v) y = Reshape(a, s)", (1, 9, 4)),
+    ],
+)
+def test_free_sizes_are_those_that_constants_ask_for(
+    sizes: str, body: str, found: tuple[int, ...]
+) -> None:
+    weights = {"w": normal(4, 3, 1, 1), "m": normal(7, 4), "v": np.ones(9, np.float32)}
+    chosen = shapes(of(sizes, body, s=np.array([-1]), **weights))[0]
+    free = [at for at, size in enumerate(sizes.split(",")) if size in "CKM"]
+    assert [chosen[at] for at in free] == [found[at] for at in free]

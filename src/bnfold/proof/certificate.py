@@ -32,7 +32,7 @@ from bnfold.proof.probing import Differs
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
-from bnfold.proof.sizing import Sizing, sizings
+from bnfold.proof.sizing import Sizing, require_small, sizings
 from bnfold.proof.submodels import of_one_output
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
@@ -138,6 +138,7 @@ def _of_one(window: Window) -> Certificate:
     if float_casts(window.before) != float_casts(window.after):
         raise NotShown("only one side rounds to another type")
     chosen = sizings(window)
+    require_small(chosen)
     is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
     if window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models)):
         return prove_copying(window, chosen)

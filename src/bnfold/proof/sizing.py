@@ -97,6 +97,14 @@ def sizings(window: Window) -> list[Sizing]:
     return choices
 
 
+def require_small(chosen: Sequence[Sizing]) -> None:
+    """Raise `NotShown` unless all inputs have few enough elements to compute with."""
+    for sizing in chosen:
+        for name, shape in sizing.shapes.items():
+            if math.prod(shape) > _MOST_ELEMENTS:
+                raise NotShown(f"its input {name!r} is too large for float64 ({list(shape)})")
+
+
 def _squeezes_any(window: Window) -> bool:
     """Say whether a Squeeze names no axes."""
     squeezing = [node for node in window.nodes() if node.op_type == "Squeeze"]
@@ -179,14 +187,16 @@ def _sizing(
             elif size in names:
                 chosen.append(names[size])
             else:
-                chosen.append(_free(window, kind, name, axis, free))
+                chosen.append(_free(window, kind, name, axis, len(sizes), free))
                 if size:
                     names[size] = chosen[-1]
         shapes[name] = tuple(chosen)
-        if math.prod(chosen) > _MOST_ELEMENTS:
-            raise NotShown(f"its input {name!r} is too large for float64 ({chosen})")
-    firsts = [sizes[0] if sizes else 0 for sizes in known.values()]
-    stackable = all(first == 1 or isinstance(first, str) for first in firsts)
+    stackable = all(
+        bool(sizes)
+        and (sizes[0] == 1 or isinstance(sizes[0], str))
+        and not _required(window, name, 0, len(sizes))
+        for name, sizes in known.items()
+    )
     shrunk = any(
         isinstance(size, int) and chosen < size
         for name, sizes in known.items()
@@ -210,14 +220,17 @@ def _shrunk(
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
 
 
-def _free(window: Window, kind: str, name: str, axis: int, free: int) -> int:
+def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int) -> int:
     """Return a size for an axis whose size is free, beyond what something is cut at."""
+    required = _required(window, name, axis, rank) or (axis == 1 and _normalized(window, name))
+    if required:
+        return required
     if axis == 0 and (kind or not _cuts_first(window)):
         return 2 + free - _FREE
     if kind == "local" and axis >= 2:
         return sizes_along(window, axis - 2).least + free - _FREE
     if kind == "local":
-        return 1 if _is_alike_in_channels(window) else _channels(window, name) or free
+        return 1 if _is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
     return free + 2 * reach + _largest_cut(window)
 
@@ -229,16 +242,39 @@ def _is_alike_in_channels(window: Window) -> bool:
     return is_apart and scalars and len(window.inputs) == 1
 
 
-def _channels(window: Window, name: str) -> int:
-    """Return how many channels an input has, if an operator that reads it says so."""
-    for model in window.models:
-        for node in model.graph.node:
-            if name in node.input[:1] and len(node.input) > 1:
-                weight = window.constants.get(node.input[1])
-                if weight is not None and node.op_type == "Conv":
-                    return int(weight.shape[1]) * ints(node, "group", [1])[0]
-                if weight is not None and node.op_type == "BatchNormalization":
-                    return int(weight.shape[0])
+def _normalized(window: Window, name: str) -> int:
+    """Return how many channels a BatchNormalization of an input has; 0 without one."""
+    for node in window.nodes():
+        if node.op_type == "BatchNormalization" and node.input[0] == name:
+            scale = window.constants.get(node.input[1])
+            return scale.size if scale is not None else 0
+    return 0
+
+
+def _required(window: Window, name: str, axis: int, rank: int) -> int:
+    """Return the size that a constant asks of an input that it meets; 0 if none does."""
+    for node in window.nodes():
+        for other in node.input if name in node.input else ():
+            content = window.constants.get(other)
+            if content is not None and content.ndim and other != name:
+                size = _asked(node, node.input[0] == name, content.shape, axis - rank)
+                if size > 1:
+                    return size
+    return 0
+
+
+def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int) -> int:
+    """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
+    if node.op_type == "Conv" and is_first and len(shape) > 2:
+        return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "Gemm" and is_first and len(shape) == 2:
+        is_asked = axis == -1 - ints(node, "transA", [0])[0]
+        return shape[ints(node, "transB", [0])[0]] if is_asked else 0
+    if node.op_type == "MatMul" and len(shape) > 1:
+        is_asked = axis == (-1 if is_first else -2)
+        return shape[-2 if is_first else -1] if is_asked else 0
+    if node.op_type in POINTWISE and node.op_type != "BatchNormalization":
+        return shape[axis] if axis >= -len(shape) else 0
     return 0
 
 

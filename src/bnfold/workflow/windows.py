@@ -22,6 +22,9 @@ from bnfold.rewriting.editor import Edit
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
 
+_MOST_OF_SIZES = 256
+"""Nodes that compute something from sizes alone, and are taken in."""
+
 _DEEPEST = 40
 """Of an expression of constants, in operators."""
 
@@ -306,17 +309,15 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
 
 
 def _from_sizes(value: ir.Value) -> set[ir.Node]:
-    """Return the nodes that compute integers from the sizes of something alone, else none."""
+    """Return the nodes that compute a value from the sizes of something alone, else none."""
     nodes: set[ir.Node] = set()
-    if value.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
-        return nodes
     pending = [value]
     while pending:
         value = pending.pop()
         if _is_constant(value):
             continue
         node = value.producer()
-        if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
+        if node is None or has_body(node) or node.domain or len(nodes) > _MOST_OF_SIZES:
             return set()
         nodes.add(node)
         if node.op_type != "Shape":
