@@ -22,9 +22,6 @@ from bnfold.rewriting.editor import Edit
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
 
-_MOST_OF_SIZES = 256
-"""Nodes that compute something from sizes alone, and are taken in."""
-
 _DEEPEST = 40
 """Of an expression of constants, in operators."""
 
@@ -186,8 +183,10 @@ class Slice:
         known, missing = others | set(self.leaves), others - set(self.leaves)
         wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
+            if leaf in others:
+                continue
             nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
-            if leaf not in others and nodes:
+            if nodes:
                 wider |= nodes
                 computed.add(leaf)
         if computed:
@@ -309,15 +308,19 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
 
 
 def _from_sizes(value: ir.Value) -> set[ir.Node]:
-    """Return the nodes that compute a value from the sizes of something alone, else none."""
+    """Return the nodes that compute a value from the sizes of something alone, else none.
+
+    However many there are: taken for an input, the value could be anything, and would differ from
+    what a pass has computed.
+    """
     nodes: set[ir.Node] = set()
     pending = [value]
     while pending:
         value = pending.pop()
-        if _is_constant(value):
-            continue
         node = value.producer()
-        if node is None or has_body(node) or node.domain or len(nodes) > _MOST_OF_SIZES:
+        if node in nodes or _is_constant(value):
+            continue
+        if node is None or has_body(node) or node.domain:
             return set()
         nodes.add(node)
         if node.op_type != "Shape":
