@@ -175,6 +175,21 @@ def test_zero_rows_subnormal_weights_and_cancelling_biases_are_no_difference() -
     certified(certify(window(MAP, before, "y = Conv(x, k2, d)", old, new)), "linear")
 
 
+def test_where_large_addends_cancel_their_rounding_is_no_difference() -> None:
+    """As a chain of rewrites leaves it, which round a sum each."""
+    old = {"v": normal(4, 1, 1, 1), "w": normal(4, 1, 1, 1, seed=1)}
+    total = old["v"] + old["w"]
+    old["g"] = (-total * np.float32(1 + 3e-5)).reshape(4, 1, 1)
+    conv = "Conv<group=4>"
+    before = f"a = {conv}(x, v) b = {conv}(x, w) c = Add(a, b) d = Mul(x, g) y = Add(c, d)"
+    new = {"k": total + old["g"].reshape(total.shape)}
+    found = certified(certify(window(MAP, before, f"y = {conv}(x, k)", old, new)), "linear")
+    assert found.bound is not None
+    assert found.bound > 1e-4  # it says so
+    new["k"] = new["k"] * np.float32(1.5)
+    differs(certify(window(MAP, before, f"y = {conv}(x, k)", old, new)))
+
+
 # --- Other kinds ----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import onnx.helper
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.kinds import is_chain, is_same_but_pools
+from bnfold.proof.nudging import NUDGES, with_nudged_constants
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
@@ -23,7 +24,7 @@ from bnfold.proof.probing import (
     require_equal_bits,
     single,
 )
-from bnfold.proof.sampling import NUDGES, distances, with_nudged_constants
+from bnfold.proof.sampling import distances
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import of_pool_inputs
 from bnfold.proof.windows import STEPS, Window
