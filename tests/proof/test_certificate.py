@@ -501,6 +501,12 @@ WRONG: dict[str, tuple[str, str, str, dict[str, Array]]] = {
         "a = Sub(x, d) c = Relu(a) y = Clip(c, z, o)",
         {"b": one(500), "d": one(400), "z": one(0), "o": one(1)},
     ),
+    "a function that decreases far away": (
+        MAP,
+        f"a = Add(x, k) b = Abs(a) y = {POOL}(b)",
+        f"p = {POOL}(x) a = Add(p, k) y = Abs(a)",
+        {"k": one(10)},
+    ),
     "a sum of two pools": (
         MAP,
         "a = MaxPool<kernel_shape=[2,1],pads=[1,0,0,0]>(x) "
@@ -602,6 +608,41 @@ def test_weights_that_are_not_finite_prove_nothing() -> None:
     assert certify(wrong).verdict != "certified"
 
 
+UNSEEN: dict[str, tuple[str, str, str, dict[str, Array]]] = {
+    "where a step is": (
+        ROW,
+        "a = Add(x, k) y = Floor(a)",
+        "a = Add(x, l) y = Floor(a)",
+        {"k": one(0.3), "l": one(0.300001)},
+    ),
+    "a maximum of what stays the same": (
+        MAP,
+        "y = Clip(x, a, b)",
+        "c = Clip(x, a, b) y = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)",
+        {"a": one(50), "b": one(60)},
+    ),
+    "the order of a pool's elements": (
+        "(float[1,4,8] x) => (float[1,4,l] y)",
+        "a = Conv(x, w) y = MaxPool<kernel_shape=[2]>(a)",
+        "r = Slice(x, f, t, c, d) k = Conv(r, w) p = MaxPool<kernel_shape=[2]>(k) "
+        "y = Slice(p, f, t, c, d)",
+        {
+            "w": normal(4, 4, 1),
+            "f": np.array([-1]),
+            "t": np.array([-(2**40)]),
+            "c": np.array([2]),
+            "d": np.array([-1]),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_what_probes_do_not_see_is_not_proven(case: str) -> None:
+    assert certify(window(*UNSEEN[case])).verdict == "sampled"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_division_by_zero_is_not_linear() -> None:
     found = certify(window(ROW, "y = Div(x, k)", "y = Div(x, l)", {"k": one(0)}, {"l": one(-0.0)}))
     assert found.verdict != "certified"

@@ -35,6 +35,15 @@ def test_free_sizes_leave_each_rest(stride: int, rests: int) -> None:
     assert len({shape[2] % stride for shape in found}) == rests
 
 
+def test_one_sample_of_a_fixed_batch_is_enough_where_samples_do_not_mix() -> None:
+    (found,) = sizings(of("8,4,9,9", CONV.format(1), w=normal(4, 4, 3, 3)))
+    assert (found.shapes["x"][0], found.batched, found.shrunk) == (1, True, True)
+    (found,) = sizings(of("8,4", "y = Mul(x, g)", g=normal(8, 1)))
+    assert (found.shapes["x"][0], found.stackable) == (8, False)
+    (found,) = sizings(of("8,4", "y = Reshape(x, a)", a=np.array([4, 8])))
+    assert (found.shapes["x"][0], found.batched) == (8, False)
+
+
 def test_small_maps_stay() -> None:
     assert shapes(of("1,4,3,3", CONV.format(1), w=normal(4, 4, 3, 3))) == [(1, 4, 3, 3)]
 

@@ -193,7 +193,7 @@ def _sizing(
         shapes[name] = tuple(chosen)
     stackable = all(
         bool(sizes)
-        and (sizes[0] == 1 or isinstance(sizes[0], str))
+        and (shapes[name][0] == 1 or isinstance(sizes[0], str))
         and not _required(window, name, 0, len(sizes))
         for name, sizes in known.items()
     )
@@ -211,6 +211,8 @@ def _shrunk(
     """Return a size as small as keeps what happens at borders."""
     size = known[name][axis]
     assert isinstance(size, int)
+    if axis == 0 and kind and len({sizes[0] for sizes in known.values()}) == 1:
+        return size if _required(window, name, 0, len(known[name])) else 1
     same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
     if kind == "local" and axis >= 2 and same_map:
         sizes = sizes_along(window, axis - 2)
@@ -237,9 +239,8 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
 
 def _is_alike_in_channels(window: Window) -> bool:
     """Say whether it does the same in each channel."""
-    is_apart = window.operators.isdisjoint({"BatchNormalization", "Conv"})
     scalars = all(content.size == 1 for content in window.constants.values())
-    return is_apart and scalars and len(window.inputs) == 1
+    return scalars and len(window.inputs) == 1
 
 
 def _normalized(window: Window, name: str) -> int:
