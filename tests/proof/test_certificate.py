@@ -656,6 +656,22 @@ def test_a_function_that_is_not_a_number_somewhere_is_sampled() -> None:
     assert found.verdict == "sampled"
 
 
+def test_sizes_within_a_window_are_inferred() -> None:
+    before = (
+        "c = Conv<strides=[2,2]>(x, w) s = Shape(c) g = Gather(s, i) u = Unsqueeze(g, o) "
+        "t = Concat<axis=0>(u, m) r = Reshape(c, t) q = Shape(r) p = Slice(q, o, e, o) "
+        "f = Cast<to=1>(p) h = Relu(r) y = Mul(h, f)"
+    )
+    weights = {"w": normal(4, 4, 1, 1), "i": np.array(1), "o": np.array([0]), "m": np.array([-1])}
+    weights["e"] = np.array([1])
+    after = "c = Conv<strides=[2,2]>(x, w) r = Reshape(c, z) h = Relu(r) y = Mul(h, k)"
+    others = {"w": weights["w"], "z": np.array([4, -1]), "k": np.array([4], np.float32)}
+    text = "(float[1,4,9,9] x) => (float[n,m] y)"
+    certified(certify(window(text, before, after, weights, others)), "constant")
+    others["k"] = np.array([5], np.float32)
+    differs(certify(window(text, before, after, weights, others)))
+
+
 def test_a_constant_proof_needs_no_small_inputs() -> None:
     text = "(float[1,64,1024,1024] x) => (float[n] y)"
     before = "s = Shape(x) a = Mul(s, d) y = Reshape(x, a)"

@@ -118,13 +118,21 @@ def _at_sizes(window: Window) -> Certificate:
     """Prove a window that computes with sizes at each of a choice of them."""
     certificates = []
     for sizing in sizings(window):
-        fixed = with_sizes(window, sizing.shapes)
-        if "Shape" in fixed.operators:
+        fixed, left = with_sizes(window, sizing.shapes), math.inf
+        while _number_of_shapes(fixed) < left:  # a size within may depend on another one
+            left = _number_of_shapes(fixed)
+            fixed = with_sizes(fixed, sizing.shapes) if left else fixed
+        if left:
             raise NotShown("it computes with the sizes of what is within it")
         certificates.append(_certify(fixed))
         if certificates[-1].verdict == "differs":
             return certificates[-1]
     return max(certificates, key=lambda found: found.verdict != "certified")
+
+
+def _number_of_shapes(window: Window) -> int:
+    """Return how many operators ask for a size."""
+    return sum(node.op_type == "Shape" for node in window.nodes())
 
 
 def _of_one(window: Window) -> Certificate:

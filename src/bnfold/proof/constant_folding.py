@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
+import onnx.shape_inference
 
 from bnfold.errors import SessionError
 from bnfold.proof.submodels import Constants, rebuilt
@@ -86,14 +87,33 @@ def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
                 kind = value.type.tensor_type.elem_type
                 fixed = onnx.helper.make_tensor_value_info(value.name, kind, shapes[value.name])
                 value.CopyFrom(fixed)
+        known = {**_sizes_within(copy), **shapes}
         for node in copy.graph.node:
-            if node.op_type == "Shape" and node.input[0] in shapes:
-                sizes = np.array(shapes[node.input[0]], np.int64)[_range(node)]
+            if node.op_type == "Shape" and node.input[0] in known:
+                sizes = np.array(known[node.input[0]], np.int64)[_range(node)]
                 constant = onnx.helper.make_node("Constant", [], list(node.output), node.name)
                 constant.attribute.append(onnx.helper.make_attribute("value_ints", sizes.tolist()))
                 node.CopyFrom(constant)
         models.append(copy)
     return with_constants_computed(Window(*models))
+
+
+def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes of what is computed, where its inputs' sizes determine them."""
+    inputs = {value.name for value in model.graph.input}
+    if all(node.input[0] in inputs for node in model.graph.node if node.op_type == "Shape"):
+        return {}
+    bare = rebuilt(model, model.graph.node, model.graph.input, [o.name for o in model.graph.output])
+    del bare.graph.value_info[:]  # these may be of another size
+    known = {}
+    for value in onnx.shape_inference.infer_shapes(bare).graph.value_info:
+        tensor = value.type.tensor_type
+        sizes = [size.dim_value for size in tensor.shape.dim]
+        if tensor.HasField("shape") and all(
+            size.HasField("dim_value") for size in tensor.shape.dim
+        ):
+            known[value.name] = sizes
+    return known
 
 
 def _range(node: onnx.NodeProto) -> slice:

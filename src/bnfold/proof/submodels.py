@@ -77,12 +77,12 @@ def needed_nodes(nodes: Sequence[onnx.NodeProto], names: Iterable[str]) -> list[
 
 def rebuilt(
     model: onnx.ModelProto,
-    nodes: list[onnx.NodeProto],
+    nodes: Iterable[onnx.NodeProto],
     inputs: Iterable[onnx.ValueInfoProto],
     outputs: Iterable[str],
 ) -> onnx.ModelProto:
     """Return a model of some of the nodes, with the constants that they read."""
-    outputs = list(outputs)
+    nodes, outputs = list(nodes), list(outputs)
     read = {name for node in nodes for name in node.input} | set(outputs)
     rebuilt = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = rebuilt.graph
