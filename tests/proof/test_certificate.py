@@ -426,6 +426,12 @@ WRONG: dict[str, tuple[str, str, str, dict[str, Array]]] = {
         "y = Slice(x, a, d, c)",
         {"a": np.array([0]), "b": np.array([3]), "c": np.array([2]), "d": np.array([4])},
     ),
+    "halves that change places": (
+        "(float[1,2000] x) => (float[1,2000] y)",
+        "y = Identity(x)",
+        "s, t = Split<axis=1>(x) y = Concat<axis=1>(t, s)",
+        {},
+    ),
     "the axis of a slice": (
         MAP,
         "y = Slice(x, a, b, c)",

@@ -7,6 +7,7 @@ import onnx
 
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed
+from bnfold.proof.windows import Window
 from tests.support.graphs import normal, operators
 from tests.support.windows import window
 
@@ -50,3 +51,30 @@ def test_what_draws_is_never_shared() -> None:
     weights = {"r": np.array(0.5, np.float32), "t": np.array(True)}
     pair = window(ROW, "y = Dropout(x, r, t)", "y = Dropout(x, r, t)", weights)
     assert len(peeled(without_shared(pair))) == 1
+
+
+def described(pair: Window, name: str) -> None:
+    for model in pair.models:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4])
+        model.graph.value_info.append(value)
+
+
+def test_what_draws_is_no_shared_input() -> None:
+    weights = {"r": np.array(0.5, np.float32), "t": np.array(True)}
+    pair = window(
+        ROW, "a = Dropout(x, r, t) y = Neg(a)", "a = Dropout(x, r, t) y = Abs(a)", weights
+    )
+    described(pair, "a")
+    assert [operators(model)[0] for model in without_shared(pair).models] == ["Dropout"] * 2
+
+
+def test_constants_that_differ_in_the_end_are_not_shared() -> None:
+    one, other = normal(4, 9), normal(4, 9)
+    other[-1, -1] += 1
+    body = "a = MatMul(x, w) y = {}(a)"
+    pair = window(ROW, body.format("Neg"), body.format("Abs"), {"w": one}, {"w": other})
+    described(pair, "a")
+    assert [operators(model)[0] for model in without_shared(pair).models] == ["MatMul"] * 2
+    same = window(ROW, body.format("Neg"), body.format("Abs"), {"w": one}, {"w": one.copy()})
+    described(same, "a")
+    assert [operators(model) for model in without_shared(same).models] == [["Neg"], ["Abs"]]

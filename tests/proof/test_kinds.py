@@ -14,6 +14,7 @@ ROW = "(float[N,4] x) => (float[N,m] y)"
 
 def test_products_of_what_varies_are_not_linear() -> None:
     weights: Parameters = {"w": normal(4, 4), "p": np.array([0, 1, 0, 1])}
+    weights |= {"r": np.array(0.5, np.float32), "t": np.array(True), "g": np.ones(4, np.float32)}
     linear = [
         "y = MatMul(x, w)",
         "a = Add(x, x) y = MatMul(w, a)",
@@ -21,6 +22,7 @@ def test_products_of_what_varies_are_not_linear() -> None:
         "y = Pad(x, p)",
     ]
     others = ["y = Mul(x, x)", "y = Div(w, x)", "y = MatMul(x, x)", "y = Cast<to=7>(x)"]
+    others += ["y = Dropout(x, r, t)", "y = BatchNormalization<training_mode=1>(x, g, g, g, g)"]
     for text in linear + others:
         assert is_multilinear(build(f"{ROW} {{ {text} }}", **weights)) == (text in linear), text
 

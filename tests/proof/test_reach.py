@@ -65,6 +65,9 @@ def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> Non
         ("y = Conv<strides=[2]>(x, k)", 2),
         ("a = Conv<pads=[1,1]>(x, w) y = Conv<pads=[1,1]>(a, w)", 5),
         ("y = Relu(x)", 1),
+        (CONV.format('auto_pad="SAME_UPPER"'), 5),  # or SAME_LOWER, on the other side
+        ('y = Resize<mode="linear">(x, , s)', 5),
+        ('y = Resize<mode="cubic">(x, , s)', 7),
     ],
 )
 def test_sizes_are_no_larger_than_need_be(body: str, least: int) -> None:

@@ -41,7 +41,9 @@ def test_what_depends_on_the_size_has_none(attributes: str) -> None:
     assert scales_of(f"Resize<{attributes}>(x, , s)", opset=19, s=SCALES) == []
 
 
-@pytest.mark.parametrize("scales", [[1, 1, 1.5, 2], [1, 2, 2, 2], [2, 1, 2, 2], [1, 1, 0.5, 0.5]])
+@pytest.mark.parametrize(
+    "scales", [[1, 1, 1.5, 2], [1, 2, 2, 2], [2, 1, 2, 2], [1, 1, 0.5, 0.5], [1, 1, 0, 2]]
+)
 def test_other_scales_are_none(scales: list[float]) -> None:
     assert scales_of("Resize(x, , s)", s=np.array(scales, np.float32)) == []
     assert scales_of("Resize(x, , s)") == []
@@ -82,3 +84,11 @@ def test_sizes_become_scales_where_these_are_whole(size: int) -> None:
     pair = window(MAP.format(size), "y = Resize(x, , , z)", "y = Relu(x)", sizes)
     (node,) = with_scales(pair).before.graph.node
     assert len(node.input) == (3 if size == 112 else 4)
+
+
+def test_sizes_that_keep_proportions_stay() -> None:
+    resize = 'Resize<keep_aspect_ratio_policy="not_larger">(x, , , z)'
+    sizes = {"z": np.array([1, 4, 224, 448])}
+    pair = window(MAP.format(112), f"y = {resize}", "y = Relu(x)", sizes, opset=19)
+    (node,) = with_scales(pair).before.graph.node
+    assert len(node.input) == 4
