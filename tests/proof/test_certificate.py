@@ -688,6 +688,24 @@ def test_a_constant_proof_needs_no_small_inputs() -> None:
     assert certify(window(text, before, after, weights, others)).verdict == "open"
 
 
+def test_a_window_is_as_certain_as_its_least_certain_output() -> None:
+    text = "(float[N,4] x, float[N,4] z) => (float[N,3] y, float[N,4] q)"
+    before = "y = MatMul(x, w) a = Mul(x, z) b = Sqrt(a) q = Mul(b, k)"
+    after = "y = MatMul(x, v) a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) q = Mul(c, l)"
+    w = normal(4, 3)
+    weights, others = {"w": w, "k": one(4)}, {"v": np.nextafter(w, one(9)), "l": one(2)}
+    assert certify(window(text, before, after, weights, others)).verdict == "sampled"
+
+
+def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Certificate("certified", "constant"), Certificate("open", note="why")] * 2)
+    text = "(float[N,M] x) => (float[n] y)"
+    body = "s = Shape(x) f = Cast<to=1>(s) y = Mul(f, k)"
+    pair = window(text, body, body, {"k": one(2)})
+    monkeypatch.setattr(module, "_certify", lambda _: next(answers))
+    assert module._at_sizes(pair).verdict == "open"
+
+
 def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sizings", lambda _: 1 / 0)
     found = certify(folded())
