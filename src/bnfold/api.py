@@ -20,7 +20,7 @@ import onnx
 from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError
 from bnfold.modelfile.loading import describe
-from bnfold.modelfile.source import ModelSource
+from bnfold.modelfile.source import ModelSource, Source
 from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,
@@ -180,7 +180,9 @@ def check(
     checking = _given(_check_options(checking, rtol, atol, truth), certify=certify)
     _require_providers(execution)
     progress("reading")
-    records = [describe(source) for source in (reference, candidate)]
+    sources = [Source.of(source) for source in (reference, candidate)]
+    for source in sources:
+        source.start_hashing()
     with _as_files(reference, candidate) as paths:
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         if checking.certify != "off" and equivalence.verdict != "fail":
@@ -192,8 +194,8 @@ def check(
             equivalence = replace(equivalence, divergence=divergence)
     return Record(
         command=[],
-        model=records[0],
-        candidate=records[1],
+        model=sources[0].describe(),
+        candidate=sources[1].describe(),
         environment=environment(),
         equivalence=equivalence,
     )

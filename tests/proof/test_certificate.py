@@ -175,6 +175,21 @@ def test_zero_rows_subnormal_weights_and_cancelling_biases_are_no_difference() -
     certified(certify(window(MAP, before, "y = Conv(x, k2, d)", old, new)), "linear")
 
 
+def test_where_large_addends_cancel_their_rounding_is_no_difference() -> None:
+    """As a chain of rewrites leaves it, which round a sum each."""
+    old = {"v": normal(4, 1, 1, 1), "w": normal(4, 1, 1, 1, seed=1)}
+    total = old["v"] + old["w"]
+    old["g"] = (-total * np.float32(1 + 3e-5)).reshape(4, 1, 1)
+    conv = "Conv<group=4>"
+    before = f"a = {conv}(x, v) b = {conv}(x, w) c = Add(a, b) d = Mul(x, g) y = Add(c, d)"
+    new = {"k": total + old["g"].reshape(total.shape)}
+    found = certified(certify(window(MAP, before, f"y = {conv}(x, k)", old, new)), "linear")
+    assert found.bound is not None
+    assert found.bound > 1e-4  # it says so
+    new["k"] = new["k"] * np.float32(1.5)
+    differs(certify(window(MAP, before, f"y = {conv}(x, k)", old, new)))
+
+
 # --- Other kinds ----------------------------------------------------------------------------------
 
 
@@ -411,6 +426,12 @@ WRONG: dict[str, tuple[str, str, str, dict[str, Array]]] = {
         "y = Slice(x, a, d, c)",
         {"a": np.array([0]), "b": np.array([3]), "c": np.array([2]), "d": np.array([4])},
     ),
+    "halves that change places": (
+        "(float[1,2000] x) => (float[1,2000] y)",
+        "y = Identity(x)",
+        "s, t = Split<axis=1>(x) y = Concat<axis=1>(t, s)",
+        {},
+    ),
     "the axis of a slice": (
         MAP,
         "y = Slice(x, a, b, c)",
@@ -485,6 +506,12 @@ WRONG: dict[str, tuple[str, str, str, dict[str, Array]]] = {
         "a = Sub(x, b) c = Relu(a) y = Clip(c, z, o)",
         "a = Sub(x, d) c = Relu(a) y = Clip(c, z, o)",
         {"b": one(500), "d": one(400), "z": one(0), "o": one(1)},
+    ),
+    "a function that decreases far away": (
+        MAP,
+        f"a = Add(x, k) b = Abs(a) y = {POOL}(b)",
+        f"p = {POOL}(x) a = Add(p, k) y = Abs(a)",
+        {"k": one(10)},
     ),
     "a sum of two pools": (
         MAP,
@@ -587,6 +614,41 @@ def test_weights_that_are_not_finite_prove_nothing() -> None:
     assert certify(wrong).verdict != "certified"
 
 
+UNSEEN: dict[str, tuple[str, str, str, dict[str, Array]]] = {
+    "where a step is": (
+        ROW,
+        "a = Add(x, k) y = Floor(a)",
+        "a = Add(x, l) y = Floor(a)",
+        {"k": one(0.3), "l": one(0.300001)},
+    ),
+    "a maximum of what stays the same": (
+        MAP,
+        "y = Clip(x, a, b)",
+        "c = Clip(x, a, b) y = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(c)",
+        {"a": one(50), "b": one(60)},
+    ),
+    "the order of a pool's elements": (
+        "(float[1,4,8] x) => (float[1,4,l] y)",
+        "a = Conv(x, w) y = MaxPool<kernel_shape=[2]>(a)",
+        "r = Slice(x, f, t, c, d) k = Conv(r, w) p = MaxPool<kernel_shape=[2]>(k) "
+        "y = Slice(p, f, t, c, d)",
+        {
+            "w": normal(4, 4, 1),
+            "f": np.array([-1]),
+            "t": np.array([-(2**40)]),
+            "c": np.array([2]),
+            "d": np.array([-1]),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_what_probes_do_not_see_is_not_proven(case: str) -> None:
+    assert certify(window(*UNSEEN[case])).verdict == "sampled"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_division_by_zero_is_not_linear() -> None:
     found = certify(window(ROW, "y = Div(x, k)", "y = Div(x, l)", {"k": one(0)}, {"l": one(-0.0)}))
     assert found.verdict != "certified"
@@ -598,6 +660,50 @@ def test_a_function_that_is_not_a_number_somewhere_is_sampled() -> None:
     after = "a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) y = Mul(c, l)"
     found = certify(window(text, before, after, {"k": one(4)}, {"l": one(2)}))
     assert found.verdict == "sampled"
+
+
+def test_sizes_within_a_window_are_inferred() -> None:
+    before = (
+        "c = Conv<strides=[2,2]>(x, w) s = Shape(c) g = Gather(s, i) u = Unsqueeze(g, o) "
+        "t = Concat<axis=0>(u, m) r = Reshape(c, t) q = Shape(r) p = Slice(q, o, e, o) "
+        "f = Cast<to=1>(p) h = Relu(r) y = Mul(h, f)"
+    )
+    weights = {"w": normal(4, 4, 1, 1), "i": np.array(1), "o": np.array([0]), "m": np.array([-1])}
+    weights["e"] = np.array([1])
+    after = "c = Conv<strides=[2,2]>(x, w) r = Reshape(c, z) h = Relu(r) y = Mul(h, k)"
+    others = {"w": weights["w"], "z": np.array([4, -1]), "k": np.array([4], np.float32)}
+    text = "(float[1,4,9,9] x) => (float[n,m] y)"
+    certified(certify(window(text, before, after, weights, others)), "constant")
+    others["k"] = np.array([5], np.float32)
+    differs(certify(window(text, before, after, weights, others)))
+
+
+def test_a_constant_proof_needs_no_small_inputs() -> None:
+    text = "(float[1,64,1024,1024] x) => (float[n] y)"
+    before = "s = Shape(x) a = Mul(s, d) y = Reshape(x, a)"
+    weights = {"d": np.array([1, 1, 1, 1])}
+    after, others = "y = Reshape(x, e)", {"e": np.array([1, 64, 1024, 1024])}
+    certified(certify(window(text, before, after, weights, others)), "constant")
+    others["e"][0] = 2
+    assert certify(window(text, before, after, weights, others)).verdict == "open"
+
+
+def test_a_window_is_as_certain_as_its_least_certain_output() -> None:
+    text = "(float[N,4] x, float[N,4] z) => (float[N,3] y, float[N,4] q)"
+    before = "y = MatMul(x, w) a = Mul(x, z) b = Sqrt(a) q = Mul(b, k)"
+    after = "y = MatMul(x, v) a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) q = Mul(c, l)"
+    w = normal(4, 3)
+    weights, others = {"w": w, "k": one(4)}, {"v": np.nextafter(w, one(9)), "l": one(2)}
+    assert certify(window(text, before, after, weights, others)).verdict == "sampled"
+
+
+def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([Certificate("certified", "constant"), Certificate("open", note="why")] * 2)
+    text = "(float[N,M] x) => (float[n] y)"
+    body = "s = Shape(x) f = Cast<to=1>(s) y = Mul(f, k)"
+    pair = window(text, body, body, {"k": one(2)})
+    monkeypatch.setattr(module, "_certify", lambda _: next(answers))
+    assert module._at_sizes(pair).verdict == "open"
 
 
 def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,13 @@ def test_the_largest_tap_is_the_maximum() -> None:
     [
         ("y = Mul(p, g)", True),
         ("y = Mul(p, n)", False),
+        ("a = Mul(p, g) y = Mul(a, n)", False),
+        ("a = Mul(p, g) y = Add(a, n)", True),
         ("y = Sub(p, n)", True),
         ("y = Sub(n, p)", False),
         ("y = Div(p, g)", True),
         ("y = Div(g, p)", False),
+        ("y = Div(p, o)", False),
         ("y = Add(p, p)", False),
         ("y = Conv(p, w)", False),
         ("y = MaxPool<kernel_shape=[2,2]>(p)", False),
@@ -44,6 +47,7 @@ def test_the_largest_tap_is_the_maximum() -> None:
 def test_what_comes_after_a_pool_must_increase(after: str, is_right: bool) -> None:
     positive = np.abs(normal(4, 1, 1)) + np.float32(0.1)
     weights = {"g": positive, "n": -positive, "w": normal(4, 4, 1, 1), **batch_norm(4)}
+    weights["o"] = positive * np.array([1, 0, 1, 1], np.float32).reshape(4, 1, 1)
     weights |= {"z": positive.reshape(-1), "r": np.array(0.5, np.float32), "t": np.array(True)}
     pair = window(MAP, f"p = {POOL}(x) {after}", f"p = {POOL}(x) {after}", weights)
     assert (tapped(pair) is not None) == is_right

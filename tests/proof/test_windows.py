@@ -1,99 +1,12 @@
-"""The sizes at which a window is proven keep all that happens at its borders."""
+"""What a window says of its operators and types."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-import pytest
 
-from bnfold.proof.windows import NotShown, Window, sizings
-from tests.support.graphs import Array, batch_norm, build, normal
-from tests.support.windows import window
-
-CONV = "y = Conv<pads=[1,1,1,1], strides=[{0},{0}]>(x, w)"
-
-
-def of(sizes: str, body: str, **weights: Array) -> Window:
-    return window(f"(float[{sizes}] x) => (float[y] y)", body, body, weights)
-
-
-def shapes(pair: Window) -> list[tuple[int, ...]]:
-    return [sizing.shapes["x"] for sizing in sizings(pair)]
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3, 8])
-def test_a_map_is_shrunk_to_a_size_with_the_same_rest(stride: int) -> None:
-    (found,) = shapes(of("1,4,224,100", CONV.format(stride), w=normal(4, 4, 3, 3)))
-    for size, whole in zip(found[2:], (224, 100), strict=True):
-        assert 4 + stride <= size < 4 + 2 * stride
-        assert (whole - size) % stride == 0
-
-
-@pytest.mark.parametrize(("stride", "rests"), [(1, 1), (2, 2), (3, 3), (16, 8)])
-def test_free_sizes_leave_each_rest(stride: int, rests: int) -> None:
-    found = shapes(of("N,4,H,W", CONV.format(stride), w=normal(4, 4, 3, 3)))
-    assert len({shape[2] % stride for shape in found}) == rests
-
-
-def test_small_maps_stay() -> None:
-    assert shapes(of("1,4,3,3", CONV.format(1), w=normal(4, 4, 3, 3))) == [(1, 4, 3, 3)]
-
-
-def test_what_varies_over_the_map_is_not_shrunk() -> None:
-    body = CONV.format(1).replace("(x", "(a")
-    found = shapes(of("1,4,50,60", f"a = Mul(x, g) {body}", w=normal(4, 4, 3, 3), g=normal(50, 60)))
-    assert found == [(1, 4, 50, 60)]
-
-
-def test_channels_shrink_where_all_are_alike() -> None:
-    body = "a = Elu(x) y = MaxPool<kernel_shape=[2,2]>(a)"
-    assert shapes(of("1,256,9,9", body))[0][1] == 1
-    norm = "a = BatchNormalization(x, s, b, m, v) y = MaxPool<kernel_shape=[2,2]>(a)"
-    assert shapes(of("1,256,9,9", norm, **batch_norm(256)))[0][1] == 256
-
-
-def test_rows_shrink_to_one() -> None:
-    assert shapes(of("1,197,4", "y = MatMul(x, w)", w=normal(4, 5))) == [(1, 1, 4)]
-    assert shapes(of("1,4,4", "y = MatMul(w, x)", w=normal(4, 4))) == [(1, 4, 4)]
-
-
-def test_free_sizes_go_beyond_what_is_cut() -> None:
-    body = "y = Slice(x, a, b, c)"
-    ends = {"a": np.array([-40]), "b": np.array([2**62])}
-    assert all(s[1] > 40 and s[0] < 5 for s in shapes(of("N,M", body, **ends, c=np.array([1]))))
-    assert all(s[0] > 40 for s in shapes(of("N,M", body, **ends, c=np.array([0]))))
-    assert all(s[0] > 40 for s in shapes(of("N,M", body, **ends, c=np.array([-2]))))
-    ends["a"] = np.array([9000])
-    with pytest.raises(NotShown, match="9000"):
-        sizings(of("N,M", body, **ends, c=np.array([1])))
-
-
-def test_a_batch_has_more_than_one_size_where_samples_may_mix() -> None:
-    assert {s[0] for s in shapes(of("N,4", "y = Reshape(x, a)", a=np.array([2, -1])))} == {2, 3}
-
-
-def test_sizes_of_one_name_are_the_same() -> None:
-    text = "(float[N,M] x, float[M,K] z) => (float[N,K] y)"
-    for sizing in sizings(window(text, "y = MatMul(x, z)", "y = MatMul(x, z)")):
-        assert sizing.shapes["x"][1] == sizing.shapes["z"][0]
-
-
-def test_a_squeeze_of_any_axes_has_no_example() -> None:
-    assert shapes(of("1,4", "y = Squeeze(x)")) == [(1, 4)]
-    with pytest.raises(NotShown, match="squeezes"):
-        sizings(of("N,4", "y = Squeeze(x)"))
-
-
-def test_a_rank_that_is_not_known_is_an_answer() -> None:
-    model = build("(float[N] x) => (float[N] y) { y = Relu(x) }")
-    model.graph.input[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(NotShown, match="axes"):
-        sizings(Window(model, model))
-
-
-def test_inputs_that_are_too_large_are_an_answer() -> None:
-    with pytest.raises(NotShown, match="too large"):
-        sizings(of("1,64,1024,1024", "y = Transpose(x)"))
+from bnfold.proof.windows import Window
+from tests.support.graphs import build
 
 
 def test_the_coarsest_float_is_the_unit() -> None:

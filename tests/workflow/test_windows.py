@@ -90,6 +90,18 @@ def test_what_draws_from_a_constant_is_no_constant(op: str, tmp_path: Path) -> N
         assert not {node.op_type for node in found.nodes()} & {op}
 
 
+def test_what_is_computed_from_sizes_is_no_input_of_a_window(tmp_path: Path) -> None:
+    chain = " ".join(f"m{n + 1} = Mul(m{n}, t)" for n in range(100))
+    model = build(
+        "(float[1,4,8] x, float[1,4,8] z) => (float[1,4,8] y) { h = Shape(x) g = Gather(h, i) "
+        f"m0 = Cast<to=1>(g) {chain} r = Sqrt(m100) y = Mul(z, r) }}",
+        i=np.array(2),
+        t=np.array(1.01, np.float32),
+    )
+    for found in windows(model, tmp_path):
+        assert certify(found).verdict == "certified"
+
+
 def test_a_cut_without_sides_says_why() -> None:
     with pytest.raises(NotShown, match="a reason"):
         Cut(why_none="a reason").window()

@@ -15,39 +15,28 @@ The derivation of the bounds is in docs/certificates.md.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress, silent
+from bnfold.proof.congruence import peeled, without_shared
+from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
+from bnfold.proof.deadline import limited
+from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
+from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
-from bnfold.proof.structure import (
-    float_casts,
-    is_multilinear,
-    of_one_output,
-    peeled,
-    with_constants_computed,
-    with_sizes,
-    without_shared,
-)
+from bnfold.proof.sizing import Sizing, require_small, sizings
+from bnfold.proof.submodels import of_one_output
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
-from bnfold.proof.windows import (
-    AFFINE,
-    COPYING,
-    POINTWISE,
-    NotShown,
-    Sizing,
-    Window,
-    dtype_of,
-    is_random,
-    sizings,
-)
+from bnfold.proof.windows import AFFINE, COPYING, POINTWISE, NotShown, Window, dtype_of, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
 
@@ -59,7 +48,8 @@ def certify_all(
 
     Args:
         windows: each makes a window when it is its turn; it raises NotShown if there is none.
-        seconds: for all of them; those that are left are open.
+        seconds: for all of them, of which each may take `SECONDS_FOR_A_WINDOW`; what is not proven
+            by then is open.
         progress: called with what is being done.
     """
 
@@ -73,7 +63,7 @@ def certify_all(
                 continue
             told(f"certifying rewrite {number} of {len(windows)}")
             try:
-                certificates.append(certify(window()))
+                certificates.append(certify(window(), seconds_for_one(seconds)))
             except NotShown as reason:
                 certificates.append(Certificate("open", note=str(reason)))
         return certificates
@@ -84,16 +74,26 @@ def certify_all(
         return [Certificate("open", note=str(crash))] * len(windows)
 
 
-def certify(window: Window) -> Certificate:
-    """Prove a window, or find a difference."""
+SECONDS_FOR_A_WINDOW = 5.0
+"""Where all windows have some time together, each has this at most; none is started after that."""
+
+
+def seconds_for_one(seconds: float) -> float:
+    """Return how long one of several proofs may take that have so many seconds together."""
+    return min(seconds, SECONDS_FOR_A_WINDOW) if seconds < math.inf else math.inf
+
+
+def certify(window: Window, seconds: float = math.inf) -> Certificate:
+    """Prove a window, or find a difference; between its steps, give up if it is late."""
     begun = time.monotonic()
-    certificate = _certify(window)
+    with limited(seconds):
+        certificate = _certify(window)
     return replace(certificate, seconds=time.monotonic() - begun)
 
 
 def _certify(window: Window) -> Certificate:
     try:
-        computed = with_constants_computed(window)
+        computed = with_scales(with_constants_computed(window))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
         rest = peeled(without_shared(with_pools_first(computed)))
@@ -118,13 +118,21 @@ def _at_sizes(window: Window) -> Certificate:
     """Prove a window that computes with sizes at each of a choice of them."""
     certificates = []
     for sizing in sizings(window):
-        fixed = with_sizes(window, sizing.shapes)
-        if "Shape" in fixed.operators:
+        fixed, left = with_sizes(window, sizing.shapes), math.inf
+        while _number_of_shapes(fixed) < left:  # a size within may depend on another one
+            left = _number_of_shapes(fixed)
+            fixed = with_sizes(fixed, sizing.shapes) if left else fixed
+        if left:
             raise NotShown("it computes with the sizes of what is within it")
         certificates.append(_certify(fixed))
         if certificates[-1].verdict == "differs":
             return certificates[-1]
     return max(certificates, key=lambda found: found.verdict != "certified")
+
+
+def _number_of_shapes(window: Window) -> int:
+    """Return how many operators ask for a size."""
+    return sum(node.op_type == "Shape" for node in window.nodes())
 
 
 def _of_one(window: Window) -> Certificate:
@@ -138,6 +146,7 @@ def _of_one(window: Window) -> Certificate:
     if float_casts(window.before) != float_casts(window.after):
         raise NotShown("only one side rounds to another type")
     chosen = sizings(window)
+    require_small(chosen)
     is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
     if window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models)):
         return prove_copying(window, chosen)

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bnfold.proof.probing import by_onnxruntime, certified, require_content, require_equal_bits
-from bnfold.proof.windows import (
-    Sizing,
-    Window,
-    dtype_of,
-)
+from bnfold.proof.sizing import Sizing
+from bnfold.proof.windows import Window, dtype_of
 from bnfold.record.data import Certificate
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.proof.kinds import is_multilinear
+from bnfold.proof.nudging import NUDGES, with_nudged_constants
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
     TINY,
     Differs,
+    Run,
     certified,
     each_probe,
+    evaluator,
     in_float64,
     require_content,
     require_equal_bits,
     single,
 )
-from bnfold.proof.structure import (
-    is_multilinear,
-)
+from bnfold.proof.sizing import Sizing
 from bnfold.proof.taps import tapped
-from bnfold.proof.windows import (
-    Sizing,
-    Window,
-)
+from bnfold.proof.windows import Window
 from bnfold.record.data import Certificate, Difference
 
 PROBES = 24
@@ -118,7 +117,14 @@ def _linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
         if not (_is_affine(before) and _is_affine(after)):
             return None
         before, after = (np.where(defined, outputs, 0.0) for outputs in (before, after))
-        largest = max(largest, _difference(window, before, after))
+        try:
+            bound = _difference(window, before, after)
+        except Differs:  # where large addends cancel, their rounding is more than the result's
+            nudged = (
+                np.where(defined, each_probe(sizing, probes, run), 0.0) for run in _nudged(window)
+            )
+            bound = _difference(window, before, after, list(nudged))
+        largest = max(largest, bound)
     return largest
 
 
@@ -135,8 +141,19 @@ def _is_affine(outputs: FloatArray) -> bool:
     return bool(((residual <= _AFFINE * size) | np.isnan(residual)).all())
 
 
-def _difference(window: Window, before: FloatArray, after: FloatArray) -> float:
+def _nudged(window: Window) -> Iterator[Run]:
+    """Yield the side before with constants that are rounded otherwise."""
+    for seed in range(NUDGES):
+        yield evaluator(with_nudged_constants(window.before, ROUNDING[window.unit], seed))
+
+
+def _difference(
+    window: Window, before: FloatArray, after: FloatArray, nudged: Sequence[FloatArray] = ()
+) -> float:
     """Return a bound on each row of the difference, as a share of the row's own norm.
+
+    Each row may be off by some roundings, of itself or of the constants that make it: by as much as
+    these move what is computed.
 
     Raises:
         Differs: if a row, or the constant part, differs by more than rounding.
@@ -149,8 +166,13 @@ def _difference(window: Window, before: FloatArray, after: FloatArray) -> float:
     largest = differences.max(axis=0)
     tiny = TINY * math.sqrt(sum(map(math.prod, [row.shape for row in rows[:1]])) + 1)
     sizes = np.maximum(np.abs(before[0]), norms)
-    allowed = MOST_ROUNDINGS * unit * norms + _FLOAT64 * sizes + tiny
-    shift = (MOST_ROUNDINGS * unit + _FLOAT64) * sizes + tiny
+    rounding, constant_rounding = unit * norms, unit * sizes
+    for other in nudged:
+        moved = other[2:] - other[0] - rows
+        rounding = np.maximum(rounding, np.sqrt((moved**2).mean(axis=0)))
+        constant_rounding = np.maximum(constant_rounding, np.abs(other[0] - before[0]))
+    allowed = MOST_ROUNDINGS * rounding + _FLOAT64 * sizes + tiny
+    shift = MOST_ROUNDINGS * constant_rounding + _FLOAT64 * sizes + tiny
     excess = np.maximum(largest / allowed, np.abs(constant) / shift)
     if (excess.size and float(excess.max()) > 1) or not np.isfinite(excess).all():
         at = np.unravel_index(int(np.nan_to_num(excess, nan=np.inf).argmax()), excess.shape)

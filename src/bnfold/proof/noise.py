@@ -181,8 +181,13 @@ def moved(
             result[name] = content
             continue
         relative = max(_RELATIVE.get(unit, 0.0), float(np.finfo(content.dtype).eps))
-        signs = generator.integers(0, 2, content.shape, np.int8) * np.int8(2) - np.int8(1)
+        signs = np.asarray(generator.integers(0, 2, content.shape, np.int8))
+        changed = signs.astype(content.dtype)
+        step = content.dtype.type(relative * steps)
         with np.errstate(over="ignore", invalid="ignore"):
-            changed = content * (1 + content.dtype.type(relative * steps) * signs)
-        result[name] = np.where(np.isfinite(changed), changed, content).astype(content.dtype)
+            changed *= 2 * step
+            changed += 1 - step
+            changed *= content
+        is_finite = np.isfinite(changed)
+        result[name] = changed if is_finite.all() else np.where(is_finite, changed, content)
     return result

@@ -9,13 +9,10 @@ import onnx
 import onnx.helper
 
 from bnfold.arrays import Array
+from bnfold.proof.deadline import require_time
+from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.truth import NoTruth, Truth64
-from bnfold.proof.windows import (
-    NotShown,
-    Shapes,
-    Sizing,
-    Window,
-)
+from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate, Difference
 from bnfold.running.runtime import Level, Session
 
@@ -29,6 +26,10 @@ largest is at five; norms are estimated, too."""
 
 TINY = 2.0**-126
 """The smallest normal float32: below, new weights are set to zero."""
+
+
+_MOST_TOGETHER = 2**22
+"""Elements of the inputs of one run."""
 
 
 class Differs(Exception):  # noqa: N818 - an answer, not an error
@@ -65,8 +66,8 @@ def in_float64(window: Window) -> tuple[Run, Run]:
 
 def evaluator(model: onnx.ModelProto) -> Run:
     """Return a function that evaluates a side in float64."""
-    truth = Truth64(model)
-    return lambda feeds: next(iter(truth.outputs(feeds).values()))
+    truth = Truth64.of_part(model)
+    return lambda feeds: next(iter(truth.outputs(feeds, before_each=require_time).values()))
 
 
 def by_onnxruntime(model: onnx.ModelProto) -> Run:
@@ -76,11 +77,16 @@ def by_onnxruntime(model: onnx.ModelProto) -> Run:
     for value in free.graph.input:
         value.type.tensor_type.ClearField("shape")  # it may be run at another size
     session = Session(free.SerializeToString(), "cpu", Level.DISABLED)
-    return lambda feeds: next(iter(session.run(feeds).values()))
+
+    def run(feeds: Mapping[str, Array]) -> Array:
+        require_time()
+        return np.asarray(next(iter(session.run(feeds).values())))
+
+    return run
 
 
 def each_probe(sizing: Sizing, probes: Sequence[Mapping[str, Array]], run: Run) -> Array:
-    """Return the output for each probe, stacked: in one run if samples do not mix."""
+    """Return the output for each probe, stacked: some in one run if samples do not mix."""
     if sizing.batched:
         return _stacked(probes, run)
     if sizing.stackable:
@@ -95,13 +101,18 @@ def each_probe(sizing: Sizing, probes: Sequence[Mapping[str, Array]], run: Run) 
 
 
 def _stacked(probes: Sequence[Mapping[str, Array]], run: Run) -> Array:
-    """Run all probes as one batch, and return a part of the output for each.
+    """Run probes as batches of a size at which a run is short; return each one's output.
 
     Raises:
-        ValueError: if it has no such parts.
+        ValueError: if an output has no part for each.
     """
-    whole = run({name: np.concatenate([probe[name] for probe in probes]) for name in probes[0]})
-    return whole.reshape(len(probes), len(whole) // len(probes), *whole.shape[1:])
+    together = max(1, _MOST_TOGETHER // max(1, sum(array.size for array in probes[0].values())))
+    stacked = []
+    for start in range(0, len(probes), together):
+        some = probes[start : start + together]
+        whole = run({name: np.concatenate([probe[name] for probe in some]) for name in some[0]})
+        stacked.append(whole.reshape(len(some), len(whole) // len(some), *whole.shape[1:]))
+    return np.concatenate(stacked)
 
 
 def _is_same(one: Array, other: Array) -> bool:

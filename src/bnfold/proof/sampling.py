@@ -10,6 +10,7 @@ import onnx.helper
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.linear import PROBES
+from bnfold.proof.nudging import with_nudged_constants
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
@@ -22,20 +23,12 @@ from bnfold.proof.probing import (
     require_equal_bits,
     single,
 )
-from bnfold.proof.windows import (
-    NotShown,
-    Sizing,
-    Window,
-    dtype_of,
-    is_float,
-)
+from bnfold.proof.sizing import Sizing
+from bnfold.proof.windows import NotShown, Window, dtype_of, is_float
 from bnfold.record.data import Certificate, Difference
 
 _WIDTHS = (1.0, 0.1, 10.0)
 """Standard deviations of the inputs where samples must do."""
-
-NUDGES = 3
-"""Ways to round the constants of a function."""
 
 
 def sample(window: Window, chosen: Sequence[Sizing]) -> Certificate:
@@ -95,19 +88,3 @@ def _drawn(
     if not is_float(dtype):
         raise NotShown(f"its input {value.name!r} is of integers")
     return generator.standard_normal(shape)
-
-
-def with_nudged_constants(model: onnx.ModelProto, unit: float, seed: int) -> onnx.ModelProto:
-    """Return the model with each float constant off by one rounding, up or down; no scale is."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    generator = np.random.default_rng(seed)
-    resizing = [node for node in copy.graph.node if node.op_type in ("Resize", "Upsample")]
-    scales = {name for node in resizing for name in node.input[1:]}
-    for tensor in copy.graph.initializer:
-        content = onnx.numpy_helper.to_array(tensor)
-        if is_float(content.dtype) and tensor.name not in scales:
-            signs = generator.choice([-1.0, 1.0], content.shape)
-            moved = content.astype(np.float64) * (1 + unit * signs)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
-    return copy

@@ -10,6 +10,8 @@ import onnx
 import onnx.helper
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.proof.kinds import is_chain, is_same_but_pools
+from bnfold.proof.nudging import NUDGES, with_nudged_constants
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
@@ -22,17 +24,10 @@ from bnfold.proof.probing import (
     require_equal_bits,
     single,
 )
-from bnfold.proof.sampling import NUDGES, distances, with_nudged_constants
-from bnfold.proof.structure import (
-    is_chain,
-    is_same_but_pools,
-    of_pool_inputs,
-)
-from bnfold.proof.windows import (
-    STEPS,
-    Sizing,
-    Window,
-)
+from bnfold.proof.sampling import distances
+from bnfold.proof.sizing import Sizing
+from bnfold.proof.submodels import of_pool_inputs
+from bnfold.proof.windows import STEPS, Window
 from bnfold.record.data import Certificate, Difference
 
 _PAIRS = ((-1.0, 1.0), (0.25, 2.0), (-3.0, -0.5))

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,19 @@ class Truth64:
             loaded = load(source)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
-        self._model = loaded.ir
         folder = loaded.path.resolve().parent if loaded.path is not None else Path()
-        self._contents = _Contents(loaded.markers, folder)
-        self._opsets = dict(self._model.opset_imports)
+        self._set(loaded.ir, _Contents(loaded.markers, folder))
+
+    @classmethod
+    def of_part(cls, model: onnx.ModelProto) -> Truth64:
+        """Return the evaluation of a part of a model that has been loaded, without its checks."""
+        truth = cls.__new__(cls)
+        truth._set(ir.from_proto(model), _Contents(Markers(), Path()))
+        return truth
+
+    def _set(self, model: ir.Model, contents: _Contents) -> None:
+        self._model, self._contents = model, contents
+        self._opsets = dict(model.opset_imports)
         self._functions = self._evaluators()
 
     def _evaluators(self) -> list[ReferenceEvaluator]:
@@ -90,22 +99,31 @@ class Truth64:
             pending = [proto for proto, _ in waiting]
         return evaluators
 
-    def outputs(self, feeds: Feeds, end: float = math.inf) -> dict[str, Array]:
+    def outputs(
+        self,
+        feeds: Feeds,
+        end: float = math.inf,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> dict[str, Array]:
         """Return all outputs by name, as `flat` does; give up at `end`, by `time.monotonic`.
+
+        `before_each` is called before each node, and may raise an exception of its own.
 
         Raises:
             NoTruth: if it takes longer, or an operator is missing or fails.
         """
         with _time_limit(end):
             try:
-                return self._outputs(feeds, end)
+                return self._outputs(feeds, end, before_each)
             except ir.serde.SerdeError as error:
                 # It wraps whatever is raised while it runs: the alarm, too.
                 if time.monotonic() > end:
                     raise NoTruth(_TOO_LONG) from error
                 raise
 
-    def _outputs(self, feeds: Feeds, end: float) -> dict[str, Array]:
+    def _outputs(
+        self, feeds: Feeds, end: float, before_each: Callable[[], None]
+    ) -> dict[str, Array]:
         values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}
         readers = Counter(name for node in self._model.graph for name in _reads(node))
         wanted = [value.name or "" for value in self._model.graph.outputs]
@@ -113,6 +131,7 @@ class Truth64:
         for node in self._model.graph:
             if time.monotonic() > end:
                 raise NoTruth(_TOO_LONG)
+            before_each()
             names = _reads(node)
             results = self._evaluate(node, {name: self._value(name, values) for name in names})
             values |= results

@@ -30,7 +30,7 @@ from bnfold.proof.truth_slices import (
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Truth, TruthOutput
 
-_SECONDS_FOR_MORE = 2.0
+_SECONDS_FOR_MORE = 1.0
 """Where one more sample would take longer in all, there is none, unless an output is in doubt."""
 
 _MOST_DISAGREEMENT = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.3}

@@ -49,7 +49,9 @@ class BatchNormalization(OpRun):
                 kept * old + (1 - kept) * new for old, new in zip(running, (m, v), strict=True)
             )
         s, b, m, v = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (s, b, m, v))
-        y = s * (x - m) / np.sqrt(v + (1e-5 if epsilon is None else epsilon)) + b
+        y = x - m
+        y *= s / np.sqrt(v + (1e-5 if epsilon is None else epsilon))
+        y += b
         return (y, *moved)[: len(self.output)] if training_mode else (y,)
 
 
@@ -147,7 +149,7 @@ class LogSoftmax(_Normalized):
 
 
 class Conv(OpRun):
-    """Sums the products of the kernel's taps with the shifted input."""
+    """One product of the kernel with the input's windows, block by block of them."""
 
     def _run(
         self,
@@ -166,17 +168,44 @@ class Conv(OpRun):
         padded = windows.pad(x, 0.0)
         groups, batch = group or 1, x.shape[0]
         inputs, outputs = x.shape[1] // groups, w.shape[0] // groups
-        weights = w.reshape(groups, outputs, inputs, *w.shape[2:])
         # The batch is among the columns of one product: many products of few columns are slow.
         columns = np.moveaxis(padded, 0, 1).reshape(groups, inputs, batch, *padded.shape[2:])
-        y = np.zeros((groups, outputs, batch * math.prod(windows.counts)))
-        for tap, where in windows.taps():
-            shifted = columns[at(where)].reshape(groups, inputs, -1)
-            tap_weights = np.ascontiguousarray(weights[at(tap)])
-            # Matrix products with an inner dimension of 1 are slow.
-            y += tap_weights * shifted if inputs == 1 else tap_weights @ shifted
+        rows, inner = windows.counts[0], math.prod(windows.counts[1:])
+        y = np.empty((groups, outputs, batch, rows, inner))
+        step = max(1, _MOST_COLUMNS // max(1, x.shape[1] * batch * inner * math.prod(w.shape[2:])))
+        for start in range(0, rows, step):
+            end = min(start + step, rows)
+            shifted = [
+                columns[at((_part(where[0], start, end), *where[1:]))]
+                for _, where in windows.taps()
+            ]
+            product = _product(w.reshape(groups, outputs, inputs, -1), shifted)
+            y[:, :, :, start:end] = product.reshape(groups, outputs, batch, end - start, inner)
         y = np.moveaxis(y.reshape(w.shape[0], batch, *windows.counts), 1, 0)
         return (y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2)),)
+
+
+_MOST_COLUMNS = 2**23
+"""Elements of the windows of a Conv that are in memory at a time."""
+
+
+def _part(places: slice, start: int, end: int) -> slice:
+    """Return some of the places of a slice, from one number to another."""
+    first, step = places.start, places.step
+    return slice(first + start * step, first + (end - 1) * step + 1, step)
+
+
+def _product(weights: Array, shifted: Sequence[Array]) -> Array:
+    """Return the sums over inputs and taps, for each group and output."""
+    groups, _, inputs, taps = weights.shape
+    if inputs == 1:  # matrix products with a small inner dimension are slow
+        terms = (weights[..., tap] * shifted[tap].reshape(groups, 1, -1) for tap in range(taps))
+        total = next(terms)
+        for term in terms:
+            total += term
+        return total
+    stacked = shifted[0][:, :, None] if taps == 1 else np.stack(shifted, axis=2)
+    return weights.reshape(*weights.shape[:2], -1) @ stacked.reshape(groups, inputs * taps, -1)
 
 
 class MatMul(OpRun):

@@ -19,7 +19,7 @@ from bnfold.graph.facts import Tools, learn
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Progress
-from bnfold.proof.certificate import certify
+from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.evaluation import evaluate
@@ -81,7 +81,7 @@ class _Alignment:
                 failed[value.name] = "there was no time left"
                 continue
             told(f"certifying {value.name}")
-            found = self._certify(value, twin)
+            found = self._certify(value, twin, seconds_for_one(seconds))
             if found.verdict == "certified":
                 self._prove(value, twin)
                 proven.append(found)
@@ -112,7 +112,7 @@ class _Alignment:
         self._proven[0].add(value)
         self._proven[1].add(twin)
 
-    def _certify(self, value: ir.Value, twin: ir.Value) -> Certificate:
+    def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
         if self._is_congruent(value, twin):
             return Certificate("certified", "constant")
@@ -129,7 +129,7 @@ class _Alignment:
                     slices, ("reference", "candidate"), self._proven, self._models, strict=True
                 )
             )
-            return certify(Cut(before, after).window())
+            return certify(Cut(before, after).window(), seconds)
         except NotShown as reason:
             return Certificate("open", note=str(reason))
 

@@ -54,23 +54,21 @@ class Cut:
         return Window(self._model(self.before, inputs), self._model(self.after, inputs))
 
     def _model(self, part: Part, inputs: Mapping[str, onnx.ValueInfoProto]) -> onnx.ModelProto:
-        tensors = []
+        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in part.opsets.items()]
+        model = onnx.ModelProto(ir_version=part.ir_version, opset_import=opsets)
+        graph = model.graph
+        graph.name = "window"
+        graph.node.extend(part.nodes)
+        graph.input.extend(inputs.values())
+        graph.output.extend(onnx.helper.make_empty_tensor_value_info(n) for n in part.outputs)
+        graph.value_info.extend(part.described)
         for name, tensor in part.constants.items():
-            proto = ir.serde.serialize_tensor(ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+            proto = graph.initializer.add()
+            ir.serde.serialize_tensor_into(proto, ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
             proto.name = name
-            tensors.append(proto)
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()
-        graph = onnx.helper.make_graph(
-            part.nodes,
-            "window",
-            list(inputs.values()),
-            [onnx.helper.make_empty_tensor_value_info(name) for name in part.outputs],
-            tensors,
-            value_info=part.described,
-        )
-        opsets = [onnx.helper.make_opsetid(domain, n) for domain, n in part.opsets.items()]
-        return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=part.ir_version)
+        return model
 
 
 @dataclass(frozen=True)
@@ -186,8 +184,10 @@ class Slice:
         known, missing = others | set(self.leaves), others - set(self.leaves)
         wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
+            if leaf in others:
+                continue
             nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
-            if leaf not in others and nodes:
+            if nodes:
                 wider |= nodes
                 computed.add(leaf)
         if computed:
@@ -314,17 +314,19 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
 
 
 def _from_sizes(value: ir.Value) -> set[ir.Node]:
-    """Return the nodes that compute integers from the sizes of something alone, else none."""
+    """Return the nodes that compute a value from the sizes of something alone, else none.
+
+    However many there are: taken for an input, the value could be anything, and would differ from
+    what a pass has computed.
+    """
     nodes: set[ir.Node] = set()
-    if value.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
-        return nodes
     pending = [value]
     while pending:
         value = pending.pop()
-        if _is_constant(value):
-            continue
         node = value.producer()
-        if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
+        if node in nodes or _is_constant(value):
+            continue
+        if node is None or has_body(node) or node.domain:
             return set()
         nodes.add(node)
         if node.op_type != "Shape":

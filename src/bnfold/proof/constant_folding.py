@@ -1,0 +1,122 @@
+"""Replaces what depends on constants alone, or on sizes, by its values."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import onnx.shape_inference
+
+from bnfold.errors import SessionError
+from bnfold.proof.submodels import Constants, rebuilt
+from bnfold.proof.windows import NotShown, Window, is_random
+from bnfold.running.runtime import Level, Session
+
+
+def with_constants_computed(window: Window) -> Window:
+    """Replace each expression of constants by what onnxruntime computes for it.
+
+    No constants of both sides have one name, or that of an input.
+
+    Raises:
+        NotShown: if onnxruntime cannot.
+    """
+    inputs = {value.name for value in window.before.graph.input}
+    before, after = map(_computed, window.models)
+    before = _renamed(before, inputs)
+    return Window(before, _renamed(after, inputs | {t.name for t in before.graph.initializer}))
+
+
+def _renamed(model: onnx.ModelProto, taken: Container[str]) -> onnx.ModelProto:
+    """Give the constants whose names are taken others; none is an input, too."""
+    if not any(tensor.name in taken for tensor in model.graph.initializer):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    names = {}
+    for number, tensor in enumerate(copy.graph.initializer):
+        if tensor.name in taken:
+            names[tensor.name] = tensor.name = f"constant {number} {tensor.name}"
+    for node in copy.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    for output in copy.graph.output:
+        output.name = names.get(output.name, output.name)
+    return copy
+
+
+def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
+    known = {tensor.name for tensor in model.graph.initializer}
+    constant_nodes: list[onnx.NodeProto] = []
+    others: list[onnx.NodeProto] = []
+    contents = Constants(model)
+    for node in model.graph.node:
+        is_constant = not is_random(node, contents) and all(
+            not name or name in known for name in node.input
+        )
+        (constant_nodes if is_constant else others).append(node)
+        if is_constant:
+            known.update(node.output)
+    if not constant_nodes:
+        return model
+    made = {name for node in constant_nodes for name in node.output if name}
+    wanted = dict.fromkeys(name for node in others for name in node.input if name in made)
+    wanted |= dict.fromkeys(out.name for out in model.graph.output if out.name in made)
+    source = rebuilt(model, constant_nodes, [], wanted)
+    try:
+        results = Session(source.SerializeToString(), "cpu", Level.DISABLED).run({})
+    except SessionError as error:
+        raise NotShown(f"its constants cannot be computed: {error}") from error
+    computed = rebuilt(model, others, model.graph.input, [out.name for out in model.graph.output])
+    for name, content in results.items():
+        computed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(content), name))
+    return computed
+
+
+def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
+    """Fix the sizes of the inputs, and compute what depends on these alone."""
+    models = []
+    for model in window.models:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for value in copy.graph.input:
+            if value.name in shapes:
+                kind = value.type.tensor_type.elem_type
+                fixed = onnx.helper.make_tensor_value_info(value.name, kind, shapes[value.name])
+                value.CopyFrom(fixed)
+        known = {**_sizes_within(copy), **shapes}
+        for node in copy.graph.node:
+            if node.op_type == "Shape" and node.input[0] in known:
+                sizes = np.array(known[node.input[0]], np.int64)[_range(node)]
+                constant = onnx.helper.make_node("Constant", [], list(node.output), node.name)
+                constant.attribute.append(onnx.helper.make_attribute("value_ints", sizes.tolist()))
+                node.CopyFrom(constant)
+        models.append(copy)
+    return with_constants_computed(Window(*models))
+
+
+def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes of what is computed, where its inputs' sizes determine them."""
+    inputs = {value.name for value in model.graph.input}
+    if all(node.input[0] in inputs for node in model.graph.node if node.op_type == "Shape"):
+        return {}
+    bare = rebuilt(model, model.graph.node, model.graph.input, [o.name for o in model.graph.output])
+    del bare.graph.value_info[:]  # these may be of another size
+    known = {}
+    for value in onnx.shape_inference.infer_shapes(bare).graph.value_info:
+        tensor = value.type.tensor_type
+        sizes = [size.dim_value for size in tensor.shape.dim]
+        if tensor.HasField("shape") and all(
+            size.HasField("dim_value") for size in tensor.shape.dim
+        ):
+            known[value.name] = sizes
+    return known
+
+
+def _range(node: onnx.NodeProto) -> slice:
+    """Return which sizes a Shape returns."""
+    ends = {attribute.name: attribute.i for attribute in node.attribute}
+    return slice(ends.get("start"), ends.get("end"))

@@ -1,0 +1,87 @@
+"""Says what kinds of functions the models of a window are, by their operators."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.helper
+
+from bnfold.proof.congruence import signature
+from bnfold.proof.submodels import Constants
+from bnfold.proof.windows import Window, ints, is_float, is_random, is_training
+
+_FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
+"""Operators that multiply their first two operands."""
+
+_ADDENDS = {"Add", "Concat", "Sub", "Sum"}
+"""Operators that are linear in all of their operands together."""
+
+
+def is_multilinear(model: onnx.ModelProto) -> bool:
+    """Say whether no operator multiplies what varies, nor does more with it than add and move it.
+
+    Then operators that may be affine are, by their definition.
+    """
+    varying = {value.name for value in model.graph.input}
+    constants = Constants(model)
+    for node in model.graph.node:
+        at = {index for index, name in enumerate(node.input) if name in varying}
+        if at:
+            varying.update(node.output)
+        if at and not (_is_linear_at(node, at) and not is_random(node, constants)):
+            return False
+    return True
+
+
+def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
+    """Say whether an operator is affine in the operands at some places together."""
+    if node.op_type in _FACTORS:
+        return not {0, 1} <= at
+    if node.op_type == "Pad":
+        return at <= {0, 2}
+    if node.op_type == "BatchNormalization" and is_training(node):
+        return False
+    if node.op_type == "Cast" and not _is_float_cast(node):
+        return False
+    return node.op_type in _ADDENDS or at == {0}
+
+
+def float_casts(model: onnx.ModelProto) -> set[int]:
+    """Return the float types to which something is cast."""
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    return {ints(node, "to")[0] for node in casts if _is_float_cast(node)}
+
+
+def _is_float_cast(node: onnx.NodeProto) -> bool:
+    return is_float(onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]))
+
+
+def is_chain(model: onnx.ModelProto) -> bool:
+    """Say whether each operator has one operand that varies."""
+    constants = {tensor.name for tensor in model.graph.initializer} | {""}
+    return all(sum(name not in constants for name in node.input) == 1 for node in model.graph.node)
+
+
+def is_same_but_pools(window: Window) -> bool:
+    """Say whether both sides are chains of the same operators, MaxPools aside."""
+    chains = []
+    for model in window.models:
+        constants = Constants(model)
+        chains.append(
+            [
+                (
+                    signature(node),
+                    [
+                        (
+                            constants[name].dtype.name,
+                            constants[name].shape,
+                            constants[name].tobytes(),
+                        )
+                        for name in node.input
+                        if name in constants
+                    ],
+                )
+                for node in model.graph.node
+                if node.op_type not in ("Identity", "MaxPool")
+            ]
+        )
+    return chains[0] == chains[1] and all(map(is_chain, window.models))

@@ -1,0 +1,101 @@
+"""Says how far along an axis each position of a window's results looks.
+
+So it is known which sizes are large enough for all that happens at borders and between them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import onnx
+
+from bnfold.proof.resizing import text, whole_scales
+from bnfold.proof.windows import Window, ints
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What position j reads of an input, at most: from j·stride + low to j·stride + high.
+
+    Padding counts as positions beyond the border.
+    """
+
+    low: Fraction = Fraction(0)
+    high: Fraction = Fraction(0)
+    stride: Fraction = Fraction(1)
+
+    def of_readers(self, low: Fraction, high: Fraction, stride: Fraction) -> Reach:
+        """Return the reach of positions that read these, from i·stride + low to i·stride + high."""
+        return Reach(
+            self.low + low * self.stride, self.high + high * self.stride, self.stride * stride
+        )
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes along an axis that show what happens at any.
+
+    At a size from `least` on, no position reads beyond both borders, and where one reads beyond
+    none, there are such for each way to lie between the positions of an input. Then all that occurs
+    at a larger size occurs at this one, if they leave the same rest by the `period`.
+    """
+
+    least: int
+    period: int
+
+
+def sizes_along(window: Window, axis: int) -> Sizes:
+    """Return the sizes for a spatial axis, counted from the first of them."""
+    reaches = [Reach()]
+    for model in window.models:
+        known = {value.name: Reach() for value in window.inputs}
+        for node in model.graph.node:
+            read = [known[name] for name in node.input if name in known] or [Reach()]
+            widest = Reach(
+                min(each.low for each in read),
+                max(each.high for each in read),
+                max(each.stride for each in read),
+            )
+            reaches.append(_of_results(node, window, widest, axis))
+            known.update(dict.fromkeys(node.output, reaches[-1]))
+    span = max(each.high for each in reaches) - min(each.low for each in reaches)
+    period = math.lcm(*(each.stride.numerator for each in reaches))
+    is_finer = any(each.stride.denominator > 1 for each in reaches)
+    return Sizes(math.ceil(span) + period + is_finer, period)
+
+
+def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) -> Reach:
+    """Return the reach of what an operator computes from data."""
+    kernel = _kernel(node, window)
+    if axis < len(kernel):
+        span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1)
+        padded = [_along(node, "pads", axis, 0)]
+        if text(node, "auto_pad", "NOTSET") != "NOTSET":  # what it pads depends on the size
+            padded = [0, span]
+        stride = _along(node, "strides", axis, 1)
+        return data.of_readers(
+            Fraction(-max(padded)), Fraction(span - min(padded)), Fraction(stride)
+        )
+    scales = whole_scales(node, window.constants)
+    if axis + 2 < len(scales):
+        furthest = Fraction(5 if text(node, "mode", "nearest") == "cubic" else 3, 2)
+        return data.of_readers(-furthest, furthest, Fraction(1, scales[axis + 2]))
+    if node.op_type == "GlobalAveragePool":  # no pool of a fixed size is as large
+        return data.of_readers(Fraction(-1), Fraction(1), Fraction(1))
+    return data
+
+
+def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
+    given = ints(node, name)
+    return given[axis] if given else default
+
+
+def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
+    if node.op_type in ("MaxPool", "AveragePool"):
+        return ints(node, "kernel_shape")
+    if node.op_type == "Conv":
+        weight = window.constants.get(node.input[1])
+        return [int(size) for size in weight.shape[2:]] if weight is not None else []
+    return []

@@ -1,0 +1,328 @@
+"""Chooses the sizes at which a window is proven: small ones, which keep what happens at borders.
+
+Sizes are shrunk where operators do the same at every position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from bnfold.proof.reach import sizes_along
+from bnfold.proof.resizing import RESIZING, whole_scales
+from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
+
+Shapes = dict[str, tuple[int, ...]]
+
+_CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
+"""Operators that go by positions along an axis."""
+
+_MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that may make another axis of the first."""
+
+_LOCAL = (
+    POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Resize", "Sum", "Upsample"}
+) - {"Cast"}
+"""Operators that do the same to each sample of a batch and, borders aside, at each position."""
+
+_ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
+"""Operators that do the same to each row, along the last axis."""
+
+_FREE = 5
+"""What free sizes are at first, where nothing asks for more; then one more."""
+
+_MOST_SPATIAL = 3
+"""Axes that a kernel has at most."""
+
+_MOST_RESTS = 8
+"""Rests that a stride may leave, of those that are tried."""
+
+_LARGEST_CUT = 4096
+"""Free sizes go beyond the positions that a window cuts at, up to this one."""
+
+_TO_THE_END = 2**31 - 1
+"""From here on, a position means the end of any axis."""
+
+_MOST_ELEMENTS = 2**24
+"""In an input of a window, over all of its samples."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A choice of shapes.
+
+    `stackable` says that the size of the first axis may be any, `batched` that it counts samples
+    that do not mix.
+    """
+
+    shapes: Shapes
+    stackable: bool
+    batched: bool
+    shrunk: bool
+
+
+def sizings(window: Window) -> list[Sizing]:
+    """Return shapes for the inputs: small ones, which keep what happens at borders.
+
+    Several where sizes are free, because a stride may leave a rest.
+
+    Raises:
+        NotShown: if the number of axes is not known.
+    """
+    known: dict[str, list[int | str]] = {}
+    for value in window.inputs:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            known[value.name] = [""] * _rank(window, value.name)
+            continue
+        known[value.name] = [
+            size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
+            for size in tensor.shape.dim
+        ]
+    if _squeezes_any(window) and any(isinstance(size, str) for of in known.values() for size in of):
+        raise NotShown("it squeezes all axes of size 1, and a size is free")
+    kind = _kind(window, known)
+    choices: list[Sizing] = []
+    rests = 2
+    if kind == "local":
+        spatial = range(max(map(len, known.values())) - 2)
+        rests = min(math.lcm(*(sizes_along(window, axis).period for axis in spatial)), _MOST_RESTS)
+    for rest in range(rests):
+        made = _sizing(window, known, kind, _FREE + rest)
+        if made not in choices:
+            choices.append(made)
+    return choices
+
+
+def require_small(chosen: Sequence[Sizing]) -> None:
+    """Raise `NotShown` unless all inputs have few enough elements to compute with."""
+    for sizing in chosen:
+        for name, shape in sizing.shapes.items():
+            if math.prod(shape) > _MOST_ELEMENTS:
+                raise NotShown(f"its input {name!r} is too large for float64 ({list(shape)})")
+
+
+def _squeezes_any(window: Window) -> bool:
+    """Say whether a Squeeze names no axes."""
+    squeezing = [node for node in window.nodes() if node.op_type == "Squeeze"]
+    return any(len(node.input) < 2 and not ints(node, "axes") for node in squeezing)
+
+
+def _rank(window: Window, name: str) -> int:
+    """Return the number of axes of an input, if a Conv that reads it says so.
+
+    Raises:
+        NotShown: if none does.
+    """
+    for node in window.nodes():
+        if node.op_type == "Conv" and node.input[0] == name:
+            weight = window.constants.get(node.input[1])
+            if weight is not None:
+                return weight.ndim
+    raise NotShown(f"the number of axes of {name!r} is not known")
+
+
+def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
+    """Say along which axes the operators do the same everywhere."""
+    ranks = {len(sizes) for sizes in known.values()}
+    if len(ranks) != 1:
+        return ""
+    (rank,) = ranks
+    if (
+        window.operators <= _LOCAL
+        and rank >= 3
+        and all(_is_local(node, window) for node in window.nodes())
+    ):
+        return "local" if _spreads_over(window, rank, range(2, rank)) else ""
+    is_rows = window.operators <= _ROWWISE and rank >= 1
+    if is_rows and all(_is_rowwise(node, window) for node in window.nodes()):
+        return "rows" if _spreads_over(window, rank, range(rank - 1)) else ""
+    return ""
+
+
+def _is_local(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type == "Conv":
+        return node.input[1] in window.constants
+    if node.op_type in RESIZING:
+        return bool(whole_scales(node, window.constants))
+    return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
+
+
+def _is_rowwise(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type == "Gemm":
+        return ints(node, "transA", [0]) == [0] and node.input[1] in window.constants
+    if node.op_type == "MatMul":
+        weight = window.constants.get(node.input[1])
+        return weight is not None and weight.ndim == 2
+    return True
+
+
+def _spreads_over(window: Window, rank: int, axes: Iterable[int]) -> bool:
+    """Say whether all constants of elementwise operators are of one value along axes."""
+    for node in window.nodes():
+        if node.op_type not in POINTWISE or node.op_type == "BatchNormalization":
+            continue
+        for name in node.input:
+            shape = window.constants[name].shape if name in window.constants else ()
+            aligned = (1,) * (rank - len(shape)) + shape
+            if len(shape) > rank or any(aligned[axis] != 1 for axis in axes):
+                return False
+    return True
+
+
+def _sizing(
+    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, free: int
+) -> Sizing:
+    """Choose a size for each axis; free ones of one name have the same."""
+    names: dict[str, int] = {}
+    shapes: Shapes = {}
+    for name, sizes in known.items():
+        chosen = []
+        for axis, size in enumerate(sizes):
+            if isinstance(size, int):
+                chosen.append(_shrunk(window, known, kind, name, axis))
+            elif size in names:
+                chosen.append(names[size])
+            else:
+                chosen.append(_free(window, kind, name, axis, len(sizes), free))
+                if size:
+                    names[size] = chosen[-1]
+        shapes[name] = tuple(chosen)
+    stackable = all(
+        bool(sizes)
+        and (shapes[name][0] == 1 or isinstance(sizes[0], str))
+        and not _required(window, name, 0, len(sizes))
+        for name, sizes in known.items()
+    )
+    shrunk = any(
+        isinstance(size, int) and chosen < size
+        for name, sizes in known.items()
+        for size, chosen in zip(sizes, shapes[name], strict=True)
+    )
+    return Sizing(shapes, stackable, bool(kind) and stackable, shrunk)
+
+
+def _shrunk(
+    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, name: str, axis: int
+) -> int:
+    """Return a size as small as keeps what happens at borders."""
+    size = known[name][axis]
+    assert isinstance(size, int)
+    if axis == 0 and kind and len({sizes[0] for sizes in known.values()}) == 1:
+        return size if _required(window, name, 0, len(known[name])) else 1
+    same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
+    if kind == "local" and axis >= 2 and same_map:
+        sizes = sizes_along(window, axis - 2)
+        return min(size, sizes.least + (size - sizes.least) % sizes.period)
+    if kind == "local" and axis == 1 and _is_alike_in_channels(window):
+        return 1
+    return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
+
+
+def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int) -> int:
+    """Return a size for an axis whose size is free, beyond what something is cut at."""
+    required = _required(window, name, axis, rank) or (axis == 1 and _normalized(window, name))
+    if required:
+        return required
+    if axis == 0 and (kind or not _cuts_first(window)):
+        return 2 + free - _FREE
+    if kind == "local" and axis >= 2:
+        return sizes_along(window, axis - 2).least + free - _FREE
+    if kind == "local":
+        return 1 if _is_alike_in_channels(window) else free
+    reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
+    return free + 2 * reach + _largest_cut(window)
+
+
+def _is_alike_in_channels(window: Window) -> bool:
+    """Say whether it does the same in each channel."""
+    scalars = all(content.size == 1 for content in window.constants.values())
+    return scalars and len(window.inputs) == 1
+
+
+def _normalized(window: Window, name: str) -> int:
+    """Return how many channels a BatchNormalization of an input has; 0 without one."""
+    for node in window.nodes():
+        if node.op_type == "BatchNormalization" and node.input[0] == name:
+            scale = window.constants.get(node.input[1])
+            return scale.size if scale is not None else 0
+    return 0
+
+
+def _required(window: Window, name: str, axis: int, rank: int) -> int:
+    """Return the size that a constant asks of an input that it meets; 0 if none does."""
+    for node in window.nodes():
+        for other in node.input if name in node.input else ():
+            content = window.constants.get(other)
+            if content is not None and content.ndim and other != name:
+                size = _asked(node, node.input[0] == name, content.shape, axis - rank)
+                if size > 1:
+                    return size
+    return 0
+
+
+def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int) -> int:
+    """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
+    if node.op_type == "Conv" and is_first and len(shape) > 2:
+        return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "Gemm" and is_first and len(shape) == 2:
+        is_asked = axis == -1 - ints(node, "transA", [0])[0]
+        return shape[ints(node, "transB", [0])[0]] if is_asked else 0
+    if node.op_type == "MatMul" and len(shape) > 1:
+        is_asked = axis == (-1 if is_first else -2)
+        return shape[-2 if is_first else -1] if is_asked else 0
+    if node.op_type in POINTWISE and node.op_type != "BatchNormalization":
+        return shape[axis] if axis >= -len(shape) else 0
+    return 0
+
+
+def _largest_cut(window: Window) -> int:
+    """Return how far from an end of an axis its operators cut.
+
+    Raises:
+        NotShown: if that is too far for a small example.
+    """
+    largest = max(
+        (
+            abs(number)
+            for node in window.nodes()
+            if node.op_type in _CUTTING
+            for number in _positions(node, window)
+            if abs(number) < _TO_THE_END
+        ),
+        default=0,
+    )
+    if largest > _LARGEST_CUT:
+        raise NotShown(f"it cuts at {largest} along an axis of a free size")
+    return largest
+
+
+def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
+    """Yield the integers that an operator goes by, attributes and constants."""
+    for attribute in node.attribute:
+        yield from attribute.ints
+    for name in node.input:
+        content = window.constants.get(name)
+        if content is not None and content.dtype.kind in "iu":
+            yield from content.reshape(-1).tolist()
+
+
+def _cuts_first(window: Window) -> bool:
+    """Say whether an operator may cut along the first axis."""
+    cutting = [node for node in window.nodes() if node.op_type in _CUTTING]
+    if cutting and window.operators & _MOVING:
+        return True
+    return any(_may_cut_first(node, window) for node in cutting)
+
+
+def _may_cut_first(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type in ("Gather", "Split"):
+        return ints(node, "axis", [0])[0] <= 0
+    if node.op_type == "Pad":
+        return False
+    named = window.constants.get(node.input[3]) if len(node.input) > 3 else None
+    axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
+    return not axes or min(axes) <= 0

@@ -1,0 +1,46 @@
+"""What kinds of functions models are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.proof.kinds import float_casts, is_chain, is_multilinear, is_same_but_pools
+from bnfold.proof.submodels import of_pool_inputs
+from tests.support.graphs import Parameters, build, normal, operators
+from tests.support.windows import window
+
+ROW = "(float[N,4] x) => (float[N,m] y)"
+
+
+def test_products_of_what_varies_are_not_linear() -> None:
+    weights: Parameters = {"w": normal(4, 4), "p": np.array([0, 1, 0, 1])}
+    weights |= {"r": np.array(0.5, np.float32), "t": np.array(True), "g": np.ones(4, np.float32)}
+    linear = [
+        "y = MatMul(x, w)",
+        "a = Add(x, x) y = MatMul(w, a)",
+        "y = Div(x, w)",
+        "y = Pad(x, p)",
+    ]
+    others = ["y = Mul(x, x)", "y = Div(w, x)", "y = MatMul(x, x)", "y = Cast<to=7>(x)"]
+    others += ["y = Dropout(x, r, t)", "y = BatchNormalization<training_mode=1>(x, g, g, g, g)"]
+    for text in linear + others:
+        assert is_multilinear(build(f"{ROW} {{ {text} }}", **weights)) == (text in linear), text
+
+
+def test_casts_between_floats() -> None:
+    model = build(f"{ROW} {{ a = Cast<to=10>(x) b = Cast<to=7>(a) y = Cast<to=1>(b) }}")
+    assert float_casts(model) == {1, 10}
+
+
+def test_chains() -> None:
+    pool = "MaxPool<kernel_shape=[2]>"
+    text = "(float[N,4,L] x) => (float[N,4,l] y)"
+    pair = window(text, f"a = Elu(x) y = {pool}(a)", f"a = {pool}(x) y = Elu(a)")
+    assert is_same_but_pools(pair)
+    assert [operators(part) for model in pair.models for part in of_pool_inputs(model)] == [
+        ["Elu"],
+        [],
+    ]
+    assert not is_chain(build(f"{text} {{ a = {pool}(x) y = Add(a, x) }}"))
+    other = window(text, f"a = Elu(x) y = {pool}(a)", f"a = {pool}(x) y = Elu<alpha=2.0>(a)")
+    assert not is_same_but_pools(other)

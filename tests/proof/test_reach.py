@@ -1,0 +1,88 @@
+"""From the least size on, positions do what they do at any size with the same rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bnfold.proof.reach import sizes_along
+from bnfold.proof.truth import Truth64
+from tests.support.graphs import Array, Parameters, build, normal
+from tests.support.windows import window
+
+CONV = "y = Conv<{}>(x, w)"
+WEIGHTS: Parameters = {
+    "w": normal(1, 1, 3),
+    "v": normal(1, 1, 4, seed=1),
+    "s": np.array([1, 1, 2], np.float32),
+}
+
+
+def rows(body: str, size: int) -> set[tuple[float, ...]]:
+    """Return what a function of one axis computes at its positions, wherever they are."""
+    model = build(f"(float[N,1,L] x) => (float[N,1,l] y) {{ {body} }}", **WEIGHTS)
+    ones = np.eye(size).reshape(size, 1, size)
+    matrix: Array = Truth64(model).outputs({"x": ones})["y"].reshape(size, -1)
+    return {tuple(np.trim_zeros(row).round(9)) for row in matrix.T}
+
+
+CHAINS = [
+    *(CONV.format(f"pads=[{low},{high}]") for low in range(3) for high in range(3)),
+    *(CONV.format(f"pads=[1,1], strides=[{stride}]") for stride in (2, 3, 5)),
+    CONV.format("dilations=[3], pads=[3,3]"),
+    CONV.format('auto_pad="SAME_UPPER", strides=[2]'),
+    CONV.format('auto_pad="SAME_LOWER"'),
+    "a = Conv<pads=[1,1]>(x, w) y = Conv<pads=[2,1], strides=[2]>(a, v)",
+    "a = Conv<pads=[1,1], strides=[2]>(x, w) y = Conv<pads=[2,2], strides=[2]>(a, v)",
+    "a = Conv<pads=[1,1], strides=[2]>(x, w) y = AveragePool<kernel_shape=[3], pads=[1,1]>(a)",
+    "y = AveragePool<kernel_shape=[3], pads=[1,1], strides=[2], ceil_mode=1>(x)",
+    "a = Conv<pads=[1,1]>(x, w) b = Conv<pads=[1,2]>(x, v) y = Add(a, b)",
+    *(
+        f'y = Resize<mode="{mode}", coordinate_transformation_mode="{where}">(x, , s)'
+        for mode in ("nearest", "linear", "cubic")
+        for where in ("half_pixel", "asymmetric", "pytorch_half_pixel")
+    ),
+    'a = Resize<mode="linear">(x, , s) y = Conv<pads=[1,1]>(a, w)',
+    'a = Resize<mode="linear">(x, , s) y = Conv<pads=[1,1], strides=[2]>(a, w)',
+    'a = Conv<pads=[1,1], strides=[2]>(x, w) y = Resize<mode="linear">(a, , s)',
+]
+
+
+@pytest.mark.parametrize("body", CHAINS)
+def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> None:
+    pair = window("(float[N,1,L] x) => (float[N,1,l] y)", body, body, WEIGHTS)
+    sizes = sizes_along(pair, 0)
+    for rest in range(sizes.period):
+        least = sizes.least + rest
+        assert rows(body, least) == rows(body, least + 3 * sizes.period)
+
+
+@pytest.mark.parametrize(
+    ("body", "least"),
+    [
+        (CONV.format("pads=[1,1]"), 3),
+        (CONV.format("pads=[1,1], strides=[2]"), 4),
+        ("y = Conv<strides=[2]>(x, k)", 2),
+        ("a = Conv<pads=[1,1]>(x, w) y = Conv<pads=[1,1]>(a, w)", 5),
+        ("y = Relu(x)", 1),
+        (CONV.format('auto_pad="SAME_UPPER"'), 5),  # or SAME_LOWER, on the other side
+        ('y = Resize<mode="linear">(x, , s)', 5),
+        ('y = Resize<mode="cubic">(x, , s)', 7),
+    ],
+)
+def test_sizes_are_no_larger_than_need_be(body: str, least: int) -> None:
+    weights = {**WEIGHTS, "k": normal(1, 1, 1)}
+    pair = window("(float[N,1,L] x) => (float[N,1,l] y)", body, body, weights)
+    assert sizes_along(pair, 0).least == least
+
+
+def test_a_size_is_enough_for_both_sides() -> None:
+    before, after = CONV.format("pads=[2,0]"), CONV.format("pads=[0,2], strides=[3]")
+    sizes = sizes_along(window("(float[N,1,L] x) => (float[N,1,l] y)", before, after, WEIGHTS), 0)
+    assert (sizes.least, sizes.period) == (7, 3)
+
+
+def test_no_mean_of_a_fixed_size_passes_for_that_of_all() -> None:
+    before, after = "y = GlobalAveragePool(x)", "y = AveragePool<kernel_shape=[5]>(x)"
+    sizes = sizes_along(window("(float[N,1,L] x) => (float[N,1,l] y)", before, after), 0)
+    assert sizes.least > 5
