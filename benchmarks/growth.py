@@ -3,8 +3,8 @@
     python -m benchmarks.growth [--kinds NAME ...] [--factor 1] [--runs 1] [--json FILE]
 
 Each graph is rewritten in a process of its own, in sizes 1×, 2×, 4× and 8×, without reading it from
-a file, checking, timing or writing it. The table has the seconds of the rewriting at each size
-(the shortest of the runs), the peak memory of the process at the largest, and the exponent e for
+a file, checking, timing or writing it. The table has the CPU seconds of the rewriting at each size
+(the fewest of the runs), the peak memory of the process at the largest, and the exponent e for
 which seconds grow as sizeᵉ: the slope of a line through the logarithms of the last three sizes.
 At the smallest size, much of the time does not depend on the size.
 """
@@ -78,7 +78,8 @@ def alone(kind: str, size: int) -> dict[str, Any]:
     if done.returncode:
         lines = done.stderr.splitlines()
         return result | {"failure": lines[-1] if lines else f"exit code {done.returncode}"}
-    return result | json.loads(done.stdout)
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return result | measured
 
 
 def rewriting(kind: str, size: int) -> dict[str, Any]:
@@ -93,12 +94,12 @@ def rewriting(kind: str, size: int) -> dict[str, Any]:
     from bnfold.rewriting.registry import choose_passes
 
     model, passes = KINDS[kind][0](size), choose_passes()
-    start = time.perf_counter()
+    start = time.process_time()
     loaded = load(model)
     nodes = sum(len(graph) for graph in all_graphs(loaded.ir))
-    read = time.perf_counter()
+    read = time.process_time()
     outcome = run_passes(loaded.ir, passes)
-    done = time.perf_counter()
+    done = time.process_time()
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "nodes": nodes,
@@ -120,7 +121,8 @@ def exponent(samples: Sequence[dict[str, Any]]) -> float | None:
         return None
     mean_x, mean_y = (sum(axis) / len(points) for axis in zip(*points, strict=True))
     covariance = sum((x - mean_x) * (y - mean_y) for x, y in points)
-    return covariance / sum((x - mean_x) ** 2 for x, _ in points)
+    slope: float = covariance / sum((x - mean_x) ** 2 for x, _ in points)
+    return slope
 
 
 def heading() -> list[str]:

@@ -66,9 +66,7 @@ class _Graph:
     def finish(self, *results: str) -> onnx.ModelProto:
         outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results]
         graph = helper.make_graph(self.nodes, "growth", self._inputs, outputs, self.weights)
-        return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def conv_bn_relu(n: int) -> onnx.ModelProto:
@@ -311,9 +309,7 @@ def outputs(n: int) -> onnx.ModelProto:
     """Outputs that Dropouts and BatchNormalizations of one value compute."""
     graph = _Graph()
     values = [graph.node("Relu", graph.x) for _ in range(n)]
-    return graph.finish(
-        *(graph.node("Dropout", graph.norm(graph.conv(value))) for value in values)
-    )
+    return graph.finish(*(graph.node("Dropout", graph.norm(graph.conv(value))) for value in values))
 
 
 KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {

@@ -44,12 +44,14 @@ _LARGEST = 1024
 )
 def evaluate_operands(node: ir.Node) -> Replace | None:
     """Replace ``op(x, f(c))`` by ``op(x, c')``, for as many operands as possible."""
+    if all(value is None or constant(value) is not None for value in node.inputs):
+        return None
     evaluated = {
         value: Weight(content, ir.DataType.from_numpy(content.dtype), value.name or "")
         for value in node.inputs
         if value is not None and (content := _evaluated(value)) is not None
     }
-    if not evaluated or all(value is None or constant(value) is not None for value in node.inputs):
+    if not evaluated:
         return None
     inputs = [value and evaluated.get(value, value) for value in node.inputs]
     return Replace([node], {node.outputs[0]: same_op(node, inputs)}, f"of {node.op_type}")
@@ -57,10 +59,10 @@ def evaluate_operands(node: ir.Node) -> Replace | None:
 
 def _evaluated(value: ir.Value) -> Array | None:
     """Return the content of a small numeric operand that exact operators compute."""
-    content = constant(value) if _is_exact_expression(value) else None
+    content = constant(value)
     if content is None or content.dtype.kind in "OSU" or content.size > _LARGEST:
         return None
-    return content
+    return content if _is_exact_expression(value) else None
 
 
 def _is_exact_expression(value: ir.Value) -> bool:
@@ -73,7 +75,7 @@ def _is_exact_expression(value: ir.Value) -> bool:
     producer = value.producer()
     if producer is None or is_op(producer, "Constant"):
         return False
-    pending = [producer]
+    pending, seen = [producer], {producer}
     while pending:
         node = pending.pop()
         if not is_op(node, "Constant", *_EXACT):
@@ -84,7 +86,9 @@ def _is_exact_expression(value: ir.Value) -> bool:
             continue
         read = node.inputs[:1] if is_op(node, "CastLike") else node.inputs
         sources = [operand.producer() for operand in read if operand is not None]
-        pending += [source for source in sources if source is not None]
+        new = {source for source in sources if source is not None and source not in seen}
+        seen |= new
+        pending += new
     return True
 
 

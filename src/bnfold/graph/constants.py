@@ -9,12 +9,14 @@ operators in which exporters wrap weights. torch's dynamo exporter writes a Conv
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array
+from bnfold.graph.memory import memory
 from bnfold.graph.walk import all_graphs
 
 _OPERATORS = frozenset(
@@ -25,21 +27,39 @@ _OPERATORS = frozenset(
     }
 )
 
+_OF_THE_FIRST = frozenset({"CastLike", "Identity", "Shape"})
+"""Operators of which only the first input, if any, must be constant."""
+
 
 _LARGEST = 2**26
 """Maximum number of elements of an expression that is evaluated."""
 
 
-_DEEPEST = 40
-"""Maximum depth, in operators, of an expression that is evaluated."""
-
-
 _CACHE = "bnfold.constant"
+"""Where a value keeps the content of its expression."""
+
+_Failed: TypeAlias = dict[ir.Value, bool]
+"""The expressions that are not constant. Later in the sweep, a rewrite may make them constant."""
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """Return the value's content if it can never change, else None."""
-    return _content(value, 0)
+    """Return the value's content if it can never change, else None.
+
+    Each expression on the way is evaluated once, those that it reads first.
+    """
+    if value is None or not _is_expression(value):
+        return _content(value)
+    failed = memory().answers("not constant")
+    pending = [(value, _unknown_sources(value, failed))]
+    while pending:
+        expression, sources = pending[-1]
+        source = next(sources, None)
+        if source is not None:
+            pending.append((source, _unknown_sources(source, failed)))
+        else:
+            _settle(expression, failed)
+            pending.pop()
+    return _content(value)
 
 
 def is_overridable(value: ir.Value | None) -> bool:
@@ -55,8 +75,49 @@ def forget_contents(model: ir.Model) -> None:
                 output.meta.pop(_CACHE, None)
 
 
-def _content(value: ir.Value | None, depth: int) -> Array | None:
-    if value is None or depth > _DEEPEST:
+def _is_expression(value: ir.Value) -> bool:
+    """Say whether the value is computed by an operator that may be evaluated."""
+    node = value.producer()
+    return (
+        node is not None
+        and node.domain == ""
+        and (node.op_type in _OPERATORS or node.op_type in _OF_THE_FIRST)
+        and not value.is_initializer()
+    )
+
+
+def _is_known(value: ir.Value, failed: _Failed) -> bool:
+    return not _is_expression(value) or _CACHE in value.meta or value in failed
+
+
+def _unknown_sources(value: ir.Value, failed: _Failed) -> Iterator[ir.Value]:
+    """Yield the operands of an expression that must be known before it, one after the other."""
+    node = value.producer()
+    if node is None or _is_known(value, failed):
+        return
+    for source in node.inputs[:1] if node.op_type in _OF_THE_FIRST else node.inputs:
+        if source is not None:
+            if not _is_known(source, failed):
+                yield source
+            if _content(source) is None:
+                return  # the expression is not constant, whatever the others are
+
+
+def _settle(value: ir.Value, failed: _Failed) -> None:
+    """Evaluate an expression whose operands are known, or remember that it is not constant."""
+    node = value.producer()
+    if node is None or _is_known(value, failed):
+        return
+    content = _evaluate(node)
+    if content is None:
+        failed[value] = True
+    else:
+        value.meta[_CACHE] = content
+
+
+def _content(value: ir.Value | None) -> Array | None:
+    """Return the content of a constant, or of an expression that has been evaluated."""
+    if value is None:
         return None
     if value.is_initializer():
         tensor = value.const_value
@@ -66,12 +127,7 @@ def _content(value: ir.Value | None, depth: int) -> Array | None:
         return None
     if node.op_type == "Constant":
         return _constant_node_content(node)
-    if _CACHE not in value.meta:
-        content = _evaluate(node, depth + 1)
-        if content is None:
-            return None  # not cached: a rewrite may still make it constant
-        value.meta[_CACHE] = content
-    cached: Array = value.meta[_CACHE]
+    cached: Array | None = value.meta.get(_CACHE)
     return cached
 
 
@@ -95,24 +151,24 @@ def _constant_node_content(node: ir.Node) -> Array | None:
     return None
 
 
-def _evaluate(node: ir.Node, depth: int) -> Array | None:
+def _evaluate(node: ir.Node) -> Array | None:
     first = node.inputs[0] if node.inputs else None
     if node.op_type == "Identity":
-        return _content(first, depth)
+        return _content(first)
     if node.op_type == "CastLike":
-        content, like = _content(first, depth), node.inputs[1]
+        content, like = _content(first), node.inputs[1]
         if content is None or like is None or like.dtype is None:
             return None
         return content.astype(like.dtype.numpy())
     if node.op_type == "Shape":
-        return _shape(node, first, depth)
+        return _shape(node, first)
     if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
         return None
     if "broadcast" in node.attributes:
         return None  # before opset 7 it may align axes other than the last: not supported
     contents = []
     for value in node.inputs:
-        content = _content(value, depth)
+        content = _content(value)
         if value is not None and content is None:
             return None
         contents.append(content)
@@ -121,9 +177,9 @@ def _evaluate(node: ir.Node, depth: int) -> Array | None:
     return _run(node, contents)
 
 
-def _shape(node: ir.Node, value: ir.Value | None, depth: int) -> Array | None:
+def _shape(node: ir.Node, value: ir.Value | None) -> Array | None:
     """Return the shape of a value, which may be known although the value is not constant."""
-    content = _content(value, depth)
+    content = _content(value)
     dims: tuple[object, ...] | None = None
     if content is not None:
         dims = content.shape
