@@ -276,13 +276,15 @@ def moved(n: int) -> onnx.ModelProto:
 
 
 def wide_reshape(n: int) -> onnx.ModelProto:
-    """An affine map after a Reshape of maps of n·10³ positions, and one before."""
+    """Affine maps of maps of n·10³ positions, before and after Reshapes to as many channels."""
     graph = _Graph((1, CHANNELS, n, 1000))
-    before = graph.norm(graph.x)
-    value = graph.node("Reshape", before, graph.array(np.array([1, 2, 2, n, 1000])))
+    value, size = graph.conv(graph.x), n * 1000
+    for shape in ([1, CHANNELS, 10 * n, 100], [1, CHANNELS * size], [1, CHANNELS, n, 1000]):
+        value = graph.node("Reshape", value, graph.array(np.array(shape)))
+    value = graph.norm(graph.node("Sin", graph.norm(value)))
     value = graph.node("Relu", graph.node("Flatten", value))
     value = graph.node("Reshape", value, graph.array(np.array([1, CHANNELS, n, 1000])))
-    return graph.finish(graph.norm(value))
+    return graph.finish(graph.conv(value))
 
 
 def identities(n: int) -> onnx.ModelProto:

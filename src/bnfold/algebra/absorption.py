@@ -39,9 +39,6 @@ from bnfold.rewriting.contract import (
 )
 from bnfold.rewriting.query import int_attribute
 
-FARTHEST = 64
-"""Maximum number of operators that a map passes; a longer search costs more than it finds."""
-
 _Step = Callable[[ir.Node, Affine], Op]
 
 
@@ -81,7 +78,6 @@ class _IntoProducers:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
-        self.distance = 0
 
     def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
         """Return an expression for ``affine(value)``; only `reader` may read the value."""
@@ -89,15 +85,12 @@ class _IntoProducers:
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
         require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
-        self.distance += 1
-        require(self.distance <= FARTHEST, NotReached.TOO_FAR, node)
         step = self._step(node)
         require(is_read_once(value), Common.SHARED, node)
         expression = dataclasses.replace(step(node, affine), shape=value.shape, type_of=value)
         self.nodes.append(node)
         if len(value.uses()) > 1:
             self.outputs[value] = expression  # it has the same shape, which is all that they read
-        self.distance -= 1
         return expression
 
     def _step(self, node: ir.Node) -> _Step:
@@ -177,13 +170,10 @@ class _IntoConsumers:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
-        self.distance = 0
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
         """Make all readers of `value`, i.e. ``affine(data)``, read `data` and absorb the map."""
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
-        self.distance += 1
-        require(self.distance <= FARTHEST, NotReached.TOO_FAR)
         uses = [use for use in value.uses() if not reads_shape(use.node)]
         require(bool(uses), NotReached.READER_NOT_LINEAR)
         for reader, index in uses:
@@ -192,7 +182,6 @@ class _IntoConsumers:
         if len(uses) < len(value.uses()):
             assert isinstance(data, (ir.Value, Op))
             self.outputs[value] = data  # it has the same shape, which is all that the others read
-        self.distance -= 1
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         known = node.domain == "" and index == 0

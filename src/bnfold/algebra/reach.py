@@ -2,7 +2,7 @@
 
 Moving a map through the graph costs arithmetic at each operator, and fails at the first branch that
 cannot absorb it. The search here does no arithmetic, does not depend on the map, and looks at each
-operator once in a sweep, however many maps lead there.
+operator once in a sweep, however many maps lead there. What it finds within reach may still refuse.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from bnfold.algebra.linear import CONSUMERS, PRODUCERS
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused
 from bnfold.rewriting.query import is_op
+
+FARTHEST = 64
+"""Maximum number of operators that a map passes; moving it farther costs more than it gains."""
 
 
 class NotReached(Refusal):
@@ -47,12 +50,18 @@ class DeadEnd:
 
 def dead_end_before(root: ir.Node) -> DeadEnd | None:
     """Return the first dead end upstream of an affine operator, if there is any."""
-    return _first_dead_end(root, "dead end before", _before)
+    return _within_reach(_distance(root, "distance before", _before))
 
 
 def dead_end_after(value: ir.Value) -> DeadEnd | None:
     """Return the first dead end downstream of the result of an affine operator, if any."""
-    return _first_dead_end(value, "dead end after", _after)
+    return _within_reach(_distance(value, "distance after", _after))
+
+
+def _within_reach(distance: DeadEnd | int) -> DeadEnd | None:
+    if isinstance(distance, DeadEnd):
+        return distance
+    return None if distance <= FARTHEST else DeadEnd(NotReached.TOO_FAR)
 
 
 def reads_shape(node: ir.Node) -> bool:
@@ -74,32 +83,36 @@ def is_read_once(value: ir.Value) -> bool:
 _S = TypeVar("_S", ir.Node, ir.Value)
 
 
-def _first_dead_end(
+def _distance(
     start: _S, question: str, steps: Callable[[_S], Iterator[DeadEnd | _S]]
-) -> DeadEnd | None:
-    """Follow the steps from `start`, depth first; remember the answer for each place passed."""
-    known: dict[_S, DeadEnd | None] = memory().answers(question)
+) -> DeadEnd | int:
+    """Return how many operators it is to the farthest end of the steps, or the first dead end.
+
+    The search goes depth first, and remembers the answer for each place.
+    """
+    known: dict[_S, DeadEnd | int] = memory().answers(question)
     if start in known:
         return known[start]
-    found: DeadEnd | None = None
-    pending = [(start, steps(start))]
+    pending, farthest = [(start, steps(start))], {start: 1}
     while pending:
         place, ahead = pending[-1]
-        further = None
-        while found is None and (step := next(ahead, None)) is not None:
-            if isinstance(step, DeadEnd):
-                found = step
-            elif step in known:
-                found = known[step]
-            else:
-                further = step
-                break
-        if further is not None:
-            pending.append((further, steps(further)))
-        else:
-            known[place] = found
+        step = next(ahead, None)
+        if step is None:
             pending.pop()
-    return found
+            known[place] = distance = farthest[place]
+            if pending:
+                before = pending[-1][0]
+                farthest[before] = max(farthest[before], 1 + distance)
+        elif not isinstance(step, DeadEnd) and step not in known:
+            pending.append((step, steps(step)))
+            farthest[step] = 1
+        else:
+            beyond = step if isinstance(step, DeadEnd) else known[step]
+            if isinstance(beyond, DeadEnd):
+                known.update((waiting, beyond) for waiting, _ in pending)
+                break
+            farthest[place] = max(farthest[place], 1 + beyond)
+    return known[start]
 
 
 def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
