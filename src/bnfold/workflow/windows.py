@@ -14,6 +14,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from bnfold.graph.memory import memory
 from bnfold.graph.walk import has_body
 from bnfold.proof.windows import RANDOM, NotShown, Window
 from bnfold.rewriting.contract import Op, Operand, Replace
@@ -336,10 +337,13 @@ def content_of(value: ir.Value) -> ir.TensorProtocol | None:
 
 def _is_constant(value: ir.Value) -> bool:
     """Say whether a value depends on constants alone, by the structure of the graph."""
+    known = memory().answers("constant by structure")
     pending, seen = [value], {value}
     while pending:
         value = pending.pop()
         node = value.producer()
+        if value in known:
+            continue
         if value.const_value is not None or (node is not None and node.op_type == "Constant"):
             if value.is_graph_input():
                 return False
@@ -351,4 +355,5 @@ def _is_constant(value: ir.Value) -> bool:
             return False
         pending += read - seen
         seen |= read
+    known.update(dict.fromkeys(seen, True))
     return True
