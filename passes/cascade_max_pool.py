@@ -5,7 +5,7 @@
 because k − q + 1 consecutive windows of q positions cover k positions. Parallel pools over 5×5, 9×9
 and 13×13 windows become a chain of three over 5×5 (He et al., "Spatial Pyramid Pooling", 2014;
 YOLOv5's SPPF does this by hand). The padding of the smaller pool counts for the larger one, which
-pads the rest.
+pads the rest. Each pool is computed from the largest possible one, the largest pool first.
 
 Conditions, along each axis: no dilation; the smaller pool has stride 1; each pool, including the
 new one, pads less than its window, so that no window is only padding; the larger one does not round

@@ -29,15 +29,15 @@ def work(kind: str, size: int, limit: float, *, cut: bool = False) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_work_is_linear(kind: str) -> None:
-    size = SIZES.get(kind, 50)
-    once = work(kind, size, limit=10_000 * min(size, 60))
+    size = SIZES.get(kind, 24)
+    once = work(kind, size, limit=10_000 * min(size, 50))
     work(kind, 2 * size, limit=LINEAR * once)
 
 
 @pytest.mark.parametrize("kind", ["doubled", "newton_of_constants", "absorbing_readers"])
 def test_work_is_linear_with_windows(kind: str) -> None:
-    once = work(kind, 50, limit=500_000, cut=True)
-    work(kind, 100, limit=LINEAR * once, cut=True)
+    once = work(kind, 24, limit=250_000, cut=True)
+    work(kind, 48, limit=LINEAR * once, cut=True)
 
 
 def test_a_family_of_pools_becomes_one_chain() -> None:
