@@ -5,7 +5,7 @@
 because k − q + 1 consecutive windows of q positions cover k positions. Parallel pools over 5×5, 9×9
 and 13×13 windows become a chain of three over 5×5 (He et al., "Spatial Pyramid Pooling", 2014;
 YOLOv5's SPPF does this by hand). The padding of the smaller pool counts for the larger one, which
-pads the rest.
+pads the rest. Each pool is computed from the largest possible one, the largest pool first.
 
 Conditions, along each axis: no dilation; the smaller pool has stride 1; each pool, including the
 new one, pads less than its window, so that no window is only padding; the larger one does not round
@@ -19,11 +19,9 @@ BITWISE.
 
 from __future__ import annotations
 
-import math
-
 import onnx_ir as ir
 
-from bnfold.algebra.pooling import Pool, smaller_pools
+from bnfold.algebra.pooling import Pool, feeds_larger_pool, next_smaller_pool
 from bnfold.rewriting.contract import Common, Exactness, Op, Replace, require, rewrite
 from bnfold.rewriting.query import is_used
 
@@ -37,14 +35,14 @@ from bnfold.rewriting.query import is_used
 def cascade_max_pool(node: ir.Node) -> Replace | None:
     """Replace a MaxPool by one of the largest smaller pool's result.
 
-    Return None if no smaller pool reads the same value.
+    Return None if no smaller pool reads the same value, or if a larger one does that can be
+    computed from this one: it comes first, because then this one no longer reads that value.
     """
-    smaller = smaller_pools(node)
-    if not smaller:
+    first = None if feeds_larger_pool(node) else next_smaller_pool(node)
+    if first is None:
         return None
     require(not any(map(is_used, node.outputs[1:])), Common.INDICES_USED)
     pool = Pool.of(node)
-    first = max(smaller, key=lambda candidate: math.prod(Pool.of(candidate).kernel))
     rest = pool.after(Pool.of(first))
     assert rest is not None
     attributes = [

@@ -17,7 +17,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from bnfold.arrays import Array
-from bnfold.graph.constants import constant
+from bnfold.graph.constants import constant, is_constant, is_deferred
 from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite, same_op
 from bnfold.rewriting.query import is_op
 
@@ -44,12 +44,14 @@ _LARGEST = 1024
 )
 def evaluate_operands(node: ir.Node) -> Replace | None:
     """Replace ``op(x, f(c))`` by ``op(x, c')``, for as many operands as possible."""
+    if all(value is None or is_constant(value) for value in node.inputs):
+        return None
     evaluated = {
         value: Weight(content, ir.DataType.from_numpy(content.dtype), value.name or "")
         for value in node.inputs
         if value is not None and (content := _evaluated(value)) is not None
     }
-    if not evaluated or all(value is None or constant(value) is not None for value in node.inputs):
+    if not evaluated:
         return None
     inputs = [value and evaluated.get(value, value) for value in node.inputs]
     return Replace([node], {node.outputs[0]: same_op(node, inputs)}, f"of {node.op_type}")
@@ -57,10 +59,10 @@ def evaluate_operands(node: ir.Node) -> Replace | None:
 
 def _evaluated(value: ir.Value) -> Array | None:
     """Return the content of a small numeric operand that exact operators compute."""
-    content = constant(value) if _is_exact_expression(value) else None
+    content = None if is_deferred(value) else constant(value)  # only large ones are deferred
     if content is None or content.dtype.kind in "OSU" or content.size > _LARGEST:
         return None
-    return content
+    return content if _is_exact_expression(value) else None
 
 
 def _is_exact_expression(value: ir.Value) -> bool:

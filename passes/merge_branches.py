@@ -62,10 +62,12 @@ def merge_branches(root: ir.Node) -> Replace | None:
     if len(root.inputs) < 2:
         return None
     operands = range(len(root.inputs))
-    for conv in [producer(root, index, "Conv") for index in operands]:
+    convs: dict[ir.Value, ir.Node] = {}
+    for conv in (producer(root, index, "Conv") for index in operands):
         data = conv.inputs[0] if conv is not None else None
-        if conv is None or data is None:
-            continue
+        if conv is not None and data is not None:
+            convs.setdefault(data, conv)
+    for data, conv in convs.items():
         if all(_is_linear_in(data, root, index) for index in operands):
             return _merge(root, data, conv)
     return None

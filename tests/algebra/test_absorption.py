@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfold.algebra.absorption import FARTHEST, NotReached
 from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.reach import FARTHEST, NotReached
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
@@ -64,8 +64,9 @@ def test_one_branch_that_cannot_absorb_blocks_all(last: str, reason: NotReached)
 
 def test_refuses_a_concat_of_branches_of_unknown_size() -> None:
     model = build(
-        "(float[N,C,8,8] x) => (float[N,6,8,8] y) "
-        "{ p = Neg(x) g = Concat<axis=1>(p, x) y = BatchNormalization(g, s, b, m, v) }",
+        "(float[N,3,8,8] x, float[M,3,1,1] w) => (float[N,6,8,8] y) "
+        "{ p = Conv(x, w) q = Conv(x, w) g = Concat<axis=1>(p, q) "
+        "y = BatchNormalization(g, s, b, m, v) }",
         **batch_norm(6),
     )
     assert_refused(model, NAME, Common.SHAPE_UNKNOWN)

@@ -5,15 +5,21 @@ Upstream, a Conv absorbs it: ``Conv → g → A``. Downstream, a Gemm or Conv do
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bnfold.algebra.carry import CARRIERS, NotCarried
-from bnfold.rewriting.contract import Common
+from bnfold.algebra.affine import Affine
+from bnfold.algebra.carry import CARRIERS, Direction, NotCarried, carry
+from bnfold.graph.shapes import record_shape
+from bnfold.rewriting.contract import Common, Refused
 from tests.support.evaluate import run_plain
 from tests.support.graphs import (
     Array,
@@ -358,3 +364,90 @@ def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity
     (value,) = run_plain(model, draw_feeds(model))
     assert value.shape[1] == 4
     assert_refused(model, "fold-batchnorm", NotCarried.AXIS_POOLED)
+
+
+# --- Reshapes by arithmetic ---------------------------------------------------------------------
+
+
+def reshape_node(before: list[int], after: list[int]) -> ir.Node:
+    data = ir.Value(name="x")
+    node = ir.Node("", "Reshape", [data])
+    record_shape(data, ir.Shape(before))
+    record_shape(node.outputs[0], ir.Shape(after))
+    return node
+
+
+def over(affine: Affine, shape: list[int]) -> Array:
+    """Return the scale of each element of a tensor."""
+    spread = affine.spread()
+    along = [-1 if axis == spread.axis else 1 for axis in range(len(shape))]
+    return np.broadcast_to(spread.scale.reshape(along if spread.channels > 1 else -1), shape)
+
+
+@st.composite
+def reshapes(draw: st.DrawFn) -> tuple[list[int], list[int], Affine]:
+    """Return two shapes of as many elements, and a map of the first with repeating scales."""
+    factors = draw(st.lists(st.sampled_from([1, 2, 2, 3, 4]), min_size=1, max_size=6))
+
+    def grouped() -> list[int]:
+        groups = draw(st.lists(st.integers(0, 3), min_size=len(factors), max_size=len(factors)))
+        return [
+            math.prod(f for f, g in zip(factors, sorted(groups), strict=True) if g == group)
+            for group in range(4)
+        ]
+
+    before, after = grouped(), grouped()
+    axis = draw(st.integers(0, 3))
+    scales = draw(st.lists(st.sampled_from([1.0, 2.0]), min_size=1, max_size=before[axis]))
+    scale = np.resize(np.array(scales), before[axis])
+    return before, after, Affine(scale, np.zeros_like(scale), axis)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(reshapes())
+def test_a_reshape_carries_a_map_where_it_varies_along_one_axis(
+    case: tuple[list[int], list[int], Affine],
+) -> None:
+    before, after, affine = case
+    elements = over(affine, before).reshape(after)
+    lines = [
+        tuple(slice(None) if at == axis else slice(0, 1) for at in range(4)) for axis in range(4)
+    ]
+    varies_along_one = any((elements == elements[line]).all() for line in lines)
+    node = reshape_node(before, after)
+    if not varies_along_one:
+        with pytest.raises(Refused, match=NotCarried.AXIS_LOST.message):
+            carry(affine, node, Direction.TO_OUTPUT)
+        return
+    carried = carry(affine, node, Direction.TO_OUTPUT)
+    np.testing.assert_array_equal(over(carried, after), elements)
+    back = carry(carried, node, Direction.TO_INPUT)
+    np.testing.assert_array_equal(over(back, before), over(affine, before))
+
+
+def test_a_map_spread_over_a_tensor_stays_as_short_as_its_channels() -> None:
+    affine = Affine(np.arange(1.0, 4), np.zeros(3), 1)
+    for after in ([1, 3 * 1080 * 1920], [1, 3, 1080 * 1920], [3, 1080, 1920], [1, 3, 1920, 1080]):
+        carried = carry(affine, reshape_node([1, 3, 1080, 1920], after), Direction.TO_OUTPUT)
+        assert carried.scale.size == carried.shift.size == 3
+        assert carried.channels == after[carried.axis]
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 4), (4, 8), (2, 2), (12, 12), (3, 7), (0, 24)])
+def test_a_piece_of_a_spread_map(start: int, length: int) -> None:
+    affine = Affine(np.arange(3.0), np.arange(3.0) + 5, 1, run=4, periods=2)
+    piece = affine.piece(start, length)
+    assert piece.channels == length
+    part = slice(start, start + length)
+    np.testing.assert_array_equal(piece.spread().scale, affine.spread().scale[part])
+    np.testing.assert_array_equal(piece.spread().shift, affine.spread().shift[part])
+
+
+def test_spread_maps_compose_channel_by_channel() -> None:
+    spread = Affine(np.arange(1.0, 4), np.arange(3.0), 1, run=4, periods=2)
+    other = Affine(np.arange(24.0), np.ones(24), 1)
+    for first, second in ((spread, other), (other, spread), (spread, spread)):
+        both, plain = second.after(first).spread(), second.spread().after(first.spread())
+        np.testing.assert_array_equal(both.scale, plain.scale)
+        np.testing.assert_array_equal(both.shift, plain.shift)
+    assert spread.after(spread).scale.size == 3

@@ -188,6 +188,21 @@ def test_all_small_expressions_are_one_session(monkeypatch: pytest.MonkeyPatch) 
     assert runs == [100]
 
 
+def test_an_expression_that_is_read_twice_is_evaluated_once() -> None:
+    """Each step reads the one before it twice, so there are 2⁶⁰ paths."""
+    runs = []
+
+    def counted(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Any:
+        runs.append(len(model.graph.node))
+        return evaluate(model, feeds)
+
+    lines = " ".join(f"v{i + 1} = Add(v{i}, v{i})" for i in range(60))
+    text = f"(float[1] x) => (float[1] y) {{ v0 = Identity(w) {lines} y = Neg(x) }}"
+    model = load(build(text, w=np.ones(3, np.float32))).ir
+    learn(model, Tools(evaluate=counted))
+    assert runs == [61]
+
+
 def test_large_expressions_are_computed_when_they_are_asked_for() -> None:
     runs = []
 

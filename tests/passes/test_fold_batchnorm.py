@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.absorption import NotReached
 from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.carry import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent

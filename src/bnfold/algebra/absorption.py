@@ -15,15 +15,22 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from bnfold.algebra.affine import AFFINE_OPERATORS, NOT_AFFINE, Affine, NotAffine, affine_map
+from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, Direction, carry
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
+from bnfold.algebra.reach import (
+    NotReached,
+    dead_end_after,
+    dead_end_before,
+    is_read_once,
+    is_sum,
+    mapped_input,
+)
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import (
     Common,
     Op,
     Operand,
-    Refusal,
     Refused,
     Replace,
     require,
@@ -31,21 +38,7 @@ from bnfold.rewriting.contract import (
 )
 from bnfold.rewriting.query import int_attribute, rank_of, reads_content, shape_of, size_of
 
-FARTHEST = 64
-"""Maximum number of operators that a map passes; a longer search costs more than it finds."""
-
 _Step = Callable[[ir.Node, Affine], Op]
-
-
-class NotReached(Refusal):
-    """Why an affine map does not reach a linear operator."""
-
-    NOT_LINEAR = "the operator before it is not a linear operator with constant weights"
-    GRAPH_INPUT = "it reads an input of its graph, so there is no operator before it"
-    OTHER_GRAPH = "an If, Loop or Scan body separates it from the operator next to it"
-    GRAPH_OUTPUT = "its result is a graph output, which must not change"
-    READER_NOT_LINEAR = "the operator after it is not a linear operator with constant weights"
-    TOO_FAR = "no linear operator is within reach of it"
 
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
@@ -64,6 +57,9 @@ def absorb_into_producers(root: ir.Node) -> Replace:
         Refused: if `root` is not affine, or an upstream operator neither carries nor absorbs it.
     """
     affine, index = affine_map(root)
+    dead_end = dead_end_before(root)
+    if dead_end is not None:
+        raise dead_end.refused()
     search = _IntoProducers()
     expression = search.of(root.inputs[index], affine, root)
     pattern = [*search.nodes, root]
@@ -81,7 +77,6 @@ class _IntoProducers:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
-        self.distance = 0
 
     def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
         """Return an expression for ``affine(value)``; only `reader` may read the value."""
@@ -89,18 +84,12 @@ class _IntoProducers:
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
         require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
-        self.distance += 1
-        require(self.distance <= FARTHEST, NotReached.TOO_FAR, node)
         step = self._step(node)
-        others = [use for use in value.uses() if use.node is not reader]
-        is_read_once = len(value.uses()) == len(others) + 1 and not value.is_graph_output()
-        is_shared = any(reads_content(*use) for use in others)
-        require(is_read_once and not is_shared, Common.SHARED, node)
+        require(is_read_once(value), Common.SHARED, node)
         expression = dataclasses.replace(step(node, affine), shape=shape_of(value), type_of=value)
         self.nodes.append(node)
-        if others:
+        if len(value.uses()) > 1:
             self.outputs[value] = expression  # of the same shape and type, all that they read
-        self.distance -= 1
         return expression
 
     def _step(self, node: ir.Node) -> _Step:
@@ -142,17 +131,14 @@ class _IntoProducers:
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
         """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
-        if node.op_type != "Sum":
+        index = mapped_input(node)
+        if index is not None:
             try:
-                inner, index = affine_map(node)
-                joined = affine.after(inner)
+                joined = affine.after(affine_map(node)[0])
             except Refused as refused:
-                if refused.reason is not NotAffine.NO_CONSTANT_OPERAND:
-                    raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
-            else:
-                return self.of(node.inputs[index], joined, node)
-        is_sum = node.op_type in ("Add", "Sub", "Sum") and _same_shapes(node)
-        require(is_sum, NotReached.NOT_LINEAR, node, node.op_type)
+                raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
+            return self.of(node.inputs[index], joined, node)
+        require(is_sum(node), NotReached.NOT_LINEAR, node, node.op_type)
         first, *others = node.inputs
         branches: list[Operand] = [self.of(first, affine, node)]
         branches += [self.of(value, affine.without_shift(), node) for value in others]
@@ -166,6 +152,9 @@ def absorb_into_consumers(root: ir.Node) -> Replace:
         Refused: if `root` is not affine, or a downstream operator neither carries nor absorbs it.
     """
     affine, index = affine_map(root)
+    dead_end = dead_end_after(root.outputs[0])
+    if dead_end is not None:
+        raise dead_end.refused()
     search = _IntoConsumers()
     search.readers_of(root.outputs[0], affine, root.inputs[index])
     pattern = [root, *search.nodes]
@@ -180,13 +169,10 @@ class _IntoConsumers:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
-        self.distance = 0
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
         """Make all readers of `value`, i.e. ``affine(data)``, read `data` and absorb the map."""
         require(not value.is_graph_output(), NotReached.GRAPH_OUTPUT)
-        self.distance += 1
-        require(self.distance <= FARTHEST, NotReached.TOO_FAR)
         uses = [use for use in value.uses() if reads_content(*use)]
         require(bool(uses), NotReached.READER_NOT_LINEAR)
         for reader, index in uses:
@@ -195,11 +181,9 @@ class _IntoConsumers:
         if len(uses) < len(value.uses()):
             assert isinstance(data, (ir.Value, Op))
             self.outputs[value] = data  # of the same shape and type, all that the others read
-        self.distance -= 1
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         known = node.domain == "" and index == 0
-        is_affine = node.op_type in AFFINE_OPERATORS
         self.nodes.append(node)
         if known and node.op_type in CONSUMERS:
             self.absorbers.add(node.op_type)
@@ -211,17 +195,10 @@ class _IntoConsumers:
                 node, [data, *node.inputs[1:]], shape=shape_of(output), type_of=output
             )
             self.readers_of(output, moved, rebuilt)
-        elif node.domain == "" and is_affine and index == _affine_index(node):
+        elif index == mapped_input(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
         else:
             raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
-
-
-def _affine_index(node: ir.Node) -> int | None:
-    try:
-        return affine_map(node)[1]
-    except Refused:
-        return None
 
 
 def _profitable(
@@ -259,10 +236,3 @@ def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
     if size is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
     return size
-
-
-def _same_shapes(node: ir.Node) -> bool:
-    """Say whether all operands have the same shape: a broadcast one might lack the channels."""
-    shapes = [shape_of(value) for value in node.inputs if value is not None]
-    known = [shape.dims for shape in shapes if shape is not None]
-    return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)

@@ -6,7 +6,7 @@ is such a map, and so is a Mul, Div, Add or Sub of a constant that varies along 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant, is_overridable
+from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused, require
 from bnfold.rewriting.query import (
     float_attribute,
@@ -63,18 +64,23 @@ _CANCELLED = 2.0**-8
 class Affine:
     """The map ``y_c = scale_c · x_c + shift_c`` over the channels c along `axis`.
 
-    Both are float64 of shape (C,). A map of one channel is *uniform*: the same along every axis,
-    whatever its length.
+    Both are float64 of one length. Channel c has the scale and shift number ``c // run``, counted
+    around; the axis holds them `periods` times. A map that has passed through a Reshape may thus
+    have as many channels as a tensor has elements, and stays small until it is `spread`.
+
+    A map of one channel is *uniform*: the same along every axis, whatever its length.
     """
 
     scale: FloatArray
     shift: FloatArray
     axis: int
+    run: int = 1
+    periods: int = 1
 
     @property
     def channels(self) -> int:
-        """The number C of channels."""
-        return self.scale.size
+        """The number of channels."""
+        return self.scale.size * self.run * self.periods
 
     @property
     def is_uniform(self) -> bool:
@@ -88,18 +94,28 @@ class Affine:
 
     def along(self, axis: int) -> Affine:
         """Return the same channels along another axis."""
-        return Affine(self.scale, self.shift, axis)
+        return replace(self, axis=axis)
+
+    def spread(self) -> Affine:
+        """Return the same map with a scale and shift for each channel."""
+        scale, shift = (
+            np.tile(np.repeat(values, self.run), self.periods)
+            for values in (self.scale, self.shift)
+        )
+        return Affine(scale, shift, self.axis)
 
     def piece(self, start: int, length: int) -> Affine:
         """Return `length` channels from `start` on."""
         if self.is_uniform:
             return self
-        part = slice(start, start + length)
-        return Affine(self.scale[part], self.shift[part], self.axis)
+        if self.periods > 1 or start % self.run or length % self.run:
+            return self.spread().piece(start, length)
+        part = slice(start // self.run, (start + length) // self.run)
+        return Affine(self.scale[part], self.shift[part], self.axis, self.run)
 
     def without_shift(self) -> Affine:
         """Return the linear part alone."""
-        return Affine(self.scale, np.zeros_like(self.shift), self.axis)
+        return replace(self, shift=np.zeros_like(self.shift))
 
     def after(self, first: Affine) -> Affine:
         """Compose: A(s₂, t₂) ∘ A(s₁, t₁) = A(s₂·s₁, s₂·t₁ + t₂).
@@ -109,10 +125,14 @@ class Affine:
         """
         together = self.axis == first.axis and self.channels == first.channels
         require(together or self.is_uniform or first.is_uniform, NotAffine.NOT_PER_CHANNEL)
-        axis = first.axis if self.is_uniform else self.axis
+        like = first if self.is_uniform else self
+        second = self
+        if together and (self.run, self.periods) != (first.run, first.periods):
+            first, second = first.spread(), self.spread()
+            like = second
         with np.errstate(all="ignore"):  # values that are not finite are refused when stored
-            shift = self.scale * first.shift + self.shift
-            return Affine(self.scale * first.scale, shift, axis)
+            shift = second.scale * first.shift + second.shift
+            return replace(like, scale=second.scale * first.scale, shift=shift)
 
 
 def affine_map(node: ir.Node) -> tuple[Affine, int]:
@@ -121,9 +141,17 @@ def affine_map(node: ir.Node) -> tuple[Affine, int]:
     Raises:
         Refused: with a reason from `NotAffine`.
     """
-    if is_op(node, "BatchNormalization"):
-        return batch_normalization(node), 0
-    return _constant_operand(node)
+    known = memory().answers("affine map")
+    if node not in known:
+        try:
+            is_norm = is_op(node, "BatchNormalization")
+            known[node] = (_batch_normalization(node), 0) if is_norm else _constant_operand(node)
+        except Refused as refused:
+            known[node] = refused.reason, refused.subject, refused.detail
+    answer: tuple[Affine, int] | tuple[Refusal, ir.Node | None, str] = known[node]
+    if len(answer) == 3:
+        raise Refused(*answer)
+    return answer
 
 
 def batch_normalization(node: ir.Node) -> Affine:
@@ -132,6 +160,10 @@ def batch_normalization(node: ir.Node) -> Affine:
     Raises:
         Refused: with a reason from `NotAffine`.
     """
+    return affine_map(node)[0]
+
+
+def _batch_normalization(node: ir.Node) -> Affine:
     gamma, beta, mean, variance = batch_norm_parameters(node)
     with np.errstate(all="ignore"):  # values that are not finite are refused when stored
         scale = gamma / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -189,8 +190,10 @@ def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """Follow the channels to another shape of the same elements, compared by the last axes.
 
     In memory order, each scale repeats in a run as long as the product of the axes after the
-    channels, with a period of C runs. If some last axes of the other shape hold whole periods,
-    tiling the periods over them shows whether the scale varies along only one of these axes.
+    channels, with a period of C runs. The shortest suffix of the other shape that holds whole
+    periods starts with the only axis along which the scale can vary: fewer axes hold none, and an
+    axis before it sees whole periods. It varies along this axis alone if each step along the axis
+    stays within one run.
     """
     if affine.is_uniform:
         return affine
@@ -200,30 +203,45 @@ def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     axes_after = _rank(here, node) - affine.axis - 1
     sizes = _last_sizes(here, node)
     require(len(sizes) >= axes_after, Common.SHAPE_UNKNOWN, node)
-    run = math.prod(sizes[len(sizes) - axes_after :])
-    period = run * affine.channels
-    sizes = _last_sizes(there, node)
-    lengths = [n for n in range(1, len(sizes) + 1) if _holds_periods(sizes[-n:], period)]
-    require(bool(lengths), NotCarried.AXIS_LOST, node)
-    suffix = sizes[-lengths[0] :]
-    scale, shift = (
-        np.tile(np.repeat(values, run), math.prod(suffix) // period).reshape(suffix)
-        for values in (affine.scale, affine.shift)
-    )
-    for axis in range(len(suffix)):
-        line = tuple(slice(None) if other == axis else 0 for other in range(len(suffix)))
-        shape = [-1 if other == axis else 1 for other in range(len(suffix))]
-        varies_along_axis = (scale == scale[line].reshape(shape)).all()
-        varies_along_axis &= (shift == shift[line].reshape(shape)).all()
-        if varies_along_axis:
-            first = _rank(there, node) - len(suffix)
-            return Affine(scale[line], shift[line], first + axis)
+    affine = _shortest(affine)
+    run = math.prod(sizes[len(sizes) - axes_after :]) * affine.run
+    period = run * affine.scale.size
+    require(period > 0, NotCarried.AXIS_LOST, node)
+    if affine.is_uniform:
+        return affine
+    step = 1  # along the axis, in elements
+    for after, size in enumerate(reversed(_last_sizes(there, node))):
+        whole = step * size
+        if whole > 0 and whole % period == 0:
+            require(run % step == 0, NotCarried.AXIS_LOST, node)
+            axis = _rank(there, node) - 1 - after
+            return replace(affine, axis=axis, run=run // step, periods=whole // period)
+        step = whole
     raise Refused(NotCarried.AXIS_LOST, node)
 
 
-def _holds_periods(sizes: list[int], period: int) -> bool:
-    product = math.prod(sizes)
-    return period > 0 and product > 0 and product % period == 0
+def _shortest(affine: Affine) -> Affine:
+    """Return the same map with the fewest scales: the shortest period, of the longest runs."""
+    scale, shift = affine.scale, affine.shift
+    count = scale.size
+    differs = (scale[1:] != scale[:-1]) | (shift[1:] != shift[:-1])
+    if not differs.any():
+        return Affine(scale[:1], shift[:1], affine.axis)
+    for period in _divisors(count):
+        if all(np.array_equal(values[period:], values[:-period]) for values in (scale, shift)):
+            count = period
+            break
+    changes = np.flatnonzero(differs[: count - 1]) + 1
+    run = math.gcd(count, int(np.gcd.reduce(changes)))
+    periods = affine.periods * (scale.size // count)
+    part = slice(0, count, run)
+    return Affine(scale[part], shift[part], affine.axis, affine.run * run, periods)
+
+
+def _divisors(number: int) -> list[int]:
+    """Return the divisors except 1 and the number itself, in order."""
+    small = [n for n in range(2, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:

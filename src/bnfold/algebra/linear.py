@@ -291,7 +291,7 @@ def _on_axis(affine: Affine, axis: int, channels: int, subject: ir.Node) -> Affi
     require(affine.axis == axis, NotAbsorbed.OTHER_AXIS, subject)
     detail = f"{channels}, not {affine.channels}"
     require(affine.channels == channels, NotAbsorbed.CHANNELS_DIFFER, subject, detail)
-    return affine
+    return affine.spread()
 
 
 def _weight(node: ir.Node, index: int) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from bnfold.graph.memory import memory
 from bnfold.rewriting.query import (
     int_attribute,
     ints_attribute,
@@ -103,8 +105,14 @@ class Pool:
         if last < 0:
             return False  # no window fits, and runtimes do not agree on what that means
         count = (-(-last // stride) if self.ceil_mode else last // stride) + 1
-        starts = (index * stride - before for index in range(count))
-        return all(any(0 <= s + k * dilation < size for k in range(kernel)) for s in starts)
+        if (count - 1) * stride - before >= size:
+            return False  # the last window starts after the input
+        if -(-before // dilation) > kernel - 1:
+            return False  # the first window ends before the input
+        # Between them, windows that start before the input may straddle it: their first tap that
+        # is not before it lies at (start mod dilation).
+        early = min(count, -(-before // stride))
+        return reached(early, stride, -before, dilation, size) == 0
 
     def _real_for_any_size(
         self, kernel: int, stride: int, dilation: int, before: int, after: int
@@ -120,26 +128,71 @@ class Pool:
         return before < kernel and (overhang <= kernel if self.ceil_mode else overhang < kernel)
 
 
-def smaller_pools(node: ir.Node) -> list[ir.Node]:
-    """Return the MaxPools of the same value and graph that `node` can be computed from."""
-    pool = Pool.of(node)
-    return [other for other in _siblings(node) if pool.after(Pool.of(other)) is not None]
+def reached(count: int, step: int, start: int, modulus: int, least: int) -> int:
+    """Count the i in [0, count) with ``(start + i·step) mod modulus >= least``; least >= 0."""
+    if least >= modulus or count <= 0:
+        return 0
+    step, start = step % modulus, start % modulus
+    above = _sum_of_quotients(count, modulus, step, start + modulus - least)
+    return above - _sum_of_quotients(count, modulus, step, start)
+
+
+def _sum_of_quotients(count: int, divisor: int, step: int, start: int) -> int:
+    """Return Σ ⌊(start + i·step) / divisor⌋ over i in [0, count), as Euclid computes a gcd.
+
+    It counts the lattice points under a line. Exchanging the axes makes the line flatter.
+    """
+    total = 0
+    while True:
+        total += count * (count - 1) // 2 * (step // divisor) + count * (start // divisor)
+        step, start = step % divisor, start % divisor
+        end = start + count * step
+        if end < divisor:
+            return total
+        (count, start), divisor, step = divmod(end, divisor), step, divisor
+
+
+def next_smaller_pool(node: ir.Node) -> ir.Node | None:
+    """Return the largest MaxPool of the same value and graph that `node` can be computed from."""
+    pool, (family, place) = _pool(node), _family(node)
+    smaller = (other for other in reversed(family[:place]) if _is_sibling(other, node))
+    return next((other for other in smaller if pool.after(_pool(other)) is not None), None)
 
 
 def feeds_larger_pool(node: ir.Node) -> bool:
     """Say whether a larger MaxPool of the same value can be computed from `node`."""
-    pool = Pool.of(node)
+    pool, (family, place) = _pool(node), _family(node)
     return any(
-        Pool.of(other).after(pool) is not None and not any(map(is_used, other.outputs[1:]))
-        for other in _siblings(node)
+        _pool(other).after(pool) is not None and not any(map(is_used, other.outputs[1:]))
+        for other in family[place + 1 :]
+        if _is_sibling(other, node)
     )
 
 
-def _siblings(node: ir.Node) -> list[ir.Node]:
+def _family(node: ir.Node) -> tuple[list[ir.Node], int]:
+    """Return the MaxPools of the same value, the smallest first, and the place of `node`.
+
+    Some of them may read another value by now.
+    """
     data = node.inputs[0]
-    readers = data.consumers() if data is not None else ()
-    return [
-        reader
-        for reader in dict.fromkeys(readers)
-        if is_op(reader, "MaxPool") and reader is not node and reader.graph is node.graph
-    ]
+    assert data is not None
+    known: dict[ir.Value, tuple[list[ir.Node], dict[ir.Node, int]]]
+    known = memory().answers("pools of a value")
+    if data not in known or node not in known[data][1]:
+        pools = [reader for reader in data.consumers() if is_op(reader, "MaxPool")]
+        pools.reverse()  # of several of one size, next_smaller_pool meets the first one first
+        pools.sort(key=lambda pool: math.prod(_pool(pool).kernel))
+        known[data] = pools, {pool: place for place, pool in enumerate(pools)}
+    pools, places = known[data]
+    return pools, places[node]
+
+
+def _is_sibling(other: ir.Node, node: ir.Node) -> bool:
+    return other.graph is node.graph and other.inputs[:1] == node.inputs[:1]
+
+
+def _pool(node: ir.Node) -> Pool:
+    known: dict[ir.Node, Pool] = memory().answers("pool")
+    if node not in known:
+        known[node] = Pool.of(node)
+    return known[node]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -37,6 +38,8 @@ class Editor:
 
     def __init__(self, model: ir.Model) -> None:
         self._names: set[str] = set()
+        self._numbers: dict[str, itertools.count[int]] = {}
+        self._output_places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
         self._function_graphs: set[ir.Graph] = set()
         for graph in all_graphs(model):
             self._names.update(name for name in _value_names(graph))
@@ -49,20 +52,52 @@ class Editor:
         substitutes = {
             old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
         }
-        values = {old: _substitute(old, new, built) for old, new in substitutes.items()}
-        removed = [dead for node in reversed(replace.nodes) for dead in _remove_if_dead(node)]
+        values = {old: self._substitute(old, new, built) for old, new in substitutes.items()}
+        removed = _remove_dead(replace.nodes)
         return Edit(built.nodes, removed, values)
 
     def fresh_name(self, stem: str) -> str:
         """Return a name that no value of the model has, and reserve it."""
-        candidates = itertools.chain([stem], (f"{stem}_{n}" for n in itertools.count(1)))
-        name = next(name for name in candidates if name not in self._names)
+        name = stem
+        if name in self._names:
+            numbers = self._numbers.setdefault(stem, itertools.count(1))
+            name = next(name for n in numbers if (name := f"{stem}_{n}") not in self._names)
         self._names.add(name)
         return name
 
     def holds_initializers(self, graph: ir.Graph) -> bool:
         """Say whether the graph may have initializers: the body of a function may not."""
         return graph not in self._function_graphs
+
+    def _substitute(self, old: ir.Value, new: ir.Value, built: _Built) -> ir.Value:
+        """Make all readers of `old` read `new`; a graph output keeps its name, type and shape.
+
+        Return what stands for `old` from now on: `new`, or a copy of it with the name of an output.
+        """
+        is_output = old.is_graph_output()
+        successor = new
+        if is_output and not (built.made(new) or _may_become_output(new, old)):
+            identity = ir.Node("", "Identity", [new])
+            successor = built.in_place_of(old).add_node(identity, old.name or "")
+        if is_output or built.made(new):
+            _rename(successor, old)
+        if is_output:
+            self._replace_graph_output(old, successor)
+        old.replace_all_uses_with(new)
+        return successor
+
+    def _replace_graph_output(self, old: ir.Value, new: ir.Value) -> None:
+        graph = old.graph
+        assert isinstance(graph, ir.Graph)
+        places = self._output_places.get(graph)
+        if places is None:
+            places = self._output_places[graph] = {}
+            for index, output in enumerate(graph.outputs):
+                places.setdefault(output, []).append(index)
+        moved = places.pop(old)
+        for index in moved:
+            graph.outputs[index] = new
+        places.setdefault(new, []).extend(moved)
 
 
 class _Built:
@@ -144,24 +179,6 @@ class _Built:
         return value
 
 
-def _substitute(old: ir.Value, new: ir.Value, built: _Built) -> ir.Value:
-    """Make all readers of `old` read `new`; a graph output keeps its name, type and shape.
-
-    Return what stands for `old` from now on: `new`, or a copy of it with the name of an output.
-    """
-    is_output = old.is_graph_output()
-    successor = new
-    if is_output and not (built.made(new) or _may_become_output(new, old)):
-        identity = ir.Node("", "Identity", [new])
-        successor = built.in_place_of(old).add_node(identity, old.name or "")
-    if is_output or built.made(new):
-        _rename(successor, old)
-    if is_output:
-        _replace_graph_output(old, successor)
-    old.replace_all_uses_with(new)
-    return successor
-
-
 def _may_become_output(new: ir.Value, old: ir.Value) -> bool:
     """A graph output must be computed in its graph, by a node, and have only one name."""
     node = new.producer()
@@ -176,30 +193,24 @@ def _rename(new: ir.Value, old: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
 
 
-def _replace_graph_output(old: ir.Value, new: ir.Value) -> None:
-    graph = old.graph
-    assert graph is not None
-    for index, output in enumerate(graph.outputs):
-        if output is old:
-            graph.outputs[index] = new
-
-
-def _remove_if_dead(node: ir.Node) -> list[ir.Node]:
-    """Remove a node if it is unused, then everything that only it used; return the removed nodes.
+def _remove_dead(nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    """Remove nodes that are unused, then everything that only they used; return what is removed.
 
     A graph's inputs always stay, and so do nodes with bodies: what the bodies read would still
     count as used after their removal.
     """
-    removed = []
-    pending = [node]
+    removed: dict[ir.Node, None] = {}
+    by_graph: dict[ir.Graph | ir.Function, list[ir.Node]] = {}
+    pending = list(nodes)
     while pending:
         node = pending.pop()
         graph = node.graph
-        if graph is None or any(map(is_used, node.outputs)) or has_body(node):
+        if graph is None or node in removed or any(map(is_used, node.outputs)) or has_body(node):
             continue
         inputs = [value for value in node.inputs if value is not None]
-        graph.remove(node, safe=True)
-        removed.append(node)
+        node.resize_inputs(0)
+        removed[node] = None
+        by_graph.setdefault(graph, []).append(node)
         for value in inputs:
             source = value.producer()
             if source is not None:
@@ -207,7 +218,9 @@ def _remove_if_dead(node: ir.Node) -> list[ir.Node]:
             elif value.is_initializer() and not is_used(value) and not value.is_graph_input():
                 assert value.graph is not None
                 value.graph.initializers.pop(value.name or "")
-    return removed
+    for owner, dead in by_graph.items():
+        owner.remove(dead)  # all at once: each call looks at all outputs of the graph
+    return list(removed)
 
 
 def _value_names(graph: ir.Graph) -> list[str]:

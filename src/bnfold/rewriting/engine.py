@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import PassFailedError
 from bnfold.graph.facts import Tools, learn
+from bnfold.graph.memory import Memory, remembering
 from bnfold.graph.walk import all_graphs
 from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import General, Op, Pass, Refusal, Refused, Replace, Weight
@@ -101,15 +102,18 @@ class _Run:
         while True:
             learn(self._model, self._tools)
             before = len(self._rewrites)
-            refusals = self._sweep()
+            with remembering() as memory:
+                refusals = self._sweep(memory)
             if len(self._rewrites) == before:
                 return Outcome(self._rewrites, refusals)
 
-    def _sweep(self) -> list[RefusalRecord]:
+    def _sweep(self, memory: Memory) -> list[RefusalRecord]:
         refusals = []
         pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
+        waiting = set(pending)
         while pending:
             node = pending.popleft()
+            waiting.discard(node)
             for pass_ in self._passes_of(node):
                 if node.graph is None:
                     break
@@ -119,7 +123,12 @@ class _Run:
                     refusals.append(self._refusal_record(pass_, node, refused))
                     continue
                 if replace is not None:
-                    pending.extend(self._apply(pass_, node, replace))
+                    around = self._apply(pass_, node, replace)
+                    memory.forget(around)
+                    memory.forget(value for other in around for value in other.outputs)
+                    again = [root for root in self._roots_of(around) if root not in waiting]
+                    pending.extend(again)
+                    waiting.update(again)
         return refusals
 
     def _passes_of(self, node: ir.Node) -> list[Pass]:
@@ -153,7 +162,7 @@ class _Run:
         return pattern is not None and any(name and pattern.search(name) for name in names)
 
     def _apply(self, pass_: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
-        """Make the replacement; return the roots among the new nodes and their readers."""
+        """Make the replacement; return the new nodes and their neighbours."""
         if len(self._rewrites) >= self._most_rewrites:
             raise PassFailedError(
                 f"the pass {pass_.name} keeps rewriting without end, last at {self._site(root)!r}; "
@@ -191,7 +200,9 @@ class _Run:
             )
         )
         readers = [reader for node in edit.created for reader in node.outputs[0].consumers()]
-        return self._roots_of([*edit.created, *readers])
+        read = [value for node in edit.created for value in node.inputs if value is not None]
+        sources = [source for value in read if (source := value.producer()) is not None]
+        return list(dict.fromkeys([*edit.created, *readers, *sources]))
 
     def _site(self, node: ir.Node) -> str:
         return self._sites.get(node) or local_site(node)
@@ -228,11 +239,13 @@ def _with_flushed(replace: Replace) -> str:
 
 
 def _weights(replace: Replace) -> list[Weight]:
-    weights: list[Weight] = []
+    weights: dict[Weight, None] = {}
+    seen: set[Op] = set()
     pending = list(replace.outputs.values())
     while pending:
         operand = pending.pop()
-        if isinstance(operand, Op):
-            weights += [source for source in operand.inputs if isinstance(source, Weight)]
+        if isinstance(operand, Op) and operand not in seen:
+            seen.add(operand)
+            weights |= {source: None for source in operand.inputs if isinstance(source, Weight)}
             pending += [source for source in operand.inputs if isinstance(source, Op)]
-    return weights
+    return list(weights)

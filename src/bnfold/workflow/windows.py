@@ -14,6 +14,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
 from bnfold.graph.walk import has_body
 from bnfold.proof.windows import RANDOM, NotShown, Window
@@ -23,9 +24,6 @@ from bnfold.rewriting.query import reads_content
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
-
-_DEEPEST = 40
-"""Of an expression of constants, in operators."""
 
 _LARGEST = 2**28
 """Bytes of weights in a window; float64 takes twice as many."""
@@ -286,10 +284,13 @@ def _described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
 def _values_read(operands: Iterable[Operand]) -> list[ir.Value]:
     """Return the values of the graph that expressions read, constants aside."""
     values, pending = [], list(operands)
+    seen: set[Op] = set()
     while pending:
         operand = pending.pop()
         if isinstance(operand, Op):
-            pending += operand.inputs
+            if operand not in seen:
+                pending += operand.inputs
+                seen.add(operand)
         elif isinstance(operand, ir.Value) and not _is_constant(operand):
             values.append(operand)
     return values
@@ -344,19 +345,23 @@ def content_of(value: ir.Value) -> ir.TensorProtocol | None:
 
 def _is_constant(value: ir.Value) -> bool:
     """Say whether a value depends on constants alone, by the structure of the graph."""
-    pending, deepest = [(value, 0)], _DEEPEST
+    known = memory().answers("constant by structure")
+    pending, seen = [value], {value}
     while pending:
-        value, depth = pending.pop()
+        value = pending.pop()
         node = value.producer()
+        if value in known:
+            continue
         if value.const_value is not None or (node is not None and node.op_type == "Constant"):
             if value.is_graph_input():
                 return False
             continue
-        is_plain = node is not None and not node.domain and not has_body(node)
-        if not is_plain or depth > deepest:
+        if node is None or node.domain or has_body(node) or node.op_type in RANDOM:
             return False
-        assert node is not None
-        if node.op_type in RANDOM or not any(read is not None for read in node.inputs):
+        read = {source for source in node.inputs if source is not None}
+        if not read:
             return False
-        pending += [(read, depth + 1) for read in node.inputs if read is not None]
+        pending += read - seen
+        seen |= read
+    known.update(dict.fromkeys(seen, True))
     return True
