@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.pooling import Pool, reached
+from bnfold.graph.shapes import record_shape
 from tests.support.work import calls
 
 HUGE = 10**9
@@ -17,7 +18,9 @@ def pool(kernel: int, stride: int, dilation: int, pads: tuple[int, int], ceil: b
 
 
 def is_real(geometry: Pool, size: int) -> bool:
-    return geometry.every_window_is_real(ir.Value(shape=ir.Shape([1, 1, size])))
+    data = ir.Value()
+    record_shape(data, ir.Shape([1, 1, size]))
+    return geometry.every_window_is_real(data)
 
 
 def each_window_has_an_element(geometry: Pool, size: int) -> bool:
