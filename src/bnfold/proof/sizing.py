@@ -128,8 +128,9 @@ def _rank(window: Window, name: str) -> int:
 def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
     """Say along which axes the operators do the same everywhere."""
     ranks = {len(sizes) for sizes in known.values()}
-    if len(ranks) != 1:
-        return ""
+    outputs = {value.name for model in window.models for value in model.graph.output}
+    if len(ranks) != 1 or not outputs.isdisjoint(window.constants):
+        return ""  # a constant result has a size of its own
     (rank,) = ranks
     if (
         window.operators <= _LOCAL
