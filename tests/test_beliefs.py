@@ -97,7 +97,7 @@ FOCUS: Parameters = {
     [
         ("r = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w) y = Slice(r, begin, until, axes)", CROP, 2),
         (
-            "a = Slice(x, begin, until, axes, by) b = Slice(x, next, to, axes, by) "
+            "a = Slice(x, begin, until, axes, by) b = Slice(x, next, until, axes, by) "
             "c = Concat<axis=1>(a, b) y = Conv(c, u)",
             FOCUS,
             4,
@@ -164,8 +164,8 @@ def test_a_shape_that_becomes_known_is_used_at_once() -> None:
 def test_a_pad_of_no_width_and_a_crop_in_time_let_a_map_pass() -> None:
     model = build(
         "(float[N,4,20] x) => (float[N,6,20] y) "
-        "{ c = Conv<dilations=[2], pads=[4,4]>(x, w) k = Slice(c, begin, until, axes) p = Pad(k, none) "
-        "z = BatchNormalization(p, s, b, m, v) y = Relu(z) }",
+        "{ c = Conv<dilations=[2], pads=[4,4]>(x, w) k = Slice(c, begin, until, axes) "
+        "p = Pad(k, none) z = BatchNormalization(p, s, b, m, v) y = Relu(z) }",
         w=normal(6, 4, 3),
         none=np.zeros(6, np.int64),
         begin=ints(0),
