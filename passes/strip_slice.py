@@ -3,7 +3,7 @@
     Slice(x; 0, n, axis, 1) = x          where x has at most n elements along the axis
 
 Conditions: starts, ends, axes and steps are constant; on each axis the Slice starts at 0, has
-step 1, and ends at the size of the axis, which is known, or beyond.
+step 1, and ends at the size of the axis, which is the same for every input, or beyond.
 
 Profit: one copy of x less. onnxruntime removes a Slice only if it ends at the largest integer.
 GhostNet slices the result of each module to the number of channels that it already has.
