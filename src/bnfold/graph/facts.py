@@ -25,14 +25,18 @@ class Tools:
 def learn(model: ir.Model, tools: Tools) -> None:
     """Sort the nodes, and find out all shapes and constants from the graph as it is.
 
+    What is known from before stays known: a rewrite changes no value.
+
     Raises:
         ValueError: if a graph has a cycle.
     """
     for graph in outermost_graphs(model):
         sort(graph)
     for _ in range(_ROUNDS):
-        learn_shapes(model, tools.infer)
-        if not learn_constants(model, tools.evaluate) or _are_shapes_known(model):
+        is_known = _are_shapes_known(model)
+        if not is_known:
+            learn_shapes(model, tools.infer)
+        if not learn_constants(model, tools.evaluate) or is_known:
             return
 
 

@@ -296,11 +296,14 @@ def _take(value: ir.Value, types: Mapping[str | None, onnx.TypeProto]) -> None:
         return
     if value.type is None:
         value.type = ir.serde.deserialize_type_proto_for_type(found)
-    shape = ir.serde.deserialize_type_proto_for_shape(found)
-    if shape is not None:
-        record_shape(
-            value, ir.Shape(None if isinstance(size, int) and size < 0 else size for size in shape)
-        )
+    if found.tensor_type.HasField("shape"):
+        record_shape(value, ir.Shape(map(_size, found.tensor_type.shape.dim)))
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
 
 
 def _without_sizes(shape: ir.Shape | None) -> ir.Shape | None:
