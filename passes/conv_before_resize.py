@@ -7,8 +7,8 @@ position, and the weights of nearest and linear interpolation add up to one, so 
 
 Conditions: the Conv is 1×1 with stride 1 and no padding, with any number of groups; the
 interpolation is nearest or linear, fills in nothing from outside, and does not resize batch or
-channels (their scale is 1, or they keep their size; sizes, if given instead of scales, are constant,
-because they include the number of channels); nothing else reads the upsampled map; and no
+channels (their scale is 1, or they keep their size; sizes, if given instead of scales, are
+constant, because they include the number of channels); nothing else reads the upsampled map; and no
 GlobalAveragePool reads the Conv's result, because that goes before the Conv.
 
 Profit: Resize makes S positions of one, so the Conv does 1/S of its work, while Resize works on the
