@@ -92,13 +92,14 @@ def rewriting(kind: str, size: int) -> dict[str, Any]:
     from bnfold.modelfile.loading import load
     from bnfold.rewriting.engine import run_passes
     from bnfold.rewriting.registry import choose_passes
+    from bnfold.running.learning import TOOLS
 
     model, passes = KINDS[kind][0](size), choose_passes()
     start = time.process_time()
     loaded = load(model)
     nodes = sum(len(graph) for graph in all_graphs(loaded.ir))
     read = time.process_time()
-    outcome = run_passes(loaded.ir, passes)
+    outcome = run_passes(loaded.ir, passes, tools=TOOLS)
     done = time.process_time()
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -12,7 +12,7 @@ import pytest
 from bnfold.graph.constants import constant
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import load
-from bnfold.workflow.tools import TOOLS
+from bnfold.running.learning import TOOLS
 from tests.support.graphs import Array, build, make_overridable
 
 K = np.array([1.5, -2, 3, 0.25], np.float32)

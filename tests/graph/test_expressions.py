@@ -19,7 +19,7 @@ from bnfold.graph.expressions import by_reference
 from bnfold.graph.facts import Tools, forget, learn
 from bnfold.modelfile.loading import load
 from bnfold.running.evaluation import evaluate
-from bnfold.workflow.tools import TOOLS
+from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, Parameters, build
 

@@ -14,7 +14,7 @@ from bnfold.graph.facts import learn
 from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
 from bnfold.running.isolation import Limits, isolated
-from bnfold.workflow.tools import TOOLS
+from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
 from tests.support.graphs import Parameters, build
@@ -203,3 +203,36 @@ def test_nodes_in_any_order_are_sorted_first() -> None:
     del model.graph.node[:]
     model.graph.node.extend(reversed(nodes))
     assert sizes(model, "y") == [2, 3]
+
+
+def test_what_aborts_within_a_body_or_a_function_is_inferred_apart() -> None:
+    """onnx aborts at a Slice of a negative size, wherever it is."""
+    slices = "c = MaxPool<kernel_shape=[9,9]>(h) k = Slice(c, z, e, a)"
+    numbers = "z = Constant<value_ints=[0]>() e = Constant<value_ints=[-1]>() "
+    numbers += "a = Constant<value_ints=[2]>()"
+    text = f"""
+        <ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        main (float[1,3,4,4] x, bool b) => (float[a,b,c,d] y) {{
+            i = If(b) <then_branch = yes () => (float[p,q,r,s] k) {{
+                h = Identity(x) {numbers} {slices}
+            }}, else_branch = no () => (float[p,q,r,s] f) {{ f = local.cut(x) }}>
+            y = Relu(i)
+        }}
+        <domain: "local", opset_import: ["" : 17]>
+        cut (h) => (k) {{ {numbers} {slices} }}
+    """
+    model = onnx.parser.parse_model(text)
+    assert known_shapes(model)["y"] in (None, [None] * 4)
+
+
+def test_functions_that_call_each_other_twice_end() -> None:
+    lines = ['<domain: "f", opset_import: ["" : 17]> f0 (a) => (b) { b = Neg(a) }']
+    lines += [
+        f'<domain: "f", opset_import: ["" : 17, "f" : 1]> f{i} (a) => (b) '
+        f"{{ m = f.f{i - 1}(a) b = f.f{i - 1}(m) }}"
+        for i in range(1, 30)
+    ]
+    text = '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> '
+    text += "main (float[N,3] x) => (float[N,3] y) { c = Relu(x) y = f.f29(c) }\n"
+    model = onnx.parser.parse_model(text + "\n".join(lines))
+    assert "c" in known_shapes(model)

@@ -29,7 +29,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "rewriting": ("graph", *_PLAIN),
     "algebra": ("arrays", "graph", "rewriting.contract", "rewriting.query"),
     "modelfile": ("atomic", "graph", *_PLAIN),
-    "running": _PLAIN,
+    "running": ("graph", *_PLAIN),
     "proof": ("graph", "modelfile", "running", *_PLAIN),
     "speed": ("running", *_PLAIN),
     "workflow": ("graph", "modelfile", "proof", "rewriting", "running", "speed", *_PLAIN),

@@ -101,7 +101,7 @@ def infer_here(model: onnx.ModelProto, *, contents: bool = True) -> onnx.ModelPr
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=contents)
     except MemoryError:
-        return infer_here(model, contents=False) if contents else None
+        return infer_here(model, contents=False) if contents else None  # they may have been huge
     except Exception:  # inference is optional; passes refuse where a shape is missing
         return None
 

@@ -13,11 +13,11 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
-from bnfold.graph.facts import Tools, learn
+from bnfold.graph.facts import learn
 from bnfold.graph.shapes import rank_of, size_of
 from bnfold.modelfile.loading import load
-from bnfold.running.evaluation import evaluate
 from bnfold.running.inputs import Hints
+from bnfold.running.learning import TOOLS
 
 _TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 """Operators that look up positions along an axis: which inputs are the table and the positions."""
@@ -90,7 +90,7 @@ class Traits:
             model = load(path).ir
         except BnfoldError:
             return Traits()
-        learn(model, Tools(evaluate=evaluate))
+        learn(model, TOOLS)
         inputs = set(model.graph.inputs)
         live = _downstream(model, inputs, through_shapes=False)
         names = {value.name for value in model.graph.outputs if value.name is not None}

@@ -15,15 +15,15 @@ from pathlib import Path
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
-from bnfold.graph.facts import Tools, learn
+from bnfold.graph.facts import learn
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Progress
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
-from bnfold.running.evaluation import evaluate
 from bnfold.running.isolation import CrashedError, isolated
+from bnfold.running.learning import TOOLS
 from bnfold.workflow.windows import Cut, Names, Slice, content_of
 
 _LARGEST = 100
@@ -38,7 +38,7 @@ def certify_models(
     def work(told: Progress) -> ModelCertificate:
         models = load(reference).ir, load(candidate).ir
         for model in models:
-            learn(model, Tools(evaluate=evaluate))
+            learn(model, TOOLS)
         return _Alignment(*models).certificate(seconds, told)
 
     try:

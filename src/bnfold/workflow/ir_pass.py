@@ -10,7 +10,7 @@ from bnfold.options import PassOptions
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
-from bnfold.workflow.tools import TOOLS
+from bnfold.running.learning import TOOLS
 
 
 class RewritePass(ir.passes.InPlacePass):

@@ -20,7 +20,7 @@ from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
-from bnfold.workflow.tools import TOOLS
+from bnfold.running.learning import TOOLS
 from bnfold.workflow.windows import Cut, Cutter
 
 

@@ -1,0 +1,54 @@
+"""How shapes are inferred and constants evaluated: safely, and as the runtime does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from bnfold.graph.facts import Tools
+from bnfold.graph.shapes import infer_here
+from bnfold.running.evaluation import evaluate
+from bnfold.running.isolation import CrashedError, Limits, isolated
+
+_MAY_HARM = frozenset(
+    {"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Slice", "Split", "Tile", "Unsqueeze"}
+)
+"""Operators at which onnx's inference aborts (a Slice of a negative size), or writes down the
+content of what they compute, however large."""
+
+_LIMITS = Limits(seconds=5, more_bytes=2**31)
+
+
+def _infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Let onnx infer shapes, in a process of its own where that may crash or never end.
+
+    onnx infers through functions at each call, and a few that call each other twice never end.
+    """
+    if not model.functions and not _may_harm(model.graph.node):
+        return infer_here(model)
+    try:
+        found = isolated(lambda _: _inferred(model), lambda _: None, _LIMITS)
+    except CrashedError:
+        return None
+    return None if found is None else onnx.ModelProto.FromString(found)
+
+
+def _may_harm(nodes: Iterable[onnx.NodeProto]) -> bool:
+    for node in nodes:
+        if node.op_type in _MAY_HARM:
+            return True
+        for attribute in node.attribute:
+            if attribute.HasField("g") and _may_harm(attribute.g.node):
+                return True
+            if any(_may_harm(graph.node) for graph in attribute.graphs):
+                return True
+    return False
+
+
+def _inferred(model: onnx.ModelProto) -> bytes | None:
+    found = infer_here(model)
+    return None if found is None else found.SerializeToString()
+
+
+TOOLS = Tools(_infer, evaluate)
