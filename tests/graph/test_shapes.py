@@ -17,7 +17,7 @@ from bnfold.running.isolation import Limits, isolated
 from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
-from tests.support.graphs import Parameters, build
+from tests.support.graphs import Array, Parameters, build
 
 LIMITS = Limits(seconds=10, more_bytes=2**31)
 
@@ -223,6 +223,83 @@ def test_what_aborts_within_a_body_or_a_function_is_inferred_apart() -> None:
     """
     model = onnx.parser.parse_model(text)
     assert known_shapes(model)["y"] in (None, [None] * 4)
+
+
+def believed(model: onnx.ModelProto, **feeds: Array) -> tuple[list[int | None] | None, list[int]]:
+    """Return what is known of the output, and what onnxruntime computes."""
+    known = known_shapes(model)[model.graph.output[0].name]
+    return known, list(run_plain(model, feeds)[0].shape)
+
+
+def test_numbers_are_not_taken_through_a_cast_that_changes_them() -> None:
+    """300 is 44 in uint8."""
+    model = build(
+        "(float[2,300] x) => (float[a] y) { s = Shape(x) u = Cast<to=2>(s) i = Cast<to=7>(u) "
+        "e = Gather(i, one) y = Expand(half, e) }",
+        one=np.array([1], np.int64),
+        half=np.array([0.5], np.float32),
+    )
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    known, real = believed(model, x=np.zeros((2, 300), np.float32))
+    assert real == [44]
+    assert known in (None, [None], [44])
+
+
+def test_what_a_loop_carries_in_a_sequence_may_change() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,3,8] x) => (float[a,b,c] y) {
+            n = Constant<value_int=3>() first = Constant<value_int=0>() yes = Cast<to=9>(n)
+            s = SequenceConstruct(x)
+            r = Loop(n, yes, s)
+                <body = b (int64 i, bool c, seq(float[]) t) => (bool d, seq(float[]) o) {
+                d = Identity(c) z = Constant<value_int=0>() e = SequenceAt(t, z)
+                f = Concat<axis=2>(e, e) o = SequenceConstruct(f)
+            }>
+            y = SequenceAt(r, first)
+        }
+    """)
+    known, real = believed(model, x=np.zeros((1, 3, 8), np.float32))
+    assert real == [1, 3, 64]
+    assert known in (None, [None] * 3, [1, 3, None])
+
+
+def test_a_function_is_not_believed_more_than_the_graph() -> None:
+    """onnx would take the sizes claimed in its bodies, and infer its own for a ceil_mode."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "f" : 1]>
+        g (float[1,3,8,8] x) => (float[a,b,c,d] y) { y = f.pool(x) }
+        <domain: "f", opset_import: ["" : 19]>
+        pool (h) => (k) {
+            k = AveragePool<kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1], ceil_mode=1>(h)
+        }
+    """)
+    model.opset_import[0].version = 19
+    known, real = believed(model, x=np.zeros((1, 3, 8, 8), np.float32))
+    assert real == [1, 3, 3, 3]
+    assert known in (None, [1, 3, 3, 3])
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Shape", [], ["c"]),
+        helper.make_node("Shape", ["x"], []),
+        helper.make_node("CastLike", ["x"], ["c"]),
+        helper.make_node("MaxPool", ["x"], [], kernel_shape=[2, 2]),
+        helper.make_node("MaxPool", ["x"], ["c"], kernel_shape=[2, 2], auto_pad=1),
+        helper.make_node("Slice", ["x"], []),
+        helper.make_node("Resize", [], ["c"]),
+        helper.make_node("Constant", [], ["c"], value=1),
+        helper.make_node("Cast", ["x"], []),
+        helper.make_node("Concat", [], ["c"], axis=0),
+    ],
+    ids=str,
+)
+def test_a_malformed_node_is_left_alone(node: onnx.NodeProto) -> None:
+    model = build("(float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Relu(x) }")
+    model.graph.node.insert(0, node)
+    assert known_shapes(model)["y"] in (None, [1, 3, 8, 8])
 
 
 def test_functions_that_call_each_other_twice_end() -> None:

@@ -242,9 +242,19 @@ def test_keeps_a_constant_that_rounds_to_whole_numbers(kind: str, constant: floa
     assert {refusal.reason for refusal in record.refusals} == {"ROUNDS"}
 
 
-@pytest.mark.parametrize("pair", ["a = Add(c, k) y = Sub(a, k)", "a = Sub(c, k) y = Add(k, a)"])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "a = Add(c, k) y = Sub(a, k)",
+        "a = Sub(c, k) y = Add(k, a)",
+        "a = Add(c, k) y = Sub(k, a)",
+        "a = Add(c, k) i = Identity(a) y = Sub(i, k)",
+        "a = Add(c, k) h = Add(k, k) m = Mul(a, two) y = Sub(m, h)",
+    ],
+)
 def test_keeps_a_pair_that_cancels(pair: str) -> None:
-    model = after_conv(pair, k=np.array(2.0**18, np.float32))
+    weights: Parameters = {"two": np.array(2, np.float32)} if "two" in pair else {}
+    model = after_conv(pair, k=np.array(2.0**18, np.float32), **weights)
     record = run_pass(model, NAME).record
     assert not record.rewrites
     assert {refusal.reason for refusal in record.refusals} == {"ROUNDS"}

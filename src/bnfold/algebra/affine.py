@@ -56,6 +56,9 @@ NOT_AFFINE = (*NotAffine, Common.PARAMETER_NOT_CONSTANT, Common.TRAINING_MODE)
 _LARGE = 2.0**10
 """A term from which on cancelling another is taken to be meant."""
 
+_NEAR = 4
+"""Operators within which a term and what cancels it belong together."""
+
 _CANCELLED = 2.0**-8
 """What is left, at most, of a term that another cancels."""
 
@@ -232,35 +235,70 @@ def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
 def _rounds(node: ir.Node, term: Array) -> bool:
     """Say whether a sum seems to be there for its rounding.
 
-    From 1/ε on, which is 2²³ in float32, it is a whole number; and adding what the next operator
-    takes away, or the last one has, has no other effect.
+    From 1/ε on, which is 2²³ in float32, it is a whole number; and adding what a later operator
+    takes away, or an earlier one has taken, has no other effect.
     """
     largest = float(np.abs(term.astype(np.float64)).max(initial=0))
     if largest >= 1 / float(ml_dtypes.finfo(term.dtype).eps):  # type: ignore[no-untyped-call]
         return True
     if largest < _LARGE:
         return False
-    own = _added(node)
-    readers = [use.node for use in node.outputs[0].uses()]
-    sources = [value.producer() for value in node.inputs if value is not None]
-    others = [_added(other) for other in (*readers, *sources) if is_op(other, "Add", "Sub")]
-    return any(
-        own is not None and other is not None and abs(own + other) < abs(own) * _CANCELLED
-        for other in others
-    )
+    earlier, source = [node], _source(node)
+    while source is not None and len(earlier) < _NEAR:
+        earlier.append(source)
+        source = _source(source)
+    return any(map(_is_taken_away, earlier))
 
 
-def _added(node: ir.Node | None) -> float | None:
-    """Return the largest term that an Add or Sub adds to its other operand, if it is constant."""
-    if node is None:
+_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def _is_taken_away(node: ir.Node) -> bool:
+    """Say whether operators after an Add or Sub cancel what it adds."""
+    step = _step(node)
+    if step is None or step[1] == 0:
+        return False
+    pending = [(node, step[1], 0)]
+    while pending:
+        place, term, distance = pending.pop()
+        for use in place.outputs[0].uses() if distance < _NEAR else ():
+            step = _step(use.node)
+            if step is None:
+                continue
+            moved = term * step[0]
+            if abs(moved + step[1]) < abs(moved) * _CANCELLED:
+                return True
+            pending.append((use.node, moved + step[1], distance + 1))
+    return False
+
+
+def _source(node: ir.Node) -> ir.Node | None:
+    """Return the node before one that computes s·x + t, or passes x on."""
+    value = next((value for value in node.inputs if value and constant(value) is None), None)
+    source = value.producer() if value is not None else None
+    return source if source is not None and _step(source) is not None else None
+
+
+def _step(node: ir.Node) -> tuple[float, float] | None:
+    """Return s and t, where they are largest, of a node that computes s·x + t."""
+    if is_op(node, *_PASSING):
+        return 1.0, 0.0
+    if not is_op(node, "Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return None
-    contents = [constant(input_of(node, index)) for index in (0, 1)]
-    terms = [content for content in contents if content is not None and content.size]
-    if len(terms) != 1:
+    contents = [constant(value) for value in node.inputs]
+    known = [content for content in contents if content is not None and content.size]
+    if len(known) != 1:
         return None
-    flat = terms[0].astype(np.float64).reshape(-1)
-    largest = float(flat[np.abs(flat).argmax()])
-    return -largest if is_op(node, "Sub") and contents[1] is not None else largest
+    flat = known[0].astype(np.float64).reshape(-1)
+    number = float(flat[np.abs(flat).argmax()])
+    is_second = contents[1] is not None
+    if is_op(node, "Add"):
+        return 1.0, number
+    if is_op(node, "Sub"):
+        return (1.0, -number) if is_second else (-1.0, number)
+    if is_op(node, "Mul"):
+        return number, 0.0
+    return (1 / number, 0.0) if is_second and number else None
 
 
 def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:

@@ -82,6 +82,7 @@ def _constant_node_content(node: ir.Node) -> Array | None:
         if attribute is None or attribute.is_ref():
             continue
         if dtype is None:
-            return attribute.as_tensor().numpy()
+            is_tensor = attribute.type == ir.AttributeType.TENSOR
+            return attribute.as_tensor().numpy() if is_tensor else None
         return np.array(attribute.value, dtype)
     return None

@@ -144,8 +144,10 @@ def _may_be_expression(node: ir.Node) -> bool:
         return False
     if "broadcast" in node.attributes:
         return False  # before opset 7 it may align axes other than the last: not supported
-    if node.op_type == "CastLike" and (node.inputs[1] is None or node.inputs[1].dtype is None):
-        return False
+    if node.op_type == "CastLike":
+        like = node.inputs[1] if len(node.inputs) > 1 else None
+        if like is None or like.dtype is None:
+            return False
     return all(value is None or is_constant(value) for value in _operands(node))
 
 
@@ -156,7 +158,7 @@ def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
 
 def _record_sizes(node: ir.Node) -> bool:
     """Record what a Shape or Size returns, if the sizes are known for every input."""
-    shape = shape_of(node.inputs[0])
+    shape = shape_of(node.inputs[0]) if node.inputs else None
     if shape is None or any(attribute.is_ref() for attribute in node.attributes.values()):
         return False
     start = node.attributes.get_int("start", 0) or 0

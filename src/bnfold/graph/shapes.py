@@ -38,6 +38,9 @@ _FREE = "bnfold.free."
 _UNKNOWN_DOMAIN = "bnfold.unknown"
 """Operators of this domain stand for those whose result onnx must not infer."""
 
+_WIDE_INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+"""Integers that hold any size."""
+
 _LARGEST_CONTENT = 128
 """Elements of the largest constant that inference reads, as it may be a shape or axes."""
 
@@ -128,7 +131,7 @@ def _propagates_little(graph: onnx.GraphProto) -> bool:
             if length > _MOST_PROPAGATED:
                 return False
             lengths[node.output[0]] = length
-        elif node.op_type == "Shape":
+        elif node.op_type == "Shape" and node.output:
             lengths[node.output[0]] = _MOST_AXES
     return True
 
@@ -166,14 +169,14 @@ class _Learning:
     # --- What onnx infers from -------------------------------------------------------------------
 
     def _proto(self) -> onnx.ModelProto:
-        """Return the graph without large weights and without claims."""
+        """Return the graph without large weights, without claims and without functions.
+
+        Through functions onnx infers its own sizes, and believes what is claimed in their bodies.
+        """
         proto = onnx.ModelProto(ir_version=max(self._model.ir_version, 8))
         imports = self._graph.opset_imports
         for domain, version in {_UNKNOWN_DOMAIN: 1, **imports}.items():
             proto.opset_import.add(domain=domain, version=version)
-        functions = self._model.functions.values()
-        if self._graph is self._model.graph:
-            proto.functions.extend(map(ir.serde.serialize_function, functions))
         for value in self._graph.inputs:
             self._add_input(proto.graph, value)
         for value in self._graph.initializers.values():
@@ -181,6 +184,7 @@ class _Learning:
                 _add_constant(proto.graph, value.name or "", value.const_value)
         for node in self._graph:
             self._add_node(proto.graph, node)
+        _stop_at_casts(proto.graph)
         return proto
 
     def _add_input(self, graph: onnx.GraphProto, value: ir.Value) -> None:
@@ -208,7 +212,7 @@ class _Learning:
 
     def _prepare(self, graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto) -> None:
         """Hide a node that onnx must not infer from, and take the claims out of its bodies."""
-        if node in self._known or _has_too_many_axes(node):
+        if node in self._known or _has_too_many_axes(node) or _carries_sequences(node):
             proto.domain = _UNKNOWN_DOMAIN
             sizes = self._known.get(node)
             if sizes is not None and node.outputs[0].dtype is not None:
@@ -275,7 +279,9 @@ class _Learning:
 
 def _wrong_sizes(node: ir.Node) -> tuple[Size, ...] | None:
     """Return the sizes of a node's result, if onnx has inferred another one somewhere."""
-    inferred, data = shape_of(node.outputs[0]), shape_of(node.inputs[0] if node.inputs else None)
+    if not node.outputs or not node.inputs:
+        return None
+    inferred, data = shape_of(node.outputs[0]), shape_of(node.inputs[0])
     if inferred is None or data is None or node.domain not in ("", "ai.onnx"):
         return None
     sizes = runtime_sizes(node, [size if isinstance(size, int) else None for size in data])
@@ -340,6 +346,38 @@ def _has_too_many_axes(node: ir.Node) -> bool:
     content = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     axes: Collection[object] = node.attributes.get_ints("axes", ()) or ()
     return len(axes) > _MOST_AXES or (content is not None and content.size > _MOST_AXES)
+
+
+def _stop_at_casts(graph: onnx.GraphProto) -> None:
+    """Put a Relu after each Cast to a type that does not hold any size.
+
+    onnx passes the content of shapes on through any Cast, unchanged, and none through Relu.
+    """
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _stop_at_casts(body)
+        targets = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+        if node.op_type == "Cast" and node.output and not set(targets) & _WIDE_INTEGERS:
+            name = node.output[0]
+            node.output[0] += ".bnfold.cast"
+            nodes.append(onnx.helper.make_node("Relu", [node.output[0]], [name]))
+    if len(nodes) > len(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _carries_sequences(node: ir.Node) -> bool:
+    """Say whether a Loop carries anything but tensors: onnx takes the shapes at its start."""
+    return node.op_type == "Loop" and any(
+        not isinstance(value.type, ir.TensorType)
+        for attribute in node.attributes.values()
+        for body in bodies_in(attribute)
+        for value in body.inputs[2:]
+    )
 
 
 def _clear_shapes(described: onnx.TypeProto) -> None:

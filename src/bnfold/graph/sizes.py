@@ -28,7 +28,10 @@ def runtime_sizes(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:
     """
     if any(attribute.is_ref() for attribute in node.attributes.values()):
         return None
-    return DELICATE[node.op_type](node, data)
+    try:
+        return DELICATE[node.op_type](node, data)
+    except (TypeError, ValueError):  # an attribute of another type than the operator has
+        return None
 
 
 def _pool(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:

@@ -17,15 +17,12 @@ _MAY_HARM = frozenset(
 """Operators at which onnx's inference aborts (a Slice of a negative size), or writes down the
 content of what they compute, however large."""
 
-_LIMITS = Limits(seconds=5, more_bytes=2**31)
+_LIMITS = Limits(seconds=5, more_bytes=2**30)
 
 
 def _infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Let onnx infer shapes, in a process of its own where that may crash or never end.
-
-    onnx infers through functions at each call, and a few that call each other twice never end.
-    """
-    if not model.functions and not _may_harm(model.graph.node):
+    """Let onnx infer shapes, in a process of its own where that may crash or never end."""
+    if not _may_harm(model.graph.node):
         return infer_here(model)
     try:
         found = isolated(lambda _: _inferred(model), lambda _: None, _LIMITS)
