@@ -232,3 +232,27 @@ def test_small_models_are_equal_to_themselves(text: str) -> None:
     words = "of the original is 1 throughout" if "Div" in text else ""
     assert found.verdict == ("not-verified" if words else "pass")
     assert words in found.reason
+
+
+def test_a_model_whose_shape_depends_on_the_optimization_level_equals_itself() -> None:
+    """onnxruntime infers 4×4 for a pool in a function, puts it into the graph, and computes 3×3."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 19, "f" : 1]>
+        g (float[1,3,8,8] x, float[1] k) => (float[a,b,c,d] y) {
+            r = f.pool(x) s = Shape(r) y = Expand(k, s)
+        }
+        <domain: "f", opset_import: ["" : 19]>
+        pool (h) => (k) {
+            k = AveragePool<kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1], ceil_mode=1>(h)
+        }
+    """)
+    wrong = build(
+        "(float[1,3,8,8] x, float[1] k) => (float[a,b,c,d] y) { y = Expand(k, s) }",
+        opset=19,
+        s=np.array([1, 3, 4, 4], np.int64),
+    )
+    passes(model)
+    found = bnfold.check(model, wrong).equivalence
+    assert found is not None
+    assert found.verdict == "fail"
+    assert "float32[1,3,4,4]" in found.reason
