@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,6 +19,9 @@ from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
 from tests.support.graphs import Array, Parameters, build
+
+MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "50"))
+"""Models of each kind that are tried beside those of every run; a long run sets more."""
 
 LIMITS = Limits(seconds=10, more_bytes=2**31)
 
@@ -90,7 +94,7 @@ def test_sizes_are_those_that_onnxruntime_computes(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_are_those_that_onnxruntime_computes_for_many_more(kind: str) -> None:
-    for seed in range(25, 150):
+    for seed in range(25, 25 + MANY):
         model, shape = chain([kind], seed)
         assert differences(model, shape) == []
         assert differences(set_free(model, seed), shape) == []
