@@ -41,7 +41,7 @@ def assert_fixpoint(seed: int) -> None:
         np.testing.assert_allclose(other, exact, rtol=1e-4, atol=tolerance, err_msg=str(seed))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_second_run_changes_nothing(seed: int) -> None:
     assert_fixpoint(seed)
 

@@ -403,7 +403,7 @@ def reshapes(draw: st.DrawFn) -> tuple[list[int], list[int], Affine]:
     return before, after, Affine(scale, np.zeros_like(scale), axis)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(reshapes())
 def test_a_reshape_carries_a_map_where_it_varies_along_one_axis(
     case: tuple[list[int], list[int], Affine],

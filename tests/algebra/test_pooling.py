@@ -35,7 +35,7 @@ def each_window_has_an_element(geometry: Pool, size: int) -> bool:
     return all(any(0 <= start + k * dilation < size for k in range(kernel)) for start in starts)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(1, 7),
     st.integers(1, 8),

@@ -85,7 +85,7 @@ def set_free(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_are_those_that_onnxruntime_computes(kind: str) -> None:
-    for seed in range(25):
+    for seed in range(12):
         model, shape = chain([kind], seed)
         assert differences(model, shape) == []
         assert differences(set_free(model, seed), shape) == []
@@ -94,13 +94,13 @@ def test_sizes_are_those_that_onnxruntime_computes(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_are_those_that_onnxruntime_computes_for_many_more(kind: str) -> None:
-    for seed in range(25, 25 + MANY):
+    for seed in range(12, 12 + MANY):
         model, shape = chain([kind], seed)
         assert differences(model, shape) == []
         assert differences(set_free(model, seed), shape) == []
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_wrong_size_is_not_passed_on(seed: int) -> None:
     generator = np.random.default_rng(seed)
     model, shape = chain([str(kind) for kind in generator.choice(KEEPS_RANK, 4)], seed)

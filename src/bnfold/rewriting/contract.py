@@ -72,7 +72,7 @@ class Common(Refusal):
     PARAMETER_NOT_CONSTANT = "a parameter of the operator is computed at run time"
     SHAPE_UNKNOWN = (
         "a shape that the rewrite depends on is not known",
-        "export the model with shapes, or run onnx.shape_inference on it",
+        "export the model with inputs of fixed sizes",
     )
     SHARED = "the result of an operator that would change is also used elsewhere"
     TRAINING_MODE = (
