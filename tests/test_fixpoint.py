@@ -12,7 +12,7 @@ import bnfold
 from tests.support.evaluate import run_float64, run_plain
 from tests.support.random_graphs import random_model
 
-MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "100"))
+MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "50"))
 """Graphs that are tried beside those of every run; a long run sets more."""
 
 

@@ -54,7 +54,9 @@ def assert_no_further_from_the_truth(record: Record) -> None:
     assert output.optimized <= 3 * max(output.original, output.noise)
 
 
-@pytest.mark.parametrize("name", with_slow(OCR_MODELS, "ch_PP-OCRv4_rec_infer"))
+@pytest.mark.parametrize(
+    "name", with_slow(OCR_MODELS, "ch_PP-OCRv4_rec_infer", "ch_PP-OCRv4_det_infer")
+)
 def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
     record = bnfold.optimize(ocr_model(name), once, truth="always").record

@@ -20,7 +20,7 @@ from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
 from tests.support.graphs import Array, Parameters, build
 
-MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "50"))
+MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "15"))
 """Models of each kind that are tried beside those of every run; a long run sets more."""
 
 LIMITS = Limits(seconds=10, more_bytes=2**31)

@@ -242,14 +242,14 @@ def with_a_class_off(model: onnx.ModelProto, times: float, seed: int) -> onnx.Mo
     raise AssertionError("no step is right")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_peaked_softmax_passes_folded(seed: int) -> None:
     model = peaked(seed, 10.0)
     for right in (bnfold.optimize(model, check=False).to_proto(), folded_elsewhere(model)):
         assert verdict(model, right) == ("pass", "")
 
 
-@pytest.mark.parametrize(("times", "seeds", "fewest"), [(3.0, 20, 18), (10.0, 5, 5)])
+@pytest.mark.parametrize(("times", "seeds", "fewest"), [(3.0, 10, 9), (10.0, 5, 5)])
 def test_a_peaked_softmax_with_a_wrong_class_fails(times: float, seeds: int, fewest: int) -> None:
     pairs = [
         (model, with_a_class_off(model, times, seed))

@@ -151,6 +151,7 @@ def test_a_reason_that_a_pass_does_not_declare_is_an_error() -> None:
         silent(model.graph[0])
 
 
+@pytest.mark.slow
 def test_fifty_thousand_nodes() -> None:
     lines = "".join(f"v{i + 1} = Dropout(v{i}) " for i in range(50_000))
     outcome, model = run(
