@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from bnfold.graph.sizes import ENDLESS
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 from bnfold.rewriting.query import ints_parameter, size_of
-
-_ENDLESS = 2**31 - 1
-"""From here on, an end means "to the last": no axis is that long."""
 
 
 @rewrite("strip-slice", roots=["Slice"], exactness=Exactness.BITWISE, refusals=[])
@@ -45,5 +43,5 @@ def strip_slice(node: ir.Node) -> Replace | None:
 def _takes_all(start: int, end: int, size: int | None) -> bool:
     """Say whether the whole axis is kept; a negative start counts from the end of the axis."""
     if size is None:
-        return start == 0 and end >= _ENDLESS
+        return start == 0 and end >= ENDLESS
     return (start == 0 or start <= -size) and end >= size

@@ -17,6 +17,7 @@ from bnfold.graph import expressions
 from bnfold.graph.constants import constant, is_constant
 from bnfold.graph.expressions import by_reference
 from bnfold.graph.facts import Tools, forget, learn
+from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
 from bnfold.running.evaluation import evaluate
 from bnfold.running.learning import TOOLS
@@ -85,6 +86,17 @@ def test_a_content_has_the_bits_that_onnxruntime_computes(
     np.testing.assert_array_equal(content, expected)
     assert content.dtype == expected.dtype
     assert content.shape == expected.shape
+
+
+class Counted:
+    """Evaluates as usual, and counts the nodes of each run."""
+
+    def __init__(self) -> None:
+        self.runs: list[int] = []
+
+    def __call__(self, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Any:
+        self.runs.append(len(model.graph.node))
+        return evaluate(model, feeds)
 
 
 DTYPES = [np.float32, np.float64, np.float16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
@@ -174,51 +186,36 @@ def test_what_cannot_be_evaluated_keeps_nothing_else_from_it() -> None:
     assert constant(values["d"]) is not None
 
 
-def test_all_small_expressions_are_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = []
-
-    def counted(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Any:
-        runs.append(len(model.graph.node))
-        return evaluate(model, feeds)
-
+def test_all_small_expressions_are_one_session() -> None:
     lines = " ".join(f"v{i} = Neg(w) u{i} = Add(v{i}, v{i})" for i in range(50))
     text = f"(float[1] x) => (float[1] y) {{ {lines} y = Neg(x) }}"
     model = load(build(text, w=np.ones(3, np.float32))).ir
+    counted = Counted()
     learn(model, Tools(evaluate=counted))
-    assert runs == [100]
+    assert counted.runs == [100]
 
 
 def test_an_expression_that_is_read_twice_is_evaluated_once() -> None:
     """Each step reads the one before it twice, so there are 2⁶⁰ paths."""
-    runs = []
-
-    def counted(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Any:
-        runs.append(len(model.graph.node))
-        return evaluate(model, feeds)
-
     lines = " ".join(f"v{i + 1} = Add(v{i}, v{i})" for i in range(60))
     text = f"(float[1] x) => (float[1] y) {{ v0 = Identity(w) {lines} y = Neg(x) }}"
     model = load(build(text, w=np.ones(3, np.float32))).ir
+    counted = Counted()
     learn(model, Tools(evaluate=counted))
-    assert runs == [61]
+    assert counted.runs == [61]
 
 
 def test_large_expressions_are_computed_when_they_are_asked_for() -> None:
-    runs = []
-
-    def counted(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Any:
-        runs.append(len(model.graph.node))
-        return evaluate(model, feeds)
-
     text = "(float[1] x) => (float[1] y) { a = Transpose(w) b = Neg(a) c = Neg(b) y = Neg(x) }"
     model = load(build(text, w=np.ones((200, 300), np.float32))).ir
+    counted = Counted()
     learn(model, Tools(evaluate=counted))
-    assert runs == []
+    assert counted.runs == []
     values = [node.outputs[0] for node in model.graph]
     content = constant(values[2])
     assert content is not None
     assert content.shape == (300, 200)
-    assert runs == [3]
+    assert counted.runs == [3]
     forget(model)
     assert not is_constant(values[2])
 
@@ -257,3 +254,17 @@ def test_all_contents_together_have_an_end() -> None:
     values = learned(lines, large=ints(2**18))
     known = sum(is_constant(value) for value in values.values())
     assert 10 < known <= 64  # of one MiB each
+
+
+def test_inferring_again_computes_no_large_expression() -> None:
+    """A small constant is new and a shape is unknown, so shapes are inferred twice."""
+    text = (
+        "(float[4] x) => (float[1] y) "
+        "{ a = Transpose(w) b = Neg(k) c = CastLike(b, x) n = NonZero(x) y = Neg(x) }"
+    )
+    model = load(build(text, w=np.ones((200, 300), np.float32), k=ints(1))).ir
+    counted = Counted()
+    learn(model, Tools(evaluate=counted))
+    assert counted.runs == [2]
+    transposed, *_ = model.graph
+    assert shape_of(transposed.outputs[0]) == (300, 200)

@@ -46,7 +46,12 @@ def is_constant(value: ir.Value | None) -> bool:
         return False
     if value.is_initializer():
         return value.const_value is not None and not value.is_graph_input()
-    return _CONTENT in value.meta or constant(value) is not None
+    node = value.producer()
+    if node is None or node.domain != "":
+        return False
+    if node.op_type == "Constant":
+        return _constant_node_content(node) is not None
+    return _CONTENT in value.meta
 
 
 def is_deferred(value: ir.Value) -> bool:

@@ -23,6 +23,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from bnfold.arrays import Array
+from bnfold.graph.bare import MOST_AXES
 from bnfold.graph.constants import constant, is_constant, is_deferred, record_content
 from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import all_graphs
@@ -50,9 +51,6 @@ _ALIKE_EVERYWHERE = frozenset(
     }
 )
 """Operators for which a test shows that onnx's reference evaluator returns onnxruntime's bits."""
-
-_MOST_AXES = 64
-"""numpy has no arrays with more."""
 
 _SMALL = 2**12
 """Elements up to which an expression is evaluated at once, together with all others."""
@@ -87,24 +85,21 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
     new: it may be a shape that others depend on.
     """
     graphs = all_graphs(model)
-    budget = _MOST_BYTES_IN_ALL + sum(
-        value.const_value.nbytes
-        for graph in graphs
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
     small, found = [], False
+    spent, budget = 0, -1  # not known yet: most graphs have no expressions
     for node in itertools.chain.from_iterable(graphs):
         if not _may_be_expression(node):
             continue
         value = node.outputs[0]
         if is_constant(value):
-            shape = shape_of(value)
-            budget -= math.prod(shape.numpy()) if shape is not None and shape.is_static() else 0
+            spent += _bytes_of(value)
         elif node.op_type in _SIZES:
             found |= _record_sizes(node)
-        elif (size := _bytes(node)) is not None and size <= budget:
-            budget -= size
+        elif (size := _bytes(node)) is not None:
+            budget = _budget(graphs) if budget < 0 else budget
+            if spent + size > budget:
+                continue
+            spent += size
             record_content(value, partial(_evaluated_later, node, evaluate))
             if _elements(value) <= _SMALL:
                 small.append(node)
@@ -112,6 +107,16 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
         _record(node, content)
         found |= content is not None
     return found
+
+
+def _budget(graphs: Iterable[ir.Graph]) -> int:
+    """Return how many bytes all contents together may take."""
+    return _MOST_BYTES_IN_ALL + sum(
+        value.const_value.nbytes
+        for graph in graphs
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
 
 
 def _evaluated_later(node: ir.Node, evaluate: Evaluate) -> Array | None:
@@ -187,7 +192,7 @@ def _bytes(node: ir.Node) -> int | None:
     shape, dtype = shape_of(value), value.dtype
     if shape is None or not shape.is_static() or dtype is None or not value.name:
         return None
-    if dtype == ir.DataType.STRING or shape.rank() > _MOST_AXES:
+    if dtype == ir.DataType.STRING or shape.rank() > MOST_AXES:
         return None
     size = math.ceil(math.prod(shape.numpy()) * dtype.itemsize)
     read = [operand for operand in dict.fromkeys(_operands(node)) if operand is not None]

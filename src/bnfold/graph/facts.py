@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.graph.expressions import Evaluate, by_reference, forget_contents, learn_constants
-from bnfold.graph.shapes import Infer, forget_shapes, infer_here, is_free, learn_shapes, shape_of
+from bnfold.graph.inference import Infer, infer_here, learn_shapes
+from bnfold.graph.shapes import forget_shapes, is_free, shape_of
 from bnfold.graph.walk import all_graphs, outermost_graphs, sort
 
 _ROUNDS = 4

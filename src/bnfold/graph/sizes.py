@@ -17,7 +17,7 @@ from bnfold.graph.constants import constant
 Size: TypeAlias = int | None
 """A size, or None if it is not known."""
 
-_ENDLESS = 2**31 - 1
+ENDLESS = 2**31 - 1
 """From here on, runtimes take the end of a Slice to be no number but a word for the last."""
 
 
@@ -148,7 +148,7 @@ def _slice(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:
 
 def _sliced(start: int, end: int, step: int, size: int) -> Size:
     """Return how many of `size` elements a Slice keeps."""
-    if step == 0 or (step < 0 and end >= _ENDLESS):
+    if step == 0 or (step < 0 and end >= ENDLESS):
         return None
     lowest, highest = (0, size) if step > 0 else (-1, size - 1)
     first = min(max(start + size if start < 0 else start, max(lowest, 0)), highest)

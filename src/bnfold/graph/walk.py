@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 def has_body(node: ir.Node) -> bool:
     """Say whether the node is an If, Loop, Scan or another operator with a subgraph."""
-    graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    return any(attribute.type in graphs for attribute in node.attributes.values())
+    return any(attribute.type in _GRAPHS for attribute in node.attributes.values())
+
+
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """Return the bodies of a node, mostly none."""
+    return [
+        body
+        for attribute in node.attributes.values()
+        if attribute.type in _GRAPHS
+        for body in bodies_in(attribute)
+    ]
 
 
 def bodies_in(attribute: ir.Attr) -> list[ir.Graph]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx
 
 from bnfold.graph.facts import Tools
-from bnfold.graph.shapes import infer_here
+from bnfold.graph.inference import infer_here
 from bnfold.running.evaluation import evaluate
 from bnfold.running.isolation import CrashedError, Limits, isolated
 
@@ -20,7 +20,7 @@ content of what they compute, however large."""
 _LIMITS = Limits(seconds=5, more_bytes=2**30)
 
 
-def _infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
+def infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """Let onnx infer shapes, in a process of its own where that may crash or never end."""
     if not _may_harm(model.graph.node):
         return infer_here(model)
@@ -48,4 +48,4 @@ def _inferred(model: onnx.ModelProto) -> bytes | None:
     return None if found is None else found.SerializeToString()
 
 
-TOOLS = Tools(_infer, evaluate)
+TOOLS = Tools(infer, evaluate)

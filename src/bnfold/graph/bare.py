@@ -1,0 +1,204 @@
+"""Makes the model that onnx infers shapes from: a graph without its weights and its claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+import onnx.helper
+import onnx_ir as ir
+
+from bnfold.graph.constants import constant, is_constant, is_deferred
+from bnfold.graph.shapes import free_names, shape_of
+from bnfold.graph.sizes import Size
+from bnfold.graph.walk import bodies_in, bodies_of
+
+MOST_AXES = 64
+"""numpy has no arrays with more, and inference takes a time that grows with their square."""
+
+_UNKNOWN_DOMAIN = "bnfold.unknown"
+"""Operators of this domain stand for those whose result onnx must not infer."""
+
+_WIDE_INTEGERS = {onnx.TensorProto.INT32, onnx.TensorProto.INT64}
+"""Integers that hold any size."""
+
+_LARGEST_CONTENT = 128
+"""Elements of the largest constant that inference reads, as it may be a shape or axes."""
+
+_LARGEST_FLOATS = 16
+"""Elements of the largest constant of floats that inference reads: scales of axes, a region."""
+
+_FLOATS = frozenset(dtype.value for dtype in ir.DataType if dtype.is_floating_point())
+
+Known = Mapping[ir.Node, tuple[Size, ...]]
+"""The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
+
+
+def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
+    """Return the graph without large weights, without claims and without functions.
+
+    Through functions onnx infers its own sizes, and believes what is claimed in their bodies.
+    """
+    bare = onnx.ModelProto(ir_version=8)
+    for domain, version in {_UNKNOWN_DOMAIN: 1, **graph.opset_imports}.items():
+        bare.opset_import.add(domain=domain, version=version)
+    names = free_names()
+    for value in graph.inputs:
+        _add_input(bare.graph, value, names)
+    for value in graph.initializers.values():
+        if not value.is_graph_input() and value.const_value is not None:
+            _add_constant(bare.graph, value.name or "", value.const_value)
+    for node in graph:
+        if is_result_known(node):
+            _add_result(bare.graph, node.outputs[0])
+        else:
+            _add_node(bare.graph, node, known)
+    return bare
+
+
+def is_result_known(node: ir.Node) -> bool:
+    """Say whether what a node computes is constant: its operator need not be inferred then."""
+    if len(node.outputs) != 1 or not node.outputs[0].name:
+        return False
+    return is_constant(node.outputs[0]) and node.outputs[0].dtype != ir.DataType.STRING
+
+
+def bodies(node: ir.Node, proto: onnx.NodeProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+    """Yield the bodies of a node, each with its protobuf."""
+    for attribute in proto.attribute:
+        if attribute.HasField("g") or attribute.graphs:
+            protos = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+            yield from zip(bodies_in(node.attributes[attribute.name]), protos, strict=True)
+
+
+def _add_input(graph: onnx.GraphProto, value: ir.Value, names: Iterator[str]) -> None:
+    described = ir.serde.serialize_value(value)
+    _clear_shapes(described.type)
+    if described.type.HasField("tensor_type") and value.shape is not None:
+        sizes = described.type.tensor_type.shape
+        sizes.SetInParent()
+        for size in value.shape:
+            if isinstance(size, int) and size > 0:
+                sizes.dim.add(dim_value=size)
+            else:
+                sizes.dim.add(dim_param=next(names))
+    graph.input.append(described)
+
+
+def _add_result(graph: onnx.GraphProto, value: ir.Value) -> None:
+    """Add what a node computes as a constant; one that is not computed yet, by its shape alone."""
+    if is_deferred(value):
+        shape, dtype = shape_of(value), value.dtype
+        assert shape is not None
+        assert dtype is not None
+        _describe(graph, value.name or "", dtype.value, shape.numpy())
+    else:
+        content = constant(value)
+        assert content is not None
+        dtype = ir.DataType.from_numpy(content.dtype)
+        _add_constant(graph, value.name or "", ir.Tensor(content, dtype=dtype))
+
+
+def _add_constant(graph: onnx.GraphProto, name: str, content: ir.TensorProtocol) -> None:
+    """Add an initializer, or for a large one an input of its shape."""
+    # Most constants of a newly read model are protobufs, which are quick to read and to copy.
+    is_raw = isinstance(content, ir.serde.TensorProtoTensor)
+    dtype = content.raw.data_type if is_raw else content.dtype.value
+    shape = content.raw.dims if is_raw else content.shape.numpy()
+    if math.prod(shape) > (_LARGEST_FLOATS if dtype in _FLOATS else _LARGEST_CONTENT):
+        _describe(graph, name, dtype, shape)
+        return
+    graph.initializer.append(content.raw if is_raw else ir.serde.serialize_tensor(content))
+    graph.initializer[-1].name = name
+
+
+def _describe(graph: onnx.GraphProto, name: str, dtype: int, shape: Sequence[int]) -> None:
+    described = graph.input.add(name=name).type.tensor_type
+    described.elem_type = dtype
+    described.shape.SetInParent()
+    for size in shape:
+        described.shape.dim.add(dim_value=size)
+
+
+def _add_node(graph: onnx.GraphProto, node: ir.Node, known: Known) -> None:
+    proto = ir.serde.serialize_node(node)
+    _prepare(graph, node, proto, known)
+    graph.node.append(proto)
+    if _changes_numbers(node):
+        graph.node.append(_stop(graph.node[-1]))
+
+
+def _prepare(graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto, known: Known) -> None:
+    """Hide a node that onnx must not infer from, and take the claims out of its bodies."""
+    if node in known or _has_too_many_axes(node) or _carries_sequences(node):
+        proto.domain = _UNKNOWN_DOMAIN
+        sizes, dtype = known.get(node), node.outputs[0].dtype
+        if sizes is not None and dtype is not None:
+            described = onnx.helper.make_tensor_value_info(
+                node.outputs[0].name or "", dtype.value, sizes
+            )
+            graph.value_info.append(described)
+    if not bodies_of(node):
+        return
+    for body, body_proto in bodies(node, proto):
+        del body_proto.value_info[:]
+        for value in (*body_proto.input, *body_proto.output):
+            _clear_shapes(value.type)
+        nodes = []
+        for inner, inner_proto in zip(body, body_proto.node, strict=True):
+            _prepare(body_proto, inner, inner_proto, known)
+            stop = _stop(inner_proto) if _changes_numbers(inner) else None
+            nodes += [onnx.NodeProto.FromString(inner_proto.SerializeToString())]
+            nodes += [stop] if stop is not None else []
+        del body_proto.node[:]
+        body_proto.node.extend(nodes)
+
+
+def _changes_numbers(node: ir.Node) -> bool:
+    """Say whether a node is a Cast to a type that does not hold any size."""
+    if node.op_type != "Cast" or not node.outputs or node.domain:
+        return False
+    return node.attributes.get_int("to", 0) not in _WIDE_INTEGERS
+
+
+def _stop(cast: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a Relu that takes the place of a Cast's result.
+
+    onnx passes the content of shapes on through any Cast, unchanged, and none through Relu.
+    """
+    name = cast.output[0]
+    cast.output[0] += ".bnfold.cast"
+    return onnx.helper.make_node("Relu", [cast.output[0]], [name])
+
+
+def _has_too_many_axes(node: ir.Node) -> bool:
+    """Say whether an Unsqueeze makes more axes than any runtime supports, as a bomb does."""
+    if node.op_type != "Unsqueeze":
+        return False
+    content = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    axes = node.attributes.get_ints("axes", ()) or ()
+    return len(axes) > MOST_AXES or (content is not None and content.size > MOST_AXES)
+
+
+def _carries_sequences(node: ir.Node) -> bool:
+    """Say whether a Loop carries anything but tensors: onnx takes the shapes at its start."""
+    return node.op_type == "Loop" and any(
+        not isinstance(value.type, ir.TensorType)
+        for body in bodies_of(node)
+        for value in body.inputs[2:]
+    )
+
+
+def _clear_shapes(described: onnx.TypeProto) -> None:
+    """Take the shape out of a type; of a sequence, map or optional, that of its elements."""
+    for kind in ("tensor_type", "sparse_tensor_type"):
+        if described.HasField(kind):
+            getattr(described, kind).ClearField("shape")
+    for kind, inner in (
+        ("sequence_type", "elem_type"),
+        ("optional_type", "elem_type"),
+        ("map_type", "value_type"),
+    ):
+        if described.HasField(kind):
+            _clear_shapes(getattr(getattr(described, kind), inner))
