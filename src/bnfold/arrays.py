@@ -1,9 +1,10 @@
-"""The types of arrays that annotations name."""
+"""The types of arrays that annotations name, and the limits of floats."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -12,3 +13,8 @@ Array: TypeAlias = npt.NDArray[Any]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 """Of any shape, in float64."""
+
+
+def float_limits(dtype: np.dtype[Any]) -> Any:
+    """Return what numpy's `finfo` tells of a float type, also of those that numpy lacks."""
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]

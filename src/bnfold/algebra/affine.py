@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.algebra.operand import constant_operand
+from bnfold.algebra.rounding import is_for_rounding
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.graph.memory import memory
@@ -51,16 +52,6 @@ class NotAffine(Refusal):
 
 NOT_AFFINE = (*NotAffine, Common.PARAMETER_NOT_CONSTANT, Common.TRAINING_MODE)
 """All reasons of `affine_map` and `batch_normalization`."""
-
-
-_LARGE = 2.0**10
-"""A term from which on cancelling another is taken to be meant."""
-
-_NEAR = 4
-"""Operators within which a term and what cancels it belong together."""
-
-_CANCELLED = 2.0**-8
-"""What is left, at most, of a term that another cancels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +139,7 @@ def affine_map(node: ir.Node) -> tuple[Affine, int]:
     if node not in known:
         try:
             is_norm = is_op(node, "BatchNormalization")
-            known[node] = (_batch_normalization(node), 0) if is_norm else _constant_operand(node)
+            known[node] = (_batch_normalization(node), 0) if is_norm else _of_constant(node)
         except Refused as refused:
             known[node] = refused.reason, refused.subject, refused.detail
     answer: tuple[Affine, int] | tuple[Refusal, ir.Node | None, str] = known[node]
@@ -205,100 +196,17 @@ def _batch_norm_parameter(node: ir.Node, index: int) -> FloatArray:
     return content.astype(np.float64)
 
 
-def _constant_operand(node: ir.Node) -> tuple[Affine, int]:
-    """Read x·k, k·x, x/k, x+k, k+x, x−k or k−x; not k/x, which is not affine in x."""
-    contents = [constant(input_of(node, index)) for index in (0, 1)]
-    constants = [index for index in (1, 0) if contents[index] is not None]
-    require(len(constants) == 1, NotAffine.NO_CONSTANT_OPERAND)
-    (index,) = constants
-    require(not (is_op(node, "Div") and index == 0), NotAffine.NO_CONSTANT_OPERAND)
-    data, content = input_of(node, 1 - index), contents[index]
+def _of_constant(node: ir.Node) -> tuple[Affine, int]:
+    """Read x·k, k·x, x/k, x+k, k+x, x−k or k−x as a map, where k varies along one axis."""
+    operand = constant_operand(node)
+    if operand is None:
+        raise Refused(NotAffine.NO_CONSTANT_OPERAND)
+    if is_op(node, "Add", "Sub"):
+        require(not is_for_rounding(node, operand), NotAffine.ROUNDS)
+    data = input_of(node, 1 - operand.index)
     assert data is not None
-    assert content is not None
-    dtype = ir.DataType.from_numpy(content.dtype)
-    require(dtype.is_floating_point(), NotAffine.NO_CONSTANT_OPERAND)
-    if node.op_type in ("Add", "Sub"):
-        require(not _rounds(node, content), NotAffine.ROUNDS)
-    axis = _channel_axis(node, data, content)
-    operand = content.astype(np.float64).reshape(-1)
-    one, zero = np.ones_like(operand), np.zeros_like(operand)
-    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
-        scale, shift = {
-            "Mul": (operand, zero),
-            "Div": (one / operand, zero),
-            "Add": (one, operand),
-            "Sub": (one, -operand) if index == 1 else (-one, operand),
-        }[node.op_type]
-    return Affine(scale, shift, axis), 1 - index
-
-
-def _rounds(node: ir.Node, term: Array) -> bool:
-    """Say whether a sum seems to be there for its rounding.
-
-    From 1/ε on, which is 2²³ in float32, it is a whole number; and adding what a later operator
-    takes away, or an earlier one has taken, has no other effect.
-    """
-    largest = float(np.abs(term.astype(np.float64)).max(initial=0))
-    if largest >= 1 / float(ml_dtypes.finfo(term.dtype).eps):  # type: ignore[no-untyped-call]
-        return True
-    if largest < _LARGE:
-        return False
-    earlier, source = [node], _source(node)
-    while source is not None and len(earlier) < _NEAR:
-        earlier.append(source)
-        source = _source(source)
-    return any(map(_is_taken_away, earlier))
-
-
-_PASSING = ("Identity", "Reshape", "Flatten", "Squeeze", "Transpose", "Unsqueeze")
-
-
-def _is_taken_away(node: ir.Node) -> bool:
-    """Say whether operators after an Add or Sub cancel what it adds."""
-    step = _step(node)
-    if step is None or step[1] == 0:
-        return False
-    pending = [(node, step[1], 0)]
-    while pending:
-        place, term, distance = pending.pop()
-        for use in place.outputs[0].uses() if distance < _NEAR else ():
-            step = _step(use.node)
-            if step is None:
-                continue
-            moved = term * step[0]
-            if abs(moved + step[1]) < abs(moved) * _CANCELLED:
-                return True
-            pending.append((use.node, moved + step[1], distance + 1))
-    return False
-
-
-def _source(node: ir.Node) -> ir.Node | None:
-    """Return the node before one that computes s·x + t, or passes x on."""
-    value = next((value for value in node.inputs if value and constant(value) is None), None)
-    source = value.producer() if value is not None else None
-    return source if source is not None and _step(source) is not None else None
-
-
-def _step(node: ir.Node) -> tuple[float, float] | None:
-    """Return s and t, where they are largest, of a node that computes s·x + t."""
-    if is_op(node, *_PASSING):
-        return 1.0, 0.0
-    if not is_op(node, "Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
-        return None
-    contents = [constant(value) for value in node.inputs]
-    known = [content for content in contents if content is not None and content.size]
-    if len(known) != 1:
-        return None
-    flat = known[0].astype(np.float64).reshape(-1)
-    number = float(flat[np.abs(flat).argmax()])
-    is_second = contents[1] is not None
-    if is_op(node, "Add"):
-        return 1.0, number
-    if is_op(node, "Sub"):
-        return (1.0, -number) if is_second else (-1.0, number)
-    if is_op(node, "Mul"):
-        return number, 0.0
-    return (1 / number, 0.0) if is_second and number else None
+    axis = _channel_axis(node, data, operand.content)
+    return Affine(operand.scale, operand.shift, axis), 1 - operand.index
 
 
 def _channel_axis(node: ir.Node, data: ir.Value, content: Array) -> int:

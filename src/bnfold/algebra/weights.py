@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator
 from types import EllipsisType
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.arrays import Array, FloatArray
+from bnfold.arrays import Array, FloatArray, float_limits
 from bnfold.rewriting.contract import Refusal, Weight, require
 from bnfold.rewriting.query import input_of
 
@@ -57,7 +56,7 @@ def stored(
             the channel is not negligible compared with the others.
     """
     array = np.empty(values.shape, dtype.numpy())
-    limits = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
+    limits = float_limits(array.dtype)
     flushed, has_subnormals = 0, False
     for block in _blocks(values.shape):
         with np.errstate(over="ignore", invalid="ignore"):
