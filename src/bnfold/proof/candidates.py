@@ -16,11 +16,10 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
-import onnx.shape_inference
-from google.protobuf.message import EncodeError
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.arrays import Array
+from bnfold.running.learning import infer
 
 SELECTING = frozenset(["NonMaxSuppression", "TopK", "Unique"])
 """Operators that select or order rows by a value."""
@@ -276,10 +275,7 @@ class _Side(_Scope):
 
     def types(self) -> dict[str, int]:
         """Return the element types of values, where they can be inferred."""
-        try:
-            graph = onnx.shape_inference.infer_shapes(self.model).graph
-        except (onnx.shape_inference.InferenceError, ValueError, EncodeError):
-            graph = self.model.graph
+        graph = (infer(self.model) or self.model).graph
         described = (*graph.value_info, *graph.output, *graph.input)
         return {value.name: value.type.tensor_type.elem_type for value in described}
 

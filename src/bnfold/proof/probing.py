@@ -13,7 +13,7 @@ from bnfold.proof.deadline import require_time
 from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.truth import NoTruth, Truth64
 from bnfold.proof.windows import NotShown, Window
-from bnfold.record.data import Certificate, Difference
+from bnfold.record.data import Certificate, CertificateKind, Difference
 from bnfold.running.runtime import Level, Session
 
 ROUNDING = {"float": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8, "double": 2.0**-53}
@@ -40,15 +40,23 @@ class Differs(Exception):  # noqa: N818 - an answer, not an error
         self.difference = difference
 
 
-def certified(kind: str, chosen: Sequence[Sizing], **found: float) -> Certificate:
+def certified(
+    kind: CertificateKind,
+    chosen: Sequence[Sizing],
+    probes: int,
+    bound: float | None = None,
+    doubt: float | None = None,
+) -> Certificate:
     """Return the certificate of a proof of a kind, at a choice of sizes."""
     shrunk = any(sizing.shrunk for sizing in chosen)
     return Certificate(
         "sampled" if kind == "sampled" else "certified",
-        kind,  # type: ignore[arg-type]
+        kind,
+        probes=probes,
+        bound=bound,
+        doubt=doubt,
         shapes=[{name: list(shape) for name, shape in sizing.shapes.items()} for sizing in chosen],
         note="at smaller sizes, with all of the border" if shrunk else "",
-        **found,  # type: ignore[arg-type]
     )
 
 
@@ -61,7 +69,7 @@ def in_float64(window: Window) -> tuple[Run, Run]:
     Raises:
         NoTruth: when called, if an operator cannot be evaluated.
     """
-    return tuple(map(evaluator, window.models))  # type: ignore[return-value]
+    return evaluator(window.before), evaluator(window.after)
 
 
 def evaluator(model: onnx.ModelProto) -> Run:
