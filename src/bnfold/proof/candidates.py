@@ -95,14 +95,8 @@ def _common_tail(one: _Side, other: _Side) -> list[tuple[str, str]]:
     if one.outputs != other.outputs or one.selected.isdisjoint(one.outputs):
         return []
     pending = list(zip(one.outputs, other.outputs, strict=True))
-    seen: set[tuple[str, str]] = set()
     found: dict[tuple[str, str], None] = {}
-    while pending:
-        names = pending.pop()
-        pair = one.source(names[0]), other.source(names[1])
-        if pair in seen:
-            continue
-        seen.add(pair)
+    for pair in _sources(one, other, pending):
         contents = one.content(pair[0]), other.content(pair[1])
         if contents[0] is not None and contents[0] == contents[1]:
             continue
@@ -223,19 +217,26 @@ class _Scope:
         return [pair for pair in pairs if pair[0]]
 
 
+def _sources(
+    one: _Scope, other: _Scope, pending: list[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield what computes the values of each pair, once, also of those that are added meanwhile."""
+    seen: set[tuple[str, str]] = set()
+    while pending:
+        names = pending.pop()
+        pair = one.source(names[0]), other.source(names[1])
+        if pair not in seen:
+            seen.add(pair)
+            yield pair
+
+
 def _captured(one: _Scope, other: _Scope) -> list[tuple[str, str]] | None:
     """Return what must be equal around two bodies for their results to be; None if they differ."""
     if len(one.outputs) != len(other.outputs):
         return None
     pending = list(zip(one.outputs, other.outputs, strict=True))
-    seen: set[tuple[str, str]] = set()
     found = []
-    while pending:
-        names = pending.pop()
-        pair = one.source(names[0]), other.source(names[1])
-        if pair in seen:
-            continue
-        seen.add(pair)
+    for pair in _sources(one, other, pending):
         content = one.content(pair[0])
         is_same = content is not None and content == other.content(pair[1])
         is_given = one.place(pair[0]) >= 0 and one.place(pair[0]) == other.place(pair[1])

@@ -123,7 +123,6 @@ def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderE
         found = ProviderComparison(before, paths[1], checking).result()
         if found.verdict not in ("pass", "fail") or before.inputs is None:
             return None
-        whole.inputs = before.inputs
         result = compared.after_selection(found, before.inputs, cut.operators)
-        whole.inputs = before.inputs
+        whole.inputs = before.inputs  # running again may have taken fewer samples
         return result

@@ -15,7 +15,7 @@ import onnx.helper
 from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
-from bnfold.proof.truth_operators import Windows, at
+from bnfold.proof.truth_windows import Windows, at
 from bnfold.proof.windows import COPYING, Window, ints, is_random, is_training
 
 DOMAIN = "bnfold.proof"
