@@ -28,6 +28,7 @@ class PassOptions:
         keep_node: a regular expression; do not change nodes whose name matches.
         force_inference: switch training-mode Dropout and BatchNormalization to inference first.
         freeze_initializers: treat initializers that are also inputs as constants.
+        keep_functions: do not inline the functions of the model.
     """
 
     only: Iterable[str] = ()
@@ -35,6 +36,7 @@ class PassOptions:
     keep_node: str | None = None
     force_inference: bool = False
     freeze_initializers: bool = False
+    keep_functions: bool = False
 
     def keep_pattern(self) -> re.Pattern[str] | None:
         """Return `keep_node` as a compiled pattern.

@@ -168,7 +168,7 @@ def test_a_rewrite_records_how_its_nodes_read_each_other_before_and_after() -> N
     model = build(
         "(float[N,3,8,8] x) => (float[N,4,8,8] y) { a = Conv(x, w) b = Conv(x, v) y = Add(a, b) }",
         w=normal(4, 3, 1, 1),
-        v=normal(4, 3, 1, 1),
+        v=2 * normal(4, 3, 1, 1),
     )
     (record,) = bnfold.explain(model).rewrites
     assert [(node.op_type, node.reads) for node in record.before] == [

@@ -24,6 +24,7 @@ from bnfold.cli.options import (
     FreezeInitializers,
     Input,
     Json,
+    KeepFunctions,
     KeepNode,
     Model,
     Only,
@@ -96,6 +97,7 @@ def optimize(
     keep_node: KeepNode = None,
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
+    keep_functions: KeepFunctions = False,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the original.")
     ] = True,
@@ -141,7 +143,9 @@ def optimize(
     if not model.name:
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
-    passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+    passes = PassOptions(
+        only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
+    )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
@@ -269,6 +273,7 @@ def explain(
     keep_node: KeepNode = None,
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
+    keep_functions: KeepFunctions = False,
     json: Json = False,
 ) -> None:
     """Show what optimize would do to each candidate, and why; write nothing."""
@@ -276,7 +281,9 @@ def explain(
     from bnfold.options import PassOptions
     from bnfold.report.terminal import print_explanation
 
-    passes = PassOptions(only or (), skip or (), keep_node, force_inference, freeze_initializers)
+    passes = PassOptions(
+        only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
+    )
     record = api.explain(model, passes=passes, hashes=json)
     _deliver(record, [], json, print_explanation)
 

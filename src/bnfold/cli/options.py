@@ -33,6 +33,9 @@ FreezeInitializers = Annotated[
         "--freeze-initializers", help="Treat initializers that are also inputs as constants."
     ),
 ]
+KeepFunctions = Annotated[
+    bool, typer.Option("--keep-functions", help="Do not inline the functions of the model.")
+]
 Provider = Annotated[
     list[str] | None, typer.Option(metavar="cpu|cuda", help="Execution provider (repeatable).")
 ]

@@ -18,6 +18,12 @@ from bnfold.arrays import Array
 Deferred: TypeAlias = Callable[[], Array | None]
 """Computes the content of a value when it is asked for."""
 
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
+    | {"RandomUniformLike"}
+)
+"""Operators that draw; so does Dropout in training."""
+
 _CONTENT = "bnfold.constant"
 
 

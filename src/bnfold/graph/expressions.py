@@ -23,6 +23,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from bnfold.arrays import Array
+from bnfold.graph.asked_sizes import asked_sizes
 from bnfold.graph.bare import MOST_AXES
 from bnfold.graph.constants import constant, is_constant, is_deferred, record_content
 from bnfold.graph.shapes import shape_of
@@ -31,18 +32,20 @@ from bnfold.graph.walk import all_graphs
 Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[Array] | None]
 """Computes the outputs of a model from these inputs; None if it cannot."""
 
-_OPERATORS = frozenset(
+OPERATORS = frozenset(
     {
-        *("Add", "And", "Div", "Equal", "Exp", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal"),
-        *("Sqrt", "Sub", "Where"),
-        *("Cast", "CastLike", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather"),
-        *("Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+        *("Abs", "Add", "And", "Ceil", "Clip", "Cos", "CumSum", "Div", "Equal", "Erf", "Exp"),
+        *("Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "MatMul", "Max"),
+        *("Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "ReduceL2", "ReduceMax"),
+        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Round", "Sigmoid"),
+        *("Sign", "Sin", "Softmax", "Sqrt", "Sub", "Tanh", "Where", "Xor"),
+        *("Cast", "CastLike", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
+        *("Gather", "GatherElements", "GatherND", "Identity", "NonZero", "OneHot", "Pad"),
+        *("Range", "Reshape", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth"),
+        *("Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"),
     }
 )
-"""Operators in which exporters wrap weights and shapes."""
-
-_SIZES = ("Shape", "Size")
-"""Operators that read a shape, which may be known although the value is not constant."""
+"""Operators of which expressions of constants consist: weights, shapes, masks and positions."""
 
 _ALIKE_EVERYWHERE = frozenset(
     {
@@ -88,14 +91,15 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
     small, found = [], False
     spent, budget = 0, -1  # not known yet: most graphs have no expressions
     for node in itertools.chain.from_iterable(graphs):
-        if not _may_be_expression(node):
+        if node.domain != "" or len(node.outputs) != 1 or node.meta.get(_FAILED):
             continue
         value = node.outputs[0]
         if is_constant(value):
             spent += _bytes_of(value)
-        elif node.op_type in _SIZES:
-            found |= _record_sizes(node)
-        elif (size := _bytes(node)) is not None:
+        elif (sizes := asked_sizes(node)) is not None:
+            record_content(value, sizes)
+            found = True
+        elif _is_expression(node) and (size := _bytes(node)) is not None:
             budget = _budget(graphs) if budget < 0 else budget
             if spent + size > budget:
                 continue
@@ -140,12 +144,8 @@ def forget_contents(model: ir.Model) -> None:
                 record_content(output, None)
 
 
-def _may_be_expression(node: ir.Node) -> bool:
-    if node.domain != "" or len(node.outputs) != 1 or node.meta.get(_FAILED):
-        return False
-    if node.op_type in _SIZES:
-        return True
-    if node.op_type not in _OPERATORS or any(a.is_ref() for a in node.attributes.values()):
+def _is_expression(node: ir.Node) -> bool:
+    if node.op_type not in OPERATORS or any(a.is_ref() for a in node.attributes.values()):
         return False
     if "broadcast" in node.attributes:
         return False  # before opset 7 it may align axes other than the last: not supported
@@ -159,25 +159,6 @@ def _may_be_expression(node: ir.Node) -> bool:
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
     """Return what a node reads the content of. CastLike reads only the type of its second input."""
     return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
-
-
-def _record_sizes(node: ir.Node) -> bool:
-    """Record what a Shape or Size returns, if the sizes are known for every input."""
-    shape = shape_of(node.inputs[0]) if node.inputs else None
-    if shape is None or any(attribute.is_ref() for attribute in node.attributes.values()):
-        return False
-    start = node.attributes.get_int("start", 0) or 0
-    sizes = shape.dims[start : node.attributes.get_int("end", None)]
-    if not all(isinstance(size, int) for size in sizes):
-        return False
-    numbers = [size for size in sizes if isinstance(size, int)]
-    if node.op_type == "Size":
-        if math.prod(numbers) >= 2**63:
-            return False
-        record_content(node.outputs[0], np.array(math.prod(numbers), np.int64))
-    else:
-        record_content(node.outputs[0], np.array(numbers, np.int64))
-    return True
 
 
 def _elements(value: ir.Value) -> int:

@@ -33,6 +33,19 @@ def bodies_in(attribute: ir.Attr) -> list[ir.Graph]:
     return []
 
 
+def captured(node: ir.Node) -> list[ir.Value]:
+    """Return the values from outside that the bodies of a node read."""
+    read: dict[ir.Value, None] = {}
+    made: set[ir.Value] = set()
+    for body in bodies_of(node):
+        for graph in (body, *body.subgraphs()):
+            made.update(graph.inputs, graph.initializers.values())
+            made.update(value for inner in graph for value in inner.outputs)
+            read |= dict.fromkeys(value for inner in graph for value in inner.inputs if value)
+            read |= dict.fromkeys(graph.outputs)
+    return [value for value in read if value not in made]
+
+
 def all_graphs(model: ir.Model) -> list[ir.Graph]:
     """Return the main graph and its bodies, then each function's graph and its bodies."""
     return [

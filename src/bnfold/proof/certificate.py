@@ -26,6 +26,7 @@ from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
 from bnfold.proof.deadline import limited
+from bnfold.proof.definitions import with_definitions
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
@@ -93,7 +94,7 @@ def certify(window: Window, seconds: float = math.inf) -> Certificate:
 
 def _certify(window: Window) -> Certificate:
     try:
-        computed = with_scales(with_constants_computed(window))
+        computed = with_scales(with_constants_computed(with_definitions(window)))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
         rest = peeled(without_shared(with_pools_first(computed)))

@@ -15,6 +15,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array
+from bnfold.graph.constants import RANDOM
 
 AFFINE = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "Div"}
@@ -41,12 +42,6 @@ POINTWISE = frozenset(
 
 STEPS = frozenset({"Ceil", "Floor", "Round", "Sign"})
 """Operators that jump: no grid shows where."""
-
-RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-    | {"RandomUniformLike"}
-)
-"""Operators that draw; so does Dropout in training."""
 
 
 class NotShown(Exception):  # noqa: N818 - an answer, not an error

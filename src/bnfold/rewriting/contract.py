@@ -154,10 +154,12 @@ class Replace:
     """
 
     nodes: Sequence[ir.Node]
-    outputs: Mapping[ir.Value, ir.Value | Op]
+    outputs: Mapping[ir.Value, ir.Value | Op | Weight]
     detail: str = ""
     exactness: Exactness | None = None
     """The exactness of this rewrite, if it differs from that of the pass."""
+    hoisted: ir.Graph | None = None
+    """A body of the first node, which leaves its nodes and initializers to the graph outside."""
 
 
 def same_op(
@@ -171,6 +173,9 @@ def same_op(
     attributes = tuple(node.attributes.values())
     return Op(node.op_type, inputs, attributes, node, shape, type_of)
 
+
+ANY = "*"
+"""As a root: any operator of the default domain."""
 
 PassFunction: TypeAlias = Callable[[ir.Node], Replace | None]
 
@@ -210,7 +215,7 @@ def rewrite(
     exactness: Exactness,
     refusals: Iterable[Refusal],
 ) -> Callable[[PassFunction], Pass]:
-    """Declare the decorated function as the pass `name`, called for each node of type `roots`.
+    """Declare the decorated function as the pass `name`, for each node of a type in `roots`.
 
     `refusals` are all reasons that it may raise, except `General` ones; their names are distinct.
     The docstring of its module must state the identity: ``bnfold passes NAME`` prints it.

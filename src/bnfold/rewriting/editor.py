@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from bnfold.graph.shapes import record_shape, shape_of
-from bnfold.graph.walk import all_graphs, has_body
+from bnfold.graph.walk import all_graphs, bodies_of
 from bnfold.rewriting.contract import Op, Replace, Weight
-from bnfold.rewriting.query import is_used
+from bnfold.rewriting.query import is_used, may_take_over
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,22 @@ class Editor:
     def apply(self, replace: Replace) -> Edit:
         """Make the replacement, and remove the pattern's dead nodes."""
         built = _Built(self)
+        if replace.hoisted is not None:
+            built.in_place_of(replace.nodes[0].outputs[0]).hoist(replace.hoisted)
         substitutes = {
             old: built.in_place_of(old).value_of(new) for old, new in replace.outputs.items()
         }
         values = {old: self._substitute(old, new, built) for old, new in substitutes.items()}
         removed = _remove_dead(replace.nodes)
+        for old in values:
+            _drop_unused_initializer(old)
         return Edit(built.nodes, removed, values)
+
+    def drop_unused_initializers(self, model: ir.Model) -> None:
+        """Remove all initializers that nothing reads; those that callers may override stay."""
+        for graph in all_graphs(model):
+            for value in list(graph.initializers.values()):
+                _drop_unused_initializer(value)
 
     def fresh_name(self, stem: str) -> str:
         """Return a name that no value of the model has, and reserve it."""
@@ -76,7 +86,7 @@ class Editor:
         """
         is_output = old.is_graph_output()
         successor = new
-        if is_output and not (built.made(new) or _may_become_output(new, old)):
+        if not (built.made(new) or may_take_over(new, old)):
             identity = ir.Node("", "Identity", [new])
             successor = built.in_place_of(old).add_node(identity, old.name or "")
         if is_output or built.made(new):
@@ -109,14 +119,15 @@ class _Built:
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._values: dict[Op | Weight, ir.Value] = {}
+        self._hoisted: dict[ir.Value, ir.Value] = {}
         self.nodes: dict[ir.Node, ir.Node | None] = {}
 
     def in_place_of(self, old: ir.Value) -> _Built:
         """Insert the following nodes before the node that computes `old`."""
         anchor = old.producer()
-        assert anchor is not None
-        assert anchor.graph is not None
-        self._anchor, self._graph = anchor, anchor.graph
+        if anchor is not None:  # an initializer is only ever replaced by an existing value
+            assert anchor.graph is not None
+            self._anchor, self._graph = anchor, anchor.graph
         return self
 
     def made(self, value: ir.Value) -> bool:
@@ -126,7 +137,7 @@ class _Built:
     def value_of(self, operand: ir.Value | Op | Weight) -> ir.Value:
         """Return the value of an expression, making its nodes if needed."""
         if isinstance(operand, ir.Value):
-            return operand
+            return self._hoisted.get(operand, operand)
         if operand not in self._values:
             if isinstance(operand, Weight):
                 self._values[operand] = self._make_weight(operand)
@@ -144,6 +155,23 @@ class _Built:
             node.name = None  # the graph named it, but unnamed nodes are common in exports
         self.nodes[node] = like
         return output
+
+    def hoist(self, body: ir.Graph) -> None:
+        """Move the nodes and initializers of a body to the graph outside, under fresh names."""
+        body.outputs.clear()
+        for value in list(body.initializers.values()):
+            tensor = value.const_value
+            assert tensor is not None
+            body.initializers.pop(value.name or "")
+            weight = Weight(tensor.numpy(), tensor.dtype, value.name or "")
+            self._hoisted[value] = self.value_of(weight)
+            value.replace_all_uses_with(self._hoisted[value])
+        for node in list(body):
+            body.remove(node)
+            self._graph.insert_before(self._anchor, node)
+            self.nodes[node] = node
+            for output in node.outputs:
+                output.name = self._editor.fresh_name(output.name) if output.name else ""
 
     def _make_node(self, op: Op) -> ir.Value:
         inputs = [None if operand is None else self.value_of(operand) for operand in op.inputs]
@@ -179,12 +207,6 @@ class _Built:
         return value
 
 
-def _may_become_output(new: ir.Value, old: ir.Value) -> bool:
-    """A graph output must be computed in its graph, by a node, and have only one name."""
-    node = new.producer()
-    return node is not None and node.graph is old.graph and not new.is_graph_output()
-
-
 def _rename(new: ir.Value, old: ir.Value) -> None:
     """Give `new` the name and description of `old`, which loses them."""
     new.name, old.name = old.name, ""
@@ -196,8 +218,7 @@ def _rename(new: ir.Value, old: ir.Value) -> None:
 def _remove_dead(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     """Remove nodes that are unused, then everything that only they used; return what is removed.
 
-    A graph's inputs always stay, and so do nodes with bodies: what the bodies read would still
-    count as used after their removal.
+    A graph's inputs always stay.
     """
     removed: dict[ir.Node, None] = {}
     by_graph: dict[ir.Graph | ir.Function, list[ir.Node]] = {}
@@ -205,22 +226,29 @@ def _remove_dead(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     while pending:
         node = pending.pop()
         graph = node.graph
-        if graph is None or node in removed or any(map(is_used, node.outputs)) or has_body(node):
+        if graph is None or node in removed or any(map(is_used, node.outputs)):
             continue
-        inputs = [value for value in node.inputs if value is not None]
-        node.resize_inputs(0)
-        removed[node] = None
         by_graph.setdefault(graph, []).append(node)
+        inner = [within for body in bodies_of(node) for within in body.all_nodes()]
+        removed |= dict.fromkeys([node, *inner])
+        inputs = [value for each in (node, *inner) for value in each.inputs if value is not None]
+        for each in (node, *inner):
+            each.resize_inputs(0)
         for value in inputs:
             source = value.producer()
             if source is not None:
                 pending.append(source)
-            elif value.is_initializer() and not is_used(value) and not value.is_graph_input():
-                assert value.graph is not None
-                value.graph.initializers.pop(value.name or "")
+            else:
+                _drop_unused_initializer(value)
     for owner, dead in by_graph.items():
         owner.remove(dead)  # all at once: each call looks at all outputs of the graph
     return list(removed)
+
+
+def _drop_unused_initializer(value: ir.Value) -> None:
+    if value.is_initializer() and not is_used(value) and not value.is_graph_input():
+        assert value.graph is not None
+        value.graph.initializers.pop(value.name or "")
 
 
 def _value_names(graph: ir.Graph) -> list[str]:

@@ -15,7 +15,17 @@ from bnfold.graph.facts import Tools, learn
 from bnfold.graph.memory import Memory, remembering
 from bnfold.graph.walk import all_graphs
 from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
-from bnfold.rewriting.contract import General, Op, Pass, Refusal, Refused, Replace, Weight
+from bnfold.rewriting.contract import (
+    ANY,
+    General,
+    Op,
+    Operand,
+    Pass,
+    Refusal,
+    Refused,
+    Replace,
+    Weight,
+)
 from bnfold.rewriting.editor import Edit, Editor
 from bnfold.rewriting.query import is_op
 from bnfold.rewriting.sites import local_site, sites, sketch
@@ -84,10 +94,11 @@ class _Run:
         self._watch = watch
         self._editor = Editor(model)
         self._keep_node = keep_node
-        self._passes_by_root: dict[str, list[Pass]] = {}
-        for pass_ in passes:
-            for root in pass_.roots:
-                self._passes_by_root.setdefault(root, []).append(pass_)
+        roots = {root for pass_ in passes for root in pass_.roots}
+        self._passes_by_root = {
+            root: [pass_ for pass_ in passes if {root, ANY} & {*pass_.roots}] for root in roots
+        }
+        self._passes_for_all = self._passes_by_root.get(ANY, [])
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
@@ -105,6 +116,8 @@ class _Run:
             with remembering() as memory:
                 refusals = self._sweep(memory)
             if len(self._rewrites) == before:
+                if self._rewrites:
+                    self._editor.drop_unused_initializers(self._model)
                 return Outcome(self._rewrites, refusals)
 
     def _sweep(self, memory: Memory) -> list[RefusalRecord]:
@@ -132,7 +145,9 @@ class _Run:
         return refusals
 
     def _passes_of(self, node: ir.Node) -> list[Pass]:
-        return self._passes_by_root.get(node.op_type, []) if node.domain == "" else []
+        if node.domain != "":
+            return []
+        return self._passes_by_root.get(node.op_type, self._passes_for_all)
 
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
         return [node for node in nodes if self._passes_of(node)]
@@ -241,11 +256,12 @@ def _with_flushed(replace: Replace) -> str:
 def _weights(replace: Replace) -> list[Weight]:
     weights: dict[Weight, None] = {}
     seen: set[Op] = set()
-    pending = list(replace.outputs.values())
+    pending: list[Operand] = list(replace.outputs.values())
     while pending:
         operand = pending.pop()
-        if isinstance(operand, Op) and operand not in seen:
+        if isinstance(operand, Weight):
+            weights[operand] = None
+        elif isinstance(operand, Op) and operand not in seen:
             seen.add(operand)
-            weights |= {source: None for source in operand.inputs if isinstance(source, Weight)}
-            pending += [source for source in operand.inputs if isinstance(source, Op)]
+            pending += operand.inputs
     return list(weights)

@@ -61,6 +61,16 @@ def sole_use(value: ir.Value) -> bool:
     return use.node.graph is value.graph
 
 
+def may_take_over(new: ir.Value, old: ir.Value) -> bool:
+    """Say whether an existing value can be read in place of another, without an Identity between.
+
+    A graph output must be computed in its graph, by a node, and have only one name.
+    """
+    node = new.producer()
+    may_be_output = node is not None and node.graph is old.graph and not new.is_graph_output()
+    return may_be_output or not old.is_graph_output()
+
+
 def opset(node: ir.Node) -> int:
     """Return the version of the operator set that applies to the node."""
     assert node.graph is not None

@@ -8,6 +8,7 @@ from bnfold.graph.facts import forget
 from bnfold.modelfile.normalize import prepare
 from bnfold.options import PassOptions
 from bnfold.rewriting.engine import run_passes
+from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
 from bnfold.running.learning import TOOLS
@@ -38,6 +39,9 @@ class RewritePass(ir.passes.InPlacePass):
         chosen = choose_passes(self._options.only, self._options.skip)
         prepare(model, "the model")
         changes = change_meaning(model, self._options)
+        if not self._options.keep_functions:
+            changes += inline_functions(model, chosen)[0]
+            prepare(model, "the model")
         changes += run_passes(model, chosen, self._options.keep_pattern(), tools=TOOLS).rewrites
         forget(model)
         return ir.passes.PassResult(model, modified=bool(changes))

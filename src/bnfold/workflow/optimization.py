@@ -195,7 +195,7 @@ class Optimization:
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
                     equivalence,
-                    self._variant.outcome.rewrites,
+                    [*self._variant.inlined, *self._variant.outcome.rewrites],
                     checking,
                     self._execution.inputs,
                 )

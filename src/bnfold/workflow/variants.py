@@ -12,12 +12,14 @@ from pathlib import Path
 from bnfold.errors import PassFailedError
 from bnfold.modelfile.loading import load, require_valid
 from bnfold.modelfile.model import LoadedModel
+from bnfold.modelfile.normalize import prepare
 from bnfold.modelfile.saving import StagedModel
 from bnfold.modelfile.source import ModelSource
 from bnfold.options import PassOptions
-from bnfold.record.data import PassRecord, RewriteRecord
+from bnfold.record.data import PassRecord, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
+from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.registry import choose_passes
 from bnfold.running.learning import TOOLS
@@ -26,10 +28,11 @@ from bnfold.workflow.windows import Cut, Cutter
 
 @dataclass(frozen=True)
 class Variant:
-    """A rewritten model and its rewrites: first the changes of meaning, then the others."""
+    """A rewritten model and its rewrites: the changes of meaning, what functions became, others."""
 
     model: LoadedModel
     requested: Sequence[RewriteRecord]
+    inlined: Sequence[RewriteRecord]
     outcome: Outcome
     chosen: Sequence[Pass] = field(repr=False)
     cuts: Sequence[Cut] = field(default=(), repr=False)
@@ -38,7 +41,7 @@ class Variant:
     @property
     def rewrites(self) -> list[RewriteRecord]:
         """All rewrites."""
-        return [*self.requested, *self.outcome.rewrites]
+        return [*self.requested, *self.inlined, *self.outcome.rewrites]
 
     @property
     def passes(self) -> list[PassRecord]:
@@ -77,6 +80,11 @@ class Variants:
         """
         loaded, requested = self.unchanged()
         chosen = choose_passes(self.passes.only, self.passes.skip)
+        inlined: list[RewriteRecord] = []
+        kept: list[RefusalRecord] = []
+        if not self.passes.keep_functions:
+            inlined, kept = inline_functions(loaded.ir, chosen)
+            prepare(loaded.ir, loaded.source.name)
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
         try:
@@ -86,7 +94,8 @@ class Variants:
         except PassFailedError:
             require_valid(loaded)  # an invalid model may be why the pass failed
             raise
-        return Variant(loaded, requested, outcome, chosen, cutter.cuts)
+        outcome = Outcome(outcome.rewrites, [*kept, *outcome.refusals])
+        return Variant(loaded, requested, inlined, outcome, chosen, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
         """Write a model into a new subfolder of `folder`."""

@@ -14,13 +14,14 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from bnfold.graph.constants import RANDOM
 from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
-from bnfold.graph.walk import has_body
-from bnfold.proof.windows import RANDOM, NotShown, Window
+from bnfold.graph.walk import captured, has_body
+from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Op, Operand, Replace
 from bnfold.rewriting.editor import Edit
-from bnfold.rewriting.query import reads_content
+from bnfold.rewriting.query import is_op, reads_content
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
@@ -214,10 +215,13 @@ class Slice:
                 self.leaves.append(value)
             else:
                 pending.append((value, True))
-                pending += [(read, False) for read in node.inputs if read is not None]
+                read = [value for value in (*node.inputs, *captured(node)) if value is not None]
+                pending += [(value, False) for value in read]
 
     def _takes(self, node: ir.Node, value: ir.Value) -> bool:
-        if has_body(node) or node.domain not in ("", "ai.onnx"):
+        if has_body(node):
+            return is_op(node, "If") and node in self.pattern
+        if node.domain not in ("", "ai.onnx"):
             return False
         if any(attribute.is_ref() for attribute in node.attributes.values()):
             return False

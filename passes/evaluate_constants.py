@@ -1,0 +1,121 @@
+"""Evaluate what depends on constants alone, and sizes that are the same for every input.
+
+    f(c) = c'       computed once
+
+Conditions: c are constants that no caller may override, or the shapes of values whose sizes are
+known; f consists of operators of a list, none of them random, and onnxruntime computes it. Only
+what something else reads is evaluated: the rest of f goes with it.
+
+The file grows by 64 KiB at most for each c', beyond the constants that are needed no more: a
+large table that a few numbers describe stays an expression.
+
+Profit: an operator less. onnxruntime fuses a Clip into the preceding Conv only if its bounds are
+constants, and never evaluates CastLike, which torch's dynamo exporter uses in those of a ReLU6. In
+many exports, most nodes compute shapes, starts, ends and axes, which other runtimes may need as
+constants.
+
+BITWISE for data movement, and for arithmetic that IEEE 754 rounds to the nearest. ROUNDED for
+other functions, which every runtime approximates in its own way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from bnfold.graph.asked_sizes import SIZES
+from bnfold.graph.constants import constant, is_constant
+from bnfold.graph.expressions import OPERATORS
+from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite
+from bnfold.rewriting.query import is_op, is_used
+
+_EXACT = frozenset(
+    {
+        *SIZES,
+        *("Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape"),
+        *("DepthToSpace", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather"),
+        *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less"),
+        *("LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or"),
+        *("Pad", "Range", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "Sign", "Slice"),
+        *("SpaceToDepth", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze"),
+        *("Where", "Xor"),
+    }
+)
+"""Operators that give the same bits in every implementation."""
+
+_MOST_MORE = 2**16
+"""Bytes by which a content may be larger than the constants that it replaces."""
+
+
+@rewrite(
+    "evaluate-constants",
+    roots=sorted(OPERATORS | set(SIZES)),
+    exactness=Exactness.BITWISE,
+    refusals=[],
+)
+def evaluate_constants(node: ir.Node) -> Replace | None:
+    """Replace a value by its content, if more than other expressions reads it."""
+    value = node.outputs[0]
+    if not is_constant(value) or not _is_read_by_more_than_expressions(value):
+        return None
+    content = constant(value)
+    if content is None or content.dtype.kind in "OSU":
+        return None
+    dtype = ir.DataType.from_numpy(content.dtype)
+    if value.dtype not in (None, dtype):
+        return None
+    if content.nbytes > _MOST_MORE and content.nbytes > _MOST_MORE + _bytes_freed_with(node):
+        return None
+    exactness = Exactness.BITWISE if _is_exact(node) else Exactness.ROUNDED
+    return Replace([node], {value: Weight(content, dtype, value.name or "")}, "", exactness)
+
+
+def _is_read_by_more_than_expressions(value: ir.Value) -> bool:
+    """Say whether something reads the value whose own result is not constant.
+
+    An Identity that gives a constant the name of a graph output stays.
+    """
+    if value.is_graph_output():
+        return not is_op(value.producer(), "Identity")
+    return any(not is_constant(_only_output(reader)) for reader in value.consumers())
+
+
+def _only_output(node: ir.Node) -> ir.Value | None:
+    return node.outputs[0] if len(node.outputs) == 1 else None
+
+
+def _is_exact(node: ir.Node) -> bool:
+    """Say whether only exact operators compute what the node computes."""
+    pending, seen = [node], {node}
+    while pending:
+        node = pending.pop()
+        if is_op(node, "Constant", *SIZES):
+            continue
+        if node.op_type not in _EXACT:
+            return False
+        sources = {value.producer() for value in node.inputs if value is not None}
+        new = {source for source in sources if source is not None} - seen
+        pending += new
+        seen |= new
+    return True
+
+
+def _bytes_freed_with(node: ir.Node) -> int:
+    """Return the size of the constants that nothing reads without the node."""
+    freed = 0
+    lost: Counter[ir.Value] = Counter()
+    pending = [node]
+    while pending:
+        read = [value for value in pending.pop().inputs if value is not None]
+        lost.update(read)
+        for value in dict.fromkeys(read):
+            if lost[value] < len(value.uses()) or value.is_graph_output():
+                continue
+            source = value.producer()
+            if source is None or is_op(source, "Constant"):
+                content = constant(value)
+                freed += 0 if content is None else content.nbytes
+            elif not any(map(is_used, source.outputs[1:])):
+                pending.append(source)
+    return freed

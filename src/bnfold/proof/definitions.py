@@ -1,0 +1,62 @@
+"""Replaces operators by simpler ones where ONNX defines both alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+import onnx.helper
+
+from bnfold.proof.submodels import Constants
+from bnfold.proof.windows import Window, ints
+
+_OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
+"""Operators of any number of operands, which return the first if there is no other."""
+
+
+def with_definitions(window: Window) -> Window:
+    """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
+
+    No name within a branch is one outside: loaded models are normalized so.
+    """
+    if not window.operators & {"If", "Cast", "CastLike", *_OF_SEVERAL}:
+        return window
+    return Window(*map(_simplified, window.models))
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    while any(_branch(copy, node) is not None for node in copy.graph.node):
+        nodes = [each for node in copy.graph.node for each in _in_place_of(copy, node)]
+        del copy.graph.node[:]
+        copy.graph.node.extend(nodes)
+    types = {value.name: value.type.tensor_type.elem_type for value in copy.graph.input}
+    for node in copy.graph.node:
+        if node.op_type == "CastLike" and node.input[1] in types:
+            node.op_type = "Cast"
+            node.attribute.append(onnx.helper.make_attribute("to", types[node.input[1]]))
+            del node.input[1:]
+        of_one = node.op_type in _OF_SEVERAL and len(node.input) == 1
+        if of_one or (node.op_type == "Cast" and types.get(node.input[0]) == ints(node, "to")[0]):
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+    return copy
+
+
+def _branch(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.GraphProto | None:
+    constants = Constants(model)
+    if node.op_type != "If" or node.domain or node.input[0] not in constants:
+        return None
+    name = "then_branch" if constants[node.input[0]].item() else "else_branch"
+    return next((attribute.g for attribute in node.attribute if attribute.name == name), None)
+
+
+def _in_place_of(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    branch = _branch(model, node)
+    if branch is None:
+        yield node
+        return
+    model.graph.initializer.extend(branch.initializer)
+    yield from branch.node
+    for output, inner in zip(node.output, branch.output, strict=True):
+        yield onnx.helper.make_node("Identity", [inner.name], [output])
