@@ -1,10 +1,10 @@
 """Reshape to a constant shape where only one size is computed from the input's.
 
-    Reshape(x; n(x), c, d) = Reshape(x; −1, c, d)      c and d the same for every input, not 0
     Reshape(x; n(x), m(x), c) = Reshape(x; 0, 0, c)    n and m the sizes of x on the same axes
+    Reshape(x; c, n(x), d) = Reshape(x; c, −1, d)      c and d the same for every input, not 0
 
-A Reshape keeps the number of elements, so that one size follows from the others; and 0 stands for
-the size of the data on the same axis.
+Here 0 stands for the size of the data on the same axis; and a Reshape keeps the number of elements,
+so that one size follows from the others.
 
 Conditions: the sizes of the result follow from the graph, also that of a −1 where the sizes that
 vary are the data's own; the shape is not constant yet.
@@ -44,9 +44,11 @@ def simplify_reshape(node: ir.Node) -> Replace | None:
     told = list(result)
     if own is not None and _leaves_one_open(shape):
         told = _with_the_open_one_computed(told, list(own))
-    sizes = _with_one_left_open(told)
-    if sizes is None and own is not None and int_attribute(node, "allowzero", 0) == 0:
+    sizes = None
+    if own is not None and int_attribute(node, "allowzero", 0) == 0:
         sizes = _with_own_sizes(told, list(own))
+    if sizes is None:
+        sizes = _with_one_left_open(told)
     if sizes is None:
         return None
     target = Weight(np.array(sizes, np.int64), ir.DataType.INT64, f"{node.outputs[0].name}.shape")

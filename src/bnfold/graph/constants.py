@@ -56,7 +56,7 @@ def is_constant(value: ir.Value | None) -> bool:
     if node is None or node.domain != "":
         return False
     if node.op_type == "Constant":
-        return _constant_node_content(node) is not None
+        return _constant_attribute(node) is not None
     return _CONTENT in value.meta
 
 
@@ -87,13 +87,22 @@ _CONSTANT_ATTRIBUTES: Mapping[str, type[np.generic] | None] = {
 }
 
 
-def _constant_node_content(node: ir.Node) -> Array | None:
-    for name, dtype in _CONSTANT_ATTRIBUTES.items():
+def _constant_attribute(node: ir.Node) -> ir.Attr | None:
+    """Return the attribute of a Constant node that holds its content, if it is supported."""
+    for name in _CONSTANT_ATTRIBUTES:
         attribute = node.attributes.get(name)
-        if attribute is None or attribute.is_ref():
-            continue
-        if dtype is None:
+        if attribute is not None and not attribute.is_ref():
             is_tensor = attribute.type == ir.AttributeType.TENSOR
-            return attribute.as_tensor().numpy() if is_tensor else None
-        return np.array(attribute.value, dtype)
+            return attribute if is_tensor == (name == "value") else None
     return None
+
+
+def _constant_node_content(node: ir.Node) -> Array | None:
+    attribute = _constant_attribute(node)
+    if attribute is None:
+        return None
+    dtype = _CONSTANT_ATTRIBUTES[attribute.name]
+    if dtype is None:
+        tensor: ir.TensorProtocol = attribute.value  # as_tensor() looks at each of its methods
+        return tensor.numpy()
+    return np.array(attribute.value, dtype)
