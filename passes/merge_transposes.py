@@ -1,0 +1,50 @@
+"""Transpose once instead of twice.
+
+    Transpose(Transpose(x; p); q) = Transpose(x; p∘q)        (p∘q)ᵢ = p_{qᵢ}
+
+Conditions: nothing else reads the result in between. If p∘q leaves all axes where they are, the
+result is x itself.
+
+Profit: one copy less. Networks converted between layouts transpose back and forth.
+
+BITWISE.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.rewriting.contract import Exactness, Op, Replace, rewrite
+from bnfold.rewriting.query import (
+    input_of,
+    ints_attribute,
+    may_take_over,
+    producer,
+    rank_of,
+    sole_use,
+)
+
+
+@rewrite("merge-transposes", roots=["Transpose"], exactness=Exactness.BITWISE, refusals=[])
+def merge_transposes(node: ir.Node) -> Replace | None:
+    """Compose a Transpose with the one whose result it reads."""
+    first = producer(node, 0, "Transpose")
+    data = input_of(first, 0) if first is not None else None
+    if first is None or data is None or not sole_use(first.outputs[0]):
+        return None
+    inner, outer = _order(first), _order(node)
+    if inner is None or outer is None or sorted(inner) != sorted(outer):
+        return None
+    order = [inner[axis] for axis in outer]
+    result = node.outputs[0]
+    if order == sorted(order) and may_take_over(data, result):
+        return Replace([first, node], {result: data})
+    whole = Op("Transpose", [data], [ir.AttrInt64s("perm", order)], node)
+    return Replace([first, node], {result: whole})
+
+
+def _order(node: ir.Node) -> tuple[int, ...] | None:
+    """Return the permutation of a Transpose, which reverses the axes by default."""
+    rank = rank_of(node.inputs[0])
+    order = ints_attribute(node, "perm", () if rank is None else range(rank)[::-1])
+    return order if sorted(order) == list(range(len(order))) and order else None

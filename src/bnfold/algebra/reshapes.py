@@ -1,0 +1,79 @@
+"""Shapes that a Reshape can have as a constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from bnfold.graph.shapes import shape_of
+
+_Size: TypeAlias = int | ir.SymbolicDim
+
+
+def constant_target(
+    data: ir.Value, result: ir.Value, *, leaves_one_open: bool, copies_sizes: bool
+) -> list[int] | None:
+    """Return the constant shape by which a Reshape of `data` has the shape of `result`.
+
+    0 stands for a size of the data on the same axis, which `copies_sizes` allows, and -1 for the
+    only size that is not known. `leaves_one_open` says that some -1 already makes onnxruntime
+    refuse data without elements. None if more than one size remains.
+    """
+    after, before = shape_of(result), shape_of(data)
+    if after is None:
+        return None
+    told, own = list(after), list(before) if before is not None else []
+    if leaves_one_open:
+        told = _with_the_open_one_computed(told, own)
+    with_own_sizes = _with_own_sizes(told, own) if copies_sizes else None
+    return with_own_sizes or _with_one_left_open(told)
+
+
+def _with_the_open_one_computed(sizes: list[_Size], own: Sequence[_Size]) -> list[_Size]:
+    """Fill in the only size that is not known, where others that vary are the data's, too.
+
+    None of these is 0: onnxruntime then refuses the −1 that stands for the open one.
+    """
+    names = [size.value for size in own if not isinstance(size, int)]
+    unknown = [
+        axis
+        for axis, size in enumerate(sizes)
+        if not isinstance(size, int) and size.value not in names
+    ]
+    kept = [size.value for size in sizes if not isinstance(size, int) and size.value in names]
+    if len(unknown) != 1 or None in names or sorted(map(str, kept)) != sorted(map(str, names)):
+        return sizes
+    count = math.prod(size for size in own if isinstance(size, int))
+    others = math.prod(size for size in sizes if isinstance(size, int))
+    if others == 0 or count % others:
+        return sizes
+    (axis,) = unknown
+    return [*sizes[:axis], count // others, *sizes[axis + 1 :]]
+
+
+def _with_one_left_open(sizes: Sequence[_Size]) -> list[int] | None:
+    """Return the sizes with −1 for the only one that is not known, if there is none of 0."""
+    told = [size if isinstance(size, int) else -1 for size in sizes]
+    return told if told.count(-1) <= 1 and 0 not in told else None
+
+
+def _with_own_sizes(sizes: Sequence[_Size], own: Sequence[_Size]) -> list[int] | None:
+    """Return the sizes with 0 for those that the data has on the same axis, if that is all."""
+    told = []
+    for axis, size in enumerate(sizes):
+        if isinstance(size, int) and size > 0:
+            told.append(size)
+        elif axis < len(own) and _are_the_same(size, own[axis]):
+            told.append(0)
+        else:
+            return None
+    return told
+
+
+def _are_the_same(one: _Size, other: _Size) -> bool:
+    if isinstance(one, int) or isinstance(other, int):
+        return False
+    return one.value is not None and one.value == other.value

@@ -1,0 +1,134 @@
+"""merge-reshapes: two operators that only reshape become one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bnfold
+from tests.support.evaluate import run_plain
+from tests.support.graphs import Parameters, build, operators
+from tests.support.passes import run_pass
+
+NAME = "merge-reshapes"
+
+WEIGHTS: Parameters = {
+    "rows": np.array([-1, 24]),
+    "kept": np.array([0, 24]),
+    "open": np.array([0, -1]),
+    "flat": np.array([-1]),
+    "split": np.array([0, 2, 12]),
+    "back": np.array([0, 6, 4]),
+    "turned": np.array([4, 6, -1]),
+    "ones": np.array([1, 3]),
+    "first": np.array([0]),
+    "last": np.array([-1]),
+}
+
+
+def chain(lines: str, x: str = "N,6,4") -> onnx.ModelProto:
+    """Return a model of these lines, from y to z, between two other operators."""
+    read = {n: c for n, c in WEIGHTS.items() if f", {n})" in lines}
+    model = build(f"(float[{x}] x) => (float r) {{ y = Neg(x) {lines} r = Abs(z) }}", **read)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+def merged(model: onnx.ModelProto, *shapes: tuple[int, ...]) -> list[str]:
+    """Return what is left; assert equal values and shapes, and a fixpoint."""
+    optimized = run_pass(model, NAME).to_proto()
+    for shape in shapes:
+        feeds = {"x": np.arange(np.prod(shape), dtype=np.float32).reshape(shape)}
+        for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+            np.testing.assert_array_equal(one, other)
+            assert one.shape == other.shape
+    assert not run_pass(optimized, NAME).record.rewrites
+    return operators(optimized)[1:-1]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a = Reshape(y, rows) z = Reshape(a, split)",
+        "a = Reshape(y, flat) z = Reshape(a, rows)",
+        "a = Flatten(y) z = Reshape(a, back)",
+        "a = Unsqueeze(y, first) z = Squeeze(a, first)",
+        "a = Unsqueeze(y, ones) z = Reshape(a, rows)",
+        "a = Reshape(y, kept) z = Unsqueeze(a, ones)",
+        "a = Reshape(y, kept) b = Reshape(a, split) z = Reshape(b, rows)",
+    ],
+)
+def test_two_become_one(lines: str) -> None:
+    model = chain(lines)
+    assert merged(model, (3, 6, 4), (1, 6, 4), (0, 6, 4)) == ["Reshape"]
+    record = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record
+    assert all(
+        rewrite.certificate is not None and rewrite.certificate.verdict == "certified"
+        for rewrite in record.rewrites
+    )
+
+
+def test_a_size_that_a_shape_leaves_open() -> None:
+    model = chain("a = Reshape(y, open) z = Unsqueeze(a, last)")
+    assert merged(model, (3, 6, 4)) == ["Reshape"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "x"),
+    [
+        ("a = Unsqueeze(y, first) z = Unsqueeze(a, last)", "N,M"),
+        ("a = Reshape(y, rows) b = Exp(a) z = Reshape(b, split)", "N,6,4"),
+        ("a = Reshape(y, rows) b = Reshape(a, split) c = Reshape(a, split) z = Add(b, c)", "N,6,4"),
+    ],
+)
+def test_others_stay(lines: str, x: str) -> None:
+    assert not run_pass(chain(lines, x), NAME).record.rewrites
+
+
+def test_an_intermediate_result_that_is_an_output_stays() -> None:
+    model = build(
+        "(float[N,6,4] x) => (float[a,b] y, float[c,d,e] z) "
+        "{ y = Reshape(x, rows) z = Reshape(y, split) }",
+        rows=WEIGHTS["rows"],
+        split=WEIGHTS["split"],
+    )
+    assert not run_pass(model, NAME).record.rewrites
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_random_chains(data: st.DataObject) -> None:
+    """Chains over axes of any size, free or fixed, forth and back."""
+    own = data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3))
+    free = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    x = ",".join("NML"[axis] if free[axis] else str(size) for axis, size in enumerate(own))
+    weights: Parameters = {}
+    shape, lines, last = list(own), [], "y"
+    for number in range(data.draw(st.integers(2, 3))):
+        kind = data.draw(st.sampled_from(["Reshape", "Unsqueeze", "Flatten"]))
+        if kind == "Reshape":
+            shape = list(data.draw(st.permutations(shape)))
+            target = list(shape)
+            is_open: bool = data.draw(st.booleans())
+            if target and is_open:
+                target[data.draw(st.integers(0, len(target) - 1))] = -1
+            weights[f"w{number}"] = np.array(target, np.int64)
+            lines.append(f"v{number} = Reshape({last}, w{number})")
+        elif kind == "Unsqueeze":
+            axis = data.draw(st.integers(0, len(shape)))
+            shape.insert(axis, 1)
+            weights[f"w{number}"] = np.array([axis])
+            lines.append(f"v{number} = Unsqueeze({last}, w{number})")
+        else:
+            axis = data.draw(st.integers(0, len(shape)))
+            shape = [int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))]
+            lines.append(f"v{number} = Flatten<axis={axis}>({last})")
+        last = f"v{number}"
+    model = build(
+        f"(float[{x}] x) => (float r) {{ y = Neg(x) {' '.join(lines)} r = Abs({last}) }}", **weights
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    merged(model, tuple(own))
