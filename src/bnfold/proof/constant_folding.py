@@ -95,7 +95,17 @@ def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
                 constant.attribute.append(onnx.helper.make_attribute("value_ints", sizes.tolist()))
                 node.CopyFrom(constant)
         models.append(copy)
-    return with_constants_computed(Window(*models))
+    return _reading_only_needed(with_constants_computed(Window(*models)))
+
+
+def _reading_only_needed(window: Window) -> Window:
+    """Leave out inputs of which both sides have read the sizes alone."""
+    return Window(
+        *(
+            rebuilt(model, model.graph.node, window.inputs, [o.name for o in model.graph.output])
+            for model in window.models
+        )
+    )
 
 
 def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:

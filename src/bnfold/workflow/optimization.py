@@ -8,6 +8,7 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import onnx
@@ -218,9 +219,12 @@ class Optimization:
         from bnfold.proof.certificate import certify_all
 
         seconds = math.inf if self._checking.certify == "always" else SECONDS_TO_CERTIFY
-        windows = [cut.window for cut in self._variant.cuts]
+        cuts = self._variant.cuts
+        smallest_first = sorted(range(len(cuts)), key=lambda index: cuts[index].nbytes)
+        windows = [cuts[index].window for index in smallest_first]
         rewrites = self._variant.outcome.rewrites
-        certificates = certify_all(windows, seconds, self._progress)
+        found = zip(smallest_first, certify_all(windows, seconds, self._progress), strict=True)
+        certificates = [certificate for _, certificate in sorted(found, key=itemgetter(0))]
         rewrites[:] = [
             replace(rewrite, certificate=certificate)
             for rewrite, certificate in zip(rewrites, certificates, strict=True)

@@ -38,6 +38,11 @@ class Cut:
     after: Part | None = None
     why_none: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the weights of both sides."""
+        return sum(part.nbytes for part in (self.before, self.after) if part is not None)
+
     def window(self) -> Window:
         """Return both models.
 
@@ -46,9 +51,8 @@ class Cut:
         """
         if self.before is None or self.after is None:
             raise NotShown(self.why_none)
-        size = self.before.nbytes + self.after.nbytes
-        if size > _LARGEST:
-            raise NotShown(f"its weights are too large for float64 ({size / 1e6:.0f} MB)")
+        if self.nbytes > _LARGEST:
+            raise NotShown(f"its weights are too large for float64 ({self.nbytes / 1e6:.0f} MB)")
         inputs = {value.name: value for part in (self.before, self.after) for value in part.inputs}
         return Window(self._model(self.before, inputs), self._model(self.after, inputs))
 
