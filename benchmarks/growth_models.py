@@ -314,6 +314,39 @@ def outputs(n: int) -> onnx.ModelProto:
     return graph.finish(*(graph.node("Dropout", graph.norm(graph.conv(value))) for value in values))
 
 
+def clamps(n: int) -> onnx.ModelProto:
+    """A chain of Clips between growing bounds, one of which n Relus read, too."""
+    graph = _Graph()
+    value = graph.x
+    for index in range(n):
+        bounds = [graph.array(np.array(sign * index, np.float32)) for sign in (-1, 1)]
+        value = graph.node("Clip", value, *bounds)
+    value = graph.node("Max", value, graph.weight())
+    return graph.finish(*(graph.node("Relu", value) for _ in range(n)))
+
+
+def hard_swishes(n: int) -> onnx.ModelProto:
+    """A chain of x · Clip(x + 3; 0, 6) / 6."""
+    graph = _Graph()
+    value = graph.x
+    zero, three, six = (graph.array(np.array(number, np.float32)) for number in (0, 3, 6))
+    for _ in range(n):
+        gate = graph.node("Clip", graph.node("Add", value, three), zero, six)
+        value = graph.node("Div", graph.node("Mul", value, gate), six)
+    return graph.finish(value)
+
+
+def padded_readers(n: int) -> onnx.ModelProto:
+    """A chain of Pads and Convs, and a Pad that n Convs read."""
+    graph = _Graph()
+    value, pads = graph.x, graph.array(np.array([0, 0, 1, 1, 0, 0, 0, 0]))
+    kernel = graph.weight(CHANNELS, CHANNELS, 2, 2)
+    for _ in range(n):
+        value = graph.conv(graph.node("Pad", value, pads), kernel)
+    value = graph.node("Pad", value, pads)
+    return graph.finish(*(graph.conv(value, kernel) for _ in range(n)))
+
+
 KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "conv_bn_relu": (conv_bn_relu, 800),
     "adds": (adds, 500),
@@ -339,5 +372,8 @@ KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "identities": (identities, 800),
     "shared_weight": (shared_weight, 800),
     "outputs": (outputs, 400),
+    "clamps": (clamps, 400),
+    "hard_swishes": (hard_swishes, 400),
+    "padded_readers": (padded_readers, 400),
 }
 """The function that makes each kind of graph, and the smallest size that is measured."""

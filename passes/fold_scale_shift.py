@@ -9,9 +9,10 @@ and an affine map A(s, t) is absorbed like a BatchNormalization:
 
 Conditions: k is constant and varies along at most one axis of x, after right-aligned broadcasting;
 k is not part of a decomposed GELU or LayerNormalization, which onnxruntime would no longer
-recognize; k does not round what it is added to, as 2²³ rounds float32 values to whole numbers;
-otherwise as for fold-batchnorm. Most Mul and Add nodes of a model are something else, residual sums
-or gates, so no other refusal is reported.
+recognize, nor of a HardSigmoid or HardSwish, which recognise-hard-activations replaces; k does not
+round what it is added to, as 2²³ rounds float32 values to whole numbers; otherwise as for
+fold-batchnorm. Most Mul and Add nodes of a model are something else, residual sums or gates, so no
+other refusal is reported.
 
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
@@ -23,6 +24,7 @@ import onnx_ir as ir
 from bnfold.algebra.absorption import absorb_into_consumers, absorb_into_producers
 from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.fusions import within_fused_pattern
+from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
 
@@ -34,7 +36,7 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 )
 def fold_scale_shift(node: ir.Node) -> Replace | None:
     """Fold into the operators before, else after, else return None."""
-    if within_fused_pattern(node):
+    if within_fused_pattern(node) or hard_activation(node) is not None:
         return None
     for absorb in (absorb_into_producers, absorb_into_consumers):
         try:

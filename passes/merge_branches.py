@@ -39,7 +39,6 @@ from bnfold.rewriting.query import is_op, producer, sole_use
 class Why(Refusal):
     """Reasons not to merge parallel branches."""
 
-    PADDED_BY_SIZE = "the padding of a branch depends on the size of its input (auto_pad)"
     OTHER_STRIDES = "the branches have different strides"
     NOT_ALIGNED = "the branches' kernels and paddings cannot be aligned"
     COSTLIER = "the merged kernel would have more weights than the branches together"
@@ -52,6 +51,7 @@ class Why(Refusal):
     refusals=[
         *Why,
         *NotStorable,
+        Common.PADDED_BY_SIZE,
         Common.SHARED,
         Common.WEIGHT_NOT_CONSTANT,
         Common.WEIGHT_OVERRIDABLE,
@@ -131,5 +131,5 @@ def _convolution(conv: ir.Node) -> Convolution:
         require(not any(map(is_overridable, weights)), Common.WEIGHT_OVERRIDABLE, conv)
         is_known = all(constant(value) is not None for value in weights)
         require(is_known, Common.WEIGHT_NOT_CONSTANT, conv)
-        raise Refused(Why.PADDED_BY_SIZE, conv)
+        raise Refused(Common.PADDED_BY_SIZE, conv)
     return convolution

@@ -116,7 +116,7 @@ def test_the_shift_of_a_map_parallel_to_a_padded_conv_is_exact_at_the_border() -
             Why.NOT_ALIGNED,
         ),
         ("a = Conv(x, one) y = Add(a, x)", Why.NOT_ALIGNED),
-        ('a = Conv<auto_pad="SAME_UPPER">(x, u) y = Add(a, x)', Why.PADDED_BY_SIZE),
+        ('a = Conv<auto_pad="SAME_UPPER">(x, u) y = Add(a, x)', Common.PADDED_BY_SIZE),
         (
             "a = Conv<pads=[0,1,0,1]>(x, wide) b = Conv<pads=[1,0,1,0]>(x, high) y = Add(a, b)",
             Why.COSTLIER,

@@ -259,6 +259,64 @@ def test_cascades_of_pools() -> None:
     differs(certify(window(MAP, before, f"y = {wrong}(x)")))
 
 
+PADDED_POOL = "MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[{}]>"
+BORDER = np.array([0, 0, 1, 0, 0, 0, 0, 2])
+
+
+@pytest.mark.parametrize(
+    ("function", "number", "ok", "pads"),
+    [
+        ("Identity(x)", -np.inf, True, "1,0,0,2"),
+        ("Identity(x)", float(np.finfo(np.float32).min), True, "1,0,0,2"),
+        ("Relu(x)", 0.0, True, "1,0,0,2"),
+        ("Relu(x)", -3.0, True, "1,0,0,2"),
+        ("Identity(x)", 0.0, False, "1,0,0,2"),
+        ("Identity(x)", -1e30, False, "1,0,0,2"),
+        ("Relu(x)", 1e-3, False, "1,0,0,2"),
+        ("Identity(x)", -np.inf, False, "0,1,0,2"),
+        ("Relu(x)", 0.0, False, "1,0,1,2"),
+        ("Relu(x)", 0.0, False, "1,0,0,1"),
+    ],
+)
+@pytest.mark.parametrize("text", [MAP, MAP.replace("H,W", "31,31")])
+def test_pads_before_a_pool(function: str, number: float, ok: bool, pads: str, text: str) -> None:
+    pool = PADDED_POOL.format("0,0,0,0")
+    before = f"a = {function} p = Pad(a, border, number) y = {pool}(p)"
+    after = f"a = {function} y = {PADDED_POOL.format(pads)}(a)"
+    weights: Parameters = {"border": BORDER, "number": np.array(number, np.float32)}
+    found = certify(window(text, before, after, weights))
+    if ok:
+        certified(found, "selection")
+    else:
+        differs(found)
+
+
+@pytest.mark.parametrize(
+    ("border", "kind"),
+    [([0, 1, 1, 0, 0, -1, 0, 2], ""), ([0, 0, -1, 1, 0, 0, 0, 2], ""), (BORDER, "edge")],
+)
+def test_pads_of_another_kind_are_no_selection(border: list[int], kind: str) -> None:
+    """A one-hot image is the same in all channels: it does not show a shift of channels."""
+    pad = 'Pad<mode="edge">(a, border)' if kind else "Pad(a, border)"
+    before = f"a = Relu(x) p = {pad} y = {PADDED_POOL.format('0,0,0,0')}(p)"
+    after = f"a = Relu(x) y = {PADDED_POOL.format('1,0,0,2')}(a)"
+    found = certify(window(MAP, before, after, {"border": np.array(border)}))
+    assert found.verdict != "certified"
+
+
+@pytest.mark.parametrize(("pads", "ok"), [("2,1,1,3", True), ("1,1,1,3", False)])
+@pytest.mark.parametrize("size", ["H,W", "40,41"])
+def test_pads_before_a_conv(pads: str, ok: bool, size: str) -> None:
+    before = "p = Pad(x, border) y = Conv<strides=[2,1], pads=[1,1,1,1]>(p, w)"
+    after = f"y = Conv<strides=[2,1], pads=[{pads}]>(x, w)"
+    weights: Parameters = {"border": BORDER, "w": W33}
+    found = certify(window(MAP.replace("H,W", size), before, after, weights))
+    if ok:
+        certified(found, "linear")
+    else:
+        differs(found)
+
+
 def test_ceil_mode_counts() -> None:
     ceil = POOL.replace(">", ", ceil_mode=1>")
     before, after = f"a = Elu(x) y = {ceil}(a)", f"a = {ceil}(x) y = Elu(a)"

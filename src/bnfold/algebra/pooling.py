@@ -82,6 +82,17 @@ class Pool:
             return None
         return self.pads
 
+    def ends_with(self, data: ir.Value) -> bool:
+        """Say whether the last windows are known to end where the padded data end."""
+        sizes = [size_of(data, axis + 2) for axis in range(self.spatial_rank)]
+        return all(
+            stride == 1
+            or (size is not None and (size + sum(pads) - dilation * (kernel - 1) - 1) % stride == 0)
+            for size, kernel, stride, dilation, pads in zip(
+                sizes, self.kernel, self.strides, self.dilations, self.pads, strict=True
+            )
+        )
+
     def every_window_is_real(self, data: ir.Value) -> bool:
         """Say whether each window is known to cover an element of `data`, not only padding."""
         sizes: list[int | None] = [None] * self.spatial_rank

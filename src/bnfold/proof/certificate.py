@@ -158,7 +158,7 @@ def _of_one(window: Window) -> Certificate:
     proofs: list[tuple[frozenset[str], Callable[[Window, Sequence[Sizing]], Certificate | None]]]
     proofs = [
         (AFFINE, prove_linear),
-        (POINTWISE | {"MaxPool"}, prove_selection),
+        (POINTWISE | {"MaxPool", "Pad"}, prove_selection),
         (AFFINE | {"MaxPool"}, prove_maximum),
     ]
     for operators, prove in proofs:

@@ -62,7 +62,7 @@ def is_chain(model: onnx.ModelProto) -> bool:
 
 
 def is_same_but_pools(window: Window) -> bool:
-    """Say whether both sides are chains of the same operators, MaxPools aside."""
+    """Say whether both sides are chains of the same operators, MaxPools and Pads aside."""
     chains = []
     for model in window.models:
         constants = Constants(model)
@@ -81,7 +81,7 @@ def is_same_but_pools(window: Window) -> bool:
                     ],
                 )
                 for node in model.graph.node
-                if node.op_type not in ("Identity", "MaxPool")
+                if node.op_type not in ("Identity", "MaxPool", "Pad")
             ]
         )
     return chains[0] == chains[1] and all(map(is_chain, window.models))

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import onnx
 
+from bnfold.proof.padding import spatial_widths
 from bnfold.proof.resizing import text, whole_scales
 from bnfold.proof.windows import Window, ints
 
@@ -78,6 +79,10 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
         return data.of_readers(
             Fraction(-max(padded)), Fraction(span - min(padded)), Fraction(stride)
         )
+    if node.op_type == "Pad":
+        widths = spatial_widths(node, window.constants) or []
+        before = Fraction(widths[axis][0]) if axis < len(widths) else Fraction(0)
+        return data.of_readers(-before, -before, Fraction(1))
     scales = whole_scales(node, window.constants)
     if axis + 2 < len(scales):
         furthest = Fraction(5 if text(node, "mode", "nearest") == "cubic" else 3, 2)

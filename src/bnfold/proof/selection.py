@@ -12,6 +12,7 @@ import onnx.helper
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.kinds import is_chain, is_same_but_pools
 from bnfold.proof.nudging import NUDGES, with_nudged_constants
+from bnfold.proof.padding import spatial_widths
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
     ROUNDING,
@@ -47,8 +48,11 @@ def prove_selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | N
     """Show that both are the same function of the largest of the same elements, or None."""
     if len(window.inputs) != 1:
         return None
-    has_pools = "MaxPool" in window.operators
-    if has_pools and not all(map(is_chain, window.models)):
+    has_windows = bool(window.operators & {"MaxPool", "Pad"})
+    if has_windows and not all(map(is_chain, window.models)):
+        return None
+    pads = [node for node in window.nodes() if node.op_type == "Pad"]
+    if any(spatial_widths(pad, window.constants) is None for pad in pads):
         return None
     if window.operators & STEPS and not is_same_but_pools(window):
         return None
@@ -66,7 +70,7 @@ def prove_selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | N
         _require_same_function(window, before, after, spread({name: np.array(flat)}, before))
         require_content(before)
         probes += len(grid)
-        if not has_pools:
+        if not has_windows:
             continue
         pooled = [part for model in window.models for part in of_pool_inputs(model)]
         if not all(
@@ -83,7 +87,7 @@ def prove_selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | N
                 before, after = (run({name: images}) for run in (run_before, run_after))
                 _require_same_function(window, before, after, spread({name: images}, before))
                 probes += len(images)
-        if has_pools and not is_seen.all():
+        if has_windows and not is_seen.all():
             return None
     return certified("selection", chosen, probes=probes)
 

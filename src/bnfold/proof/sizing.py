@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
 from bnfold.proof.resizing import RESIZING, whole_scales
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
@@ -24,7 +25,8 @@ _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that may make another axis of the first."""
 
 _LOCAL = (
-    POINTWISE | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Resize", "Sum", "Upsample"}
+    POINTWISE
+    | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Pad", "Resize", "Sum", "Upsample"}
 ) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
@@ -147,6 +149,8 @@ def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
 def _is_local(node: onnx.NodeProto, window: Window) -> bool:
     if node.op_type == "Conv":
         return node.input[1] in window.constants
+    if node.op_type == "Pad":
+        return spatial_widths(node, window.constants) is not None
     if node.op_type in RESIZING:
         return bool(whole_scales(node, window.constants))
     return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1

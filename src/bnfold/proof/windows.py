@@ -101,12 +101,18 @@ class Window:
 
     @cached_property
     def is_of_floats(self) -> bool:
-        """Whether all that it reads are floats, and its constants finite or bounds of a Clip."""
-        bounds = {
-            name for node in self.nodes() if node.op_type == "Clip" for name in node.input[1:]
+        """Whether all that it reads are floats, and its constants finite but for bounds.
+
+        Those of a Clip may be infinite, and what a Pad fills in before a MaxPool.
+        """
+        bounding = ("Clip", "Pad")
+        read = {output.name for model in self.models for output in model.graph.output} | {
+            name
+            for node in self.nodes()
+            for name in (node.input[:1] if node.op_type in bounding else node.input)
         }
         return all(is_float(dtype_of(value)) for value in self.inputs) and all(
-            name in bounds or not is_float(content.dtype) or np.isfinite(content).all()
+            name not in read or not is_float(content.dtype) or np.isfinite(content).all()
             for name, content in self.constants.items()
         )
 
