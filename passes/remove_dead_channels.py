@@ -32,12 +32,13 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.channelwise import own_constants
-from bnfold.algebra.lanes import Lanes
+from bnfold.algebra.lanes import Lanes, Numbers, origin
 from bnfold.algebra.narrowing import LINEAR_OPERATORS, Linear, Mask
 from bnfold.algebra.spare_lanes import NOT_LEFT_OUT, SpareLanes
 from bnfold.algebra.weights import NotStorable
 from bnfold.graph.memory import memory
-from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, Replace, rewrite
+from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, Replace, require, rewrite
+from bnfold.rewriting.query import is_op
 
 
 class Why(Refusal):
@@ -61,9 +62,10 @@ def remove_dead_channels(root: ir.Node) -> Replace | None:
     constants = linear.constants() if linear is not None else own_constants(root)
     if constants is None:
         return None
-    dead = ~np.isnan(constants)
+    dead = np.isfinite(constants)
     after = before = None
     if dead.any():
+        require(dead.size > 1, Why.ONLY_CHANNEL)
         after = _spare(root.outputs[0], linear.axis if linear is not None else 1, dead.size)
     if linear is not None and root.inputs[0] is not None and linear.ignored().any():
         before = _spare(root.inputs[0], linear.axis, linear.inputs)
@@ -72,18 +74,18 @@ def remove_dead_channels(root: ir.Node) -> Replace | None:
         if replacement is not None:
             return replacement
     if after is not None:
-        raise _refused(after, dead)
+        raise _refused(after, after.lanes.numbers[root.outputs[0]][dead])
     return None
 
 
 def _spare(value: ir.Value, axis: int, channels: int) -> SpareLanes:
-    """Return the lanes of a value; if none can go, they are remembered for all values with them."""
+    """Return the lanes of a value; if none can go, they are remembered for all that they pass."""
     known: dict[ir.Value, SpareLanes] = memory().answers("lanes that stay")
     if value in known:
         return known[value]
-    spare = SpareLanes(Lanes(value, axis, channels))
+    spare = SpareLanes(Lanes(*origin(value, axis, channels), axis))
     if _kept(spare).all():
-        known.update((other, spare) for other in spare.lanes.whole_values())
+        known.update((other, spare) for other in spare.lanes.complete())
     return spare
 
 
@@ -96,19 +98,28 @@ def _without(spare: SpareLanes) -> Replace | None:
 
 
 def _kept(spare: SpareLanes) -> Mask:
-    """Return the lanes that must stay, and more to make whole blocks."""
+    """Return the lanes that must stay, and more to make whole blocks in the Convs."""
     kept = spare.required()
-    count = int(kept.sum())
-    if kept.size % 4 == 0 and spare.lanes.passes_conv():
-        wanted = min(kept.size, -(-count // _BLOCK) * _BLOCK)
-        kept[np.flatnonzero(~kept)[: wanted - count]] = True
+    numbers = [
+        spare.lanes.numbers[value]
+        for value in spare.lanes.complete()
+        if is_op(value.producer(), "Conv")
+    ]
+    grows = True
+    while grows:
+        grows = False
+        for lanes in numbers:
+            missing = -int(kept[lanes].sum()) % _BLOCK
+            if lanes.size % 4 == 0 and missing:
+                spares = lanes[~kept[lanes]][:missing]
+                kept[spares] = True
+                grows |= spares.size > 0
     return kept
 
 
-def _refused(spare: SpareLanes, dead: Mask) -> Refused:
-    """Return why constant channels stay."""
+def _refused(spare: SpareLanes, dead: Numbers) -> Refused:
+    """Return why lanes that are constant stay."""
     for kept in spare.kept:
-        if (kept.lanes & dead).any():
+        if kept.lanes[dead].any():
             return Refused(kept.reason, kept.subject)
-    is_spare = (dead & ~spare.required()).any()
-    return Refused(Common.NO_GAIN if is_spare else Why.ONLY_CHANNEL)
+    return Refused(Why.ONLY_CHANNEL if spare.required()[dead].all() else Common.NO_GAIN)

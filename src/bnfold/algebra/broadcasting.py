@@ -9,7 +9,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
-from bnfold.algebra.channels import Channelwise, finite, kept_of, not_constant
+from bnfold.algebra.channels import Channelwise, computed, kept_of, not_constant
 from bnfold.algebra.narrowing import Mask
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.constants import constant
@@ -57,7 +57,7 @@ class Elementwise(Channelwise):
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         rank = rank_of(self.node.outputs[0])
         assert rank is not None
-        if all(np.isnan(each).all() for each in given):
+        if not is_op(self.node, "Mul") and all(np.isnan(each).all() for each in given):
             return given[0]
         shape = [1] * rank
         shape[self.axis] = given[0].size
@@ -76,14 +76,15 @@ class Elementwise(Channelwise):
         result = _evaluated(self.node, operands)
         if result is None or list(result.shape) != shape:
             return not_constant(given[0])  # a constant varies along another axis
-        values = result.reshape(-1)
-        known = all(each is None or not np.isnan(each).all() for each in operands)
-        for each in given:
-            values = np.where(np.isnan(each) | (not known), np.nan, values)
+        is_known = all(each is None or not np.isnan(each).all() for each in operands)
+        values = computed(
+            result.reshape(-1), *given, np.full(given[0].size, 0.0 if is_known else np.nan)
+        )
         if is_op(self.node, "Mul"):
-            for each in given:
-                values = np.where(each == 0, 0.0, values)
-        return finite(values)
+            factors = [np.broadcast_to(each, shape) for each in operands if each is not None]
+            is_zero = np.any([each == 0 for each in factors], axis=0).reshape(-1)
+            values = np.where(is_zero & ~np.any(np.isinf(given), axis=0), 0.0, values)
+        return values
 
     def narrowed(self, operands: Sequence[Operand], kept: Mask) -> Op:
         inputs: list[Operand] = list(self.node.inputs)

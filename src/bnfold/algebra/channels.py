@@ -4,7 +4,7 @@ Output channel c of such an operator depends on channel c of its operands alone,
 from both. A channel that is one number everywhere becomes another number, or none: the border of a
 depthwise Conv that pads sees zeros, too.
 
-A channel that is no constant is NaN here, and so is one that is infinite.
+A channel that is no constant is NaN here. One that is infinite, or not a number, is infinite here.
 """
 
 from __future__ import annotations
@@ -71,15 +71,20 @@ def kept_of(value: ir.Value | None, axis: int, kept: Mask) -> Operand:
 
 
 def not_constant(values: FloatArray) -> FloatArray:
-    """Return NaN for each value."""
-    return np.full_like(values, np.nan)
+    """Return NaN for each value; what is infinite stays so."""
+    return np.where(np.isinf(values), np.inf, np.nan)
 
 
 def zeros_of(values: FloatArray) -> FloatArray:
-    """Return the values that are zero, and NaN for the others."""
-    return np.where(values == 0, 0.0, np.nan)
+    """Return the values that are zero; the others are no constants."""
+    return np.where(values == 0, 0.0, not_constant(values))
 
 
-def finite(values: FloatArray) -> FloatArray:
-    """Return the values that are finite, and NaN for the others."""
-    return np.where(np.isfinite(values), values, np.nan)
+def computed(values: FloatArray, *given: FloatArray) -> FloatArray:
+    """Return values computed from others: as little constant as these, or infinite."""
+    result = np.where(np.isfinite(values), values, np.inf)
+    for each in given:
+        result = np.where(np.isnan(each), np.nan, result)
+    for each in given:
+        result = np.where(np.isinf(each), np.inf, result)
+    return result

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import affine_map
 from bnfold.algebra.broadcasting import ELEMENTWISE, Elementwise
 from bnfold.algebra.carry import averages_positions, fills_in_from_outside, leaves_axis_alone
-from bnfold.algebra.channels import Channelwise, finite, kept_of, not_constant, zeros_of
+from bnfold.algebra.channels import Channelwise, computed, kept_of, not_constant, zeros_of
 from bnfold.algebra.linear import pads
 from bnfold.algebra.narrowing import Mask, with_size, zeros_along
 from bnfold.algebra.pooling import Pool
@@ -161,19 +161,19 @@ class _Depthwise(Channelwise):
         """Return the bias of each filter without weights, NaN for the others."""
         assert self._weight is not None
         bias = np.zeros(self._weight.shape[0]) if self._bias is None else self._bias
-        dead = zeros_along(self._weight, 0) & np.isfinite(bias)
-        return np.where(dead, bias.astype(np.float64), np.nan)
+        values = np.where(zeros_along(self._weight, 0), bias.astype(np.float64), np.nan)
+        return np.where(np.isnan(bias), np.nan, values)
 
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         assert self._weight is not None
-        values = np.repeat(given[0], self.copies)
+        before = np.repeat(given[0], self.copies)
         if pads(self.node, self._weight):
-            values = zeros_of(values)
+            before = zeros_of(before)
         taps = self._weight.astype(np.float64).sum(axis=tuple(range(1, self._weight.ndim)))
         with np.errstate(all="ignore"):
-            values = values * taps + (0.0 if self._bias is None else self._bias)
+            values = before * taps + (0.0 if self._bias is None else self._bias)
         own = self.own_constants()
-        return finite(np.where(np.isnan(own), values, own))
+        return np.where(np.isnan(own) | np.isinf(before), computed(values, before), own)
 
     def narrowed(self, operands: Sequence[Operand], kept: Mask) -> Op:
         attributes = dict(self.node.attributes)
@@ -189,8 +189,8 @@ class _BatchNormalization(Channelwise):
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         affine = affine_map(self.node)[0]
         with np.errstate(all="ignore"):
-            values = np.where(affine.scale == 0, 0.0, given[0] * affine.scale) + affine.shift
-        return finite(values)
+            values = computed(given[0] * affine.scale + affine.shift, given[0])
+        return np.where((affine.scale == 0) & ~np.isinf(given[0]), affine.shift, values)
 
     @property
     def is_sound(self) -> bool:
@@ -215,7 +215,7 @@ class _Joined(Channelwise):
 
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         same = np.all([each == given[0] for each in given], axis=0)
-        return np.where(same, given[0], np.nan)
+        return computed(np.where(same, given[0], np.nan), *given, np.where(same, 0.0, np.nan))
 
     def narrowed(self, operands: Sequence[Operand], kept: Mask) -> Op:
         return self._with(operands, kept)

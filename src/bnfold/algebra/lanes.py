@@ -38,7 +38,7 @@ Role = Linear | Channelwise | Concat
 class Lanes:
     """The lanes that start from the channels of a value, one each, and all that they pass."""
 
-    def __init__(self, seed: ir.Value, axis: int, channels: int) -> None:
+    def __init__(self, seed: ir.Value, channels: int, axis: int) -> None:
         self.count = channels
         self.axis = axis
         """Along which all the channels lie, in each value."""
@@ -49,35 +49,32 @@ class Lanes:
         self.order = list(self._sorted())
         """The operators, with their roles, in an order in which they can run."""
 
-    def whole_values(self) -> Iterator[ir.Value]:
-        """Yield the values of which channel i is lane i, for all lanes."""
-        every = np.arange(self.count)
-        return (value for value, own in self.numbers.items() if np.array_equal(own, every))
-
-    def passes_conv(self) -> bool:
-        """Say whether a Conv computes any of the values."""
-        return any(is_op(value.producer(), "Conv") for value in self.numbers)
+    def complete(self) -> Iterator[ir.Value]:
+        """Yield the values of which each channel is on one of the lanes."""
+        return (value for value, own in self.numbers.items() if (own >= 0).all())
 
     def _search(self, seed: ir.Value) -> None:
         """Follow the channels through all operators that work on each by itself.
 
-        Those of a Concat come last: by then, most of its operands are known.
+        Each operator takes its turn when all values at hand are done, and a Concat when all other
+        operators are: by then, most of what it joins is known.
         """
-        pending, concats = [seed], dict[ir.Node, None]()
-        while pending or concats:
-            if not pending:
-                node, _ = concats.popitem()
-                pending += self._spread_concat(node)
-                continue
-            value = pending.pop()
-            source = value.producer()
-            readers = (node for node in value.consumers() if node.graph is value.graph)
-            for node in (*readers, *([source] if source is not None else [])):
-                role = self.role_of(node)
-                if isinstance(role, Concat):
-                    concats[node] = None
-                elif isinstance(role, Channelwise):
-                    pending += self._spread(node, role)
+        values, nodes, concats = [seed], dict[ir.Node, Channelwise](), dict[ir.Node, None]()
+        while values or nodes or concats:
+            if values:
+                value = values.pop()
+                source = value.producer()
+                readers = [node for node in value.consumers() if node.graph is value.graph]
+                for node in [*readers, source] if source is not None else readers:
+                    role = self.role_of(node)
+                    if isinstance(role, Concat):
+                        concats[node] = None
+                    elif isinstance(role, Channelwise):
+                        nodes[node] = role
+            elif nodes:
+                values += self._spread(*nodes.popitem())
+            else:
+                values += self._spread_concat(concats.popitem()[0])
 
     def role_of(self, node: ir.Node) -> Role | None:
         """Return what the node does with the channels; None if it mixes them."""
@@ -157,6 +154,20 @@ def operands_of(node: ir.Node, role: Channelwise) -> list[ir.Value]:
     """Return the operands of a node that have the channels."""
     values = [node.inputs[index] for index in role.operands]
     return [value for value in values if value is not None]
+
+
+def origin(value: ir.Value, axis: int, channels: int) -> tuple[ir.Value, int]:
+    """Go back to where the channels come from; return that value and its number of channels.
+
+    On the way they may have become more: S columns each, by a Flatten.
+    """
+    while True:
+        source = value.producer()
+        is_linear = source is None or Linear.of(source) is not None
+        role = channelwise(source, axis) if source is not None and not is_linear else None
+        if source is None or role is None or value is not source.outputs[0]:
+            return value, channels
+        value, channels = operands_of(source, role)[0], channels // role.copies
 
 
 def _joins_along(node: ir.Node, axis: int) -> bool:

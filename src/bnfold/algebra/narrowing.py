@@ -109,7 +109,6 @@ class Linear:
         dead = zeros_along(self.weight, self.output_axis)
         if dead.any():
             values[dead] = self._uniform_bias()[dead]
-        values[~np.isfinite(values)] = np.nan
         return values
 
     def _uniform_bias(self) -> FloatArray:

@@ -35,6 +35,7 @@ class NotLeftOut(Refusal):
     BORDER = "their constant is not zero, and an operator that they pass pads them with zeros"
     CHANNELS_MIXED = "an operator that combines channels, or counts them, reads them"
     GROUPED = "a Conv reads or computes them in groups, which must stay equally large"
+    NOT_FINITE = "their constant is infinite, or becomes so"
     OTHER_SOURCE = "they are combined with channels that cannot be left out"
     TANGLED = "an operator combines them with other channels of the same value"
     VARIES_LATER = "an operator combines them with what is not constant"
@@ -83,8 +84,9 @@ class SpareLanes:
         required = np.zeros(self.lanes.count, bool)
         for kept in self.kept:
             required |= kept.lanes
-        for own in self.lanes.numbers.values():
-            if (own >= 0).all() and not required[own].any():
+        for value in self.lanes.complete():
+            own = self.lanes.numbers[value]
+            if not required[own].any():
                 required[own[:1]] = True
         return required
 
@@ -184,9 +186,9 @@ class SpareLanes:
         output = node.outputs[0]
         if not isinstance(role, Channelwise) or output not in self._constants:
             return
-        varies = np.isnan(self._constants[output])
+        varies = ~np.isfinite(self._constants[output])
         for value in operands_of(node, role):
-            known = np.repeat(~np.isnan(self._constants_of(value)), role.copies)
+            known = np.repeat(np.isfinite(self._constants_of(value)), role.copies)
             if known.size == varies.size:
                 lanes = self.lanes.numbers[output][known & varies]
                 lanes = lanes[lanes >= 0]
@@ -201,6 +203,7 @@ class SpareLanes:
         if lanes.size != role.inputs or constants.size != role.inputs:
             self._keep(lanes, NotLeftOut.TANGLED, node)
             return
+        self._keep(lanes[np.isinf(constants)], NotLeftOut.NOT_FINITE, node)
         used = ~role.ignored()
         varying = lanes[np.isnan(constants) & used]
         for place in np.unique(lost[varying[varying >= 0]]):
@@ -209,7 +212,7 @@ class SpareLanes:
             here = varying[varying >= 0]
             self._keep(here[lost[here] == place], reason, cause)
         if not role.takes_shifts:
-            shifts = ~np.isnan(constants) & (constants != 0) & used
+            shifts = np.isfinite(constants) & (constants != 0) & used
             self._keep(lanes[shifts], NotLeftOut.BORDER, node)
 
     # --- Fewer lanes ----------------------------------------------------------------------------
