@@ -7,6 +7,8 @@ import re
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.spare_lanes import NotLeftOut
@@ -731,3 +733,100 @@ def test_after_folding() -> None:
     assert operators(optimized) == ["Conv", "Relu", "Conv"]
     assert parameters(optimized)[optimized.graph.node[0].input[1]].shape[0] == 4
     assert_equivalent(model, optimized, draw_feeds(model))
+
+
+# --- All of it together -------------------------------------------------------------------------
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> onnx.ModelProto:
+    """Draw a few operators between Convs, with filters without weights and columns of zeros."""
+    rank = draw(st.integers(1, 2))
+    channels = draw(st.sampled_from([3, 5, 6, 8, 16]))
+    weights: Parameters = {}
+    lines: list[str] = []
+
+    def some(count: int) -> list[int]:
+        return draw(st.lists(st.integers(0, count - 1), max_size=count, unique=True))
+
+    def weight(rows: int, columns: int, size: int, idle: int = 0) -> str:
+        name = f"w{len(weights)}"
+        array = normal(rows, columns, *[size] * rank, seed=len(weights))
+        array[some(rows)] = 0
+        array[:, some(columns) if columns > 1 and idle else []] = 0
+        weights[name] = array
+        return name
+
+    def shift(size: int) -> str:
+        name = f"w{len(weights)}"
+        array = normal(size, seed=len(weights))
+        array[some(size)] = 0
+        weights[name] = array
+        return name
+
+    def add(op: str) -> str:
+        lines.append(f"v{len(lines)} = {op}")
+        return f"v{len(lines) - 1}"
+
+    def pads() -> str:
+        return f"pads={[draw(st.integers(0, 1)) for _ in range(2 * rank)]}"
+
+    def source() -> str:
+        return add(f"Conv(x, {weight(channels, 4, 1)}, {shift(channels)})")
+
+    def same_shape(value: str) -> str:
+        kinds = ["Relu", "Sigmoid", "Tanh", "Neg", "Mul", "Add", "scale", "gate", "more"]
+        kind = draw(st.sampled_from(kinds))
+        if kind == "scale":
+            name = f"w{len(weights)}"
+            weights[name] = normal(channels, *[1] * rank, seed=len(weights))
+            return add(f"{draw(st.sampled_from(['Mul', 'Add', 'Max']))}({value}, {name})")
+        if kind == "gate":
+            mean = add(f"GlobalAveragePool({value})")
+            gate = add(f"Conv({mean}, {weight(channels, channels, 1, 1)}, {shift(channels)})")
+            return add(f"Mul({value}, {gate})")
+        if kind == "more":
+            each = weight(channels, 1, 3)
+            ones = [1] * 2 * rank
+            return add(f"Conv<group={channels}, pads={ones}>({value}, {each}, {shift(channels)})")
+        if kind in ("Mul", "Add"):
+            return add(f"{kind}({value}, {draw(st.sampled_from(values))})")
+        return add(f"{kind}({value})")
+
+    values = [source()]
+    if draw(st.booleans()):
+        values.append(source())
+    for _ in range(draw(st.integers(0, 4))):
+        values.append(same_shape(draw(st.sampled_from(values))))
+    value, width = values[-1], channels
+    if draw(st.booleans()):
+        chosen = draw(st.lists(st.sampled_from(values), min_size=2, max_size=3))
+        value, width = add(f"Concat<axis=1>({', '.join(chosen)})"), channels * len(chosen)
+    threes, twos = [3] * rank, [2] * rank
+    last = draw(st.sampled_from(["", "MaxPool", "AveragePool", "AveragePool counted", "Pad"]))
+    if last == "Pad":
+        weights["around"] = np.array([0, 0, *[1] * rank, 0, 0, *[0] * rank])
+        mode = draw(st.sampled_from(["constant", "edge", "reflect"]))
+        value = add(f'Pad<mode="{mode}">({value}, around)')
+    elif last:
+        op, _, counted = last.partition(" ")
+        counts = ", count_include_pad=1" if counted else ""
+        steps = draw(st.sampled_from([[1] * rank, twos]))
+        around = pads() if rank == 2 else "pads=[0,0]"  # onnx fails to pad along one axis
+        value = add(f"{op}<kernel_shape={threes}, strides={steps}, {around}{counts}>({value})")
+    kernel = weight(draw(st.integers(1, 4)), width, draw(st.integers(1, 3)), 1)
+    lines.append(f"y = Conv<{pads()}>({value}, {kernel})")
+    size = draw(st.sampled_from(["9", "N"]))
+    text = f"(float[2,4,{','.join([size] * rank)}] x) => (float[2,o,{','.join('hl'[:rank])}] y)"
+    return build(f"{text} {{ {' '.join(lines)} }}", opset=draw(st.integers(13, 17)), **weights)
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks())
+def test_random_networks(model: onnx.ModelProto) -> None:
+    result = run_pass(model, NAME)
+    optimized = result.to_proto()
+    assert_equivalent(model, optimized, draw_feeds(model, sizes={"N": 9}))
+    again = run_pass(optimized, NAME)
+    assert not again.record.rewrites
+    assert again.to_proto() == optimized

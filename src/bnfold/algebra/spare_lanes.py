@@ -35,7 +35,7 @@ class NotLeftOut(Refusal):
     BORDER = "their constant is not zero, and an operator that they pass pads them with zeros"
     CHANNELS_MIXED = "an operator that combines channels, or counts them, reads them"
     GROUPED = "a Conv reads or computes them in groups, which must stay equally large"
-    NOT_FINITE = "their constant is infinite, or becomes so"
+    INFINITE_CONSTANT = "their constant is infinite, or becomes so"
     OTHER_SOURCE = "they are combined with channels that cannot be left out"
     TANGLED = "an operator combines them with other channels of the same value"
     VARIES_LATER = "an operator combines them with what is not constant"
@@ -203,7 +203,7 @@ class SpareLanes:
         if lanes.size != role.inputs or constants.size != role.inputs:
             self._keep(lanes, NotLeftOut.TANGLED, node)
             return
-        self._keep(lanes[np.isinf(constants)], NotLeftOut.NOT_FINITE, node)
+        self._keep(lanes[np.isinf(constants)], NotLeftOut.INFINITE_CONSTANT, node)
         used = ~role.ignored()
         varying = lanes[np.isnan(constants) & used]
         for place in np.unique(lost[varying[varying >= 0]]):
