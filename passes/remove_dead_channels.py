@@ -32,7 +32,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.channelwise import own_constants
-from bnfold.algebra.lanes import Lanes, Numbers, origin
+from bnfold.algebra.lanes import Lanes, Numbers
 from bnfold.algebra.narrowing import LINEAR_OPERATORS, Linear, Mask
 from bnfold.algebra.spare_lanes import NOT_LEFT_OUT, SpareLanes
 from bnfold.algebra.weights import NotStorable
@@ -83,9 +83,9 @@ def _spare(value: ir.Value, axis: int, channels: int) -> SpareLanes:
     known: dict[ir.Value, SpareLanes] = memory().answers("lanes that stay")
     if value in known:
         return known[value]
-    spare = SpareLanes(Lanes(*origin(value, axis, channels), axis))
+    spare = SpareLanes(Lanes(value, axis, channels))
     if _kept(spare).all():
-        known.update((other, spare) for other in spare.lanes.complete())
+        known.update(dict.fromkeys(spare.lanes.numbers, spare))
     return spare
 
 
@@ -101,16 +101,16 @@ def _kept(spare: SpareLanes) -> Mask:
     """Return the lanes that must stay, and more to make whole blocks in the Convs."""
     kept = spare.required()
     numbers = [
-        spare.lanes.numbers[value]
-        for value in spare.lanes.complete()
-        if is_op(value.producer(), "Conv")
+        lanes
+        for value, lanes in spare.lanes.numbers.items()
+        if is_op(value.producer(), "Conv") and lanes.size % 4 == 0
     ]
     grows = True
     while grows:
         grows = False
         for lanes in numbers:
             missing = -int(kept[lanes].sum()) % _BLOCK
-            if lanes.size % 4 == 0 and missing:
+            if missing:
                 spares = lanes[~kept[lanes]][:missing]
                 kept[spares] = True
                 grows |= spares.size > 0
@@ -120,6 +120,6 @@ def _kept(spare: SpareLanes) -> Mask:
 def _refused(spare: SpareLanes, dead: Numbers) -> Refused:
     """Return why lanes that are constant stay."""
     for kept in spare.kept:
-        if kept.lanes[dead].any():
+        if np.isin(kept.lanes, dead).any():
             return Refused(kept.reason, kept.subject)
     return Refused(Why.ONLY_CHANNEL if spare.required()[dead].all() else Common.NO_GAIN)

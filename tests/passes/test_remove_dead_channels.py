@@ -256,6 +256,26 @@ def test_concat_along_another_axis() -> None:
     assert_refused(between(lines, q=normal(6, 4, 1, 1)), NAME, NotLeftOut.VARIES_LATER)
 
 
+def test_channels_that_meet_one_another_stay_or_go_together() -> None:
+    lines = (
+        "z = Conv(x, one) n = Concat<axis=1>(c, z) j = Concat<axis=1>(z, c) "
+        "d = Sub(n, j) t = Conv(d, w7)"
+    )
+    weights: Parameters = {"one": normal(1, 4, 1, 1), "w7": normal(6, 7, 1, 1)}
+    assert_refused(between(lines, **weights), NAME, NotLeftOut.VARIES_LATER)
+    zeros = np.zeros((6, 4, 1, 1), np.float32)
+    weights["one"] *= 0
+    assert_refused(between(lines, w=zeros, **weights), NAME, Why.ONLY_CHANNEL)
+
+
+def test_several_branches_of_a_concat_go_at_once() -> None:
+    lines = "z = Conv(x, q, b) j = Concat<axis=1>(c, x, z) k2 = Concat<axis=1>(j, c) t = Relu(k2)"
+    model = between(lines, q=dead(6, 4, 1, 1, rows=[2], seed=1), u=normal(5, 22, 3, 3))
+    (rewrite,) = run_pass(model, NAME).record.rewrites
+    assert rewrite.detail == "3 of 16 channels"
+    assert parameters(assert_narrowed(model))["u.folded"].shape == (5, 17, 3, 3)
+
+
 def test_squeeze_and_excitation() -> None:
     lines = (
         "g = GlobalAveragePool(c) f = Conv(g, down) r = Relu(f) k = Conv(r, up) "
@@ -581,8 +601,6 @@ def test_dense_layers_have_no_blocks() -> None:
         ("z = Conv<group=2>(x, q) t = Add(c, z)", NotLeftOut.GROUPED),
         ("z = Conv(x, live) t = Add(c, z)", NotLeftOut.VARIES_LATER),
         ("z = Concat<axis=1>(x, two) t = Max(c, z)", NotLeftOut.OTHER_SOURCE),
-        ("z = Conv(x, one) n = Concat<axis=1>(c, z) m2 = Concat<axis=1>(z, c) "
-         "d = Sub(n, m2) t = Conv(d, w7)", NotLeftOut.TANGLED),
         ("t = Add(c, everywhere)", NotLeftOut.VARIES_LATER),
     ],
 )  # fmt: skip
@@ -593,8 +611,6 @@ def test_refuses_channels_that_do_not_stay_apart(lines: str, reason: Refusal | N
         "q": normal(6, 2, 1, 1),
         "live": normal(6, 4, 1, 1, seed=8),
         "two": normal(1, 2, 12, 12),
-        "w7": normal(6, 7, 1, 1),
-        "one": normal(1, 4, 1, 1),
         "everywhere": normal(6, 12, 12),
     }
     model = between(lines, **weights)

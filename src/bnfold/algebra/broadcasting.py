@@ -30,6 +30,7 @@ class Elementwise(Channelwise):
         super().__init__(node, axis)
         places = range(len(node.inputs))
         self.operands = tuple(place for place in places if self._has_channels(place))
+        self.channels = size_of(node.outputs[0], axis)
 
     def _has_channels(self, index: int) -> bool:
         value = self.node.inputs[index]
@@ -46,11 +47,15 @@ class Elementwise(Channelwise):
     def is_sound(self) -> bool:
         """All operands are known, and those with the channels have all axes of the result."""
         result = self.node.outputs[0]
-        rank, channels = rank_of(result), size_of(result, self.axis)
-        if rank is None or channels is None or (opset(self.node) < 7 and len(self.node.inputs) > 1):
+        rank = rank_of(result)
+        if (
+            rank is None
+            or self.channels is None
+            or (opset(self.node) < 7 and len(self.node.inputs) > 1)
+        ):
             return False
         values = [self.node.inputs[index] for index in self.operands]
-        if not all(rank_of(v) == rank and size_of(v, self.axis) == channels for v in values):
+        if not all(rank_of(v) == rank and size_of(v, self.axis) == self.channels for v in values):
             return False
         return all(v is None or rank_of(v) is not None for v in self.node.inputs) and bool(values)
 

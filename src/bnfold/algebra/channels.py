@@ -32,6 +32,8 @@ class Channelwise:
     """The inputs that have these channels."""
     copies: int = 1
     """How many consecutive output channels each channel of an operand becomes."""
+    channels: int | None = None
+    """How many channels each operand must have, if the operator has parameters for each."""
     pads: bool = False
     """Whether it may add positions of other values, or divide by a number that counts them."""
 

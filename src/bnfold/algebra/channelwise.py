@@ -147,7 +147,8 @@ class _Depthwise(Channelwise):
         super().__init__(node, axis)
         self._weight, self._bias = constant(input_of(node, 1)), constant(input_of(node, 2))
         if self._weight is not None:
-            self.copies = self._weight.shape[0] // max(1, int_attribute(node, "group", 1))
+            self.channels = max(1, int_attribute(node, "group", 1))
+            self.copies = self._weight.shape[0] // self.channels
 
     @property
     def is_sound(self) -> bool:
@@ -186,15 +187,20 @@ class _Depthwise(Channelwise):
 class _BatchNormalization(Channelwise):
     """s·x + t, which is t where s = 0."""
 
-    def constants(self, given: Sequence[FloatArray]) -> FloatArray:
-        affine = affine_map(self.node)[0]
-        with np.errstate(all="ignore"):
-            values = computed(given[0] * affine.scale + affine.shift, given[0])
-        return np.where((affine.scale == 0) & ~np.isinf(given[0]), affine.shift, values)
+    def __init__(self, node: ir.Node, axis: int) -> None:
+        super().__init__(node, axis)
+        self._affine, _ = affine_map(node)
+        self.channels = self._affine.scale.size
 
     @property
     def is_sound(self) -> bool:
-        return self.axis == 1 and affine_map(self.node)[0].axis == 1
+        return self.axis == self._affine.axis
+
+    def constants(self, given: Sequence[FloatArray]) -> FloatArray:
+        scale, shift = self._affine.scale, self._affine.shift
+        with np.errstate(all="ignore"):
+            values = computed(given[0] * scale + shift, given[0])
+        return np.where((scale == 0) & ~np.isinf(given[0]), shift, values)
 
     def narrowed(self, operands: Sequence[Operand], kept: Mask) -> Op:
         parameters = [kept_of(value, 0, kept) for value in self.node.inputs[1:]]

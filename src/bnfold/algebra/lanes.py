@@ -4,7 +4,7 @@ The channels of a value go on through operators that work on each channel by its
 Concat. Those of two operands of a sum are the same ones after it. All of them together are a
 *lane*: it starts in a filter, or in several, and ends in the linear operators that read it, or in
 several. `Lanes` finds all that the channels of one value are connected with, and looks at each
-operator once, or a few times where a Concat joins what belongs together.
+operator once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from bnfold.rewriting.query import int_attribute, is_op, rank_of, size_of
 
 Numbers = npt.NDArray[np.int64]
 
-FOREIGN = -1
-"""In place of a lane: a channel that a Concat puts beside them."""
-
 
 class Concat:
-    """A Concat along the channels."""
+    """A Concat along the channels, all of whose sizes are known."""
 
 
 Role = Linear | Channelwise | Concat
@@ -36,45 +33,24 @@ Role = Linear | Channelwise | Concat
 
 
 class Lanes:
-    """The lanes that start from the channels of a value, one each, and all that they pass."""
+    """The lanes of all values that are connected with one of them by its channels."""
 
-    def __init__(self, seed: ir.Value, channels: int, axis: int) -> None:
-        self.count = channels
+    def __init__(self, seed: ir.Value, axis: int, channels: int) -> None:
         self.axis = axis
         """Along which all the channels lie, in each value."""
-        self.numbers = {seed: np.arange(channels)}
+        self.numbers: dict[ir.Value, Numbers] = {}
         """The lane of each channel, by value."""
+        self.count = 0
+        self.is_even = True
+        """Whether all operators have as many channels as their neighbours let expect."""
         self._roles: dict[ir.Node, Role | None] = {}
-        self._search(seed)
+        self._same: list[tuple[Numbers, Numbers]] = []
+        self._new: list[ir.Value] = []
+        self._search(seed, channels)
+        self._unite()
         self.order = list(self._sorted())
         """The operators, with their roles, in an order in which they can run."""
-
-    def complete(self) -> Iterator[ir.Value]:
-        """Yield the values of which each channel is on one of the lanes."""
-        return (value for value, own in self.numbers.items() if (own >= 0).all())
-
-    def _search(self, seed: ir.Value) -> None:
-        """Follow the channels through all operators that work on each by itself.
-
-        Each operator takes its turn when all values at hand are done, and a Concat when all other
-        operators are: by then, most of what it joins is known.
-        """
-        values, nodes, concats = [seed], dict[ir.Node, Channelwise](), dict[ir.Node, None]()
-        while values or nodes or concats:
-            if values:
-                value = values.pop()
-                source = value.producer()
-                readers = [node for node in value.consumers() if node.graph is value.graph]
-                for node in [*readers, source] if source is not None else readers:
-                    role = self.role_of(node)
-                    if isinstance(role, Concat):
-                        concats[node] = None
-                    elif isinstance(role, Channelwise):
-                        nodes[node] = role
-            elif nodes:
-                values += self._spread(*nodes.popitem())
-            else:
-                values += self._spread_concat(concats.popitem()[0])
+        self.is_even &= all(self._fits(node, role) for node, role in self.order)
 
     def role_of(self, node: ir.Node) -> Role | None:
         """Return what the node does with the channels; None if it mixes them."""
@@ -88,51 +64,87 @@ class Lanes:
                 self._roles[node] = channelwise(node, self.axis)
         return self._roles[node]
 
-    def _spread(self, node: ir.Node, role: Channelwise) -> Iterator[ir.Value]:
-        """Take over the lanes of a node's operands and result from each other."""
+    def _search(self, seed: ir.Value, channels: int) -> None:
+        self._put(seed, self._fresh(channels))
+        done: set[ir.Node] = set()
+        while self._new:
+            value = self._new.pop()
+            source = value.producer()
+            readers = [node for node in value.consumers() if node.graph is value.graph]
+            for node in [*readers, source] if source is not None else readers:
+                role = self.role_of(node) if node not in done else None
+                done.add(node)
+                if isinstance(role, Concat):
+                    self._through_concat(node)
+                elif isinstance(role, Channelwise):
+                    self._through(node, role)
+
+    def _fresh(self, count: int) -> Numbers:
+        self.count += count
+        return np.arange(self.count - count, self.count)
+
+    def _put(self, value: ir.Value, lanes: Numbers) -> None:
+        """Note the lanes of a value, or that those it has already are the same."""
+        known = self.numbers.get(value)
+        if known is None:
+            self.numbers[value] = lanes
+            self._new.append(value)
+        elif known.size != lanes.size:
+            self.is_even = False
+        elif not np.array_equal(known, lanes):
+            self._same.append((known, lanes))
+
+    def _through(self, node: ir.Node, role: Channelwise) -> None:
         output, operands = node.outputs[0], operands_of(node, role)
-        lanes = [self.numbers[value] for value in operands if value in self.numbers]
-        if output in self.numbers:
-            lanes.append(self.numbers[output][:: role.copies])
-        merged = lanes[0]
-        for other in lanes[1:]:
-            if other.size == merged.size:
-                merged = np.where(merged < 0, other, merged)
+        known = [self.numbers[value] for value in operands if value in self.numbers]
+        lanes = known[0] if known else self.numbers[output][:: role.copies]
         for value in operands:
-            yield from self._take_over(value, merged)
-        yield from self._take_over(output, np.repeat(merged, role.copies))
+            self._put(value, lanes)
+        self._put(output, np.repeat(lanes, role.copies))
 
-    def _spread_concat(self, node: ir.Node) -> Iterator[ir.Value]:
-        parts, output = self.parts_of(node), node.outputs[0]
-        if parts is None:
+    def _through_concat(self, node: ir.Node) -> None:
+        output, values = node.outputs[0], [value for value in node.inputs if value is not None]
+        sizes = [size_of(value, self.axis) or 0 for value in values]
+        whole = self.numbers.get(output)
+        if whole is None:
+            for value, size in zip(values, sizes, strict=True):
+                if value not in self.numbers:
+                    self._put(value, self._fresh(size))
+        else:
+            for value, part in zip(values, np.split(whole, np.cumsum(sizes)[:-1]), strict=True):
+                self._put(value, part)
+        self._put(output, np.concatenate([self.numbers[value] for value in values]))
+
+    def _fits(self, node: ir.Node, role: Role) -> bool:
+        ends = []
+        if isinstance(role, Linear):
+            ends = [(node.inputs[0], role.inputs), (node.outputs[0], role.outputs)]
+        elif isinstance(role, Channelwise) and role.channels is not None:
+            ends = [(value, role.channels) for value in operands_of(node, role)]
+        return all(
+            self.numbers[value].size == channels
+            for value, channels in ends
+            if value in self.numbers
+        )
+
+    def _unite(self) -> None:
+        """Number the lanes, of which some have turned out to be the same."""
+        if not self._same:
             return
-        yield from self._take_over(output, np.concatenate(parts))
-        whole = self.numbers.get(output, np.empty(0, np.int64))
-        if whole.size == sum(part.size for part in parts):
-            ends = np.cumsum([part.size for part in parts])
-            for value, part in zip(node.inputs, np.split(whole, ends[:-1]), strict=True):
-                assert value is not None
-                yield from self._take_over(value, part)
+        parents = list(range(self.count))
 
-    def parts_of(self, concat: ir.Node) -> list[Numbers] | None:
-        """Return the lanes of each operand of a Concat; None if a size is not known."""
-        parts = []
-        for value in concat.inputs:
-            size = size_of(value, self.axis)
-            if value is None or size is None:
-                return None
-            parts.append(self.lanes_of(value, size))
-        return parts
+        def first(lane: int) -> int:
+            while parents[lane] != lane:
+                parents[lane] = parents[parents[lane]]
+                lane = parents[lane]
+            return lane
 
-    def lanes_of(self, value: ir.Value, size: int) -> Numbers:
-        return self.numbers.get(value, np.full(size, FOREIGN))
-
-    def _take_over(self, value: ir.Value, lanes: Numbers) -> Iterator[ir.Value]:
-        """Fill in lanes that are not known yet; yield the value if there are any."""
-        known = self.lanes_of(value, lanes.size)
-        if known.size == lanes.size and ((known < 0) & (lanes >= 0)).any():
-            self.numbers[value] = np.where(known < 0, lanes, known)
-            yield value
+        for some, others in self._same:
+            for one, other in zip(some.tolist(), others.tolist(), strict=True):
+                parents[first(one)] = first(other)
+        firsts, labels = np.unique([first(lane) for lane in range(self.count)], return_inverse=True)
+        self.count = firsts.size
+        self.numbers = {value: labels[lanes] for value, lanes in self.numbers.items()}
 
     def _sorted(self) -> Iterator[tuple[ir.Node, Role]]:
         """Yield the operators in an order in which they can run."""
@@ -156,24 +168,12 @@ def operands_of(node: ir.Node, role: Channelwise) -> list[ir.Value]:
     return [value for value in values if value is not None]
 
 
-def origin(value: ir.Value, axis: int, channels: int) -> tuple[ir.Value, int]:
-    """Go back to where the channels come from; return that value and its number of channels.
-
-    On the way they may have become more: S columns each, by a Flatten.
-    """
-    while True:
-        source = value.producer()
-        is_linear = source is None or Linear.of(source) is not None
-        role = channelwise(source, axis) if source is not None and not is_linear else None
-        if source is None or role is None or value is not source.outputs[0]:
-            return value, channels
-        value, channels = operands_of(source, role)[0], channels // role.copies
-
-
 def _joins_along(node: ir.Node, axis: int) -> bool:
-    """Say whether the node is a Concat along the axis."""
+    """Say whether the node is a Concat along the axis, all of whose sizes are known."""
     rank = rank_of(node.outputs[0]) if is_op(node, "Concat") else None
+    if rank is None or any(size_of(value, axis) is None for value in node.inputs):
+        return False
     try:
-        return rank is not None and int_attribute(node, "axis", 1) % rank == axis
+        return int_attribute(node, "axis", 1) % rank == axis
     except Refused:
         return False

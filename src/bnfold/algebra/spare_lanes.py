@@ -17,13 +17,13 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.channels import Channelwise
-from bnfold.algebra.lanes import FOREIGN, Concat, Lanes, Numbers, Role, operands_of
+from bnfold.algebra.lanes import Concat, Lanes, Numbers, Role, operands_of
 from bnfold.algebra.narrowing import LINEAR_OPERATORS, Linear, Mask, with_size
 from bnfold.algebra.reach import NotReached
 from bnfold.arrays import FloatArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import Common, Op, Operand, Refusal, require, same_op
-from bnfold.rewriting.query import input_of, is_op, reads_content, shape_of, size_of
+from bnfold.rewriting.query import is_op, reads_content, shape_of
 
 _LONGEST = 200
 """Maximum number of operators in a row that are rebuilt at once."""
@@ -37,7 +37,6 @@ class NotLeftOut(Refusal):
     GROUPED = "a Conv reads or computes them in groups, which must stay equally large"
     INFINITE_CONSTANT = "their constant is infinite, or becomes so"
     OTHER_SOURCE = "they are combined with channels that cannot be left out"
-    TANGLED = "an operator combines them with other channels of the same value"
     VARIES_LATER = "an operator combines them with what is not constant"
 
 
@@ -46,7 +45,6 @@ NOT_LEFT_OUT = (
     NotReached.GRAPH_OUTPUT,
     NotReached.OTHER_GRAPH,
     NotReached.TOO_FAR,
-    Common.SHAPE_UNKNOWN,
     Common.WEIGHT_NOT_CONSTANT,
     Common.WEIGHT_OVERRIDABLE,
 )
@@ -57,7 +55,7 @@ NOT_LEFT_OUT = (
 class Kept:
     """Lanes that must stay, and why."""
 
-    lanes: Mask
+    lanes: Numbers
     reason: Refusal
     subject: ir.Node | None
 
@@ -69,25 +67,27 @@ class SpareLanes:
         self.lanes = lanes
         self.kept: list[Kept] = []
         self._constants: dict[ir.Value, FloatArray] = {}
+        if not lanes.is_even:
+            self._keep(np.arange(lanes.count), NotLeftOut.CHANNELS_MIXED, None)
+            return
         for value in lanes.numbers:
             self._require_known_ends(value)
-        lost = np.full(lanes.count, FOREIGN)
+        lost = np.full(lanes.count, -1)
         for place, (node, role) in enumerate(lanes.order):
-            self._require_alike(node, role)
-            self._evaluate(node, role)
-            self._note_lost(node, role, lost, place)
-            if isinstance(role, Linear):
+            if node.outputs[0] in lanes.numbers:
+                self._evaluate(node, role)
+                self._note_lost(node, role, lost, place)
+            if isinstance(role, Linear) and node.inputs[0] in lanes.numbers:
                 self._require_readable(node, role, lost)
 
     def required(self) -> Mask:
         """Return which lanes must stay; at least one of each value."""
         required = np.zeros(self.lanes.count, bool)
         for kept in self.kept:
-            required |= kept.lanes
-        for value in self.lanes.complete():
-            own = self.lanes.numbers[value]
-            if not required[own].any():
-                required[own[:1]] = True
+            required[kept.lanes] = True
+        for lanes in self.lanes.numbers.values():
+            if not required[lanes].any():
+                required[lanes[:1]] = True
         return required
 
     def narrowed(self, kept: Mask) -> tuple[list[ir.Node], dict[ir.Value, ir.Value | Op]]:
@@ -117,10 +117,8 @@ class SpareLanes:
     # --- What must stay -------------------------------------------------------------------------
 
     def _keep(self, lanes: Numbers, reason: Refusal, subject: ir.Node | None) -> None:
-        mask = np.zeros(self.lanes.count, bool)
-        mask[lanes[lanes >= 0]] = True
-        if mask.any():
-            self.kept.append(Kept(mask, reason, subject))
+        if lanes.size:
+            self.kept.append(Kept(lanes, reason, subject))
 
     def _require_known_ends(self, value: ir.Value) -> None:
         """Keep the channels of a value where they start, or end, in what must have all of them."""
@@ -128,89 +126,59 @@ class SpareLanes:
         if source is None or value is not source.outputs[0] or self.lanes.role_of(source) is None:
             reason = NotLeftOut.GROUPED if _is_grouped(source) else NotLeftOut.OTHER_SOURCE
             self._keep(lanes, reason, source)
-        if size_of(value, self.lanes.axis) not in (None, lanes.size):
-            self._keep(lanes, NotLeftOut.TANGLED, source)
         if value.is_graph_output():
             self._keep(lanes, NotReached.GRAPH_OUTPUT, source)
         for node, index in value.uses():
-            role = self.lanes.role_of(node) if reads_content(node, index) else None
             if node.graph is not value.graph:
                 self._keep(lanes, NotReached.OTHER_GRAPH, node)
-            elif role is None or not _reads_channels(node, role, index):
+            elif not self._reads_apart(node, index):
                 self._keep(lanes, _why_mixed(node), node)
 
-    def _require_alike(self, node: ir.Node, role: Role) -> None:
-        """Keep lanes that an operator does not pass on channel by channel."""
-        output = node.outputs[0]
-        if isinstance(role, Concat):
-            parts = self.lanes.parts_of(node)
-            if parts is None:
-                for value in (*node.inputs, output):
-                    if value is not None and value in self.lanes.numbers:
-                        self._keep(self.lanes.numbers[value], Common.SHAPE_UNKNOWN, node)
-                return
-            wholes = [np.concatenate(parts)]
-        elif isinstance(role, Channelwise):
-            size = self.lanes.lanes_of(output, 0).size // role.copies
-            operands = (self.lanes.lanes_of(value, size) for value in operands_of(node, role))
-            wholes = [np.repeat(lanes, role.copies) for lanes in operands]
-        else:
-            return
-        for whole in wholes:
-            lanes = self.lanes.lanes_of(output, whole.size)
-            differ = lanes != whole if lanes.size == whole.size else slice(None)
-            for tangled in (lanes[differ], whole[differ]):
-                self._keep(tangled, NotLeftOut.TANGLED, node)
+    def _reads_apart(self, node: ir.Node, index: int) -> bool:
+        """Say whether a node reads the channels at this input, and each by itself."""
+        role = self.lanes.role_of(node) if reads_content(node, index) else None
+        if isinstance(role, Channelwise):
+            return index in role.operands
+        return role is not None and (index == 0 or isinstance(role, Concat))
 
     def _evaluate(self, node: ir.Node, role: Role) -> None:
         """Find out which channels of the result are constant."""
-        output = node.outputs[0]
-        if output not in self.lanes.numbers:
-            return
         if isinstance(role, Linear):
             values = role.constants()
         elif isinstance(role, Concat):
             values = np.concatenate([self._constants_of(value) for value in node.inputs])
         else:
             values = role.constants([self._constants_of(v) for v in operands_of(node, role)])
-        if values.size == self.lanes.numbers[output].size:
-            self._constants[output] = values
+        self._constants[node.outputs[0]] = values
 
     def _constants_of(self, value: ir.Value | None) -> FloatArray:
         assert value is not None
-        lanes = self.lanes.lanes_of(value, size_of(value, self.lanes.axis) or 0)
-        return self._constants.get(value, np.full(lanes.size, np.nan))
+        return self._constants.get(value, np.full(self.lanes.numbers[value].size, np.nan))
 
     def _note_lost(self, node: ir.Node, role: Role, lost: Numbers, place: int) -> None:
         """Note for each lane the first operator after which it is no longer constant."""
-        output = node.outputs[0]
-        if not isinstance(role, Channelwise) or output not in self._constants:
+        if not isinstance(role, Channelwise):
             return
+        output = node.outputs[0]
         varies = ~np.isfinite(self._constants[output])
         for value in operands_of(node, role):
             known = np.repeat(np.isfinite(self._constants_of(value)), role.copies)
-            if known.size == varies.size:
-                lanes = self.lanes.numbers[output][known & varies]
-                lanes = lanes[lanes >= 0]
-                lost[lanes] = np.where(lost[lanes] < 0, place, lost[lanes])
+            lanes = self.lanes.numbers[output][known & varies]
+            lost[lanes] = np.where(lost[lanes] < 0, place, lost[lanes])
 
     def _require_readable(self, node: ir.Node, role: Linear, lost: Numbers) -> None:
         """Keep what a linear operator reads, unless it is constant or without weight."""
-        value = input_of(node, 0)
-        if value is None or value not in self.lanes.numbers:
-            return
+        value = node.inputs[0]
+        assert value is not None
         lanes, constants = self.lanes.numbers[value], self._constants_of(value)
-        if lanes.size != role.inputs or constants.size != role.inputs:
-            self._keep(lanes, NotLeftOut.TANGLED, node)
-            return
         self._keep(lanes[np.isinf(constants)], NotLeftOut.INFINITE_CONSTANT, node)
         used = ~role.ignored()
         varying = lanes[np.isnan(constants) & used]
-        for place in np.unique(lost[varying[varying >= 0]]):
+        for place in np.unique(lost[varying]):
             cause, its_role = self.lanes.order[place] if place >= 0 else (node, role)
-            reason = NotLeftOut.BORDER if _pads(its_role) else NotLeftOut.VARIES_LATER
-            here = varying[varying >= 0]
-            self._keep(here[lost[here] == place], reason, cause)
+            pads = isinstance(its_role, Channelwise) and its_role.pads
+            reason = NotLeftOut.BORDER if pads else NotLeftOut.VARIES_LATER
+            self._keep(varying[lost[varying] == place], reason, cause)
         if not role.takes_shifts:
             shifts = np.isfinite(constants) & (constants != 0) & used
             self._keep(lanes[shifts], NotLeftOut.BORDER, node)
@@ -219,7 +187,7 @@ class SpareLanes:
 
     def _mask(self, value: ir.Value, kept: Mask) -> Mask | None:
         lanes = self.lanes.numbers.get(value)
-        return None if lanes is None else (lanes < 0) | kept[lanes]
+        return None if lanes is None else kept[lanes]
 
     def _rebuilt(self, node: ir.Node, role: Role, operands: Sequence[Operand], kept: Mask) -> Op:
         output = node.outputs[0]
@@ -227,9 +195,9 @@ class SpareLanes:
         if isinstance(role, Linear):
             data = node.inputs[0]
             assert data is not None
-            read, constants = self._mask(data, kept), self._constants_of(data)
-            if read is None:
-                read, constants = np.ones(role.inputs, bool), np.full(role.inputs, np.nan)
+            read, constants = self._mask(data, kept), self._constants.get(data)
+            read = np.ones(role.inputs, bool) if read is None else read
+            constants = np.full(role.inputs, np.nan) if constants is None else constants
             stays = np.ones(role.outputs, bool) if stays is None else stays
             op = role.narrowed(operands[0], read, constants, stays)
         elif isinstance(role, Channelwise):
@@ -240,16 +208,6 @@ class SpareLanes:
             op = same_op(node, operands)
         shape = with_size(shape_of(output), self.lanes.axis, int(stays.sum()))
         return replace(op, shape=shape, type_of=output)
-
-
-def _reads_channels(node: ir.Node, role: Role, index: int) -> bool:
-    if isinstance(role, Linear):
-        return index == 0
-    return isinstance(role, Concat) or index in role.operands
-
-
-def _pads(role: Role) -> bool:
-    return isinstance(role, Channelwise) and role.pads
 
 
 def _is_grouped(node: ir.Node | None) -> bool:
