@@ -15,7 +15,7 @@ from bnfold.algebra.spare_lanes import NotLeftOut
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common, Refusal
 from bnfold_passes.remove_dead_channels import Why
-from tests.support.evaluate import assert_equivalent
+from tests.support.evaluate import assert_equivalent, run_float64
 from tests.support.graphs import (
     Array,
     Parameters,
@@ -400,6 +400,31 @@ def test_the_bias_of_a_gemm_may_differ_from_row_to_row() -> None:
     assert parameters(optimized)["b.folded"].shape == (2, 5)
 
 
+def test_before_opset_7() -> None:
+    model = build(
+        "(float[2,4] x) => (float[2,5] y) "
+        "{ c = Gemm<broadcast=1>(x, w, b) r = Sigmoid(c) y = Gemm<broadcast=1>(r, u, e) }",
+        opset=6,
+        w=dead(4, 6, axis=1),
+        b=bias(),
+        u=normal(6, 5),
+        e=normal(5),
+    )
+    optimized, feeds = run_pass(model, NAME).to_proto(), draw_feeds(model)
+    assert parameters(optimized)["w.folded"].shape == (4, 4)
+    expected, actual = run_float64(model, feeds), run_float64(optimized, feeds)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)  # onnxruntime has no Gemm of opset 6
+    added = build(
+        "(float[2,4] x) => (float[2,5] y) "
+        "{ c = MatMul(x, w) r = Add<broadcast=1, axis=1>(c, b) y = MatMul(r, u) }",
+        opset=6,
+        w=dead(4, 6, axis=1),
+        b=bias(),
+        u=normal(6, 5),
+    )
+    assert_refused(added, NAME, NotLeftOut.CHANNELS_MIXED)
+
+
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_the_last_axis_of_matmul(rank: int) -> None:
     sizes = ",".join(["N", *["3"] * (rank - 2)])
@@ -624,6 +649,15 @@ def test_refuses_channels_that_do_not_stay_apart(lines: str, reason: Refusal | N
     assert_refused(model, NAME, reason)
 
 
+def test_refuses_a_gemm_that_reads_channels_as_rows() -> None:
+    model = build(
+        "(float[6,4] x) => (float[6,5] y) { c = Gemm(x, w) y = Gemm<transA=1>(c, u) }",
+        w=dead(4, 6, axis=1),
+        u=normal(6, 5),
+    )
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
+
+
 def test_refuses_a_graph_output() -> None:
     model = between("t = Relu(c)")
     model.graph.output.append(
@@ -711,6 +745,17 @@ def test_a_bias_that_is_not_finite_is_no_constant(value: float) -> None:
     shift = bias()
     shift[DEAD[0]] = value
     model = between("t = Relu(c)", b=shift)
+    optimized = run_pass(model, NAME).to_proto()
+    assert parameters(optimized)["w.folded"].shape[0] == 5
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_bias_that_is_not_finite_spreads_where_its_weights_are_zero(value: float) -> None:
+    shift = bias()
+    shift[4] = value
+    model = between(
+        "t = Relu(c)", w=dead(6, 4, 1, 1, rows=[4]), b=shift, u=dead(5, 6, 3, 3, axis=1)
+    )
     optimized = run_pass(model, NAME).to_proto()
     assert parameters(optimized)["w.folded"].shape[0] == 5
 

@@ -19,6 +19,7 @@ from bnfold.arrays import FloatArray
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import Op, Operand, Refused
 from bnfold.rewriting.query import (
+    float_attribute,
     input_of,
     int_attribute,
     ints_parameter,
@@ -45,7 +46,7 @@ class _Over(_Same):
     def is_sound(self) -> bool:
         longer = self.node.outputs[0] if is_op(self.node, "Unsqueeze") else self.node.inputs[0]
         rank, axes = rank_of(longer), ints_parameter(self.node, "axes", 1)
-        return rank is not None and bool(axes) and all(a % rank > self.axis for a in axes or ())
+        return bool(rank and axes) and all(axis % (rank or 1) > self.axis for axis in axes or ())
 
 
 class _Global(_Same):
@@ -107,7 +108,7 @@ class _Pad(Channelwise):
             return given[0]
         value = input_of(self.node, 2)
         content = constant(value)
-        border = self.node.attributes.get_float("value", 0.0) if value is None else content
+        border = float_attribute(self.node, "value", 0.0) if value is None else content
         is_zero = border is not None and not np.any(border)
         return zeros_of(given[0]) if is_zero else not_constant(given[0])
 
@@ -156,14 +157,14 @@ class _Depthwise(Channelwise):
         is_known = self._bias is not None or input_of(self.node, 2) is None
         if weight is None or not is_known or self.axis != 1 or groups == 1 or weight.ndim < 3:
             return False
-        return bool(weight.shape[1] == 1 and weight.shape[0] % groups == 0)
+        is_fitting = self._bias is None or self._bias.shape == weight.shape[:1]
+        return bool(is_fitting and weight.shape[1] == 1 and weight.shape[0] % groups == 0)
 
     def own_constants(self) -> FloatArray:
         """Return the bias of each filter without weights, NaN for the others."""
         assert self._weight is not None
         bias = np.zeros(self._weight.shape[0]) if self._bias is None else self._bias
-        values = np.where(zeros_along(self._weight, 0), bias.astype(np.float64), np.nan)
-        return np.where(np.isnan(bias), np.nan, values)
+        return np.where(zeros_along(self._weight, 0), computed(bias.astype(np.float64)), np.nan)
 
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         assert self._weight is not None
@@ -217,7 +218,7 @@ class _Joined(Channelwise):
     @property
     def is_sound(self) -> bool:
         rank = rank_of(self.node.outputs[0])
-        return rank is not None and int_attribute(self.node, "axis", 1) % rank != self.axis
+        return rank is not None and int_attribute(self.node, "axis", 1) % max(1, rank) != self.axis
 
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
         same = np.all([each == given[0] for each in given], axis=0)

@@ -171,7 +171,7 @@ def operands_of(node: ir.Node, role: Channelwise) -> list[ir.Value]:
 def _joins_along(node: ir.Node, axis: int) -> bool:
     """Say whether the node is a Concat along the axis, all of whose sizes are known."""
     rank = rank_of(node.outputs[0]) if is_op(node, "Concat") else None
-    if rank is None or any(size_of(value, axis) is None for value in node.inputs):
+    if not rank or any(size_of(value, axis) is None for value in node.inputs):
         return False
     try:
         return int_attribute(node, "axis", 1) % rank == axis

@@ -98,12 +98,15 @@ class Linear:
         return int(self.weight.shape[self.output_axis])
 
     def _is_sound(self) -> bool:
+        if self.bias is not None and not is_op(self.node, "Gemm"):
+            return self.bias.shape == (self.outputs,)
         return self.bias is None or self.bias.ndim == 0 or self.bias.shape[-1] in (1, self.outputs)
 
     def constants(self) -> FloatArray:
         """Return the value of each output channel that is one for all inputs; NaN for the others.
 
-        The bias of a filter without weights; that of a Gemm may differ from row to row.
+        It is the bias of a filter without weights, and infinite if that is no number. The bias of a
+        Gemm may differ from row to row.
         """
         values = np.full(self.outputs, np.nan)
         dead = zeros_along(self.weight, self.output_axis)
@@ -117,8 +120,9 @@ class Linear:
         rows = self.bias.astype(np.float64).reshape(
             -1, self.bias.shape[-1] if self.bias.ndim else 1
         )
-        uniform = np.where((rows == rows[:1]).all(axis=0), rows[0], np.nan)
-        return np.broadcast_to(self.beta * uniform, self.outputs)
+        uniform = np.where((rows == rows[:1]).all(axis=0), self.beta * rows[0], np.nan)
+        uniform[~np.isfinite(rows).all(axis=0)] = np.inf
+        return np.broadcast_to(uniform, self.outputs)
 
     def ignored(self) -> Mask:
         """Say of each input channel whether all its weights are zero."""
@@ -211,7 +215,7 @@ def _gemm(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
 def _matmul(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
     """The weight is (Cin, Cout), and the channels lie on the last axis of the data."""
     rank = rank_of(node.outputs[0])
-    if weight.ndim != 2 or rank is None or rank != rank_of(input_of(node, 0)):
+    if weight.ndim != 2 or rank is None:
         return None
     return Linear(node, weight, 0, 1, rank - 1, None)
 
