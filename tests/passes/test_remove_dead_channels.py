@@ -179,17 +179,40 @@ def test_zero_passes_what_pads(lines: str) -> None:
         ),
         ("t = Pad(c, around)", "Pad"),
         ("t = Pad(c, around, k)", "Pad"),
+        ("p = Mul(c, nil) t = Pad(p, around, k)", "Pad"),
         ("t = Conv<group=6, pads=[0,0,0,1]>(c, each)", "Conv"),
         ('t = Conv<group=6, auto_pad="SAME_LOWER">(c, each)', "Conv"),
     ],
 )
 def test_other_constants_are_not_constant_at_the_border(lines: str, subject: str) -> None:
-    model = between(lines, **PARAMETERS, **SPACE)
+    model = between(lines, **PARAMETERS, **SPACE, nil=np.array(0, np.float32))
     result = run_pass(model, NAME)
     assert not result.record.rewrites
     (refusal,) = result.record.refusals
     assert refusal.reason == NotLeftOut.BORDER.name
     assert refusal.in_the_way.startswith(subject)
+
+
+@pytest.mark.parametrize("pool", ["MaxPool", "AveragePool"])
+def test_no_constant_is_known_where_windows_may_be_padding_alone(pool: str) -> None:
+    model = build(
+        "(float[N,4,H,W] x) => (float[N,5,h,w2] y) { c = Conv(x, w, b) "
+        f"p = {pool}<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c) y = Conv(p, u) }}",
+        opset=19,
+        w=dead(6, 4, 1, 1),
+        b=bias(zero=pool == "AveragePool"),
+        u=normal(5, 6, 1, 1),
+    )
+    assert_refused(model, NAME, NotLeftOut.BORDER)
+
+
+def test_no_constant_is_known_where_a_resize_fills_in_another() -> None:
+    crop = (
+        'Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize", '
+        "extrapolation_value=9.0>(c, roi, scales)"
+    )
+    roi = np.array([0, 0, -0.5, 0, 1, 1, 1, 1], np.float32)
+    assert_refused(between(f"t = {crop}", roi=roi, **SPACE), NAME, NotLeftOut.VARIES_LATER)
 
 
 def test_a_constant_does_not_move_into_a_conv_that_pads() -> None:
@@ -253,6 +276,10 @@ def test_concat_along_another_axis() -> None:
     both = between(lines, q=dead(6, 4, 1, 1, rows=[1, 2], seed=2))
     assert_narrowed(both, 5)
     assert_refused(between(lines, q=normal(6, 4, 1, 1)), NAME, NotLeftOut.VARIES_LATER)
+    other = between(lines.replace("q, b)", "q, b2)"), q=dead(6, 4, 1, 1), b2=bias() + 1)
+    result = run_pass(other, NAME)
+    assert [refusal.reason for refusal in result.record.refusals] == ["VARIES_LATER"] * 2
+    assert not result.record.rewrites
 
 
 def test_channels_that_meet_one_another_stay_or_go_together() -> None:
@@ -622,6 +649,8 @@ def test_dense_layers_have_no_blocks() -> None:
         ("t = InstanceNormalization(c, s, m)", NotLeftOut.CHANNELS_MIXED),
         ("f = Shape(c) h = Reshape(c, f) t = Relu(h)", NotLeftOut.CHANNELS_MIXED),
         ("t = DepthToSpace<blocksize=1>(c)", NotLeftOut.CHANNELS_MIXED),
+        ("t = Resize(c, , , sizes)", NotLeftOut.CHANNELS_MIXED),
+        ("t = Pad(c, onto)", NotLeftOut.CHANNELS_MIXED),
         ("q1 = ReduceMean<axes=[1]>(c) t = Mul(c, q1)", NotLeftOut.CHANNELS_MIXED),
         ("t, i = MaxPool<kernel_shape=[2,2]>(c) j = Cast<to=1>(i) k2 = ReduceMax(j)", None),
         ("t = Conv<group=2>(c, grouped)", NotLeftOut.GROUPED),
@@ -639,7 +668,10 @@ def test_refuses_channels_that_do_not_stay_apart(lines: str, reason: Refusal | N
         "live": normal(6, 4, 1, 1, seed=8),
         "two": normal(1, 2, 12, 12),
         "everywhere": normal(6, 12, 12),
+        "sizes": np.array([2, 6, 24, 24]),
+        "onto": np.array([0, 0, 0, 0, 0, 1, 0, 0]),
     }
+    weights["u"] = normal(5, 7 if "onto" in lines else 6, 3, 3)
     model = between(lines, **weights)
     if reason is None:
         reason = NotLeftOut.CHANNELS_MIXED
@@ -648,6 +680,57 @@ def test_refuses_channels_that_do_not_stay_apart(lines: str, reason: Refusal | N
     if "two" in lines:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     assert_refused(model, NAME, reason)
+
+
+def test_refuses_a_mean_over_the_channels_as_long_as_another_axis() -> None:
+    model = build(
+        "(float[N,4,6] x) => (float[N,5] y) "
+        "{ c = Conv(x, w) m = ReduceMean<axes=[1], keepdims=0>(c) y = Gemm(m, u) }",
+        w=dead(6, 4, 1),
+        u=normal(6, 5),
+    )
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
+
+
+def test_refuses_a_concat_of_unknown_size() -> None:
+    model = build(
+        "(float[N,4,6] x, float[N,K,6] z) => (float[N,5,6] y) "
+        "{ c = Conv(x, w) j = Concat<axis=1>(c, z) y = Conv(j, u) }",
+        w=dead(6, 4, 1),
+        u=normal(5, 8, 1),
+    )
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
+
+
+def test_refuses_an_operand_that_has_its_channels_on_another_axis() -> None:
+    model = build(
+        "(float[N,4,6,9] x, float[6,4,9] z) => (float[N,5,6,9] y) "
+        "{ c = Conv(x, w) v = Conv(z, q) a = Add(c, v) y = Conv(a, u) }",
+        w=dead(6, 4, 1, 1),
+        q=dead(6, 4, 1, seed=2),
+        u=normal(5, 6, 1, 1),
+    )
+    result = run_pass(model, NAME)
+    assert {refusal.reason for refusal in result.record.refusals} == {"CHANNELS_MIXED"}
+    assert not result.record.rewrites
+
+
+def test_refuses_a_matmul_along_another_axis() -> None:
+    model = build(
+        "(float[N,4,6] x) => (float[N,6,5] y) { c = Conv(x, w) y = MatMul(c, u) }",
+        w=dead(6, 4, 1),
+        u=normal(6, 5),
+    )
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
+
+
+def test_refuses_numbers_of_channels_that_do_not_fit() -> None:
+    model = build(
+        "(float[N,4] x) => (float[N,5] y) { c = Gemm(x, w) y = Gemm(c, u) }",
+        w=dead(4, 6, axis=1),
+        u=normal(7, 5),
+    )
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
 
 
 def test_refuses_a_gemm_that_reads_channels_as_rows() -> None:
@@ -764,6 +847,14 @@ def test_a_bias_that_is_not_finite_spreads_where_its_weights_are_zero(value: flo
 def test_a_constant_that_becomes_infinite_stays() -> None:
     model = between("t = Exp(c)", b=np.full(6, 1000, np.float32))
     assert not run_pass(model, NAME).record.rewrites
+    scales = NORM["s"].copy()
+    scales[DEAD] = 0
+    norm = "q = Exp(c) t = BatchNormalization(q, s, b2, m, v)"
+    depthwise = "q = Exp(c) t = Conv<group=6>(q, each)"
+    overflows: Parameters = {"b": np.full(6, 1000, np.float32), "each": dead(6, 1, 1, 1)}
+    for lines in (norm, depthwise):
+        model = between(lines, **NORM | {"s": scales}, **overflows)
+        assert not run_pass(model, NAME).record.rewrites
     zero = between("s = Div(one, c) t = Mul(c, s)", zero=True, one=np.array(1, np.float32))
     assert not run_pass(zero, NAME).record.rewrites
 

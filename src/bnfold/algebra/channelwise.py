@@ -13,7 +13,7 @@ from bnfold.algebra.broadcasting import ELEMENTWISE, Elementwise
 from bnfold.algebra.carry import averages_positions, fills_in_from_outside, leaves_axis_alone
 from bnfold.algebra.channels import Channelwise, computed, kept_of, not_constant, zeros_of
 from bnfold.algebra.linear import pads
-from bnfold.algebra.narrowing import Mask, with_size, zeros_along
+from bnfold.algebra.narrowing import Kernel, Mask, with_size
 from bnfold.algebra.pooling import Pool
 from bnfold.arrays import FloatArray
 from bnfold.graph.constants import constant
@@ -146,32 +146,33 @@ class _Depthwise(Channelwise):
 
     def __init__(self, node: ir.Node, axis: int) -> None:
         super().__init__(node, axis)
-        self._weight, self._bias = constant(input_of(node, 1)), constant(input_of(node, 2))
-        if self._weight is not None:
+        self._kernel, self._bias = Kernel.of(input_of(node, 1)), constant(input_of(node, 2))
+        if self._kernel is not None:
             self.channels = max(1, int_attribute(node, "group", 1))
-            self.copies = self._weight.shape[0] // self.channels
+            self.copies = self._kernel.shape[0] // self.channels
 
     @property
     def is_sound(self) -> bool:
-        weight, groups = self._weight, int_attribute(self.node, "group", 1)
+        kernel, groups = self._kernel, int_attribute(self.node, "group", 1)
         is_known = self._bias is not None or input_of(self.node, 2) is None
-        if weight is None or not is_known or self.axis != 1 or groups == 1 or weight.ndim < 3:
+        if kernel is None or not is_known or self.axis != 1 or groups == 1 or len(kernel.shape) < 3:
             return False
-        is_fitting = self._bias is None or self._bias.shape == weight.shape[:1]
-        return bool(is_fitting and weight.shape[1] == 1 and weight.shape[0] % groups == 0)
+        is_fitting = self._bias is None or self._bias.shape == kernel.shape[:1]
+        return is_fitting and kernel.shape[1] == 1 and kernel.shape[0] % groups == 0
 
     def own_constants(self) -> FloatArray:
         """Return the bias of each filter without weights, NaN for the others."""
-        assert self._weight is not None
-        bias = np.zeros(self._weight.shape[0]) if self._bias is None else self._bias
-        return np.where(zeros_along(self._weight, 0), computed(bias.astype(np.float64)), np.nan)
+        assert self._kernel is not None
+        bias = np.zeros(self._kernel.shape[0]) if self._bias is None else self._bias
+        return np.where(self._kernel.zeros_along(0), computed(bias.astype(np.float64)), np.nan)
 
     def constants(self, given: Sequence[FloatArray]) -> FloatArray:
-        assert self._weight is not None
+        assert self._kernel is not None
         before = np.repeat(given[0], self.copies)
-        if pads(self.node, self._weight):
+        if pads(self.node, self._kernel.shape):
             before = zeros_of(before)
-        taps = self._weight.astype(np.float64).sum(axis=tuple(range(1, self._weight.ndim)))
+        weight = self._kernel.array.astype(np.float64)
+        taps = weight.reshape(len(weight), -1).sum(axis=1)
         with np.errstate(all="ignore"):
             values = before * taps + (0.0 if self._bias is None else self._bias)
         own = self.own_constants()

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from bnfold.algebra.linear import pads
 from bnfold.algebra.weights import folded_name, stored
 from bnfold.arrays import Array, FloatArray, float_limits
-from bnfold.graph.constants import constant
+from bnfold.graph.constants import constant, first_along, is_constant
 from bnfold.rewriting.contract import Op, Operand, Refused, Weight, same_op
 from bnfold.rewriting.query import (
     float_attribute,
@@ -35,25 +35,56 @@ Mask = npt.NDArray[np.bool_]
 LINEAR_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def zeros_along(weight: Array, axis: int) -> Mask:
-    """Say of each index along an axis whether all weights there are zero.
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A constant weight, of which no more is read than need be."""
 
-    Subnormal weights count as zero, except those of float16, as in `stored`.
-    """
-    rows = np.moveaxis(weight, axis, 0)
-    others = tuple(range(1, rows.ndim))
-    first = rows[(slice(None), *[slice(0, 1)] * len(others))]
-    mask = np.array(_is_zero(first).all(axis=others))
-    candidates = np.flatnonzero(mask)  # mostly none: nothing else of the weight is read
-    if candidates.size:
-        mask[candidates] = _is_zero(rows[candidates]).all(axis=others)
-    return mask
+    value: ir.Value
+    shape: tuple[int, ...]
+    dtype: ir.DataType
+
+    @staticmethod
+    def of(value: ir.Value | None) -> Kernel | None:
+        """Return the kernel that a constant of floats is; None for others."""
+        if value is None or not is_constant(value):
+            return None
+        tensor = value.const_value if value.is_initializer() else None
+        content = constant(value) if tensor is None else None
+        if tensor is not None:
+            kernel = Kernel(value, tuple(tensor.shape.numpy()), tensor.dtype)
+        elif content is not None:
+            kernel = Kernel(value, content.shape, ir.DataType.from_numpy(content.dtype))
+        else:
+            return None
+        return kernel if kernel.dtype.is_floating_point() else None
+
+    @property
+    def array(self) -> Array:
+        """All of it."""
+        content = constant(self.value)
+        assert content is not None
+        return content
+
+    def zeros_along(self, axis: int) -> Mask:
+        """Say of each index along an axis whether all weights there are zero.
+
+        Subnormal weights count as zero, except those of float16, as in `stored`.
+        """
+        if 0 in self.shape:
+            return np.zeros(self.shape[axis], bool)
+        mask = _is_zero(first_along(self.value, axis))
+        candidates = np.flatnonzero(mask)  # mostly none: nothing else of the weight is read
+        if candidates.size:
+            slices = np.take(self.array, candidates, axis)
+            others = tuple(place for place in range(len(self.shape)) if place != axis)
+            mask[candidates] = _is_zero(slices).all(axis=others)
+        return mask
 
 
 def _is_zero(values: Array) -> Mask:
     if values.dtype == np.float16:
-        return np.asarray(values == 0)
-    return np.asarray(np.abs(values) < float_limits(values.dtype).smallest_normal)
+        return np.array(values == 0)
+    return np.array(np.abs(values) < float_limits(values.dtype).smallest_normal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +92,7 @@ class Linear:
     """A Conv or ConvTranspose without groups, a Gemm, or a MatMul, with constant weights."""
 
     node: ir.Node
-    weight: Array
+    kernel: Kernel
     input_axis: int
     """The axis of the weight along which the input's channels lie."""
     output_axis: int
@@ -76,13 +107,11 @@ class Linear:
         """Read a linear operator; None if it has groups, or if a weight is not constant."""
         if not is_op(node, *LINEAR_OPERATORS):
             return None
-        weight, bias = constant(input_of(node, 1)), constant(input_of(node, 2))
-        if weight is None or (bias is None and input_of(node, 2) is not None):
-            return None
-        if not ir.DataType.from_numpy(weight.dtype).is_floating_point() or weight.ndim < 2:
+        kernel, bias = Kernel.of(input_of(node, 1)), constant(input_of(node, 2))
+        if kernel is None or (bias is None and input_of(node, 2) is not None):
             return None
         try:
-            linear = _READERS[node.op_type](node, weight, bias)
+            linear = _READERS[node.op_type](node, kernel, bias)
         except Refused:  # an attribute by reference
             return None
         return linear if linear is not None and linear._is_sound() else None
@@ -90,12 +119,12 @@ class Linear:
     @property
     def inputs(self) -> int:
         """The number of input channels."""
-        return int(self.weight.shape[self.input_axis])
+        return int(self.kernel.shape[self.input_axis])
 
     @property
     def outputs(self) -> int:
         """The number of output channels."""
-        return int(self.weight.shape[self.output_axis])
+        return int(self.kernel.shape[self.output_axis])
 
     def _is_sound(self) -> bool:
         if self.bias is not None and not is_op(self.node, "Gemm"):
@@ -109,7 +138,7 @@ class Linear:
         Gemm may differ from row to row.
         """
         values = np.full(self.outputs, np.nan)
-        dead = zeros_along(self.weight, self.output_axis)
+        dead = self.kernel.zeros_along(self.output_axis)
         if dead.any():
             values[dead] = self._uniform_bias()[dead]
         return values
@@ -126,14 +155,14 @@ class Linear:
 
     def ignored(self) -> Mask:
         """Say of each input channel whether all its weights are zero."""
-        return zeros_along(self.weight, self.input_axis)
+        return self.kernel.zeros_along(self.input_axis)
 
     @property
     def takes_shifts(self) -> bool:
         """Whether a constant channel of the input is the same shift of the output everywhere."""
         if is_op(self.node, "ConvTranspose"):
             return False  # at the border, fewer taps reach an output
-        return not is_op(self.node, "Conv") or not pads(self.node, self.weight)
+        return not is_op(self.node, "Conv") or not pads(self.node, self.kernel.shape)
 
     def narrowed(
         self, data: Operand, kept_inputs: Mask, constants: FloatArray, kept_outputs: Mask
@@ -147,7 +176,7 @@ class Linear:
         bias = self._moved_bias(gone)
         if bias is not None and bias.ndim and bias.shape[-1] != 1:
             bias = bias[..., kept_outputs]
-        weight = np.compress(kept_inputs, self.weight, self.input_axis)
+        weight = np.compress(kept_inputs, self.kernel.array, self.input_axis)
         weight = np.compress(kept_outputs, weight, self.output_axis)
         inputs: list[Operand] = [data, self._weight(np.ascontiguousarray(weight), 1)]
         if is_op(self.node, "MatMul"):
@@ -163,7 +192,7 @@ class Linear:
         """Return the bias, with what the constant channels add to it."""
         if not gone.any():
             return self.bias
-        weight = np.moveaxis(self.weight.astype(np.float64), self.input_axis, 0)
+        weight = np.moveaxis(self.kernel.array.astype(np.float64), self.input_axis, 0)
         outputs_axis = self.output_axis + (self.output_axis < self.input_axis)
         others = tuple(axis for axis in range(1, weight.ndim) if axis != outputs_axis)
         shift: FloatArray = self.alpha * (gone @ weight.sum(axis=others)) / self.beta
@@ -183,41 +212,40 @@ class Linear:
         return Weight(array, ir.DataType.from_numpy(array.dtype), folded_name(self.node, index))
 
     def _stored(self, bias: Array) -> Weight:
-        dtype = ir.DataType.from_numpy(self.weight.dtype)
-        return stored(bias, dtype, folded_name(self.node, 2), self.node)
+        return stored(bias, self.kernel.dtype, folded_name(self.node, 2), self.node)
 
 
-def _conv(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
+def _conv(node: ir.Node, kernel: Kernel, bias: Array | None) -> Linear | None:
     """W is (Cout, Cin, k…)."""
-    if weight.ndim < 3 or int_attribute(node, "group", 1) != 1:
+    if len(kernel.shape) < 3 or int_attribute(node, "group", 1) != 1:
         return None
-    return Linear(node, weight, 1, 0, 1, bias)
+    return Linear(node, kernel, 1, 0, 1, bias)
 
 
-def _conv_transpose(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
+def _conv_transpose(node: ir.Node, kernel: Kernel, bias: Array | None) -> Linear | None:
     """W is (Cin, Cout, k…)."""
-    if weight.ndim < 3 or int_attribute(node, "group", 1) != 1:
+    if len(kernel.shape) < 3 or int_attribute(node, "group", 1) != 1:
         return None
-    return Linear(node, weight, 0, 1, 1, bias)
+    return Linear(node, kernel, 0, 1, 1, bias)
 
 
-def _gemm(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
+def _gemm(node: ir.Node, kernel: Kernel, bias: Array | None) -> Linear | None:
     """α·A·B' + β·C, where B' = B is (Cin, Cout), or its transpose."""
-    if weight.ndim != 2 or int_attribute(node, "transA", 0):
+    if len(kernel.shape) != 2 or int_attribute(node, "transA", 0):
         return None
     transposed = int_attribute(node, "transB", 0) != 0
     alpha, beta = float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0)
     if beta == 0:
         return None
-    return Linear(node, weight, int(transposed), 1 - int(transposed), 1, bias, alpha, beta)
+    return Linear(node, kernel, int(transposed), 1 - int(transposed), 1, bias, alpha, beta)
 
 
-def _matmul(node: ir.Node, weight: Array, bias: Array | None) -> Linear | None:
+def _matmul(node: ir.Node, kernel: Kernel, bias: Array | None) -> Linear | None:
     """The weight is (Cin, Cout), and the channels lie on the last axis of the data."""
     rank = rank_of(node.outputs[0])
-    if weight.ndim != 2 or rank is None:
+    if len(kernel.shape) != 2 or rank is None:
         return None
-    return Linear(node, weight, 0, 1, rank - 1, None)
+    return Linear(node, kernel, 0, 1, rank - 1, None)
 
 
 _READERS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
