@@ -553,6 +553,11 @@ def test_half_precision_needs_its_subnormal_weights() -> None:
 # --- Channels that nothing reads ----------------------------------------------------------------
 
 
+def test_a_constant_that_is_ignored_may_be_padded() -> None:
+    ignoring = dead(5, 6, 3, 3, axis=1)
+    assert_narrowed(between("t = Exp(c)", last="Conv<pads=[1,1,1,1]>(t, u, e)", u=ignoring))
+
+
 @pytest.mark.parametrize(
     "lines",
     [

@@ -125,6 +125,14 @@ def test_other_parameters_are_found(changed: dict[str, Array]) -> None:
     assert outcome(pair(function, old, new | changed, other=other))[0] == "differs"
 
 
+def test_channels_that_are_almost_the_same_are_told_apart() -> None:
+    old = weights()
+    old["w"][[2, 3]] = normal(2, 4, 1, 1) * np.float32(1e-18)
+    old["b"][:] = [1, 0, 1e-17, 3e-17, 2e-17, 1]
+    new = narrowed(old, np.exp(old["b"][GONE].astype(np.float64)))
+    assert outcome(pair("t = Exp(c)", old, new)) == PROVEN
+
+
 def test_functions_that_mix_channels_are_sampled() -> None:
     old = weights(w=normal(6, 4, 1, 1))
     old["u"][:, GONE] = 0

@@ -23,7 +23,7 @@ from bnfold.algebra.reach import NotReached
 from bnfold.arrays import FloatArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import Common, Op, Operand, Refusal, require, same_op
-from bnfold.rewriting.query import is_op, reads_content, shape_of
+from bnfold.rewriting.query import is_op, shape_of
 
 _LONGEST = 200
 """Maximum number of operators in a row that are rebuilt at once."""
@@ -136,7 +136,7 @@ class SpareLanes:
 
     def _reads_apart(self, node: ir.Node, index: int) -> bool:
         """Say whether a node reads the channels at this input, and each by itself."""
-        role = self.lanes.role_of(node) if reads_content(node, index) else None
+        role = self.lanes.role_of(node)
         if isinstance(role, Channelwise):
             return index in role.operands
         return role is not None and (index == 0 or isinstance(role, Concat))

@@ -43,8 +43,9 @@ _FUNCTIONS = _POOLS | frozenset(
 )
 """Operators of which a channel of the result depends on the same one of the operands alone."""
 
-_ALIKE = 1e-6
-"""Channels of two sides this near, relative to the largest value, are taken for the same."""
+_ALIKE = (1e-11, 1e-6)
+"""Channels of two sides this near, relative to their largest value, are taken for the same: nearly
+as near as float64 allows, or as constants within that are rounded."""
 
 _EXACT = 1e-12
 """A channel that moves by no more, relative to its size, is taken for a constant."""
@@ -147,14 +148,10 @@ class _Proof:
         known, wanted = (self._prints(side, node, axis) for side, node in enumerate((one, other)))
         if known.shape[1] != wanted.shape[1]:
             return None
-        near = _ALIKE * np.abs(known).max(axis=0, initial=0)
-        left: list[int] = []
-        for row in wanted:
-            start = left[-1] + 1 if left else 0
-            alike = (i for i in range(start, len(known)) if (np.abs(known[i] - row) <= near).all())
-            if (found := next(alike, None)) is None:
-                return None
-            left.append(found)
+        matches = (_matched(known, wanted, tolerance) for tolerance in _ALIKE)
+        left = next((found for found in matches if found is not None), None)
+        if left is None:
+            return None
         rows, rows_again = np.moveaxis(full, axis, 0), np.moveaxis(full_again, axis, 0)
         gone = [i for i in range(len(rows)) if i not in set(left)]
         is_constant = {i for i in gone if _is_one_number(rows[i], rows_again[i])}
@@ -302,6 +299,19 @@ def _gather(
     indices = onnx.numpy_helper.from_array(np.array(places), "proof places")
     node = onnx.helper.make_node("Gather", [name, indices.name], ["proof picked"], axis=axis)
     return [node], [indices]
+
+
+def _matched(known: FloatArray, wanted: FloatArray, tolerance: float) -> list[int] | None:
+    """Return which rows the wanted ones are, in order; None if one of them is none."""
+    found: list[int] = []
+    for row in wanted:
+        near = tolerance * np.abs(row).max(initial=0)
+        start = found[-1] + 1 if found else 0
+        alike = np.flatnonzero((np.abs(known[start:] - row) <= near).all(axis=1))
+        if not alike.size:
+            return None
+        found.append(start + int(alike[0]))
+    return found
 
 
 def _is_one_number(values: Array, again: Array) -> bool:
