@@ -46,6 +46,11 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(content, name))
         return name
 
+    def filters(self, dead: Sequence[int]) -> str:
+        content = self._generator.uniform(0.5, 1.5, (6, 6, 1, 1)).astype(np.float32)
+        content[list(dead)] = 0
+        return self.array(content)
+
     def constant(self, *shape: int) -> str:
         content = self._generator.uniform(0.5, 1.5, shape).astype(np.float32)
         return self.node("Constant", value=numpy_helper.from_array(content))
@@ -53,8 +58,8 @@ class _Graph:
     def conv(self, value: str, weight: str = "") -> str:
         return self.node("Conv", value, weight or self.weight(CHANNELS, CHANNELS, 1, 1))
 
-    def norm(self, value: str) -> str:
-        return self.node("BatchNormalization", value, *(self.weight(CHANNELS) for _ in range(4)))
+    def norm(self, value: str, channels: int = CHANNELS) -> str:
+        return self.node("BatchNormalization", value, *(self.weight(channels) for _ in range(4)))
 
     def body(self, result: str, start: int) -> onnx.GraphProto:
         """Take the nodes from `start` on as the graph of a branch."""
@@ -258,6 +263,37 @@ def wide_sum(n: int) -> onnx.ModelProto:
     return graph.finish(graph.node("Sum", *values, *(graph.conv(other) for _ in range(n // 2))))
 
 
+def dead_filters(n: int) -> onnx.ModelProto:
+    """Residual blocks with filters without weights, of which a graph output needs some."""
+    graph = _Graph((1, 6, 8, 8))
+    value = graph.conv(graph.x, graph.filters([0]))
+    for _ in range(n // 2):
+        inner = graph.node("Relu", graph.conv(value, graph.filters([1, 2])))
+        value = graph.node("Add", value, graph.norm(graph.conv(inner, graph.filters([0])), 6))
+    return graph.finish(value)
+
+
+def dead_branches(n: int) -> onnx.ModelProto:
+    """A Concat and a Sum of n Convs each, with filters without weights."""
+    graph = _Graph((1, 6, 8, 8))
+    joined, added = (
+        [graph.conv(graph.x, graph.filters([index % 6, 2])) for index in range(n)] for _ in range(2)
+    )
+    value = graph.node("Concat", *joined, axis=1)
+    result = graph.conv(value, graph.weight(6, 6 * n, 1, 1))
+    return graph.finish(result, graph.conv(graph.node("Sum", *added), graph.filters([])))
+
+
+def dense_block(n: int) -> onnx.ModelProto:
+    """A Concat of all that comes before, again and again, with filters without weights."""
+    graph = _Graph((1, 6, 8, 8))
+    value = graph.conv(graph.x, graph.filters([1]))
+    for index in range(n):
+        layer = graph.conv(graph.node("Relu", value), graph.weight(6, 6 * (index + 1), 1, 1))
+        value = graph.node("Concat", value, graph.conv(layer, graph.filters([0])), axis=1)
+    return graph.finish(graph.conv(value, graph.weight(6, 6 * (n + 1), 1, 1)))
+
+
 def moved(n: int) -> onnx.ModelProto:
     """Reshapes, Transposes, Slices and Pads between BatchNormalizations."""
     graph = _Graph()
@@ -367,6 +403,9 @@ KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "wide_pool": (wide_pool, 125),
     "nested_sums": (nested_sums, 400),
     "wide_sum": (wide_sum, 800),
+    "dead_filters": (dead_filters, 400),
+    "dead_branches": (dead_branches, 200),
+    "dense_block": (dense_block, 100),
     "moved": (moved, 200),
     "wide_reshape": (wide_reshape, 270),
     "identities": (identities, 800),

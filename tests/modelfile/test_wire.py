@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 import bnfold
 from bnfold.errors import ModelError
+from bnfold.graph.constants import first_along
 from bnfold.modelfile.layout import ModelLayout
 from bnfold.modelfile.loading import load
 from bnfold.modelfile.model import LoadedModel, serialize
@@ -368,3 +369,17 @@ def test_every_type_reads_the_same_from_the_file(tmp_path: Path, data_type: int)
     assert stored.numpy().dtype == expected.dtype
     assert stored.numpy().tobytes() == expected.tobytes()
     assert stored.tobytes() == tensor.raw_data
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5), (4, 700_000), (700_000, 4)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_first_elements_are_read_from_the_file(
+    tmp_path: Path, shape: tuple[int, ...], axis: int
+) -> None:
+    content = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    path = tmp_path / "m.onnx"
+    onnx.save(build("(float[4] x) => (float[4] y) { y = Neg(x) }", w=content), path)
+    value = load(path).ir.graph.initializers["w"]
+    assert isinstance(value.const_value, StoredTensor)
+    first = np.moveaxis(content, axis, 0).reshape(shape[axis], -1)[:, 0]
+    np.testing.assert_array_equal(first_along(value, axis), first)

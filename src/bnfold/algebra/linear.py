@@ -7,7 +7,7 @@ identity; the tables list which operators have which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -151,7 +151,7 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     groups = int_attribute(conv, "group", 1)
     require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
-    require(not affine.has_shift or not _pads(conv, weight), NotAbsorbed.PADDED_SHIFT, conv)
+    require(not affine.has_shift or not pads(conv, weight.shape), NotAbsorbed.PADDED_SHIFT, conv)
     scale, shift = (
         np.repeat(values.reshape(groups, -1), weight.shape[0] // groups, axis=0).reshape(
             *weight.shape[:2], *[1] * (weight.ndim - 2)
@@ -167,13 +167,13 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     return same_op(conv, inputs)
 
 
-def _pads(conv: ir.Node, weight: Array) -> bool:
+def pads(conv: ir.Node, weight_shape: Sequence[int]) -> bool:
     """Say whether any window of the Conv reaches over the border of its input."""
     auto_pad = string_attribute(conv, "auto_pad", "NOTSET")
     if auto_pad == "VALID":
         return False
     if auto_pad != "NOTSET":
-        return any(size != 1 for size in weight.shape[2:])  # SAME pads less than a dilated kernel
+        return any(size != 1 for size in weight_shape[2:])  # SAME pads less than a dilated kernel
     return any(ints_attribute(conv, "pads"))
 
 

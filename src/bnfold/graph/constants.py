@@ -7,6 +7,7 @@ found to depend on these alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -58,6 +59,21 @@ def is_constant(value: ir.Value | None) -> bool:
     if node.op_type == "Constant":
         return _constant_attribute(node) is not None
     return _CONTENT in value.meta
+
+
+def first_along(value: ir.Value, axis: int) -> Array:
+    """Return the first element of each slice along an axis of a constant that is not empty.
+
+    The rest is not read if the content stays in a file.
+    """
+    tensor = value.const_value if value.is_initializer() else None
+    every: Callable[[int, int], Array] | None = getattr(tensor, "every", None)
+    if tensor is not None and every is not None:
+        shape = tensor.shape.numpy()
+        return every(math.prod(shape[axis + 1 :]), shape[axis])
+    content = constant(value)
+    assert content is not None
+    return np.moveaxis(content, axis, 0).reshape(content.shape[axis], -1)[:, 0]
 
 
 def is_deferred(value: ir.Value) -> bool:

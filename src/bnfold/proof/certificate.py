@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress, silent
+from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
@@ -164,4 +165,4 @@ def _of_one(window: Window) -> Certificate:
     for operators, prove in proofs:
         if window.operators <= operators and (certificate := prove(window, chosen)) is not None:
             return certificate
-    return sample(window, chosen)
+    return prove_channels(window, chosen) or sample(window, chosen)

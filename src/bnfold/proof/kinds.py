@@ -7,7 +7,7 @@ import onnx.helper
 
 from bnfold.proof.congruence import signature
 from bnfold.proof.submodels import Constants
-from bnfold.proof.windows import Window, ints, is_float, is_random, is_training
+from bnfold.proof.windows import AFFINE, Window, ints, is_float, is_random, is_training
 
 _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 """Operators that multiply their first two operands."""
@@ -30,6 +30,21 @@ def is_multilinear(model: onnx.ModelProto) -> bool:
         if at and not (_is_linear_at(node, at) and not is_random(node, constants)):
             return False
     return True
+
+
+def functions_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the operators that do more with what varies than `is_multilinear` allows, in order."""
+    varying = {value.name for value in model.graph.input}
+    constants = Constants(model)
+    functions = []
+    for node in model.graph.node:
+        at = {index for index, name in enumerate(node.input) if name in varying}
+        if at:
+            varying.update(node.output)
+            is_affine = node.op_type in AFFINE and _is_linear_at(node, at)
+            if not is_affine or is_random(node, constants):
+                functions.append(node)
+    return functions
 
 
 def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:

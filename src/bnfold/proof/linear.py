@@ -67,7 +67,7 @@ def norm_factor(probes: int, rows: int) -> float:
 
 def prove_linear(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
     """Bound the difference of two affine models; None if one of them is not affine."""
-    bound = _linear_bound(window, chosen)
+    bound = linear_bound(window, chosen)
     if bound is None:
         return None
     doubt = DOUBT * len(chosen)
@@ -82,7 +82,7 @@ def prove_maximum(window: Window, chosen: Sequence[Sizing]) -> Certificate | Non
     largest, count = 0.0, 0
     try:
         for each in windows:
-            bound = _linear_bound(each, chosen)
+            bound = linear_bound(each, chosen)
             if bound is None:
                 return None
             largest, count = max(largest, bound), count + 1
@@ -92,7 +92,7 @@ def prove_maximum(window: Window, chosen: Sequence[Sizing]) -> Certificate | Non
     return certified("maximum", chosen, probes=PROBES * count, bound=largest, doubt=doubt)
 
 
-def _linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
+def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
     """Bound the difference of two affine models; None if one of them is not affine."""
     if not all(map(is_multilinear, window.models)):
         return None

@@ -54,7 +54,7 @@ class NodeSketch:
 
 CertificateVerdict: TypeAlias = Literal["certified", "sampled", "differs", "open"]
 CertificateKind: TypeAlias = Literal[
-    "constant", "copying", "linear", "maximum", "selection", "sampled", ""
+    "constant", "copying", "linear", "maximum", "channels", "selection", "sampled", ""
 ]
 
 
@@ -74,9 +74,9 @@ class Certificate:
     """Whether what a rewrite replaced, and what replaced it, compute the same for all inputs.
 
     `kind` is how that was proven: "constant" and "copying" bit by bit; "linear" by a bound on each
-    row of the difference, "maximum" likewise for each element that a maximum is over; "selection"
-    by which elements these are. "sampled" proves nothing, but found no difference. "open" has
-    neither, and `note` says why.
+    row of the difference, "maximum" likewise for each element that a maximum is over, "channels"
+    between functions that read the same; "selection" by which elements these are. "sampled" proves
+    nothing, but found no difference. "open" has neither, and `note` says why.
     """
 
     verdict: CertificateVerdict

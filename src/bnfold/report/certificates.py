@@ -29,6 +29,8 @@ MEANINGS = {
     "sides copy the same ones, bit by bit.",
     "linear": "Both sides are affine. Gaussian probes in float64 bound each row of the difference.",
     "maximum": "Both sides are maxima of affine functions, each of which is bounded as if linear.",
+    "channels": "Both sides apply the same functions to the same channels, all that one of them "
+    "has. What is between the functions is affine, and bounded as if it were alone.",
     "selection": "Both sides apply the same function to an element, or to the largest of the same "
     "elements: a grid of values shows the function, one-hot inputs show which elements.",
 }
