@@ -137,7 +137,7 @@ def test_weights_in_constant_nodes_are_weights(
     weights = layers(seed)
     model = build(LAYERS, **weights)
     onnx.save(as_constants(model, names), folder / "m.onnx")
-    found = float_weights(folder / "m.onnx", 10**6)
+    found = float_weights(Traits.of(folder / "m.onnx"), 10**6)
     assert found.keys() == weights.keys()
     assert all(np.array_equal(found[name], weights[name]) for name in weights)
 
@@ -163,7 +163,7 @@ def test_constants_of_all_forms(tmp_path: Path) -> None:
     )
     model = as_constants(build(text, c=np.full(1, 0.5, np.float16)), {"c"})
     onnx.save(model, tmp_path / "m.onnx")
-    found = float_weights(tmp_path / "m.onnx", 10**6)
+    found = float_weights(Traits.of(tmp_path / "m.onnx"), 10**6)
     assert {name: (str(w.dtype), w.tolist()) for name, w in found.items()} == {
         "a": ("float32", pytest.approx(0.3)),
         "b": ("float32", pytest.approx([0.1, 0.7])),
@@ -177,7 +177,7 @@ def test_a_constant_that_decides_a_size_does_not_move(tmp_path: Path) -> None:
         "scales = Constant<value_floats=[1.0, 1.0, 1.5, 1.5]>() y = Resize(x, e, scales) }"
     )
     onnx.save(build(text), tmp_path / "m.onnx")
-    assert float_weights(tmp_path / "m.onnx", 10**6).keys() <= {"e"}
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), 10**6).keys() <= {"e"}
 
 
 def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
@@ -186,5 +186,5 @@ def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     tensors = [*model.graph.initializer, model.graph.node[0].attribute[0].t]
     size = sum(numpy_helper.to_array(tensor).nbytes for tensor in tensors)
-    assert float_weights(tmp_path / "m.onnx", size)
-    assert float_weights(tmp_path / "m.onnx", size - 1) == {}
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), size)
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), size - 1) == {}

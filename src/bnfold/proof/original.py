@@ -223,7 +223,7 @@ class Original:
         """Take a draw with inputs and weights moved."""
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
-        weights = float_weights(self.path, most_bytes)
+        weights = float_weights(self.traits, most_bytes)
         weights = moved(weights, seed, self._coarsest, units)
         try:
             session = self.session(Level.DISABLED, weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class Traits:
     """The outputs that no input's content changes: they depend on shapes alone, or on nothing."""
     units: dict[str, str] = field(default_factory=dict)
     """The rounding unit of each output: the coarsest float type on the way to it."""
+    weights: Mapping[str, ir.TensorProtocol] = field(default_factory=dict)
+    """The float weights of the main graph by name, but those that must be exact."""
 
     @staticmethod
     def of(path: Path) -> Traits:
@@ -101,6 +103,7 @@ class Traits:
             ordered=_outputs(model, _downstream_of_kind(model, live, _orders)),
             constant=frozenset(names - _outputs(model, live)),
             units=_rounding_units(model),
+            weights=_float_weights(model),
         )
 
 
@@ -282,15 +285,11 @@ def _nodes_within(model: ir.Model, node: ir.Node) -> Iterator[ir.Node]:
             pending += function
 
 
-def float_weights(path: Path, most_bytes: int) -> dict[str, Array]:
-    """Return the float weights of the main graph by name; none if they take more bytes.
+def _float_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Return the float weights of the main graph by name, without reading their content.
 
     Weights are initializers or, as some exporters write them, outputs of Constant nodes.
     """
-    try:
-        model = load(path).ir
-    except BnfoldError:
-        return {}
     constants = [
         node.outputs[0]
         for node in model.graph
@@ -301,14 +300,18 @@ def float_weights(path: Path, most_bytes: int) -> dict[str, Array]:
         for value in (*model.graph.initializers.values(), *constants)
         if value.name and not any(_is_exact_parameter(node, at) for node, at in value.uses())
     ]
-    weights = {
+    return {
         name: tensor
         for name, tensor in tensors
         if tensor is not None and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
     }
-    if sum(tensor.nbytes for tensor in weights.values()) > most_bytes:
+
+
+def float_weights(traits: Traits, most_bytes: int) -> dict[str, Array]:
+    """Return the content of the float weights by name; none if they take more bytes."""
+    if sum(tensor.nbytes for tensor in traits.weights.values()) > most_bytes:
         return {}
-    arrays = {name: np.array(tensor.numpy()) for name, tensor in weights.items()}
+    arrays = {name: np.asarray(tensor.numpy()) for name, tensor in traits.weights.items()}
     return {name: array for name, array in arrays.items() if not _is_count(array)}
 
 

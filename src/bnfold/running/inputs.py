@@ -40,6 +40,10 @@ _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
 
 
+_MOST_KEPT = 2**24
+"""Bytes of a sample up to which it is kept, and not drawn again."""
+
+
 _LARGER_BATCH = 3
 
 _LARGE_BATCH = 17
@@ -95,6 +99,8 @@ class Inputs:
     """Whether integers that are no indices may be negative in every second sample."""
     beside: bool = False
     """Whether integers may be other ones than those that the model compares them with."""
+    _kept: dict[int, Feeds] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Samples that have been drawn, as far as they are small: each is needed many times."""
 
     @property
     def are_drawn(self) -> bool:
@@ -108,12 +114,17 @@ class Inputs:
             UsageError: if an input does not fit into memory.
         """
         for sample in range(self.samples):
+            if sample in self._kept:
+                yield self._kept[sample]
+                continue
             try:
                 drawn = {spec.name: self._draw(spec, sample) for spec in self.specs}
                 drawn |= self._overrides(sample)
             except (MemoryError, OverflowError, ValueError) as error:
                 sizes = dict(self._shapes_of(sample))
                 raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
+            if sum(content.nbytes for content in drawn.values()) <= _MOST_KEPT:
+                self._kept[sample] = drawn
             yield drawn
 
     def _shapes_of(self, sample: int) -> Mapping[str, tuple[int, ...]]:
