@@ -21,7 +21,8 @@ from bnfold.proof.tolerance import Allowance
 from bnfold.proof.traits import UNITS, Traits, float_weights
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Verdict
-from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
+from bnfold.running.input_search import make_inputs
+from bnfold.running.inputs import Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Level, Session
 
 _MORE_SAMPLES = 4
