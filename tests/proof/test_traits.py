@@ -66,6 +66,40 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
     assert traits(tmp_path, graph).data_dependent == {"where", "z"}
 
 
+@pytest.mark.parametrize(
+    ("body", "thresholds"),
+    [
+        ("{ n = Gather(q, one) c = Greater(n, twenty) }", [("x", 1, 20)]),
+        ("{ n = Gather(q, last) m = Cast<to=1>(n) c = Less(count, m) }", [("x", 2, 7)]),
+        ("{ n = Slice(q, ones, twos) m = Min(n, twenty) }", [("x", 1, 20)]),
+        ("{ n = Slice(q, zeros, twos) m = Min(n, twenty) }", [("x", 0, 20)]),
+        ("{ n = ReduceProd(q) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(q, both) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(q, one) c = Greater(n, both) }", []),
+        ("{ n = Gather(q, one) c = Greater(n, none) }", []),
+        ("{ r = Relu(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(y, one) c = Greater(n, one) }", []),
+    ],
+)
+def test_sizes_that_are_compared_with_constants(
+    tmp_path: Path, body: str, thresholds: list[tuple[str, int, int]]
+) -> None:
+    text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) q = Shape(x) {body[1:]}"
+    constants: Parameters = {
+        "one": np.array(1),
+        "last": np.array(-1),
+        "both": np.array([0, 1]),
+        "zeros": np.array([0]),
+        "ones": np.array([1]),
+        "twos": np.array([2]),
+        "none": np.array(0),
+        "twenty": np.array(20),
+        "count": np.array(7, np.float32),
+    }
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
+
+
 def test_a_model_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     found = Traits.of(tmp_path / "m.onnx")

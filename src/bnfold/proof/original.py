@@ -77,6 +77,7 @@ class Original:
     inconclusive: dict[str, str] = field(default_factory=dict)
     """Why an output shows nothing by itself, though it is compared."""
     placement: dict[str, int] | None = None
+    _has_more_draws: bool = False
 
     def run(self) -> None:
         """Run it on inputs that it accepts, again with changes that mean nothing, and take notes.
@@ -214,7 +215,10 @@ class Original:
         self._add_draw(self.best)
 
     def draw_more(self) -> None:
-        """Take more draws, before an output fails."""
+        """Take more draws, before an output fails, if that has not been done yet."""
+        if self._has_more_draws:
+            return
+        self._has_more_draws = True
         self.progress("running the original again to estimate its rounding noise")
         for seed in range(4, 4 + _MORE_DRAWS):
             self._draw(seed, units=_WIDE_DRAW if self.traits.steps and seed % 2 else 1)

@@ -109,13 +109,13 @@ class Traits:
 
 def _hints(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model))
+    hints = Hints(cuts=_cuts(model), thresholds=sorted(set(_thresholds(model))))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
             content = value.const_value
             is_small = content is not None and content.size <= _LARGEST_OVERRIDE
-            if content is not None and is_small and content.dtype.is_floating_point():
+            if content is not None and is_small and content.numpy().dtype.kind in "fiub":
                 hints.overrides[name] = content.numpy()
             continue
         sizes = list(_table_sizes(value, frozenset()))
@@ -177,6 +177,38 @@ def _cuts(model: ir.Model) -> list[tuple[int, int]]:
             if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
                 cuts.add((axis % rank, end))
     return sorted(cuts, key=lambda cut: -cut[1])
+
+
+def _thresholds(model: ir.Model) -> Iterator[tuple[str, int, int]]:
+    """Yield inputs, axes and the constants with which their sizes are compared, or limited."""
+    for node in model.graph:
+        if node.op_type in _COMPARISONS | {"Max", "Min"} and len(node.inputs) == 2:
+            for value, other in (node.inputs, node.inputs[::-1]):
+                number = constant(other) if other is not None else None
+                measured = _measured(value)
+                if measured is None or number is None or number.size != 1:
+                    continue
+                if 1 <= number.flat[0] <= _LARGEST_CUT:
+                    yield *measured, int(number.flat[0])
+
+
+def _measured(value: ir.Value | None) -> tuple[str, int] | None:
+    """Return the input and the axis of which a value is the size; None if it is no size."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in _SAME_NUMBERS and node.op_type not in ("Concat", "Slice"):
+            value = node.inputs[0]
+            continue
+        if node.op_type not in ("Gather", "Slice") or node.inputs[0] is None:
+            return None
+        measuring, places = node.inputs[0].producer(), _integers(node, "starts", 1)
+        if measuring is None or measuring.op_type != "Shape" or len(places) != 1:
+            return None
+        source = measuring.inputs[0]
+        rank = rank_of(source) if source is not None else None
+        if source is None or not source.is_graph_input() or not rank or measuring.attributes:
+            return None
+        return source.name or "", places[0] % rank
+    return None
 
 
 def _integers(node: ir.Node, name: str, index: int) -> list[int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
@@ -16,12 +18,15 @@ from bnfold.running.inputs import Hints, Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Session, ValueSpec
 
 _LARGEST_INTEGERS = (99, 9, 1)
-"""Integers of more than 8 bits are drawn from 0 to the first of these that the model accepts: some
-are indices into a table. If the graph shows the table, its size is the limit instead."""
+"""Integers are drawn from 0 to the first of these that the model accepts: some are indices into a
+table. If the graph shows the table, its size is the limit instead. Those of 8 bits take their whole
+range, if the model accepts that."""
 
 _OTHER_SIZES_TO_TRY = 6
 
 _CUTS_TO_TRY = 2
+
+_THRESHOLDS_TO_TRY = 2
 
 _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
@@ -31,6 +36,12 @@ _LARGER_BATCH = 3
 _LARGE_BATCH = 17
 _SMALL = 4096
 """Elements of one input up to which `_LARGE_BATCH` costs nothing."""
+
+_OVERRIDES_TO_TRY = 8
+"""Overridable integers that are tried: each takes a run."""
+
+_SAMPLES_FOR_SIGNS = 4
+"""Samples that it takes for overrides to have other signs in one."""
 
 _MOST_FOR_COMPARISONS = 6
 """Samples, at most, for an integer to be each constant that it is compared with, less and more."""
@@ -73,6 +84,7 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
     first = replace(first, beside=samples > 1 and _may_be_others(session, first, samples))
     first = _with_overrides(session, first) if samples > 1 else first
+    samples = max(samples, _SAMPLES_FOR_SIGNS) if first.turns else samples
     if len(given) > 1:
         return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
     shapes = [first.shapes[0]]
@@ -87,9 +99,11 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         )
         longer = _beyond_cuts(session, first)
         shapes += longer
-        samples += len(longer)
+        near = _around_thresholds(session, first, shapes)
+        shapes += near
+        samples += len(longer) + len(near)
         shapes += _batch_of_one(session, first, shapes)
-    return replace(first, shapes=shapes, samples=samples)
+    return _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
 
 
 def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
@@ -112,16 +126,54 @@ def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
 
 
 def _with_overrides(session: Session, first: Inputs) -> Inputs:
-    """Return the inputs with the overrides that the model accepts: all of them, or none."""
+    """Return the inputs with the overrides that the model accepts, and whether signs may turn.
+
+    All floats, or none; then each of some others: an integer may be a shape or an axis.
+    """
     known = {spec.name for spec in session.overridable}
-    overrides = {name: value for name, value in first.hints.overrides.items() if name in known}
-    inputs = replace(first, samples=2, hints=replace(first.hints, overrides=overrides))
-    if overrides:
-        try:
-            session.run(list(inputs.feeds())[1])
-        except SessionError:
-            overrides = {}
-    return replace(first, hints=replace(first.hints, overrides=overrides))
+    wanted = {name: value for name, value in first.hints.overrides.items() if name in known}
+    floats = {name: value for name, value in wanted.items() if value.dtype.kind == "f"}
+    found = replace(first, overrides=floats)
+    if floats and not _accepts(session, found, sample=1):
+        found = first
+    others = [name for name in wanted if name not in floats]
+    for name in others[:_OVERRIDES_TO_TRY]:
+        for other in _beside(wanted[name]):
+            more = replace(found, overrides={**found.overrides, name: other})
+            if _accepts(session, more, sample=1):
+                found = more
+                break
+    turned = replace(found, turns=True, samples=_SAMPLES_FOR_SIGNS)
+    turns = bool(found.overrides) and _accepts(session, turned, sample=3, finite=True)
+    return replace(found, turns=turns)
+
+
+def _beside(content: Array) -> list[Array]:
+    """Return what integers or booleans may be in place of the content."""
+    if content.dtype.kind == "b":
+        return [np.logical_not(content, out=np.empty_like(content))]
+    return [each(content, 1, out=np.empty_like(content)) for each in (np.add, np.subtract)]
+
+
+def _accepts(session: Session, inputs: Inputs, sample: int, *, finite: bool = False) -> bool:
+    """Say whether the model accepts a sample and, if wanted, gives only finite numbers."""
+    try:
+        results = session.run(list(replace(inputs, samples=sample + 1).feeds())[sample])
+    except SessionError:
+        return False
+    arrays = [each for each in results.values() if isinstance(each, np.ndarray)]
+    numbers = [each for each in arrays if each.dtype.kind == "f"]
+    return not finite or all(np.isfinite(each).all() for each in numbers)
+
+
+def _with_fitting_overrides(session: Session, inputs: Inputs) -> Inputs:
+    """Return the inputs without the overrides of integers, unless they fit all shapes."""
+    floats = {name: value for name, value in inputs.overrides.items() if value.dtype.kind == "f"}
+    if len(floats) < len(inputs.overrides):
+        for shapes in inputs.shapes[1:]:
+            if not _accepts(session, replace(inputs, shapes=[shapes]), sample=1):
+                return replace(inputs, overrides=floats)
+    return inputs
 
 
 def _beyond_cuts(session: Session, first: Inputs) -> list[Mapping[str, tuple[int, ...]]]:
@@ -131,25 +183,55 @@ def _beyond_cuts(session: Session, first: Inputs) -> list[Mapping[str, tuple[int
     """
     found: list[Mapping[str, tuple[int, ...]]] = []
     for axis, end in first.hints.cuts[:_CUTS_TO_TRY]:
-        free = {
-            spec.name
-            for spec in first.specs
-            if axis < len(spec.shape)
-            and not isinstance(spec.shape[axis], int)
-            and spec.name not in first.given[0]
-        }
-        for size in (end * times + more for times in (8, 2, 1) for more in (7, 32)) if free else ():
-            longer = {
-                name: (*shape[:axis], size, *shape[axis + 1 :]) if name in free else shape
-                for name, shape in first.shapes[0].items()
-            }
-            try:
-                session.run(next(replace(first, shapes=[longer]).feeds()))
-            except SessionError:
-                continue
-            found.append(longer)
-            break
+        longer = (end * times + more for times in (8, 2, 1) for more in (7, 32))
+        found += itertools.islice(_of_sizes(session, first, axis, longer), 1)
     return found
+
+
+def _around_thresholds(
+    session: Session, first: Inputs, used: Sequence[Mapping[str, tuple[int, ...]]]
+) -> list[Mapping[str, tuple[int, ...]]]:
+    """Return shapes of the sizes that the model compares a size with, one less and one more.
+
+    If it accepts them, and no shape is so yet on that side.
+    """
+    found: list[Mapping[str, tuple[int, ...]]] = []
+    for name, axis, size in first.hints.thresholds[:_THRESHOLDS_TO_TRY]:
+        tried = {shapes[name][axis] for shapes in (*used, *found) if axis < len(shapes[name])}
+        missing = [
+            each
+            for each, is_there in (
+                (size - 1, any(other < size for other in tried)),
+                (size, size in tried),
+                (size + 1, any(other > size for other in tried)),
+            )
+            if each > 0 and not is_there
+        ]
+        found += _of_sizes(session, first, axis, missing)
+    return found
+
+
+def _of_sizes(
+    session: Session, first: Inputs, axis: int, sizes: Iterable[int]
+) -> Iterator[Mapping[str, tuple[int, ...]]]:
+    """Yield the first shapes with other sizes of an axis, where it is free and they are accepted.
+
+    All inputs get the same size.
+    """
+    free = {
+        spec.name
+        for spec in first.specs
+        if axis < len(spec.shape)
+        and not isinstance(spec.shape[axis], int)
+        and spec.name not in first.given[0]
+    }
+    for size in sizes if free else ():
+        shapes = {
+            name: (*shape[:axis], size, *shape[axis + 1 :]) if name in free else shape
+            for name, shape in first.shapes[0].items()
+        }
+        if _accepts(session, replace(first, shapes=[shapes]), sample=0):
+            yield shapes
 
 
 def _batch_of_one(
@@ -179,14 +261,18 @@ def _first_that_runs(
     hints: Hints,
 ) -> Inputs:
     """Return one sample with the first shapes and the largest integers that the model accepts."""
-    unknown = [
-        spec.name
+    unknown = {
+        spec.name: spec.dtype.itemsize
         for spec in session.inputs
         if spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in hints.largest
-    ]
+    }
+    wide = [name for name, itemsize in unknown.items() if itemsize > 1]
+    limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
+    if len(wide) < len(unknown):
+        limited.insert(0, dict.fromkeys(wide, _LARGEST_INTEGERS[0]))
     failures: list[SessionError] = []
-    for limit in _LARGEST_INTEGERS if unknown else _LARGEST_INTEGERS[-1:]:
-        limits = {**hints.largest, **dict.fromkeys(unknown, limit)}
+    for limit in limited if unknown else limited[-1:]:
+        limits = {**hints.largest, **limit}
         for shapes in candidates:
             candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits, hints)
             try:

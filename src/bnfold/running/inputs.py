@@ -46,6 +46,8 @@ class Hints:
     """The inputs that are the ratio of a Dropout, in [0, 1)."""
     cuts: list[tuple[int, int]] = field(default_factory=list)
     """The axes and sizes at which a Slice cuts off, the largest first: inputs should be larger."""
+    thresholds: list[tuple[str, int, int]] = field(default_factory=list)
+    """The inputs, axes and sizes where the model does something else from a certain size on."""
     overrides: dict[str, Array] = field(default_factory=dict)
     """The content of the initializers that a caller may override."""
 
@@ -67,6 +69,11 @@ class Inputs:
     hints: Hints = field(default_factory=Hints)
     signed: bool = False
     """Whether integers that are no indices may be negative in every second sample."""
+    overrides: Mapping[str, Array] = field(default_factory=dict)
+    """Those that the model accepts: floats as they are, of which other ones are drawn; integers and
+    booleans as they are to be."""
+    turns: bool = False
+    """Whether overrides may have other signs, in every fourth sample."""
     beside: bool = False
     """Whether integers may be other ones than those that the model compares them with."""
     _kept: dict[int, Feeds] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -196,8 +203,10 @@ class Inputs:
         if sample % 2 == 0:
             return {}
         generator = np.random.default_rng([self.seed, sample])
+        turns = self.turns and sample % 4 == 3
         return {
-            name: _overridden(content, generator) for name, content in self.hints.overrides.items()
+            name: _overridden(content, generator, turns=turns)
+            for name, content in self.overrides.items()
         }
 
     def record(self) -> InputsRecord:
@@ -241,8 +250,11 @@ class Inputs:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
 
 
-def _overridden(content: Array, generator: np.random.Generator) -> Array:
-    """Return other content of the same size; zeros become small numbers."""
-    if content.any():
-        return (content * generator.uniform(0.5, 1.5, content.shape)).astype(content.dtype)
-    return generator.normal(0.0, 0.1, content.shape).astype(content.dtype)
+def _overridden(content: Array, generator: np.random.Generator, *, turns: bool) -> Array:
+    """Return other floats of the same size; zeros become small numbers."""
+    if content.dtype.kind != "f":
+        return content
+    if not content.any():
+        return np.asarray(generator.normal(0.0, 0.1, content.shape), content.dtype)
+    factors = generator.uniform(0.5, 1.5, content.shape) * (-1 if turns else 1)
+    return np.asarray(content * factors, content.dtype)
