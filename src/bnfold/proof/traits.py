@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,9 @@ _LIMITS = frozenset(["Clip", "Max", "Min"])
 
 _COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 
+_SIZING = _COMPARISONS | {"Max", "Min", "Slice"}
+"""Operators that may do something else from a certain size on."""
+
 _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique"])
 """Operators whose output's shape depends on the values of their input."""
 
@@ -45,6 +48,12 @@ _STEPS = frozenset(
 
 _ORDERED = frozenset(["NonMaxSuppression", "TopK", "Unique"])
 """Operators that order rows by a value: rows whose values tie may change places."""
+
+_INDEXING = {"ArgMax": 0, "ArgMin": 0, "NonMaxSuppression": 0, "NonZero": 0, "TopK": 1, "Unique": 1}
+"""Operators that give indices, and the first of their outputs that does."""
+
+_OF_EACH = 2
+"""Cuts and thresholds of each of two models that are tried."""
 
 UNITS = ("float64", "float32", "float16", "bfloat16")
 """Rounding units, the finest first."""
@@ -82,6 +91,8 @@ class Traits:
     """The outputs that no input's content changes: they depend on shapes alone, or on nothing."""
     units: dict[str, str] = field(default_factory=dict)
     """The rounding unit of each output: the coarsest float type on the way to it."""
+    indices: frozenset[str] = frozenset()
+    """The outputs of integers that are indices, such as classes: none is near another."""
     weights: Mapping[str, ir.TensorProtocol] = field(default_factory=dict)
     """The float weights of the main graph by name, but those that must be exact."""
 
@@ -103,13 +114,30 @@ class Traits:
             ordered=_outputs(model, _downstream_of_kind(model, live, _orders)),
             constant=frozenset(names - _outputs(model, live)),
             units=_rounding_units(model),
+            indices=_outputs(model, _indices(model)),
             weights=_float_weights(model),
         )
+
+    def with_sizes_of(self, other: Path) -> Traits:
+        """Return them with the sizes, too, at which another model may do something else."""
+        try:
+            model = load(other).ir
+        except BnfoldError:
+            return self
+        if not any(node.op_type in _SIZING for node in model.graph):
+            return self
+        learn(model, TOOLS)
+        own = self.hints
+        cuts = [*own.cuts, *[each for each in _cuts(model) if each not in own.cuts][:_OF_EACH]]
+        near = [each for each in _thresholds(model) if each not in own.thresholds]
+        thresholds = [*own.thresholds, *near[:_OF_EACH]]
+        hints = replace(own, cuts=cuts, thresholds=thresholds)
+        return replace(self, hints=hints)
 
 
 def _hints(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model), thresholds=sorted(set(_thresholds(model))))
+    hints = Hints(cuts=_cuts(model)[:_OF_EACH], thresholds=_thresholds(model)[:_OF_EACH])
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -179,17 +207,19 @@ def _cuts(model: ir.Model) -> list[tuple[int, int]]:
     return sorted(cuts, key=lambda cut: -cut[1])
 
 
-def _thresholds(model: ir.Model) -> Iterator[tuple[str, int, int]]:
-    """Yield inputs, axes and the constants with which their sizes are compared, or limited."""
+def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
+    """Return inputs, axes and the constants with which their sizes are compared, or limited."""
+    found: set[tuple[str, int, int]] = set()
     for node in model.graph:
-        if node.op_type in _COMPARISONS | {"Max", "Min"} and len(node.inputs) == 2:
+        if node.op_type in _SIZING and len(node.inputs) == 2:
             for value, other in (node.inputs, node.inputs[::-1]):
                 number = constant(other) if other is not None else None
                 measured = _measured(value)
                 if measured is None or number is None or number.size != 1:
                     continue
                 if 1 <= number.flat[0] <= _LARGEST_CUT:
-                    yield *measured, int(number.flat[0])
+                    found.add((*measured, int(number.flat[0])))
+    return sorted(found)
 
 
 def _measured(value: ir.Value | None) -> tuple[str, int] | None:
@@ -217,6 +247,21 @@ def _integers(node: ir.Node, name: str, index: int) -> list[int]:
         return list(node.attributes[name].as_ints())
     content = constant(node.inputs[index]) if index < len(node.inputs) else None
     return [] if content is None else [int(number) for number in content.reshape(-1)]
+
+
+def _indices(model: ir.Model) -> set[ir.Value]:
+    """Return the values that are indices, or what a table of constants has at them."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        if node.op_type in _INDEXING:
+            found.update(node.outputs[_INDEXING[node.op_type] :])
+        elif node.op_type in _TABLES:
+            table, places = (node.inputs[position] for position in _TABLES[node.op_type])
+            if table in found or (places in found and constant(table) is not None):
+                found.update(node.outputs)
+        elif node.op_type in _SAME_NUMBERS and not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
 def _finds(node: ir.Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.running.input_files import read_data
-from bnfold.running.input_shapes import ODD_SIZES, candidate_shapes
+from bnfold.running.input_shapes import candidate_shapes
+from bnfold.running.input_sizes import accepts, other_shapes
 from bnfold.running.inputs import Hints, Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Session, ValueSpec
 
@@ -22,20 +23,8 @@ _LARGEST_INTEGERS = (99, 9, 1)
 table. If the graph shows the table, its size is the limit instead. Those of 8 bits take their whole
 range, if the model accepts that."""
 
-_OTHER_SIZES_TO_TRY = 6
-
-_CUTS_TO_TRY = 2
-
-_THRESHOLDS_TO_TRY = 2
-
 _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
-
-_LARGER_BATCH = 3
-
-_LARGE_BATCH = 17
-_SMALL = 4096
-"""Elements of one input up to which `_LARGE_BATCH` costs nothing."""
 
 _OVERRIDES_TO_TRY = 8
 """Overridable integers that are tried: each takes a run."""
@@ -87,22 +76,10 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     samples = max(samples, _SAMPLES_FOR_SIGNS) if first.turns else samples
     if len(given) > 1:
         return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
-    shapes = [first.shapes[0]]
+    shapes = list(first.shapes)
     if samples > 1 and len(set(request.batch_sizes)) > 1:
-        more = replace(
-            request,
-            batch_sizes=(_larger_batch(first), _LARGER_BATCH, *request.batch_sizes),
-            other_sizes=(*ODD_SIZES, *request.other_sizes),
-        )
-        shapes += _another_size(
-            session, first, candidate_shapes(specs, given[0], more, spread=True)
-        )
-        longer = _beyond_cuts(session, first)
-        shapes += longer
-        near = _around_thresholds(session, first, shapes)
-        shapes += near
-        samples += len(longer) + len(near)
-        shapes += _batch_of_one(session, first, shapes)
+        shapes, more = other_shapes(session, first, request)
+        samples += more
     return _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
 
 
@@ -111,12 +88,6 @@ def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> In
     sizes = [[size for size in spec.shape[1:] if isinstance(size, int)] for spec in specs]
     is_huge = any(math.prod(fixed) > _HUGE for fixed in sizes)
     return replace(request, batch_sizes=(1, 1)) if is_huge and 1 in request.batch_sizes else request
-
-
-def _larger_batch(first: Inputs) -> int:
-    """Return a larger batch: of a small input, one that gives each channel enough values."""
-    elements = max((math.prod(shape[1:]) for shape in first.shapes[0].values()), default=0)
-    return _LARGER_BATCH if elements > _SMALL else _LARGE_BATCH
 
 
 def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
@@ -134,17 +105,17 @@ def _with_overrides(session: Session, first: Inputs) -> Inputs:
     wanted = {name: value for name, value in first.hints.overrides.items() if name in known}
     floats = {name: value for name, value in wanted.items() if value.dtype.kind == "f"}
     found = replace(first, overrides=floats)
-    if floats and not _accepts(session, found, sample=1):
+    if floats and not accepts(session, found, sample=1):
         found = first
     others = [name for name in wanted if name not in floats]
     for name in others[:_OVERRIDES_TO_TRY]:
         for other in _beside(wanted[name]):
             more = replace(found, overrides={**found.overrides, name: other})
-            if _accepts(session, more, sample=1):
+            if accepts(session, more, sample=1):
                 found = more
                 break
     turned = replace(found, turns=True, samples=_SAMPLES_FOR_SIGNS)
-    turns = bool(found.overrides) and _accepts(session, turned, sample=3, finite=True)
+    turns = bool(found.overrides) and accepts(session, turned, sample=3, finite=True)
     return replace(found, turns=turns)
 
 
@@ -155,102 +126,14 @@ def _beside(content: Array) -> list[Array]:
     return [each(content, 1, out=np.empty_like(content)) for each in (np.add, np.subtract)]
 
 
-def _accepts(session: Session, inputs: Inputs, sample: int, *, finite: bool = False) -> bool:
-    """Say whether the model accepts a sample and, if wanted, gives only finite numbers."""
-    try:
-        results = session.run(list(replace(inputs, samples=sample + 1).feeds())[sample])
-    except SessionError:
-        return False
-    arrays = [each for each in results.values() if isinstance(each, np.ndarray)]
-    numbers = [each for each in arrays if each.dtype.kind == "f"]
-    return not finite or all(np.isfinite(each).all() for each in numbers)
-
-
 def _with_fitting_overrides(session: Session, inputs: Inputs) -> Inputs:
     """Return the inputs without the overrides of integers, unless they fit all shapes."""
     floats = {name: value for name, value in inputs.overrides.items() if value.dtype.kind == "f"}
     if len(floats) < len(inputs.overrides):
         for shapes in inputs.shapes[1:]:
-            if not _accepts(session, replace(inputs, shapes=[shapes]), sample=1):
+            if not accepts(session, replace(inputs, shapes=[shapes]), sample=1):
                 return replace(inputs, overrides=floats)
     return inputs
-
-
-def _beyond_cuts(session: Session, first: Inputs) -> list[Mapping[str, tuple[int, ...]]]:
-    """Return shapes, if the model accepts any, that are longer than where a Slice cuts an axis off.
-
-    The Slice may come after a few strides. So the axis is made several times as long, alone.
-    """
-    found: list[Mapping[str, tuple[int, ...]]] = []
-    for axis, end in first.hints.cuts[:_CUTS_TO_TRY]:
-        longer = (end * times + more for times in (8, 2, 1) for more in (7, 32))
-        found += itertools.islice(_of_sizes(session, first, axis, longer), 1)
-    return found
-
-
-def _around_thresholds(
-    session: Session, first: Inputs, used: Sequence[Mapping[str, tuple[int, ...]]]
-) -> list[Mapping[str, tuple[int, ...]]]:
-    """Return shapes of the sizes that the model compares a size with, one less and one more.
-
-    If it accepts them, and no shape is so yet on that side.
-    """
-    found: list[Mapping[str, tuple[int, ...]]] = []
-    for name, axis, size in first.hints.thresholds[:_THRESHOLDS_TO_TRY]:
-        tried = {shapes[name][axis] for shapes in (*used, *found) if axis < len(shapes[name])}
-        missing = [
-            each
-            for each, is_there in (
-                (size - 1, any(other < size for other in tried)),
-                (size, size in tried),
-                (size + 1, any(other > size for other in tried)),
-            )
-            if each > 0 and not is_there
-        ]
-        found += _of_sizes(session, first, axis, missing)
-    return found
-
-
-def _of_sizes(
-    session: Session, first: Inputs, axis: int, sizes: Iterable[int]
-) -> Iterator[Mapping[str, tuple[int, ...]]]:
-    """Yield the first shapes with other sizes of an axis, where it is free and they are accepted.
-
-    All inputs get the same size.
-    """
-    free = {
-        spec.name
-        for spec in first.specs
-        if axis < len(spec.shape)
-        and not isinstance(spec.shape[axis], int)
-        and spec.name not in first.given[0]
-    }
-    for size in sizes if free else ():
-        shapes = {
-            name: (*shape[:axis], size, *shape[axis + 1 :]) if name in free else shape
-            for name, shape in first.shapes[0].items()
-        }
-        if _accepts(session, replace(first, shapes=[shapes]), sample=0):
-            yield shapes
-
-
-def _batch_of_one(
-    session: Session, first: Inputs, shapes: Sequence[Mapping[str, tuple[int, ...]]]
-) -> list[Mapping[str, tuple[int, ...]]]:
-    """Return the first shapes with a batch of one, if the model accepts them and none is so yet."""
-    free = {spec.name for spec in first.specs if spec.shape and not isinstance(spec.shape[0], int)}
-    free -= first.given[0].keys()
-    if not free or any(shape[name][0] == 1 for shape in shapes for name in free if shape[name]):
-        return []
-    single = {
-        name: (1, *shape[1:]) if name in free and shape else shape
-        for name, shape in shapes[0].items()
-    }
-    try:
-        session.run(next(replace(first, shapes=[single]).feeds()))
-    except SessionError:
-        return []
-    return [single]
 
 
 def _first_that_runs(
@@ -319,26 +202,6 @@ def _may_be_others(session: Session, first: Inputs, samples: int) -> bool:
     except SessionError:
         return False
     return True
-
-
-def _another_size(
-    session: Session, first: Inputs, candidates: Iterable[Mapping[str, tuple[int, ...]]]
-) -> list[Mapping[str, tuple[int, ...]]]:
-    """Return the most different shapes that the model accepts, in a list; empty if none."""
-    used = first.shapes[0]
-
-    def same_sizes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-        pairs = (zip(shapes[name], used[name], strict=True) for name in used)
-        return sum(one == other for sizes in pairs for one, other in sizes)
-
-    others = sorted((shapes for shapes in candidates if shapes != used), key=same_sizes)
-    for shapes in others[:_OTHER_SIZES_TO_TRY]:
-        try:
-            session.run(next(replace(first, shapes=[shapes]).feeds()))
-        except SessionError:
-            continue
-        return [shapes]
-    return []
 
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:
