@@ -100,6 +100,43 @@ def test_sizes_that_are_compared_with_constants(
     assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
 
 
+@pytest.mark.parametrize(
+    ("body", "is_index"),
+    [
+        ("{ y = Cast<to=7>(x) }", False),
+        ("{ a = ArgMax(x) y = Cast<to=2>(a) }", True),
+        ("{ a = ArgMin(x) s = Squeeze(a) y = Gather(names, s) }", True),
+        ("{ a = ArgMax(x) y = Gather(x, a) }", False),
+        ("{ v, i = TopK(x, k) y = Identity(i) }", True),
+        ("{ v, i = TopK(x, k) y = Identity(v) }", False),
+        ("{ a = NonZero(x) y = Gather(a, k) }", True),
+        ("{ a = ArgMax(x) f = Cast<to=1>(a) g = Mul(f, f) y = Cast<to=2>(g) }", False),
+    ],
+)
+def test_outputs_that_are_indices(tmp_path: Path, body: str, is_index: bool) -> None:
+    model = build(f"(float[N,4] x) => (int64[?] y) {body}", names=np.arange(4), k=np.array([1]))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").indices == {"y"} & ({"y"} if is_index else set())
+
+
+def test_sizes_of_the_other_model_are_tried_after_the_originals(tmp_path: Path) -> None:
+    def cutting(*ends: int) -> Path:
+        cuts = " ".join(f"s{end} = Slice(x, zero, e{end}, two)" for end in ends)
+        weights: Parameters = {f"e{end}": np.array([end]) for end in ends}
+        text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) {cuts} }}"
+        path = tmp_path / f"{len(ends)}.onnx"
+        onnx.save(build(text, zero=np.array([0]), two=np.array([2]), **weights), path)
+        return path
+
+    original, other = Traits.of(cutting(10, 20, 30)), cutting(20, 30, 40, 50, 60)
+    assert original.hints.cuts == [(2, 30), (2, 20)]
+    found = original.with_sizes_of(other)
+    assert found.hints.cuts == [(2, 30), (2, 20), (2, 60), (2, 50)]
+    assert (found.steps, found.hints.thresholds) == (original.steps, [])
+    assert original.with_sizes_of(cutting()) == original
+    assert original.with_sizes_of(tmp_path / "none.onnx") == original
+
+
 def test_a_model_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     found = Traits.of(tmp_path / "m.onnx")
