@@ -140,7 +140,9 @@ class Original:
         self._run_again(session)
         fill([once], self.everything)
         if not all(_same(once[name], self.references[0][name]) for name in self.names):
-            raise Undecided("not-verified", "the original disagrees with itself from run to run")
+            drawn = f": {self.traits.random} is random" if self.traits.random else ""
+            reason = f"the original disagrees with itself from run to run{drawn}"
+            raise Undecided("not-verified", reason)
 
     def _run_again(self, session: Session) -> None:
         """Run it on all samples, and with moved inputs."""
