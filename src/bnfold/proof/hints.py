@@ -46,7 +46,7 @@ _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model)[:_OF_EACH], thresholds=_thresholds(model)[:_OF_EACH])
+    hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -159,18 +159,23 @@ def _integers(node: ir.Node, name: str, index: int) -> list[int]:
 
 
 def with_sizes_of(own: Hints, other: Path) -> Hints:
-    """Return hints with the sizes, too, at which another model may do something else."""
-    try:
-        model = load(other).ir
-    except BnfoldError:
-        return own
-    if not any(node.op_type in _SIZING for node in model.graph):
-        return own
-    learn(model, TOOLS)
-    cuts = [each for each in _cuts(model) if each not in own.cuts]
-    thresholds = [each for each in _thresholds(model) if each not in own.thresholds]
+    """Return hints with some sizes of its own, and of those of another model that it lacks."""
+    cuts, thresholds = _sizes_of(other)
+    more = [each for each in cuts if each not in own.cuts]
+    further = [each for each in thresholds if each not in own.thresholds]
     return replace(
         own,
-        cuts=[*own.cuts, *cuts[:_OF_EACH]],
-        thresholds=[*own.thresholds, *thresholds[:_OF_EACH]],
+        cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
+        thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
     )
+
+
+def _sizes_of(path: Path) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
+    try:
+        model = load(path).ir
+    except BnfoldError:
+        return [], []
+    if not any(node.op_type in _SIZING for node in model.graph):
+        return [], []
+    learn(model, TOOLS)
+    return _cuts(model), _thresholds(model)
