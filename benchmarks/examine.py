@@ -17,7 +17,7 @@ from bnfold.modelfile.protos import node_lists_of
 from bnfold.options import InputOptions
 from bnfold.proof.truth import NoTruth, Truth64
 from bnfold.record.data import SpeedRecord
-from bnfold.running.inputs import make_inputs
+from bnfold.running.input_search import make_inputs
 from bnfold.running.runtime import Feeds, Level, Session
 from bnfold.speed.measure import compare_speed
 

@@ -383,6 +383,21 @@ def test_more_samples_are_drawn_where_an_output_shows_nothing() -> None:
         assert [output.samples for output in found.outputs] == samples
 
 
+@pytest.mark.parametrize(
+    ("interface", "samples"),
+    [
+        ("(float[1,16] x) => (int64[1] y)", 32),
+        ("(float[N,16] x) => (int64[N] y)", 32),
+        ("(float[30,16] x) => (int64[30] y)", 9),
+        ("(float[100,16] x) => (int64[100] y)", 3),
+    ],
+)
+def test_more_samples_are_drawn_of_few_classes(interface: str, samples: int) -> None:
+    model = build(f"{interface} {{ y = ArgMax<axis=1, keepdims=0>(x) }}")
+    found = check(model, copy(model))
+    assert [output.samples for output in found.outputs] == [samples]
+
+
 def test_more_samples_are_drawn_where_few_are_settled() -> None:
     """A verdict rests on two at least: here samples of larger numbers are not settled."""
     text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"

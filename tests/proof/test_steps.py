@@ -29,13 +29,14 @@ def compare(
     *,
     jumps: bool = True,
     unit: str = "float32",
+    has_neighbours: bool = True,
     **asked: Any,
 ) -> OutputComparison:
     noise = Noise([original], jumps=jumps)
     for draw in draws:
         noise.add([draw])
     allowance = Allowance(CheckOptions(**asked), unit, {0: original}, noise)
-    accumulator = Accumulator("y", allowance, jumps=jumps)
+    accumulator = Accumulator("y", allowance, jumps=jumps, has_neighbours=has_neighbours)
     accumulator.add(0, original, optimized, draws)
     return accumulator.comparison()
 
@@ -83,6 +84,13 @@ def test_classes_have_no_neighbours(dtype: type) -> None:
     original: Array = CLASSES.astype(dtype)
     assert not passes(original, changed(original, [7], 1), unit="int64")
     assert passes(original, changed(original, [7], 1), [changed(original, [7], 1)], unit="int64")
+
+
+def test_classes_of_eight_bits_have_no_neighbours_either() -> None:
+    other = changed(UINT8, [7], 1)
+    assert passes(UINT8, other)
+    assert not passes(UINT8, other, has_neighbours=False)
+    assert passes(UINT8, other, [other], has_neighbours=False)
 
 
 @pytest.mark.parametrize("original", [UINT8, CLASSES, CLASSES % 2 == 0], ids=["u8", "i64", "bool"])

@@ -66,6 +66,77 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
     assert traits(tmp_path, graph).data_dependent == {"where", "z"}
 
 
+@pytest.mark.parametrize(
+    ("body", "thresholds"),
+    [
+        ("{ n = Gather(q, one) c = Greater(n, twenty) }", [("x", 1, 20)]),
+        ("{ n = Gather(q, last) m = Cast<to=1>(n) c = Less(count, m) }", [("x", 2, 7)]),
+        ("{ n = Slice(q, ones, twos) m = Min(n, twenty) }", [("x", 1, 20)]),
+        ("{ n = Slice(q, zeros, twos) m = Min(n, twenty) }", [("x", 0, 20)]),
+        ("{ n = ReduceProd(q) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(q, both) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(q, one) c = Greater(n, both) }", []),
+        ("{ n = Gather(q, one) c = Greater(n, none) }", []),
+        ("{ r = Relu(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(y, one) c = Greater(n, one) }", []),
+    ],
+)
+def test_sizes_that_are_compared_with_constants(
+    tmp_path: Path, body: str, thresholds: list[tuple[str, int, int]]
+) -> None:
+    text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) q = Shape(x) {body[1:]}"
+    constants: Parameters = {
+        "one": np.array(1),
+        "last": np.array(-1),
+        "both": np.array([0, 1]),
+        "zeros": np.array([0]),
+        "ones": np.array([1]),
+        "twos": np.array([2]),
+        "none": np.array(0),
+        "twenty": np.array(20),
+        "count": np.array(7, np.float32),
+    }
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("body", "is_index"),
+    [
+        ("{ y = Cast<to=7>(x) }", False),
+        ("{ a = ArgMax(x) y = Cast<to=2>(a) }", True),
+        ("{ a = ArgMin(x) s = Squeeze(a) y = Gather(names, s) }", True),
+        ("{ a = ArgMax(x) y = Gather(x, a) }", False),
+        ("{ v, i = TopK(x, k) y = Identity(i) }", True),
+        ("{ v, i = TopK(x, k) y = Identity(v) }", False),
+        ("{ a = NonZero(x) y = Gather(a, k) }", True),
+        ("{ a = ArgMax(x) f = Cast<to=1>(a) g = Mul(f, f) y = Cast<to=2>(g) }", False),
+    ],
+)
+def test_outputs_that_are_indices(tmp_path: Path, body: str, is_index: bool) -> None:
+    model = build(f"(float[N,4] x) => (int64[?] y) {body}", names=np.arange(4), k=np.array([1]))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").indices == {"y"} & ({"y"} if is_index else set())
+
+
+def test_sizes_of_the_other_model_are_tried_after_the_originals(tmp_path: Path) -> None:
+    def cutting(*ends: int) -> Path:
+        cuts = " ".join(f"s{end} = Slice(x, zero, e{end}, two)" for end in ends)
+        weights: Parameters = {f"e{end}": np.array([end]) for end in ends}
+        text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) {cuts} }}"
+        path = tmp_path / f"{len(ends)}.onnx"
+        onnx.save(build(text, zero=np.array([0]), two=np.array([2]), **weights), path)
+        return path
+
+    original, other = Traits.of(cutting(10, 20, 30)), cutting(20, 30, 40, 50, 60)
+    assert original.hints.cuts == [(2, 30), (2, 20), (2, 10)]
+    found = original.with_sizes_of(other)
+    assert found.hints.cuts == [(2, 30), (2, 20), (2, 60), (2, 50)]
+    assert (found.steps, found.hints.thresholds) == (original.steps, [])
+    for without in (cutting(), tmp_path / "none.onnx", cutting(10, 20, 30)):
+        assert original.with_sizes_of(without).hints.cuts == [(2, 30), (2, 20)]
+
+
 def test_a_model_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     found = Traits.of(tmp_path / "m.onnx")
@@ -137,7 +208,7 @@ def test_weights_in_constant_nodes_are_weights(
     weights = layers(seed)
     model = build(LAYERS, **weights)
     onnx.save(as_constants(model, names), folder / "m.onnx")
-    found = float_weights(folder / "m.onnx", 10**6)
+    found = float_weights(Traits.of(folder / "m.onnx"), 10**6)
     assert found.keys() == weights.keys()
     assert all(np.array_equal(found[name], weights[name]) for name in weights)
 
@@ -163,7 +234,7 @@ def test_constants_of_all_forms(tmp_path: Path) -> None:
     )
     model = as_constants(build(text, c=np.full(1, 0.5, np.float16)), {"c"})
     onnx.save(model, tmp_path / "m.onnx")
-    found = float_weights(tmp_path / "m.onnx", 10**6)
+    found = float_weights(Traits.of(tmp_path / "m.onnx"), 10**6)
     assert {name: (str(w.dtype), w.tolist()) for name, w in found.items()} == {
         "a": ("float32", pytest.approx(0.3)),
         "b": ("float32", pytest.approx([0.1, 0.7])),
@@ -177,7 +248,7 @@ def test_a_constant_that_decides_a_size_does_not_move(tmp_path: Path) -> None:
         "scales = Constant<value_floats=[1.0, 1.0, 1.5, 1.5]>() y = Resize(x, e, scales) }"
     )
     onnx.save(build(text), tmp_path / "m.onnx")
-    assert float_weights(tmp_path / "m.onnx", 10**6).keys() <= {"e"}
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), 10**6).keys() <= {"e"}
 
 
 def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
@@ -186,5 +257,5 @@ def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     tensors = [*model.graph.initializer, model.graph.node[0].attribute[0].t]
     size = sum(numpy_helper.to_array(tensor).nbytes for tensor in tensors)
-    assert float_weights(tmp_path / "m.onnx", size)
-    assert float_weights(tmp_path / "m.onnx", size - 1) == {}
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), size)
+    assert float_weights(Traits.of(tmp_path / "m.onnx"), size - 1) == {}

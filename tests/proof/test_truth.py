@@ -420,6 +420,53 @@ def test_lengths_of_sequences_are_not_ignored(folder: Path) -> None:
         evaluate(folder, model, {"x": normal(5, 2, 3), "n": np.array([5, 2], np.int32)})
 
 
+GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
+
+
+def recurrent(kind: str, attributes: str) -> onnx.ModelProto:
+    return build(
+        "(float[5,2,3] x) => (float[5,1,2,4] y) "
+        f"{{ y = {kind}<hidden_size=4{attributes}>(x, w, r) }}",
+        w=normal(1, 4 * GATES[kind], 3),
+        r=normal(1, 4 * GATES[kind], 4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        *((kind, "") for kind in GATES),
+        ("GRU", ', activations=["Sigmoid", "Tanh"]'),
+        ("LSTM", ', activations=["Sigmoid", "Tanh", "Tanh"]'),
+        ("RNN", ', activations=["Tanh"]'),
+    ],
+)
+def test_plain_recurrent_operators(folder: Path, kind: str, attributes: str) -> None:
+    model = recurrent(kind, attributes)
+    feeds = draw_feeds(model)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], run_plain(model, feeds)[0], rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "ignored"),
+    [
+        *((kind, ", clip=3.0", "clip") for kind in GATES),
+        ("LSTM", ", input_forget=1", "input_forget"),
+        ("LSTM", ', activations=["Sigmoid", "Tanh", "Relu"]', "activations"),
+        ("GRU", ', activations=["Tanh", "Sigmoid"]', "activations"),
+        ("RNN", ', activations=["Affine"]', "activations"),
+        ("GRU", ", activation_alpha=[0.5]", "activation_alpha"),
+    ],
+)
+def test_what_onnx_ignores_in_recurrent_operators_is_not_evaluated(
+    folder: Path, kind: str, attributes: str, ignored: str
+) -> None:
+    with pytest.raises(NoTruth, match=f"{ignored} in {kind}"):
+        evaluate(folder, recurrent(kind, attributes), {"x": normal(5, 2, 3)})
+
+
 def test_the_time_is_limited_within_a_node_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

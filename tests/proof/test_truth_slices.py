@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,13 @@ import pytest
 import bnfold
 from bnfold.proof.noise import Noise
 from bnfold.proof.truth_errors import measure
-from bnfold.proof.truth_slices import Evaluation, Sample, exact_ratio
+from bnfold.proof.truth_slices import (
+    Evaluation,
+    Sample,
+    exact_ratio,
+    is_as_exact,
+    is_yardstick,
+)
 from tests.support.evaluate import run_float64, run_plain
 from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds
 from tests.support.networks import floats, folded_elsewhere, off_by_a_unit, with_weights
@@ -51,6 +59,40 @@ def evaluation(seed: int, share: float, times: float = 0.0, *, high: int = 20) -
 
 def _rms(values: Array) -> Array:
     return np.full(values.shape, np.sqrt(np.mean(values**2)))
+
+
+def away(share: float, noise: float) -> Evaluation:
+    """Return a sample on which float64 is off from both models by a share of the values."""
+    single = np.random.default_rng(5).standard_normal((20, 30)).astype(np.float32)
+    drawn = Noise([single])
+    drawn.add([(single * (1 + noise)).astype(np.float32)])
+    sample = Sample(
+        {}, {"y": single}, {"y": single}, {"y": drawn.largest[0]}, {"y": drawn.slices(0)}
+    )
+    wide = single.astype(np.float64) * (1 + share)
+    return Evaluation(sample, {"y": wide}, {"y": wide})
+
+
+@pytest.mark.parametrize(
+    ("share", "noise", "counts"),
+    [(0.009, 0.0, True), (0.011, 0.0, False), (0.011, 0.003, True), (0.015, 0.003, False)],
+)
+def test_what_is_further_off_than_noise_explains_is_no_yardstick(
+    share: float, noise: float, counts: bool
+) -> None:
+    sample = away(share, noise)
+    assert is_yardstick("y", "float32", sample, jumps=False) == counts
+    other = np.asarray(sample.truth["y"], np.float32)
+    assert is_as_exact("y", sample.sample.original["y"], other, sample, "float32") == counts
+
+
+def test_samples_without_yardstick_explain_nothing() -> None:
+    """On one of two, float64 is far off; there, any difference would be small."""
+    good, bad = away(1e-8, 1e-7), away(0.5, 1e-7)
+    wrong = replace(bad, exact={"y": bad.truth["y"] * 1.01})
+    (output,) = measure([good, wrong], {}, frozenset()).outputs
+    assert output.ratio == 0
+    assert not measure([wrong, wrong], {}, frozenset()).outputs
 
 
 def ratio(*evaluations: Evaluation) -> float:

@@ -22,12 +22,14 @@ def inputs(
     largest: Mapping[str, int] | None = None,
     signed: bool = False,
     beside: bool = False,
+    overrides: Mapping[str, Array] | None = None,
+    turns: bool = False,
     **hints: Any,
 ) -> list[Mapping[str, Array]]:
     specs = [ValueSpec(name, f"tensor({kind})", shape) for name, kind in types.items()]
     shapes = [dict.fromkeys(types, shape)]
     made = Inputs(specs, shapes, [{}], 0, samples, largest or {}, Hints(**hints), signed=signed)
-    made = replace(made, beside=beside)
+    made = replace(made, beside=beside, overrides=overrides or {}, turns=turns)
     return list(made.feeds())
 
 
@@ -111,3 +113,32 @@ def test_overrides_are_in_every_second_sample_and_keep_their_type() -> None:
         assert sample["w"].dtype == np.float16
         ratio = sample["w"].astype(np.float64) / content
         assert ((ratio > 0.49) & (ratio < 1.51) & (ratio != 1)).all()
+
+
+def test_overrides_turn_their_signs_in_every_fourth_sample() -> None:
+    content = {"w": np.array([1, -2, 0], np.float32), "none": np.zeros((), np.float32)}
+    feeds = inputs({"x": "float"}, overrides=content, turns=True)
+    signs = [np.sign(sample["w"]).tolist() for sample in feeds[1::2]]
+    assert signs == [[1, -1, 0], [-1, 1, 0], [1, -1, 0]]
+    for sample in feeds[1::2]:
+        assert isinstance(sample["none"], np.ndarray)
+        assert sample["none"] != 0
+
+
+def test_overrides_that_are_no_floats_are_taken_as_they_are() -> None:
+    content = {"n": np.array(7), "b": np.array([True, False])}
+    for sample in inputs({"x": "float"}, overrides=content)[1::2]:
+        assert sample["n"] is content["n"]
+        assert sample["b"] is content["b"]
+
+
+def test_samples_are_drawn_once_unless_they_are_large() -> None:
+    specs = [ValueSpec("x", "tensor(float)", (2, 2**22))]
+    small, large = (
+        Inputs(specs, [{"x": (2, size)}], [{}], 0, 1, {}) for size in (2**20, 2**22 + 1)
+    )
+    assert next(small.feeds()) is next(small.feeds())
+    assert next(replace(small, seed=1).feeds())["x"][0, 0] != next(small.feeds())["x"][0, 0]
+    one, other = next(large.feeds()), next(large.feeds())
+    assert one is not other
+    assert np.array_equal(one["x"], other["x"])

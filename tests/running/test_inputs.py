@@ -16,7 +16,8 @@ import bnfold
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.running.input_files import parse_input_options
-from bnfold.running.inputs import SCALES, SHIFTS, Hints, Inputs, UnsupportedInput, make_inputs
+from bnfold.running.input_search import make_inputs
+from bnfold.running.inputs import SCALES, SHIFTS, Hints, Inputs, UnsupportedInput
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal
@@ -206,6 +207,107 @@ def test_overridable_initializers_are_overridden() -> None:
     equivalence = bnfold.check(original, make_overridable(unused, "k")).equivalence
     assert equivalence is not None
     assert equivalence.verdict == "fail"
+
+
+def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> str:
+    equivalence = bnfold.check(original, other).equivalence
+    assert equivalence is not None
+    return equivalence.verdict
+
+
+OVERRIDABLE: list[tuple[str, str, Parameters]] = [
+    (
+        "(float[N,4] x) => (float[N,4] y) { g = Greater(k, zero) y = Where(g, x, zero) }",
+        "(float[N,4] x) => (float[N,4] y) { g = Neg(k) y = Identity(x) }",
+        {"k": np.array([3], np.float32)},
+    ),
+    (
+        "(float[N,4] x, int64[N] i) => (float[N,4] y) { s = Mul(i, k) y = Gather(table, s) }",
+        "(float[N,4] x, int64[N] i) => (float[N,4] y) { s = Neg(k) y = Gather(table, i) }",
+        {"k": np.array(1)},
+    ),
+    (
+        "(float[N,4] x) => (float[N,4] y) { y = Where(k, x, zero) }",
+        "(float[N,4] x) => (float[N,4] y) { n = Not(k) y = Identity(x) }",
+        {"k": np.array(True)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "frozen", "content"), OVERRIDABLE)
+def test_overrides_take_other_signs_and_are_integers_and_switches_too(
+    text: str, frozen: str, content: Parameters
+) -> None:
+    """The second model has decided what a caller may still choose."""
+    more = {"zero": np.zeros(1, np.float32), "table": normal(100, 4), **content}
+    original, other = (make_overridable(build(each, **more), "k") for each in (text, frozen))
+    assert verdict(original, original) == "pass"
+    assert verdict(original, other) == "fail"
+
+
+def test_an_override_that_fits_only_some_sizes_is_left_out() -> None:
+    """The batch may be split in halves of any size, but not in one more than halves."""
+    text = "(float[N,4] x) => (float[M,L] y) { y = Reshape(x, k) }"
+    model = make_overridable(build(text, k=np.array([-1, 2])), "k")
+    assert verdict(model, model) == "pass"
+
+
+def test_signs_do_not_turn_where_that_gives_no_numbers() -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { r = Sqrt(k) y = Mul(x, r) }"
+    session = Session(
+        make_overridable(build(text, k=np.ones(4, np.float32)), "k").SerializeToString(),
+        "cpu",
+        Level.DISABLED,
+    )
+    hints = Hints(overrides={"k": np.ones(4, np.float32)})
+    found = make_inputs(session, InputOptions(), hints)
+    assert (set(found.overrides), found.turns, found.samples) == ({"k"}, False, 3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_integers_of_eight_bits_take_their_whole_range(dtype: str) -> None:
+    """Past it, they start again from the other end; a Clip does not."""
+    limits = np.iinfo(dtype)
+    text = f"({dtype}[N,50] x) => ({dtype}[N,50] y) "
+    wraps = build(f"{text}{{ y = Add(x, k) }}", k=np.array([3], dtype))
+    code = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    clips = build(
+        f"{text}{{ c = Cast<to=6>(x) a = Add(c, k) l = Clip(a, low, high) "
+        f"y = Cast<to={code}>(l) }}",
+        k=np.array([3], np.int32),
+        low=np.array(limits.min, np.int32),
+        high=np.array(limits.max, np.int32),
+    )
+    assert verdict(wraps, wraps) == "pass"
+    assert verdict(wraps, clips) == "fail"
+
+
+def test_integers_of_eight_bits_that_are_positions_stay_within_the_table() -> None:
+    text = "(uint8[N] i) => (float[N,4] y) { n = Cast<to=7>(i) m = Mul(n, two) y = Gather(t, m) }"
+    model = build(text, t=normal(30, 4), two=np.array(2))
+    assert verdict(model, model) == "pass"
+
+
+@pytest.mark.parametrize("compared", ["Greater(n, t)", "Less(n, t)", "Equal(n, t)"])
+@pytest.mark.parametrize("size", ["Gather(q, at)", "Squeeze(part)"])
+def test_sizes_are_tried_on_both_sides_of_where_the_model_compares_them(
+    size: str, compared: str
+) -> None:
+    text = (
+        "(float[N,T] x) => (float[N,T] y) { q = Shape(x) part = Slice(q, one, two) "
+        f"n = {size} c = {compared} f = Cast<to=1>(c) g = Mul(f, k) y = Add(x, g) }}"
+    )
+    weights: Parameters = {
+        "at": np.array(-1),
+        "one": np.array([1]),
+        "two": np.array([2]),
+        "t": np.array(20),
+    }
+    right, wrong = (
+        build(text, k=np.array([factor], np.float32), **weights) for factor in (1, 1.01)
+    )
+    assert verdict(right, right) == "pass"
+    assert verdict(right, wrong) == "fail"
 
 
 def test_free_sizes_that_share_a_name_need_not_be_one_size() -> None:
@@ -472,7 +574,7 @@ def test_free_dimensions_take_more_than_one_size() -> None:
         "(float[N,3,H,W] x) => (float[N,3] y) { y = ReduceMax<axes=[2,3], keepdims=0>(x) }"
     )
     shapes = [feeds["x"].shape for feeds in inputs_for(model).feeds()]
-    assert shapes == [(2, 3, 64, 64), (3, 3, 47, 33), (1, 3, 64, 64)]
+    assert shapes == [(2, 3, 64, 64), (3, 3, 47, 33), (1, 3, 33, 47)]
     recorded = inputs_for(model).record().shapes
     assert [tuple(sample["x"]) for sample in recorded] == shapes
 

@@ -30,12 +30,21 @@ class Accumulator:
             Next to a step the last bit of its input decides, so an element beyond its tolerance is
             excused if the original itself, in one of its draws, gives that value there; or if it
             lies one step away, for about as many elements as jump in a draw of the original.
+        has_neighbours: whether one value may be a step away from another. Classes are not.
     """
 
-    def __init__(self, name: str, allowance: Allowance, *, jumps: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        allowance: Allowance,
+        *,
+        jumps: bool = False,
+        has_neighbours: bool = True,
+    ) -> None:
         self._name = name
         self._allowance = allowance
         self._jumps = jumps
+        self._has_neighbours = has_neighbours
         self._excused = 0
         self._dtype = ""
         self._shape: list[int] = []
@@ -168,6 +177,8 @@ class Accumulator:
                 excused |= np.asarray(draw == optimized)
                 jumped = np.asarray(draw != original)
             most_jumps = max(most_jumps, int(np.count_nonzero(jumped)))
+        if not self._has_neighbours:
+            return excused
         neighbours = ~excused & one_step_apart(original, optimized)
         beyond = ~excused & (distance(original, optimized) > allowed)
         if np.count_nonzero(neighbours & beyond) <= STEP_FACTOR * most_jumps + 1:

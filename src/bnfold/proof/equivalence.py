@@ -77,7 +77,8 @@ def _compare_on(
     saves = provider == execution.providers[0]
 
     def work(told: Progress) -> _Outcome:
-        reference = Original(original, Traits.of(original), provider, execution, told)
+        traits = Traits.of(original).with_sizes_of(optimized)
+        reference = Original(original, traits, provider, execution, told)
         compared = ProviderComparison(reference, optimized, checking)
         outcome = _before_selection(compared, told) if selections else None
         outcome = outcome or compared.result()
@@ -118,7 +119,7 @@ def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderE
                 path.write_bytes(model.SerializeToString())
             except (ValueError, EncodeError):
                 return None  # beyond 2 GiB
-        traits = Traits.of(paths[0])
+        traits = Traits.of(paths[0]).with_sizes_of(paths[1])
         before = Original(paths[0], traits, whole.provider, whole.execution, told)
         found = ProviderComparison(before, paths[1], checking).result()
         if found.verdict not in ("pass", "fail") or before.inputs is None:

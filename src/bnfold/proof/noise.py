@@ -181,13 +181,19 @@ def moved(
             result[name] = content
             continue
         relative = max(_RELATIVE.get(unit, 0.0), float(np.finfo(content.dtype).eps))
-        signs = np.asarray(generator.integers(0, 2, content.shape, np.int8))
-        changed = signs.astype(content.dtype)
         step = content.dtype.type(relative * steps)
         with np.errstate(over="ignore", invalid="ignore"):
-            changed *= 2 * step
+            changed = np.empty(content.shape, content.dtype)
+            np.multiply(_bits(generator, content.shape), 2 * step, out=changed, dtype=changed.dtype)
             changed += 1 - step
             changed *= content
         is_finite = np.isfinite(changed)
         result[name] = changed if is_finite.all() else np.where(is_finite, changed, content)
     return result
+
+
+def _bits(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return zeros and ones at random: a bit is drawn for each, not a number."""
+    count = math.prod(shape)
+    drawn = np.frombuffer(generator.bytes(-(-count // 8)), np.uint8)
+    return np.unpackbits(drawn, count=count).reshape(shape)

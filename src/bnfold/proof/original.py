@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,11 +22,19 @@ from bnfold.proof.tolerance import Allowance
 from bnfold.proof.traits import UNITS, Traits, float_weights
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Verdict
-from bnfold.running.inputs import Inputs, UnsupportedInput, make_inputs
+from bnfold.running.input_search import make_inputs
+from bnfold.running.inputs import Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Level, Session
 
 _MORE_SAMPLES = 4
 """Samples that are drawn where too few say something of an output."""
+
+_FEW_ELEMENTS = 256
+"""An output that is no float says little with fewer elements: more samples are drawn."""
+
+_MOST_SAMPLES = 32
+_SECONDS_FOR_SAMPLES = 0.25
+"""But not more, and not longer for all of them."""
 
 _MORE_DRAWS = 4
 """Draws of the original's noise that are taken before an output fails."""
@@ -76,6 +85,9 @@ class Original:
     inconclusive: dict[str, str] = field(default_factory=dict)
     """Why an output shows nothing by itself, though it is compared."""
     placement: dict[str, int] | None = None
+    _has_more_draws: bool = False
+    _seconds: float = 1.0
+    """How long a run takes."""
 
     def run(self) -> None:
         """Run it on inputs that it accepts, again with changes that mean nothing, and take notes.
@@ -86,9 +98,10 @@ class Original:
         try:
             self._run_first()
             self._take_notes()
-            if self._wants_more_samples():
+            wanted = self._wanted_samples()
+            if wanted > len(self.references):
                 assert self.inputs is not None
-                self.inputs = replace(self.inputs, samples=len(self.references) + _MORE_SAMPLES)
+                self.inputs = replace(self.inputs, samples=wanted)
                 self._run_again(self.session(Level.DISABLED))
                 self._take_notes()
         except (SessionError, UnsupportedInput) as error:
@@ -120,13 +133,16 @@ class Original:
         self.progress("running the original")
         begun = time.monotonic()
         once = flat(session.run(next(self.inputs.feeds())))
-        if time.monotonic() - begun > _SLOW and self.inputs.are_drawn:
+        self._seconds = max(time.monotonic() - begun, 1e-4)
+        if self._seconds > _SLOW and self.inputs.are_drawn:
             self.inputs = replace(self.inputs, samples=min(self.inputs.samples, FEWEST_SAMPLES))
         self.placement = session.placement
         self._run_again(session)
         fill([once], self.everything)
         if not all(_same(once[name], self.references[0][name]) for name in self.names):
-            raise Undecided("not-verified", "the original disagrees with itself from run to run")
+            drawn = f": {self.traits.random} is random" if self.traits.random else ""
+            reason = f"the original disagrees with itself from run to run{drawn}"
+            raise Undecided("not-verified", reason)
 
     def _run_again(self, session: Session) -> None:
         """Run it on all samples, and with moved inputs."""
@@ -192,12 +208,27 @@ class Original:
         """Say whether an output depends on no value of the inputs, but on sizes at most."""
         return name in self.traits.constant or name.endswith(STRUCTURE)
 
-    def _wants_more_samples(self) -> bool:
-        """Say whether an output shows nothing, or is settled on too few samples."""
-        few = min(FEWEST_SAMPLES, len(self.references))
-        is_thin = any(len(self.settled(name)) < few for name in self.names)
+    def _wanted_samples(self) -> int:
+        """Return how many samples it takes for each output to show something.
+
+        More than there are if an output shows nothing, is settled on too few samples, or gives few
+        elements that either are equal or not: classes, say.
+        """
         assert self.inputs is not None
-        return self.inputs.are_drawn and (is_thin or bool(self.inconclusive))
+        count = len(self.references)
+        if not self.inputs.are_drawn:
+            return count
+        few = min(FEWEST_SAMPLES, count)
+        is_thin = any(len(self.settled(name)) < few for name in self.names)
+        wanted = count + _MORE_SAMPLES if is_thin or self.inconclusive else count
+        affordable = int(min(_MOST_SAMPLES, _SECONDS_FOR_SAMPLES / self._seconds))
+        for name in self.names if count >= FEWEST_SAMPLES else ():
+            sizes = [outputs[name].size for outputs in self.references]
+            is_float = self.references[0][name].dtype.kind == "f"
+            if sum(sizes) and not is_float and not self._is_constant(name):
+                needed = math.ceil(count * _FEW_ELEMENTS / sum(sizes))
+                wanted = max(wanted, min(needed, affordable))
+        return wanted
 
     # --- Noise ------------------------------------------------------------------------------------
 
@@ -213,7 +244,10 @@ class Original:
         self._add_draw(self.best)
 
     def draw_more(self) -> None:
-        """Take more draws, before an output fails."""
+        """Take more draws, before an output fails, if that has not been done yet."""
+        if self._has_more_draws:
+            return
+        self._has_more_draws = True
         self.progress("running the original again to estimate its rounding noise")
         for seed in range(4, 4 + _MORE_DRAWS):
             self._draw(seed, units=_WIDE_DRAW if self.traits.steps and seed % 2 else 1)
@@ -223,7 +257,7 @@ class Original:
         """Take a draw with inputs and weights moved."""
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
-        weights = float_weights(self.path, most_bytes)
+        weights = float_weights(self.traits, most_bytes)
         weights = moved(weights, seed, self._coarsest, units)
         try:
             session = self.session(Level.DISABLED, weights)

@@ -10,6 +10,7 @@ import onnx.helper
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.linear import PROBES
+from bnfold.proof.noise import root_mean_square
 from bnfold.proof.nudging import with_nudged_constants
 from bnfold.proof.probing import (
     MOST_ROUNDINGS,
@@ -55,8 +56,8 @@ def sample(window: Window, chosen: Sequence[Sizing]) -> Certificate:
                 require_equal_bits(window, before, after)
                 continue
             require_content(before)
-            noise = _rms(distances(moved, before))
-            size = _rms(before)
+            noise = _of_finite(distances(moved, before))
+            size = _of_finite(before)
             error = distances(after, before)
             if not error.max() <= 10 * MOST_ROUNDINGS * max(noise, unit * size):
                 at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
@@ -73,10 +74,8 @@ def distances(one: FloatArray, other: FloatArray) -> FloatArray:
         return np.where(is_same, 0.0, np.nan_to_num(np.abs(one - other), nan=np.inf))
 
 
-def _rms(values: FloatArray) -> float:
-    """Return the root mean square of those values that are finite."""
-    finite = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+def _of_finite(values: FloatArray) -> float:
+    return root_mean_square(values[np.isfinite(values)])
 
 
 def _drawn(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,11 @@ from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
 from bnfold.graph.facts import learn
-from bnfold.graph.shapes import rank_of, size_of
 from bnfold.modelfile.loading import load
+from bnfold.proof.hints import COMPARISONS, SAME_NUMBERS, TABLES, hints_of, with_sizes_of
+from bnfold.proof.windows import RANDOM
 from bnfold.running.inputs import Hints
 from bnfold.running.learning import TOOLS
-
-_TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
-"""Operators that look up positions along an axis: which inputs are the table and the positions."""
-
-_SAME_NUMBERS = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
-    | {"Tile", "Transpose", "Unsqueeze"}
-)
-"""Operators that pass integers on unchanged."""
-
-_LIMITS = frozenset(["Clip", "Max", "Min"])
-"""Operators that limit positions before they are looked up."""
-
-_COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 
 _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique"])
 """Operators whose output's shape depends on the values of their input."""
@@ -39,12 +25,15 @@ _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique
 _STEPS = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "DynamicQuantizeLinear", "Floor", "NonMaxSuppression"}
     | {"QuantizeLinear", "Round", "Sign", "TopK"}
-    | _COMPARISONS
+    | COMPARISONS
 )
 """Operators that jump: next to a step, the last bit of their input decides."""
 
 _ORDERED = frozenset(["NonMaxSuppression", "TopK", "Unique"])
 """Operators that order rows by a value: rows whose values tie may change places."""
+
+_INDEXING = {"ArgMax": 0, "ArgMin": 0, "NonMaxSuppression": 0, "NonZero": 0, "TopK": 1, "Unique": 1}
+"""Operators that give indices, and the first of their outputs that does."""
 
 UNITS = ("float64", "float32", "float16", "bfloat16")
 """Rounding units, the finest first."""
@@ -56,14 +45,8 @@ _UNIT_OF = {
     ir.DataType.BFLOAT16: 3,
 }
 
-_LARGEST_CUT = 2048
-"""Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
-
 _LARGEST_COUNT = 64
 """Elements of a float parameter up to which whole numbers are taken to be meant exactly."""
-
-_LARGEST_OVERRIDE = 2**20
-"""Elements of an overridable initializer up to which it is overridden in a sample."""
 
 
 @dataclass
@@ -82,6 +65,12 @@ class Traits:
     """The outputs that no input's content changes: they depend on shapes alone, or on nothing."""
     units: dict[str, str] = field(default_factory=dict)
     """The rounding unit of each output: the coarsest float type on the way to it."""
+    indices: frozenset[str] = frozenset()
+    """The outputs of integers that are indices, such as classes: none is near another."""
+    random: str = ""
+    """The first operator that draws numbers, if any."""
+    weights: Mapping[str, ir.TensorProtocol] = field(default_factory=dict)
+    """The float weights of the main graph by name, but those that must be exact."""
 
     @staticmethod
     def of(path: Path) -> Traits:
@@ -95,93 +84,46 @@ class Traits:
         live = _downstream(model, inputs, through_shapes=False)
         names = {value.name for value in model.graph.outputs if value.name is not None}
         return Traits(
-            hints=_hints(model),
+            hints=hints_of(model),
             data_dependent=_outputs(model, _downstream_of_kind(model, live, _finds)),
             steps=_outputs(model, _downstream_of_kind(model, live, _jumps)),
             ordered=_outputs(model, _downstream_of_kind(model, live, _orders)),
             constant=frozenset(names - _outputs(model, live)),
             units=_rounding_units(model),
+            indices=_outputs(model, _indices(model)),
+            random=next(_random(model), ""),
+            weights=_float_weights(model),
         )
 
-
-def _hints(model: ir.Model) -> Hints:
-    """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model))
-    for value in model.graph.inputs:
-        name = value.name or ""
-        if value.is_initializer():
-            content = value.const_value
-            is_small = content is not None and content.size <= _LARGEST_OVERRIDE
-            if content is not None and is_small and content.dtype.is_floating_point():
-                hints.overrides[name] = content.numpy()
-            continue
-        sizes = list(_table_sizes(value, frozenset()))
-        limited = list(_table_sizes(value, _LIMITS))
-        if limited:
-            hints.largest[name] = min(sizes or limited) - 1
-            if not sizes:
-                hints.clipped.add(name)
-        if constants := sorted(set(_compared_with(value))):
-            hints.compared[name] = constants
-        if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
-            hints.ratios.add(name)
-    return hints
+    def with_sizes_of(self, other: Path) -> Traits:
+        """Return them with the sizes, too, at which another model may do something else."""
+        return replace(self, hints=with_sizes_of(self.hints, other))
 
 
-def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
-    """Yield the sizes of the tables in which this value's content is looked up, where known."""
-    for node, position in _uses_of_same_numbers(value, limits):
-        if node.op_type in _TABLES and position == _TABLES[node.op_type][1]:
-            table = node.inputs[_TABLES[node.op_type][0]]
-            axis = node.attributes.get_int("axis", 0)
-            size = size_of(table, axis) if axis is not None else None
-            if size is not None and size > 0:
-                yield size
-
-
-def _compared_with(value: ir.Value) -> Iterator[int]:
-    """Yield the integer constants that this value's content is compared with."""
-    for node, position in _uses_of_same_numbers(value, frozenset()):
-        if node.op_type in _COMPARISONS:
-            content = constant(node.inputs[1 - position])
-            if content is not None and content.dtype.kind in "iu" and content.size <= 16:
-                yield from (int(number) for number in content.reshape(-1))
-
-
-def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
-    """Yield the uses of a value, past operators that pass its numbers on, and `others`."""
-    pending, seen = deque([value]), {value}
-    while pending:
-        for node, position in pending.popleft().uses():
-            yield node, position
-            passes = node.op_type in _SAME_NUMBERS or (node.op_type in others and position == 0)
-            if passes:
-                pending.extend(output for output in node.outputs if output not in seen)
-                seen.update(node.outputs)
-
-
-def _cuts(model: ir.Model) -> list[tuple[int, int]]:
-    """Return the axes and ends of Slices, as constants, that an axis of free size may exceed."""
-    cuts: set[tuple[int, int]] = set()
+def _indices(model: ir.Model) -> set[ir.Value]:
+    """Return the values that are indices, or what a table of constants has at them."""
+    found: set[ir.Value] = set()
     for node in model.graph:
-        if node.op_type != "Slice" or node.inputs[0] is None:
-            continue
-        ends = _integers(node, "ends", 2)
-        axes = _integers(node, "axes", 3) or list(range(len(ends)))
-        rank = rank_of(node.inputs[0])
-        rank = 4 if rank is None else rank
-        for axis, end in zip(axes, ends, strict=False):
-            if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
-                cuts.add((axis % rank, end))
-    return sorted(cuts, key=lambda cut: -cut[1])
+        if node.op_type in _INDEXING:
+            found.update(node.outputs[_INDEXING[node.op_type] :])
+        elif node.op_type in TABLES:
+            table, places = (node.inputs[position] for position in TABLES[node.op_type])
+            if table in found or (places in found and constant(table) is not None):
+                found.update(node.outputs)
+        elif node.op_type in SAME_NUMBERS and not found.isdisjoint(node.inputs):
+            found.update(node.outputs)
+    return found
 
 
-def _integers(node: ir.Node, name: str, index: int) -> list[int]:
-    """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
-    if name in node.attributes:
-        return list(node.attributes[name].as_ints())
-    content = constant(node.inputs[index]) if index < len(node.inputs) else None
-    return [] if content is None else [int(number) for number in content.reshape(-1)]
+def _random(model: ir.Model) -> Iterator[str]:
+    """Yield what draws numbers: an operator that does, or a Dropout that may be in training."""
+    for node in model.graph:
+        for inner in _nodes_within(model, node):
+            training = inner.inputs[2] if len(inner.inputs) > 2 else None
+            content = constant(training) if training is not None else None
+            is_training = training is not None and (content is None or content.any())
+            if inner.op_type in RANDOM or (inner.op_type == "Dropout" and is_training):
+                yield f"{inner.op_type} {inner.name or inner.outputs[0].name or ''!r}"
 
 
 def _finds(node: ir.Node) -> bool:
@@ -282,15 +224,11 @@ def _nodes_within(model: ir.Model, node: ir.Node) -> Iterator[ir.Node]:
             pending += function
 
 
-def float_weights(path: Path, most_bytes: int) -> dict[str, Array]:
-    """Return the float weights of the main graph by name; none if they take more bytes.
+def _float_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    """Return the float weights of the main graph by name, without reading their content.
 
     Weights are initializers or, as some exporters write them, outputs of Constant nodes.
     """
-    try:
-        model = load(path).ir
-    except BnfoldError:
-        return {}
     constants = [
         node.outputs[0]
         for node in model.graph
@@ -301,14 +239,18 @@ def float_weights(path: Path, most_bytes: int) -> dict[str, Array]:
         for value in (*model.graph.initializers.values(), *constants)
         if value.name and not any(_is_exact_parameter(node, at) for node, at in value.uses())
     ]
-    weights = {
+    return {
         name: tensor
         for name, tensor in tensors
         if tensor is not None and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
     }
-    if sum(tensor.nbytes for tensor in weights.values()) > most_bytes:
+
+
+def float_weights(traits: Traits, most_bytes: int) -> dict[str, Array]:
+    """Return the content of the float weights by name; none if they take more bytes."""
+    if sum(tensor.nbytes for tensor in traits.weights.values()) > most_bytes:
         return {}
-    arrays = {name: np.array(tensor.numpy()) for name, tensor in weights.items()}
+    arrays = {name: np.asarray(tensor.numpy()) for name, tensor in traits.weights.items()}
     return {name: array for name, array in arrays.items() if not _is_count(array)}
 
 

@@ -35,13 +35,13 @@ from bnfold.modelfile.markers import Markers
 from bnfold.proof.outputs import flat
 from bnfold.proof.taps import MaxPoolTap
 from bnfold.proof.truth_operators import OPERATORS
+from bnfold.proof.truth_recurrent import RECURRENT
 from bnfold.running.runtime import Feeds
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype")
 _TOO_LONG = "it takes too long; --truth always waits for it"
-_OPERATORS: list[type[OpRun]] = [*OPERATORS, MaxPoolTap]
-_RECURRENT = ("GRU", "LSTM", "RNN")
+_OPERATORS: list[type[OpRun]] = [*OPERATORS, *RECURRENT, MaxPoolTap]
 
 
 class NoTruth(Exception):  # noqa: N818 - an answer, not an error
@@ -157,8 +157,6 @@ class Truth64:
             [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
             [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
         )
-        if node.op_type in _RECURRENT and len(node.inputs) > 4 and node.inputs[4] is not None:
-            raise NoTruth(f"onnx ignores sequence_lens in {node.op_type}")
         try:
             with np.errstate(all="ignore"):
                 evaluator = ReferenceEvaluator(

@@ -19,6 +19,7 @@ from bnfold.proof.noise import root_mean_square, widened
 from bnfold.proof.tolerance import DEFAULT_TOLERANCES
 from bnfold.proof.truth import NoTruth, Truth64
 from bnfold.proof.truth_slices import (
+    MOST_DISAGREEMENT,
     ROUNDING_ERRORS,
     TRUTH_FACTOR,
     Differences,
@@ -26,16 +27,13 @@ from bnfold.proof.truth_slices import (
     Sample,
     countable,
     exact_ratio,
+    is_yardstick,
 )
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Truth, TruthOutput
 
 _SECONDS_FOR_MORE = 1.0
 """Where one more sample would take longer in all, there is none, unless an output is in doubt."""
-
-_MOST_DISAGREEMENT = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.3}
-"""By rounding unit. Beyond it, the original is so far from the truth that one of the two is no
-yardstick: rounding grows without bound in this model, or an operator is evaluated otherwise."""
 
 NEGLIGIBLE = 4.0
 """In units of the rounding unit's error: what is never too far from the truth. An original without
@@ -112,7 +110,7 @@ def measure(
             measured = _errors(name, unit, evaluation, jumps=name in steps)
             steadiest[name] = min(measured, steadiest.get(name, measured), key=_unsteadiness)
     for output in steadiest.values():
-        if output.original > _MOST_DISAGREEMENT[output.unit]:
+        if output.original > MOST_DISAGREEMENT[output.unit]:
             return Truth(
                 len(evaluations),
                 "onnxruntime and onnx's reference evaluation of the original differ by "
@@ -120,8 +118,12 @@ def measure(
             )
     outputs = []
     for name, output in steadiest.items():
-        having = [each for each in evaluations if name in each.truth]
         jumps = name in steps
+        having = [
+            each
+            for each in evaluations
+            if name in each.truth and is_yardstick(name, output.unit, each, jumps=jumps)
+        ]
         if jumps:
             used = [each for each in having if _shows(name, output.unit, each)]
         else:

@@ -33,6 +33,10 @@ EXACT_FACTOR = 1.0
 CONCENTRATED = 3.0
 """Rounding at an element over so many times the scale of its slice is larger there, not luck."""
 
+MOST_DISAGREEMENT = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.3}
+"""By rounding unit. Beyond it, the original is so far from the truth that one of the two is no
+yardstick: rounding grows without bound in this model, or an operator is evaluated otherwise."""
+
 ROUNDING_ERRORS = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """From 1 to the next number of the type."""
 
@@ -221,6 +225,19 @@ def _worst_element(sample: Differences) -> tuple[float, str]:
     return float(ratios.flat[at]), f"{index}, sample {sample.number}"
 
 
+def is_yardstick(name: str, unit: str, evaluation: Evaluation, *, jumps: bool) -> bool:
+    """Say whether the original is as near to the truth on a sample as it can be expected to be.
+
+    That is, by a share of its values, or by what its own noise explains.
+    """
+    counts = countable(name, unit, evaluation, jumps=jumps)
+    sample, truth = evaluation.sample, evaluation.truth[name]
+    error = np.where(counts, widened(sample.original[name]) - widened(truth), 0.0)
+    noise = TRUTH_FACTOR * root_mean_square(np.where(counts, sample.noise[name], 0.0))
+    size = MOST_DISAGREEMENT[unit] * root_mean_square(np.where(counts, truth, 0.0))
+    return root_mean_square(error) <= max(noise, size)
+
+
 def is_as_exact(
     name: str, original: Array, other: Array, evaluation: Evaluation, unit: str
 ) -> bool:
@@ -234,6 +251,8 @@ def is_as_exact(
     to their values.
     """
     if original.shape != evaluation.truth[name].shape or other.shape != original.shape:
+        return False
+    if not is_yardstick(name, unit, evaluation, jumps=False):
         return False
     measured = Differences.of(name, unit, evaluation, other, jumps=False)
     if not np.isfinite(other).all():

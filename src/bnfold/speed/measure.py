@@ -25,7 +25,8 @@ from bnfold.options import InputOptions
 from bnfold.progress import Progress, silent
 from bnfold.record.data import SpeedBlock, SpeedRecord
 from bnfold.running.environment import available_threads
-from bnfold.running.inputs import Inputs, make_inputs
+from bnfold.running.input_search import make_inputs
+from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import Level, Session
 from bnfold.speed.footprint import peak_mb
 from bnfold.speed.statistics import FEWEST_TURNS, median, summarize

@@ -1,0 +1,181 @@
+"""What a model's graph says of its inputs: their content, and the sizes to try."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from bnfold.errors import BnfoldError
+from bnfold.graph.constants import constant
+from bnfold.graph.facts import learn
+from bnfold.graph.shapes import rank_of, size_of
+from bnfold.modelfile.loading import load
+from bnfold.running.inputs import Hints
+from bnfold.running.learning import TOOLS
+
+TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
+"""Operators that look up positions along an axis: which inputs are the table and the positions."""
+
+SAME_NUMBERS = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Tile", "Transpose", "Unsqueeze"}
+)
+"""Operators that pass integers on unchanged."""
+
+COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+
+_LIMITS = frozenset(["Clip", "Max", "Min"])
+"""Operators that limit positions before they are looked up."""
+
+_LARGEST_CUT = 2048
+"""Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
+
+_LARGEST_OVERRIDE = 2**20
+"""Elements of an overridable initializer up to which it is overridden in a sample."""
+
+_OF_EACH = 2
+"""Cuts and thresholds of each of two models that are tried."""
+
+_SIZING = COMPARISONS | {"Max", "Min", "Slice"}
+"""Operators that may do something else from a certain size on."""
+
+
+def hints_of(model: ir.Model) -> Hints:
+    """Return what the graph says of the content and sizes of its inputs."""
+    hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model))
+    for value in model.graph.inputs:
+        name = value.name or ""
+        if value.is_initializer():
+            content = value.const_value
+            is_small = content is not None and content.size <= _LARGEST_OVERRIDE
+            if content is not None and is_small and content.numpy().dtype.kind in "fiub":
+                hints.overrides[name] = content.numpy()
+            continue
+        sizes = list(_table_sizes(value, frozenset()))
+        limited = list(_table_sizes(value, _LIMITS))
+        if limited:
+            hints.largest[name] = min(sizes or limited) - 1
+            if not sizes:
+                hints.clipped.add(name)
+        if constants := sorted(set(_compared_with(value))):
+            hints.compared[name] = constants
+        if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
+            hints.ratios.add(name)
+    return hints
+
+
+def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
+    """Yield the sizes of the tables in which this value's content is looked up, where known."""
+    for node, position in _uses_of_same_numbers(value, limits):
+        if node.op_type in TABLES and position == TABLES[node.op_type][1]:
+            table = node.inputs[TABLES[node.op_type][0]]
+            axis = node.attributes.get_int("axis", 0)
+            size = size_of(table, axis) if axis is not None else None
+            if size is not None and size > 0:
+                yield size
+
+
+def _compared_with(value: ir.Value) -> Iterator[int]:
+    """Yield the integer constants that this value's content is compared with."""
+    for node, position in _uses_of_same_numbers(value, frozenset()):
+        if node.op_type in COMPARISONS:
+            content = constant(node.inputs[1 - position])
+            if content is not None and content.dtype.kind in "iu" and content.size <= 16:
+                yield from (int(number) for number in content.reshape(-1))
+
+
+def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
+    """Yield the uses of a value, past operators that pass its numbers on, and `others`."""
+    pending, seen = deque([value]), {value}
+    while pending:
+        for node, position in pending.popleft().uses():
+            yield node, position
+            passes = node.op_type in SAME_NUMBERS or (node.op_type in others and position == 0)
+            if passes:
+                pending.extend(output for output in node.outputs if output not in seen)
+                seen.update(node.outputs)
+
+
+def _cuts(model: ir.Model) -> list[tuple[int, int]]:
+    """Return the axes and ends of Slices, as constants, that an axis of free size may exceed."""
+    cuts: set[tuple[int, int]] = set()
+    for node in model.graph:
+        if node.op_type != "Slice" or node.inputs[0] is None:
+            continue
+        ends = _integers(node, "ends", 2)
+        axes = _integers(node, "axes", 3) or list(range(len(ends)))
+        rank = rank_of(node.inputs[0])
+        rank = 4 if rank is None else rank
+        for axis, end in zip(axes, ends, strict=False):
+            if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
+                cuts.add((axis % rank, end))
+    return sorted(cuts, key=lambda cut: -cut[1])
+
+
+def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
+    """Return inputs, axes and the constants with which their sizes are compared, or limited."""
+    found: set[tuple[str, int, int]] = set()
+    for node in model.graph:
+        if node.op_type in _SIZING and len(node.inputs) == 2:
+            for value, other in (node.inputs, node.inputs[::-1]):
+                number = constant(other) if other is not None else None
+                measured = _measured(value)
+                if measured is None or number is None or number.size != 1:
+                    continue
+                if 1 <= number.flat[0] <= _LARGEST_CUT:
+                    found.add((*measured, int(number.flat[0])))
+    return sorted(found)
+
+
+def _measured(value: ir.Value | None) -> tuple[str, int] | None:
+    """Return the input and the axis of which a value is the size; None if it is no size."""
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in SAME_NUMBERS and node.op_type not in ("Concat", "Slice"):
+            value = node.inputs[0]
+            continue
+        if node.op_type not in ("Gather", "Slice") or node.inputs[0] is None:
+            return None
+        measuring, places = node.inputs[0].producer(), _integers(node, "starts", 1)
+        if measuring is None or measuring.op_type != "Shape" or len(places) != 1:
+            return None
+        source = measuring.inputs[0]
+        rank = rank_of(source) if source is not None else None
+        if source is None or not source.is_graph_input() or not rank or measuring.attributes:
+            return None
+        return source.name or "", places[0] % rank
+    return None
+
+
+def _integers(node: ir.Node, name: str, index: int) -> list[int]:
+    """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
+    if name in node.attributes:
+        return list(node.attributes[name].as_ints())
+    content = constant(node.inputs[index]) if index < len(node.inputs) else None
+    return [] if content is None else [int(number) for number in content.reshape(-1)]
+
+
+def with_sizes_of(own: Hints, other: Path) -> Hints:
+    """Return hints with some sizes of its own, and of those of another model that it lacks."""
+    cuts, thresholds = _sizes_of(other)
+    more = [each for each in cuts if each not in own.cuts]
+    further = [each for each in thresholds if each not in own.thresholds]
+    return replace(
+        own,
+        cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
+        thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
+    )
+
+
+def _sizes_of(path: Path) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
+    try:
+        model = load(path).ir
+    except BnfoldError:
+        return [], []
+    if not any(node.op_type in _SIZING for node in model.graph):
+        return [], []
+    learn(model, TOOLS)
+    return _cuts(model), _thresholds(model)

@@ -1,0 +1,235 @@
+"""Finds inputs that a model accepts: shapes for free dimensions, and limits of integers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bnfold.arrays import Array
+from bnfold.errors import SessionError, UsageError
+from bnfold.options import InputOptions
+from bnfold.running.input_files import read_data
+from bnfold.running.input_shapes import candidate_shapes
+from bnfold.running.input_sizes import accepts, other_shapes
+from bnfold.running.inputs import Hints, Inputs, UnsupportedInput
+from bnfold.running.runtime import Feeds, Session, ValueSpec
+
+_LARGEST_INTEGERS = (99, 9, 1)
+"""Integers are drawn from 0 to the first of these that the model accepts: some are indices into a
+table. If the graph shows the table, its size is the limit instead. Those of 8 bits take their whole
+range, if the model accepts that."""
+
+_HUGE = 2**21
+"""Elements of one input beyond which a batch of several would take too much memory."""
+
+_OVERRIDES_TO_TRY = 8
+"""Overridable integers that are tried: each takes a run."""
+
+_SAMPLES_FOR_SIGNS = 4
+"""Samples that it takes for overrides to have other signs in one."""
+
+_MOST_FOR_COMPARISONS = 6
+"""Samples, at most, for an integer to be each constant that it is compared with, less and more."""
+
+
+def make_inputs(session: Session, request: InputOptions, hints: Hints | None = None) -> Inputs:
+    """Find inputs that the model accepts: free dimensions take the first sizes that work.
+
+    Further samples, if any, use other sizes, too.
+
+    Args:
+        session: the model.
+        request: the user's options.
+        hints: what the graph says of the inputs.
+
+    Raises:
+        UsageError: if the request names an unknown input, or one has the wrong type.
+        UnsupportedInput: if the model has an input of a type that cannot be created.
+        SessionError: if the model accepts none of the sizes tried.
+    """
+    specs = session.inputs
+    given = [
+        _fitting({**feeds, **request.arrays}, specs, request)
+        for feeds in read_data(request.data, specs)
+    ]
+    for spec in specs:
+        if spec.dtype is None:
+            raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
+    request = _with_small_batches(specs, request)
+    _require_batch(specs, given[0], request)
+    everything_given = all(spec.name in given[0] for spec in specs)
+    samples = len(given) if everything_given else max(request.samples, len(given))
+    compared = max(map(len, hints.compared.values()), default=0) if hints else 0
+    if samples > 1 and not everything_given and compared:
+        samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
+    if samples > 1 and not everything_given:
+        samples = max(samples, _samples_for_switches(specs))
+    candidates = [list(candidate_shapes(specs, feeds, request)) for feeds in given]
+    first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
+    first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
+    first = replace(first, beside=samples > 1 and _may_be_others(session, first, samples))
+    first = _with_overrides(session, first) if samples > 1 else first
+    samples = max(samples, _SAMPLES_FOR_SIGNS) if first.turns else samples
+    if len(given) > 1:
+        return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
+    shapes = list(first.shapes)
+    if samples > 1 and len(set(request.batch_sizes)) > 1:
+        shapes, more = other_shapes(session, first, request)
+        samples += more
+    return _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
+
+
+def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
+    """Return the request with a batch of one, if the fixed sizes of an input are huge already."""
+    sizes = [[size for size in spec.shape[1:] if isinstance(size, int)] for spec in specs]
+    is_huge = any(math.prod(fixed) > _HUGE for fixed in sizes)
+    return replace(request, batch_sizes=(1, 1)) if is_huge and 1 in request.batch_sizes else request
+
+
+def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
+    """Return how many samples it takes for any two switches to take all combinations."""
+    switches = sum(spec.dtype is not None and spec.dtype.kind == "b" for spec in specs)
+    return 2 + 2 * (switches - 1).bit_length() if switches > 1 else 0
+
+
+def _with_overrides(session: Session, first: Inputs) -> Inputs:
+    """Return the inputs with the overrides that the model accepts, and whether signs may turn.
+
+    All floats, or none; then each of some others: an integer may be a shape or an axis.
+    """
+    known = {spec.name for spec in session.overridable}
+    wanted = {name: value for name, value in first.hints.overrides.items() if name in known}
+    floats = {name: value for name, value in wanted.items() if value.dtype.kind == "f"}
+    found = replace(first, overrides=floats)
+    if floats and not accepts(session, found, sample=1):
+        found = first
+    others = [name for name in wanted if name not in floats]
+    for name in others[:_OVERRIDES_TO_TRY]:
+        for other in _beside(wanted[name]):
+            more = replace(found, overrides={**found.overrides, name: other})
+            if accepts(session, more, sample=1):
+                found = more
+                break
+    turned = replace(found, turns=True, samples=_SAMPLES_FOR_SIGNS)
+    turns = bool(found.overrides) and accepts(session, turned, sample=3, finite=True)
+    return replace(found, turns=turns)
+
+
+def _beside(content: Array) -> list[Array]:
+    """Return what integers or booleans may be in place of the content."""
+    if content.dtype.kind == "b":
+        return [np.logical_not(content, out=np.empty_like(content))]
+    return [each(content, 1, out=np.empty_like(content)) for each in (np.add, np.subtract)]
+
+
+def _with_fitting_overrides(session: Session, inputs: Inputs) -> Inputs:
+    """Return the inputs without the overrides of integers, unless they fit all shapes."""
+    floats = {name: value for name, value in inputs.overrides.items() if value.dtype.kind == "f"}
+    if len(floats) < len(inputs.overrides):
+        for shapes in inputs.shapes[1:]:
+            if not accepts(session, replace(inputs, shapes=[shapes]), sample=1):
+                return replace(inputs, overrides=floats)
+    return inputs
+
+
+def _first_that_runs(
+    session: Session,
+    request: InputOptions,
+    given: Sequence[Feeds],
+    candidates: Sequence[Mapping[str, tuple[int, ...]]],
+    hints: Hints,
+) -> Inputs:
+    """Return one sample with the first shapes and the largest integers that the model accepts."""
+    unknown = {
+        spec.name: spec.dtype.itemsize
+        for spec in session.inputs
+        if spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in hints.largest
+    }
+    wide = [name for name, itemsize in unknown.items() if itemsize > 1]
+    limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
+    if len(wide) < len(unknown):
+        limited.insert(0, dict.fromkeys(wide, _LARGEST_INTEGERS[0]))
+    failures: list[SessionError] = []
+    for limit in limited if unknown else limited[-1:]:
+        limits = {**hints.largest, **limit}
+        for shapes in candidates:
+            candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits, hints)
+            try:
+                session.run(next(candidate.feeds()))
+            except SessionError as error:
+                failures.append(error)
+            except UsageError as error:  # too large for memory; smaller shapes may fit
+                if len(candidates) == 1:
+                    raise
+                failures.append(SessionError(str(error)))
+            else:
+                return candidate
+    hint = "; provide inputs with --input NAME=FILE.npy"
+    if len(candidates) > 1:
+        tried = request.other_sizes
+        hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
+    raise SessionError(f"{failures[0]}{hint}")
+
+
+def _may_be_negative(session: Session, first: Inputs) -> bool:
+    """Return whether the model has integers that are not indices, and accepts negative ones."""
+    kinds = [
+        spec.dtype.kind
+        for spec in session.inputs
+        if spec.name not in first.hints.largest and spec.dtype
+    ]
+    if "i" not in kinds:
+        return False
+    feeds = list(itertools.islice(replace(first, signed=True, samples=2).feeds(), 2))
+    try:
+        session.run(feeds[1])
+    except SessionError:
+        return False
+    return True
+
+
+def _may_be_others(session: Session, first: Inputs, samples: int) -> bool:
+    """Return whether the model accepts integers beside those that it compares them with."""
+    if not first.hints.compared:
+        return False
+    try:
+        for feeds in replace(first, beside=True, samples=samples).feeds():
+            session.run(feeds)
+    except SessionError:
+        return False
+    return True
+
+
+def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:
+    _require_known({**given, **request.shapes}, specs)
+    return {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
+
+
+def _require_batch(specs: Sequence[ValueSpec], given: Feeds, request: InputOptions) -> None:
+    """Require that a single batch size, which is mandatory, can be used."""
+    if len(request.batch_sizes) > 1:
+        return
+    (batch,) = request.batch_sizes
+    free = [spec for spec in specs if spec.name not in {*given, *request.shapes}]
+    firsts = [spec.shape[0] for spec in free if spec.shape]
+    if all(isinstance(size, int) and size != batch for size in firsts):
+        raise UsageError(f"batch size {batch} cannot be used: no input has a free first dimension")
+
+
+def _fit(content: Array, spec: ValueSpec) -> Array:
+    if spec.dtype is not None and content.dtype != spec.dtype:
+        raise UsageError(
+            f"input {spec.name!r} needs {spec.dtype}, but the given array has {content.dtype}"
+        )
+    return content
+
+
+def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> None:
+    names = [spec.name for spec in specs]
+    for name in named:
+        if name not in names:
+            raise UsageError(f"the model has no input {name!r}; it has {', '.join(names)}")
