@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
-from bnfold.graph.constants import constant
+from bnfold.graph.constants import RANDOM, constant
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import load
 from bnfold.proof.hints import COMPARISONS, SAME_NUMBERS, TABLES, hints_of, with_sizes_of
-from bnfold.proof.windows import RANDOM
 from bnfold.running.inputs import Hints
 from bnfold.running.learning import TOOLS
 
