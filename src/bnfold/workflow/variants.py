@@ -21,6 +21,7 @@ from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
+from bnfold.rewriting.overridable import overridable_weights
 from bnfold.rewriting.registry import choose_passes
 from bnfold.running.learning import TOOLS
 from bnfold.workflow.windows import Cut, Cutter
@@ -94,7 +95,10 @@ class Variants:
         except PassFailedError:
             require_valid(loaded)  # an invalid model may be why the pass failed
             raise
-        outcome = Outcome(outcome.rewrites, [*kept, *outcome.refusals])
+        kept += outcome.refusals
+        if not any("--freeze-initializers" in refusal.remedy for refusal in kept):
+            kept += overridable_weights(loaded.ir)
+        outcome = Outcome(outcome.rewrites, kept)
         return Variant(loaded, requested, inlined, outcome, chosen, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
