@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support import zoo
@@ -18,7 +18,8 @@ class Model:
     `library` is its source: light, rapidocr, torchvision or timm. `architecture` is its name
     there. `shape` is that of its only input. `dynamo` selects one of torch's two exporters. `twin`
     means that its authors' own code can re-parameterise it, which gives a second file: the limit
-    of what merging branches can gain.
+    of what merging branches can gain. `variant` names what is made of the export, as another
+    exporter would have written it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Model:
     shape: tuple[int, ...]
     dynamo: bool = False
     twin: bool = False
+    variant: str = ""
 
     def path(self, folder: Path) -> Path:
         return folder / f"{self.name}.onnx"
@@ -52,6 +54,10 @@ def _torchvision(architecture: str, size: int = 224, *, dynamo: bool = False) ->
 def _timm(architecture: str, size: int = 224, *, dynamo: bool = False, twin: bool = False) -> Model:
     name = f"{architecture}_dynamo" if dynamo else architecture
     return Model(name, "timm", architecture, (1, 3, size, size), dynamo, twin)
+
+
+def _variant(model: Model, variant: str) -> Model:
+    return replace(model, name=f"{model.name}_{variant}", variant=variant)
 
 
 SUITE: Sequence[Model] = (
@@ -94,6 +100,14 @@ SUITE: Sequence[Model] = (
     _timm("resmlp_12_224"),
     _timm("edgenext_xx_small", 256),
     _timm("mobilevit_xxs", 256),
+    _timm("tf_efficientnet_b0"),
+    _timm("tf_mobilenetv3_small_100"),
+    _variant(_timm("mobilenetv3_small_100"), "written_out"),
+    _variant(_torchvision("resnet18"), "overridable"),
+    _variant(_torchvision("mobilenet_v2"), "functions"),
+    _variant(_torchvision("resnet50"), "casts"),
+    _variant(_torchvision("regnet_y_400mf"), "preprocessing"),
+    _variant(_timm("resnet10t"), "preprocessing"),
 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx
 
 from benchmarks.models import FOLDER, Model, chosen
+from benchmarks.variants import VARIANTS
 from tests.support import zoo
 
 
@@ -33,6 +34,10 @@ def build(model: Model, folder: Path) -> None:
         from benchmarks import exports  # needs torch
 
         exports.export(model, folder)
+    if model.variant:
+        made = onnx.load(model.path(folder))
+        VARIANTS[model.variant](made)
+        onnx.save(made, model.path(folder))
 
 
 def main() -> None:

@@ -17,8 +17,11 @@ from benchmarks.examine import relative_rms
 from benchmarks.models import SUITE, Model, chosen
 from benchmarks.processes import CommandError, run_alone
 from benchmarks.records import AUTHORS, BNFOLD, Graph, ModelRecord, ToolRecord
+from benchmarks.variants import VARIANTS
 from bnfold.record.data import SpeedBlock, SpeedRecord, SpeedSummary, SpeedVerdict
 from tests.support.cli import MODELS
+from tests.support.evaluate import run_plain
+from tests.support.graphs import batch_norm, build, normal, operators
 
 FACTS = {
     "python": "3.11",
@@ -102,6 +105,32 @@ def test_models_are_chosen_in_the_order_of_the_suite() -> None:
 
 
 # --- Measuring ------------------------------------------------------------------------------------
+
+
+NETWORK = """
+    (float[1,3,9,9] x) => (float[1,4,7,7] z) {
+        c = Conv(x, w) n = BatchNormalization(c, s, b, m, v) h = HardSwish(n) z = Relu(h)
+    }
+"""
+
+
+@pytest.mark.parametrize(
+    ("variant", "grown"),
+    [("overridable", 4), ("functions", 4), ("casts", 6), ("written_out", 7), ("preprocessing", 7)],
+)
+def test_bnfold_makes_of_a_variant_what_it_makes_of_the_export(variant: str, grown: int) -> None:
+    model = build(NETWORK, opset=17, w=normal(4, 3, 3, 3), **batch_norm(4))
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    VARIANTS[variant](made)
+    onnx.checker.check_model(made, full_check=True)
+    assert len(made.graph.node) == grown
+    x = normal(1, 3, 9, 9)
+    if variant != "preprocessing":
+        (one,), (other,) = run_plain(model, {"x": x}), run_plain(made, {"x": x})
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    passes = bnfold.PassOptions(freeze_initializers=variant == "overridable")
+    optimized = bnfold.optimize(made, check=False, passes=passes).to_proto()
+    assert operators(optimized) == ["Conv", "HardSwish", "Relu"]
 
 
 def test_cost_is_of_the_process_alone() -> None:
