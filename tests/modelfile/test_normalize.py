@@ -133,6 +133,7 @@ def test_large_weights_of_any_type_are_kept(tmp_path: Path, bits: int) -> None:
     extra = onnx.TensorProto(name="extra", data_type=bits, dims=[8 * 2000])
     extra.raw_data = bytes(range(250)) * (48 if bits == onnx.TensorProto.FLOAT6E2M3 else 32)
     proto.graph.initializer.append(extra)
+    proto.graph.output.append(helper.make_tensor_value_info("extra", bits, extra.dims))
     onnx.save(proto, tmp_path / "m.onnx")
     bnfold.optimize(tmp_path / "m.onnx", tmp_path / "out.onnx", check=False)
     found = {tensor.name: tensor for tensor in onnx.load(tmp_path / "out.onnx").graph.initializer}

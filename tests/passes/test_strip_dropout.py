@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bnfold
 from bnfold.rewriting.contract import Common
 from bnfold_passes.strip_dropout import Why
 from tests.support.evaluate import assert_equivalent, run_plain
@@ -241,7 +242,8 @@ def test_inside_a_local_function() -> None:
         c = Dropout(b, ratio)
     }"""
     model = onnx.parser.parse_model(text)
-    result = run_pass(model, NAME)
+    passes = bnfold.PassOptions(only=[NAME], keep_functions=True)
+    result = bnfold.optimize(model, check=False, passes=passes)
     assert [rewrite.site for rewrite in result.record.rewrites] == [
         "local.block/b",
         "local.block/c",

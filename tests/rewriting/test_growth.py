@@ -14,7 +14,7 @@ from bnfold.workflow.windows import Cutter
 from tests.support.graphs import build
 from tests.support.work import calls
 
-SIZES = {"nested_if": 6, "wide_pool": 1000, "wide_reshape": 1000}
+SIZES = {"moved": 48, "nested_if": 6, "wide_pool": 1000, "wide_reshape": 1000}
 LINEAR = 2.3
 """With a logarithm, or a term that does not matter at larger sizes."""
 
