@@ -26,7 +26,7 @@ OCR_OUTCOMES = {
 }
 
 
-SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "vgg19", "zfnet512")
+SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "resnet50", "vgg19", "zfnet512")
 
 
 def with_slow(names: Iterable[str], *slow: str) -> list[Any]:

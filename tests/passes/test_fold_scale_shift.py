@@ -211,7 +211,7 @@ def affine_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return build(text, **weights)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(affine_graphs())
 def test_random_graphs(model: onnx.ModelProto) -> None:
     try:

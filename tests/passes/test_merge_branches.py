@@ -189,7 +189,7 @@ def parallel_convs(draw: st.DrawFn) -> onnx.ModelProto:
     return build(INTERFACE + "{ " + " ".join(lines) + " }", **weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(parallel_convs())
 def test_random_branches(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)

@@ -394,7 +394,9 @@ def test_a_wrong_box_fails(scores: Array) -> None:
     assert compare(top(BOXES, scores), top(BOXES, scores, table=table)).verdict == "fail"
 
 
-@pytest.mark.parametrize("text", [NONE, BOXES], ids=["scores", "boxes"])
+@pytest.mark.parametrize(
+    "text", [NONE, pytest.param(BOXES, marks=pytest.mark.slow)], ids=["scores", "boxes"]
+)
 @pytest.mark.parametrize("scores", [TIES, APART], ids=["ties", "apart"])
 @pytest.mark.parametrize("kind", ["one", "all", "sign"])
 def test_wrong_scores_fail(text: Mapping[str, str], scores: Array, kind: str) -> None:
