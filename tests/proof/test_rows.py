@@ -395,10 +395,13 @@ def test_a_wrong_box_fails(scores: Array) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [NONE, pytest.param(BOXES, marks=pytest.mark.slow)], ids=["scores", "boxes"]
+    ("text", "scores", "kind"),
+    [
+        *((NONE, scores, kind) for scores in (TIES, APART) for kind in ("one", "all", "sign")),
+        pytest.param(BOXES, TIES, "one", marks=pytest.mark.slow),
+        pytest.param(BOXES, APART, "sign", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("scores", [TIES, APART], ids=["ties", "apart"])
-@pytest.mark.parametrize("kind", ["one", "all", "sign"])
 def test_wrong_scores_fail(text: Mapping[str, str], scores: Array, kind: str) -> None:
     wrong = {
         "one": np.where(np.arange(40) == scores.argmax(), -0.5, 0),

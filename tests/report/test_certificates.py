@@ -39,6 +39,8 @@ from tests.report.test_notes import rendered, renderings
 from tests.support.pages import parse
 from tests.support.records import HOSTILE_NAMES, RECORDS, hostile, speed
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 PLACES = ("terminal", "Markdown", "HTML")
 ALL = (LINEAR, exact("copying"), exact("selection"), sampled(), unknown(), differing())
 

@@ -38,6 +38,8 @@ from tests.report.test_agreement import on_a_terminal
 from tests.support.pages import Element, parse
 from tests.support.records import HOSTILE_NAMES, equivalence, hostile, output, speed
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 NOTES = (
     "the two models first diverge at boxes (Sigmoid /net/act): max |Δ| 1.25e-03; "
     "12 values compared",
