@@ -13,6 +13,8 @@ from bnfold.report import html, markdown, terminal
 from tests.support.pages import parse
 from tests.support.records import RECORDS
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 OPTIMIZATIONS = ("pass", "tuned", "fail", "not-verified", "identical", "not checked", "large")
 
 

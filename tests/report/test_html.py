@@ -131,6 +131,7 @@ def test_the_page_works_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> N
 # --- Content --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("pass_", all_passes(), ids=lambda pass_: pass_.name)
 def test_a_rewrite_is_shown_with_its_identity_and_exactness(pass_: Pass) -> None:
     described = PassRecord(pass_.name, pass_.exactness.value, pass_.documentation)
@@ -144,6 +145,7 @@ def test_a_rewrite_is_shown_with_its_identity_and_exactness(pass_: Pass) -> None
     assert all(" ".join(formula.split()) in shown for formula in formulas)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_pass_that_an_older_record_does_not_describe_has_no_identity() -> None:
     record = optimized(rewrites=[fold("/bn", pass_name="of-another-package")])
     assert "does not include the identity" in parse(html.render(record)).text
@@ -220,6 +222,7 @@ def test_a_large_model_makes_a_page_of_less_than_2_mb() -> None:
     assert set(long) <= set(folded)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_number_of_omitted_rows_is_shown() -> None:
     record = large(30_000)
     rendered = html.render(record)
@@ -228,6 +231,7 @@ def test_the_number_of_omitted_rows_is_shown() -> None:
     assert f"and {more:,} more, which the JSON record lists" in rendered
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_hostile_names_are_harmless_and_legible(name: str) -> None:
     root = page("hostile")
@@ -279,6 +283,7 @@ def test_contrast_meets_the_accessibility_guidelines(
     assert (bright + 0.05) / (dark + 0.05) >= 4.5
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_ignored_elements_are_listed() -> None:
     text = re.sub(r"\s+", " ", page("steps").text)
     assert "logits (disabled): 3 elements beyond tolerance are ignored" in text
