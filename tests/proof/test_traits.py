@@ -137,6 +137,19 @@ def test_sizes_of_the_other_model_are_tried_after_the_originals(tmp_path: Path) 
         assert original.with_sizes_of(without).hints.cuts == [(2, 30), (2, 20)]
 
 
+def test_a_slice_of_a_fixed_size_or_of_sizes_cuts_no_input(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,30,B] x) => (float[N,b,B] y, int64[2] z) { y = Slice(x, zero, end, one) "
+        "s = Shape(x) z = Slice(s, zero, two) }",
+        zero=np.array([0]),
+        one=np.array([1]),
+        two=np.array([2]),
+        end=np.array([20]),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.cuts == []
+
+
 def test_a_model_that_cannot_be_read_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"nothing")
     found = Traits.of(tmp_path / "m.onnx")

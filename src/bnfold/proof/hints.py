@@ -111,7 +111,8 @@ def _cuts(model: ir.Model) -> list[tuple[int, int]]:
         rank = rank_of(node.inputs[0])
         rank = 4 if rank is None else rank
         for axis, end in zip(axes, ends, strict=False):
-            if 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
+            is_free = size_of(node.inputs[0], axis) is None  # not so the sizes in a Shape
+            if is_free and 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
                 cuts.add((axis % rank, end))
     return sorted(cuts, key=lambda cut: -cut[1])
 
