@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from bnfold.graph.constants import is_constant
 from bnfold.graph.sizes import ENDLESS
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 from bnfold.rewriting.query import (
@@ -95,15 +94,24 @@ def _takes_whole_axis(start: int, end: int, size: int | None) -> bool:
 def _keeps_shape(node: ir.Node) -> bool:
     """Say whether the result has the shape of the data, for operators that then change nothing.
 
-    A Reshape keeps the number of elements: if its shape is constant, one size follows from the
+    A Reshape keeps the number of elements: if its shape is constant, one size may follow from the
     others.
     """
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
     if before is None or after is None or before.rank() != after.rank():
         return False
-    different = sum(not _are_equal(*pair) for pair in zip(before, after, strict=True))
-    is_told = node.op_type == "Reshape" and is_constant(input_of(node, 1))
-    return different <= is_told
+    pairs = enumerate(zip(before, after, strict=True))
+    different = [axis for axis, pair in pairs if not _are_equal(*pair)]
+    return not different or (len(different) == 1 and _follows(node, different[0], after))
+
+
+def _follows(node: ir.Node, axis: int, sizes: ir.Shape) -> bool:
+    """Say whether a size of a Reshape follows from the others: not if one of them may be 0."""
+    target = constant(input_of(node, 1)) if node.op_type == "Reshape" else None
+    if target is None or target.shape != (sizes.rank(),):
+        return False
+    others = [size for other, size in enumerate(sizes) if other != axis]
+    return target[axis] == -1 or all(isinstance(size, int) and size > 0 for size in others)
 
 
 def _are_equal(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:

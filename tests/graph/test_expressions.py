@@ -186,6 +186,20 @@ def test_what_cannot_be_evaluated_keeps_nothing_else_from_it() -> None:
     assert constant(values["d"]) is not None
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_a_quotient_that_ends_the_process_is_not_computed(dtype: type[np.signedinteger]) -> None:
+    """The lowest integer by −1 is a trap on x86."""
+    lowest, two = np.array([np.iinfo(dtype).min], dtype), np.array([2], dtype)
+    values = learned(
+        "a = Div(w, k) n = Neg(one) b = Div(w, n) c = Div(w, two)",
+        w=lowest,
+        k=np.array([-1], dtype),
+        one=np.array([1], dtype),
+        two=two,
+    )
+    assert {name for name in "abc" if is_constant(values[name])} == {"c"}
+
+
 def test_all_small_expressions_are_one_session() -> None:
     lines = " ".join(f"v{i} = Neg(w) u{i} = Add(v{i}, v{i})" for i in range(50))
     text = f"(float[1] x) => (float[1] y) {{ {lines} y = Neg(x) }}"

@@ -249,6 +249,23 @@ def test_numbers_are_not_taken_through_a_cast_that_changes_them() -> None:
     assert known in (None, [None], [44])
 
 
+@pytest.mark.parametrize(
+    "rows", ["Unsqueeze(sizes, zero)", "Gather(sizes, places)", "Unsqueeze(s, zero)"]
+)
+def test_sizes_in_rows_are_not_taken_for_one_row(rows: str) -> None:
+    """onnx takes the first row of [[N, 4]] to be N."""
+    model = build(
+        f"""(float[N,4] x) => (float[a,b] y) {{
+            sizes = Shape(x) s = Identity(sizes) rows = {rows}
+            first = Gather<axis=0>(rows, zero) size = Squeeze(first, zero) y = Reshape(x, size)
+        }}""",
+        zero=np.array([0], np.int64),
+        places=np.array([[0, 1]], np.int64),
+    )
+    assert known_shapes(model)["y"] in (None, [None, None], [None, 4])
+    assert known_shapes(model)["rows"] == [1, 2]
+
+
 def test_what_a_loop_carries_in_a_sequence_may_change() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 17]>

@@ -277,6 +277,14 @@ def test_a_sum_that_rounds_is_not_taken_in() -> None:
     assert_rewritten(model, NAME, ["Add", "HardSigmoid"])
 
 
+def test_is_silent_about_integers() -> None:
+    lines = "a = Relu(x) b = Min(a, six) c = Mul(x, b) y = Div(c, six)"
+    model = build(f"(int32[N] x) => (int32[N] y) {{ {lines} }}", six=np.array(6, np.int32))
+    record = run_pass(model, NAME).record
+    assert not record.rewrites
+    assert not record.refusals
+
+
 def test_refuses_a_type_without_kernel() -> None:
     model = written(f"{SUMS[0]} {CLAMPS[0]} {SWISHES[0]}", kind="double")
     assert_refused(model, NAME, Why.NO_KERNEL)

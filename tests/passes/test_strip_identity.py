@@ -283,6 +283,16 @@ def test_early_opsets(operator: str, opset: int) -> None:
     assert operators(optimized) == ["Neg", "Abs"]
 
 
+def test_a_size_beside_one_that_may_be_0_does_not_follow() -> None:
+    model = build(
+        "(float[N,M] x) => (float[a,b] y) { t = Relu(x) y = Reshape(t, shape) }",
+        shape=np.array([0, 7], np.int64),
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    (result,) = run_plain(optimized, {"x": np.zeros((0, 5), np.float32)})
+    assert result.shape == (0, 7)
+
+
 def test_integers_have_neutral_elements_too() -> None:
     model = build(
         "(int64[N,3] x) => (int64 z) "

@@ -96,6 +96,17 @@ def test_weights_and_names_of_a_branch_and_branches_within() -> None:
     assert operators(optimized) == ["Abs", "If", "If", "Neg"]
 
 
+def test_strings_in_a_branch_move_out() -> None:
+    branch = '(string[2] o) <string[2] w = {"a", "b"}> { o = Identity(w) }'
+    model = build(
+        f"""(float[N,4] x) => (string[2] y) {{
+            y = If (c) <then_branch = t () => {branch}, else_branch = e () => {branch}>
+        }}""",
+        c=np.array(True),
+    )
+    assert operators(taken(model)) == ["Identity"]
+
+
 def test_in_a_function() -> None:
     model = build(
         """(float[4] x) => (float[4] z) { z = local.f(x) }

@@ -69,6 +69,26 @@ def test_functions_are_kept_on_request_and_where_no_pass_is_concerned() -> None:
         assert len(optimized.functions) == 2
 
 
+def test_a_result_that_a_call_leaves_out_may_be_read_in_the_function() -> None:
+    model = with_functions(
+        """(float[4] x) => (float[4] y) { o, y = local.both(x) }
+        <domain: "local", opset_import: ["" : 17]> both (p) => (q, r) { q = Relu(p) r = Neg(q) }"""
+    )
+    model.graph.node[0].output[0] = ""
+    optimized = bnfold.optimize(model, check=False, only=["strip-unused"]).to_proto()
+    onnx.checker.check_model(optimized, full_check=True)
+    assert operators(optimized) == ["Relu", "Neg"]
+
+
+def test_a_call_without_its_last_results() -> None:
+    model = with_functions(
+        """(float[4] x) => (float[4] y) { y = local.both(x) }
+        <domain: "local", opset_import: ["" : 17]> both (p) => (q, r) { q = Relu(p) r = Neg(q) }"""
+    )
+    optimized = bnfold.optimize(model, check=False, only=["strip-unused"]).to_proto()
+    assert operators(optimized) == ["Relu"]
+
+
 def test_attributes_defaults_absent_operands_and_bodies() -> None:
     model = with_functions(
         """(float[4] x, bool c) => (float[4] a, float[4] b, float[4] z) {

@@ -165,10 +165,14 @@ def _core(value: ir.Value, root: ir.Node) -> HardSigmoid | None:
             break
         clamped = clamped.after(first)
         nodes.insert(0, source)
-    if clamped is None or not _is_from_zero(clamped):
+    if clamped is None or not _is_from_zero(clamped) or _is_of_integers(clamped):
         return None
     high = float(clamped.high)
     return HardSigmoid(clamped.data, 1 / high, 0.0, high, tuple(nodes), clamped.dtype)
+
+
+def _is_of_integers(clamped: Clamp) -> bool:
+    return clamped.dtype is not None and not clamped.dtype.is_floating_point()
 
 
 def _is_from_zero(clamped: Clamp) -> bool:

@@ -153,7 +153,17 @@ def _is_expression(node: ir.Node) -> bool:
         like = node.inputs[1] if len(node.inputs) > 1 else None
         if like is None or like.dtype is None:
             return False
-    return all(value is None or is_constant(value) for value in _operands(node))
+    are_constant = all(value is None or is_constant(value) for value in _operands(node))
+    return are_constant and not _may_trap(node)
+
+
+def _may_trap(node: ir.Node) -> bool:
+    """Say whether a Div may divide the lowest integer by −1, which ends the whole process."""
+    divisor = node.inputs[1] if node.op_type == "Div" and len(node.inputs) > 1 else None
+    if divisor is None or divisor.dtype is None or divisor.dtype.is_floating_point():
+        return False
+    content = constant(divisor)
+    return content is None or bool((content == -1).any())
 
 
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:

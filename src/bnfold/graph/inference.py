@@ -146,7 +146,8 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 class _WrongSizes:
     """Finds the first nodes for which onnx inferred other sizes than onnxruntime computes.
 
-    What is downstream of one was inferred from a wrong size, and has to be inferred again.
+    What is downstream of one was inferred from a wrong size, and has to be inferred again. So was
+    what is downstream of shapes in several rows: onnx takes their contents to be one row.
     """
 
     def __init__(self, known: Mapping[ir.Node, tuple[Size, ...]]) -> None:
@@ -155,6 +156,8 @@ class _WrongSizes:
         """The right sizes of each."""
         self.affected: set[ir.Value] = set()
         """What they compute, and all that is downstream."""
+        self._contents: set[ir.Value] = set()
+        """Values whose content onnx may infer, as it depends on shapes."""
 
     def look_at(self, graph: ir.Graph) -> bool:
         """Go through a graph and its bodies; return whether anything in it is affected."""
@@ -162,14 +165,27 @@ class _WrongSizes:
         for node in graph:
             within = [self.look_at(body) for body in bodies_of(node)]
             is_downstream = any(value in self.affected for value in node.inputs)
-            if not is_downstream and node not in self._known and node.op_type in DELICATE:
-                sizes = _wrong_sizes(node)
+            if not is_downstream and node not in self._known:
+                sizes = _wrong_sizes(node) if node.op_type in DELICATE else None
+                sizes = sizes or self._sizes_of_rows(node)
                 if sizes is not None:
                     self.found[node] = sizes
             if is_downstream or node in self.found or any(within):
                 self.affected.update(node.outputs)
                 is_affected = True
         return is_affected
+
+    def _sizes_of_rows(self, node: ir.Node) -> tuple[Size, ...] | None:
+        """Return the sizes of a node's result, if onnx takes rows of sizes to be one row."""
+        is_shape = node.op_type in ("Shape", "Size")
+        passes_on = node.op_type in _PROPAGATING and any(v in self._contents for v in node.inputs)
+        if not (is_shape or passes_on) or not node.outputs:
+            return None
+        shape = shape_of(node.outputs[0])
+        if shape is None or shape.rank() < 2:
+            self._contents.add(node.outputs[0])
+            return None
+        return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def _wrong_sizes(node: ir.Node) -> tuple[Size, ...] | None:

@@ -163,8 +163,7 @@ class _Built:
             tensor = value.const_value
             assert tensor is not None
             body.initializers.pop(value.name or "")
-            weight = Weight(tensor.numpy(), tensor.dtype, value.name or "")
-            self._hoisted[value] = self.value_of(weight)
+            self._hoisted[value] = self._store(tensor, value.name or "")
             value.replace_all_uses_with(self._hoisted[value])
         for node in list(body):
             body.remove(node)
@@ -192,14 +191,17 @@ class _Built:
         return self.add_node(node, f"{old_name}.{op.op_type.lower()}", like)
 
     def _make_weight(self, weight: Weight) -> ir.Value:
-        tensor = ir.Tensor(weight.array, dtype=weight.dtype)
+        return self._store(ir.Tensor(weight.array, dtype=weight.dtype), weight.stem)
+
+    def _store(self, tensor: ir.TensorProtocol, stem: str) -> ir.Value:
+        """Store a tensor as an initializer, or as a Constant where there may be none."""
         if not self._editor.holds_initializers(self._graph):
             constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
-            return self.add_node(constant, weight.stem)
+            return self.add_node(constant, stem)
         value = ir.Value(
-            name=self._editor.fresh_name(weight.stem),
-            shape=tensor.shape,
-            type=ir.TensorType(weight.dtype),
+            name=self._editor.fresh_name(stem),
+            shape=ir.Shape(tensor.shape.numpy()),
+            type=ir.TensorType(tensor.dtype),
             const_value=tensor,
         )
         tensor.name = value.name

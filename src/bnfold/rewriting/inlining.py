@@ -16,6 +16,7 @@ from onnx_ir.passes.common import InlinePass
 from bnfold.graph.walk import all_graphs, has_body
 from bnfold.record.data import Certificate, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import ANY, Exactness, Pass, Refusal
+from bnfold.rewriting.editor import Editor
 from bnfold.rewriting.sites import sites
 
 NAME = "inline-functions"
@@ -61,6 +62,7 @@ def inline_functions(
     if reason is not None:
         return [], [_refusal(reason, identifier) for identifier in calls]
     domains = {domain for domain, _, _ in model.functions}
+    _complete_calls(model)
     InlinePass()(model)
     model.functions.clear()  # those that nothing calls
     used = {node.domain for graph in all_graphs(model) for node in graph}
@@ -88,6 +90,19 @@ def _concern(model: ir.Model, passes: Sequence[Pass]) -> bool:
 
 def _is_call(model: ir.Model, node: ir.Node) -> bool:
     return node.op_identifier() in model.functions
+
+
+def _complete_calls(model: ir.Model) -> None:
+    """Add the results that calls leave out, under names: the function may read them itself."""
+    editor = Editor(model)
+    for graph in all_graphs(model):
+        for node in graph:
+            function = model.functions.get(node.op_identifier())
+            if function is None:
+                continue
+            node.resize_outputs(max(len(node.outputs), len(function.outputs)))
+            for output, result in zip(node.outputs, function.outputs, strict=False):
+                output.name = output.name or editor.fresh_name(result.name or function.name)
 
 
 def _reason_to_keep(model: ir.Model) -> Refusal | None:
