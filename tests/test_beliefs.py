@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 import bnfold
-from tests.support.evaluate import assert_equivalent
+from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal, operators
 
 
@@ -183,3 +183,17 @@ def test_a_mask_that_is_declared_with_another_rank() -> None:
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     assert "Dropout" not in operators(passed(model))
+
+
+def test_a_squeeze_of_no_axes_is_one_of_all_axes_of_size_1_to_onnxruntime() -> None:
+    model = build(
+        "(float[N,4] x) => (float y) { t = Squeeze(x, e) u = Unsqueeze(t, e) y = Relu(u) }",
+        e=np.zeros(0, np.int64),
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    optimized = bnfold.optimize(model, check=False).to_proto()
+    for batch in (1, 3):
+        x = normal(batch, 4)
+        (one,), (other,) = run_plain(model, {"x": x}), run_plain(optimized, {"x": x})
+        assert one.shape == other.shape
+        np.testing.assert_array_equal(one, other)

@@ -131,7 +131,8 @@ def _add_node(graph: onnx.GraphProto, node: ir.Node, known: Known) -> None:
 
 def _prepare(graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto, known: Known) -> None:
     """Hide a node that onnx must not infer from, and take the claims out of its bodies."""
-    if node in known or _has_too_many_axes(node) or _carries_sequences(node):
+    is_misread = _has_too_many_axes(node) or _squeezes_all_ones(node) or _carries_sequences(node)
+    if node in known or is_misread:
         proto.domain = _UNKNOWN_DOMAIN
         sizes, dtype = known.get(node), node.outputs[0].dtype
         if sizes is not None and dtype is not None:
@@ -179,6 +180,12 @@ def _has_too_many_axes(node: ir.Node) -> bool:
     content = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     axes = node.attributes.get_ints("axes", ()) or ()
     return len(axes) > MOST_AXES or (content is not None and content.size > MOST_AXES)
+
+
+def _squeezes_all_ones(node: ir.Node) -> bool:
+    """Say whether a Squeeze has an empty list of axes: onnxruntime then takes all of size 1."""
+    axes = constant(node.inputs[1]) if node.op_type == "Squeeze" and len(node.inputs) > 1 else None
+    return axes is not None and axes.size == 0
 
 
 def _carries_sequences(node: ir.Node) -> bool:
