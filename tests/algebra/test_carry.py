@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.affine import Affine
-from bnfold.algebra.carry import CARRIERS, Direction, NotCarried, carry
+from bnfold.algebra.carry import CARRIERS, carry
+from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.graph.shapes import record_shape
 from bnfold.rewriting.contract import Common, Refused
 from tests.support.evaluate import run_plain
