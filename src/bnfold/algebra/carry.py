@@ -8,6 +8,7 @@ other side.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -57,6 +58,11 @@ def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
 def _same(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return affine
+
+
+def _negation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """s·(−x) + t = −(s·x − t)."""
+    return replace(affine, shift=-affine.shift)
 
 
 def _require_channels_apart(affine: Affine, node: ir.Node) -> None:
@@ -200,6 +206,7 @@ CARRIERS: Mapping[str, Carrier] = {
     "LeakyRelu": _activation,
     "PRelu": _activation,
     "Identity": _same,
+    "Neg": _negation,
     "Resize": _resize,
     "Upsample": _resize,
     "Pad": _pad,
