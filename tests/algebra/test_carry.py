@@ -86,6 +86,8 @@ EXTRA: Parameters = {
     "sizes": np.array([2, 4, 9, 5], np.int64),
     "half": np.array([0.5], np.float32),
     "channels": np.array([1, 0], np.int64),
+    "zero_steps": np.zeros(2, np.int64),
+    "steps_back": np.full(2, -1, np.int64),
     "mixing": np.array([1, 1.2, 2, 2], np.float32),
 }
 
@@ -117,8 +119,9 @@ def test_carried_upstream(lines: str, opset: int) -> None:
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
         ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
-        ("g = Slice(c, from, to)", NotCarried.AXIS_POOLED),
-        ("g = Slice(c, from, to, channels)", NotCarried.AXIS_POOLED),
+        ("g = Slice(c, from, free, channels)", Common.PARAMETER_NOT_CONSTANT),
+        ("g = Slice(c, from, to, channels, zero_steps)", Common.SHAPE_UNKNOWN),
+        ("g = Slice(c, from, to, channels, steps_back)", Common.SHAPE_UNKNOWN),
         ("g = Slice(c, from, to, free)", Common.PARAMETER_NOT_CONSTANT),
         ('g = Resize<mode="nearest">(c, , mixing)', NotCarried.AXIS_POOLED),
         ('g = Resize<mode="linear">(c, , , free)', NotCarried.AXIS_POOLED),
@@ -309,6 +312,77 @@ def test_channels_are_followed_through_other_shapes(lines: str, rank: int, facto
 def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
     model = scaled_layout(lines, rank, factors)
     assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+# --- Channels followed --------------------------------------------------------------------------
+
+
+def ints(*numbers: int) -> Array:
+    return np.array(numbers, np.int64)
+
+
+SLICES = [(0, 2, 1), (1, 2**62, 1), (-3, -1, 1), (0, 9, 2), (3, -9, -1), (2, -9, -2), (-1, 0, -3)]
+
+
+@pytest.mark.parametrize(("start", "end", "step"), SLICES)
+@pytest.mark.parametrize("axis", [1, -3])
+@pytest.mark.parametrize("free", [False, True])
+def test_a_slice_of_channels_upstream(
+    start: int, end: int, step: int, axis: int, free: bool
+) -> None:
+    channels = len(range(6)[start:end:step])
+    bounds: Parameters = {
+        "from": ints(1, start),
+        "to": ints(5, end),
+        "axes": ints(3, axis),
+        "by": ints(1, step),
+    }
+    model = build(
+        f"(float[N,3,{'H,W' if free else '8,8'}] x) => (float[N,{channels},h,w] y) {{ "
+        "c = Conv(x, w) g = Slice(c, from, to, axes, by) y = BatchNormalization(g, s, b, m, v) }",
+        w=normal(6, 3, 3, 3),
+        **bounds,
+        **batch_norm(channels),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Conv", "Slice"], sizes={"H": 7, "W": 6})
+
+
+@pytest.mark.parametrize(("start", "end", "step"), SLICES)
+def test_a_slice_of_channels_downstream(start: int, end: int, step: int) -> None:
+    channels = len(range(6)[start:end:step])
+    bounds: Parameters = {"from": ints(start), "to": ints(end), "axes": ints(1), "by": ints(step)}
+    model = build(
+        "(float[N,6,H,W] x) => (float[N,5,h,w] y) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = Slice(a, from, to, axes, by) y = Conv(g, w) }",
+        w=normal(5, channels, 2, 2),
+        **bounds,
+        **batch_norm(6),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Slice", "Conv"])
+
+
+def test_two_slices_of_one_value_take_their_own_channels_downstream() -> None:
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,6,6] y, float[N,5,6,6] z) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = Slice<axes=[1], starts=[0], ends=[1]>(a) "
+        "y = Conv(g, w) h = Slice<axes=[1], starts=[1], ends=[4]>(a) z = Conv(h, u) }",
+        opset=9,
+        w=normal(5, 1, 3, 3),
+        u=normal(5, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Slice", "Conv", "Slice", "Conv"])
+
+
+def test_channels_that_a_slice_drops_must_not_be_read_elsewhere() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,2,6,6] y, float[N,4,6,6] z) { c = Conv(x, w) z = Abs(c) "
+        "g = Slice<axes=[1], starts=[1], ends=[3]>(c) y = BatchNormalization(g, s, b, m, v) }",
+        opset=9,
+        w=normal(4, 3, 3, 3),
+        **batch_norm(2),
+    )
+    assert_refused(model, "fold-batchnorm", Common.SHARED)
 
 
 # --- Downstream ---------------------------------------------------------------------------------

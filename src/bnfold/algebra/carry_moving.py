@@ -21,8 +21,13 @@ from bnfold.algebra.carrying import (
     last_sizes,
     through_removed_axes,
 )
+from bnfold.arrays import IntArray
+from bnfold.graph.sizes import sliced
 from bnfold.rewriting.contract import Common, Refused, require
-from bnfold.rewriting.query import ints_attribute, ints_parameter
+from bnfold.rewriting.query import ints_attribute, ints_parameter, size_of
+
+MOST_CHANNELS = 2**24
+"""Maximum number of channels that are followed one by one: no weight has as many."""
 
 
 def _transpose(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -113,15 +118,60 @@ def _divisors(number: int) -> list[int]:
 
 
 def _slice(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """A Slice along other axes than the channels' picks positions, whichever they are."""
+    """Along other axes than the channels' it picks positions, whichever they are."""
     if affine.is_uniform:
         return affine
     rank = known_rank(node.inputs[0], node)
     axes = ints_parameter(node, "axes", 3)
     if axes is None:
         axes = tuple(range(len(ints_parameter(node, "starts", 1, ()))))
-    require(affine.axis not in {axis % rank for axis in axes}, NotCarried.AXIS_POOLED, node)
-    return affine
+    places = [place for place, axis in enumerate(axes) if axis % rank == affine.axis]
+    if not places:
+        return affine
+    ones = (1,) * len(axes)
+    bounds = [
+        ints_parameter(node, name, index, ones if name == "steps" else ())
+        for index, name in ((1, "starts"), (2, "ends"), (4, "steps"))
+    ]
+    count = size_of(node.inputs[0], affine.axis)
+    are_read = len(places) == 1 and all(len(each) == len(axes) for each in bounds)
+    if count is None or not are_read:
+        raise Refused(Common.SHAPE_UNKNOWN, node)
+    start, end, step = (each[places[0]] for each in bounds)
+    kept = sliced(start, end, step, count)
+    if kept is None:
+        raise Refused(Common.SHAPE_UNKNOWN, node)
+    require(count <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
+    return _through_choice(affine, node, np.array(kept, np.int64), count, direction)
+
+
+def _through_choice(
+    affine: Affine, node: ir.Node, chosen: IntArray, count: int, direction: Direction
+) -> Affine:
+    """Follow channels of which the output has the `chosen` ones, of `count`.
+
+    To the input, what is chosen twice must have one scale and shift; what is not chosen, and so
+    read by nothing, stays as it is.
+    """
+    require(chosen.size > 0, NotCarried.AXIS_LOST, node)
+    if direction is Direction.TO_OUTPUT:
+        require(affine.channels == count, NotCarried.AXIS_LOST, node)
+        return affine.picked(chosen)
+    require(affine.channels == chosen.size, NotCarried.AXIS_LOST, node)
+    here = affine.spread()
+    there = Affine(np.ones(count), np.zeros(count), affine.axis)
+    there.scale[chosen], there.shift[chosen] = here.scale, here.shift
+    _require_equal(there.picked(chosen), here, node)
+    return there
+
+
+def _require_equal(one: Affine, other: Affine, node: ir.Node) -> None:
+    """Require that two maps that are spread are the same."""
+    equal = all(
+        np.array_equal(mine, others, equal_nan=True)
+        for mine, others in ((one.scale, other.scale), (one.shift, other.shift))
+    )
+    require(equal, NotCarried.CHANNELS_MERGED, node)
 
 
 MOVING: Mapping[str, Carrier] = {

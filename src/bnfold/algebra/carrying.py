@@ -24,6 +24,11 @@ class NotCarried(Refusal):
         "the activation in between commutes with a positive scale, but not with a shift"
     )
     AXIS_POOLED = "the operator in between combines values along its channel axis"
+    CHANNELS_MERGED = (
+        "channels that the operator in between makes of one, or one of, have different scales "
+        "or shifts"
+    )
+    TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
     AXIS_LOST = "the reshape in between does not keep its channels on one axis"
 
 
