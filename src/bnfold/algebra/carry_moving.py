@@ -22,9 +22,18 @@ from bnfold.algebra.carrying import (
     through_removed_axes,
 )
 from bnfold.arrays import IntArray
+from bnfold.graph.constants import constant
 from bnfold.graph.sizes import sliced
 from bnfold.rewriting.contract import Common, Refused, require
-from bnfold.rewriting.query import ints_attribute, ints_parameter, size_of
+from bnfold.rewriting.query import (
+    int_attribute,
+    ints_attribute,
+    ints_parameter,
+    opset,
+    rank_of,
+    size_of,
+    string_attribute,
+)
 
 MOST_CHANNELS = 2**24
 """Maximum number of channels that are followed one by one: no weight has as many."""
@@ -145,6 +154,29 @@ def _slice(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return _through_choice(affine, node, np.array(kept, np.int64), count, direction)
 
 
+def _gather(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Along other axes than the channels' it picks positions; a single index takes the axis away.
+
+    A single index along the channels leaves one of them.
+    """
+    if affine.is_uniform:
+        return affine
+    rank, single = known_rank(node.inputs[0], node), known_rank(node.inputs[1], node) == 0
+    require(single or rank_of(node.inputs[1]) == 1, NotCarried.AXIS_LOST, node)
+    axis = int_attribute(node, "axis", 0) % rank
+    if axis != affine.axis or (single and direction is Direction.TO_INPUT):
+        removed = {axis} if single else set()
+        return through_removed_axes(affine, node, removed, rank, direction)
+    indices, count = constant(node.inputs[1]), size_of(node.inputs[0], axis)
+    if indices is None:
+        raise Refused(Common.PARAMETER_NOT_CONSTANT, node)
+    if count is None:
+        raise Refused(Common.SHAPE_UNKNOWN, node)
+    require(0 < count <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
+    chosen = indices.reshape(-1).astype(np.int64) % count
+    return _through_choice(affine, node, chosen, count, direction)
+
+
 def _through_choice(
     affine: Affine, node: ir.Node, chosen: IntArray, count: int, direction: Direction
 ) -> Affine:
@@ -165,6 +197,58 @@ def _through_choice(
     return there
 
 
+def _depth_to_space(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """b² input channels make one output channel: c·b² + i in mode CRD, i·C + c in mode DCR."""
+    in_row = string_attribute(node, "mode", "DCR") == "CRD"
+    return _through_blocks(affine, node, in_row, joins=direction is Direction.TO_OUTPUT)
+
+
+def _space_to_depth(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """Each input channel makes b² output channels, as for DepthToSpace in mode DCR."""
+    return _through_blocks(affine, node, in_row=False, joins=direction is Direction.TO_INPUT)
+
+
+def _tile(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """All of the channels, several times."""
+    if affine.is_uniform:
+        return affine
+    repeats = ints_parameter(node, "repeats", 1, ())
+    require(affine.axis < len(repeats) and opset(node) >= 6, NotCarried.AXIS_LOST, node)
+    copies = repeats[affine.axis]
+    require(copies > 0, NotCarried.AXIS_LOST, node)
+    if direction is Direction.TO_OUTPUT:
+        return _split(affine, copies, in_row=False)
+    return _joined(affine, node, copies, in_row=False)
+
+
+def _through_blocks(affine: Affine, node: ir.Node, in_row: bool, joins: bool) -> Affine:
+    """Follow channels that are split into b² each, or joined: those `in_row`, or C apart."""
+    if affine.is_uniform or affine.axis == 0:
+        return affine
+    require(affine.axis == 1, NotCarried.AXIS_POOLED, node)
+    copies = int_attribute(node, "blocksize", 0) ** 2
+    require(copies > 0, NotCarried.AXIS_LOST, node)
+    return _joined(affine, node, copies, in_row) if joins else _split(affine, copies, in_row)
+
+
+def _split(affine: Affine, copies: int, in_row: bool) -> Affine:
+    """Return the map of several channels for each: next to each other, or in whole periods."""
+    if in_row:
+        return replace(affine, run=affine.run * copies)
+    return replace(affine, periods=affine.periods * copies)
+
+
+def _joined(affine: Affine, node: ir.Node, copies: int, in_row: bool) -> Affine:
+    """Return the map of which `_split` makes this one."""
+    channels = affine.channels
+    require(channels % copies == 0, NotCarried.AXIS_LOST, node)
+    require(channels <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
+    chosen = np.arange(channels)[::copies] if in_row else np.arange(channels // copies)
+    joined = affine.picked(chosen)
+    _require_equal(_split(joined, copies, in_row).spread(), affine.spread(), node)
+    return joined
+
+
 def _require_equal(one: Affine, other: Affine, node: ir.Node) -> None:
     """Require that two maps that are spread are the same."""
     equal = all(
@@ -181,4 +265,8 @@ MOVING: Mapping[str, Carrier] = {
     "Flatten": _reshape,
     "Reshape": _reshape,
     "Slice": _slice,
+    "Gather": _gather,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Tile": _tile,
 }

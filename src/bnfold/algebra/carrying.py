@@ -29,7 +29,7 @@ class NotCarried(Refusal):
         "or shifts"
     )
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
-    AXIS_LOST = "the reshape in between does not keep its channels on one axis"
+    AXIS_LOST = "the operator in between does not keep its channels on one axis"
 
 
 class Direction(enum.Enum):
