@@ -64,6 +64,9 @@ UPSTREAM = [
     ("g = GlobalAveragePool(c)", 17),
     ("g = ReduceMean<axes=[2,3]>(c)", 17),
     ("g = ReduceMean<axes=[-1], keepdims=1>(c)", 17),
+    ("g = ReduceMax<axes=[2,3]>(c)", 17),
+    ("g = ReduceMin<axes=[-1]>(c)", 17),
+    ("g = ReduceMax(c, last_two)", 18),
     ("g = Identity(c)", 17),
     ("g = Neg(c)", 17),
     ('g = Resize<mode="nearest">(c, , scales)', 17),
@@ -129,6 +132,8 @@ def test_carried_upstream(lines: str, opset: int) -> None:
         ("g = LeakyRelu(c)", NotCarried.ACTIVATION_SHIFT),
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = ReduceMax<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = ReduceMin(c)", NotCarried.AXIS_POOLED),
         ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
         ("g = Slice(c, from, free, channels)", Common.PARAMETER_NOT_CONSTANT),
         ("g = Slice(c, from, to, channels, zero_steps)", Common.SHAPE_UNKNOWN),
@@ -215,7 +220,12 @@ def test_refuses_channels_that_a_reshape_scatters() -> None:
 
 
 def test_refuses_a_negative_scale_across_a_max_pool() -> None:
-    for lines in ("g = MaxPool<kernel_shape=[2,2]>(c)", "g = GlobalMaxPool(c)"):
+    for lines in (
+        "g = MaxPool<kernel_shape=[2,2]>(c)",
+        "g = GlobalMaxPool(c)",
+        "g = ReduceMax<axes=[2]>(c)",
+        "g = ReduceMin<axes=[2]>(c)",
+    ):
         model = after_conv(lines, bn=batch_norm(4))
         assert_refused(model, "fold-batchnorm", NotCarried.NEGATIVE_SCALE)
 
@@ -287,6 +297,7 @@ LAYOUTS = [
     ("g = Flatten(c)", 2, np.repeat(FACTORS, 36)),
     ("g = ReduceMean<axes=[2,3], keepdims=0>(c)", 2, FACTORS),
     ("g = ReduceMean<axes=[0], keepdims=0>(c)", 3, FACTORS.reshape(4, 1, 1)),
+    ("g = ReduceMax<axes=[0,3], keepdims=0>(c)", 2, FACTORS.reshape(4, 1)),
     ("g = Gather<axis=2>(c, one)", 3, FACTORS.reshape(4, 1)),
     ("g = Gather(c, one)", 3, FACTORS.reshape(4, 1, 1)),
     ("g = Gather<axis=1>(c, one)", 3, FACTORS[:1].reshape(1, 1, 1)),
@@ -611,6 +622,7 @@ DOWNSTREAM = [
     "g = AveragePool<kernel_shape=[2,2]>(a)",
     "g = Identity(a)",
     "g = Neg(a)",
+    "r = ReduceMin<axes=[0], keepdims=0>(a) g = Unsqueeze(r, first)",
     "t = Transpose<perm=[0,2,3,1]>(a) g = Transpose<perm=[0,3,1,2]>(t)",
     "r = Reshape(a, flat) g = Reshape(r, back)",
     'g = Pad<mode="reflect">(a, pads)',
@@ -625,6 +637,7 @@ def test_carried_downstream(lines: str) -> None:
         "flat": np.array([0, 4, 64], np.int64),
         "back": np.array([0, 4, 8, 8], np.int64),
         "pads": EXTRA["pads"],
+        "first": np.array([0], np.int64),
         "four": np.array([3, 0, -1, 1], np.int64),
     }
     extra: Parameters = {name: array for name, array in shapes.items() if f" {name})" in lines}

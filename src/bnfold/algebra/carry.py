@@ -121,6 +121,12 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return through_removed_axes(affine, node, reduced, rank, direction)
 
 
+def _reduce_extreme(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """As for MaxPool: for s ≥ 0 the largest or smallest of s·x + t is where that of x is."""
+    require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
+    return _reduce_mean(affine, node, direction)
+
+
 def _activation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """f(s·x) = s·f(x) for f of two linear pieces that meet at zero, and s > 0."""
     require(bool((affine.scale > 0).all()), NotCarried.ACTIVATION_SHIFT, node)
@@ -202,6 +208,8 @@ CARRIERS: Mapping[str, Carrier] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
     "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce_extreme,
+    "ReduceMin": _reduce_extreme,
     "Relu": _activation,
     "LeakyRelu": _activation,
     "PRelu": _activation,

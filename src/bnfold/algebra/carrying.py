@@ -15,7 +15,9 @@ from bnfold.rewriting.query import rank_of, shape_of
 class NotCarried(Refusal):
     """Why an affine map cannot pass through an operator."""
 
-    NEGATIVE_SCALE = "a scale is negative, so the MaxPool in between would have to pick the minimum"
+    NEGATIVE_SCALE = (
+        "a scale is negative, so the maximum in between would have to be a minimum, or the reverse"
+    )
     PADDED_AVERAGE = (
         "the AveragePool in between counts padding, to which its shift would have to apply too"
     )
