@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bnfold
 from bnfold.algebra.affine import Affine
 from bnfold.algebra.carry import CARRIERS, carry
 from bnfold.algebra.carrying import Direction, NotCarried
@@ -676,6 +677,43 @@ def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity
     (value,) = run_plain(model, draw_feeds(model))
     assert value.shape[1] == 4
     assert_refused(model, "fold-batchnorm", NotCarried.AXIS_POOLED)
+
+
+# --- Certificates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "g = Neg(a)",
+        "g = Slice(a, one, nine, one)",
+        "g = Gather<axis=1>(a, one)",
+        "g = SpaceToDepth<blocksize=2>(a)",
+        "g = DepthToSpace<blocksize=2>(a)",
+        'g = DepthToSpace<blocksize=2, mode="CRD">(a)',
+        "g = Tile(a, repeats)",
+    ],
+)
+def test_a_rewrite_across_moved_elements_is_certified(lines: str) -> None:
+    op_type = lines.rpartition("= ")[2].partition("(")[0].partition("<")[0]
+    channels = {"Slice": 3, "Gather": 1, "SpaceToDepth": 16, "DepthToSpace": 1, "Tile": 8}
+    scale = 2.0 if op_type == "DepthToSpace" else FACTORS.reshape(4, 1, 1)
+    weights: Parameters = {
+        "one": ints(1),
+        "nine": ints(9),
+        "repeats": ints(1, 2, 1, 1),
+    }
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,h,v] y) "
+        f"{{ r = Sigmoid(x) a = Mul(r, k) {lines} y = Conv(g, w) }}",
+        k=np.broadcast_to(scale, (4, 1, 1)).astype(np.float32),
+        w=normal(5, channels.get(op_type, 4), 1, 1),
+        **{name: array for name, array in weights.items() if re.search(rf"\b{name}\b", lines)},
+    )
+    result = bnfold.optimize(model, only=["fold-scale-shift"], certify="always")
+    (rewrite,) = result.record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified", rewrite.certificate
 
 
 # --- Reshapes by arithmetic ---------------------------------------------------------------------
