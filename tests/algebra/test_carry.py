@@ -679,6 +679,98 @@ def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity
     assert_refused(model, "fold-batchnorm", NotCarried.AXIS_POOLED)
 
 
+# --- Products -----------------------------------------------------------------------------------
+
+
+def product(line: str, other: str, *, first: str = "Mul(r, k)", opset: int = 17) -> onnx.ModelProto:
+    """Return a map of four channels after a Sigmoid, a product with another value, and a Conv."""
+    return build(
+        f"(float[N,4,H,6] x, float[{other}] e) => (float[N,5,h,v] y) "
+        f"{{ r = Sigmoid(x) f = Exp(e) a = {first} g = {line} y = Conv<pads=[1,1,1,1]>(g, w) }}",
+        opset=opset,
+        k=FACTORS.reshape(4, 1, 1) * np.array([1, -1, 1, -1], np.float32).reshape(4, 1, 1),
+        w=normal(5, 4, 3, 3),
+    )
+
+
+@pytest.mark.parametrize("line", ["Mul(a, f)", "Mul(f, a)", "Div(a, f)"])
+@pytest.mark.parametrize("other", ["N,4,H,6", "N,4,1,1", "N,1,H,6", "4,H,1", "6", "N,C,H,6"])
+def test_a_scale_passes_a_product(line: str, other: str) -> None:
+    model = product(line, other)
+    expected = ["Sigmoid", "Exp", line[:3], "Conv"]
+    assert_rewritten(model, "fold-scale-shift", expected, sizes={"H": 5, "N": 3, "C": 1})
+
+
+def test_a_product_of_more_axes_moves_the_channels() -> None:
+    model = build(
+        "(float[4,6] x, float[N,3,1,6] e) => (float[N,3,5,6] y) { r = Sigmoid(x) "
+        "a = Mul(r, k) g = Mul(e, a) t = Transpose<perm=[0,1,3,2]>(g) m = MatMul(t, w) "
+        "y = Transpose<perm=[0,1,3,2]>(m) }",
+        k=FACTORS.reshape(4, 1),
+        w=normal(4, 5),
+    )
+    expected = [op for op in operators(model) if op != "Mul"]
+    expected.insert(1, "Mul")
+    assert_rewritten(model, "fold-scale-shift", expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("Div(f, a)", "N,4,H,6"),
+        ("Mul(a, a)", "N,4,H,6"),
+        ("Mul(a, f)", ""),  # of unknown rank
+        ("Add(a, f)", "N,4,H,6"),
+    ],
+)
+def test_a_scale_does_not_pass_every_product(line: str, other: str) -> None:
+    model = product(line, other)
+    assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+def test_one_channel_that_a_product_repeats_is_not_followed() -> None:
+    model = build(
+        "(float[N,2,8,8] x, float[N,4,8,8] e) => (float[N,5,6,6] y) { r = Sigmoid(x) "
+        "a = Mul(r, k) c = ReduceMax<axes=[1]>(a) g = Mul(c, e) y = Conv(g, w) }",
+        k=np.array(2, np.float32),
+        w=normal(5, 4, 3, 3),
+    )
+    assert_rewritten(model, "fold-scale-shift", ["Sigmoid", "ReduceMax", "Mul", "Conv"])
+
+
+def test_a_product_refuses_a_shift_by_name() -> None:
+    model = build(
+        "(float[N,4,8,8] x, float[N,4,8,8] e) => (float[N,5,6,6] y) { r = Sigmoid(x) "
+        "a = BatchNormalization(r, s, b, m, v) g = Mul(a, e) y = Conv(g, w) }",
+        w=normal(5, 4, 3, 3),
+        **batch_norm(4),
+    )
+    (refusal,) = run_pass(model, "fold-batchnorm").record.refusals
+    assert refusal.also_reason == NotCarried.PRODUCT_SHIFT.name
+
+
+@pytest.mark.parametrize("gate", ["GlobalAveragePool(a)", "Neg(a)", "Identity(a)"])
+def test_a_map_that_reaches_both_operands_is_left(gate: str) -> None:
+    model = product("Mul(a, q)", "N,4,H,6")
+    node = onnx.parser.parse_node(f"q = {gate}")
+    model.graph.node.insert(3, node)
+    result = run_pass(model, "fold-scale-shift")
+    assert not result.record.rewrites
+
+
+def test_a_gate_that_absorbs_the_map_multiplies_it() -> None:
+    """Squeeze and excitation: one Conv absorbs the map before the gate, one after the product."""
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,8,8] y) { r = Sigmoid(x) a = Mul(r, k) "
+        "p = GlobalAveragePool(a) c = Conv(p, u) s = Sigmoid(c) g = Mul(a, s) y = Conv(g, w) }",
+        k=FACTORS.reshape(4, 1, 1),
+        u=normal(4, 4, 1, 1),
+        w=normal(5, 4, 1, 1),
+    )
+    expected = ["Sigmoid", "GlobalAveragePool", "Conv", "Sigmoid", "Mul", "Conv"]
+    assert_rewritten(model, "fold-scale-shift", expected)
+
+
 # --- Certificates -------------------------------------------------------------------------------
 
 
