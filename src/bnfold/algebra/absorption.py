@@ -16,14 +16,13 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
-from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry, carry_through_product
+from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
 from bnfold.algebra.carrying import Direction
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
 from bnfold.algebra.reach import (
     NotReached,
     dead_end_after,
     dead_end_before,
-    is_product,
     is_read_once,
     is_sum,
     mapped_input,
@@ -170,7 +169,6 @@ class _IntoConsumers:
     def __init__(self) -> None:
         self.outputs: dict[ir.Value, ir.Value | Op] = {}
         self.nodes: list[ir.Node] = []
-        self.seen: set[ir.Node] = set()
         self.absorbers: set[str] = set()
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
@@ -187,28 +185,21 @@ class _IntoConsumers:
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         known = node.domain == "" and index == 0
-        require(node not in self.seen, NotReached.READER_NOT_LINEAR, node, node.op_type)
-        self.seen.add(node)
         self.nodes.append(node)
         if known and node.op_type in CONSUMERS:
             self.absorbers.add(node.op_type)
             self.outputs[node.outputs[0]] = CONSUMERS[node.op_type](affine, node, data)
         elif known and node.op_type in CARRIERS:
-            self._pass(node, 0, carry(affine, node, Direction.TO_OUTPUT), data)
+            moved = carry(affine, node, Direction.TO_OUTPUT)
+            output = node.outputs[0]
+            rebuilt = same_op(
+                node, [data, *node.inputs[1:]], shape=shape_of(output), type_of=output
+            )
+            self.readers_of(output, moved, rebuilt)
         elif index == mapped_input(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
-        elif is_product(node, index):
-            self._pass(node, index, carry_through_product(affine, node, index), data)
         else:
             raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
-
-    def _pass(self, node: ir.Node, index: int, moved: Affine, data: Operand) -> None:
-        """Let the node read `data`, and what reads its result absorb the map moved there."""
-        inputs: list[Operand] = list(node.inputs)
-        inputs[index] = data
-        output = node.outputs[0]
-        rebuilt = same_op(node, inputs, shape=shape_of(output), type_of=output)
-        self.readers_of(output, moved, rebuilt)
 
 
 def _profitable(

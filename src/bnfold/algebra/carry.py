@@ -32,9 +32,7 @@ from bnfold.rewriting.query import (
     ints_attribute,
     ints_parameter,
     is_used,
-    opset,
     shape_of,
-    size_of,
     string_attribute,
 )
 
@@ -202,24 +200,6 @@ def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
         attribute = node.attributes.get_float("value", 0.0) == 0.0
         require(zero and attribute, NotCarried.PADDED_BORDER, node)
     return affine
-
-
-def carry_through_product(affine: Affine, node: ir.Node, index: int) -> Affine:
-    """Return the map after a product: (s·x)·y = s·(x·y) and (s·x)/y = s·(x/y).
-
-    Broadcasting aligns the last axes; y must neither repeat nor move the channels of x.
-
-    Raises:
-        Refused: with a reason from `NotCarried`.
-    """
-    require(not affine.has_shift, NotCarried.PRODUCT_SHIFT, node)
-    if affine.is_uniform:
-        return affine
-    data, output = node.inputs[index], node.outputs[0]
-    axis = affine.axis + known_rank(output, node) - known_rank(data, node)
-    is_known = size_of(data, affine.axis) == size_of(output, axis) == affine.channels
-    require(is_known and opset(node) >= 7, Common.SHAPE_UNKNOWN, node)
-    return affine.along(axis)
 
 
 CARRIERS: Mapping[str, Carrier] = {

@@ -25,10 +25,6 @@ class NotCarried(Refusal):
     ACTIVATION_SHIFT = (
         "the activation in between commutes with a positive scale, but not with a shift"
     )
-    PRODUCT_SHIFT = (
-        "the product in between commutes with a scale, but would multiply its shift by its other "
-        "operand"
-    )
     AXIS_POOLED = "the operator in between combines values along its channel axis"
     CHANNELS_MERGED = (
         "channels that the operator in between makes of one, or one of, have different scales "

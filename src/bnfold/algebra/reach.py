@@ -168,16 +168,6 @@ def is_sum(node: ir.Node) -> bool:
     return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)
 
 
-def is_product(node: ir.Node, index: int) -> bool:
-    """Say whether the node multiplies input `index` by another value, or divides it by one.
-
-    A map that reaches a product of a value by itself, or both of its operands, would be squared.
-    """
-    if not is_op(node, "Mul") and not (is_op(node, "Div") and index == 0):
-        return False
-    return len(node.inputs) == 2 and node.inputs[0] is not node.inputs[1]
-
-
 def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
     """Yield where a map goes from a value downstream, reader by reader."""
     if value.is_graph_output():
@@ -190,10 +180,8 @@ def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
             yield DeadEnd(NotReached.OTHER_GRAPH, reader)
         elif is_op(reader, *CONSUMERS) and index == 0:
             continue
-        elif (
-            (is_op(reader, *CARRIERS) and index == 0)
-            or (is_op(reader, *AFFINE_OPERATORS) and index == mapped_input(reader))
-            or is_product(reader, index)
+        elif (is_op(reader, *CARRIERS) and index == 0) or (
+            is_op(reader, *AFFINE_OPERATORS) and index == mapped_input(reader)
         ):
             yield reader.outputs[0]
         else:
