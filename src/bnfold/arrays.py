@@ -14,6 +14,9 @@ Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 """Of any shape, in float64."""
 
+IntArray: TypeAlias = npt.NDArray[np.int64]
+"""Of any shape, in int64."""
+
 
 def float_limits(dtype: np.dtype[Any]) -> Any:
     """Return what numpy's `finfo` tells of a float type, also of those that numpy lacks."""

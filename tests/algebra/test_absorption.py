@@ -180,6 +180,40 @@ def test_without_shift_padding_does_not_matter() -> None:
     assert_rewritten(model, "fold-scale-shift", ["Sigmoid", "Conv"])
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    "attributes", ["", ", strides=[2,3], output_padding=[1,0]", ", pads=[1,0,1,1], dilations=[1,2]"]
+)
+def test_a_scale_before_a_conv_transpose(groups: int, attributes: str) -> None:
+    model = build(
+        "(float[N,4,H,5] x, float[D] d) => (float[N,c,h,v] y) { r = Sigmoid(x) a = Mul(r, k) "
+        f"y = ConvTranspose<group={groups}{attributes}>(a, w, d) }}",
+        k=normal(4, 1, 1),
+        w=normal(4, 3, 3, 2),
+    )
+    sizes = {"H": 3, "D": 3 * groups}
+    assert_rewritten(model, "fold-scale-shift", ["Sigmoid", "ConvTranspose"], sizes=sizes)
+
+
+def test_refuses_a_shift_before_a_conv_transpose() -> None:
+    model = after("y = ConvTranspose(a, w)", "float[N,3,h,v] y", w=normal(4, 3, 3, 3))
+    record = run_pass(model, NAME).record
+    reasons = [refusal.also_reason for refusal in record.refusals]
+    assert reasons == [NotAbsorbed.TRANSPOSED_SHIFT.name]
+
+
+def test_refuses_a_conv_transpose_of_other_channels() -> None:
+    model = build(
+        "(float[N,C,8,8] x) => (float[N,3,8,8] y) "
+        "{ a = BatchNormalization(x, s, b, m, v) y = ConvTranspose(a, w) }",
+        w=normal(3, 4, 1, 1),
+        **batch_norm(4),
+    )
+    record = run_pass(model, NAME).record
+    reasons = [refusal.also_reason for refusal in record.refusals]
+    assert reasons == [NotAbsorbed.CHANNELS_DIFFER.name]
+
+
 def test_all_readers_absorb() -> None:
     model = after(
         "y = Conv(a, w) z = Conv<group=2>(a, u)",

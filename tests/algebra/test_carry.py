@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bnfold
 from bnfold.algebra.affine import Affine
-from bnfold.algebra.carry import CARRIERS, Direction, NotCarried, carry
+from bnfold.algebra.carry import CARRIERS, carry
+from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.graph.shapes import record_shape
-from bnfold.rewriting.contract import Common, Refused
+from bnfold.rewriting.contract import Common, Refusal, Refused
 from tests.support.evaluate import run_plain
 from tests.support.graphs import (
     Array,
@@ -62,7 +65,11 @@ UPSTREAM = [
     ("g = GlobalAveragePool(c)", 17),
     ("g = ReduceMean<axes=[2,3]>(c)", 17),
     ("g = ReduceMean<axes=[-1], keepdims=1>(c)", 17),
+    ("g = ReduceMax<axes=[2,3]>(c)", 17),
+    ("g = ReduceMin<axes=[-1]>(c)", 17),
+    ("g = ReduceMax(c, last_two)", 18),
     ("g = Identity(c)", 17),
+    ("g = Neg(c)", 17),
     ('g = Resize<mode="nearest">(c, , scales)', 17),
     ('g = Resize<mode="linear">(c, , scales)', 17),
     ('g = Upsample<mode="nearest">(c, scales)', 9),
@@ -70,6 +77,11 @@ UPSTREAM = [
     ('g = Pad<mode="reflect">(c, pads)', 17),
     ("g = Pad(c, no_pads)", 17),
     ("g = Slice(c, from, to, last_two)", 17),
+    ("g = Gather<axis=2>(c, backward)", 17),
+    ("g = Gather<axis=-1>(c, backward)", 17),
+    ("g = Gather(c, backward)", 17),
+    ("g = Gather<axis=1>(c, permuted)", 17),
+    ("g = Tile(c, thrice)", 17),
     ("g = Slice<starts=[1,0], ends=[3,-1], axes=[2,-1]>(c)", 9),
     ('g = Resize<mode="linear">(c, , , sizes)', 17),
     ('g = Resize<mode="linear", axes=[3]>(c, , half)', 18),
@@ -84,6 +96,13 @@ EXTRA: Parameters = {
     "sizes": np.array([2, 4, 9, 5], np.int64),
     "half": np.array([0.5], np.float32),
     "channels": np.array([1, 0], np.int64),
+    "zero_steps": np.zeros(2, np.int64),
+    "steps_back": np.full(2, -1, np.int64),
+    "backward": np.array([1, 0, -1], np.int64),
+    "permuted": np.array([2, -1, 1, 0], np.int64),
+    "thrice": np.array([2, 1, 3, 1], np.int64),
+    "twice": np.array([2, 1, -2, 3], np.int64),
+    "square": np.array([[0, 1], [1, 1]], np.int64),
     "mixing": np.array([1, 1.2, 2, 2], np.float32),
 }
 
@@ -114,10 +133,17 @@ def test_carried_upstream(lines: str, opset: int) -> None:
         ("g = LeakyRelu(c)", NotCarried.ACTIVATION_SHIFT),
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = ReduceMax<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = ReduceMin(c)", NotCarried.AXIS_POOLED),
         ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
-        ("g = Slice(c, from, to)", NotCarried.AXIS_POOLED),
-        ("g = Slice(c, from, to, channels)", NotCarried.AXIS_POOLED),
+        ("g = Slice(c, from, free, channels)", Common.PARAMETER_NOT_CONSTANT),
+        ("g = Slice(c, from, to, channels, zero_steps)", Common.SHAPE_UNKNOWN),
+        ("g = Slice(c, from, to, channels, steps_back)", Common.SHAPE_UNKNOWN),
         ("g = Slice(c, from, to, free)", Common.PARAMETER_NOT_CONSTANT),
+        ("g = Gather<axis=1>(c, twice)", NotCarried.CHANNELS_MERGED),
+        ("g = Tile(c, free)", Common.PARAMETER_NOT_CONSTANT),
+        ("g = Gather<axis=1>(c, free)", Common.PARAMETER_NOT_CONSTANT),
+        ("g = Gather<axis=3>(c, square)", NotCarried.AXIS_LOST),
         ('g = Resize<mode="nearest">(c, , mixing)', NotCarried.AXIS_POOLED),
         ('g = Resize<mode="linear">(c, , , free)', NotCarried.AXIS_POOLED),
         ('g = Resize<mode="cubic">(c, , scales)', NotCarried.AXIS_POOLED),
@@ -195,7 +221,12 @@ def test_refuses_channels_that_a_reshape_scatters() -> None:
 
 
 def test_refuses_a_negative_scale_across_a_max_pool() -> None:
-    for lines in ("g = MaxPool<kernel_shape=[2,2]>(c)", "g = GlobalMaxPool(c)"):
+    for lines in (
+        "g = MaxPool<kernel_shape=[2,2]>(c)",
+        "g = GlobalMaxPool(c)",
+        "g = ReduceMax<axes=[2]>(c)",
+        "g = ReduceMin<axes=[2]>(c)",
+    ):
         model = after_conv(lines, bn=batch_norm(4))
         assert_refused(model, "fold-batchnorm", NotCarried.NEGATIVE_SCALE)
 
@@ -267,6 +298,11 @@ LAYOUTS = [
     ("g = Flatten(c)", 2, np.repeat(FACTORS, 36)),
     ("g = ReduceMean<axes=[2,3], keepdims=0>(c)", 2, FACTORS),
     ("g = ReduceMean<axes=[0], keepdims=0>(c)", 3, FACTORS.reshape(4, 1, 1)),
+    ("g = ReduceMax<axes=[0,3], keepdims=0>(c)", 2, FACTORS.reshape(4, 1)),
+    ("g = Gather<axis=2>(c, one)", 3, FACTORS.reshape(4, 1)),
+    ("g = Gather(c, one)", 3, FACTORS.reshape(4, 1, 1)),
+    ("g = Gather<axis=1>(c, one)", 3, FACTORS[:1].reshape(1, 1, 1)),
+    ("g = Gather<axis=1>(c, repeated)", 4, FACTORS[[0, 1, 0]].reshape(3, 1, 1)),
 ]
 SHAPES: Parameters = {
     "first": np.array([0], np.int64),
@@ -275,6 +311,8 @@ SHAPES: Parameters = {
     "split": np.array([0, 4, 2, 3, 6], np.int64),
     "halves": np.array([0, 2, 2, 36], np.int64),
     "mixed": np.array([0, 8, 18], np.int64),
+    "one": np.array(1, np.int64),
+    "repeated": np.array([3, 1, -1], np.int64),
     "rows": np.array([-1, 6], np.int64),
 }
 
@@ -302,11 +340,280 @@ def test_channels_are_followed_through_other_shapes(lines: str, rank: int, facto
         ("g = Reshape(c, mixed)", 3, np.arange(1, 9, dtype=np.float32).reshape(8, 1)),
         ("g = Flatten(c)", 2, np.arange(1, 145, dtype=np.float32)),
         ("g = Reshape(c, rows)", 2, np.arange(1, 7, dtype=np.float32)),
+        ("g = Gather<axis=1>(c, one)", 3, np.arange(1, 7, dtype=np.float32)),
     ],
 )
 def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
     model = scaled_layout(lines, rank, factors)
     assert not run_pass(model, "fold-scale-shift").record.rewrites
+
+
+# --- Channels followed --------------------------------------------------------------------------
+
+
+def ints(*numbers: int) -> Array:
+    return np.array(numbers, np.int64)
+
+
+SLICES = [(0, 2, 1), (1, 2**62, 1), (-3, -1, 1), (0, 9, 2), (3, -9, -1), (2, -9, -2), (-1, 0, -3)]
+
+
+@pytest.mark.parametrize(("start", "end", "step"), SLICES)
+@pytest.mark.parametrize("axis", [1, -3])
+@pytest.mark.parametrize("free", [False, True])
+def test_a_slice_of_channels_upstream(
+    start: int, end: int, step: int, axis: int, free: bool
+) -> None:
+    channels = len(range(6)[start:end:step])
+    bounds: Parameters = {
+        "from": ints(1, start),
+        "to": ints(5, end),
+        "axes": ints(3, axis),
+        "by": ints(1, step),
+    }
+    model = build(
+        f"(float[N,3,{'H,W' if free else '8,8'}] x) => (float[N,{channels},h,w] y) {{ "
+        "c = Conv(x, w) g = Slice(c, from, to, axes, by) y = BatchNormalization(g, s, b, m, v) }",
+        w=normal(6, 3, 3, 3),
+        **bounds,
+        **batch_norm(channels),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Conv", "Slice"], sizes={"H": 7, "W": 6})
+
+
+@pytest.mark.parametrize(("start", "end", "step"), SLICES)
+def test_a_slice_of_channels_downstream(start: int, end: int, step: int) -> None:
+    channels = len(range(6)[start:end:step])
+    bounds: Parameters = {"from": ints(start), "to": ints(end), "axes": ints(1), "by": ints(step)}
+    model = build(
+        "(float[N,6,H,W] x) => (float[N,5,h,w] y) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = Slice(a, from, to, axes, by) y = Conv(g, w) }",
+        w=normal(5, channels, 2, 2),
+        **bounds,
+        **batch_norm(6),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Slice", "Conv"])
+
+
+def test_two_slices_of_one_value_take_their_own_channels_downstream() -> None:
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,6,6] y, float[N,5,6,6] z) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = Slice<axes=[1], starts=[0], ends=[1]>(a) "
+        "y = Conv(g, w) h = Slice<axes=[1], starts=[1], ends=[4]>(a) z = Conv(h, u) }",
+        opset=9,
+        w=normal(5, 1, 3, 3),
+        u=normal(5, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Slice", "Conv", "Slice", "Conv"])
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_gather_along_the_channels_downstream(single: bool) -> None:
+    """A single index leaves one channel, along no axis."""
+    weights: Parameters = batch_norm(4) | ({} if single else {"one": ints(1)})
+    model = build(
+        "(float[N,4,H,5] x) => (float[o,p,7] y) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) "
+        f"{'g' if single else 'h'} = Gather<axis=1>(a, i) "
+        f"{'' if single else 'g = Squeeze(h, one)'} y = MatMul(g, w) }}",
+        i=np.array(2 if single else [2], np.int64),
+        w=normal(5, 7),
+        **weights,
+    )
+    kinds = ["Gather"] if single else ["Gather", "Squeeze"]
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", *kinds, "MatMul", "Add"])
+
+
+def test_indices_may_be_computed_along_other_axes() -> None:
+    model = build(
+        "(float[N,3,8,8] x, int64[K] i) => (float[N,4,6,K] y) "
+        "{ c = Conv(x, w) g = Gather<axis=3>(c, i) y = BatchNormalization(g, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Conv", "Gather"])
+
+
+def test_channels_that_a_slice_drops_must_not_be_read_elsewhere() -> None:
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,2,6,6] y, float[N,4,6,6] z) { c = Conv(x, w) z = Abs(c) "
+        "g = Slice<axes=[1], starts=[1], ends=[3]>(c) y = BatchNormalization(g, s, b, m, v) }",
+        opset=9,
+        w=normal(4, 3, 3, 3),
+        **batch_norm(2),
+    )
+    assert_refused(model, "fold-batchnorm", Common.SHARED)
+
+
+BLOCKS = ["DepthToSpace<blocksize=2>"] + [
+    f'DepthToSpace<blocksize=2, mode="{mode}">' for mode in ("DCR", "CRD")
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_depth_to_space_upstream(block: str) -> None:
+    model = build(
+        f"(float[N,3,H,W] x) => (float[N,3,h,w] y) "
+        f"{{ c = Conv(x, w) g = {block}(c) y = BatchNormalization(g, s, b, m, v) }}",
+        w=normal(12, 3, 1, 1),
+        **batch_norm(3),
+    )
+    assert_rewritten(
+        model, "fold-batchnorm", ["Conv", "DepthToSpace"], sizes={"N": 1, "H": 3, "W": 5}
+    )
+
+
+def test_space_to_depth_downstream() -> None:
+    model = build(
+        "(float[N,3,H,9] x) => (float[N,5,h,3] y) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = SpaceToDepth<blocksize=3>(a) y = Conv(g, w) }",
+        w=normal(5, 27, 1, 1),
+        **batch_norm(3),
+    )
+    sizes = {"N": 3, "H": 6}
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "SpaceToDepth", "Conv"], sizes=sizes)
+
+
+def blocked(block: str, parameters: Parameters, *, upstream: bool) -> onnx.ModelProto:
+    """Return a map of 12 channels on the side of the operator that has 12 for 3 on the other."""
+    if upstream:
+        text = f"c = Conv(x, w) g = {block}(c) y = BatchNormalization(g, s, b, m, v)"
+        return build(
+            f"(float[N,3,4,4] x) => (float[N,12,2,2] y) {{ {text} }}",
+            w=normal(3, 3, 1, 1),
+            **parameters,
+        )
+    text = f"q = Sigmoid(x) a = BatchNormalization(q, s, b, m, v) g = {block}(a) y = Conv(g, w)"
+    return build(
+        f"(float[N,12,2,2] x) => (float[N,5,4,4] y) {{ {text} }}",
+        w=normal(5, 3, 1, 1),
+        **parameters,
+    )
+
+
+@pytest.mark.parametrize("block", [*BLOCKS, "SpaceToDepth<blocksize=2>"])
+def test_channels_that_become_one_need_one_scale_and_shift(block: str) -> None:
+    upstream = block.startswith("Space")
+    in_row = "CRD" in block
+    few = batch_norm(3)
+    fitting, other = (
+        {name: np.repeat(each, 4) if rows else np.tile(each, 4) for name, each in few.items()}
+        for rows in (in_row, not in_row)
+    )
+    op_type = block.partition("<")[0]
+    expected = ["Conv", op_type] if upstream else ["Sigmoid", op_type, "Conv"]
+    assert_rewritten(blocked(block, fitting, upstream=upstream), "fold-batchnorm", expected)
+    for name in ("s", "b"):
+        one_differs = {**fitting, name: fitting[name] + (np.arange(12) == 7).astype(np.float32)}
+        for wrong in (other, one_differs):
+            record = run_pass(blocked(block, wrong, upstream=upstream), "fold-batchnorm").record
+            (refusal,) = record.refusals
+            reasons = (refusal.reason, refusal.also_reason)
+            assert reasons[not upstream] == NotCarried.CHANNELS_MERGED.name
+
+
+# --- Elements moved ------------------------------------------------------------------------------
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> tuple[str, Parameters, list[int]]:
+    """Return a line from x to y that moves elements, its constants, and the shape of x."""
+    shape = [draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 4, 8])), 4, 2]
+    axis = draw(st.integers(0, 3))
+    size = shape[axis]
+    kind = draw(st.sampled_from(["Slice", "Gather", "DepthToSpace", "SpaceToDepth", "Tile"]))
+    if kind == "Slice":
+        bound = st.integers(-size - 2, size + 2)
+        start, end, step = draw(bound), draw(bound), draw(st.sampled_from([1, 2, 3, -1, -2]))
+        line = "y = Slice(x, from, to, axis, by)"
+        weights = {"from": ints(start), "to": ints(end), "axis": ints(axis), "by": ints(step)}
+        return line, weights, shape
+    if kind == "Gather":
+        index = st.integers(-size, size - 1)
+        single = draw(st.booleans())
+        indices = draw(index if single else st.lists(index, min_size=1, max_size=5))
+        return f"y = Gather<axis={axis}>(x, i)", {"i": np.array(indices, np.int64)}, shape
+    if kind == "Tile":
+        repeats = draw(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=4, max_size=4))
+        return "y = Tile(x, r)", {"r": ints(*repeats)}, shape
+    if kind == "SpaceToDepth":
+        return "y = SpaceToDepth<blocksize=2>(x)", {}, shape
+    shape[1] = draw(st.sampled_from([4, 8]))
+    mode = draw(st.sampled_from(["DCR", "CRD"]))
+    return f'y = DepthToSpace<blocksize=2, mode="{mode}">(x)', {}, shape
+
+
+@settings(max_examples=300, deadline=None)
+@given(moves(), st.sampled_from(Direction), st.data())
+def test_a_map_moves_as_the_elements_do(
+    move: tuple[str, Parameters, list[int]], direction: Direction, data: st.DataObject
+) -> None:
+    """A scale per element, moved like the elements, is the scale of the moved map."""
+    line, weights, before = move
+    sizes = ",".join(map(str, before))
+    model = build(f"(float[{sizes}] x) => (float[y0] y) {{ {line} }}", **weights)
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+    def moved(elements: Array) -> Array:
+        (result,) = run_plain(model, {"x": elements.astype(np.float32)})
+        return result
+
+    after = list(moved(np.zeros(before)).shape)
+    node = ir.from_proto(model).graph[0]
+    assert node.inputs[0] is not None
+    record_shape(node.inputs[0], ir.Shape(before))
+    record_shape(node.outputs[0], ir.Shape(after))
+    here = before if direction is Direction.TO_OUTPUT else after
+    axis = data.draw(st.integers(0, len(here) - 1))
+    period = data.draw(st.sampled_from([1, 2, 4, 8]))
+    run = data.draw(st.sampled_from([1, 2, 4]))
+    scales = np.arange(here[axis]) // run % period + 2.0
+    affine = Affine(scales, -scales, axis)
+    carried = carry_or_reason(affine, node, direction)
+    if isinstance(carried, Refusal):
+        if carried is NotCarried.CHANNELS_MERGED:
+            assert not has_one_scale_each(affine, before, after, direction, moved)
+        elif carried is NotCarried.AXIS_LOST:
+            assert not math.prod(after)
+        else:
+            assert carried is NotCarried.AXIS_POOLED
+            assert "Depth" in line or np.ndim(weights["i"]) == 0
+        return
+    given, expected = (carried, affine) if direction is Direction.TO_INPUT else (affine, carried)
+    np.testing.assert_array_equal(moved(over(given, before)), over(expected, after))
+    spread = carried.spread()
+    np.testing.assert_array_equal(spread.shift, np.where(spread.scale == 1, 0, -spread.scale))
+
+
+def carry_or_reason(affine: Affine, node: ir.Node, direction: Direction) -> Affine | Refusal:
+    """Return the carried map, or why there is none."""
+    try:
+        return carry(affine, node, direction)
+    except Refused as refused:
+        return refused.reason
+
+
+def has_one_scale_each(
+    affine: Affine,
+    before: list[int],
+    after: list[int],
+    direction: Direction,
+    moved: Callable[[Array], Array],
+) -> bool:
+    """Say whether all elements of a channel on the other side have one scale on this side."""
+    here, there = (before, after) if direction is Direction.TO_OUTPUT else (after, before)
+    along = [-1 if axis == affine.axis else 1 for axis in range(len(there))]
+    channels = np.broadcast_to(np.arange(there[affine.axis]).reshape(along), there).reshape(-1)
+    scales = over(affine, here).reshape(-1)
+    source = moved(np.arange(math.prod(before)).reshape(before)).astype(int).reshape(-1)
+    if direction is Direction.TO_OUTPUT:
+        scales = scales[source]
+    else:
+        channels = channels[source]
+    pairs = set(zip(channels.tolist(), scales.tolist(), strict=True))
+    return len({channel for channel, _ in pairs}) == len(pairs)
 
 
 # --- Downstream ---------------------------------------------------------------------------------
@@ -315,9 +622,13 @@ DOWNSTREAM = [
     "g = MaxPool<kernel_shape=[2,2]>(a)",
     "g = AveragePool<kernel_shape=[2,2]>(a)",
     "g = Identity(a)",
+    "g = Neg(a)",
+    "r = ReduceMin<axes=[0], keepdims=0>(a) g = Unsqueeze(r, first)",
     "t = Transpose<perm=[0,2,3,1]>(a) g = Transpose<perm=[0,3,1,2]>(t)",
     "r = Reshape(a, flat) g = Reshape(r, back)",
     'g = Pad<mode="reflect">(a, pads)',
+    "g = Gather<axis=1>(a, four)",
+    "g = Gather<axis=2>(a, four)",
 ]
 
 
@@ -327,6 +638,8 @@ def test_carried_downstream(lines: str) -> None:
         "flat": np.array([0, 4, 64], np.int64),
         "back": np.array([0, 4, 8, 8], np.int64),
         "pads": EXTRA["pads"],
+        "first": np.array([0], np.int64),
+        "four": np.array([3, 0, -1, 1], np.int64),
     }
     extra: Parameters = {name: array for name, array in shapes.items() if f" {name})" in lines}
     model = build(
@@ -356,7 +669,7 @@ def test_through_flatten_into_a_dense_layer(lines: str) -> None:
 
 def test_every_operator_of_the_table_is_tested_here() -> None:
     text = Path(__file__).read_text()
-    assert not [name for name in CARRIERS if not re.search(rf"= {name}[(<]", text)]
+    assert not [name for name in CARRIERS if not re.search(rf"(= |\"){name}[(<]", text)]
 
 
 def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity() -> None:
@@ -364,6 +677,43 @@ def test_a_scale_that_keeps_the_number_of_channels_but_mixes_them_is_no_identity
     (value,) = run_plain(model, draw_feeds(model))
     assert value.shape[1] == 4
     assert_refused(model, "fold-batchnorm", NotCarried.AXIS_POOLED)
+
+
+# --- Certificates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "g = Neg(a)",
+        "g = Slice(a, one, nine, one)",
+        "g = Gather<axis=1>(a, one)",
+        "g = SpaceToDepth<blocksize=2>(a)",
+        "g = DepthToSpace<blocksize=2>(a)",
+        'g = DepthToSpace<blocksize=2, mode="CRD">(a)',
+        "g = Tile(a, repeats)",
+    ],
+)
+def test_a_rewrite_across_moved_elements_is_certified(lines: str) -> None:
+    op_type = lines.rpartition("= ")[2].partition("(")[0].partition("<")[0]
+    channels = {"Slice": 3, "Gather": 1, "SpaceToDepth": 16, "DepthToSpace": 1, "Tile": 8}
+    scale = 2.0 if op_type == "DepthToSpace" else FACTORS.reshape(4, 1, 1)
+    weights: Parameters = {
+        "one": ints(1),
+        "nine": ints(9),
+        "repeats": ints(1, 2, 1, 1),
+    }
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,5,h,v] y) "
+        f"{{ r = Sigmoid(x) a = Mul(r, k) {lines} y = Conv(g, w) }}",
+        k=np.broadcast_to(scale, (4, 1, 1)).astype(np.float32),
+        w=normal(5, channels.get(op_type, 4), 1, 1),
+        **{name: array for name, array in weights.items() if re.search(rf"\b{name}\b", lines)},
+    )
+    result = bnfold.optimize(model, only=["fold-scale-shift"], certify="always")
+    (rewrite,) = result.record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified", rewrite.certificate
 
 
 # --- Reshapes by arithmetic ---------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.affine import NotAffine
-from bnfold.algebra.carry import NotCarried
+from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
-from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, Direction, carry
+from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
+from bnfold.algebra.carrying import Direction
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
 from bnfold.algebra.reach import (
     NotReached,

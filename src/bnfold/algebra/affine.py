@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.operand import constant_operand
 from bnfold.algebra.rounding import is_for_rounding
-from bnfold.arrays import Array, FloatArray
+from bnfold.arrays import Array, FloatArray, IntArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused, require
@@ -106,6 +106,11 @@ class Affine:
             return self.spread().piece(start, length)
         part = slice(start // self.run, (start + length) // self.run)
         return Affine(self.scale[part], self.shift[part], self.axis, self.run)
+
+    def picked(self, channels: IntArray) -> Affine:
+        """Return these of its channels, in this order."""
+        places = channels // self.run % self.scale.size
+        return Affine(self.scale[places], self.shift[places], self.axis)
 
     def without_shift(self) -> Affine:
         """Return the linear part alone."""

@@ -7,45 +7,34 @@ other side.
 
 from __future__ import annotations
 
-import enum
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine
+from bnfold.algebra.carry_moving import MOVING
+from bnfold.algebra.carrying import (
+    Carrier,
+    Direction,
+    NotCarried,
+    known_rank,
+    through_removed_axes,
+)
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
 from bnfold.graph.sizes import resize_scales
-from bnfold.rewriting.contract import Common, Refusal, Refused, require
+from bnfold.rewriting.contract import Common, require
 from bnfold.rewriting.query import (
     input_of,
     int_attribute,
     ints_attribute,
     ints_parameter,
     is_used,
-    rank_of,
     shape_of,
     string_attribute,
 )
-
-
-class NotCarried(Refusal):
-    """Why an affine map cannot pass through an operator."""
-
-    NEGATIVE_SCALE = "a scale is negative, so the MaxPool in between would have to pick the minimum"
-    PADDED_AVERAGE = (
-        "the AveragePool in between counts padding, to which its shift would have to apply too"
-    )
-    PADDED_BORDER = "the Pad in between adds a border, to which its shift would have to apply too"
-    ACTIVATION_SHIFT = (
-        "the activation in between commutes with a positive scale, but not with a shift"
-    )
-    AXIS_POOLED = "the operator in between combines values along its channel axis"
-    AXIS_LOST = "the reshape in between does not keep its channels on one axis"
-
 
 NOT_CARRIED = (
     *NotCarried,
@@ -56,16 +45,6 @@ NOT_CARRIED = (
     Common.SHAPE_UNKNOWN,
 )
 """All reasons of `carry`."""
-
-
-class Direction(enum.Enum):
-    """The direction in which a map moves through an operator."""
-
-    TO_INPUT = "from the operator's output to its input"
-    TO_OUTPUT = "from the operator's input to its output"
-
-
-Carrier = Callable[[Affine, ir.Node, Direction], Affine]
 
 
 def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -79,6 +58,11 @@ def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
 def _same(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return affine
+
+
+def _negation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """s·(−x) + t = −(s·x − t)."""
+    return replace(affine, shift=-affine.shift)
 
 
 def _require_channels_apart(affine: Affine, node: ir.Node) -> None:
@@ -125,7 +109,7 @@ def _global_average_pool(affine: Affine, node: ir.Node, direction: Direction) ->
 def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """A mean over other axes than the channels'; without keepdims the later axes move up."""
     data = node.inputs[0]
-    rank = _rank(data, node)
+    rank = known_rank(data, node)
     axes = ints_parameter(node, "axes", 1)
     if not axes:
         require(affine.is_uniform, NotCarried.AXIS_POOLED, node)
@@ -134,20 +118,13 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     if int_attribute(node, "keepdims", 1):
         require(affine.is_uniform or affine.axis not in reduced, NotCarried.AXIS_POOLED, node)
         return affine
-    return _through_removed_axes(affine, node, reduced, rank, direction)
+    return through_removed_axes(affine, node, reduced, rank, direction)
 
 
-def _through_removed_axes(
-    affine: Affine, node: ir.Node, removed: set[int], rank: int, direction: Direction
-) -> Affine:
-    """Follow the axis through an operator whose output lacks some axes of its input."""
-    if affine.is_uniform:
-        return affine
-    kept = [axis for axis in range(rank) if axis not in removed]
-    if direction is Direction.TO_INPUT:
-        return affine.along(kept[affine.axis])
-    require(affine.axis in kept, NotCarried.AXIS_POOLED, node)
-    return affine.along(kept.index(affine.axis))
+def _reduce_extreme(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """As for MaxPool: for s ≥ 0 the largest or smallest of s·x + t is where that of x is."""
+    require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
+    return _reduce_mean(affine, node, direction)
 
 
 def _activation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -155,93 +132,6 @@ def _activation(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     require(bool((affine.scale > 0).all()), NotCarried.ACTIVATION_SHIFT, node)
     require(not affine.has_shift, NotCarried.ACTIVATION_SHIFT, node)
     return affine
-
-
-def _transpose(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Output axis i is input axis perm[i]."""
-    rank = _rank(node.inputs[0], node)
-    permutation = ints_attribute(node, "perm", list(range(rank))[::-1])
-    if affine.is_uniform:
-        return affine
-    if direction is Direction.TO_INPUT:
-        return affine.along(permutation[affine.axis])
-    return affine.along(permutation.index(affine.axis))
-
-
-def _squeeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    data = node.inputs[0]
-    rank = _rank(data, node)
-    axes = ints_parameter(node, "axes", 1)
-    if axes is None:
-        sizes = _last_sizes(data, node)
-        require(len(sizes) == rank, Common.SHAPE_UNKNOWN, node)
-        axes = tuple(axis for axis, size in enumerate(sizes) if size == 1)
-    return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, direction)
-
-
-def _unsqueeze(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    axes = ints_parameter(node, "axes", 1, ())
-    rank = _rank(node.inputs[0], node) + len(axes)
-    opposite = Direction.TO_OUTPUT if direction is Direction.TO_INPUT else Direction.TO_INPUT
-    return _through_removed_axes(affine, node, {axis % rank for axis in axes}, rank, opposite)
-
-
-def _reshape(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Follow the channels to another shape of the same elements, compared by the last axes.
-
-    In memory order, each scale repeats in a run as long as the product of the axes after the
-    channels, with a period of C runs. The shortest suffix of the other shape that holds whole
-    periods starts with the only axis along which the scale can vary: fewer axes hold none, and an
-    axis before it sees whole periods. It varies along this axis alone if each step along the axis
-    stays within one run.
-    """
-    if affine.is_uniform:
-        return affine
-    here, there = node.inputs[0], node.outputs[0]
-    if direction is Direction.TO_INPUT:
-        here, there = there, here
-    axes_after = _rank(here, node) - affine.axis - 1
-    sizes = _last_sizes(here, node)
-    require(len(sizes) >= axes_after, Common.SHAPE_UNKNOWN, node)
-    affine = _shortest(affine)
-    run = math.prod(sizes[len(sizes) - axes_after :]) * affine.run
-    period = run * affine.scale.size
-    require(period > 0, NotCarried.AXIS_LOST, node)
-    if affine.is_uniform:
-        return affine
-    step = 1  # along the axis, in elements
-    for after, size in enumerate(reversed(_last_sizes(there, node))):
-        whole = step * size
-        if whole > 0 and whole % period == 0:
-            require(run % step == 0, NotCarried.AXIS_LOST, node)
-            axis = _rank(there, node) - 1 - after
-            return replace(affine, axis=axis, run=run // step, periods=whole // period)
-        step = whole
-    raise Refused(NotCarried.AXIS_LOST, node)
-
-
-def _shortest(affine: Affine) -> Affine:
-    """Return the same map with the fewest scales: the shortest period, of the longest runs."""
-    scale, shift = affine.scale, affine.shift
-    count = scale.size
-    differs = (scale[1:] != scale[:-1]) | (shift[1:] != shift[:-1])
-    if not differs.any():
-        return Affine(scale[:1], shift[:1], affine.axis)
-    for period in _divisors(count):
-        if all(np.array_equal(values[period:], values[:-period]) for values in (scale, shift)):
-            count = period
-            break
-    changes = np.flatnonzero(differs[: count - 1]) + 1
-    run = math.gcd(count, int(np.gcd.reduce(changes)))
-    periods = affine.periods * (scale.size // count)
-    part = slice(0, count, run)
-    return Affine(scale[part], shift[part], affine.axis, affine.run * run, periods)
-
-
-def _divisors(number: int) -> list[int]:
-    """Return the divisors except 1 and the number itself, in order."""
-    small = [n for n in range(2, math.isqrt(number) + 1) if number % n == 0]
-    return sorted({*small, *(number // n for n in small)})
 
 
 def _resize(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
@@ -312,58 +202,21 @@ def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return affine
 
 
-def _slice(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """A Slice along other axes than the channels' picks positions, whichever they are."""
-    if affine.is_uniform:
-        return affine
-    rank = _rank(node.inputs[0], node)
-    axes = ints_parameter(node, "axes", 3)
-    if axes is None:
-        axes = tuple(range(len(ints_parameter(node, "starts", 1, ()))))
-    require(affine.axis not in {axis % rank for axis in axes}, NotCarried.AXIS_POOLED, node)
-    return affine
-
-
 CARRIERS: Mapping[str, Carrier] = {
     "MaxPool": _max_pool,
     "GlobalMaxPool": _global_max_pool,
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
     "ReduceMean": _reduce_mean,
+    "ReduceMax": _reduce_extreme,
+    "ReduceMin": _reduce_extreme,
     "Relu": _activation,
     "LeakyRelu": _activation,
     "PRelu": _activation,
     "Identity": _same,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Flatten": _reshape,
-    "Reshape": _reshape,
+    "Neg": _negation,
     "Resize": _resize,
     "Upsample": _resize,
     "Pad": _pad,
-    "Slice": _slice,
+    **MOVING,
 }
-
-
-# --- Shapes -------------------------------------------------------------------------------------
-
-
-def _rank(value: ir.Value | None, subject: ir.Node) -> int:
-    rank = rank_of(value)
-    if rank is None:
-        raise Refused(Common.SHAPE_UNKNOWN, subject)
-    return rank
-
-
-def _last_sizes(value: ir.Value | None, subject: ir.Node) -> list[int]:
-    """Return the sizes of the last axes, back to the first that is not known."""
-    shape = shape_of(value)
-    if shape is None:
-        raise Refused(Common.SHAPE_UNKNOWN, subject)
-    sizes: list[int] = []
-    for size in reversed(shape.dims):
-        if not isinstance(size, int):
-            break
-        sizes.append(size)
-    return sizes[::-1]

@@ -47,6 +47,9 @@ class NotAbsorbed(Refusal):
         "the Conv after it pads with zeros, to which its shift would have to apply too",
         "pad before it instead, or not at all",
     )
+    TRANSPOSED_SHIFT = (
+        "the ConvTranspose after it would add its shift more often to some positions than to others"
+    )
 
 
 NOT_ABSORBED = (
@@ -167,6 +170,19 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
     return same_op(conv, inputs)
 
 
+def _conv_transpose_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
+    """W∗(s·x) = (s·W)∗x, on W's first axis, which holds the input channels of all groups.
+
+    A shift reaches each position as often as there are taps that do, so only t = 0 is exact.
+    """
+    weight = _weight(conv, 1)
+    require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
+    affine = _on_axis(affine, 1, weight.shape[0], conv)
+    require(not affine.has_shift, NotAbsorbed.TRANSPOSED_SHIFT, conv)
+    scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return same_op(conv, [data, _store(weight, conv, 1, 0, scale=scale), *conv.inputs[2:]])
+
+
 def pads(conv: ir.Node, weight_shape: Sequence[int]) -> bool:
     """Say whether any window of the Conv reaches over the border of its input."""
     auto_pad = string_attribute(conv, "auto_pad", "NOTSET")
@@ -221,6 +237,7 @@ IntoConsumer = Callable[[Affine, ir.Node, Operand], Op]
 
 CONSUMERS: Mapping[str, IntoConsumer] = {
     "Conv": _conv_after,
+    "ConvTranspose": _conv_transpose_after,
     "Gemm": _gemm_after,
     "MatMul": _matmul_after,
     "BatchNormalization": _batch_normalization_after,

@@ -142,18 +142,19 @@ def _slice(node: ir.Node, data: Sequence[Size]) -> Sequence[Size] | None:
     sizes = list(data)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size = data[axis]
-        sizes[axis] = None if size is None else _sliced(start, end, step, size)
+        kept = None if size is None else sliced(start, end, step, size)
+        sizes[axis] = None if kept is None else len(kept)
     return sizes
 
 
-def _sliced(start: int, end: int, step: int, size: int) -> Size:
-    """Return how many of `size` elements a Slice keeps."""
+def sliced(start: int, end: int, step: int, size: int) -> range | None:
+    """Return which of `size` elements a Slice keeps, in order; None if runtimes may differ."""
     if step == 0 or (step < 0 and end >= ENDLESS):
         return None
     lowest, highest = (0, size) if step > 0 else (-1, size - 1)
     first = min(max(start + size if start < 0 else start, max(lowest, 0)), highest)
     last = min(max(end + size if end < 0 else end, lowest), highest)
-    return max(0, -(-(last - first) // step))
+    return range(first, last, step)
 
 
 def _integers(content: Array | None) -> list[int] | None:
