@@ -86,6 +86,28 @@ def test_what_is_further_off_than_noise_explains_is_no_yardstick(
     assert is_as_exact("y", sample.sample.original["y"], other, sample, "float32") == counts
 
 
+@pytest.mark.parametrize(
+    ("original", "counts"),
+    [
+        ([2.0**-25, 0, 2.0**-24, 0], True),
+        ([2.0**-25, 0, 2.0**-24, 2.0**-40], False),
+        ([0, 0, 0, 2.0**-22], False),
+    ],
+    ids=["multiples of its grain", "not all of them", "beyond it"],
+)
+def test_the_tail_of_a_sigmoid_is_no_finer_than_its_grain(
+    original: list[float], counts: bool
+) -> None:
+    truth = np.array([1e-8, 1e-9, 2e-8, 1e-10])
+    values = np.array(original, np.float32)
+    still = Noise([values])
+    still.add([values])
+    noise = {"y": still.largest[0]}
+    sample = Sample({}, {"y": values}, {"y": values}, noise, {"y": still.slices(0)})
+    given = Evaluation(sample, {"y": truth}, {"y": truth})
+    assert is_yardstick("y", "float32", given, jumps=False) == counts
+
+
 def test_samples_without_yardstick_explain_nothing() -> None:
     """On one of two, float64 is far off; there, any difference would be small."""
     good, bad = away(1e-8, 1e-7), away(0.5, 1e-7)

@@ -228,14 +228,17 @@ def _worst_element(sample: Differences) -> tuple[float, str]:
 def is_yardstick(name: str, unit: str, evaluation: Evaluation, *, jumps: bool) -> bool:
     """Say whether the original is as near to the truth on a sample as it can be expected to be.
 
-    That is, by a share of its values, or by what its own noise explains.
+    That is, by a share of its values, by what its own noise explains, or by the grain of its
+    results if all are multiples of it: a Sigmoid's tail is a difference of numbers near 1.
     """
     counts = countable(name, unit, evaluation, jumps=jumps)
     sample, truth = evaluation.sample, evaluation.truth[name]
     error = np.where(counts, widened(sample.original[name]) - widened(truth), 0.0)
     noise = TRUTH_FACTOR * root_mean_square(np.where(counts, sample.noise[name], 0.0))
     size = MOST_DISAGREEMENT[unit] * root_mean_square(np.where(counts, truth, 0.0))
-    return root_mean_square(error) <= max(noise, size)
+    grain = ROUNDING_ERRORS[unit] / 4
+    is_grained = not np.where(counts, np.fmod(widened(sample.original[name]), grain), 0.0).any()
+    return root_mean_square(error) <= max(noise, size, 2 * grain if is_grained else 0.0)
 
 
 def is_as_exact(
