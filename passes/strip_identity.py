@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from bnfold.graph.shapes import are_equal
 from bnfold.graph.sizes import ENDLESS
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 from bnfold.rewriting.query import (
@@ -101,7 +102,7 @@ def _keeps_shape(node: ir.Node) -> bool:
     if before is None or after is None or before.rank() != after.rank():
         return False
     pairs = enumerate(zip(before, after, strict=True))
-    different = [axis for axis, pair in pairs if not _are_equal(*pair)]
+    different = [axis for axis, pair in pairs if not are_equal(*pair)]
     return not different or (len(different) == 1 and _follows(node, different[0], after))
 
 
@@ -112,12 +113,6 @@ def _follows(node: ir.Node, axis: int, sizes: ir.Shape) -> bool:
         return False
     others = [size for other, size in enumerate(sizes) if other != axis]
     return target[axis] == -1 or all(isinstance(size, int) and size > 0 for size in others)
-
-
-def _are_equal(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
-    if isinstance(one, int) or isinstance(other, int):
-        return one == other
-    return one.value is not None and one.value == other.value
 
 
 def _keeps_order(node: ir.Node) -> bool:

@@ -24,6 +24,7 @@ from bnfold.algebra.carrying import (
 )
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
+from bnfold.graph.shapes import are_equal
 from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import Common, require
 from bnfold.rewriting.query import (
@@ -166,9 +167,7 @@ def leaves_axis_alone(resize: ir.Node, axis: int) -> bool:
     policy = string_attribute(resize, "keep_aspect_ratio_policy", "stretch")
     if input_of(resize, 3) is None or policy != "stretch":
         return False
-    size = before[axis]
-    is_known = isinstance(size, int) or size.value is not None
-    return is_known and size == after[axis]
+    return are_equal(before[axis], after[axis])
 
 
 def averages_positions(resize: ir.Node) -> bool:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.graph.shapes import shape_of
+from bnfold.graph.shapes import are_equal, shape_of
 
 _Size: TypeAlias = int | ir.SymbolicDim
 
@@ -66,14 +66,8 @@ def _with_own_sizes(sizes: Sequence[_Size], own: Sequence[_Size]) -> list[int] |
     for axis, size in enumerate(sizes):
         if isinstance(size, int) and size > 0:
             told.append(size)
-        elif axis < len(own) and _are_the_same(size, own[axis]):
+        elif not isinstance(size, int) and axis < len(own) and are_equal(size, own[axis]):
             told.append(0)
         else:
             return None
     return told
-
-
-def _are_the_same(one: _Size, other: _Size) -> bool:
-    if isinstance(one, int) or isinstance(other, int):
-        return False
-    return one.value is not None and one.value == other.value

@@ -55,6 +55,13 @@ def is_free(size: int | ir.SymbolicDim) -> bool:
     return isinstance(size, ir.SymbolicDim) and (size.value or "").startswith(_FREE)
 
 
+def are_equal(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
+    """Say whether two sizes of known shapes are equal for every input."""
+    if isinstance(one, int) or isinstance(other, int):
+        return one == other
+    return one.value is not None and one.value == other.value
+
+
 def free_names() -> Iterator[str]:
     """Yield a name for each size that a caller chooses."""
     return (f"{_FREE}{number}" for number in itertools.count())

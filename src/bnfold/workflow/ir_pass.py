@@ -39,9 +39,10 @@ class RewritePass(ir.passes.InPlacePass):
         chosen = choose_passes(self._options.only, self._options.skip)
         prepare(model, "the model")
         changes = change_meaning(model, self._options)
-        if not self._options.keep_functions:
-            changes += inline_functions(model, chosen)[0]
+        inlined = [] if self._options.keep_functions else inline_functions(model, chosen)[0]
+        if inlined:
             prepare(model, "the model")
+        changes += inlined
         changes += run_passes(model, chosen, self._options.keep_pattern(), tools=TOOLS).rewrites
         forget(model)
         return ir.passes.PassResult(model, modified=bool(changes))

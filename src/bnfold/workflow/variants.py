@@ -85,6 +85,7 @@ class Variants:
         kept: list[RefusalRecord] = []
         if not self.passes.keep_functions:
             inlined, kept = inline_functions(loaded.ir, chosen)
+        if inlined:
             prepare(loaded.ir, loaded.source.name)
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
