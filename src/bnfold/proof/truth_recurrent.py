@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_gru import GRU as OnnxGRU  # noqa: N811
-from onnx.reference.ops.op_lstm import LSTM as OnnxLSTM  # noqa: N811
-from onnx.reference.ops.op_rnn import RNN_14 as OnnxRNN  # noqa: N811
+from onnx.reference.ops import op_gru, op_lstm, op_rnn
 
 from bnfold.arrays import Array
 
@@ -37,7 +35,7 @@ def _require_plain(
         raise NotImplementedError(f"onnx ignores {given[0]} in {kind}")
 
 
-class GRU(OnnxGRU):
+class GRU(op_gru.GRU):
     """Without anything that onnx ignores."""
 
     def _run(self, *inputs: Array | None, **attributes: Any) -> tuple[Array, ...]:
@@ -46,7 +44,7 @@ class GRU(OnnxGRU):
         return run(*inputs, **attributes)
 
 
-class LSTM(OnnxLSTM):
+class LSTM(op_lstm.LSTM):
     """Without anything that onnx ignores."""
 
     def _run(self, *inputs: Array | None, **attributes: Any) -> tuple[Array, ...]:
@@ -55,7 +53,7 @@ class LSTM(OnnxLSTM):
         return run(*inputs, **attributes)
 
 
-class RNN(OnnxRNN):
+class RNN(op_rnn.RNN_14):
     """Without anything that onnx ignores."""
 
     def _run(self, *inputs: Array | None, **attributes: Any) -> tuple[Array, ...]:
