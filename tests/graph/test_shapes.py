@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 
 from bnfold.graph.facts import learn
+from bnfold.graph.inference import infer_here, learn_shapes
 from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
 from bnfold.running.isolation import Limits, isolated
@@ -264,6 +265,31 @@ def test_sizes_in_rows_are_not_taken_for_one_row(rows: str) -> None:
     )
     assert known_shapes(model)["y"] in (None, [None, None], [None, 4])
     assert known_shapes(model)["rows"] == [1, 2]
+
+
+def test_crops_to_computed_sizes_are_inferred_at_once() -> None:
+    """They read the content of shapes, but what they compute is none."""
+    crops = " ".join(
+        f"s{i} = Shape(x{i}) e{i} = Gather(s{i}, one) p{i} = Pad(x{i}, pads) "
+        f"x{i + 1} = Slice(p{i}, zero, e{i}, one)"
+        for i in range(8)
+    )
+    model = build(
+        f"(float[N,7,5] x0) => (float[a,b,c] x8) {{ {crops} }}",
+        zero=np.array([0], np.int64),
+        one=np.array([1], np.int64),
+        pads=np.array([0, 0, 0, 0, 2, 0], np.int64),
+    )
+    inferences = []
+
+    def infer(bare: onnx.ModelProto) -> onnx.ModelProto | None:
+        inferences.append(bare)
+        return infer_here(bare)
+
+    loaded = load(model).ir
+    learn_shapes(loaded, infer)
+    assert shape_of(loaded.graph.outputs[0]) is not None
+    assert len(inferences) == 1
 
 
 def test_what_a_loop_carries_in_a_sequence_may_change() -> None:

@@ -15,7 +15,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from bnfold.graph.bare import MOST_AXES, bare_model, bodies, is_result_known
-from bnfold.graph.constants import constant, is_deferred
+from bnfold.graph.constants import constant, is_constant, is_deferred
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.sizes import DELICATE, Size, runtime_sizes
 from bnfold.graph.walk import bodies_of, outermost_graphs
@@ -42,6 +42,9 @@ _PROPAGATING = frozenset(
     {"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
 )
 """Operators through which onnx passes the content of shapes, element by element."""
+
+_OF_THE_FIRST = frozenset({"Cast", "Identity", "Slice", "Squeeze", "Unsqueeze"})
+"""Those that read other inputs only to learn which elements, or axes, are meant."""
 
 _MOST_PROPAGATED = 2**16
 """Elements of a vector up to which it may do so."""
@@ -178,14 +181,21 @@ class _WrongSizes:
     def _sizes_of_rows(self, node: ir.Node) -> tuple[Size, ...] | None:
         """Return the sizes of a node's result, if onnx takes rows of sizes to be one row."""
         is_shape = node.op_type in ("Shape", "Size")
-        passes_on = node.op_type in _PROPAGATING and any(v in self._contents for v in node.inputs)
-        if not (is_shape or passes_on) or not node.outputs:
+        if not (is_shape or self._passes_contents_on(node)) or not node.outputs:
             return None
         shape = shape_of(node.outputs[0])
         if shape is None or shape.rank() < 2:
             self._contents.add(node.outputs[0])
             return None
         return tuple(size if isinstance(size, int) else None for size in shape)
+
+    def _passes_contents_on(self, node: ir.Node) -> bool:
+        """Say whether onnx may infer what a node computes from the contents of what it reads."""
+        if node.op_type not in _PROPAGATING:
+            return False
+        read = node.inputs[:1] if node.op_type in _OF_THE_FIRST else node.inputs
+        contents = [value for value in read if value in self._contents]
+        return bool(contents) and all(v in self._contents or is_constant(v) for v in read)
 
 
 def _wrong_sizes(node: ir.Node) -> tuple[Size, ...] | None:
