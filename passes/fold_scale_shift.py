@@ -6,6 +6,9 @@ and an affine map A(s, t) is absorbed like a BatchNormalization:
 
     before   A(s, t)(W·x + b) = (s·W)·x + (s·b + t)
     after    W·A(s, t)(x) + b = (W·s)·x + (W·t + b)
+    in part  W·A(s, t)(x) + b = (W·s)·(x + t/s) + b
+
+The last, where the operator after pads and two or more such nodes are in a row: one Add stays.
 
 Conditions: k is constant and varies along at most one axis of x, after right-aligned broadcasting;
 k is not part of a decomposed GELU or LayerNormalization, which onnxruntime would no longer
@@ -21,7 +24,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import absorb_into_consumers, absorb_into_producers
+from bnfold.algebra.absorption import (
+    absorb_into_consumers,
+    absorb_into_producers,
+    absorb_scale_into_consumers,
+)
 from bnfold.algebra.affine import NotAffine
 from bnfold.algebra.fusions import within_fused_pattern
 from bnfold.algebra.hard_sigmoid import hard_activation
@@ -35,10 +42,10 @@ from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
     refusals=[NotAffine.ROUNDS],
 )
 def fold_scale_shift(node: ir.Node) -> Replace | None:
-    """Fold into the operators before, else after, else return None."""
+    """Fold into the operators before, else after, else the scale alone, else return None."""
     if within_fused_pattern(node) or hard_activation(node) is not None:
         return None
-    for absorb in (absorb_into_producers, absorb_into_consumers):
+    for absorb in (absorb_into_producers, absorb_into_consumers, absorb_scale_into_consumers):
         try:
             return absorb(node)
         except Refused as refused:

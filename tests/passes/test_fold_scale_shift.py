@@ -132,6 +132,82 @@ def test_the_broadcast_attribute_of_old_opsets(attributes: str, shape: tuple[int
     onnx.checker.check_model(result.to_proto(), full_check=True)
 
 
+# --- The scale alone, before an operator that pads ----------------------------------------------
+
+
+def before_padding(lines: str, *, opset: int = 17, **weights: Any) -> onnx.ModelProto:
+    return build(
+        f"(float[N,3,7,5] x) => (float[n,c,h,v] y) {{ {lines} }}",
+        opset=opset,
+        w=normal(4, 3, 3, 3),
+        k=np.array([0.5, -2, 3], np.float32).reshape(3, 1, 1),
+        t=normal(3, 1, 1),
+        **weights,
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "left"),
+    [
+        ("a = Mul(x, k) b = Add(a, t) y = Conv<pads=[1,1,0,1]>(b, w)", ["Conv"]),
+        ("a = Mul(x, k) b = Add(t, a) y = Conv<pads=[1,1,0,1], strides=[2,2]>(b, w)", ["Conv"]),
+        ("a = Sub(x, t) b = Div(a, k) y = Conv<pads=[1,1,1,1]>(b, w, d)", ["Conv"]),
+        ("a = Div(x, h) b = Sub(t, a) c = Mul(b, k) y = Conv<pads=[1,1,1,1]>(c, w)", ["Conv"]),
+        ("a = Div(x, h) b = Sub(a, h) y = Conv<pads=[1,1,1,1]>(b, w)", ["Conv"]),
+        ('a = Mul(x, k) b = Add(a, t) y = Conv<auto_pad="SAME_UPPER">(b, w)', ["Conv"]),
+        ("a = Mul(x, k) b = Add(a, t) y = ConvTranspose(b, v)", ["ConvTranspose"]),
+        (
+            "a = Mul(x, k) b = Add(a, t) p = Transpose<perm=[0,1,3,2]>(b) "
+            "y = Conv<pads=[1,1,1,1]>(p, w)",
+            ["Transpose", "Conv"],
+        ),
+        (
+            "a = Mul(x, k) b = Add(a, t) c = Conv<pads=[1,1,1,1]>(b, w) e = Conv(b, u) "
+            "f = Flatten(c) g = Flatten(e) y = Concat<axis=1>(f, g)",
+            ["Conv", "Conv", "Flatten", "Flatten", "Concat"],
+        ),
+    ],
+)
+def test_leaves_one_add_before_an_operator_that_pads(lines: str, left: list[str]) -> None:
+    choices: Parameters = {
+        "h": np.array(255, np.float32),
+        "d": normal(4),
+        "v": normal(3, 4, 3, 3),
+        "u": normal(4, 3, 1, 1),
+    }
+    weights = {name: array for name, array in choices.items() if f" {name})" in lines}
+    model = before_padding(lines, **weights)
+    if "Flatten" in lines:
+        del model.graph.output[0].type.tensor_type.shape.dim[2:]
+    assert_rewritten(model, NAME, ["Add", *left])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "b = Add(x, t) y = Conv<pads=[1,1,1,1]>(b, w)",
+        "a = Mul(x, zero) b = Add(a, t) y = Conv<pads=[1,1,1,1]>(b, w)",
+        "a = Mul(x, tiny) b = Add(a, large) y = Conv<pads=[1,1,1,1]>(b, w)",
+        "a = Mul(x, k) b = Add(a, t) c = Conv<pads=[1,1,1,1]>(b, w) e = Sigmoid(a) "
+        "f = GlobalMaxPool(c) g = GlobalMaxPool(e) y = Concat<axis=1>(f, g)",
+        "a = Mul(x, k) b = Add(a, t) c = Relu(b) y = Conv<pads=[1,1,1,1]>(c, w)",
+    ],
+)
+def test_leaves_both_where_one_add_would_not_do(lines: str) -> None:
+    choices: Parameters = {
+        "zero": np.array([1, 0, 2], np.float32).reshape(3, 1, 1),
+        "tiny": np.array(1e-30, np.float32),
+        "large": np.array(1e10, np.float32),
+    }
+    weights = {name: array for name, array in choices.items() if f" {name})" in lines}
+    assert not run_pass(before_padding(lines, **weights), NAME).record.rewrites
+
+
+def test_leaves_both_before_broadcasting_as_of_opset_7() -> None:
+    lines = "a = Mul<broadcast=1>(x, k) b = Add<broadcast=1>(a, t) y = Conv<pads=[1,1,1,1]>(b, w)"
+    assert not run_pass(before_padding(lines, opset=6), NAME).record.rewrites
+
+
 # --- Random graphs ------------------------------------------------------------------------------
 
 STEPS = [
@@ -146,6 +222,7 @@ STEPS = [
     "{o} = Conv({i}, w1)",
     "{o} = Conv({i}, w2, t4)",
     "{o} = Conv<pads=[1,1,1,1]>({i}, w3)",
+    "{o}a = Mul({i}, k) {o}b = Add({o}a, t) {o} = Conv<pads=[1,1,1,1]>({o}b, w3)",
     "{o} = Conv<group=4>({i}, w4)",
     "{o} = ConvTranspose({i}, w1)",
     "{o} = Relu({i})",

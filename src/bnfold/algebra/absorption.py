@@ -2,7 +2,8 @@
 
 `absorb_into_producers` moves it upstream: through pools, reshapes and other maps, and into every
 branch of a Concat or an Add, up to the operators whose output channels absorb it.
-`absorb_into_consumers` moves it downstream, into every operator that reads the map's result.
+`absorb_into_consumers` moves it downstream, into every operator that reads the map's result;
+`absorb_scale_into_consumers` only its scale.
 
 Both only read the graph, and return expressions for the values to replace. They are all or nothing:
 if one branch or reader cannot absorb its part, they refuse.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
@@ -27,7 +29,7 @@ from bnfold.algebra.reach import (
     is_sum,
     mapped_input,
 )
-from bnfold.algebra.weights import NotStorable
+from bnfold.algebra.weights import NotStorable, stored
 from bnfold.rewriting.contract import (
     Common,
     Op,
@@ -37,7 +39,15 @@ from bnfold.rewriting.contract import (
     require,
     same_op,
 )
-from bnfold.rewriting.query import int_attribute, rank_of, reads_content, shape_of, size_of
+from bnfold.rewriting.query import (
+    int_attribute,
+    opset,
+    rank_of,
+    reads_content,
+    shape_of,
+    size_of,
+    sole_use,
+)
 
 _Step = Callable[[ir.Node, Affine], Op]
 
@@ -161,6 +171,55 @@ def absorb_into_consumers(root: ir.Node) -> Replace:
     pattern = [root, *search.nodes]
     absorbers = ", ".join(sorted(search.absorbers))
     return _profitable(pattern, search.outputs, f"into the following {absorbers}")
+
+
+def absorb_scale_into_consumers(root: ir.Node) -> Replace:
+    """Return the replacement that folds the scale of a chain of affine maps, and leaves one Add.
+
+    W·(s·x + t) + b = (W·s)·(x + t/s) + b for s ≠ 0, also where a Conv pads with zeros: they come
+    after the Add, as before.
+
+    Raises:
+        Refused: if `root` is not affine, the chain has no shift, or a scale so small that t/s is
+            not finite, or a downstream operator neither carries nor absorbs the scale.
+    """
+    affine, index = affine_map(root)
+    pattern = [root]
+    while (reader := _sole_map_after(pattern[-1])) is not None:
+        affine = affine_map(reader)[0].after(affine)
+        pattern.append(reader)
+    output, data = pattern[-1].outputs[0], root.inputs[index]
+    require(len(pattern) > 1 and affine.has_shift and opset(root) >= 7, Common.NO_GAIN)
+    search = _IntoConsumers()
+    search.readers_of(output, affine.without_shift(), _shifted(data, affine, output, root))
+    pattern += search.nodes
+    return _profitable(pattern, search.outputs, f"scale into {', '.join(sorted(search.absorbers))}")
+
+
+def _sole_map_after(node: ir.Node) -> ir.Node | None:
+    """Return the only reader of what a node computes, if it is an affine map of it."""
+    value = node.outputs[0]
+    if not sole_use(value):
+        return None
+    (use,) = value.uses()
+    return use.node if use.idx == mapped_input(use.node) else None
+
+
+def _shifted(data: ir.Value | None, affine: Affine, output: ir.Value, root: ir.Node) -> Op:
+    """Return data + t/s, of the shape and type of the `output` of the whole map."""
+    rank, dtype = rank_of(output), output.dtype
+    if rank is None or dtype is None:
+        raise Refused(Common.SHAPE_UNKNOWN, root)
+    spread = affine.spread()
+    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
+        shift = spread.shift / spread.scale
+    shift = (
+        shift.reshape(())
+        if affine.is_uniform
+        else shift.reshape(-1, *[1] * (rank - 1 - affine.axis))
+    )
+    weight = stored(shift, dtype, f"{output.name}.shift", root)
+    return Op("Add", [data, weight], shape=shape_of(output), type_of=output)
 
 
 class _IntoConsumers:
