@@ -30,6 +30,7 @@ from bnfold.cli.options import (
     Only,
     Outputs,
     Provider,
+    Quiet,
     RelativeTolerance,
     Report,
     Require,
@@ -40,7 +41,9 @@ from bnfold.cli.options import (
     Skip,
     Threads,
     Truth,
+    Verbose,
     check_options,
+    detail_of,
     execution_options,
     report_files,
 )
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bnfold.record.data import Record
+    from bnfold.report.lines import Detail
 
 app = typer.Typer(
     name="bnfold",
@@ -131,6 +135,8 @@ def optimize(
     save_inputs: SaveInputs = None,
     threads: Threads = None,
     report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Rewrite a model, check the result against it, time both, and write it."""
@@ -150,6 +156,7 @@ def optimize(
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
     report = report_files(report, place)
+    detail = detail_of(quiet, verbose)
     try:
         with _Progress() as progress:
             result = api.optimize(
@@ -168,9 +175,9 @@ def optimize(
             )
     except BnfoldError as error:
         if error.record is not None:
-            _deliver(error.record, report, json, print_optimization)
+            _deliver(error.record, report, json, print_optimization, detail)
         raise
-    _deliver(result.record, report, json, print_optimization)
+    _deliver(result.record, report, json, print_optimization, detail)
 
 
 @app.command(epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10")
@@ -194,6 +201,8 @@ def check(
     save_inputs: SaveInputs = None,
     threads: Threads = None,
     report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Compare any two models numerically, from any tool."""
@@ -203,6 +212,7 @@ def check(
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify)
     report = report_files(report)
+    detail = detail_of(quiet, verbose)
     with _Progress() as progress:
         record = api.check(
             reference,
@@ -212,7 +222,7 @@ def check(
             checking=checking,
             progress=progress,
         )
-    _deliver(record, report, json, print_comparison)
+    _deliver(record, report, json, print_comparison, detail)
     assert record.equivalence is not None
     raise typer.Exit(_EXIT_CODES[record.equivalence.verdict])
 
@@ -243,6 +253,8 @@ def bench(
     require_speedup: RequireSpeedup = None,
     threads: Threads = None,
     report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Time a model, or one against another, interleaved with a control."""
@@ -253,6 +265,7 @@ def bench(
     execution = execution_options(provider, threads, input, data, 1, seed)
     timing = TimingOptions(seconds, require_speedup, batches=tuple(batch or ()), memory=memory)
     report = report_files(report)
+    detail = detail_of(quiet, verbose)
     try:
         with _Progress() as progress:
             record = api.bench(
@@ -260,9 +273,9 @@ def bench(
             )
     except BnfoldError as error:
         if error.record is not None:
-            _deliver(error.record, report, json, print_speed)
+            _deliver(error.record, report, json, print_speed, detail)
         raise
-    _deliver(record, report, json, print_speed)
+    _deliver(record, report, json, print_speed, detail)
 
 
 @app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
@@ -274,6 +287,8 @@ def explain(
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     json: Json = False,
 ) -> None:
     """Show what optimize would do to each candidate, and why; write nothing."""
@@ -284,8 +299,9 @@ def explain(
     passes = PassOptions(
         only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
     )
+    detail = detail_of(quiet, verbose)
     record = api.explain(model, passes=passes, hashes=json)
-    _deliver(record, [], json, print_explanation)
+    _deliver(record, [], json, print_explanation, detail)
 
 
 @app.command(epilog="Example: bnfold report run.json -o run.html -o run.md")
@@ -406,11 +422,15 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def _deliver(
-    record: Record, reports: list[Path], json: bool, render: Callable[[Console, Record], None]
+    record: Record,
+    reports: list[Path],
+    json: bool,
+    render: Callable[[Console, Record, Detail], None],
+    detail: Detail,
 ) -> None:
     record = replace(record, command=sys.argv[:])
     _write_reports(record, reports)
-    _print(lambda: print(record.to_json()) if json else render(_console(), record))
+    _print(lambda: print(record.to_json()) if json else render(_console(), record, detail))
 
 
 def _write_reports(record: Record, reports: list[Path]) -> None:

@@ -13,6 +13,7 @@ from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
     from bnfold.options import CheckOptions, ExecutionOptions
+    from bnfold.report.lines import Detail
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Only = Annotated[
@@ -95,6 +96,12 @@ Report = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE.html|.md|.json", help="Write a report in this format (repeatable)."),
 ]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print the verdict, the speed and the file alone.")
+]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Print all outputs, nodes and conditions.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only the JSON record.")]
 
 
@@ -168,6 +175,19 @@ def _tolerances(option: str, texts: list[str] | None) -> tuple[float | None, dic
         else:
             general = tolerance
     return general, by_name
+
+
+def detail_of(quiet: bool, verbose: bool) -> Detail:
+    """Return how much to print.
+
+    Raises:
+        UsageError: if both less and more than usual is asked for.
+    """
+    from bnfold.report.lines import Detail
+
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other")
+    return Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.USUAL
 
 
 def report_files(
