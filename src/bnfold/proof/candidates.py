@@ -4,6 +4,9 @@ Which rows are selected is decided by the last bit where scores tie, so the outp
 models may have other rows. But if both select by the same operators, from values that are equal
 within rounding, then that is all the difference there is. So the values before the selection are
 compared as if they were outputs: none of them is left out, selected or not, and rounding is small.
+
+Where they have other operators after that, as where one of them was rewritten, the two are cut at
+values of one name, and what comes after is run on the same values: see `bnfold.proof.tails`.
 """
 
 from __future__ import annotations
@@ -55,12 +58,15 @@ class Candidates:
     other: onnx.ModelProto
     operators: tuple[str, ...]
     """Those that select."""
+    tails: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
+    """What comes after, of both models, unless it is the same: from what is an output now, and the
+    inputs, to the outputs."""
 
 
 def candidates(original: Path, other: Path) -> Candidates | None:
-    """Cut both models off before they select, if after that all of their operators are the same.
+    """Cut both models off before they select.
 
-    None where they do not select, or differ after that, or are too large to be cut.
+    None where they do not select, cannot be cut at the same values, or are too large to be cut.
     """
     try:
         models = [onnx.load(path) for path in (original, other)]
@@ -70,6 +76,8 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         return None
     sides = _Side(models[0]), _Side(models[1])
     pairs = _common_tail(*sides)
+    is_same = bool(pairs)
+    pairs = pairs or _of_one_name(*sides)
     if not pairs:
         return None
     names = _names(pairs, sides)
@@ -79,7 +87,13 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         _cut_off(side, list(zip(names, [pair[place] for pair in pairs], types, strict=True)))
         for place, side in enumerate(sides)
     ]
-    return Candidates(cut[0], cut[1], tuple(sorted(sides[0].selecting)))
+    operators = tuple(sorted(sides[0].selecting))
+    if is_same:
+        return Candidates(cut[0], cut[1], operators)
+    if onnx.TensorProto.UNDEFINED in types:
+        return None
+    tails = [_tail(side, dict(zip(names, types, strict=True))) for side in sides]
+    return Candidates(cut[0], cut[1], operators, (tails[0], tails[1]))
 
 
 def _opsets(model: onnx.ModelProto) -> dict[str, int]:
@@ -113,6 +127,32 @@ def _common_tail(one: _Side, other: _Side) -> list[tuple[str, str]]:
     return list(found)
 
 
+def _of_one_name(one: _Side, other: _Side) -> list[tuple[str, str]]:
+    """Return values that both models have under one name, and that all of the outputs come from.
+
+    They are the last ones before a selection, and before operators that round nothing.
+    """
+    if one.outputs != other.outputs or one.selected.isdisjoint(one.outputs):
+        return []
+    found: dict[str, None] = {}
+    for side, twin in ((one, other), (other, one)):
+        seen: set[str] = set()
+        pending = list(side.outputs)
+        while pending:
+            name = pending.pop()
+            if name in seen or side.place(name) >= 0 or side.constant(name) is not None:
+                continue
+            seen.add(name)
+            is_selected = name in side.selected or name in twin.selected
+            if is_selected or side.is_transparent(name) or not twin.computes(name):
+                if side.is_random(name):
+                    return []
+                pending += side.operands_of(name)
+            else:
+                found[name] = None
+    return [(name, name) for name in found]
+
+
 class _Scope:
     """A graph to walk from its outputs; a body sees the values of the graph around it, too."""
 
@@ -130,6 +170,20 @@ class _Scope:
     def has(self, name: str) -> bool:
         """Say whether the graph itself has a value of this name."""
         return name in self._producers or name in self._inputs or name in self._initializers
+
+    def computes(self, name: str) -> bool:
+        """Say whether a node of the graph itself computes a value of this name."""
+        return name in self._producers
+
+    def is_random(self, name: str) -> bool:
+        """Say whether its operator, or one in its bodies, gives other values in each run."""
+        node = self._producers.get(name)
+        return node is not None and any(n.op_type in _RANDOM for n in _nodes_within(node))
+
+    def operands_of(self, name: str) -> set[str]:
+        """Return what the node that computes a value reads, also in its bodies."""
+        node = self._producers.get(name)
+        return _reads(node) if node is not None else set()
 
     def source(self, name: str) -> str:
         """Return the value of which a value is a copy: by an Identity, or a Slice of everything."""
@@ -349,15 +403,36 @@ def _cut_off(side: _Side, outputs: list[tuple[str, str, int]]) -> onnx.ModelProt
         output = graph.output.add(name=name)
         if kind:
             output.type.tensor_type.elem_type = kind
-    needed = {name for name, _, _ in outputs}
+    _keep_what_is_read(model, {name for name, _, _ in outputs})
+    return model
+
+
+def _tail(side: _Side, types: Mapping[str, int]) -> onnx.ModelProto:
+    """Return what computes the model's outputs from values of these names, of these types."""
+    model = onnx.ModelProto()
+    model.CopyFrom(side.model)
+    graph = model.graph
+    nodes = [node for node in graph.node if types.keys().isdisjoint(node.output)]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copies)
+    for name, kind in types.items():
+        graph.input.add(name=name).type.tensor_type.elem_type = kind
+    _keep_what_is_read(model, set(side.outputs))
+    return model
+
+
+def _keep_what_is_read(model: onnx.ModelProto, needed: set[str]) -> None:
+    """Take out of a model, in place, what is not needed for these values."""
+    graph = model.graph
     kept = []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
             needed |= _reads(node)
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    tensors = [tensor for tensor in side.model.graph.initializer if tensor.name in needed]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(tensors)
-    return model

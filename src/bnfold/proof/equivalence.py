@@ -18,6 +18,7 @@ from bnfold.progress import Progress, silent
 from bnfold.proof.candidates import candidates
 from bnfold.proof.original import Original
 from bnfold.proof.runs import EVALUATING, ProviderComparison
+from bnfold.proof.tails import are_equal
 from bnfold.proof.traits import Traits
 from bnfold.proof.verdict import worst_verdict
 from bnfold.record.data import Equivalence, InputsRecord, ProviderEquivalence, Verdict
@@ -124,6 +125,9 @@ def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderE
         found = ProviderComparison(before, paths[1], checking).result()
         if found.verdict not in ("pass", "fail") or before.inputs is None:
             return None
-        result = compared.after_selection(found, before.inputs, cut.operators)
+        if cut.tails is not None and not are_equal(cut.tails, before, whole.traits, checking):
+            return None
+        is_same = cut.tails is None
+        result = compared.after_selection(found, before.inputs, cut.operators, is_same=is_same)
         whole.inputs = before.inputs  # running again may have taken fewer samples
         return result

@@ -105,23 +105,29 @@ class ProviderComparison:
         )
 
     def after_selection(
-        self, before: ProviderEquivalence, inputs: Inputs, operators: Sequence[str]
+        self,
+        before: ProviderEquivalence,
+        inputs: Inputs,
+        operators: Sequence[str],
+        *,
+        is_same: bool,
     ) -> ProviderEquivalence:
         """Run both models in full, once they are equal before they select; say what was matched.
 
         Not equal before, nothing is run. That both run, and give outputs of the same types, is all
-        that is left to show: after the selection, they have the same operators.
+        that is left to show: what comes after the selection is known to be equal.
 
         Args:
             before: how they compare before.
             inputs: those on which they were compared.
             operators: those that select.
+            is_same: whether both have the same operators after that.
         """
         original = self.original
         named = ", ".join(operators)
         if before.verdict == "fail":
             return replace(before, reason=f"before {named}: {before.reason}")
-        selection = Selection(list(operators), [], 0, 0)
+        selection = Selection(list(operators), [], 0, 0, is_same)
         try:
             original.run_again(replace(inputs, samples=min(inputs.samples, FEWEST_SAMPLES)))
             plain = self._run(Level.DISABLED)

@@ -354,7 +354,8 @@ class Selection:
     """How outputs are compared whose rows are selected by values that may tie.
 
     Before the operators that select, the two models are compared value by value: all `outputs` of
-    the comparison are such values. After that, both have the same operators.
+    the comparison are such values. After that, both have the same operators; or others, which give
+    the same results on what the original computes before.
     """
 
     operators: list[str]
@@ -365,6 +366,8 @@ class Selection:
     """How many rows the original's outputs have, on the samples on which they were matched."""
     same: int
     """How many of them the optimized model has, too; the others tie with those that it has."""
+    same_operators: bool = True
+    """Whether both have the same operators after those that select."""
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,9 @@ def selection_note(selection: Selection) -> Sentence:
     operators = " and ".join([", ".join(selection.operators[:-1]), last]).removeprefix(" and ")
     others = selection.rows - selection.same
     rows = f"{selection.same:,} of {count(selection.rows, 'selected row')} match"
+    after = "the same operators" if selection.same_operators else "equal results on the same values"
     return [
-        f"compared before {operators}, with the same operators after that; {rows}",
+        f"compared before {operators}, with {after} after that; {rows}",
         f", and {others:,} tie with others" if others else "",
     ]
 
