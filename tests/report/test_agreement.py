@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from bnfold.record.data import Record
+from bnfold.record.data import LevelComparison, Record
 from bnfold.report import html, markdown, terminal
+from bnfold.report.lines import Detail
 from tests.support.pages import parse
-from tests.support.records import RECORDS
+from tests.support.records import RECORDS, output
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
 OPTIMIZATIONS = ("pass", "tuned", "fail", "not-verified", "identical", "not checked", "large")
 
 
-def on_a_terminal(record: Record) -> str:
+def on_a_terminal(record: Record, width: int = 400, detail: Detail = Detail.VERBOSE) -> str:
     out = io.StringIO()
-    console = Console(file=out, width=400, emoji=False)
+    console = Console(file=out, width=width, emoji=False)
     if record.output is not None:
-        terminal.print_optimization(console, record)
+        terminal.print_optimization(console, record, detail)
     elif record.equivalence is not None:
-        terminal.print_comparison(console, record)
+        terminal.print_comparison(console, record, detail)
     elif record.speed:
-        terminal.print_speed(console, record)
+        terminal.print_speed(console, record, detail)
     else:
-        terminal.print_explanation(console, record)
+        terminal.print_explanation(console, record, detail)
     return out.getvalue()
 
 
@@ -118,3 +121,50 @@ def test_they_agree_on_the_errors_of_outputs(name: str) -> None:
     assert equivalence is not None
     outputs = [output for level in equivalence.providers[0].levels for output in level.outputs]
     assert not missing(name, [f"{output.max_abs:.2e}" for output in outputs])
+
+
+# --- The terminal ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("detail", Detail)
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_terminal_of_80_columns_is_enough(name: str, detail: Detail) -> None:
+    """A word may be longer than a line, as a path is: it then has a line of its own."""
+    text = on_a_terminal(RECORDS[name](), 80, detail)
+    assert text
+    long = [line for line in text.splitlines() if cell_len(line) > 80]
+    assert not [line for line in long if len(line.split()) > 1]
+
+
+@pytest.mark.parametrize("detail", Detail)
+@pytest.mark.parametrize("name", ["pass", "tuned", "large"])
+def test_the_last_three_lines_are_the_result(name: str, detail: Detail) -> None:
+    lines = on_a_terminal(RECORDS[name](), detail=detail).splitlines()
+    starts = [line.split()[0] for line in lines[-3:]]
+    assert starts == ["equivalence:", "speed:", "wrote"]
+    assert detail > Detail.QUIET or len(lines) == 3
+
+
+def test_many_outputs_are_shown_on_request() -> None:
+    record = RECORDS["check"]()
+    assert record.equivalence is not None
+    (provider,) = record.equivalence.providers
+    outputs = [output(f"output{number}", excused=1) for number in range(40)]
+    levels = [LevelComparison("all", "pass", outputs)]
+    provider = replace(provider, levels=levels)
+    record = replace(record, equivalence=replace(record.equivalence, providers=[provider]))
+    usual = on_a_terminal(record, 80, Detail.USUAL)
+    assert "and 28 more" in usual
+    assert "more notes (--verbose)" in usual
+    assert "output39" not in usual
+    assert "output39" in on_a_terminal(record, 80, Detail.VERBOSE)
+
+
+def test_the_middle_of_a_long_name_is_left_out() -> None:
+    record = RECORDS["check"]()
+    assert record.equivalence is not None
+    (provider,) = record.equivalence.providers
+    levels = [LevelComparison("all", "pass", [output("/model/head/classifier/Gemm_output_0")])]
+    provider = replace(provider, levels=levels, truth=None, noise_floor=[])
+    record = replace(record, equivalence=replace(record.equivalence, providers=[provider]))
+    assert "  /model/…m_output_0" in on_a_terminal(record, 80)

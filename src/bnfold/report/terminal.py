@@ -46,6 +46,8 @@ def print_optimization(console: Console, record: Record, detail: Detail = Detail
         console.print()
     if record.equivalence is not None:
         print_verdict(console, record.equivalence, detail)
+    else:
+        say(console, "equivalence: not checked")
     _print_speed(console, record)
     if record.output.written:
         _print_file(console, record.model, record.output)
@@ -105,8 +107,10 @@ def print_verdict(console: Console, equivalence: Equivalence, detail: Detail) ->
 
 def _print_speed(console: Console, record: Record) -> None:
     """Print the speed with all optimizations of the runtime, which is its default."""
-    for line in headline(record).speed[:1]:
-        say(console, f"speed: {line}")
+    if record.speed:
+        say(console, f"speed: {headline(record).speed[0]}")
+    if record.speed_note:
+        say(console, f"speed: {record.speed_note}")
 
 
 def _print_file(console: Console, before: ModelRecord, after: OutputRecord) -> None:
@@ -119,7 +123,7 @@ def _print_file(console: Console, before: ModelRecord, after: OutputRecord) -> N
         why = ", more than one model file may hold" if after.outgrew_one_file else ""
         weights = f"; weights in {after.data} ({after.data_bytes / 1e6:.2f} MB{why})"
     what = same if after.same else f"{size}, {nodes}"
-    say(console, f"wrote {after.path} ({what}){weights}")
+    say(console, "wrote", styled(f" {after.path}"), f" ({what}){weights}")
 
 
 def _print_certificates(console: Console, record: Record) -> None:

@@ -89,18 +89,20 @@ def _tolerance(tolerance: Tolerance) -> str:
 
 def _print_truth(console: Console, truth: Truth, detail: Detail) -> None:
     """Print a table of the errors against the float64 evaluation of the original."""
-    rows = table("errors in float64", "original", "new", "up to", "apart", "× rounding")
+    ratios = any(output.ratio is not None for output in truth.outputs)
+    apart = ("apart", "× rounding") if ratios else ()
+    rows = table("errors in float64", "original", "new", "up to", *apart)
     for output in _some(truth.outputs, detail):
-        limit = f"{output.limit:.1e}" if output.limit is not None else ""
-        apart = number(output.computed_exactly) if output.ratio is not None else ""
-        ratio = times(output.ratio) if output.ratio is not None else ""
-        errors = (f"{output.original:.2e}", f"{output.optimized:.2e}")
-        rows.add_row(cell(f"  {output.name}"), *errors, limit, apart, ratio)
+        numbers = [f"{output.original:.2e}", f"{output.optimized:.2e}"]
+        numbers.append(f"{output.limit:.1e}" if output.limit is not None else "")
+        if output.ratio is not None:
+            numbers += [number(output.computed_exactly), times(output.ratio)]
+        rows.add_row(cell(f"  {output.name}"), *numbers)
     console.print(rows)
 
 
-def _some(outputs: Sequence[_O], detail: Detail) -> Sequence[_O]:
-    return outputs if detail == Detail.VERBOSE else outputs[:_MOST_ROWS]
+def _some(items: Sequence[_O], detail: Detail, most: int = _MOST_ROWS) -> Sequence[_O]:
+    return items if detail == Detail.VERBOSE else items[:most]
 
 
 # --- What the tables do not say -------------------------------------------------------------------
@@ -108,7 +110,7 @@ def _some(outputs: Sequence[_O], detail: Detail) -> Sequence[_O]:
 
 def _print_notes(console: Console, notes: Iterable[str], detail: Detail) -> None:
     notes = list(dict.fromkeys(notes))
-    shown = notes if detail == Detail.VERBOSE else notes[:_MOST_NOTES]
+    shown = _some(notes, detail, _MOST_NOTES)
     for note in shown:
         say(console, note, indent=2)
     if len(notes) > len(shown):
@@ -128,12 +130,12 @@ def _notes(provider: ProviderEquivalence, equivalence: Equivalence) -> Iterator[
     for output in compared:
         samples = counted(output, equivalence)
         yield from (f"{output.name}: {note}" for note in (output.mismatch, samples) if note)
-    yield from map(_words, output_notes(provider))
-    for output in compared:
-        yield from (f"{output.name}: {note}" for note in [_agreement(output)] if note)
     if provider.truth is not None:
         yield from _truth_notes(provider.truth)
     yield from (note for note in [draws_note(provider)] if note)
+    yield from map(_words, output_notes(provider))
+    for output in compared:
+        yield from (f"{output.name}: {note}" for note in [_agreement(output)] if note)
 
 
 def _truth_notes(truth: Truth) -> Iterator[str]:
