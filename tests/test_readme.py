@@ -17,8 +17,9 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 def without_measurements(text: str) -> str:
     """Remove what differs between machines (rounding, speed) and the padding of tables."""
-    measured = r"\d(\.\d+)?e[+-]\d+|(< )?[\d.]+(?= times what)|[\d.]+ MB|(?<=^speed: ).*| +$"
-    return re.sub(measured, "", text.strip(), flags=re.MULTILINE)
+    timings = r"(?<=^speed: ).*|^  (all|disabled|control) .*"
+    measured = rf"\d(\.\d+)?e[+-]\d+|(?<= )(< )?0?\.\d+$|[\d.]+ MB|{timings}| +$"
+    return re.sub(r" {2,}", "  ", re.sub(measured, "", text.strip(), flags=re.MULTILINE))
 
 
 def test_the_output_shown_is_real(

@@ -269,7 +269,7 @@ def bench(
         speed=speed,
     )
     try:
-        require(speed, timing.require_speedup)
+        require(speed, timing.require_speedup, timing.require_speedup_at)
     except TooSlowError as error:
         error.record = record
         raise

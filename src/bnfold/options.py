@@ -16,6 +16,7 @@ OUTPUT_CHOICES = ("declared", "all")
 TRUTH_CHOICES = ("auto", "off", "always")
 CERTIFY_CHOICES = ("auto", "off", "always")
 REQUIRE_CHOICES = ("certified", "pass")
+SPEEDUP_CHOICES = ("bound", "median")
 
 
 @dataclass(frozen=True)
@@ -175,23 +176,30 @@ class TimingOptions:
 
     Args:
         seconds: the time for all timing, loading included; more if a single round takes longer.
-        require_speedup: the minimum median speed-up at onnxruntime's full optimization, on every
-            provider.
+        require_speedup: the minimum speed-up at onnxruntime's full optimization, on every provider.
+        require_speedup_at: what must reach it: the lower ``bound`` of its 95 % interval, or the
+            ``median``.
         tune_seconds: approximately how long tuning may take.
         batches: the batch sizes to time, if the first dimension is free; one if empty.
         memory: whether to measure memory, too.
 
     Raises:
-        UsageError: if a number is not finite.
+        UsageError: if a number is not finite, or a choice is unknown.
     """
 
     seconds: float = 5.0
     require_speedup: float | None = None
+    require_speedup_at: str = "bound"
     tune_seconds: float = 60.0
     batches: Sequence[int] = ()
     memory: bool = False
 
     def __post_init__(self) -> None:
+        if self.require_speedup_at not in SPEEDUP_CHOICES:
+            known = ", ".join(SPEEDUP_CHOICES)
+            raise UsageError(
+                f"unknown --require-speedup-at {self.require_speedup_at!r}; known: {known}"
+            )
         for number in (self.seconds, self.tune_seconds, self.require_speedup or 0.0):
             if not math.isfinite(number):
                 raise UsageError(

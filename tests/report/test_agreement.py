@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bnfold.record.data import LevelComparison, Record
 from bnfold.report import html, markdown, terminal
-from bnfold.report.lines import Detail
+from bnfold.report.terminal.lines import Detail
 from tests.support.pages import parse
 from tests.support.records import RECORDS, output
 

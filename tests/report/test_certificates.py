@@ -20,9 +20,10 @@ from bnfold.record.data import (
     Record,
 )
 from bnfold.record.reading import read_record
-from bnfold.report import html, markdown, terminal
+from bnfold.report import html, markdown
 from bnfold.report.certificates import MEANINGS, certificate_groups, certificate_summary, kind_of
 from bnfold.report.summary import headline
+from bnfold.report.terminal import pages
 from bnfold.report.wording import at_most
 from tests.report.noted import (
     LINEAR,
@@ -175,7 +176,7 @@ def test_a_certified_model_is_good_and_every_rendering_says_why_no_run_counts() 
 
 @pytest.mark.parametrize("verdict", get_args(OverallVerdict))
 def test_every_verdict_has_a_tone_a_sign_and_a_colour(verdict: OverallVerdict) -> None:
-    assert verdict in terminal._VERDICT_STYLES
+    assert verdict in pages._VERDICT_STYLES
     record = certified(LINEAR)
     assert record.equivalence is not None
     record = replace(record, equivalence=replace(record.equivalence, verdict=verdict))
@@ -184,7 +185,7 @@ def test_every_verdict_has_a_tone_a_sign_and_a_colour(verdict: OverallVerdict) -
 
 
 def test_certified_is_green_on_a_terminal() -> None:
-    assert terminal._VERDICT_STYLES["certified"] == terminal._VERDICT_STYLES["pass"] == "green"
+    assert pages._VERDICT_STYLES["certified"] == pages._VERDICT_STYLES["pass"] == "green"
 
 
 # --- Each rewrite and each kind -------------------------------------------------------------------

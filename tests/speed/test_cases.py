@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -12,8 +13,8 @@ import onnx
 import pytest
 
 import bnfold
-from bnfold.errors import SessionError
-from bnfold.record.data import SpeedBlock
+from bnfold.errors import SessionError, TooSlowError
+from bnfold.record.data import SpeedBlock, SpeedRecord
 from bnfold.running.runtime import Level
 from bnfold.speed import footprint
 from bnfold.speed.cases import require_speedup
@@ -33,8 +34,12 @@ def test_one_model_alone(model: Path) -> None:
     outcome = run("bench", model)
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    assert [" ms (cpu, onnxruntime optimization all" in line for line in lines] == [True, False]
-    assert all("control" in line and "loads in" in line for line in lines)
+    assert lines[0].startswith("speed on cpu, ")
+    assert lines[0].endswith(", 1×1×8×8")
+    rows = [line.split()[0] for line in lines[2:6]]
+    assert rows == ["all", "control", "disabled", "control"]
+    assert "loads in" in lines[6]
+    assert lines[-1].endswith(" ms")
 
 
 def test_two_models_in_the_record(model: Path) -> None:
@@ -119,8 +124,8 @@ def test_memory_of_a_model_that_does_not_run(tmp_path: Path) -> None:
 def test_optimize_times_at_both_levels(model: Path) -> None:
     outcome = run("optimize", model)
     assert outcome.code == 0
-    speed = [line for line in outcome.out.splitlines() if line.startswith("speed: ")]
-    assert ["optimization all" in line for line in speed] == [True, False]
+    rows = [line.split()[0] for line in outcome.out.splitlines() if line[:5] in ("  all", "  dis")]
+    assert rows == ["all", "disabled"]
     record = run("optimize", model, "--no-bench", "--json").record
     assert (record["speed"], record["speed_note"]) == ([], "")
 
@@ -150,6 +155,42 @@ def test_a_required_speedup(
             == 0
         )
         assert run("bench", model, model, "--require-speedup", "1.01", "--json").code == 6
+
+
+def noisy(blocks: int) -> SpeedRecord:
+    """Return a timing of 1.2, give or take 0.1 from one block to the next."""
+    made = [
+        SpeedBlock(
+            {}, {"original": [1.2 + change] * 9, "optimized": [1.0] * 9, "control": [1.2] * 9}
+        )
+        for change in np.linspace(-0.1, 0.1, blocks)
+    ]
+    return replace(speed_record(1, 1), **vars(summarize(made)), samples=made)
+
+
+def test_the_whole_interval_of_a_speedup_must_reach_what_is_required() -> None:
+    record = noisy(9)
+    assert record.speedup is not None
+    assert record.ci95 is not None
+    low, _ = record.ci95
+    require_speedup([record], low)
+    require_speedup([record], record.speedup, "median")
+    with pytest.raises(TooSlowError, match=r"1\.200"):
+        require_speedup([record], (low + record.speedup) / 2)
+    with pytest.raises(TooSlowError):
+        require_speedup([record], record.speedup + 0.01, "median")
+
+
+def test_a_speedup_is_not_measured_in_two_blocks() -> None:
+    with pytest.raises(TooSlowError, match="too little time"):
+        require_speedup([noisy(2)], 0.5)
+    require_speedup([noisy(2)], 0.5, "median")
+    require_speedup([noisy(3)], 0.5)
+
+
+def test_what_must_reach_the_speedup_is_one_of_two(model: Path) -> None:
+    arguments = ("bench", model, model, "--require-speedup", "1", "--require-speedup-at")
+    run(*arguments, "mean").failed(2, "'mean'", "bound, median")
 
 
 def test_an_untimed_model_is_not_fast_enough(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.exceptions import TyperException
 
+from bnfold.cli.help import CHECK, OUTPUT, SPEED, GroupedCommand
 from bnfold.cli.options import (
     AbsoluteTolerance,
     Certify,
@@ -35,6 +36,7 @@ from bnfold.cli.options import (
     Report,
     Require,
     RequireSpeedup,
+    RequireSpeedupAt,
     Samples,
     SaveInputs,
     Seed,
@@ -55,12 +57,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bnfold.record.data import Record
-    from bnfold.report.lines import Detail
+    from bnfold.report.terminal.lines import Detail
 
 app = typer.Typer(
     name="bnfold",
     help="Fold BatchNormalization out of exported ONNX models, and verify the result.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -83,7 +84,10 @@ _EXIT_CODES = {
 }
 
 
-@app.command(epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.html")
+@app.command(
+    cls=GroupedCommand,
+    epilog="Example: bnfold optimize model.onnx model.fast.onnx --report run.html",
+)
 def optimize(
     model: Model,
     output: Annotated[
@@ -94,7 +98,9 @@ def optimize(
     ] = None,
     output_option: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUTPUT", help="Same as the argument."),
+        typer.Option(
+            "-o", "--output", metavar="OUTPUT", help="Same as the argument.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     only: Only = None,
     skip: Skip = None,
@@ -103,20 +109,48 @@ def optimize(
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Compare the result with the original.")
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Compare the result with the original.",
+            rich_help_panel=CHECK,
+        ),
     ] = True,
     bench: Annotated[
-        bool, typer.Option("--bench/--no-bench", help="Time the result against the original.")
+        bool,
+        typer.Option(
+            "--bench/--no-bench",
+            help="Time the result against the original.",
+            rich_help_panel=SPEED,
+        ),
     ] = True,
     bench_seconds: Annotated[
-        float, typer.Option("--bench-seconds", min=0, help="Total time for the benchmark.")
+        float,
+        typer.Option(
+            "--bench-seconds",
+            min=0,
+            help="Total time for the benchmark.",
+            metavar="SECONDS",
+            rich_help_panel=SPEED,
+        ),
     ] = 5.0,
     require_speedup: RequireSpeedup = None,
+    require_speedup_at: RequireSpeedupAt = "bound",
     tune: Annotated[
-        bool, typer.Option("--tune", help="Drop rewrites that make the model slower here.")
+        bool,
+        typer.Option(
+            "--tune", help="Drop rewrites that make the model slower here.", rich_help_panel=SPEED
+        ),
     ] = False,
     tune_seconds: Annotated[
-        float, typer.Option("--tune-seconds", min=0, help="Total time for tuning.")
+        float,
+        typer.Option(
+            "--tune-seconds",
+            min=0,
+            help="Total time for tuning.",
+            metavar="SECONDS",
+            rich_help_panel=SPEED,
+        ),
     ] = 60.0,
     provider: Provider = None,
     input: Input = None,
@@ -130,7 +164,11 @@ def optimize(
     require: Require = "certified",
     drop_culprit: Annotated[
         bool,
-        typer.Option("--drop-culprit", help="If the check fails, drop the rewrite at fault."),
+        typer.Option(
+            "--drop-culprit",
+            help="If the check fails, drop the rewrite at fault.",
+            rich_help_panel=CHECK,
+        ),
     ] = False,
     save_inputs: SaveInputs = None,
     threads: Threads = None,
@@ -139,7 +177,7 @@ def optimize(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Rewrite a model, check the result against it, time both, and write it."""
+    """Rewrite a model, check and time the result, and write it."""
     from bnfold import api
     from bnfold.options import PassOptions, TimingOptions
     from bnfold.report.terminal import print_optimization
@@ -154,7 +192,7 @@ def optimize(
     )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
-    timing = TimingOptions(bench_seconds, require_speedup, tune_seconds)
+    timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
     report = report_files(report, place)
     detail = detail_of(quiet, verbose)
     try:
@@ -180,7 +218,9 @@ def optimize(
     _deliver(result.record, report, json, print_optimization, detail)
 
 
-@app.command(epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10")
+@app.command(
+    cls=GroupedCommand, epilog="Example: bnfold check model.onnx model.fast.onnx --samples 10"
+)
 def check(
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="The model to trust.", show_default=False)
@@ -205,7 +245,7 @@ def check(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Compare any two models numerically, from any tool."""
+    """Compare any two models numerically."""
     from bnfold import api
     from bnfold.report.terminal import print_comparison
 
@@ -227,7 +267,9 @@ def check(
     raise typer.Exit(_EXIT_CODES[record.equivalence.verdict])
 
 
-@app.command(epilog="Example: bnfold bench model.onnx model.fast.onnx --seconds 30")
+@app.command(
+    cls=GroupedCommand, epilog="Example: bnfold bench model.onnx model.fast.onnx --seconds 30"
+)
 def bench(
     model: Model,
     candidate: Annotated[
@@ -242,28 +284,47 @@ def bench(
     seed: Seed = 0,
     batch: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Batch size, if the first dimension is free (repeatable)."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Batch size, if the first dimension is free (repeatable).",
+            rich_help_panel=SPEED,
+        ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", "--bench-seconds", min=0, help="Total time.")
+        float,
+        typer.Option(
+            "--seconds",
+            "--bench-seconds",
+            min=0,
+            metavar="SECONDS",
+            help="Total time.",
+            rich_help_panel=SPEED,
+        ),
     ] = 20.0,
     memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Also measure peak memory.")
+        bool,
+        typer.Option(
+            "--memory/--no-memory", help="Also measure peak memory.", rich_help_panel=SPEED
+        ),
     ] = True,
     require_speedup: RequireSpeedup = None,
+    require_speedup_at: RequireSpeedupAt = "bound",
     threads: Threads = None,
     report: Report = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Time a model, or one against another, interleaved with a control."""
+    """Time a model, or one against another."""
     from bnfold import api
     from bnfold.options import TimingOptions
     from bnfold.report.terminal import print_speed
 
     execution = execution_options(provider, threads, input, data, 1, seed)
-    timing = TimingOptions(seconds, require_speedup, batches=tuple(batch or ()), memory=memory)
+    timing = TimingOptions(
+        seconds, require_speedup, require_speedup_at, batches=tuple(batch or ()), memory=memory
+    )
     report = report_files(report)
     detail = detail_of(quiet, verbose)
     try:
@@ -278,7 +339,7 @@ def bench(
     _deliver(record, report, json, print_speed, detail)
 
 
-@app.command(epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
+@app.command(cls=GroupedCommand, epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
 def explain(
     model: Model,
     only: Only = None,
@@ -291,7 +352,7 @@ def explain(
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Show what optimize would do to each candidate, and why; write nothing."""
+    """Show what optimize would do, and why; write nothing."""
     from bnfold import api
     from bnfold.options import PassOptions
     from bnfold.report.terminal import print_explanation
@@ -304,7 +365,7 @@ def explain(
     _deliver(record, [], json, print_explanation, detail)
 
 
-@app.command(epilog="Example: bnfold report run.json -o run.html -o run.md")
+@app.command(cls=GroupedCommand, epilog="Example: bnfold report run.json -o run.html -o run.md")
 def report(
     run: Annotated[
         Path,
@@ -334,14 +395,14 @@ def report(
         _print(lambda: print(render(record, ".json" if json else ".md"), end=""))
 
 
-@app.command(epilog="Example: bnfold passes fold-batchnorm")
+@app.command(cls=GroupedCommand, epilog="Example: bnfold passes fold-batchnorm")
 def passes(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A pass.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the passes, or describe one: identity, exactness, reasons to refuse."""
+    """List the passes, or describe one."""
     from bnfold.cli.passes import print_pass, print_passes
     from bnfold.rewriting.registry import all_passes, choose_passes
 

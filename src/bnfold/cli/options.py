@@ -8,58 +8,97 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
 from bnfold.errors import UsageError
 from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
     from bnfold.options import CheckOptions, ExecutionOptions
-    from bnfold.report.lines import Detail
+    from bnfold.report.terminal.lines import Detail
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 Only = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Run this pass only (repeatable).")
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Run this pass only (repeatable).", rich_help_panel=REWRITING
+    ),
 ]
 Skip = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Skip this pass (repeatable).")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Skip this pass (repeatable).", rich_help_panel=REWRITING),
 ]
 KeepNode = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="Do not change nodes whose name matches.")
+    str | None,
+    typer.Option(
+        metavar="REGEX", help="Do not change nodes whose name matches.", rich_help_panel=REWRITING
+    ),
 ]
 ForceInference = Annotated[
-    bool, typer.Option("--force-inference", help="Switch training-mode nodes to inference first.")
+    bool,
+    typer.Option(
+        "--force-inference",
+        help="Switch training-mode nodes to inference first.",
+        rich_help_panel=REWRITING,
+    ),
 ]
 FreezeInitializers = Annotated[
     bool,
     typer.Option(
-        "--freeze-initializers", help="Treat initializers that are also inputs as constants."
+        "--freeze-initializers",
+        help="Treat initializers that are also inputs as constants.",
+        rich_help_panel=REWRITING,
     ),
 ]
 KeepFunctions = Annotated[
-    bool, typer.Option("--keep-functions", help="Do not inline the functions of the model.")
+    bool,
+    typer.Option(
+        "--keep-functions",
+        help="Do not inline the functions of the model.",
+        rich_help_panel=REWRITING,
+    ),
 ]
 Provider = Annotated[
-    list[str] | None, typer.Option(metavar="cpu|cuda", help="Execution provider (repeatable).")
+    list[str] | None,
+    typer.Option(
+        metavar="cpu|cuda", help="Execution provider (repeatable).", rich_help_panel=INPUTS
+    ),
 ]
 Input = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=FILE.npy|NAME:1,3,224,224",
         help="Content or shape of an input (repeatable).",
+        rich_help_panel=INPUTS,
     ),
 ]
 Data = Annotated[
-    Path | None, typer.Option(metavar="FILE.npz|DIR", help="Inputs, or an ONNX test-data folder.")
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz|DIR", help="Inputs, or an ONNX test-data folder.", rich_help_panel=INPUTS
+    ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Number of random inputs.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the random inputs.")]
+Samples = Annotated[
+    int, typer.Option(min=1, help="Number of random inputs.", metavar="N", rich_help_panel=INPUTS)
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the random inputs.", metavar="N", rich_help_panel=INPUTS)
+]
 RelativeTolerance = Annotated[
     list[str] | None,
-    typer.Option("--rtol", metavar="[NAME=]X", help="Default: by output type (repeatable)."),
+    typer.Option(
+        "--rtol",
+        metavar="[NAME=]X",
+        help="Default: by output type (repeatable).",
+        rich_help_panel=CHECK,
+    ),
 ]
 AbsoluteTolerance = Annotated[
     list[str] | None,
     typer.Option(
-        "--atol", metavar="[NAME=]X", help="Default: by output type and magnitude (repeatable)."
+        "--atol",
+        metavar="[NAME=]X",
+        help="Default: by output type and magnitude (repeatable).",
+        rich_help_panel=CHECK,
     ),
 ]
 Outputs = Annotated[
@@ -68,41 +107,86 @@ Outputs = Annotated[
         "--outputs",
         metavar="declared|all",
         help="all: also find the first value at which the models diverge.",
+        rich_help_panel=CHECK,
     ),
 ]
 Truth = Annotated[
-    str, typer.Option(metavar="auto|off|always", help="Also evaluate in float64 (auto: 10 s).")
+    str,
+    typer.Option(
+        metavar="auto|off|always",
+        help="Also evaluate in float64 (auto: 10 s).",
+        rich_help_panel=CHECK,
+    ),
 ]
 Certify = Annotated[
     str,
-    typer.Option(metavar="auto|off|always", help="Prove each rewrite by itself (auto: 30 s)."),
+    typer.Option(
+        metavar="auto|off|always",
+        help="Prove each rewrite by itself (auto: 30 s).",
+        rich_help_panel=CHECK,
+    ),
 ]
 Require = Annotated[
     str,
     typer.Option(
         metavar="certified|pass",
         help="pass: proven rewrites are not enough where the whole model cannot be checked.",
+        rich_help_panel=CHECK,
     ),
 ]
-SaveInputs = Annotated[Path | None, typer.Option(metavar="DIR", help="Save the inputs for --data.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=256, help="Default: all available CPUs.")]
+SaveInputs = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Save the inputs for --data.", rich_help_panel=INPUTS),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=256, help="Default: all available CPUs.", metavar="N", rich_help_panel=INPUTS
+    ),
+]
 RequireSpeedup = Annotated[
     float | None,
     typer.Option(
-        metavar="X", min=0, help="Fail (exit 6) if the median speed-up at level all is less."
+        metavar="X",
+        min=0,
+        help="Fail (exit 6) if the speed-up at level all is less.",
+        rich_help_panel=SPEED,
+    ),
+]
+RequireSpeedupAt = Annotated[
+    str,
+    typer.Option(
+        metavar="bound|median",
+        help="What must reach it: the 95 % interval's lower bound, or the median.",
+        rich_help_panel=SPEED,
     ),
 ]
 Report = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE.html|.md|.json", help="Write a report in this format (repeatable)."),
+    typer.Option(
+        metavar="FILE.html|.md|.json",
+        help="Write a report in this format (repeatable).",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Print the verdict, the speed and the file alone.")
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Print the verdict, the speed and the file alone.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Print all outputs, nodes and conditions.")
+    bool,
+    typer.Option(
+        "-v", "--verbose", help="Print all outputs, nodes and conditions.", rich_help_panel=OUTPUT
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print only the JSON record.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print only the JSON record.", rich_help_panel=OUTPUT)
+]
 
 
 def execution_options(
@@ -183,7 +267,7 @@ def detail_of(quiet: bool, verbose: bool) -> Detail:
     Raises:
         UsageError: if both less and more than usual is asked for.
     """
-    from bnfold.report.lines import Detail
+    from bnfold.report.terminal.lines import Detail
 
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from bnfold.report.lines import say, styled, table
+from bnfold.report.terminal.lines import say, styled, table
 from bnfold.rewriting.contract import Pass
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from bnfold.record.data import SpeedBlock, SpeedSummary, SpeedVerdict
 
+FEWEST_BLOCKS = 3
+"""The smallest number of blocks that shows how far they are apart, and so an interval."""
+
 FEWEST_TURNS = 5
 """The smallest number of turns that allows a verdict."""
 

@@ -329,7 +329,7 @@ class Optimization:
             return None
         note = "there was nothing to rewrite" if self._is_unchanged else self._speed_note
         try:
-            require_speedup(self._speed, required, note)
+            require_speedup(self._speed, required, self._timing.require_speedup_at, note)
         except TooSlowError as error:
             return TooSlowError(f"nothing was written: {error}")
         return None

@@ -10,16 +10,17 @@ from rich.console import Console
 
 from bnfold.record.data import Equivalence, ModelRecord, OutputRecord, Record, RefusalRecord
 from bnfold.report.certificates import certificate_summary, is_of_certificate
-from bnfold.report.lines import Detail, cell, say, styled, table
 from bnfold.report.summary import (
     CERTIFIED,
     headline,
+    level_text,
     operator_changes,
     refusal_groups,
     rewrite_groups,
 )
-from bnfold.report.terminal_check import print_comparisons
-from bnfold.report.terminal_speed import print_timings
+from bnfold.report.terminal.equivalence import print_comparisons
+from bnfold.report.terminal.lines import Detail, cell, say, styled, table
+from bnfold.report.terminal.speed import print_timings
 
 _VERDICT_STYLES = {
     "pass": "green",
@@ -108,7 +109,8 @@ def print_verdict(console: Console, equivalence: Equivalence, detail: Detail) ->
 def _print_speed(console: Console, record: Record) -> None:
     """Print the speed with all optimizations of the runtime, which is its default."""
     if record.speed:
-        say(console, f"speed: {headline(record).speed[0]}")
+        line = headline(record).speed[0].removesuffix(f", {level_text('all')}")
+        say(console, f"speed: {line}")
     if record.speed_note:
         say(console, f"speed: {record.speed_note}")
 

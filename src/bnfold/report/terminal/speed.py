@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from bnfold.record.data import Record, SpeedRecord
-from bnfold.report.lines import Detail, say, styled, table
-from bnfold.report.terminal_check import placements
+from bnfold.report.terminal.equivalence import placements
+from bnfold.report.terminal.lines import Detail, say, styled, table
 from bnfold.report.wording import count, interval, milliseconds, sizes
 
 _STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}

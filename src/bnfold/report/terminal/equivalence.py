@@ -16,7 +16,6 @@ from bnfold.record.data import (
     Truth,
 )
 from bnfold.report.certificates import is_of_certificate
-from bnfold.report.lines import Detail, cell, say, styled, table
 from bnfold.report.summary import (
     Sentence,
     counted,
@@ -30,6 +29,7 @@ from bnfold.report.summary import (
     selection_note,
     unit_note,
 )
+from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.wording import count, number, times
 
 _MOST_ROWS = 12
