@@ -9,8 +9,8 @@ Conditions: constant weights and biases; a bias or scale does not enlarge what i
 
 Profit: a matrix of n rows and m columns takes n·m multiplications for each row of x. A·B has no
 more elements than A and B together. So a factorization of low rank stays, such as a weight that
-has been compressed, or an adapter by itself. Where something else reads a result in between, and
-so its operators stay, A·B must have fewer elements than B alone.
+has been compressed, or an adapter by itself. Where something else reads a result in between, what
+computes it stays, and does not count: A·B must have fewer elements than B alone.
 
 ROUNDED: equal in the reals. A·B is computed in float64 and rounded once.
 """

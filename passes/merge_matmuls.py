@@ -13,7 +13,7 @@ and scales, which do not enlarge what they are combined with.
 
 Profit: the merged matrix has no more elements, and so takes no more multiplications for each row of
 x, than the matrices of the branches together. The sum itself vanishes. Where something else reads a
-branch, and so its operators stay, the others alone must have more elements.
+branch, its operators stay, and do not count.
 
 ROUNDED: equal in the reals. The matrix is computed in float64 and rounded once.
 """

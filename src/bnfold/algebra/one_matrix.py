@@ -60,12 +60,16 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
     gone = _no_longer_needed(form, root)
     shared = next((node for node in form.nodes if node not in gone), None)
     if shared is not None:
-        most_made = 1 if is_gemm or not any(is_op(node, "Add", "Sub") for node in form.nodes) else 2
-        is_cheaper = after < sum(size for node, size in sizes.items() if node in gone)
-        require(is_cheaper and most_made <= len(gone), Common.SHARED, shared)
+        may_add = not is_gemm and any(is_op(node, "Add", "Sub") for node in form.nodes)
+        made = 2 if may_add else 1
+        before = sum(size for node, size in sizes.items() if node in gone)
+        is_cheaper = after <= before and made <= len(gone) and (after, made) != (before, len(gone))
+        require(is_cheaper, Common.SHARED, shared)
     like = max(sizes, key=lambda node: sizes[node])
-    made = _product(root, form, like, is_gemm=is_gemm)
-    return Replace(form.nodes, {root.outputs[0]: made}, f"{len(form.nodes)} operators into one")
+    product_of_all = _product(root, form, like, is_gemm=is_gemm)
+    return Replace(
+        form.nodes, {root.outputs[0]: product_of_all}, f"{len(form.nodes)} operators into one"
+    )
 
 
 def _no_longer_needed(form: Linear, root: ir.Node) -> set[ir.Node]:
