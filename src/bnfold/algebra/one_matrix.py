@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.linear_forms import Linear, matrix_of
 from bnfold.algebra.matrices import product
+from bnfold.algebra.operand import constant_operand
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.graph.constants import is_overridable
 from bnfold.rewriting.contract import Common, Op, Refusal, Refused, Replace, require
@@ -60,8 +61,7 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
     gone = _no_longer_needed(form, root)
     shared = next((node for node in form.nodes if node not in gone), None)
     if shared is not None:
-        may_add = not is_gemm and any(is_op(node, "Add", "Sub") for node in form.nodes)
-        made = 2 if may_add else 1
+        made = 2 if not is_gemm and any(map(_has_shift, form.nodes)) else 1
         before = sum(size for node, size in sizes.items() if node in gone)
         is_cheaper = after <= before and made <= len(gone) and (after, made) != (before, len(gone))
         require(is_cheaper, Common.SHARED, shared)
@@ -70,6 +70,10 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
     return Replace(
         form.nodes, {root.outputs[0]: product_of_all}, f"{len(form.nodes)} operators into one"
     )
+
+
+def _has_shift(node: ir.Node) -> bool:
+    return is_op(node, "Add", "Sub") and constant_operand(node) is not None
 
 
 def _no_longer_needed(form: Linear, root: ir.Node) -> set[ir.Node]:
