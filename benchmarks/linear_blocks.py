@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ class Block:
         self._random = np.random.default_rng(0)
         self._features = features
 
-    def op(self, op_type: str, *operands: str, **attributes: object) -> str:
+    def op(self, op_type: str, *operands: str, **attributes: Any) -> str:
         """Add an operator."""
         name = f"{op_type.lower()}_{len(self._nodes)}"
         node = onnx.helper.make_node(op_type, operands, [name], name, **attributes)
@@ -52,7 +53,7 @@ class Block:
         return self.op("Add", product, self.constant(shift))
 
     def adapted(self, value: str, rows: int, columns: int, adapters: int) -> str:
-        """Add x·W + b + Σ s·((x·A)·B): a Linear with low-rank adapters (Hu et al., "LoRA", 2021)."""
+        """Add x·W + b + Σ s·((x·A)·B): a Linear with adapters (Hu et al., "LoRA", 2021)."""
         total = self.linear(value, rows, columns)
         for _ in range(adapters):
             low = self.linear(value, rows, _RANK, bias=False)
@@ -63,7 +64,8 @@ class Block:
 
     def model(self, result: str) -> onnx.ModelProto:
         """Return the model of x with a free batch and number of positions."""
-        float32, sizes = onnx.TensorProto.FLOAT, ["batch", "positions", self._features]
+        float32 = onnx.TensorProto.FLOAT
+        sizes = ("batch", "positions", self._features)
         graph = onnx.helper.make_graph(
             self._nodes,
             "block",
