@@ -179,6 +179,7 @@ def test_refusals(lines: str, reason: Refusal | None) -> None:
         ("o = Mul(x, s) y = Add(x, o)", ""),
         ("p = MatMul(x, heads) y = Add(p, x)", "N,2,3,6"),
         ("p = MatMul(x, thin) y = Add(p, x)", ""),
+        ("p = MatMul(x, thin) q = Mul(p, k) r = MatMul(x, thin) o = Mul(r, k) y = Add(q, o)", ""),
         ("p = MatMul(x, thin) q = MatMul(x, w) y = Add(p, q)", ""),
         ("p = MatMul(x, w) q = Mul(x, rows) y = Add(p, q)", ""),
         ("p = MatMul(x, w) q = Mul(x, full) y = Add(p, q)", ""),
