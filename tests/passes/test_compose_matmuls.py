@@ -75,7 +75,7 @@ def test_as_many_multiplications_are_few_enough(inner: int, composes: bool) -> N
         exact = weights["f"].astype(np.float64) @ weights["g"].astype(np.float64)
         np.testing.assert_array_equal(matrix, exact.astype(np.float32))
     else:
-        assert_refused(model, NAME, NotOneMatrix.COSTLIER)
+        assert_refused(model, NAME, NotOneMatrix.MORE_MULTIPLICATIONS)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_other_types(dtype: type[np.floating]) -> None:
         (
             "p = MatMul(x, thin) q = MatMul(p, row) r = MatMul(x, a) o = MatMul(r, across) "
             "t = MatMul(o, row) y = Add(q, t)",
-            NotOneMatrix.COSTLIER,
+            NotOneMatrix.MORE_MULTIPLICATIONS,
         ),
         (f"{LORA} z = Neg(p)", Common.SHARED),
         (f"{LORA} z = Neg(r)", None),

@@ -36,7 +36,7 @@ from bnfold.rewriting.query import (
 PRODUCTS = ("Gemm", "MatMul")
 """Operators that multiply by a matrix."""
 
-_MOST_OPERATORS = 64
+_MOST_OPERATORS = 16
 """Operators that one search visits."""
 
 

@@ -19,7 +19,7 @@ from bnfold.rewriting.query import is_op, rank_of
 class NotOneMatrix(Refusal):
     """Why linear operators do not become one."""
 
-    COSTLIER = "one matrix for all would take more multiplications than these operators"
+    MORE_MULTIPLICATIONS = "one matrix for all would take more multiplications than these operators"
 
 
 NOT_ONE_MATRIX = (
@@ -53,7 +53,7 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
     assert form.rows is not None
     assert form.columns is not None
     after = form.rows * form.columns
-    require(after <= sum(sizes.values()), NotOneMatrix.COSTLIER)
+    require(after <= sum(sizes.values()), NotOneMatrix.MORE_MULTIPLICATIONS)
     for node in form.nodes:
         weights = [value for value in node.inputs if value is not form.source.value]
         require(not any(map(is_overridable, weights)), Common.WEIGHT_OVERRIDABLE, node)
