@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, batch_norm_parameters, batch_normalization
-from bnfold.algebra.weights import folded_name, stored
+from bnfold.algebra.matrices import product
+from bnfold.algebra.weights import folded_name, optional_weight_of, stored, weight_of
 from bnfold.arrays import Array, FloatArray
-from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import (
     Common,
     Op,
@@ -28,12 +28,10 @@ from bnfold.rewriting.contract import (
 )
 from bnfold.rewriting.query import (
     float_attribute,
-    input_of,
     int_attribute,
     ints_attribute,
     opset,
     rank_of,
-    shape_of,
     string_attribute,
 )
 
@@ -66,7 +64,7 @@ NOT_ABSORBED = (
 
 def _conv(affine: Affine, conv: ir.Node) -> Op:
     """A(s,t)(W∗x + b) = (s·W)∗x + (s·b + t), on W's first axis. W is (Cout, Cin/groups, k…)."""
-    weight = _weight(conv, 1)
+    weight = weight_of(conv, 1)
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[0], conv)
     scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
@@ -78,7 +76,7 @@ def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
 
     The input channels are split into equal consecutive groups.
     """
-    weight = _weight(conv, 1)
+    weight = weight_of(conv, 1)
     groups = int_attribute(conv, "group", 1)
     require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
@@ -90,7 +88,7 @@ def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
 def _convolution(
     affine: Affine, conv: ir.Node, old: Array, scale: FloatArray, channel_axis: int
 ) -> Op:
-    bias = _optional_weight(conv, 2)
+    bias = optional_weight_of(conv, 2)
     if bias is not None:
         require(bias.size == affine.channels, NotAbsorbed.CHANNELS_DIFFER, conv)
     shift = affine.shift if bias is None else affine.scale * bias + affine.shift
@@ -113,7 +111,7 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Op:
 
 def _matmul(affine: Affine, matmul: ir.Node) -> Op:
     """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis."""
-    weight = _weight(matmul, 1)
+    weight = weight_of(matmul, 1)
     rank = _matmul_rank(matmul)
     require(weight.ndim >= 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[-1], matmul)
@@ -150,7 +148,7 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
 
     If the Conv pads, its border sees zeros instead of t, so this is exact only for t = 0.
     """
-    weight = _weight(conv, 1)
+    weight = weight_of(conv, 1)
     groups = int_attribute(conv, "group", 1)
     require(weight.ndim >= 3 and weight.shape[0] % groups == 0, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[1] * groups, conv)
@@ -162,7 +160,7 @@ def _conv_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
         for values in (affine.scale, affine.shift)
     )
     constant_part = (weight.astype(np.float64) * shift).sum(axis=tuple(range(1, weight.ndim)))
-    bias = _optional_weight(conv, 2)
+    bias = optional_weight_of(conv, 2)
     inputs: list[Operand] = [data, _store(weight, conv, 1, channel_axis=1, scale=scale)]
     if bias is not None or affine.has_shift:
         total = constant_part if bias is None else bias + constant_part
@@ -175,7 +173,7 @@ def _conv_transpose_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
 
     A shift reaches each position as often as there are taps that do, so only t = 0 is exact.
     """
-    weight = _weight(conv, 1)
+    weight = weight_of(conv, 1)
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[0], conv)
     require(not affine.has_shift, NotAbsorbed.TRANSPOSED_SHIFT, conv)
@@ -207,7 +205,7 @@ def _gemm_after(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
 
 def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     """(x·s + t)·B = x·(s·B) + t·B, where the channels are on the last axis of x."""
-    weight = _weight(matmul, 1)
+    weight = weight_of(matmul, 1)
     rank = _matmul_rank(matmul)
     require(weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[0], matmul)
@@ -218,7 +216,7 @@ def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
 def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op:
     """BN ∘ A = A(s', t'), written as the BatchNormalization of mean 0, variance 1 and ε = 0."""
     both = batch_normalization(bn).after(affine)
-    gamma = _weight(bn, 1)
+    gamma = weight_of(bn, 1)
     both = _on_axis(both, 1, gamma.size, bn)
     ones, zeros = np.ones(gamma.size), np.zeros(gamma.size)
     attributes = dict(bn.attributes)
@@ -249,7 +247,7 @@ CONSUMERS: Mapping[str, IntoConsumer] = {
 
 
 def _gemm_weight(gemm: ir.Node) -> tuple[Array, bool]:
-    weight = _weight(gemm, 1)
+    weight = weight_of(gemm, 1)
     require(weight.ndim == 2, NotAbsorbed.CHANNELS_DIFFER, gemm)
     return weight, int_attribute(gemm, "transB", 0) != 0
 
@@ -259,7 +257,7 @@ def _gemm_with(
 ) -> Op:
     """Return the Gemm with other data and B, and with C' such that β·C' = β·scale·C + shift."""
     beta = float_attribute(gemm, "beta", 1.0)
-    bias = _optional_weight(gemm, 2)
+    bias = optional_weight_of(gemm, 2)
     attributes = dict(gemm.attributes)
     if bias is None or beta == 0:
         attributes.pop("beta", None)
@@ -278,16 +276,10 @@ def _gemm_with(
 def _matmul_with(
     matmul: ir.Node, data: Operand, weight: Weight, shift: FloatArray, rank: int
 ) -> Op:
-    """Return data·weight + shift: a Gemm for a matrix, else a MatMul, and an Add if needed."""
-    legacy = [ir.AttrInt64("broadcast", 1)] if opset(matmul) < 7 else []
-    if not shift.any():
-        return same_op(matmul, [data, weight])
-    bias = _store(shift, matmul, 2)
-    if rank == 2 and weight.array.ndim == 2:
-        return Op("Gemm", [data, weight, bias], legacy, matmul)
-    output = matmul.outputs[0]
-    product = same_op(matmul, [data, weight], shape=shape_of(output), type_of=output)
-    return Op("Add", [product, bias], legacy)
+    """Return data·weight + shift."""
+    bias = _store(shift, matmul, 2) if shift.any() else None
+    is_gemm = rank == 2 and weight.array.ndim == 2
+    return product(matmul.outputs[0], data, weight, bias, matmul, is_gemm=is_gemm)
 
 
 def _matmul_rank(matmul: ir.Node) -> int:
@@ -311,20 +303,6 @@ def _on_axis(affine: Affine, axis: int, channels: int, subject: ir.Node) -> Affi
     return affine.spread()
 
 
-def _weight(node: ir.Node, index: int) -> Array:
-    value = input_of(node, index)
-    name = (value.name or "") if value is not None else ""
-    require(not is_overridable(value), Common.WEIGHT_OVERRIDABLE, node, name)
-    content = constant(value)
-    if content is None:
-        raise Refused(Common.WEIGHT_NOT_CONSTANT, node, name)
-    return content
-
-
-def _optional_weight(node: ir.Node, index: int) -> FloatArray | None:
-    return None if input_of(node, index) is None else _weight(node, index).astype(np.float64)
-
-
 def _store(
     values: Array,
     node: ir.Node,
@@ -334,5 +312,5 @@ def _store(
     scale: FloatArray | None = None,
 ) -> Weight:
     """Round new values for input `index` to the type of the operator's weight."""
-    dtype = ir.DataType.from_numpy(_weight(node, 1).dtype)
+    dtype = ir.DataType.from_numpy(weight_of(node, 1).dtype)
     return stored(values, dtype, folded_name(node, index), node, channel_axis, scale=scale)

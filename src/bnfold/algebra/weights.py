@@ -1,4 +1,4 @@
-"""Makes new weights: computed in float64, rounded once to the type that they are stored in."""
+"""Reads weights, and makes new ones: computed in float64, rounded once to the stored type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array, FloatArray, float_limits
-from bnfold.rewriting.contract import Refusal, Weight, require
+from bnfold.graph.constants import constant, is_overridable
+from bnfold.rewriting.contract import Common, Refusal, Refused, Weight, require
 from bnfold.rewriting.query import input_of
 
 
@@ -29,6 +30,26 @@ def folded_name(node: ir.Node, index: int) -> str:
     weight, value = input_of(node, 1), input_of(node, index)
     name = value.name if value is not None else f"{weight.name if weight is not None else ''}.bias"
     return f"{(name or '').removesuffix('.folded')}.folded"
+
+
+def weight_of(node: ir.Node, index: int) -> Array:
+    """Return the weight that is input `index` of a linear operator.
+
+    Raises:
+        Refused: WEIGHT_OVERRIDABLE or WEIGHT_NOT_CONSTANT, if it may be another at run time.
+    """
+    value = input_of(node, index)
+    name = (value.name or "") if value is not None else ""
+    require(not is_overridable(value), Common.WEIGHT_OVERRIDABLE, node, name)
+    content = constant(value)
+    if content is None:
+        raise Refused(Common.WEIGHT_NOT_CONSTANT, node, name)
+    return content
+
+
+def optional_weight_of(node: ir.Node, index: int) -> FloatArray | None:
+    """Return the weight in float64, or None if there is no such input."""
+    return None if input_of(node, index) is None else weight_of(node, index).astype(np.float64)
 
 
 _BLOCK = 2**17
