@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bnfold.api import bench as bench
     from bnfold.api import check as check
     from bnfold.api import explain as explain
+    from bnfold.api import inspect as inspect
     from bnfold.api import optimize as optimize
     from bnfold.errors import BnfoldError as BnfoldError
     from bnfold.errors import ModelError as ModelError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from bnfold.workflow.optimization import Result as Result
 
 _HOMES = {
-    "bnfold.api": ("bench", "check", "explain", "optimize"),
+    "bnfold.api": ("bench", "check", "explain", "inspect", "optimize"),
     "bnfold.errors": (
         "BnfoldError",
         "ModelError",

@@ -33,6 +33,10 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment
+from bnfold.workflow.inspection import Inspection as Inspection
+from bnfold.workflow.inspection import NodeDifference as NodeDifference
+from bnfold.workflow.inspection import differing_nodes as differing_nodes
+from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
