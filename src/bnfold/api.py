@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,6 +32,7 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment
+from bnfold.scratch import Scratch
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
@@ -47,6 +47,7 @@ def optimize(
     bench: bool = False,
     tune: bool = False,
     drop_culprit: bool = False,
+    force: bool = False,
     require_speedup: float | None = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
@@ -76,6 +77,7 @@ def optimize(
         bench: whether to time both.
         tune: drop rewrites that make the model slower here.
         drop_culprit: where the check fails, drop the rewrite that it fails with, and go on.
+        force: whether to replace an `output` that is a model with other inputs or outputs.
         require_speedup: the least speed-up at onnxruntime's best; implies `bench`.
         providers: ``"cpu"`` (the default), ``"cuda"``, or both.
         threads: of onnxruntime's pool; by default as many as this process may use.
@@ -116,7 +118,7 @@ def optimize(
     if not (timing_only and list(execution.providers) == ["cpu"]):
         _require_providers(execution)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
+        scratch = stack.enter_context(Scratch())
         run = Optimization(
             model,
             output,
@@ -124,10 +126,11 @@ def optimize(
             execution=execution,
             checking=checking,
             timing=timing,
-            folder=folder,
+            scratch=scratch,
             stack=stack,
             progress=progress,
             hashes=hashes,
+            force=force,
         )
         if tune:
             run.tune()
@@ -291,7 +294,7 @@ def explain(
         UsageError: if an option makes no sense.
         PassFailedError: if a pass has a bug.
     """
-    variant = Variants(model, _pass_options(passes, only, skip), Path()).without()
+    variant = Variants(model, _pass_options(passes, only, skip)).without()
     return Record(
         command=[],
         model=variant.model.source.describe(hashed=hashes),
@@ -362,11 +365,11 @@ def _require_providers(execution: ExecutionOptions) -> None:
 @contextmanager
 def _as_files(*models: ModelSource) -> Iterator[list[Path]]:
     """Write those that are no files yet into a folder that goes away."""
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+    with Scratch() as scratch:
         paths = []
         for number, source in enumerate(models):
             if isinstance(source, onnx.ModelProto):
-                path = Path(folder) / f"{number}.onnx"
+                path = scratch.folder / f"{number}.onnx"
                 path.write_bytes(source.SerializeToString())
                 paths.append(path)
             else:

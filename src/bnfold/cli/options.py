@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bnfold.errors import UsageError
-from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
     from bnfold.options import CheckOptions, ExecutionOptions
@@ -95,6 +93,12 @@ Report = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE.html|.md|.json", help="Write a report in this format (repeatable)."),
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace OUTPUT even if it is a model with other inputs or outputs."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print only the JSON record.")]
 
 
@@ -168,23 +172,3 @@ def _tolerances(option: str, texts: list[str] | None) -> tuple[float | None, dic
         else:
             general = tolerance
     return general, by_name
-
-
-def report_files(
-    reports: list[Path] | None, output: Path | None = None, option: str = "--report"
-) -> list[Path]:
-    """Validate the paths of the reports before the work starts.
-
-    Raises:
-        UsageError: if a folder does not exist, a suffix is unknown, or a report would replace
-            OUTPUT.
-    """
-    for path in reports or ():
-        if path.suffix not in SUFFIXES:
-            raise UsageError(f"{option} {path}: unknown format, use {', '.join(SUFFIXES)}")
-        place = os.path.realpath(path)  # unlike resolve(), accepts a link to itself
-        if not os.path.isdir(os.path.dirname(place)):
-            raise UsageError(f"{option} {path}: the folder does not exist")
-        if output is not None and place == os.path.realpath(output):
-            raise UsageError(f"{option} {path} is the same file as OUTPUT")
-    return reports or []

@@ -24,6 +24,7 @@ from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
 from bnfold.rewriting.registry import choose_passes
 from bnfold.running.learning import TOOLS
+from bnfold.scratch import Scratch
 from bnfold.workflow.windows import Cut, Cutter
 
 
@@ -58,11 +59,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Variants:
-    """Makes variants of the model from `source`, and writes some into `folder`."""
+    """Makes variants of the model from `source`, and writes some into a scratch folder."""
 
     source: ModelSource
     passes: PassOptions
-    folder: Path
+    scratch: Scratch = field(default_factory=Scratch, repr=False)
     _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
 
     def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
@@ -103,8 +104,8 @@ class Variants:
         return Variant(loaded, requested, inlined, outcome, chosen, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
-        """Write a model into a new subfolder of `folder`."""
-        place = self.folder / f"variant_{next(self._numbers)}" / "model.onnx"
+        """Write a model into a new subfolder of the scratch folder."""
+        place = self.scratch.folder / f"variant_{next(self._numbers)}" / "model.onnx"
         place.parent.mkdir()
         with StagedModel(place) as staged:
             staged.write_model(model)
