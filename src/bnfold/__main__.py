@@ -10,11 +10,15 @@ def main() -> None:
     handle_signals()
     try:
         from bnfold.cli.main import main as command
-    except BaseException:
+    except BaseException as error:
         number = received()
-        if number is None:
+        if number is not None:
+            sys.exit(128 + number)
+        if not isinstance(error, (ImportError, OSError)):
             raise
-        sys.exit(128 + number)
+        text = f"bnfold: a module cannot be imported: {error}; reinstall bnfold"
+        print(" ".join(text.split()), file=sys.stderr)
+        sys.exit(2)
     command()
 
 

@@ -6,18 +6,19 @@ beside its group replaces the group's field.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
 from bnfold.arrays import Array
-from bnfold.errors import TooSlowError, UsageError
+from bnfold.errors import TooSlowError, UsageError, in_words
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
 from bnfold.options import (
@@ -36,7 +37,24 @@ from bnfold.scratch import Scratch
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
+
+def _in_words(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let what the system refuses be a UsageError: the file, and the cause."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except OSError as error:
+            raise UsageError(in_words(error)) from error
+
+    return call
+
+
+@_in_words
 def optimize(
     model: ModelSource,
     output: str | os.PathLike[str] | None = None,
@@ -142,6 +160,7 @@ def optimize(
         return run.finish()
 
 
+@_in_words
 def check(
     reference: ModelSource,
     candidate: ModelSource,
@@ -204,6 +223,7 @@ def check(
     )
 
 
+@_in_words
 def bench(
     model: ModelSource,
     candidate: ModelSource | None = None,
@@ -279,6 +299,7 @@ def bench(
     return record
 
 
+@_in_words
 def explain(
     model: ModelSource,
     *,
@@ -298,7 +319,7 @@ def explain(
     return Record(
         command=[],
         model=variant.model.source.describe(hashed=hashes),
-        environment=environment(),
+        environment=environment(variant.plugins),
         rewrites=variant.rewrites,
         refusals=variant.outcome.refusals,
         passes=variant.passes,

@@ -48,6 +48,10 @@ def error_line(message: str) -> str:
     return f"{words[:start]} … {words[-end:]}"
 
 
+class Interrupted(SystemExit):
+    """A signal ends the program. It passes all guards against code that exits."""
+
+
 class UsageError(BnfoldError):
     """The request is invalid, such as an unknown pass or an output that cannot be written."""
 

@@ -384,12 +384,31 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     handle_signals()
     with quiet_streams() as out:
-        exit_code = _run()
+        warnings = _Warnings()
+        logging.getLogger("bnfold").addHandler(warnings)
+        try:
+            exit_code = _run()
+        finally:
+            logging.getLogger("bnfold").removeHandler(warnings)
         out.flush()
         if out.complaint:
             _say(out.complaint)
     gc.freeze()  # skip the final collection, which is slow: the process ends anyway
     sys.exit(exit_code)
+
+
+class _Warnings(logging.Handler):
+    """Shows each warning once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._shown:
+            self._shown.add(message)
+            _say(message)
 
 
 def _run() -> int:
@@ -417,6 +436,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         return "interrupted", 128 + signal.SIGINT
     if isinstance(error, OSError):
         return in_words(error), UsageError.exit_code
+    if isinstance(error, ImportError):
+        return f"a module cannot be imported: {error}; reinstall bnfold", UsageError.exit_code
     if isinstance(error, MemoryError):
         return "out of memory", INTERNAL_ERROR
     if isinstance(error, SystemExit):

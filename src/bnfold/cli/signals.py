@@ -7,8 +7,9 @@ another of it: onnxruntime, while it is imported, an ImportError. So the signal 
 from __future__ import annotations
 
 import signal
-import sys
 from types import FrameType
+
+from bnfold.errors import Interrupted
 
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """SIGHUP: the terminal was closed; not on Windows."""
@@ -27,7 +28,7 @@ def handle_signals() -> None:
 
 def _end(number: int, _: FrameType | None) -> None:
     _received.append(number)
-    sys.exit(128 + number)
+    raise Interrupted(128 + number)
 
 
 def received() -> int | None:
@@ -38,4 +39,4 @@ def received() -> int | None:
 def require_none() -> None:
     """End the program if a signal came, and its exception was caught."""
     if _received:
-        sys.exit(128 + _received[0])
+        raise Interrupted(128 + _received[0])

@@ -36,6 +36,9 @@ STALLED_SECONDS = 60.0
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if _CAN_FORK]
 """Blocked around the fork: their handlers belong to this process, and must not run in the other."""
 
+_NO_ANSWER = 75
+"""The exit status of a fork that cannot write to its pipe: no crash, and no verdict."""
+
 _LENGTH = struct.Struct("<Q")
 _Result = TypeVar("_Result")
 
@@ -57,7 +60,7 @@ class _Remote(Exception):  # noqa: N818 - carries a traceback, as multiprocessin
 
 
 class _NoForkError(Exception):
-    """The system lets this process make no other, or no pipe."""
+    """The system lets this process make no other, or no pipe, or not write to it."""
 
 
 class _StalledError(Exception):
@@ -139,6 +142,8 @@ def _in_fork(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         status = os.waitpid(child, 0)[1] if child > 0 else 0
         os.close(receiving)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_ANSWER:
+        raise _NoForkError
     raise CrashedError(_how(status), during)
 
 
@@ -189,8 +194,11 @@ def _picklable(error: BaseException) -> BaseException:
 def _send(sending: int, answer: tuple[str, Any]) -> None:
     content = pickle.dumps(answer)
     message = memoryview(_LENGTH.pack(len(content)) + content)
-    while message:
-        message = message[os.write(sending, message) :]
+    try:
+        while message:
+            message = message[os.write(sending, message) :]
+    except OSError:
+        os._exit(_NO_ANSWER)
 
 
 # --- In its parent --------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ class Optimization:
         return Record(
             command=[],
             model=self._variant.model.source.describe(hashed=self._hashes),
-            environment=environment(),
+            environment=environment(self._variant.plugins),
             output=OutputRecord(
                 path=str(self._output) if self._output is not None else None,
                 same=self._is_copy,

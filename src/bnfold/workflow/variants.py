@@ -22,7 +22,7 @@ from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
-from bnfold.rewriting.registry import choose_passes
+from bnfold.rewriting.registry import choose_passes, installed
 from bnfold.running.learning import TOOLS
 from bnfold.scratch import Scratch
 from bnfold.workflow.windows import Cut, Cutter
@@ -37,6 +37,8 @@ class Variant:
     inlined: Sequence[RewriteRecord]
     outcome: Outcome
     chosen: Sequence[Pass] = field(repr=False)
+    plugins: Sequence[str] = ()
+    """What other packages offer, and what is wrong with it."""
     cuts: Sequence[Cut] = field(default=(), repr=False)
     """The window of each rewrite of `outcome`, if they were asked for."""
 
@@ -101,7 +103,8 @@ class Variants:
         if not any("--freeze-initializers" in refusal.remedy for refusal in kept):
             kept += overridable_weights(loaded.ir)
         outcome = Outcome(outcome.rewrites, kept)
-        return Variant(loaded, requested, inlined, outcome, chosen, cutter.cuts)
+        plugins = installed(set(self.passes.skip)).plugins()
+        return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
         """Write a model into a new subfolder of the scratch folder."""
