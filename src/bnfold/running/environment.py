@@ -47,7 +47,7 @@ def installed_runtimes() -> list[str]:
 
 def _runtime() -> dict[str, Any] | None:
     runtime = sys.modules.get("onnxruntime")
-    if runtime is None:
+    if runtime is None or not hasattr(runtime, "InferenceSession"):
         return None
     return {
         "package": " and ".join(installed_runtimes()) or "unknown",
