@@ -152,7 +152,7 @@ def test_an_interruption_leaves_everything_as_it_was(
     assert {path: untouched(path) for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("point", ["os.fsync", "os.replace", "tempfile.mkstemp"])
+@pytest.mark.parametrize("point", ["os.fsync", "os.replace", "bnfold.atomic.create_file"])
 @pytest.mark.parametrize("sample", [REWRITTEN, UNCHANGED], ids=["rewritten", "copied"])
 def test_a_full_disk_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, sample: Path

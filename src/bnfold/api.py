@@ -6,19 +6,19 @@ beside its group replaces the group's field.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import onnx
 
 from bnfold.arrays import Array
-from bnfold.errors import TooSlowError, UsageError
+from bnfold.errors import TooSlowError, UsageError, in_words
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
 from bnfold.options import (
@@ -33,6 +33,7 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment
+from bnfold.scratch import Scratch
 from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import NodeDifference as NodeDifference
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
@@ -40,7 +41,24 @@ from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
+
+def _in_words(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let what the system refuses be a UsageError: the file, and the cause."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except OSError as error:
+            raise UsageError(in_words(error)) from error
+
+    return call
+
+
+@_in_words
 def optimize(
     model: ModelSource,
     output: str | os.PathLike[str] | None = None,
@@ -51,6 +69,7 @@ def optimize(
     bench: bool = False,
     tune: bool = False,
     drop_culprit: bool = False,
+    force: bool = False,
     require_speedup: float | None = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
@@ -80,6 +99,7 @@ def optimize(
         bench: whether to time both.
         tune: drop rewrites that make the model slower here.
         drop_culprit: where the check fails, drop the rewrite that it fails with, and go on.
+        force: whether to replace an `output` that is a model with other inputs or outputs.
         require_speedup: the least speed-up at onnxruntime's best; implies `bench`.
         providers: ``"cpu"`` (the default), ``"cuda"``, or both.
         threads: of onnxruntime's pool; by default as many as this process may use.
@@ -120,7 +140,7 @@ def optimize(
     if not (timing_only and list(execution.providers) == ["cpu"]):
         _require_providers(execution)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-")))
+        scratch = stack.enter_context(Scratch())
         run = Optimization(
             model,
             output,
@@ -128,10 +148,11 @@ def optimize(
             execution=execution,
             checking=checking,
             timing=timing,
-            folder=folder,
+            scratch=scratch,
             stack=stack,
             progress=progress,
             hashes=hashes,
+            force=force,
         )
         if tune:
             run.tune()
@@ -143,6 +164,7 @@ def optimize(
         return run.finish()
 
 
+@_in_words
 def check(
     reference: ModelSource,
     candidate: ModelSource,
@@ -205,6 +227,7 @@ def check(
     )
 
 
+@_in_words
 def bench(
     model: ModelSource,
     candidate: ModelSource | None = None,
@@ -280,6 +303,7 @@ def bench(
     return record
 
 
+@_in_words
 def explain(
     model: ModelSource,
     *,
@@ -295,11 +319,11 @@ def explain(
         UsageError: if an option makes no sense.
         PassFailedError: if a pass has a bug.
     """
-    variant = Variants(model, _pass_options(passes, only, skip), Path()).without()
+    variant = Variants(model, _pass_options(passes, only, skip)).without()
     return Record(
         command=[],
         model=variant.model.source.describe(hashed=hashes),
-        environment=environment(),
+        environment=environment(variant.plugins),
         rewrites=variant.rewrites,
         refusals=variant.outcome.refusals,
         passes=variant.passes,
@@ -366,11 +390,11 @@ def _require_providers(execution: ExecutionOptions) -> None:
 @contextmanager
 def _as_files(*models: ModelSource) -> Iterator[list[Path]]:
     """Write those that are no files yet into a folder that goes away."""
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+    with Scratch() as scratch:
         paths = []
         for number, source in enumerate(models):
             if isinstance(source, onnx.ModelProto):
-                path = Path(folder) / f"{number}.onnx"
+                path = scratch.folder / f"{number}.onnx"
                 path.write_bytes(source.SerializeToString())
                 paths.append(path)
             else:

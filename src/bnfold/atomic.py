@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, in_words
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,8 +24,10 @@ BLOCK = 1 << 20
 class AtomicFile:
     """A file that is written to a temporary file, then renamed to its place.
 
-    Use as a context manager; unless `commit` is called, the file is removed on exit. If `hashed`,
-    `sha256` is the hash of the content written last, in hexadecimal.
+    Use as a context manager; unless `commit` is called, the file is removed on exit. What is made
+    is remembered before it is made, so that a signal leaves nothing behind: push the object on an
+    `ExitStack` first, and let it `create` the file then. If `hashed`, `sha256` is the hash of the
+    content written last, in hexadecimal.
 
     A file that replaces another is synced to disk first. A new file is not, as with `cp`: nothing
     is lost if the power fails.
@@ -41,19 +43,30 @@ class AtomicFile:
         with as_usage_error(place):
             with contextlib.suppress(FileNotFoundError):
                 place.stat()  # a link to itself is an OSError here, unlike below
-            self.place = place.resolve()  # a link stays a link: its target is replaced
+            _require_file_name(place)
+            self._settle(place.resolve())  # a link stays a link: its target is replaced
             if self.place.exists() and not self.place.is_file():
                 raise UsageError(f"{place} is not a regular file; name a file to write to")
-            self._replaces = self.place.exists()
-            descriptor, path = tempfile.mkstemp(
-                dir=self.place.parent, prefix=f".{self.place.name[:100]}.", suffix=".tmp"
-            )
-            os.close(descriptor)
-            self.path = Path(path)
-            self.path.chmod(mode_for(self.place))
+
+    def _settle(self, place: Path) -> None:
+        """Choose the place, and the name of the temporary file beside it."""
+        self.place = place
+        self._replaces = place.exists()
+        start = os.fsdecode(os.fsencode(place.name)[:100])
+        self.path = place.with_name(f".{start}.{secrets.token_hex(6)}.tmp")
+
+    def create(self) -> Self:
+        """Create the temporary file."""
+        with as_usage_error(self.place):
+            create_file(self.path, like=self.place)
+        return self
 
     def __enter__(self) -> Self:
-        return self
+        try:
+            return self.create()
+        except BaseException:
+            self.discard()
+            raise
 
     def __exit__(
         self,
@@ -62,6 +75,11 @@ class AtomicFile:
         traceback: TracebackType | None,
     ) -> None:
         if not self._committed:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was made, as far as the system lets it."""
+        with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
     def write(self, content: bytes) -> None:
@@ -100,16 +118,32 @@ def as_usage_error(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{place} cannot be written: {error.strerror or error}") from error
+        raise UsageError(in_words(error, place, "written")) from error
 
 
-def mode_for(place: Path) -> int:
-    """Return the permissions of the existing file, or the default for new files."""
-    if place.exists():
-        return place.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def create_file(path: Path, like: Path) -> None:
+    """Create an empty file with the permissions of an existing one, or else of any new file."""
+    mode = like.stat().st_mode & 0o777 if like.exists() else None
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    os.close(os.open(path, flags, 0o666 if mode is None else 0o600))
+    if mode is not None:
+        path.chmod(mode)
+
+
+def _require_file_name(place: Path) -> None:
+    """Require that the path does not lead to an open stream, as /dev/stdout and /dev/fd/1 do.
+
+    Such a path names a file that another program writes to; to replace it takes its content away.
+    """
+    step = os.path.abspath(place)
+    for _ in range(40):  # as many links as the system follows
+        folder = os.path.realpath(os.path.dirname(step))
+        if folder == "/proc" or folder.startswith("/proc/"):
+            raise UsageError(f"{place} is an open stream, not a file; name a file to write to")
+        step = os.path.join(folder, os.path.basename(step))
+        if not os.path.islink(step):
+            return
+        step = os.path.join(folder, os.readlink(step))
 
 
 class Digest:

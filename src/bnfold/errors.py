@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from bnfold.text import legible
 
 if TYPE_CHECKING:
     from bnfold.record.data import Record
@@ -16,6 +19,37 @@ class BnfoldError(Exception):
     def __init__(self, message: str, record: Record | None = None) -> None:
         super().__init__(" ".join(message.split()))
         self.record = record
+
+
+def in_words(error: OSError, place: str | os.PathLike[str] | None = None, done: str = "") -> str:
+    """Return what could not be done, where and why, in one line.
+
+    `place` is the file, if the error does not know it; `done` is what it could not be, such as
+    "written".
+    """
+    cause = error.strerror or str(error) or type(error).__name__
+    where = place if place is not None else error.filename
+    if where is None:
+        return f"the system refused: {cause}"
+    text = os.fsdecode(where) if isinstance(where, str | bytes | os.PathLike) else str(where)
+    return f"{text} cannot be {done or 'used'}: {cause}"
+
+
+LONGEST_LINE = 1000
+"""Characters of the longest message that is shown: names in a model may be of any length."""
+
+
+def error_line(message: str) -> str:
+    """Return the message for a terminal: one line of sane length that the terminal only shows."""
+    words = legible(" ".join(message.split()))
+    if len(words) <= LONGEST_LINE:
+        return words
+    start, end = LONGEST_LINE * 2 // 3, LONGEST_LINE // 3  # the end says what to do about it
+    return f"{words[:start]} … {words[-end:]}"
+
+
+class Interrupted(SystemExit):
+    """A signal ends the program. It passes all guards against code that exits."""
 
 
 class UsageError(BnfoldError):

@@ -276,7 +276,10 @@ def test_a_report_never_replaces_the_output(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("{folder}", "is not a regular file"),
+        ("{folder}", "is the folder of the model; to replace the model, name it: "),
+        ("{folder}/missing/", "this folder does not exist"),
+        ("/dev/fd/1", "is an open stream, not a file"),
+        ("/dev/null", "is not a regular file"),
         ("{folder}/missing/out.onnx", "No such file or directory"),
         ("{folder}/text/out.onnx", "Not a directory"),
     ],

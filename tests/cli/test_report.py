@@ -129,3 +129,13 @@ def test_a_record_of_another_schema(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"schema": "bnfold.report/9"}')
     run("report", path).failed(2, "'bnfold.report/9'", "'bnfold.report/1'")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_record_is_read_as_powershell_writes_it(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "run.json"
+    assert run("check", REWRITTEN, REWRITTEN, "--truth", "off", "--report", path).code == 0
+    expected = run("report", path)
+    path.write_text(path.read_text("utf-8"), encoding)
+    assert run("report", path) == expected
+    assert expected.code == 0

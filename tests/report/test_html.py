@@ -248,7 +248,7 @@ def test_invisible_and_bidi_characters_are_replaced() -> None:
     assert not re.search(
         "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", content
     )
-    assert "left�tfel�" in content
+    assert "left\\u202etfel\\u2066" in content
     assert "bell␇ and␊new line␉tab␛[31m" in content
     assert "(10,000 characters)" in content
 

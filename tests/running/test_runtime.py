@@ -16,7 +16,7 @@ from bnfold.errors import ProviderError, SessionError
 from bnfold.running import runtime
 from bnfold.running.environment import available_threads, environment, installed_runtimes
 from bnfold.running.runtime import Level, Session
-from tests.support.cli import REWRITTEN
+from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import build
 
 CPU, GPU = "onnxruntime 1.30.0", "onnxruntime-gpu 1.30.0"
@@ -94,7 +94,11 @@ def test_another_provider_in_its_place_is_an_error(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("packages", "message"),
-    [([], r"not installed: pip install 'bnfold\[cpu\]'"), ([CPU], "installed but broken")],
+    [
+        ([], r"not installed: pip install 'bnfold\[cpu\]'"),
+        ([CPU], "installed but broken.*pip install --force-reinstall --no-deps onnxruntime$"),
+        ([CPU, GPU], "broken.*are both installed.*pip uninstall -y onnxruntime onnxruntime-gpu"),
+    ],
 )
 def test_an_import_that_fails(
     monkeypatch: pytest.MonkeyPatch, packages: list[str], message: str
@@ -108,6 +112,32 @@ def test_an_import_that_fails(
         with pytest.raises(ProviderError, match=message):
             needs_it()
     assert environment()["onnxruntime"] is None
+
+
+def test_a_folder_that_an_uninstalled_package_left_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch)
+    (tmp_path / "onnxruntime").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    with pytest.raises(ProviderError, match=r"incomplete.*remove that folder; pip install"):
+        runtime.require_provider("cpu")
+    assert environment()["onnxruntime"] is None
+
+
+@pytest.mark.parametrize("options", [["--no-check"], []])
+@pytest.mark.parametrize("model", [REWRITTEN, UNCHANGED])
+def test_cuda_that_is_only_listed_is_told_whatever_there_is_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], model: Path
+) -> None:
+    install(monkeypatch, GPU)
+    has_device(monkeypatch, False)
+    listed = [*runtime.PROVIDERS.values()]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    outcome = run("optimize", model, tmp_path / "out.onnx", "--provider", "cuda", *options)
+    outcome.failed(4, "'cuda' is not available", "no NVIDIA device")
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_installed_runtimes_are_those_with_metadata(monkeypatch: pytest.MonkeyPatch) -> None:

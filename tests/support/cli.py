@@ -28,6 +28,10 @@ UNCHANGED = MODELS / "training_mode.onnx"
 """A sample with nothing to rewrite."""
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that the command handles."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The exit code and output of a command."""
@@ -68,7 +72,7 @@ def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
         io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)
     )
     code: object = 0
-    on_termination = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     with (
         mock.patch.object(sys, "argv", ["bnfold", *map(str, arguments)]),
         redirect_stdout(out),
@@ -79,7 +83,8 @@ def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
         except SystemExit as end:
             code = end.code or 0
         finally:
-            signal.signal(signal.SIGTERM, on_termination)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     assert isinstance(code, int)
     return Outcome(code, _content(out), _content(err))
 

@@ -20,7 +20,7 @@ from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, norm
 def rewritten(model: onnx.ModelProto, folder: Path) -> Variant:
     onnx.save(model, folder / "m.onnx")
     source = folder / "m.onnx"
-    return Variants(source, PassOptions(), folder).without(cut=True)
+    return Variants(source, PassOptions()).without(cut=True)
 
 
 def windows(model: onnx.ModelProto, folder: Path) -> list[Window]:
@@ -69,7 +69,7 @@ def test_weights_in_a_file_of_their_own_are_read(tmp_path: Path) -> None:
         conv_bn(), tmp_path / "e.onnx", save_as_external_data=True, location="e", size_threshold=0
     )
     source = tmp_path / "e.onnx"
-    (cut,) = Variants(source, PassOptions(), tmp_path).without(cut=True).cuts
+    (cut,) = Variants(source, PassOptions()).without(cut=True).cuts
     assert certify(cut.window()).verdict == "certified"
 
 
@@ -109,5 +109,5 @@ def test_a_cut_without_sides_says_why() -> None:
 
 def test_nothing_is_cut_unless_asked(tmp_path: Path) -> None:
     onnx.save(conv_bn(), tmp_path / "m.onnx")
-    variants = Variants(tmp_path / "m.onnx", PassOptions(), tmp_path)
+    variants = Variants(tmp_path / "m.onnx", PassOptions())
     assert not variants.without().cuts

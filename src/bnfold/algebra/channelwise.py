@@ -158,7 +158,8 @@ class _Depthwise(Channelwise):
         if kernel is None or not is_known or self.axis != 1 or groups == 1 or len(kernel.shape) < 3:
             return False
         is_fitting = self._bias is None or self._bias.shape == kernel.shape[:1]
-        return is_fitting and kernel.shape[1] == 1 and kernel.shape[0] % groups == 0
+        fits_groups = groups > 0 and kernel.shape[0] % groups == 0
+        return is_fitting and kernel.shape[1] == 1 and fits_groups
 
     def own_constants(self) -> FloatArray:
         """Return the bias of each filter without weights, NaN for the others."""

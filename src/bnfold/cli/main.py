@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from bnfold.cli.options import (
     AbsoluteTolerance,
     Certify,
     Data,
+    Force,
     ForceInference,
     FreezeInitializers,
     Input,
@@ -47,10 +47,20 @@ from bnfold.cli.options import (
     check_options,
     detail_of,
     execution_options,
-    report_files,
 )
+from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
+from bnfold.cli.signals import handle_signals, received, require_none
 from bnfold.cli.startup import defer_sympy
-from bnfold.errors import BnfoldError, ModelError, NotEquivalentError, NotVerifiedError, UsageError
+from bnfold.cli.streams import quiet_streams
+from bnfold.errors import (
+    BnfoldError,
+    ModelError,
+    NotEquivalentError,
+    NotVerifiedError,
+    UsageError,
+    error_line,
+    in_words,
+)
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -91,13 +101,13 @@ _EXIT_CODES = {
 def optimize(
     model: Model,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="OUTPUT", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
         ),
     ] = None,
     output_option: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o", "--output", metavar="OUTPUT", help="Same as the argument.", rich_help_panel=OUTPUT
         ),
@@ -172,6 +182,7 @@ def optimize(
     ] = False,
     save_inputs: SaveInputs = None,
     threads: Threads = None,
+    force: Force = False,
     report: Report = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -186,36 +197,40 @@ def optimize(
         raise UsageError("OUTPUT is given twice: as an argument and with -o")
     if not model.name:
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
-    place = output or output_option or model.with_name(f"{model.stem}.bnfold.onnx")
+    output = output or output_option
+    place = output_file(model, Path(output) if output else None, output)
     passes = PassOptions(
         only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
     )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
-    report = report_files(report, place)
     detail = detail_of(quiet, verbose)
-    try:
-        with _Progress() as progress:
-            result = api.optimize(
-                model,
-                place,
-                passes=passes,
-                check=check,
-                bench=bench,
-                tune=tune,
-                drop_culprit=drop_culprit,
-                hashes=bool(report) or json,
-                execution=execution,
-                checking=checking,
-                timing=timing,
-                progress=progress,
-            )
-    except BnfoldError as error:
-        if error.record is not None:
-            _deliver(error.record, report, json, print_optimization, detail)
-        raise
-    _deliver(result.record, report, json, print_optimization, detail)
+    given = input_files(input, data)
+    require_apart([("OUTPUT", place)], given)
+    with Reports(report, [("MODEL", model), ("OUTPUT", place), *given]) as reports:
+        try:
+            with _Progress() as progress:
+                result = api.optimize(
+                    model,
+                    place,
+                    passes=passes,
+                    check=check,
+                    bench=bench,
+                    tune=tune,
+                    drop_culprit=drop_culprit,
+                    force=force,
+                    hashes=bool(reports) or json,
+                    execution=execution,
+                    checking=checking,
+                    timing=timing,
+                    progress=progress,
+                )
+        except BnfoldError as error:
+            if error.record is not None:
+                _deliver(error.record, reports, json, print_optimization, detail)
+            raise
+        _deliver(result.record, reports, json, print_optimization, detail)
 
 
 @app.command(
@@ -251,18 +266,19 @@ def check(
 
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify)
-    report = report_files(report)
     detail = detail_of(quiet, verbose)
-    with _Progress() as progress:
-        record = api.check(
-            reference,
-            candidate,
-            outputs=outputs,
-            execution=execution,
-            checking=checking,
-            progress=progress,
-        )
-    _deliver(record, report, json, print_comparison, detail)
+    models = [("REFERENCE", reference), ("CANDIDATE", candidate)]
+    with Reports(report, [*models, *input_files(input, data)]) as reports:
+        with _Progress() as progress:
+            record = api.check(
+                reference,
+                candidate,
+                outputs=outputs,
+                execution=execution,
+                checking=checking,
+                progress=progress,
+            )
+        _deliver(record, reports, json, print_comparison, detail)
     assert record.equivalence is not None
     raise typer.Exit(_EXIT_CODES[record.equivalence.verdict])
 
@@ -325,18 +341,19 @@ def bench(
     timing = TimingOptions(
         seconds, require_speedup, require_speedup_at, batches=tuple(batch or ()), memory=memory
     )
-    report = report_files(report)
     detail = detail_of(quiet, verbose)
-    try:
-        with _Progress() as progress:
-            record = api.bench(
-                model, candidate, execution=execution, timing=timing, progress=progress
-            )
-    except BnfoldError as error:
-        if error.record is not None:
-            _deliver(error.record, report, json, print_speed, detail)
-        raise
-    _deliver(record, report, json, print_speed, detail)
+    models = [("MODEL", model), *([("CANDIDATE", candidate)] if candidate else [])]
+    with Reports(report, [*models, *input_files(input, data)]) as reports:
+        try:
+            with _Progress() as progress:
+                record = api.bench(
+                    model, candidate, execution=execution, timing=timing, progress=progress
+                )
+        except BnfoldError as error:
+            if error.record is not None:
+                _deliver(error.record, reports, json, print_speed, detail)
+            raise
+        _deliver(record, reports, json, print_speed, detail)
 
 
 @app.command(cls=GroupedCommand, epilog="Example: bnfold explain model.onnx --only fold-batchnorm")
@@ -362,7 +379,7 @@ def explain(
     )
     detail = detail_of(quiet, verbose)
     record = api.explain(model, passes=passes, hashes=json)
-    _deliver(record, [], json, print_explanation, detail)
+    _deliver(record, None, json, print_explanation, detail)
 
 
 @app.command(cls=GroupedCommand, epilog="Example: bnfold report run.json -o run.html -o run.md")
@@ -388,11 +405,11 @@ def report(
     from bnfold.record.reading import read_record
     from bnfold.report import render
 
-    files = report_files(output, option="-o")
-    record = read_record(run)
-    _write_reports(record, files)
-    if json or not files:
-        _print(lambda: print(render(record, ".json" if json else ".md"), end=""))
+    with Reports(output, [("RUN.json", run)], option="-o") as reports:
+        record = read_record(run)
+        reports.write(record)
+    if json or not output:
+        print(render(record, ".json" if json else ".md"), end="")
 
 
 @app.command(cls=GroupedCommand, epilog="Example: bnfold passes fold-batchnorm")
@@ -411,12 +428,11 @@ def passes(
         import json as json_module
 
         described = [pass_.to_dict() for pass_ in chosen]
-        text = json_module.dumps(described, indent=2, ensure_ascii=False)
-        _print(lambda: print(text))
+        print(json_module.dumps(described, indent=2, ensure_ascii=False))
     elif name is None:
-        _print(lambda: print_passes(_console(), chosen))
+        print_passes(_console(), chosen)
     else:
-        _print(lambda: print_pass(_console(), chosen[0]))
+        print_pass(_console(), chosen[0])
 
 
 @app.callback(invoke_without_command=True)
@@ -443,72 +459,91 @@ def main() -> None:
     )  # a graph is many long-lived objects: frequent collections only cost time
     for library in ("matplotlib", "onnx_ir"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; not on Windows
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # set by nohup
-            signal.signal(number, lambda received, _: sys.exit(128 + received))  # with cleanup
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # for terminals without Unicode
-    exit_code = _run()
+    handle_signals()
+    with quiet_streams() as out:
+        warnings = _Warnings()
+        logging.getLogger("bnfold").addHandler(warnings)
+        try:
+            exit_code = _run()
+        finally:
+            logging.getLogger("bnfold").removeHandler(warnings)
+        out.flush()
+        if out.complaint:
+            _say(out.complaint)
     gc.freeze()  # skip the final collection, which is slow: the process ends anyway
     sys.exit(exit_code)
+
+
+class _Warnings(logging.Handler):
+    """Shows each warning once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._shown:
+            self._shown.add(message)
+            _say(message)
 
 
 def _run() -> int:
     try:
         return app(standalone_mode=False) or 0
-    except BnfoldError as error:
-        return _fail(str(error), error.exit_code)
-    except TyperException as error:
-        message = error.format_message()
-        return _fail(f"{message.rstrip('.')}; see --help", UsageError.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted; nothing was written", 128 + signal.SIGINT)
-    except MemoryError:
-        return _fail("out of memory; nothing was written", INTERNAL_ERROR)
-    except Exception as error:
+    except BaseException as error:
         if os.environ.get("BNFOLD_DEBUG"):
             raise
-        return _fail(
-            f"unexpected {type(error).__name__}: {error}; please report it with the traceback "
-            "that BNFOLD_DEBUG=1 shows",
-            INTERNAL_ERROR,
-        )
+        message, exit_code = _told(error)
+        if message:
+            _say(message)
+        return exit_code
 
 
-def _fail(message: str, exit_code: int) -> int:
-    print(f"bnfold: {' '.join(message.split())}", file=sys.stderr)
-    return exit_code
+def _told(error: BaseException) -> tuple[str, int]:
+    """Return what to say of the end of a run, and the exit code."""
+    number = received()
+    if number is not None:  # whatever a library has made of it
+        return f"ended by {signal.Signals(number).name}", 128 + number
+    if isinstance(error, BnfoldError):
+        return str(error), error.exit_code
+    if isinstance(error, TyperException):
+        return f"{error.format_message().rstrip('.')}; see --help", UsageError.exit_code
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return "interrupted", 128 + signal.SIGINT
+    if isinstance(error, OSError):
+        return in_words(error), UsageError.exit_code
+    if isinstance(error, ImportError):
+        return f"a module cannot be imported: {error}; reinstall bnfold", UsageError.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory", INTERNAL_ERROR
+    if isinstance(error, SystemExit):
+        return "", error.code if isinstance(error.code, int) else INTERNAL_ERROR
+    return (
+        f"unexpected {type(error).__name__}: {error}; please report it with the traceback that "
+        "BNFOLD_DEBUG=1 shows",
+        INTERNAL_ERROR,
+    )
+
+
+def _say(message: str) -> None:
+    print(f"bnfold: {error_line(message)}", file=sys.stderr)
 
 
 def _deliver(
     record: Record,
-    reports: list[Path],
+    reports: Reports | None,
     json: bool,
     render: Callable[[Console, Record, Detail], None],
     detail: Detail,
 ) -> None:
     record = replace(record, command=sys.argv[:])
-    _write_reports(record, reports)
-    _print(lambda: print(record.to_json()) if json else render(_console(), record, detail))
-
-
-def _write_reports(record: Record, reports: list[Path]) -> None:
-    from bnfold.atomic import write_text
-    from bnfold.report import render
-
-    for path in reports:
-        write_text(path, render(record, path.suffix))
-
-
-def _print(write: Callable[[], None]) -> None:
-    """Print, ignoring a closed pipe: the work is done, and its exit code matters."""
-    try:
-        write()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if reports is not None:
+        reports.write(record)
+    if json:
+        print(record.to_json())
+    else:
+        render(_console(), record, detail)
 
 
 def _console() -> Console:
@@ -534,5 +569,6 @@ class _Progress:
             self._status.stop()
 
     def __call__(self, doing: str) -> None:
+        require_none()
         if self._status is not None:
             self._status.update(f"{doing} …")

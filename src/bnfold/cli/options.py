@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,6 @@ import typer
 
 from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
 from bnfold.errors import UsageError
-from bnfold.report import SUFFIXES
 
 if TYPE_CHECKING:
     from bnfold.options import CheckOptions, ExecutionOptions
@@ -187,6 +185,14 @@ Verbose = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Print only the JSON record.", rich_help_panel=OUTPUT)
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace OUTPUT even if it is a model with other inputs or outputs.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 def execution_options(
@@ -272,23 +278,3 @@ def detail_of(quiet: bool, verbose: bool) -> Detail:
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other")
     return Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.USUAL
-
-
-def report_files(
-    reports: list[Path] | None, output: Path | None = None, option: str = "--report"
-) -> list[Path]:
-    """Validate the paths of the reports before the work starts.
-
-    Raises:
-        UsageError: if a folder does not exist, a suffix is unknown, or a report would replace
-            OUTPUT.
-    """
-    for path in reports or ():
-        if path.suffix not in SUFFIXES:
-            raise UsageError(f"{option} {path}: unknown format, use {', '.join(SUFFIXES)}")
-        place = os.path.realpath(path)  # unlike resolve(), accepts a link to itself
-        if not os.path.isdir(os.path.dirname(place)):
-            raise UsageError(f"{option} {path}: the folder does not exist")
-        if output is not None and place == os.path.realpath(output):
-            raise UsageError(f"{option} {path} is the same file as OUTPUT")
-    return reports or []

@@ -79,14 +79,18 @@ def _is_map(described: onnx.TypeProto) -> bool:
 
 
 def require_valid(loaded: LoadedModel) -> None:
-    """Check the model as it was given with onnx's own checker.
+    """Check the model as it was given with onnx's own checker, and infer its shapes strictly.
+
+    onnx may crash on it: call this in a process of its own.
 
     Raises:
         ModelError: if it is invalid, with the checker's message.
     """
+    model = str(loaded.path) if loaded.path else loaded.source.content
     try:
-        onnx.checker.check_model(str(loaded.path) if loaded.path else loaded.source.content)
-    except (onnx.checker.ValidationError, ValueError) as error:
+        onnx.checker.check_model(model)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx raises many types for invalid models
         name = loaded.path or "the model"
         raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
 
@@ -116,8 +120,12 @@ def _require_supported(given: Source) -> None:
             raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
         for tensor in graph.initializer:
             _require_complete(tensor, given)
+        _require_text(name, graph.name, *(tensor.name for tensor in graph.initializer))
+        for values in (graph.input, graph.output, graph.value_info):
+            _require_text(name, *(value.name for value in values))
     for nodes in node_lists_of(proto):
         for node in nodes:
+            _require_text(name, node.domain, node.op_type, node.name, *node.input, *node.output)
             _require_distinct_attributes(node, name)
             for attribute in node.attribute:
                 if attribute.HasField("sparse_tensor"):
@@ -133,6 +141,13 @@ def _require_supported(given: Source) -> None:
         raise ModelError(f"{name} has training information, which bnfold does not support")
 
 
+def _require_text(name: str, *texts: str | bytes) -> None:
+    """Require that names are UTF-8: protobuf returns others as bytes."""
+    for text in texts:
+        if isinstance(text, bytes):
+            raise ModelError(f"{name} is not a valid ONNX model: the name {text!r} is not UTF-8")
+
+
 def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
     """Require what onnx_ir relies on: each attribute has a type and a unique name."""
     names = [attribute.name for attribute in node.attribute]
@@ -145,7 +160,12 @@ def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
 
 
 def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
-    """Require that the size of a tensor's raw data matches its type and shape."""
+    """Require that a tensor has a type, and that the size of its raw data matches."""
+    if tensor.data_type == onnx.TensorProto.UNDEFINED:
+        raise ModelError(
+            f"{given.name} has a tensor of the type UNDEFINED, {tensor.name!r}, which bnfold does "
+            "not support"
+        )
     if not tensor.HasField("raw_data"):
         return
     try:

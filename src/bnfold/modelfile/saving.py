@@ -6,9 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
-from bnfold.atomic import AtomicFile, Digest, as_usage_error, mode_for, overwrite
+from bnfold.atomic import AtomicFile, Digest, as_usage_error, create_file, overwrite
 from bnfold.errors import UsageError
 from bnfold.modelfile.layout import DataLayout, ModelLayout
 from bnfold.modelfile.model import LoadedModel
@@ -32,15 +31,13 @@ class StagedModel(AtomicFile):
         self.data: Path | None = None
         self._new_data: os.stat_result | None = None  # removed unless committed
         super().__init__(place, hashed=hashed)
+        self._temporary_data = self.path.with_suffix(".data")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, traceback)
-        if not self._committed:
+    def discard(self) -> None:
+        """Remove what was made, as far as the system lets it."""
+        super().discard()
+        with contextlib.suppress(OSError):
+            self._temporary_data.unlink(missing_ok=True)
             self._discard_data()
 
     def _discard_data(self) -> None:
@@ -86,19 +83,17 @@ class StagedModel(AtomicFile):
                 f"the name of {self.place} is not valid UTF-8, which external data requires; "
                 "choose another name"
             )
-        temporary = self.path.with_suffix(".data")
-        temporary.touch()
-        digest = Digest()
-        try:
-            with as_usage_error(self.place):
-                overwrite(temporary, digest.passing(layout.blocks()), to_disk=self._replaces)
-                data = self.place.with_name(f"{self.place.name}.{digest.hexdigest()[:16]}.data")
-                temporary.chmod(mode_for(data))
-                self._new_data = None if data.exists() else temporary.stat()
-                self.data = data
-                os.replace(temporary, data)
-        finally:
+        temporary, digest = self._temporary_data, Digest()
+        with as_usage_error(self.place):
             temporary.unlink(missing_ok=True)
+            create_file(temporary, like=self.path)
+            overwrite(temporary, digest.passing(layout.blocks()), to_disk=self._replaces)
+            data = self.place.with_name(f"{self.place.name}.{digest.hexdigest()[:16]}.data")
+            if data.exists():
+                temporary.chmod(data.stat().st_mode & 0o777)
+            self._new_data = None if data.exists() else temporary.stat()
+            self.data = data
+            os.replace(temporary, data)
         with layout.located(data.name):
             self._write_model_file(loaded)
         if _CAN_STAY_OPEN:

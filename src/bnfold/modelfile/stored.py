@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -19,7 +20,7 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array
 from bnfold.atomic import BLOCK
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, in_words
 
 _READS_ANYWHERE = hasattr(os, "preadv")
 """Whether files can be read without moving their position, which forked processes share."""
@@ -48,11 +49,20 @@ class OpenFile:
         except IsADirectoryError:
             raise ModelError(f"{path} is a directory; name the .onnx file in it") from None
         except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+            raise ModelError(in_words(error, path, "read")) from error
+        except ValueError as error:  # a NUL in the name
+            raise ModelError(f"{path} cannot be read: {error}") from error
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._digest: Future[str] | None = None
         self.size, self._modified = self._state()
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ModelError(in_words(error, self.path, "read")) from error
 
     def _state(self) -> tuple[int, int]:
         status = os.fstat(self._file.fileno())
@@ -61,24 +71,26 @@ class OpenFile:
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes."""
         pieces: list[bytes] = []
-        while length > 0:
-            piece = self._read_some(offset, length)
-            if not piece:
-                break
-            pieces.append(piece)
-            offset, length = offset + len(piece), length - len(piece)
-        self._require_unchanged(length)
+        with self._in_words():
+            while length > 0:
+                piece = self._read_some(offset, length)
+                if not piece:
+                    break
+                pieces.append(piece)
+                offset, length = offset + len(piece), length - len(piece)
+            self._require_unchanged(length)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole buffer."""
         done = 0
-        while done < len(buffer):
-            count = self._read_some_into(offset + done, buffer[done:])
-            if not count:
-                break
-            done += count
-        self._require_unchanged(len(buffer) - done)
+        with self._in_words():
+            while done < len(buffer):
+                count = self._read_some_into(offset + done, buffer[done:])
+                if not count:
+                    break
+                done += count
+            self._require_unchanged(len(buffer) - done)
 
     def _read_some(self, offset: int, length: int) -> bytes:
         if _READS_ANYWHERE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from bnfold.progress import Progress
 from bnfold.proof.equivalence import compare_models
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.record.data import Divergence
+from bnfold.scratch import Scratch
 
 
 def find_divergence(
@@ -39,9 +39,9 @@ def find_divergence(
     nodes = [_computed(onnx.load(path, load_external_data=False)) for path in (original, other)]
     shared = [name for name in nodes[0] if name in nodes[1]]
     first_provider = replace(execution, providers=execution.providers[:1])
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
+    with Scratch() as scratch:
         exposed = [
-            _expose(path, shared, Path(folder) / f"{number}.onnx")
+            _expose(path, shared, scratch.folder / f"{number}.onnx")
             for number, path in enumerate((original, other))
         ]
         quick = replace(checking, truth="off", save_inputs=None)

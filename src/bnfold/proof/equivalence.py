@@ -7,7 +7,6 @@ right after onnxruntime's own rewrites?). The rule of the verdict is `bnfold.pro
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from bnfold.proof.verdict import worst_verdict
 from bnfold.record.data import Equivalence, InputsRecord, ProviderEquivalence, Verdict
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.runtime import require_provider
+from bnfold.scratch import Scratch
 
 _Outcome = tuple[ProviderEquivalence, InputsRecord | None]
 
@@ -77,11 +77,11 @@ def _compare_on(
 ) -> _Outcome:
     saves = provider == execution.providers[0]
 
-    def work(told: Progress) -> _Outcome:
+    def work(told: Progress, scratch: Scratch) -> _Outcome:
         traits = Traits.of(original).with_sizes_of(optimized)
         reference = Original(original, traits, provider, execution, told)
         compared = ProviderComparison(reference, optimized, checking)
-        outcome = _before_selection(compared, told) if selections else None
+        outcome = _before_selection(compared, told, scratch) if selections else None
         outcome = outcome or compared.result()
         inputs = reference.inputs
         if inputs is not None and saves and checking.save_inputs is not None:
@@ -89,7 +89,8 @@ def _compare_on(
         return outcome, inputs.record() if inputs is not None else None
 
     try:
-        return isolated(work, progress)
+        with Scratch() as scratch:
+            return isolated(lambda told: work(told, scratch), progress)
     except CrashedError as crash:
         if crash.during == EVALUATING and checking.truth == "auto":
             without = replace(checking, truth="off")  # it took more memory than there is
@@ -102,7 +103,9 @@ def _compare_on(
         return ProviderEquivalence(provider, verdict, str(crash), [], [], []), None
 
 
-def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderEquivalence | None:
+def _before_selection(
+    compared: ProviderComparison, told: Progress, scratch: Scratch
+) -> ProviderEquivalence | None:
     """Compare what both models select from; None where they do not, or that decides nothing."""
     whole = compared.original
     checking = compared.checking
@@ -113,21 +116,20 @@ def _before_selection(compared: ProviderComparison, told: Progress) -> ProviderE
     cut = candidates(whole.path, compared.path)
     if cut is None:
         return None
-    with tempfile.TemporaryDirectory(prefix="bnfold-") as folder:
-        paths = Path(folder) / "original.onnx", Path(folder) / "other.onnx"
-        for path, model in zip(paths, (cut.original, cut.other), strict=True):
-            try:
-                path.write_bytes(model.SerializeToString())
-            except (ValueError, EncodeError):
-                return None  # beyond 2 GiB
-        traits = Traits.of(paths[0]).with_sizes_of(paths[1])
-        before = Original(paths[0], traits, whole.provider, whole.execution, told)
-        found = ProviderComparison(before, paths[1], checking).result()
-        if found.verdict not in ("pass", "fail") or before.inputs is None:
-            return None
-        if cut.tails is not None and not are_equal(cut.tails, before, whole.traits, checking):
-            return None
-        is_same = cut.tails is None
-        result = compared.after_selection(found, before.inputs, cut.operators, is_same=is_same)
-        whole.inputs = before.inputs  # running again may have taken fewer samples
-        return result
+    paths = scratch.folder / "original.onnx", scratch.folder / "other.onnx"
+    for path, model in zip(paths, (cut.original, cut.other), strict=True):
+        try:
+            path.write_bytes(model.SerializeToString())
+        except (ValueError, EncodeError):
+            return None  # beyond 2 GiB
+    traits = Traits.of(paths[0]).with_sizes_of(paths[1])
+    before = Original(paths[0], traits, whole.provider, whole.execution, told)
+    found = ProviderComparison(before, paths[1], checking).result()
+    if found.verdict not in ("pass", "fail") or before.inputs is None:
+        return None
+    if cut.tails is not None and not are_equal(cut.tails, before, whole.traits, checking):
+        return None
+    is_same = cut.tails is None
+    result = compared.after_selection(found, before.inputs, cut.operators, is_same=is_same)
+    whole.inputs = before.inputs  # running again may have taken fewer samples
+    return result

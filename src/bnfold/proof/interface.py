@@ -50,13 +50,24 @@ class Interface:
         Raises:
             ModelError: if it cannot be read.
         """
-        proto = Source.of(path).read.proto
+        return Interface.of_proto(Source.of(path).read.proto)
+
+    @staticmethod
+    def of_proto(proto: onnx.ModelProto) -> Interface:
+        """Return the declarations of a model."""
         initializers = {tensor.name for tensor in proto.graph.initializer}
         inputs = [_declared(value) for value in proto.graph.input]
         given = tuple(value for value in inputs if value.name not in initializers)
         constant = tuple(value for value in inputs if value.name in initializers)
         overridable = constant if proto.ir_version >= 4 else ()
         return Interface(given, overridable, tuple(map(_declared, proto.graph.output)))
+
+    def kinds(self) -> tuple[list[tuple[str, str, int | None]], ...]:
+        """Return the name, type and rank of each input and output: what stays as sizes vary."""
+        return tuple(
+            [(v.name, v.type, None if v.shape is None else len(v.shape)) for v in values]
+            for values in (self.inputs, self.outputs)
+        )
 
 
 def difference(

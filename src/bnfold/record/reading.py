@@ -14,7 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, in_words
 from bnfold.record.data import SCHEMA, Record, json_key
 
 
@@ -25,9 +25,9 @@ def read_record(path: Path) -> Record:
         UsageError: if the file cannot be read or is not a record.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())  # UTF-8, or UTF-16 as PowerShell writes it
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UsageError(in_words(error, path, "read")) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a bnfold record (invalid JSON); {_HINT}") from error
     schema = content.get("schema") if isinstance(content, dict) else None

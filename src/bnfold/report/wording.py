@@ -1,7 +1,7 @@
 """Formats names, numbers and intervals the same way in every rendering.
 
 Names come from untrusted models. Characters that are invisible or would rearrange the text around
-them are replaced by visible symbols.
+them are escaped.
 """
 
 from __future__ import annotations
@@ -11,31 +11,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from bnfold.text import legible as legible
+
 LONGEST_NAME = 120
 """The most characters of a name that are shown."""
-
-_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
-_UNSEEN = [
-    *range(0x80, 0xA0),
-    0x061C,
-    0x200B,
-    0x200E,
-    0x200F,
-    *range(0x2028, 0x202F),
-    *range(0x2060, 0x2070),
-    *range(0xD800, 0xE000),
-    0xFEFF,
-    *range(0xFFF9, 0xFFFC),
-    0xFFFE,
-    0xFFFF,
-]
-"""Control characters, bidi marks, line separators, zero-width spaces, and lone surrogates."""
-_LEGIBLE = _PICTURES | dict.fromkeys(_UNSEEN, 0xFFFD)
-
-
-def legible(text: str) -> str:
-    """Replace each invisible character by a visible symbol."""
-    return text.translate(_LEGIBLE)
 
 
 def shortened(text: str, most: int = LONGEST_NAME) -> str:

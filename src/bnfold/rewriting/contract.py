@@ -191,6 +191,13 @@ class Pass:
     refusals: tuple[Refusal, ...]
     function: PassFunction = field(repr=False)
     documentation: str = field(repr=False)
+    origin: str = ""
+    """The package that offers it, with its version; empty for bnfold's own."""
+
+    @property
+    def title(self) -> str:
+        """The name, and the package of a pass that is not bnfold's own."""
+        return f"{self.name} of {self.origin}" if self.origin else self.name
 
     def __call__(self, node: ir.Node) -> Replace | None:
         return self.function(node)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.errors import PassFailedError
+from bnfold.errors import BnfoldError, PassFailedError
 from bnfold.graph.facts import Tools, learn
 from bnfold.graph.memory import Memory, remembering
 from bnfold.graph.walk import all_graphs
@@ -132,11 +132,18 @@ class _Run:
                     break
                 try:
                     replace = self._try(pass_, node)
+                    around = self._apply(pass_, node, replace) if replace is not None else []
                 except Refused as refused:
                     refusals.append(self._refusal_record(pass_, node, refused))
                     continue
+                except (BnfoldError, OSError, MemoryError):
+                    raise
+                except Exception as error:
+                    raise PassFailedError(
+                        f"the pass {pass_.title} failed at {self._site(node)!r} with {error!r}; "
+                        f"pass --skip {pass_.name} to leave it out"
+                    ) from error
                 if replace is not None:
-                    around = self._apply(pass_, node, replace)
                     memory.forget(around)
                     memory.forget(value for other in around for value in other.outputs)
                     again = [root for root in self._roots_of(around) if root not in waiting]
@@ -153,15 +160,7 @@ class _Run:
         return [node for node in nodes if self._passes_of(node)]
 
     def _try(self, pass_: Pass, node: ir.Node) -> Replace | None:
-        try:
-            replace = pass_(node)
-        except Refused:
-            raise
-        except Exception as error:
-            raise PassFailedError(
-                f"the pass {pass_.name} failed at {self._site(node)!r} with {error!r}; "
-                f"pass --skip {pass_.name} to leave it out"
-            ) from error
+        replace = pass_(node)
         if replace is not None:
             unwanted = self._without((pass_.name, self._site(node)))
             if unwanted is not None:
@@ -180,8 +179,8 @@ class _Run:
         """Make the replacement; return the new nodes and their neighbours."""
         if len(self._rewrites) >= self._most_rewrites:
             raise PassFailedError(
-                f"the pass {pass_.name} keeps rewriting without end, last at {self._site(root)!r}; "
-                f"pass --skip {pass_.name} to leave it out"
+                f"the pass {pass_.title} keeps rewriting without end, last at "
+                f"{self._site(root)!r}; pass --skip {pass_.name} to leave it out"
             )
         site, nodes = self._site(root), [self._site(node) for node in replace.nodes]
         exactness: ExactnessName = (replace.exactness or pass_.exactness).value

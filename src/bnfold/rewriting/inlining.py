@@ -6,7 +6,8 @@ BatchNormalization after it in another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeAlias
 
@@ -26,6 +27,8 @@ Identifier: TypeAlias = tuple[str, str, str]
 
 _MOST_NODES = 100_000
 """Nodes that a model may have with all calls inlined, or ten times those of its file."""
+_MOST_INSTANCES = 4_000_000
+"""Of `_instances`: takes some ten seconds, as 2,000 calls of a function of one node do."""
 
 
 class Why(Refusal):
@@ -41,6 +44,7 @@ class Why(Refusal):
         "with all calls inlined, the model would have more than 100,000 nodes, and ten times"
         " as many as its file"
     )
+    TOO_MANY_CALLS = "its functions call each other so often that to inline them takes too long"
 
 
 def inline_functions(
@@ -121,6 +125,8 @@ def _reason_to_keep(model: ir.Model) -> Refusal | None:
     in_file = len(nodes) + sum(map(len, calls.values()))
     if sum(sizes.get(node.op_identifier(), 1) for node in nodes) > max(_MOST_NODES, 10 * in_file):
         return Why.TOO_LARGE
+    if _instances(order, calls, nodes) > _MOST_INSTANCES:
+        return Why.TOO_MANY_CALLS
     everything = [*nodes, *(n for f in model.functions.values() for n in f.all_nodes())]
     if any(_is_call(model, node) and has_body(node) for node in everything):
         return Why.BODY_AS_PARAMETER
@@ -132,6 +138,22 @@ def _reason_to_keep(model: ir.Model) -> Refusal | None:
     ):
         return Why.OPSETS_DIFFER
     return None
+
+
+def _instances(
+    order: Sequence[Identifier],
+    calls: Mapping[Identifier, Sequence[Identifier]],
+    nodes: Iterable[ir.Node],
+) -> int:
+    """Count the instances of each function, and add up their squares, weighed with their nodes.
+
+    onnx_ir looks for a new name among all that the earlier instances of a function have.
+    """
+    instances = Counter(node.op_identifier() for node in nodes)
+    for identifier in reversed(order):  # callers first
+        for called in calls.get(identifier, ()):
+            instances[called] += instances[identifier]
+    return sum(instances[each] ** 2 * len(calls[each]) for each in calls)
 
 
 def _record(identifier: Identifier, sites: list[str]) -> RewriteRecord:

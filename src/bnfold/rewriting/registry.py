@@ -1,58 +1,137 @@
 """Finds the passes, bnfold's own and those of other packages, by their entry points.
 
 A package offers a pass as an entry point of the group ``bnfold.passes`` that names a
-`bnfold.rewriting.contract.Pass`.
+`bnfold.rewriting.contract.Pass`. One that is broken is left out, with a warning, unless it is asked
+for by its name.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from importlib.metadata import entry_points
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
 
 from bnfold.errors import UsageError
 from bnfold.rewriting.contract import Pass
+from bnfold.rewriting.plugins import PluginError, guarded, guarded_pass
 
 ENTRY_POINT_GROUP = "bnfold.passes"
+_OWN = "bnfold_passes."
+
+_log = logging.getLogger("bnfold")
+_log.addHandler(logging.NullHandler())  # the command shows warnings; a program chooses
+
+_failures: dict[EntryPoint, str] = {}
 
 
-def all_passes() -> list[Pass]:
-    """Return all installed passes, sorted by name.
+@dataclass(frozen=True)
+class Installed:
+    """The passes that can be used, by name, and what is wrong with the others."""
+
+    passes: dict[str, Pass] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    """By the name of the entry point."""
+
+    def plugins(self) -> list[str]:
+        """Describe what other packages offer, for the record."""
+        used = [pass_.title for pass_ in self.passes.values() if pass_.origin]
+        return sorted([*used, *self.broken.values()])
+
+
+def installed(skip: Collection[str] = ()) -> Installed:
+    """Find all passes, without importing those of other packages that `skip` names.
 
     Raises:
-        UsageError: if one cannot be imported, is not a pass, or has the name of another.
+        UsageError: if one of bnfold's own cannot be imported.
     """
-    passes: dict[str, Pass] = {}
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+    found = Installed()
+    offered = sorted(
+        entry_points(group=ENTRY_POINT_GROUP),
+        key=lambda each: (not each.value.startswith(_OWN), each.name, each.value),
+    )
+    for entry_point in offered:
+        is_own = entry_point.value.startswith(_OWN)
+        if entry_point.name in skip and not is_own:
+            continue
         try:
-            candidate = entry_point.load()
-        except Exception as error:
-            raise UsageError(
-                f"the pass {entry_point.name!r} ({entry_point.value}) cannot be imported: {error}; "
-                "reinstall or uninstall the package that offers it"
-            ) from error
+            candidate = _load(entry_point)
+            if candidate.name in found.passes:
+                other = found.passes[candidate.name].origin or "bnfold"
+                raise PluginError(f"{other} has a pass named {candidate.name!r}, too")
+        except PluginError as error:
+            text = f"{entry_point.name} of {_origin(entry_point)} cannot be used: {error}"
+            if is_own:
+                raise UsageError(f"the pass {text}; reinstall bnfold") from error
+            found.broken[entry_point.name] = text
+        else:
+            found.passes[candidate.name] = candidate
+    return found
+
+
+def _origin(entry_point: EntryPoint) -> str:
+    """Return the package and its version, or the module if the package is unknown."""
+    package = entry_point.dist
+    return f"{package.name} {package.version}" if package is not None else entry_point.value
+
+
+def _load(entry_point: EntryPoint) -> Pass:
+    if entry_point in _failures:  # it may have taken long
+        raise PluginError(_failures[entry_point])
+    try:
+        candidate = guarded(entry_point.load)
         if not isinstance(candidate, Pass):
-            raise UsageError(f"{entry_point.value} is offered as a pass but is not one")
-        if candidate.name in passes:
-            raise UsageError(f"two installed packages offer a pass named {candidate.name!r}")
-        passes[candidate.name] = candidate
-    if not passes:
+            raise PluginError(f"{entry_point.value} is not a pass")
+    except PluginError as error:
+        _failures[entry_point] = str(error)
+        raise
+    if entry_point.value.startswith(_OWN):
+        return candidate
+    return guarded_pass(candidate, _origin(entry_point))
+
+
+def all_passes(skip: Collection[str] = ()) -> list[Pass]:
+    """Return all passes that can be used, sorted by name; warn of the others.
+
+    Raises:
+        UsageError: if one of bnfold's own cannot be imported, or there is none.
+    """
+    found = installed(skip)
+    _warn(found)
+    return _sorted(found)
+
+
+def _warn(found: Installed) -> None:
+    for problem in found.broken.values():
+        _log.warning("the pass %s; uninstall the package, or --skip the pass", problem)
+
+
+def _sorted(found: Installed) -> list[Pass]:
+    if not found.passes:
         raise UsageError("no passes are installed; reinstall bnfold")
-    return [passes[name] for name in sorted(passes)]
+    return [found.passes[name] for name in sorted(found.passes)]
 
 
 def choose_passes(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pass]:
     """Return all passes, or those named in `only`, without those named in `skip`.
 
     Raises:
-        UsageError: if a name is unknown, or no pass is left.
+        UsageError: if a name is unknown or its pass cannot be used, or no pass is left.
     """
-    passes = all_passes()
-    known = [pass_.name for pass_ in passes]
     only, skip = list(only), list(skip)
+    found = installed(skip=set(skip) - set(only))
+    passes = _sorted(found)
+    known = [pass_.name for pass_ in passes]
+    offered = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+    for name in only:
+        if name in found.broken:
+            raise UsageError(f"the pass {found.broken[name]}")
     for name in [*only, *skip]:
-        if name not in known:
+        if name not in known and not (name in skip and name in offered):
             raise UsageError(f"unknown pass {name!r}{_suggestion(name, known)}")
+    if not only:
+        _warn(found)
     chosen = [
         pass_ for pass_ in passes if (not only or pass_.name in only) and pass_.name not in skip
     ]

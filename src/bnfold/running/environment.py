@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,7 +13,7 @@ RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 """The packages that provide the module ``onnxruntime``."""
 
 
-def environment() -> dict[str, Any]:
+def environment(plugins: Sequence[str] = ()) -> dict[str, Any]:
     """Describe the machine and the libraries, including onnxruntime if the run has used it."""
     import onnx
 
@@ -22,6 +23,7 @@ def environment() -> dict[str, Any]:
         "cpu": _processor(),
         "onnx": onnx.__version__,
         "onnxruntime": _runtime(),
+        **({"plugins": list(plugins)} if plugins else {}),
     }
 
 
@@ -45,7 +47,7 @@ def installed_runtimes() -> list[str]:
 
 def _runtime() -> dict[str, Any] | None:
     runtime = sys.modules.get("onnxruntime")
-    if runtime is None:
+    if runtime is None or not hasattr(runtime, "InferenceSession"):
         return None
     return {
         "package": " and ".join(installed_runtimes()) or "unknown",

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,12 @@ _CAN_FORK = sys.platform == "linux"
 
 STALLED_SECONDS = 60.0
 """A fork that has used no processor time for so long waits for a lock that nobody will release."""
+
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if _CAN_FORK]
+"""Blocked around the fork: their handlers belong to this process, and must not run in the other."""
+
+_NO_ANSWER = 75
+"""The exit status of a fork that cannot write to its pipe: no crash, and no verdict."""
 
 _LENGTH = struct.Struct("<Q")
 _Result = TypeVar("_Result")
@@ -51,6 +57,10 @@ class CrashedError(BnfoldError):
 
 class _Remote(Exception):  # noqa: N818 - carries a traceback, as multiprocessing does
     """Shows, as the cause of an exception, where it was raised in the other process."""
+
+
+class _NoForkError(Exception):
+    """The system lets this process make no other, or no pipe, or not write to it."""
 
 
 class _StalledError(Exception):
@@ -91,25 +101,27 @@ def isolated(
         return work(progress)
     try:
         return _in_fork(work, progress, limits)
-    except _StalledError:
+    except (_NoForkError, _StalledError):
         return work(progress)
 
 
 def _in_fork(
     work: Callable[[Progress], _Result], progress: Progress, limits: Limits | None
 ) -> _Result:
-    receiving, sending = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of threads; see the module's docstring
-        child = os.fork()
-    if child == 0:
-        os.close(receiving)
-        _serve(work, sending, limits)
-    os.close(sending)
-    during = "starting"
     try:
+        receiving, sending = os.pipe()
+    except OSError as refused:
+        raise _NoForkError from refused
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    child = -1
+    try:
+        child = _fork()
+        if child == 0:
+            os.close(receiving)
+            _serve(work, sending, limits, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(sending)
+        during = "starting"
         for kind, content in _answers(receiving, child):
             if kind == "progress":
                 during = content
@@ -121,24 +133,47 @@ def _in_fork(
                 error, where = content
                 raise error from _Remote(f"\n{where}")
     except BaseException:
-        _kill(child)
+        if child > 0:
+            _kill(child)
+        else:
+            os.close(sending)
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        status = os.waitpid(child, 0)[1] if child > 0 else 0
         os.close(receiving)
-        status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_ANSWER:
+        raise _NoForkError
     raise CrashedError(_how(status), during)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of threads; see the module's docstring
+        try:
+            return os.fork()
+        except OSError as error:
+            raise _NoForkError from error
 
 
 # --- In the fork ----------------------------------------------------------------------------------
 
 
-def _serve(work: Callable[[Progress], Any], sending: int, limits: Limits | None) -> None:
-    """Do the work, answer, and end the process."""
+def _serve(
+    work: Callable[[Progress], Any],
+    sending: int,
+    limits: Limits | None,
+    signals: Iterable[int],
+) -> None:
+    """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
         if limits is not None:
             limits.apply()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)  # the other process cleans up
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         try:
             answer = ("result", work(lambda doing: _send(sending, ("progress", doing))))
         except BaseException as error:
@@ -159,8 +194,11 @@ def _picklable(error: BaseException) -> BaseException:
 def _send(sending: int, answer: tuple[str, Any]) -> None:
     content = pickle.dumps(answer)
     message = memoryview(_LENGTH.pack(len(content)) + content)
-    while message:
-        message = message[os.write(sending, message) :]
+    try:
+        while message:
+            message = message[os.write(sending, message) :]
+    except OSError:
+        os._exit(_NO_ANSWER)
 
 
 # --- In its parent --------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import io
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +17,7 @@ import numpy as np
 from bnfold.arrays import Array
 from bnfold.errors import ProviderError, SessionError
 from bnfold.running.environment import available_threads, installed_runtimes
+from bnfold.running.isolation import isolated
 
 Feeds = Mapping[str, Array]
 """Arrays by input name."""
@@ -167,13 +170,63 @@ def require_provider(provider: str) -> None:
     """
     runtime = _import_runtime()
     if PROVIDERS[provider] in runtime.get_available_providers():
-        if provider == "cuda" and hasattr(runtime, "preload_dlls"):
-            runtime.preload_dlls()
+        if provider == "cuda":
+            _require_device(runtime)
         return
     raise ProviderError(_diagnose(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
 
 
+def _require_device(runtime: Any) -> None:
+    """Require that a session really runs on CUDA: that onnxruntime lists it does not say so.
+
+    Raises:
+        ProviderError: if not, with the diagnosis.
+    """
+    if hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            runtime.preload_dlls()
+    if "cuda" in _usable:
+        return
+    try:  # in a process of its own: one that has initialized CUDA cannot fork any more
+        used = isolated(lambda _: _providers_of_session(runtime), lambda _: None)
+    except Exception as error:
+        raise ProviderError(_diagnose("cuda", _one_line(error))) from error
+    if PROVIDERS["cuda"] not in used:
+        raise ProviderError(_diagnose("cuda", "onnxruntime falls back to the CPU"))
+    _usable.add("cuda")
+
+
+_usable: set[str] = set()
+
+
+def _providers_of_session(runtime: Any) -> list[str]:
+    """Return the providers that a session on CUDA really has."""
+    import onnx.helper
+
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Neg", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "probe", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 13)
+    model = onnx.helper.make_model(graph, ir_version=7, opset_imports=[opset])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(
+        model.SerializeToString(), options, providers=[PROVIDERS["cuda"]]
+    )
+    return list(session.get_providers())
+
+
+def _has_device() -> bool:
+    """Return whether there may be a device: under WSL, it has another name."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
+
+
 def _import_runtime() -> Any:
+    """Import onnxruntime, without its telemetry and without lines of its own on the terminal.
+
+    Raises:
+        ProviderError: if it is not installed, or broken; the message says how to mend it.
+    """
     # Its telemetry writes to the terminal and to HOME, in a thread that forks do not have.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -183,23 +236,42 @@ def _import_runtime() -> Any:
             raise ProviderError(
                 "onnxruntime is not installed: pip install 'bnfold[cpu]' (or 'bnfold[cuda]')"
             ) from error
-        raise ProviderError(f"onnxruntime is installed but broken: {_one_line(error)}") from error
+        raise ProviderError(
+            f"onnxruntime is installed but broken: {_one_line(error)}; {_mending()}"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # a folder alone is a package for Python, too
+        folder = ", ".join(getattr(onnxruntime, "__path__", ["?"]))
+        raise ProviderError(
+            f"onnxruntime is incomplete: {folder} holds only what an uninstalled package left; "
+            f"remove that folder; {_mending()}"
+        )
+    onnxruntime.set_default_logger_severity(4)
     return onnxruntime
+
+
+def _mending(provider: str = "cpu") -> str:
+    """Return the command that mends the installation of onnxruntime."""
+    versions = installed_runtimes()
+    installed = [each.split()[0] for each in versions]
+    if len(installed) > 1:
+        return (
+            f"{' and '.join(versions)} are both installed and overwrite each other's files: "
+            f"pip uninstall -y {' '.join(installed)}, then pip install 'bnfold[{provider}]'"
+        )
+    package = installed[0] if installed else "onnxruntime"
+    return f"pip install --force-reinstall --no-deps {package}"
 
 
 def _diagnose(provider: str, symptom: str) -> str:
     installed = installed_runtimes()
     if len(installed) > 1:
-        cure = (
-            f"{' and '.join(installed)} are both installed and overwrite each other's files: "
-            f"pip uninstall both, then pip install 'bnfold[{provider}]'"
-        )
+        cure = _mending(provider)
     elif provider == "cuda" and not any(name.startswith("onnxruntime-gpu") for name in installed):
         cure = (
             f"{', '.join(installed) or 'no onnxruntime'} is installed: pip uninstall it, then "
             "pip install 'bnfold[cuda]'"
         )
-    elif provider == "cuda" and not Path("/dev/nvidiactl").exists() and os.name == "posix":
+    elif provider == "cuda" and not _has_device() and os.name == "posix":
         cure = "this machine has no NVIDIA device, or its driver is not loaded"
     else:
         cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"

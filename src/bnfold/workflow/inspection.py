@@ -99,7 +99,7 @@ def _described(kind: onnx.TypeProto) -> str:
     """Return a type as text, as in ``float32[N,3,224,224]``."""
     if kind.HasField("tensor_type"):
         tensor = kind.tensor_type
-        name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        name = str(onnx.TensorProto.DataType.Name(tensor.elem_type)).lower()
         name = {"float": "float32", "double": "float64"}.get(name, name)
         if not tensor.HasField("shape"):
             return name
@@ -108,4 +108,4 @@ def _described(kind: onnx.TypeProto) -> str:
             for dim in tensor.shape.dim
         )
         return f"{name}[{','.join(sizes)}]"
-    return (kind.WhichOneof("value") or "unknown").removesuffix("_type")
+    return str(kind.WhichOneof("value") or "unknown").removesuffix("_type")

@@ -15,6 +15,7 @@ import onnx
 
 from bnfold.errors import (
     BnfoldError,
+    ModelError,
     NotEquivalentError,
     NotVerifiedError,
     ProviderError,
@@ -31,6 +32,7 @@ from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, Speed
 from bnfold.rewriting.contract import General, Refusal
 from bnfold.rewriting.engine import Site
 from bnfold.running.environment import environment
+from bnfold.scratch import Scratch
 from bnfold.workflow.variants import Variant, Variants
 
 SECONDS_TO_CERTIFY = 30.0
@@ -70,7 +72,7 @@ class Result:
 class Optimization:
     """Has one method per step. Steps that need a rewrite do nothing if there is none.
 
-    Intermediate files go into `folder`; `stack` cleans up unfinished work. Modules that only one
+    Intermediate files go into `scratch`; `stack` cleans up unfinished work. Modules that only one
     step needs are imported in that step: importing them takes as long as a rewrite.
     """
 
@@ -83,28 +85,50 @@ class Optimization:
         execution: ExecutionOptions,
         checking: CheckOptions,
         timing: TimingOptions,
-        folder: Path,
+        scratch: Scratch,
         stack: ExitStack,
         progress: Progress,
         hashes: bool,
+        force: bool,
     ) -> None:
-        self._variants = Variants(model, passes, folder)
+        self._variants = Variants(model, passes, scratch)
         self._output = output
-        self._place = Path(output) if output is not None else folder / "optimized.onnx"
+        self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"
         self._execution, self._checking, self._timing = execution, checking, timing
         self._progress = progress
         self._dropped: dict[Site, Refusal] = {}
         self._variant: Variant = self._rewritten()
         if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
             raise UsageError(f"{self._place} holds weights of the model; name another file")
+        if not force:
+            self._require_replaceable()
         if hashes:
             self._variant.model.source.start_hashing()
         self._hashes = hashes
-        self._staged = stack.enter_context(StagedModel(self._place, hashed=hashes))
+        self._staged = StagedModel(self._place, hashed=hashes)
+        stack.push(self._staged)  # first: a signal may come while it is created
+        self._staged.create()
         self._equivalence: Equivalence | None = None
         self._speed: list[SpeedRecord] = []
         self._speed_note = ""
         self._tuning: TuningRecord | None = None
+
+    def _require_replaceable(self) -> None:
+        """Require that OUTPUT is not a model of another interface, so perhaps given by mistake."""
+        if not self._place.is_file() or self._is_in_place:
+            return
+        from bnfold.proof.interface import Interface
+
+        try:
+            there = Interface.of(self._place)
+        except ModelError:
+            return
+        here = Interface.of_proto(self._variant.model.source.read.proto)
+        if there.kinds() != here.kinds():
+            raise UsageError(
+                f"{self._place} is a model with other inputs or outputs than this one; --force "
+                "replaces it"
+            )
 
     def _rewritten(self) -> Variant:
         self._progress("rewriting")
@@ -340,7 +364,7 @@ class Optimization:
         return Record(
             command=[],
             model=self._variant.model.source.describe(hashed=self._hashes),
-            environment=environment(),
+            environment=environment(self._variant.plugins),
             output=OutputRecord(
                 path=str(self._output) if self._output is not None else None,
                 same=self._is_copy,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bnfold.errors import PassFailedError
+from bnfold.errors import ModelError
 from bnfold.modelfile.loading import load, require_valid
 from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.normalize import prepare
@@ -22,9 +22,14 @@ from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
-from bnfold.rewriting.registry import choose_passes
+from bnfold.rewriting.registry import choose_passes, installed
+from bnfold.running.isolation import CrashedError, Limits, isolated
 from bnfold.running.learning import TOOLS
+from bnfold.scratch import Scratch
 from bnfold.workflow.windows import Cut, Cutter
+
+_LIMITS = Limits(seconds=20, more_bytes=2**32)
+"""Of onnx's own checker, which crashes on some files."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Variant:
     inlined: Sequence[RewriteRecord]
     outcome: Outcome
     chosen: Sequence[Pass] = field(repr=False)
+    plugins: Sequence[str] = ()
+    """What other packages offer, and what is wrong with it."""
     cuts: Sequence[Cut] = field(default=(), repr=False)
     """The window of each rewrite of `outcome`, if they were asked for."""
 
@@ -58,11 +65,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Variants:
-    """Makes variants of the model from `source`, and writes some into `folder`."""
+    """Makes variants of the model from `source`, and writes some into a scratch folder."""
 
     source: ModelSource
     passes: PassOptions
-    folder: Path
+    scratch: Scratch = field(default_factory=Scratch, repr=False)
     _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
 
     def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
@@ -93,18 +100,21 @@ class Variants:
             outcome = run_passes(
                 loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch, TOOLS
             )
-        except PassFailedError:
-            require_valid(loaded)  # an invalid model may be why the pass failed
+        except (ModelError, OSError, MemoryError):
+            raise
+        except Exception:
+            _require_valid(loaded)  # an invalid model may be why the pass failed
             raise
         kept += outcome.refusals
         if not any("--freeze-initializers" in refusal.remedy for refusal in kept):
             kept += overridable_weights(loaded.ir)
         outcome = Outcome(outcome.rewrites, kept)
-        return Variant(loaded, requested, inlined, outcome, chosen, cutter.cuts)
+        plugins = installed(set(self.passes.skip)).plugins()
+        return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts)
 
     def write(self, model: LoadedModel) -> Path:
-        """Write a model into a new subfolder of `folder`."""
-        place = self.folder / f"variant_{next(self._numbers)}" / "model.onnx"
+        """Write a model into a new subfolder of the scratch folder."""
+        place = self.scratch.folder / f"variant_{next(self._numbers)}" / "model.onnx"
         place.parent.mkdir()
         with StagedModel(place) as staged:
             staged.write_model(model)
@@ -119,3 +129,17 @@ class Variants:
         """
         shutil.rmtree(place.parent)
         gc.collect()
+
+
+def _require_valid(loaded: LoadedModel) -> None:
+    """Check the model with onnx's own checker, in a process of its own.
+
+    Raises:
+        ModelError: if it is invalid.
+    """
+    try:
+        isolated(lambda _: require_valid(loaded), lambda _: None, _LIMITS)
+    except CrashedError as crash:
+        raise ModelError(
+            f"{loaded.source.name} is not a valid ONNX model: onnx's own checker crashes on it"
+        ) from crash

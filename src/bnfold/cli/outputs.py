@@ -1,0 +1,133 @@
+"""The files that a command is asked to write: where they go, and whether they can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from bnfold.errors import UsageError
+from bnfold.report import SUFFIXES
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from bnfold.atomic import AtomicFile
+    from bnfold.record.data import Record
+
+Named = tuple[str, Path]
+"""A file, and what it is for in messages, such as "--report"."""
+
+
+def output_file(model: Path, output: Path | None, given: str | None = None) -> Path:
+    """Return where the optimized model goes: into a folder, under the name of the model.
+
+    `given` is OUTPUT as it was typed: a path does not keep the slash at its end.
+
+    Raises:
+        UsageError: if the folder does not exist, or is the model's own.
+    """
+    if output is None:
+        return model.with_name(f"{model.stem}.bnfold.onnx")
+    is_folder = os.path.isdir(output)
+    if not is_folder and (given or "").endswith(("/", os.sep)):
+        raise UsageError(f"{given}: this folder does not exist")
+    if not is_folder:
+        return output
+    place = output / model.name
+    if _is_same(place, model):
+        raise UsageError(
+            f"{output} is the folder of the model; to replace the model, name it: {place}"
+        )
+    return place
+
+
+def input_files(options: Iterable[str] | None, data: Path | None) -> list[Named]:
+    """Return the files that inputs are read from: of ``--input NAME=FILE`` and ``--data``."""
+    files = [(f"--input {option}", Path(option.rpartition("=")[2])) for option in options or ()]
+    return [*files, *([("--data", data)] if data is not None else [])]
+
+
+def require_apart(outputs: Sequence[Named], inputs: Iterable[Named]) -> None:
+    """Require that no output replaces an input or another output.
+
+    Raises:
+        UsageError: if one does.
+    """
+    others = list(inputs)
+    for what, path in outputs:
+        for other, place in others:
+            if _is_same(path, place):
+                raise UsageError(f"{what} {path} is the same file as {other}")
+        others.append((what, path))
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Return whether both paths lead to one file, whether it exists or not."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one is missing, or leads nowhere
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+class Reports:
+    """The reports of a run; a context manager.
+
+    Their temporary files are made at once, so that a report that cannot be written is known before
+    the work starts. Those that are not written by the exit leave nothing behind.
+
+    Raises:
+        UsageError: if a suffix is unknown, a folder does not exist, a file cannot be written, or
+            is one of those that the reports stay `apart_from`.
+    """
+
+    def __init__(
+        self, paths: list[Path] | None, apart_from: Iterable[Named], option: str = "--report"
+    ) -> None:
+        self._paths = paths or []
+        self._stack = ExitStack()
+        self._files: list[tuple[AtomicFile, str]] = []
+        for path in self._paths:
+            if path.suffix.lower() not in SUFFIXES:
+                raise UsageError(f"{option} {path}: unknown format, use {', '.join(SUFFIXES)}")
+            # realpath, unlike resolve(), accepts a link to itself
+            if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+                raise UsageError(f"{option} {path}: the folder does not exist")
+        require_apart([(option, path) for path in self._paths], apart_from)
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._paths)
+
+    def __enter__(self) -> Self:
+        if self._paths:
+            from bnfold.atomic import AtomicFile
+
+            try:
+                for path in self._paths:
+                    file = AtomicFile(path)
+                    self._stack.push(file)  # first: a signal may come while it is created
+                    self._files.append((file.create(), path.suffix.lower()))
+            except BaseException:
+                self._stack.close()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def write(self, record: Record) -> None:
+        """Write the record to all of them."""
+        if self._files:
+            from bnfold.report import render
+        for file, suffix in self._files:
+            file.write(render(record, suffix).encode())
+            file.commit()

@@ -1,0 +1,109 @@
+"""System calls that fail: each call of a run, one by one, ends in words, and leaves nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnfold.errors import LONGEST_LINE, error_line
+from tests.support.cli import REWRITTEN, names, run, untouched
+from tests.support.files import save_external
+from tests.support.files import scratch as scratch
+
+CAUSES = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EDQUOT, errno.EROFS]
+CALLS = {
+    "open": (os, "open"),
+    "write": (os, "write"),
+    "read": (os, "pread"),
+    "mkdir": (os, "mkdir"),
+    "chmod": (os, "chmod"),
+    "rename": (os, "replace"),
+    "unlink": (os, "unlink"),
+    "sync": (os, "fsync"),
+    "pipe": (os, "pipe"),
+    "fork": (os, "fork"),
+    "stat": (os, "stat"),
+    "size": (os, "fstat"),
+}
+
+
+class Failing:
+    """A system call that fails the n-th time, in this process or one that it forks."""
+
+    def __init__(self, call: Callable[..., Any], number: int, cause: int) -> None:
+        self.call, self.left, self.cause = call, number, cause
+        self.failed = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            self.failed = True
+            place = args[0] if args and isinstance(args[0], (str, os.PathLike)) else None
+            raise OSError(self.cause, os.strerror(self.cause), place)
+        return self.call(*args, **kwargs)
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+@pytest.mark.parametrize("name", CALLS)
+def test_each_call_of_a_run_fails_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, external: bool
+) -> None:
+    model = (
+        save_external(tmp_path) if external else Path(shutil.copy(REWRITTEN, tmp_path / "m.onnx"))
+    )
+    output, report = tmp_path / "old.onnx", tmp_path / "run.json"
+    output.write_bytes(b"old")
+    before = {path: untouched(path) for path in tmp_path.iterdir()}
+    options = ("--no-bench", "--truth", "off", "--report", report)
+    owner, attribute = CALLS[name]
+    number = 0
+    while True:
+        number += 1
+        failing = Failing(getattr(owner, attribute), number, CAUSES[number % len(CAUSES)])
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, attribute, failing)
+            outcome = run("optimize", model, output, *options)
+        state = {path: untouched(path) for path in tmp_path.iterdir() if path in before}
+        if outcome.code == 0:
+            assert output.read_bytes() != b"old"
+        else:
+            cause = os.strerror(failing.cause)
+            assert outcome.code in (2, 3, 5), (number, outcome)
+            assert outcome.err.count("\n") == 1, (number, outcome.err)
+            assert cause in outcome.err or name == "stat", (number, outcome.err)
+        if output.read_bytes() == b"old":
+            assert state == before
+            if name != "unlink":  # what cannot be removed stays
+                assert names(tmp_path) - {"run.json"} == {path.name for path in before}
+        if not failing.failed and outcome.code == 0:
+            break
+        for path in tmp_path.iterdir():
+            if path not in before:
+                path.unlink()
+        output.write_bytes(b"old")
+        before = {path: untouched(path) for path in tmp_path.iterdir()}
+    assert number < 400
+
+
+def test_a_line_is_of_sane_length_and_only_shown() -> None:
+    line = error_line("the node '\x1b[2J\x1b]0;title\x07" + "n" * 10_000 + "\u202e'\n; try --this")
+    assert len(line) < LONGEST_LINE + 10
+    assert line.startswith("the node '␛[2J␛]0;title␇nnn")
+    assert line.endswith("\\u202e' ; try --this")
+    assert line.isprintable()
+
+
+def test_messages_of_the_command_are_such_lines(tmp_path: Path) -> None:
+    name = "\x1b[31m" + "n" * 100
+    outcome = run("explain", tmp_path / name)
+    outcome.failed(3, "␛[31mnnn", "does not exist")
+    assert "\x1b" not in outcome.err
+    outcome = run("explain", REWRITTEN, "--only", "\x1b[31m" + "x" * 5000)
+    outcome.failed(2, "unknown pass", " … ")
+    assert len(outcome.err) < LONGEST_LINE + 20
