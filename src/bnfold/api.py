@@ -35,7 +35,6 @@ from bnfold.running import runtime
 from bnfold.running.environment import environment
 from bnfold.scratch import Scratch
 from bnfold.workflow.inspection import Inspection as Inspection
-from bnfold.workflow.inspection import NodeDifference as NodeDifference
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from bnfold.api import Inspection, NodeDifference
+from bnfold.api import Inspection, differing_nodes
 from bnfold.report.summary import operator_changes
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 
 _MOST_NODES = 10
+
+
+def as_data(one: Inspection, other: Inspection | None) -> dict[str, Any]:
+    """Return one model, or two and how their nodes differ, as plain data."""
+    if other is None:
+        return one.to_dict()
+    nodes = dataclasses.asdict(differing_nodes(one, other))
+    return {"first": one.to_dict(), "second": other.to_dict(), "nodes": nodes}
 
 
 def print_inspection(console: Console, model: Inspection) -> None:
@@ -28,9 +38,7 @@ def print_inspection(console: Console, model: Inspection) -> None:
     console.print(counts)
 
 
-def print_difference(
-    console: Console, one: Inspection, other: Inspection, nodes: NodeDifference, detail: Detail
-) -> None:
+def print_difference(console: Console, one: Inspection, other: Inspection, detail: Detail) -> None:
     """Print the figures of two models side by side, and what differs."""
     rows = table("", "first", "second", numbers=False)
     for name, *texts in _figures([one, other]):
@@ -48,6 +56,7 @@ def print_difference(
         counts.add_row(cell(row.name), str(row.before), str(row.after), row.change)
     console.print()
     console.print(counts)
+    nodes = differing_nodes(one, other)
     changed = {
         name: before if before == after else f"{before} → {after}"
         for name, (before, after) in nodes.changed.items()
@@ -90,7 +99,8 @@ def _print_interface(console: Console, title: str, values: Mapping[str, str]) ->
 def _print_nodes(console: Console, title: str, nodes: Mapping[str, str], detail: Detail) -> None:
     if not nodes:
         return
-    say(console, f"\n{len(nodes):,} nodes {title}:")
+    console.print()
+    say(console, f"{len(nodes):,} {'node' if len(nodes) == 1 else 'nodes'} {title}:")
     shown = list(nodes.items())
     shown = shown if detail == Detail.VERBOSE else shown[:_MOST_NODES]
     for name, operator in shown:

@@ -52,6 +52,7 @@ from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
 from bnfold.cli.signals import handle_signals, received, require_none
 from bnfold.cli.startup import defer_sympy
 from bnfold.cli.streams import quiet_streams
+from bnfold.cli.tools import doctor, inspect, new_console, version_line
 from bnfold.errors import (
     BnfoldError,
     ModelError,
@@ -61,7 +62,6 @@ from bnfold.errors import (
     error_line,
     in_words,
 )
-from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -365,6 +365,13 @@ def explain(
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="Exit 1 if optimize would change it.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    report: Report = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     json: Json = False,
@@ -378,8 +385,11 @@ def explain(
         only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
     )
     detail = detail_of(quiet, verbose)
-    record = api.explain(model, passes=passes, hashes=json)
-    _deliver(record, None, json, print_explanation, detail)
+    with Reports(report, [("MODEL", model)]) as reports:
+        record = api.explain(model, passes=passes, hashes=bool(reports) or json)
+        _deliver(record, reports, json, print_explanation, detail)
+    if exit_code and record.rewrites:
+        raise typer.Exit(1)
 
 
 @app.command(cls=GroupedCommand, epilog="Example: bnfold report run.json -o run.html -o run.md")
@@ -430,21 +440,27 @@ def passes(
         described = [pass_.to_dict() for pass_ in chosen]
         print(json_module.dumps(described, indent=2, ensure_ascii=False))
     elif name is None:
-        print_passes(_console(), chosen)
+        print_passes(new_console(), chosen)
     else:
-        print_pass(_console(), chosen[0])
+        print_pass(new_console(), chosen[0])
+
+
+app.command(cls=GroupedCommand, epilog="Example: bnfold inspect model.onnx model.fast.onnx")(
+    inspect
+)
+app.command(cls=GroupedCommand, epilog="Example: bnfold doctor --json")(doctor)
 
 
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
+        bool, typer.Option("--version", help="Print all versions that matter.", is_eager=True)
     ] = False,
 ) -> None:
     """Fold BatchNormalization out of exported ONNX models, and verify the result."""
     if version:
-        print(f"bnfold {__version__}")
+        print(version_line())
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -532,24 +548,17 @@ def _say(message: str) -> None:
 
 def _deliver(
     record: Record,
-    reports: Reports | None,
+    reports: Reports,
     json: bool,
     render: Callable[[Console, Record, Detail], None],
     detail: Detail,
 ) -> None:
     record = replace(record, command=sys.argv[:])
-    if reports is not None:
-        reports.write(record)
+    reports.write(record)
     if json:
         print(record.to_json())
     else:
-        render(_console(), record, detail)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(emoji=False)
+        render(new_console(), record, detail)
 
 
 class _Progress:

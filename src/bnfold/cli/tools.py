@@ -1,0 +1,78 @@
+"""The commands that look at models and at this machine, and change nothing."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bnfold.cli.options import Json, Model, Verbose, detail_of
+from bnfold.errors import ProviderError
+from bnfold.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def new_console() -> Console:
+    """Return a console on standard output that shows all characters as they are."""
+    from rich.console import Console
+
+    return Console(emoji=False)
+
+
+def inspect(
+    model: Model,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="OTHER", help="A model to compare with.", show_default=False),
+    ] = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Show what a model holds and computes, or how two differ.
+
+    Multiply-adds are those of Conv, ConvTranspose, Gemm and MatMul for one image: a free first axis
+    counts as one. Nodes are compared by the names of what they compute.
+    """
+    from bnfold import api
+    from bnfold.cli.inspection import as_data, print_difference, print_inspection
+
+    one = api.inspect(model)
+    two = api.inspect(other) if other is not None else None
+    if json:
+        print(json_module.dumps(as_data(one, two), indent=2, ensure_ascii=False))
+    elif two is None:
+        print_inspection(new_console(), one)
+    else:
+        print_difference(new_console(), one, two, detail_of(False, verbose))
+
+
+def doctor(json: Json = False) -> None:
+    """Check the packages, the providers and the folders here.
+
+    The exit code is 4 if the CPU provider does not work: nothing could be checked.
+    """
+    from bnfold.running.diagnosis import diagnose
+
+    findings = list(diagnose())
+    if json:
+        print(json_module.dumps([vars(each) for each in findings], indent=2, ensure_ascii=False))
+    else:
+        from bnfold.cli.doctor import print_findings
+
+        print_findings(new_console(), findings)
+    if any(each.name == "provider cpu" and not each.works for each in findings):
+        raise typer.Exit(ProviderError.exit_code)
+
+
+def version_line() -> str:
+    """Return bnfold's version, and the versions that results depend on."""
+    from bnfold.running.diagnosis import versions
+
+    found = versions()
+    names = ("onnx", "onnx-ir", "numpy", "onnxruntime", "onnxruntime-gpu", "python")
+    others = ", ".join(f"{name} {found[name]}" for name in names if name in found)
+    return f"bnfold {__version__} ({others})"

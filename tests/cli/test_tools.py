@@ -1,0 +1,155 @@
+"""The commands that look at models and at this machine: `inspect`, `doctor`, `--version`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.errors import ProviderError
+from bnfold.graph.cost import Cost
+from tests.support.cli import REWRITTEN, UNCHANGED, run
+from tests.support.graphs import build, normal
+
+COMMANDS = ("optimize", "check", "bench", "explain", "report", "passes", "inspect", "doctor")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_80_columns_uncut(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run(*([command] if command else []), "--help").out
+    assert not [line for line in text.splitlines() if len(line) > 80]
+    assert "..." not in text.replace("[ARGS]...", "")
+
+
+def test_options_are_listed_in_groups() -> None:
+    text = run("optimize", "--help").out
+    places = [text.index(f"\n{title}:") for title in ("Arguments", "What to rewrite", "Check")]
+    assert places == sorted(places)
+    assert text.index("--only") < places[2] < text.index("--rtol")
+    assert "<float range>" not in text
+
+
+# --- inspect --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "weights", "multiplications"),
+    [
+        ("y = Conv(x, w)", {"w": normal(8, 6, 3, 3)}, 8 * 5 * 6 * 6 * 9),
+        ("y = Conv<group=2>(x, w)", {"w": normal(8, 3, 3, 3)}, 8 * 5 * 6 * 3 * 9),
+        ("y = Conv<strides=[2,2]>(x, w)", {"w": normal(8, 6, 1, 1)}, 8 * 4 * 4 * 6),
+        ("y = ConvTranspose(x, w)", {"w": normal(6, 4, 2, 2)}, 6 * 7 * 8 * 4 * 4),
+        ("f = Flatten(x) y = Gemm(f, w)", {"w": normal(336, 10)}, 336 * 10),
+        ("f = Flatten(x) y = Gemm<transB=1>(f, w)", {"w": normal(10, 336)}, 336 * 10),
+        ("y = MatMul(x, w)", {"w": normal(8, 5)}, 6 * 7 * 8 * 5),
+        ("y = Relu(x)", {}, 0),
+    ],
+)
+def test_multiplications_are_those_of_one_image(
+    lines: str, weights: dict[str, np.ndarray], multiplications: int
+) -> None:
+    model = build(f"(float[N,6,7,8] x) => (float y) {{ {lines} }}", **weights)  # type: ignore[arg-type]
+    parameters = sum(weight.size for weight in weights.values())
+    assert bnfold.inspect(model).cost == Cost(parameters, multiplications, 0)
+
+
+def test_operators_of_unknown_sizes_are_counted_apart() -> None:
+    model = build("(float[N,6,H,8] x) => (float y) { y = Conv(x, w) }", w=normal(8, 6, 3, 3))
+    assert bnfold.inspect(model).cost == Cost(8 * 6 * 9, 0, 1)
+
+
+def test_one_model() -> None:
+    outcome = run("inspect", REWRITTEN)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "images: float32[batch,1,8,8]" in outcome.out
+    assert "BatchNormalization" in outcome.out
+    described = json.loads(run("inspect", REWRITTEN, "--json").out)
+    assert described["model"]["ops"]["Conv"] == 2
+    assert described["inputs"] == {"images": "float32[batch,1,8,8]"}
+    assert described["cost"]["parameters"] > 0
+
+
+def test_two_models(tmp_path: Path) -> None:
+    optimized = tmp_path / "fast.onnx"
+    assert run("optimize", REWRITTEN, optimized, "--no-bench").code == 0
+    outcome = run("inspect", REWRITTEN, optimized)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "2 nodes only in the first:" in outcome.out
+    assert "BatchNormalization → Conv" in outcome.out
+    nodes = json.loads(run("inspect", REWRITTEN, optimized, "--json").out)["nodes"]
+    assert not nodes["new"]
+    assert set(nodes["gone"].values()) == {"Conv"}
+    same = json.loads(run("inspect", REWRITTEN, REWRITTEN, "--json").out)["nodes"]
+    assert same == {"gone": {}, "new": {}, "changed": {}}
+
+
+def test_many_nodes_are_shown_on_request(tmp_path: Path) -> None:
+    lines = " ".join(f"a{number + 1} = Relu(a{number})" for number in range(30))
+    onnx.save(build(f"(float[2] a0) => (float[2] a30) {{ {lines} }}"), tmp_path / "long.onnx")
+    onnx.save(build("(float[2] a0) => (float[2] a30) { a30 = Relu(a0) }"), tmp_path / "short.onnx")
+    arguments = ("inspect", tmp_path / "long.onnx", tmp_path / "short.onnx")
+    assert "and 19 more (--verbose)" in run(*arguments).out
+    assert "Relu a29" in run(*arguments, "--verbose").out
+
+
+def test_what_is_no_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    run("inspect", tmp_path / "no.onnx").failed(3, "no.onnx")
+    run("inspect", tmp_path / "missing.onnx").failed(3, "missing.onnx")
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def test_a_healthy_machine() -> None:
+    outcome = run("doctor")
+    assert (outcome.code, outcome.err) == (0, "")
+    found = {each["name"]: each for each in json.loads(run("doctor", "--json").out)}
+    assert found["provider cpu"]["works"]
+    assert found["bnfold"]["detail"] in run("--version").out
+    assert found["this folder"]["works"]
+
+
+def test_a_machine_without_a_provider() -> None:
+    def refuse(provider: str) -> None:
+        raise ProviderError(f"no {provider} here")
+
+    with mock.patch("bnfold.running.diagnosis.require_provider", refuse):
+        outcome = run("doctor")
+    assert outcome.code == 4
+    assert "no cpu here" in outcome.out
+
+
+def test_a_folder_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/proc")
+    found = {each["name"]: each for each in json.loads(run("doctor", "--json").out)}
+    assert not found["this folder"]["works"]
+
+
+def test_the_version_names_what_results_depend_on() -> None:
+    line = run("--version").out
+    assert line.startswith("bnfold ")
+    assert "onnx " in line
+    assert "onnxruntime" in line
+
+
+# --- explain as a gate ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "code"), [(REWRITTEN, 1), (UNCHANGED, 0)])
+def test_explain_is_a_gate_on_request(tmp_path: Path, model: Path, code: int) -> None:
+    assert run("explain", model).code == 0
+    report = tmp_path / "why.md"
+    assert run("explain", model, "--exit-code", "--report", report).code == code
+    assert "explained" in report.read_text()
+
+
+@pytest.mark.parametrize("command", ["optimize", "explain"])
+def test_less_and_more_than_usual_contradict_each_other(command: str) -> None:
+    run(command, REWRITTEN, "-q", "-v").failed(2, "--quiet", "--verbose")
