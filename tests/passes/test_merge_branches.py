@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnfold.algebra.operators import NotOneConv as Why
 from bnfold.rewriting.contract import Common
-from bnfold_passes.merge_branches import Why
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -113,6 +113,10 @@ def test_the_shift_of_a_map_parallel_to_a_padded_conv_is_exact_at_the_border() -
         ),
         (
             "a = Conv<pads=[1,1,1,1], dilations=[2,2]>(x, u) b = Conv(x, u2) y = Add(a, b)",
+            Why.COSTLIER,
+        ),
+        (
+            "a = Conv<strides=[2,2]>(x, u) b = Conv<strides=[2,2]>(x, two) y = Add(a, b)",
             Why.NOT_ALIGNED,
         ),
         ("a = Conv(x, one) y = Add(a, x)", Why.NOT_ALIGNED),
@@ -131,6 +135,7 @@ def test_refusals(lines: str, reason: Why) -> None:
         "wide": normal(4, 4, 1, 3),
         "high": normal(4, 4, 3, 1),
         "column": normal(9),
+        "two": normal(4, 4, 2, 2),
     }
     model = branches(lines, **WEIGHTS | extra)
     assert_refused(model, NAME, reason)
