@@ -117,12 +117,19 @@ class Convolution:
 
     @staticmethod
     def identity(channels: int, like: Convolution) -> Convolution:
-        """Return the map of x to x as a depthwise Conv of one tap."""
+        """Return the map of x to x as a depthwise operator of one tap, transposed as `like` is."""
         rank = len(like.size)
-        kernel = np.ones((channels, 1, *[1] * rank))
         ones, zeros = (1,) * rank, (0,) * rank
-        bias = np.zeros(channels)
-        return Convolution(kernel, bias, ones, ones, zeros, zeros, channels, like.dtype)
+        return replace(
+            like,
+            kernel=np.ones((channels, 1, *ones)),
+            bias=np.zeros(channels),
+            strides=ones,
+            dilations=ones,
+            before=zeros,
+            after=zeros,
+            groups=channels,
+        )
 
     @property
     def size(self) -> tuple[int, ...]:
