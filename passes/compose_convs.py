@@ -86,7 +86,8 @@ def compose_convs(root: ir.Node) -> Replace | None:
     sizes = [size_of(data, axis + 2) for axis in range(len(first.size))]
     require(is_exact(second, first, sizes), NotOneConv.BORDER, conv)
     like = root if is_op(root, "Conv") else conv
-    return Replace([conv, root], {result: composed(second, first).to_op(data, like)})
+    product = composed(second, first).to_op(data, like)
+    return Replace([conv, root], {result: product}, f"{conv.op_type} and {root.op_type} into Conv")
 
 
 def _is_pooled(conv: ir.Node) -> bool:
