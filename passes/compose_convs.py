@@ -22,7 +22,7 @@ be small, reading a weight counts as 16 multiplications: a 3×3 Conv of 512 chan
 AveragePool on 8² measured 1.2, on 4² 0.85.
 
 A 1×1 Conv before an AveragePool stays, and a 1×1 Conv whose result a pool reads: pool-before-conv
-does less.
+does less. Depthwise and pointwise Convs in a row, as in separable ones, stay without a refusal.
 
 ROUNDED: equal in the reals. The product is computed in float64 and rounded once.
 """
@@ -67,7 +67,6 @@ def compose_convs(root: ir.Node) -> Replace | None:
     conv = producer(root, 0, "Conv")
     if conv is None:
         return None
-    require(sole_use(conv.outputs[0]), Common.SHARED, conv)
     first = convolution_of(conv)
     if is_op(root, "Conv"):
         second = convolution_of(root)
@@ -82,7 +81,11 @@ def compose_convs(root: ir.Node) -> Replace | None:
     assert data is not None
     before = [(first, math.prod(second.strides)), (second, 1)]
     shape = composed_shape(second, first)
-    require(is_cheaper(shape, before, result), Common.NO_GAIN, conv)
+    if not is_cheaper(shape, before, result):
+        is_separable = is_op(root, "Conv") and first.groups != second.groups
+        require(is_separable, Common.NO_GAIN, conv)
+        return None
+    require(sole_use(conv.outputs[0]), Common.SHARED, conv)
     sizes = [size_of(data, axis + 2) for axis in range(len(first.size))]
     require(is_exact(second, first, sizes), NotOneConv.BORDER, conv)
     like = root if is_op(root, "Conv") else conv
