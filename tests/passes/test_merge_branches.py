@@ -191,12 +191,16 @@ CHAINS = [
     "b = Conv<group=4, dilations=[3,3], pads=[3,3,3,3]>(x, q2) "
     "c = Conv<group=4, dilations=[2,2], pads=[2,2,2,2]>(x, q2) t = Add(a, b) y = Add(t, c)",
     "a = Conv<dilations=[2,2], pads=[2,2,2,2]>(x, u) b = Conv(x, p) y = Add(a, b)",
+    # taps of one between those of the other
+    "a = Conv<dilations=[2,1], pads=[2,0,2,0]>(x, high) "
+    "b = Conv<dilations=[2,1], pads=[1,0,3,0]>(x, high) y = Sub(a, b)",
     # x itself, subsampled
     f"{STRIDED} b = MaxPool<kernel_shape=[1,1], strides=[2,2]>(x) y = Add(a, b)",
     f"{STRIDED} b = AveragePool<kernel_shape=[1,1], strides=[2,2]>(x) y = Add(b, a)",
     f"{STRIDED} {SLICED} y = Add(a, b)",
     f"{STRIDED} {SLICED} c = Mul(b, k) y = Sub(c, a)",
     "a = Conv<strides=[2,2]>(x, w2) b = Slice(x, one, far, space, two) y = Add(a, b)",
+    "a = Conv(x, p) b = Slice(x, none, none, none, none) y = Add(a, b)",
     # a value within that only the expression reads, twice
     "r = Conv(x, p) a = Conv(r, p2) t = Add(a, r) b = Conv(x, p) y = Sub(b, t)",
 ]
@@ -209,6 +213,7 @@ CHAIN_WEIGHTS: Parameters = {
     "s": normal(4, seed=4),
     "m": normal(4, seed=5),
     "v": np.abs(normal(4)) + 1,
+    "none": np.zeros(0, np.int64),
     "zero": np.zeros(2, np.int64),
     "one": np.ones(2, np.int64),
     "two": np.full(2, 2, np.int64),

@@ -110,7 +110,11 @@ def _picked(node: ir.Node) -> list[tuple[int, int, int]] | None:
     if len(given) != 4:
         return None
     starts, ends, axes, steps = (content.reshape(-1).tolist() for content in given)
-    if min(starts, default=0) < 0 or min(ends, default=ENDLESS) < ENDLESS or min(steps) < 1:
+    if len({len(axes), len(starts), len(ends), len(steps)}) != 1:
+        return None
+    if min(starts, default=0) < 0 or min(ends, default=ENDLESS) < ENDLESS:
+        return None
+    if min(steps, default=1) < 1:
         return None
     return list(zip(axes, starts, steps, strict=True))
 
