@@ -259,6 +259,8 @@ TRANSPOSED = "ConvTranspose<strides=[2,2]"
         f"a = {TRANSPOSED}, group=2, output_padding=[1,1]>(x, g) "
         f"b = {TRANSPOSED}, group=2>(x, h2, d) y = Add(b, a)",
         "a = ConvTranspose<pads=[1,1,1,1]>(x, u, d) b = Mul(x, k) y = Add(a, b)",
+        f"a = {TRANSPOSED}>(x, w2, d) c = Mul(a, k) b = {TRANSPOSED}>(x, w2) y = Add(c, b)",
+        f"a = {TRANSPOSED}, group=2>(x, h2) c = Mul(a, k) b = {TRANSPOSED}>(x, w2) y = Sub(c, b)",
         f"a = {TRANSPOSED}, dilations=[2,2], pads=[2,2,2,2]>(x, u) "
         f"b = {TRANSPOSED}>(x, p) y = Add(a, b)",
     ],
