@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import bnfold
-from benchmarks import page, records, regression, summary
+from benchmarks import blocks, page, records, regression, summary
 from benchmarks.compare import Comparison
 from benchmarks.examine import relative_rms
 from benchmarks.models import SUITE, Model, chosen
@@ -330,6 +330,26 @@ def test_page_names_models_below_the_floor() -> None:
     text = page.page([model_record("snail", bnfold=tool(0.9, graph()))])
     assert "Below 0.99 beyond the control's error:\nsnail." in text
     assert "better on" in text
+
+
+# --- Blocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", blocks.BLOCKS)
+def test_a_plain_block_becomes_what_its_authors_make_of_it(name: str) -> None:
+    plain, authors = (make(name, channels=8, size=18) for make in FORMS)
+    ours = bnfold.optimize(plain, check=False).to_proto()
+    assert operators(ours) == operators(authors) == ["Conv", "Relu"]
+    weights = [model.graph.initializer for model in (ours, authors)]
+    shapes = [{tuple(tensor.dims) for tensor in tensors} for tensors in weights]
+    assert shapes[0] == shapes[1]
+    feeds = {"x": normal(1, 8, 18, 18)}
+    expected, *results = (run_plain(model, feeds)[0] for model in (plain, authors, ours))
+    for result in results:
+        np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
+
+
+FORMS = (blocks.plain, blocks.reparameterised)
 
 
 # --- Regression -----------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bnfold
+from bnfold.algebra.operators import NotOneConv as Why
 from bnfold.rewriting.contract import Common
-from bnfold_passes.merge_branches import Why
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -113,6 +114,10 @@ def test_the_shift_of_a_map_parallel_to_a_padded_conv_is_exact_at_the_border() -
         ),
         (
             "a = Conv<pads=[1,1,1,1], dilations=[2,2]>(x, u) b = Conv(x, u2) y = Add(a, b)",
+            Why.COSTLIER,
+        ),
+        (
+            "a = Conv<strides=[2,2]>(x, u) b = Conv<strides=[2,2]>(x, two) y = Add(a, b)",
             Why.NOT_ALIGNED,
         ),
         ("a = Conv(x, one) y = Add(a, x)", Why.NOT_ALIGNED),
@@ -131,6 +136,7 @@ def test_refusals(lines: str, reason: Why) -> None:
         "wide": normal(4, 4, 1, 3),
         "high": normal(4, 4, 3, 1),
         "column": normal(9),
+        "two": normal(4, 4, 2, 2),
     }
     model = branches(lines, **WEIGHTS | extra)
     assert_refused(model, NAME, reason)
@@ -159,6 +165,249 @@ def test_other_sums_stay_without_a_refusal(lines: str) -> None:
 def test_the_branches_may_read_the_result_of_a_conv() -> None:
     model = branches("x1 = Conv(x, p) a = Conv<pads=[1,1,1,1]>(x1, u) y = Add(a, x1)")
     assert_rewritten(model, NAME, ["Conv", "Conv"])
+
+
+SLICED = "b = Slice(x, zero, far, space, two)"
+STRIDED = "a = Conv<strides=[2,2], pads=[1,1,1,1]>(x, u, d)"
+CHAINS = [
+    # DBB: 1×1 then 3×3, and 1×1 then an average, padded before both
+    "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,1,1,1]>(x, p, d) c = Conv(b, u2, d) "
+    "y = Add(a, c)",
+    "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,1,1,1]>(x, p, d) "
+    "n = BatchNormalization(b, s, b0, m, v) c = AveragePool<kernel_shape=[3,3]>(n) y = Add(a, c)",
+    # ECBSR: 1×1 then a depthwise mask
+    "a = Conv<pads=[1,1,1,1]>(x, u, d) b = Conv(x, p) c = Conv<pads=[1,1,1,1], group=4>(b, q2, d) "
+    "t = Add(a, c) y = Add(t, x)",
+    "a = Conv<pads=[1,1,1,1]>(x, u, d) "
+    "b = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x) y = Sub(b, a)",
+    "a = Conv<pads=[2,2,2,2]>(x, u) b = AveragePool<kernel_shape=[3,3], strides=[2,2]>(a) "
+    "c = Conv<strides=[2,2]>(x, p, d) y = Add(b, c)",
+    # ACNet: only all three together cost no more
+    "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,0,1,0]>(x, high) "
+    "c = Conv<pads=[0,1,0,1]>(x, wide) t = Add(b, c) y = Add(a, t)",
+    "a = Conv(x, p) b = Conv(x, p2) c = Mul(x, k) t = Sub(a, c) r = Sub(x, b) y = Sub(t, r)",
+    # UniRepLKNet: dilated kernels within a large one
+    "a = Conv<group=4, pads=[3,3,3,3]>(x, q, d) "
+    "b = Conv<group=4, dilations=[3,3], pads=[3,3,3,3]>(x, q2) "
+    "c = Conv<group=4, dilations=[2,2], pads=[2,2,2,2]>(x, q2) t = Add(a, b) y = Add(t, c)",
+    "a = Conv<dilations=[2,2], pads=[2,2,2,2]>(x, u) b = Conv(x, p) y = Add(a, b)",
+    # taps of one between those of the other
+    "a = Conv<dilations=[2,1], pads=[2,0,2,0]>(x, high) "
+    "b = Conv<dilations=[2,1], pads=[1,0,3,0]>(x, high) y = Sub(a, b)",
+    # x itself, subsampled
+    f"{STRIDED} b = MaxPool<kernel_shape=[1,1], strides=[2,2]>(x) y = Add(a, b)",
+    f"{STRIDED} b = AveragePool<kernel_shape=[1,1], strides=[2,2]>(x) y = Add(b, a)",
+    f"{STRIDED} {SLICED} y = Add(a, b)",
+    f"{STRIDED} {SLICED} c = Mul(b, k) y = Sub(c, a)",
+    "a = Conv<strides=[2,2]>(x, w2) b = Slice(x, one, far, space, two) y = Add(a, b)",
+    "a = Conv(x, p) b = Slice(x, none, none, none, none) y = Add(a, b)",
+    # a value within that only the expression reads, twice
+    "r = Conv(x, p) a = Conv(r, p2) t = Add(a, r) b = Conv(x, p) y = Sub(b, t)",
+]
+CHAIN_WEIGHTS: Parameters = {
+    "p2": normal(4, 4, 1, 1, seed=1),
+    "w2": normal(4, 4, 2, 2),
+    "wide": normal(4, 4, 1, 3),
+    "high": normal(4, 4, 3, 1),
+    "b0": normal(4, seed=3),
+    "s": normal(4, seed=4),
+    "m": normal(4, seed=5),
+    "v": np.abs(normal(4)) + 1,
+    "none": np.zeros(0, np.int64),
+    "zero": np.zeros(2, np.int64),
+    "one": np.ones(2, np.int64),
+    "two": np.full(2, 2, np.int64),
+    "space": np.array([2, -1], np.int64),
+    "far": np.full(2, 2**31 - 1, np.int64),
+}
+
+
+@pytest.mark.parametrize("lines", CHAINS)
+def test_an_expression_becomes_one_conv(lines: str) -> None:
+    model = branches(lines, **WEIGHTS | CHAIN_WEIGHTS)
+    assert_rewritten(model, NAME, ["Conv"])
+    assert_rewritten(at_any_size(model), NAME, ["Conv"], sizes={"H": 7, "W": 10})
+
+
+def at_any_size(model: onnx.ModelProto) -> onnx.ModelProto:
+    free = onnx.ModelProto()
+    free.CopyFrom(model)
+    for place, name in ((2, "H"), (3, "W")):
+        free.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
+    return free
+
+
+@pytest.mark.parametrize("lines", CHAINS)
+def test_an_expression_is_certified(lines: str) -> None:
+    model = branches(lines, **WEIGHTS | CHAIN_WEIGHTS)
+    result = bnfold.optimize(model, only=[NAME], certify="always", samples=1)
+    certificates = [rewrite.certificate for rewrite in result.record.rewrites]
+    assert {certificate and certificate.kind for certificate in certificates} == {"linear"}
+    assert {certificate and certificate.verdict for certificate in certificates} == {"certified"}
+
+
+TRANSPOSED = "ConvTranspose<strides=[2,2]"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"a = {TRANSPOSED}>(x, u, d) b = {TRANSPOSED}, output_padding=[1,1]>(x, w2) y = Add(a, b)",
+        f"a = {TRANSPOSED}, pads=[1,1,0,0]>(x, u) b = {TRANSPOSED}, pads=[0,0,1,1]>(x, u2) "
+        "y = Sub(a, b)",
+        f"a = {TRANSPOSED}, group=2>(x, g) b = {TRANSPOSED}>(x, p) y = Add(a, b)",
+        f"a = {TRANSPOSED}, group=2, output_padding=[1,1]>(x, g) "
+        f"b = {TRANSPOSED}, group=2>(x, h2, d) y = Add(b, a)",
+        "a = ConvTranspose<pads=[1,1,1,1]>(x, u, d) b = Mul(x, k) y = Add(a, b)",
+        f"a = {TRANSPOSED}>(x, w2, d) c = Mul(a, k) b = {TRANSPOSED}>(x, w2) y = Add(c, b)",
+        f"a = {TRANSPOSED}, group=2>(x, h2) c = Mul(a, k) b = {TRANSPOSED}>(x, w2) y = Sub(c, b)",
+        f"a = {TRANSPOSED}, dilations=[2,2], pads=[2,2,2,2]>(x, u) "
+        f"b = {TRANSPOSED}>(x, p) y = Add(a, b)",
+    ],
+)
+def test_transposed_convs_merge_alike(lines: str) -> None:
+    weights = WEIGHTS | CHAIN_WEIGHTS | {"h2": normal(4, 2, 2, 2)}
+    model = branches(lines, **weights)
+    assert_rewritten(model, NAME, ["ConvTranspose"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        # the border of the value between
+        (
+            "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv(x, p, d) c = Conv<pads=[1,1,1,1]>(b, u2) "
+            "y = Add(a, c)",
+            Why.BORDER,
+        ),
+        (
+            "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,1,1,1]>(x, u2) "
+            "c = Conv<pads=[1,1,1,1], group=4>(b, q2) y = Add(a, c)",
+            Why.BORDER,
+        ),
+        (
+            "a = Conv<pads=[1,1,1,1]>(x, u) b = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) "
+            "y = Add(a, b)",
+            Why.UNEVEN_WINDOWS,
+        ),
+        (
+            "a = Conv<strides=[2,2]>(x, p) b = AveragePool<kernel_shape=[1,1], strides=[2,2], "
+            "ceil_mode=1>(x) y = Add(a, b)",
+            Why.UNEVEN_WINDOWS,
+        ),
+        # another reader, within a branch
+        (
+            "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,1,1,1]>(x, p) c = Conv(b, u2) "
+            "y = Add(a, c) z = Neg(b)",
+            Common.SHARED,
+        ),
+        ("a = ConvTranspose<group=4>(x, q2) b = Conv(x, u) y = Add(a, b)", Why.NOT_ALIGNED),
+        (
+            "a = Conv<strides=[2,2]>(x, p) b = Slice(x, zero4, far4, all, two4) y = Add(a, b)",
+            Why.NOT_ALIGNED,
+        ),
+        ("a = Conv(x, p) t = Conv(a, one1) b = Conv(x, p2) y = Add(t, b)", Why.NOT_ALIGNED),
+        (
+            "a = Conv(x, down) b = Conv(a, up) y = Add(b, x)",
+            Why.COSTLIER,
+        ),
+    ],
+)
+def test_refusals_of_expressions(lines: str, reason: Why) -> None:
+    extra: Parameters = {
+        "zero4": np.zeros(4, np.int64),
+        "far4": np.full(4, 2**31 - 1, np.int64),
+        "all": np.arange(4),
+        "two4": np.array([2, 1, 2, 2]),
+        "one1": normal(1, 4, 1, 1),
+        "down": normal(1, 4, 1, 1),
+        "up": normal(4, 1, 1, 1),
+    }
+    assert_refused(branches(lines, **WEIGHTS | CHAIN_WEIGHTS | extra), NAME, reason)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a = Conv(x, p) r = Relu(a) b = Conv(r, p2) y = Add(a, b)",
+        "a = Conv(x, p) b = MaxPool<kernel_shape=[2,2], pads=[1,1,0,0]>(x) y = Add(a, b)",
+        "a = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x) y = Sub(a, x)",
+        "a = Conv<pads=[1,0,1,0]>(x, high) b = Slice(x, zero, end, space, one) y = Add(a, b)",
+        "a = Conv(x, p) b = Slice(x, back, far, space, one) y = Add(a, b)",
+    ],
+)
+def test_what_is_not_linear_in_one_value_stays_without_a_refusal(lines: str) -> None:
+    extra: Parameters = {"end": np.full(2, 9, np.int64), "back": np.full(2, -9, np.int64)}
+    record = run_pass(branches(lines, **WEIGHTS | CHAIN_WEIGHTS | extra), NAME).record
+    assert not record.rewrites
+    assert not record.refusals
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_chains_of_any_rank(rank: int) -> None:
+    pads, taps = [1] * 2 * rank, [3] * rank
+    model = build(
+        f"(float[N,4,{','.join(['9'] * rank)}] x) => (float[N,4,{','.join('hwd'[:rank])}] y) {{ "
+        f"a = Conv<pads={pads}>(x, u) b = Conv<pads={pads}>(x, p, d) "
+        f"c = AveragePool<kernel_shape={taps}>(b) y = Add(a, c) }}",
+        u=normal(4, 4, *taps),
+        p=normal(4, 4, *[1] * rank),
+        d=normal(4),
+    )
+    assert_rewritten(model, NAME, ["Conv"])
+
+
+@st.composite
+def parallel_chains(draw: st.DrawFn) -> onnx.ModelProto:
+    """Branches of up to two operators with random borders, beside a large kernel that holds all."""
+    strides = [draw(st.integers(1, 2)) for _ in range(2)]
+    lines = [f"c = Conv<strides={strides}, pads=[4,4,4,4]>(x, w)"]
+    weights: Parameters = {"w": normal(4, 4, 9, 9)}
+    total = "c"
+    for index in range(draw(st.integers(1, 2))):
+        data = "x"
+        length = draw(st.integers(1, 2))
+        for step in range(length):
+            size = [draw(st.sampled_from([1, 1, 2, 3])) for _ in range(2)]
+            dilations = [draw(st.integers(1, 2)) if k > 1 else 1 for k in size]
+            reach = [(k - 1) * d for k, d in zip(size, dilations, strict=True)]
+            start = [draw(st.integers(0, r)) for r in reach]
+            if draw(st.booleans()):  # pad here for what comes after, too
+                start = [0, 0] if step else start
+            pads = [*start, *(r - b for r, b in zip(reach, start, strict=True))]
+            result = f"v{index}{step}"
+            here = strides if step == length - 1 else [1, 1]
+            kind = draw(st.sampled_from(["dense", "depthwise", "average"]))
+            common = f"strides={here}, pads={pads}"
+            if kind == "average" and dilations == [1, 1]:
+                lines.append(
+                    f"{result} = AveragePool<kernel_shape={size}, {common}, count_include_pad=1>"
+                    f"({data})"
+                )
+            else:
+                groups = 1 if kind == "dense" else 4
+                weights[f"w{result}"] = normal(4, 4 // groups, *size, seed=index)
+                bias = f", d{result}" if draw(st.booleans()) else ""
+                if bias:
+                    weights[f"d{result}"] = normal(4, seed=step)
+                lines.append(
+                    f"{result} = Conv<group={groups}, dilations={dilations}, {common}>"
+                    f"({data}, w{result}{bias})"
+                )
+            data = result
+        lines.append(f"t{index} = {draw(st.sampled_from(['Add', 'Sub']))}({total}, {data})")
+        total = f"t{index}"
+    lines.append(f"y = Neg({total})")
+    return build(INTERFACE + "{ " + " ".join(lines) + " }", **weights)
+
+
+@settings(max_examples=40, deadline=None)
+@given(parallel_chains(), st.booleans(), st.integers(5, 9), st.integers(5, 9))
+def test_random_chains(model: onnx.ModelProto, free: bool, height: int, width: int) -> None:
+    model = at_any_size(model) if free else model
+    result = run_pass(model, NAME)
+    sizes = {"H": height, "W": width}
+    assert_rewritten(model, NAME, operators(result.to_proto()), sizes=sizes)
 
 
 @st.composite

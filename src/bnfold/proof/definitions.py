@@ -17,11 +17,33 @@ _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
 
+    The largest of one element is their mean: MaxPools become AveragePools if all are such.
+
     No name within a branch is one outside: loaded models are normalized so.
     """
+    pools = [node for node in window.nodes() if node.op_type == "MaxPool"]
+    if pools and window.is_of_floats and all(map(_is_of_one_element, pools)):
+        window = Window(*map(_averaged, window.models))
     if not window.operators & {"If", "Cast", "CastLike", *_OF_SEVERAL}:
         return window
     return Window(*map(_simplified, window.models))
+
+
+def _is_of_one_element(pool: onnx.NodeProto) -> bool:
+    is_plain = not any(ints(pool, "pads")) and not any(ints(pool, "ceil_mode"))
+    return is_plain and set(ints(pool, "kernel_shape")) == {1} and len(pool.output) == 1
+
+
+def _averaged(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        if node.op_type == "MaxPool":
+            node.op_type = "AveragePool"
+            kept = [each for each in node.attribute if each.name in ("kernel_shape", "strides")]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    return copy
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
