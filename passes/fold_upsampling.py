@@ -107,7 +107,7 @@ def _alone(conv: ir.Node, resize: ir.Node) -> Replace | None:
     assert data is not None
     last = conv if activation is None else activation
     result = last.outputs[0]
-    ops = phase_ops(parts, data, conv, result)
+    ops = phase_ops(parts, data, conv, factors, result, named=True)
     if activation is not None:
         ops = [_applied(activation, op, like=op.like and activation) for op in ops]
     nodes = [resize, *dict.fromkeys([conv, last])]
@@ -135,7 +135,9 @@ def _beside_others(conv: ir.Node, concat: ir.Node) -> Replace | None:
     parts = _phases(conv, alone, resize, factors)
     data = resize.inputs[0]
     assert data is not None
-    upsampled = interleaved(phase_ops(parts, data, conv, result), factors, result)
+    upsampled = interleaved(
+        phase_ops(parts, data, conv, factors, result, named=False), factors, result
+    )
     kernel = np.delete(convolution.kernel, own, axis=1)
     weight = stored(kernel, convolution.dtype, folded_name(conv, 1), conv)
     others: list[Operand] = [value for value in concat.inputs if value is not resize.outputs[0]]

@@ -62,8 +62,12 @@ def after_resize(
     ],
 )
 def test_a_conv_for_each_phase(conv: str, expected: list[str]) -> None:
-    weights: Parameters = {"d": normal(3), "low": np.float32(-1), "high": np.float32(2)}
-    model = after_resize(conv=conv, **{n: np.asarray(a) for n, a in weights.items()})
+    weights: Parameters = {
+        "d": normal(3),
+        "low": np.array(-1, np.float32),
+        "high": np.array(2, np.float32),
+    }
+    model = after_resize(conv=conv, **weights)
     optimized = run_pass(model, NAME).to_proto()
     assert sorted(operators(optimized)) == sorted([*expected, *INTERLEAVED])
     assert_rewritten(model, NAME, operators(optimized), rtol=1e-4, atol=1e-4)
@@ -88,8 +92,10 @@ def test_free_sizes(size: str, feeds: dict[str, int]) -> None:
 
 MODES = list(
     itertools.product(
-        ["asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"]
-        + ["half_pixel_symmetric", "tf_half_pixel_for_nn"],
+        [
+            *("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"),
+            *("half_pixel_symmetric", "tf_half_pixel_for_nn"),
+        ],
         ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"],
         [2, 3, 4],
     )
@@ -187,7 +193,7 @@ def test_refusals(resize: str, conv: str, reason: Refusal) -> None:
         each=normal(64, 1, 3, 3),
         k=normal(3, 1, 1),
         region=np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
-        **({"w": normal(3, 128, 3, 3)} if "more" in resize else {}),
+        w=normal(3, 128 if "more" in resize else 64, 3, 3),
     )
     assert_refused(model, NAME, reason)
 
@@ -244,6 +250,8 @@ def test_upsampling_beside_a_skip_connection(concat: str, kernel: int) -> None:
         d=normal(3),
         double=DOUBLE,
     )
+    for number, node in enumerate(model.graph.node):
+        node.name = f"node{number}"
     rest = ["Concat"] if concat.count("s") > 1 else []
     expected = [*["Conv"] * 5, *INTERLEAVED, *rest, "Add", "Relu"]
     optimized = run_pass(model, NAME).to_proto()

@@ -108,9 +108,17 @@ def _phase(convolution: Convolution, taps: Sequence[_Taps]) -> Convolution:
 
 
 def phase_ops(
-    convolutions: Sequence[Convolution], data: ir.Value, conv: ir.Node, result: ir.Value
+    convolutions: Sequence[Convolution],
+    data: ir.Value,
+    conv: ir.Node,
+    factors: Sequence[int],
+    result: ir.Value,
+    *,
+    named: bool,
 ) -> list[Op]:
-    """Return the phases of `result`, as Convs of `data`, with the name and metadata of `conv`.
+    """Return the phases of `result`, as Convs of `data`.
+
+    If `named`, the first of them has the name and metadata of `conv`: names must be unique.
 
     Raises:
         Refused: with a reason from `NotStorable`.
@@ -118,7 +126,7 @@ def phase_ops(
     first = convolutions[0]
     name = folded_name(conv, 2)
     bias = stored(first.bias, first.dtype, name, conv) if first.bias.any() else None
-    shape = ir.Shape([None] * (len(first.size) + 2))
+    shape = _shape_of_part(factors, result)
     ops: list[Op] = []
     for convolution in convolutions:
         attributes = [
@@ -130,9 +138,21 @@ def phase_ops(
         ]
         kernel = stored(convolution.kernel, first.dtype, folded_name(conv, 1), conv, channel_axis=0)
         inputs: list[Operand] = [data, kernel] if bias is None else [data, kernel, bias]
-        like = None if ops else conv  # names are unique
+        like = conv if named and not ops else None
         ops.append(Op("Conv", inputs, attributes, like, shape, result))
     return ops
+
+
+def _shape_of_part(factors: Sequence[int], result: ir.Value) -> ir.Shape:
+    shape = shape_of(result)
+    sizes = list(shape) if shape is not None else [None] * (len(factors) + 2)
+    divisors = (1, 1, *factors)
+    return ir.Shape(
+        [
+            size // divisor if isinstance(size, int) else None
+            for size, divisor in zip(sizes, divisors, strict=True)
+        ]
+    )
 
 
 def interleaved(parts: Sequence[Op], factors: Sequence[int], result: ir.Value) -> Op:
