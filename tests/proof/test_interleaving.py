@@ -8,6 +8,7 @@ import pytest
 
 from bnfold.proof.certificate import certify
 from bnfold.proof.windows import Window
+from bnfold.record.data import Certificate
 from tests.support.graphs import Array, Parameters, normal
 from tests.support.windows import window
 
@@ -26,18 +27,33 @@ def numbers() -> Parameters:
     weights: dict[str, Array] = {name: normal(3, 2, 1, 1, seed=i) for i, name in enumerate("klmo")}
     return {
         **weights,
+        "two": np.array([1, 1, 2, 2], np.float32),
         "flat": np.array([2, -1], np.int64),
         "whole": np.array([1, 3, 2 * SIZE, 2 * SIZE], np.int64),
     }
 
 
-def test_phases_with_an_activation_each_are_certified_small() -> None:
+def test_phases_with_an_activation_each_are_those_of_the_whole() -> None:
     before = PARTS + DEPTH.format("a, b, c, d", "Relu")
     after = PARTS + FUNCTIONS + MOVES.format("e", "f", "g", "i")
-    models = window(INTERFACE, before, after, numbers()).models
-    found = certify(Window(*map(onnx.shape_inference.infer_shapes, models)))
-    assert found.verdict == "certified", found
+    found = certified_with_shapes(before, after)
+    assert (found.verdict, found.kind) == ("certified", "constant"), found
+
+
+def test_phases_of_a_larger_map_are_proven_at_a_small_size() -> None:
+    before = (
+        'r = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , two) '
+        "t = Conv(r, k) y = Relu(t)"
+    )
+    after = PARTS.replace("l)", "k)").replace("m)", "k)").replace("o)", "k)")
+    found = certified_with_shapes(before, after + FUNCTIONS + MOVES.format("e", "f", "g", "i"))
+    assert (found.verdict, found.kind) == ("certified", "linear"), found
     assert max(found.shapes[0]["x"]) < SIZE
+
+
+def certified_with_shapes(before: str, after: str) -> Certificate:
+    models = window(INTERFACE, before, after, numbers()).models
+    return certify(Window(*map(onnx.shape_inference.infer_shapes, models)))
 
 
 @pytest.mark.parametrize("order", ["egfi", "feig", "eegi"])
