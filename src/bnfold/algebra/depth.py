@@ -159,7 +159,7 @@ def _of_reshapes(last: ir.Node) -> Blocks | None:
     within, across = tuple(range(3, 2 * rank - 2, 2)), tuple(range(2, 2 * rank - 2, 2))
     is_split = space > 0 and len(split) == 2 * rank - 2 and len(deep) == rank
     moved = order[1 : space + 2]
-    if not is_split or order != (0, *moved, *across) or sorted(moved) != sorted((1, *within)):
+    if not is_split or order != (0, *moved, *across):  # so these are the channels and places
         return None
     sizes = tuple(split[axis] or 0 for axis in within)
     counts = tuple(split[axis] for axis in across)
