@@ -22,12 +22,14 @@ from dataclasses import replace
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress, silent
+from bnfold.proof.activations import with_activations_last
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
 from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
+from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs
@@ -98,7 +100,8 @@ def _certify(window: Window) -> Certificate:
         computed = with_scales(with_constants_computed(with_definitions(window)))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
-        rest = peeled(without_shared(with_pools_first(computed)))
+        computed = with_interleaving(with_activations_last(with_pools_first(computed)))
+        rest = peeled(without_shared(computed))
         if not rest:
             return Certificate("certified", "constant")
         try:

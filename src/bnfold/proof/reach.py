@@ -87,6 +87,9 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
     if axis + 2 < len(scales):
         furthest = Fraction(5 if text(node, "mode", "nearest") == "cubic" else 3, 2)
         return data.of_readers(-furthest, furthest, Fraction(1, scales[axis + 2]))
+    if node.op_type == "DepthToSpace":
+        size = ints(node, "blocksize")[0]
+        return data.of_readers(Fraction(1 - size, size), Fraction(0), Fraction(1, size))
     if node.op_type == "GlobalAveragePool":  # no pool of a fixed size is as large
         return data.of_readers(Fraction(-1), Fraction(1), Fraction(1))
     return data

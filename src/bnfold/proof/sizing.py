@@ -26,7 +26,8 @@ _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 _LOCAL = (
     POINTWISE
-    | {"AveragePool", "Conv", "GlobalAveragePool", "MaxPool", "Pad", "Resize", "Sum", "Upsample"}
+    | {"AveragePool", "Concat", "Conv", "DepthToSpace", "GlobalAveragePool", "MaxPool", "Pad"}
+    | {"Resize", "Sum", "Upsample"}
 ) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
@@ -151,6 +152,9 @@ def _is_local(node: onnx.NodeProto, window: Window) -> bool:
         return node.input[1] in window.constants
     if node.op_type == "Pad":
         return spatial_widths(node, window.constants) is not None
+    if node.op_type == "Concat":
+        is_constant = any(name in window.constants for name in node.input)
+        return ints(node, "axis", [0]) == [1] and not is_constant
     if node.op_type in RESIZING:
         return bool(whole_scales(node, window.constants))
     return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
@@ -245,7 +249,8 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
 def _is_alike_in_channels(window: Window) -> bool:
     """Say whether it does the same in each channel."""
     scalars = all(content.size == 1 for content in window.constants.values())
-    return scalars and len(window.inputs) == 1
+    mixes = window.operators & {"Concat", "DepthToSpace"}
+    return scalars and len(window.inputs) == 1 and not mixes
 
 
 def _normalized(window: Window, name: str) -> int:
