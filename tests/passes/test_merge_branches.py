@@ -343,6 +343,39 @@ def test_what_is_not_linear_in_one_value_stays_without_a_refusal(lines: str) -> 
     assert not record.refusals
 
 
+def test_a_branch_that_is_a_graph_output_stays() -> None:
+    model = build(
+        "(float[N,4,9,9] x) => (float[N,4,9,9] y, float[N,4,9,9] a) "
+        "{ a = Conv(x, p) b = Conv(x, p2) y = Add(a, b) }",
+        p=normal(4, 4, 1, 1),
+        p2=normal(4, 4, 1, 1, seed=1),
+    )
+    assert_refused(model, NAME, Common.SHARED)
+
+
+def test_crops_that_no_branch_pads_are_no_negative_padding() -> None:
+    crop = "Slice(x, one, far, space, one)"
+    model = branches(
+        f"c = {crop} r = {crop} a = Conv(c, p) b = Conv(r, p2) y = Add(a, b)", **CHAIN_WEIGHTS
+    )
+    assert_refused(model, NAME, Why.NOT_ALIGNED)
+
+
+def test_a_branch_that_only_a_body_reads_stays_outside() -> None:
+    model = build(
+        """(float[N,4,9,9] x, bool c) => (float[N,4,9,9] y) {
+            b = Conv(x, p2)
+            y = If (c) <
+                then_branch = t () => (float[N,4,9,9] o) { a = Conv(x, p) o = Add(a, b) },
+                else_branch = e () => (float[N,4,9,9] q) { q = Neg(x) }
+            >
+        }""",
+        p=normal(4, 4, 1, 1),
+        p2=normal(4, 4, 1, 1, seed=1),
+    )
+    assert not run_pass(model, NAME).record.rewrites
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_chains_of_any_rank(rank: int) -> None:
     pads, taps = [1] * 2 * rank, [3] * rank
