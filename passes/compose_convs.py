@@ -43,7 +43,7 @@ from bnfold.rewriting.query import is_op, producer, size_of, sole_use
 class Why(Refusal):
     """Reasons to leave two linear operators in a row."""
 
-    POOLED = "a pool reads the Conv's result: it goes first, and leaves fewer positions"
+    POOL_GOES_FIRST = "a pool reads the Conv's result: it goes first, and leaves fewer positions"
 
 
 @rewrite(
@@ -58,7 +58,7 @@ class Why(Refusal):
         Common.SHARED,
         Common.WEIGHT_NOT_CONSTANT,
         Common.WEIGHT_OVERRIDABLE,
-        NotOneConv.BORDER,
+        NotOneConv.PADDED_BETWEEN,
         NotOneConv.UNEVEN_WINDOWS,
     ],
 )
@@ -70,7 +70,7 @@ def compose_convs(root: ir.Node) -> Replace | None:
     first = convolution_of(conv)
     if is_op(root, "Conv"):
         second = convolution_of(root)
-        require(not (second.is_pointwise and _is_pooled(root)), Why.POOLED)
+        require(not (second.is_pointwise and _is_pooled(root)), Why.POOL_GOES_FIRST)
     elif first.is_pointwise:
         return None
     else:
@@ -87,7 +87,7 @@ def compose_convs(root: ir.Node) -> Replace | None:
         return None
     require(sole_use(conv.outputs[0]), Common.SHARED, conv)
     sizes = [size_of(data, axis + 2) for axis in range(len(first.size))]
-    require(is_exact(second, first, sizes), NotOneConv.BORDER, conv)
+    require(is_exact(second, first, sizes), NotOneConv.PADDED_BETWEEN, conv)
     like = root if is_op(root, "Conv") else conv
     product = composed(second, first).to_op(data, like)
     return Replace([conv, root], {result: product}, f"{conv.op_type} and {root.op_type} into Conv")

@@ -25,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.depth import Blocks, NotInBlocks, blocks_before
-from bnfold.algebra.phases import convolution_of
+from bnfold.algebra.operators import convolution_of
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.arrays import FloatArray
 from bnfold.rewriting.contract import (
@@ -45,7 +45,7 @@ class Why(Refusal):
     """Reasons to leave blocks of positions as channels before a Conv."""
 
     DILATED = "the Conv leaves gaps between the blocks that it reads"
-    GROUPED = "the Conv reads the channels in groups"
+    READ_IN_GROUPS = "the Conv reads the channels in groups"
 
 
 @rewrite(
@@ -72,7 +72,7 @@ def fold_space_to_depth(conv: ir.Node) -> Replace | None:
     convolution = convolution_of(conv)
     last = blocks.nodes[-1]
     require(sole_use(last.outputs[0]), Common.SHARED, last)
-    require(convolution.groups == 1, Why.GROUPED, conv)
+    require(convolution.groups == 1, Why.READ_IN_GROUPS, conv)
     require(all(gap == 1 for gap in convolution.dilations), Why.DILATED, conv)
     kernel = _spread(convolution.kernel, blocks)
     scaled = {

@@ -30,7 +30,8 @@ import onnx_ir as ir
 from bnfold.algebra.affine import AFFINE_OPERATORS, affine_map
 from bnfold.algebra.convolution import Convolution
 from bnfold.algebra.fusions import fused_by_runtime
-from bnfold.algebra.phases import convolution_of, interleaved, phase_ops, phases
+from bnfold.algebra.operators import convolution_of
+from bnfold.algebra.phases import interleaved, phase_ops, phases
 from bnfold.algebra.repetition import NOT_REPEATED, repeats
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.rewriting.contract import (
@@ -60,7 +61,7 @@ class Why(Refusal):
     """Reasons to leave upsampling before a Conv."""
 
     AFFINE_NEXT = "an affine map reads the Conv's result, and folds into the Conv first"
-    GROUPED = "the Conv reads the upsampled channels in groups with others"
+    GROUPED_WITH_OTHERS = "the Conv reads the upsampled channels in groups with others"
     STRIDED = "the Conv skips positions of the larger map"
     UNEVEN = "the factor does not divide the size of the Conv's result"
 
@@ -121,7 +122,7 @@ def _beside_others(conv: ir.Node, concat: ir.Node) -> Replace | None:
     convolution = convolution_of(conv)
     if rank is None or int_attribute(concat, "axis", 1) % rank != 1 or convolution.is_pointwise:
         return None
-    require(convolution.groups == 1, Why.GROUPED, conv)
+    require(convolution.groups == 1, Why.GROUPED_WITH_OTHERS, conv)
     require(sole_use(concat.outputs[0]), Common.SHARED, concat)
     places = range(len(concat.inputs))
     at, resize = next((i, r) for i in places if (r := _upsampling(concat, i)) is not None)

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent.parent / "models"
 OUTCOMES = {
     "conv_bn_relu_pool": (2, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
     "conv_relu_bn_pool": (2, 1, 0, 0, {"FUSED_BY_RUNTIME", "ACTIVATION_SHIFT"}),
-    "conv_bn_conv": (4, 0, 0, 0, {"FUSED_BY_RUNTIME", "BORDER"}),
+    "conv_bn_conv": (4, 0, 0, 0, {"FUSED_BY_RUNTIME", "PADDED_BETWEEN"}),
     "dense_bn_dense": (3, 0, 0, 0, set()),
     "conv_bn_flatten_dense": (1, 0, 0, 0, set()),
     "dropout_after_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),

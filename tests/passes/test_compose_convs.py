@@ -150,7 +150,7 @@ def test_refuses_what_is_another_at_the_border(first: str) -> None:
     second = "y = Conv<pads=[1,1,1,1]>(a, v)" if wide else PADDED
     weights |= {"v": normal(1, 16, 2, 2)} if wide else {}
     model = in_a_row(f"{first} {second}", size="9,9", **weights)
-    assert_refused(model, NAME, NotOneConv.BORDER)
+    assert_refused(model, NAME, NotOneConv.PADDED_BETWEEN)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_patches_fill_the_map_or_not(size: str, *, composes: bool) -> None:
     if composes:
         assert_rewritten(model, NAME, ["Conv"])
     else:
-        assert_refused(model, NAME, NotOneConv.BORDER)
+        assert_refused(model, NAME, NotOneConv.PADDED_BETWEEN)
 
 
 def test_a_full_convolution_may_be_padded() -> None:
@@ -178,7 +178,7 @@ def test_a_full_convolution_may_be_padded() -> None:
         v=normal(2, 16, 1, 1),
     )
     # Above, the first position outside reads rows −3 to −1; on the left, columns −2 to 0.
-    assert_refused(model, NAME, NotOneConv.BORDER)
+    assert_refused(model, NAME, NotOneConv.PADDED_BETWEEN)
     full = in_a_row(
         "a = Conv<pads=[2,2,2,2]>(x, w) y = Conv<pads=[3,1,1,0]>(a, v)",
         size="H,W",
@@ -226,7 +226,7 @@ def test_on_a_small_map_weights_count(size: int | str, *, stays: bool) -> None:
          NotOneConv.UNEVEN_WINDOWS),
         ('a = Conv(x, three) y = AveragePool<kernel_shape=[2,2], auto_pad="SAME_UPPER">(a)',
          NotOneConv.UNEVEN_WINDOWS),
-        ("a = Conv(x, three) b = Conv(a, back) y = GlobalAveragePool(b)", Why.POOLED),
+        ("a = Conv(x, three) b = Conv(a, back) y = GlobalAveragePool(b)", Why.POOL_GOES_FIRST),
     ],
 )  # fmt: skip
 def test_refusals(lines: str, reason: Refusal) -> None:

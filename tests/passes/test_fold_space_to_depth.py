@@ -117,7 +117,7 @@ def test_a_scale_before_folds_as_well() -> None:
         (focus([(0, 0), (0, 0), (0, 1), (0, 1)]), NotInBlocks.PARTIAL),
         (focus([(0, 0), (1, 0)]), NotInBlocks.PARTIAL),
         (focus() + " z = Neg(d)", Common.SHARED),
-        (focus(conv="y = Conv<pads=[1,1,1,1], group=2>(d, g)"), Why.GROUPED),
+        (focus(conv="y = Conv<pads=[1,1,1,1], group=2>(d, g)"), Why.READ_IN_GROUPS),
         (focus(conv="y = Conv<dilations=[2,2]>(d, w)"), Why.DILATED),
         (focus(conv='y = Conv<auto_pad="SAME_LOWER">(d, w)'), Common.PADDED_BY_SIZE),
     ],

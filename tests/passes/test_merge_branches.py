@@ -278,12 +278,12 @@ def test_transposed_convs_merge_alike(lines: str) -> None:
         (
             "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv(x, p, d) c = Conv<pads=[1,1,1,1]>(b, u2) "
             "y = Add(a, c)",
-            Why.BORDER,
+            Why.PADDED_BETWEEN,
         ),
         (
             "a = Conv<pads=[1,1,1,1]>(x, u) b = Conv<pads=[1,1,1,1]>(x, u2) "
             "c = Conv<pads=[1,1,1,1], group=4>(b, q2) y = Add(a, c)",
-            Why.BORDER,
+            Why.PADDED_BETWEEN,
         ),
         (
             "a = Conv<pads=[1,1,1,1]>(x, u) b = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) "

@@ -61,7 +61,7 @@ class LinearExpression:
         nodes: dict[ir.Node, None] = {root: None}
         shared: ir.Node | None = None
         while len(frontier) > 1 and len(nodes) < _MOST:
-            value = next((v for v in frontier if _is_within(v, nodes)), None)
+            value = next((v for v in reversed(frontier) if _is_within(v, nodes)), None)
             if value is None:
                 value = next((v for v in frontier if _is_between(v, frontier, root.graph)), None)
                 shared = shared or (value.producer() if value is not None else None)
@@ -194,7 +194,7 @@ class _NormalForm:
         if first is self._identity:
             return second
         require(not (first.transposed or second.transposed), NotOneConv.NOT_ALIGNED, node)
-        require(is_exact(second, first, self._sizes), NotOneConv.BORDER, node)
+        require(is_exact(second, first, self._sizes), NotOneConv.PADDED_BETWEEN, node)
         self._require_cheaper(composed_shape(second, first), node)
         return composed(second, first)
 

@@ -25,7 +25,7 @@ class NotOneConv(Refusal):
     OTHER_STRIDES = "the branches have different strides"
     NOT_ALIGNED = "the branches' kernels and paddings cannot be aligned"
     COSTLIER = "the merged kernel would take more multiplications than the operators together"
-    BORDER = (
+    PADDED_BETWEEN = (
         "an operator pads with zeros where the one before it would compute something else",
         "pad the input of both instead",
     )

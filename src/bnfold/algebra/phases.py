@@ -22,25 +22,8 @@ import onnx_ir as ir
 from bnfold.algebra.convolution import Convolution
 from bnfold.algebra.weights import folded_name, stored
 from bnfold.arrays import FloatArray
-from bnfold.graph.constants import constant, is_overridable
-from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require
+from bnfold.rewriting.contract import Op, Operand, Weight
 from bnfold.rewriting.query import rank_of, shape_of
-
-
-def convolution_of(conv: ir.Node) -> Convolution:
-    """Read a Conv.
-
-    Raises:
-        Refused: WEIGHT_OVERRIDABLE, WEIGHT_NOT_CONSTANT or PADDED_BY_SIZE.
-    """
-    convolution = Convolution.of(conv)
-    if convolution is None:
-        weights = [value for value in conv.inputs[1:] if value is not None]
-        require(not any(map(is_overridable, weights)), Common.WEIGHT_OVERRIDABLE, conv)
-        is_known = all(constant(value) is not None for value in weights)
-        require(is_known, Common.WEIGHT_NOT_CONSTANT, conv)
-        raise Refused(Common.PADDED_BY_SIZE, conv)
-    return convolution
 
 
 @dataclass(frozen=True)
