@@ -61,7 +61,7 @@ class Why(Refusal):
     """Reasons to leave upsampling before a Conv."""
 
     AFFINE_NEXT = "an affine map reads the Conv's result, and folds into the Conv first"
-    GROUPED_WITH_OTHERS = "the Conv reads the upsampled channels in groups with others"
+    GROUPED_INPUT = "the Conv reads the upsampled channels in groups with others"
     STRIDED = "the Conv skips positions of the larger map"
     UNEVEN = "the factor does not divide the size of the Conv's result"
 
@@ -122,7 +122,7 @@ def _beside_others(conv: ir.Node, concat: ir.Node) -> Replace | None:
     convolution = convolution_of(conv)
     if rank is None or int_attribute(concat, "axis", 1) % rank != 1 or convolution.is_pointwise:
         return None
-    require(convolution.groups == 1, Why.GROUPED_WITH_OTHERS, conv)
+    require(convolution.groups == 1, Why.GROUPED_INPUT, conv)
     require(sole_use(concat.outputs[0]), Common.SHARED, concat)
     places = range(len(concat.inputs))
     at, resize = next((i, r) for i in places if (r := _upsampling(concat, i)) is not None)

@@ -266,7 +266,7 @@ def test_upsampling_beside_a_skip_connection(concat: str, kernel: int) -> None:
         ("k = Concat<axis=1>(r, s) y = Conv<pads=[1,1,1,1]>(k, w) z = Neg(r)", Common.SHARED),
         (
             "k = Concat<axis=1>(r, s) y = Conv<pads=[1,1,1,1],group=2>(k, half)",
-            Why.GROUPED_WITH_OTHERS,
+            Why.GROUPED_INPUT,
         ),
         ("k = Concat<axis=1>(r, s) y = Conv<pads=[2,2,2,2],dilations=[2,2]>(k, w)", Common.NO_GAIN),
         (
