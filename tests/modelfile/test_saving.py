@@ -378,3 +378,18 @@ def test_an_output_that_is_a_link_loads_by_its_name(tmp_path: Path, exists: bool
     assert "BatchNormalization" not in operators(onnx.load(link))
     assert names(tmp_path / "elsewhere") == ({"old.onnx"} if exists else set())
     assert names(tmp_path) == {"given", "elsewhere", "link.onnx", *locations(link)}
+
+
+def test_the_order_of_metadata_is_kept(tmp_path: Path) -> None:
+    model = onnx.load(REWRITTEN)
+    for holder in (model, model.graph):
+        del holder.metadata_props[:]
+        for key in ("z", "a", "Q", "b"):
+            holder.metadata_props.add(key=key, value=key * 2)
+    onnx.save(model, tmp_path / "m.onnx")
+    output = tmp_path / "out.onnx"
+    assert run("optimize", tmp_path / "m.onnx", output, "--no-check", "--no-bench").code == 0
+    written = onnx.load(output)
+    assert "BatchNormalization" not in operators(written)
+    assert list(written.metadata_props) == list(model.metadata_props)
+    assert list(written.graph.metadata_props) == list(model.graph.metadata_props)
