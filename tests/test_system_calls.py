@@ -50,7 +50,10 @@ class Failing:
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "stat" else ()) for name in CALLS],
+)
 def test_each_call_of_a_run_fails_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, external: bool
 ) -> None:
@@ -107,3 +110,36 @@ def test_messages_of_the_command_are_such_lines(tmp_path: Path) -> None:
     outcome = run("explain", REWRITTEN, "--only", "\x1b[31m" + "x" * 5000)
     outcome.failed(2, "unknown pass", " … ")
     assert len(outcome.err) < LONGEST_LINE + 20
+
+
+def test_no_temporary_folder_is_made_unless_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    model = shutil.copy(REWRITTEN, tmp_path / "m.onnx")
+    output = tmp_path / "out.onnx"
+    assert run("optimize", model, output, "--no-bench").code == 0
+    assert run("check", model, output).code == 0
+    assert run("explain", model).code == 0
+    run("check", model, output, "--outputs", "all").failed(2, "TMPDIR")
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
+    outcome = run("check", REWRITTEN, REWRITTEN, "--outputs", "all")
+    outcome.failed(2, "/proc/nowhere", "No such file or directory", "TMPDIR")
+
+
+def test_the_umask_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(_: int) -> int:
+        raise AssertionError("the umask was touched")
+
+    monkeypatch.setattr(os, "umask", touched)
+    model = shutil.copy(REWRITTEN, tmp_path / "m.onnx")
+    options = ("--no-bench", "--truth", "off", "--report", tmp_path / "r.md")
+    assert run("optimize", model, tmp_path / "out.onnx", *options).code == 0

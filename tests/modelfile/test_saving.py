@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,78 @@ def test_values_are_described_where_the_file_described_them(described: bool) -> 
         model.graph.value_info.append(info)
     optimized = bnfold.optimize(model).to_proto()
     assert list(optimized.graph.value_info) == list(model.graph.value_info)
+
+
+# --- Links ----------------------------------------------------------------------------------------
+
+
+def hugging_face(folder: Path) -> Path:
+    """Return a model in a cache of Hugging Face: names are links to blobs in another folder."""
+    blobs, snapshot = folder / "blobs", folder / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    model = save_external(blobs)
+    model.rename(blobs / "0a1b")
+    (blobs / "m.data").rename(blobs / "2c3d")
+    (snapshot / "m.onnx").symlink_to("../../blobs/0a1b")
+    (snapshot / "m.data").symlink_to("../../blobs/2c3d")
+    return snapshot / "m.onnx"
+
+
+def linked(folder: Path) -> Path:
+    """Return a link to a model, whose data are beside its target."""
+    (folder / "link.onnx").symlink_to(save_external(folder / "target"))
+    return folder / "link.onnx"
+
+
+@pytest.mark.parametrize("make", [hugging_face, linked])
+def test_external_data_is_found_beside_the_name_or_beside_its_target(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    model, output = make(tmp_path), tmp_path / "out.onnx"
+    outcome = run("optimize", model, output, "--no-bench", "--json")
+    assert outcome.code == 0, outcome
+    assert outcome.record["equivalence"]["verdict"] == "pass"
+    assert outcome.record["equivalence"]["providers"][0]["truth"]["outputs"]
+    np.testing.assert_allclose(logits(output), logits(REWRITTEN), rtol=1e-4, atol=1e-3)
+    compared = run("check", model, output, "--outputs", "all", "--json").record
+    assert compared["equivalence"]["verdict"] == "pass"
+
+
+def test_data_that_a_link_leads_out_of_both_folders_is_refused(tmp_path: Path) -> None:
+    model = hugging_face(tmp_path)
+    (tmp_path / "secret").write_bytes((tmp_path / "blobs" / "2c3d").read_bytes())
+    model.with_name("m.data").unlink()
+    model.with_name("m.data").symlink_to("../../secret")
+    run("explain", model).failed(3, "outside its folder")
+    model.with_name("m.data").unlink()
+    run("explain", model).failed(3, "does not exist")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_output_that_is_a_link_loads_by_its_name(tmp_path: Path, exists: bool) -> None:
+    model = save_external(tmp_path / "given")
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "old.onnx", tmp_path / "link.onnx"
+    link.symlink_to(target)
+    if exists:
+        target.write_bytes(b"old")
+    assert run("optimize", model, link, "--no-bench").code == 0
+    np.testing.assert_allclose(logits(link), logits(REWRITTEN), rtol=1e-4, atol=1e-3)
+    assert "BatchNormalization" not in operators(onnx.load(link))
+    assert names(tmp_path / "elsewhere") == ({"old.onnx"} if exists else set())
+    assert names(tmp_path) == {"given", "elsewhere", "link.onnx", *locations(link)}
+
+
+def test_the_order_of_metadata_is_kept(tmp_path: Path) -> None:
+    model = onnx.load(REWRITTEN)
+    for holder in (model, model.graph):
+        del holder.metadata_props[:]
+        for key in ("z", "a", "Q", "b"):
+            holder.metadata_props.add(key=key, value=key * 2)
+    onnx.save(model, tmp_path / "m.onnx")
+    output = tmp_path / "out.onnx"
+    assert run("optimize", tmp_path / "m.onnx", output, "--no-check", "--no-bench").code == 0
+    written = onnx.load(output)
+    assert "BatchNormalization" not in operators(written)
+    assert list(written.metadata_props) == list(model.metadata_props)
+    assert list(written.graph.metadata_props) == list(model.graph.metadata_props)

@@ -476,6 +476,7 @@ def test_the_time_is_limited_within_a_node_too(
             return (-x,)
 
     monkeypatch.setattr("bnfold.proof.truth._OPERATORS", [Neg])
+    monkeypatch.setattr("bnfold.proof.truth.is_forked", lambda: True)
     path = folder / "m.onnx"
     onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
     before = signal.getsignal(signal.SIGALRM)
@@ -537,8 +538,23 @@ def test_the_alarm_may_ring_while_a_node_is_serialized(
     onnx.save(model, folder / "model.onnx")
     truth = Truth64(folder / "model.onnx")
     monkeypatch.setattr(ir.serde, "serialize_node", wraps)
+    monkeypatch.setattr("bnfold.proof.truth.is_forked", lambda: True)
     with pytest.raises(NoTruth, match="takes too long"):
         truth.outputs(draw_feeds(model), time.monotonic() + 0.1)
+
+
+def test_the_timer_of_the_host_is_left_alone(folder: Path) -> None:
+    model = build("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    onnx.save(model, folder / "model.onnx")
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 50)
+        Truth64(folder / "model.onnx").outputs(draw_feeds(model), time.monotonic() + 60)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 40
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_missing_model_has_no_truth(folder: Path) -> None:

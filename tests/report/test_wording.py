@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from bnfold.report.wording import command_line, count, number, percent, shortened, sizes
+from bnfold.report.wording import (
+    command_line,
+    count,
+    legible,
+    number,
+    percent,
+    shortened,
+    sizes,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +71,21 @@ def test_emoji_and_other_scripts_are_kept() -> None:
 
 def test_long_names_are_shortened_with_their_length() -> None:
     assert shortened("n" * 10_000, 5) == "nnnnn… (10,000 characters)"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202eb", "a\\u202eb"),  # turns the text around
+        ("a\u2028b\u2029", "a\\u2028b\\u2029"),  # separators
+        ("a\u200bb\ufeff\xad", "a\\u200bb\\ufeff\\u00ad"),  # no width
+        ("conv\u200d1\ufe0f", "conv\\u200d1\\ufe0f"),  # joins nothing
+        ("a\u00a0b\u3164", "a\\u00a0b\\u3164"),  # look like a space
+        ("a\U000e0041", "a\\U000e0041"),  # a tag
+        ("\x1b]0;x\x07\x9b", "␛]0;x␇\\u009b"),  # obeyed by terminals
+        ("\ud800", "\\ud800"),
+        ("plain", "plain"),
+    ],
+)
+def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
+    assert legible(text) == shown

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import onnx.checker
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
+from bnfold.modelfile.external import data_folders, find_data
 from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.normalize import normalize
 from bnfold.modelfile.places import weights_of
@@ -188,38 +187,18 @@ def _settle_external_data(
     tensors: Iterable[ir.ExternalTensor], path: Path | None, name: str
 ) -> frozenset[Path]:
     """Set the folder of external tensors, require that their data exists, and return its files."""
-    folder = path.resolve().parent if path is not None else None
+    folders = data_folders(path) if path is not None else []
     files: set[Path] = set()
     for tensor in tensors:
-        if folder is None:
+        if path is None:
             raise ModelError("the ModelProto has external data; give the path of its file instead")
-        tensor.base_dir = folder
-        where, status = _find_data(folder, str(tensor.location), name)
+        where, status = find_data(folders, str(tensor.location), name)
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if end > status.st_size or (tensor.length or tensor.nbytes) != tensor.nbytes:
             raise ModelError(f"{name}: the data of {tensor.name!r} at {where.name!r} is truncated")
+        folder = next(each for each in folders if where.is_relative_to(each))
+        tensor.base_dir = folder
+        if where != folder / tensor.location:  # a link, which onnx_ir does not open
+            tensor._location = str(where.relative_to(folder))
         files.add(where)
     return frozenset(files)
-
-
-def _find_data(folder: Path, location: str, name: str) -> tuple[Path, os.stat_result]:
-    """Return the file at a location in the folder, links resolved, and its status."""
-    begin = f"{name} has data at {location!r}, which"
-    try:
-        where = (folder / location).resolve()
-        if not where.is_relative_to(folder):
-            raise ModelError(f"{name} has data outside its folder, at {location!r}")
-        status = where.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(f"{begin} does not exist") from None
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL in it
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"{begin} cannot be opened: {reason}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{begin} is not a file")
-    if status.st_nlink > 1:
-        raise ModelError(
-            f"{begin} has several hard links: it may be someone else's file, and onnx rejects it, "
-            "too; copy it"
-        )
-    return where, status

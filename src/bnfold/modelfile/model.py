@@ -128,12 +128,15 @@ def serialize(loaded: LoadedModel) -> onnx.ModelProto:
 
 
 def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
-    """Declare inputs and outputs exactly as in the file.
+    """Declare inputs, outputs and metadata exactly as in the file.
 
     Restore an IR version before 4 if every initializer is among its inputs, as required there.
     """
     original = loaded.source.read.proto
     graph, given = proto.graph, original.graph
+    for ours, theirs in ((proto, original), (graph, given)):
+        del ours.metadata_props[:]  # onnx_ir sorts them
+        ours.metadata_props.extend(theirs.metadata_props)
     del graph.output[:]
     graph.output.extend(given.output)
     inputs = {value.name for value in graph.input}

@@ -31,7 +31,18 @@ class StagedModel(AtomicFile):
         self.data: Path | None = None
         self._new_data: os.stat_result | None = None  # removed unless committed
         super().__init__(place, hashed=hashed)
-        self._temporary_data = self.path.with_suffix(".data")
+        self._link = Path(os.path.realpath(place.parent), place.name)
+
+    @property
+    def _temporary_data(self) -> Path:
+        return self.path.with_suffix(".data")
+
+    def _move_to_link(self) -> None:
+        """Replace a link to another folder itself: data must be beside the name that is given."""
+        if self._link.parent != self.place.parent:
+            self.discard()
+            self._settle(self._link)
+            self.create()
 
     def discard(self) -> None:
         """Remove what was made, as far as the system lets it."""
@@ -83,6 +94,7 @@ class StagedModel(AtomicFile):
                 f"the name of {self.place} is not valid UTF-8, which external data requires; "
                 "choose another name"
             )
+        self._move_to_link()
         temporary, digest = self._temporary_data, Digest()
         with as_usage_error(self.place):
             temporary.unlink(missing_ok=True)

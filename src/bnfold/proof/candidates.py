@@ -22,6 +22,8 @@ import onnx.numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.arrays import Array
+from bnfold.errors import ModelError
+from bnfold.modelfile.external import load_whole
 from bnfold.running.learning import infer
 
 SELECTING = frozenset(["NonMaxSuppression", "TopK", "Unique"])
@@ -69,8 +71,8 @@ def candidates(original: Path, other: Path) -> Candidates | None:
     None where they do not select, cannot be cut at the same values, or are too large to be cut.
     """
     try:
-        models = [onnx.load(path) for path in (original, other)]
-    except (OSError, ValueError, onnx.checker.ValidationError):
+        models = [load_whole(path) for path in (original, other)]
+    except (OSError, ValueError, ModelError):
         return None
     if any(model.functions for model in models) or _opsets(models[0]) != _opsets(models[1]):
         return None

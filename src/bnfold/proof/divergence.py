@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from bnfold.errors import ModelError
+from bnfold.modelfile.external import load_whole
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress
 from bnfold.proof.equivalence import compare_models
@@ -78,7 +79,7 @@ def _computed(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 def _expose(path: Path, names: list[str], place: Path) -> Path:
     """Write the model with these values among its outputs."""
-    proto = onnx.load(path)
+    proto = load_whole(path)
     outputs = {value.name for value in proto.graph.output}
     described: Mapping[str, onnx.ValueInfoProto] = {
         value.name: value for value in proto.graph.value_info

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +24,19 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 import onnx_ir as ir
-from onnx.external_data_helper import load_external_data_for_tensor
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
+from bnfold.modelfile.external import bring_in, data_folders
 from bnfold.modelfile.loading import ModelSource, load
 from bnfold.modelfile.markers import Markers
 from bnfold.proof.outputs import flat
 from bnfold.proof.taps import MaxPoolTap
 from bnfold.proof.truth_operators import OPERATORS
 from bnfold.proof.truth_recurrent import RECURRENT
+from bnfold.running.isolation import is_forked
 from bnfold.running.runtime import Feeds
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
@@ -60,14 +61,14 @@ class Truth64:
             loaded = load(source)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
-        folder = loaded.path.resolve().parent if loaded.path is not None else Path()
-        self._set(loaded.ir, _Contents(loaded.markers, folder))
+        folders = data_folders(loaded.path) if loaded.path is not None else []
+        self._set(loaded.ir, _Contents(loaded.markers, folders))
 
     @classmethod
     def of_part(cls, model: onnx.ModelProto) -> Truth64:
         """Return the evaluation of a part of a model that has been loaded, without its checks."""
         truth = cls.__new__(cls)
-        truth._set(ir.from_proto(model), _Contents(Markers(), Path()))
+        truth._set(ir.from_proto(model), _Contents(Markers(), []))
         return truth
 
     def _set(self, model: ir.Model, contents: _Contents) -> None:
@@ -113,13 +114,7 @@ class Truth64:
             NoTruth: if it takes longer, or an operator is missing or fails.
         """
         with _time_limit(end):
-            try:
-                return self._outputs(feeds, end, before_each)
-            except ir.serde.SerdeError as error:
-                # It wraps whatever is raised while it runs: the alarm, too.
-                if time.monotonic() > end:
-                    raise NoTruth(_TOO_LONG) from error
-                raise
+            return self._outputs(feeds, end, before_each)
 
     def _outputs(
         self, feeds: Feeds, end: float, before_each: Callable[[], None]
@@ -177,20 +172,26 @@ class Truth64:
 def _time_limit(end: float) -> Iterator[None]:
     """Raise `NoTruth` at `end`, even within a node if the system has alarms.
 
-    Alarms reach only the main thread; in other threads, the time is checked between nodes.
+    Alarms belong to the process: they are set only in one that bnfold has forked, and the time is
+    checked between nodes elsewhere. What an alarm strikes may make another exception of it.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if end == math.inf or not is_main or not hasattr(signal, "setitimer"):
+    if end == math.inf or not is_forked():
         yield
         return
+    is_over = threading.Event()
 
     def give_up(*_: object) -> None:
+        is_over.set()
         raise NoTruth(_TOO_LONG)
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, max(1e-3, end - time.monotonic()))
     try:
         yield
+    except Exception:
+        if is_over.is_set():
+            raise NoTruth(_TOO_LONG) from None
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -248,15 +249,13 @@ class _Contents:
 
     markers: Markers
     """Placeholders for constants that are still in the model file."""
-    folder: Path
-    """Paths of data files are relative to this folder."""
+    folders: Sequence[Path]
+    """Paths of data files are relative to one of these folders."""
 
     def bring_into(self, tensor: onnx.TensorProto) -> None:
         """Load the content into the tensor, wherever it is."""
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            load_external_data_for_tensor(tensor, str(self.folder))
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
+            bring_in(tensor, self.folders)
         stored = self.markers.get(tensor.raw_data)
         if stored is not None:
             tensor.raw_data = b"".join(stored.blocks())

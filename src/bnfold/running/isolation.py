@@ -88,6 +88,14 @@ class Limits:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
+_forked: list[int] = []
+
+
+def is_forked() -> bool:
+    """Return whether this process is one that `isolated` has made."""
+    return bool(_forked)
+
+
 def isolated(
     work: Callable[[Progress], _Result], progress: Progress, limits: Limits | None = None
 ) -> _Result:
@@ -169,6 +177,7 @@ def _serve(
 ) -> None:
     """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
+        _forked.append(os.getpid())
         if limits is not None:
             limits.apply()
         for number in _ENDING:

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,10 @@ class Session:
         for name, content in self._initializers.items():
             options.add_initializer(name, content)
         settings = {"use_tf32": str(int(tf32))} if provider == "cuda" else {}
+        providers = [(PROVIDERS[provider], settings)]
+        make = partial(_make_session, runtime, options, providers)
         try:
-            self._session = runtime.InferenceSession(
-                _as_source(model), options, providers=[(PROVIDERS[provider], settings)]
-            )
+            self._session = _from_source(make, model)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise SessionError(
                 f"onnxruntime cannot load the model: {_one_line(error, model)}"
@@ -278,8 +279,20 @@ def _diagnose(provider: str, symptom: str) -> str:
     return f"the provider {provider!r} is not available: {symptom}; {cure}"
 
 
-def _as_source(model: Path | bytes) -> str | bytes:
-    return model if isinstance(model, bytes) else str(model)
+def _make_session(runtime: Any, options: Any, providers: Any, source: str | bytes) -> Any:
+    return runtime.InferenceSession(source, options, providers=providers)
+
+
+def _from_source(make: Callable[[str | bytes], Any], model: Path | bytes) -> Any:
+    """Make a session. Of a link whose data are beside its target, onnxruntime takes the target."""
+    if isinstance(model, bytes):
+        return make(model)
+    try:
+        return make(str(model))
+    except Exception:
+        if not model.is_symlink():
+            raise
+        return make(str(model.resolve()))
 
 
 def _spec(argument: Any) -> ValueSpec:

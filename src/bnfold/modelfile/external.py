@@ -1,0 +1,88 @@
+"""Finds external data: beside the path of a model, or beside the file that this path links to.
+
+Hugging Face's cache has links: ``snapshots/…/model.onnx_data`` leads to ``blobs/…``, as does the
+model itself. onnx opens no links to data; onnxruntime does.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx.external_data_helper import ExternalDataInfo
+
+from bnfold.errors import ModelError
+from bnfold.modelfile.protos import tensors_of
+
+
+def data_folders(path: Path) -> list[Path]:
+    """Return the folders in which a model may have data: its path's, and its file's."""
+    return list(dict.fromkeys([Path(os.path.realpath(path.parent)), path.resolve().parent]))
+
+
+def find_data(folders: Sequence[Path], location: str, name: str) -> tuple[Path, os.stat_result]:
+    """Return the file at a location, links resolved, and its status; the first folder counts.
+
+    Raises:
+        ModelError: if there is none, or it is outside of all folders; `name` is the model's.
+    """
+    begin = f"{name} has data at {location!r}, which"
+    for folder in folders:
+        try:
+            if not Path(os.path.normpath(folder / location)).is_relative_to(folder):
+                break
+            where = (folder / location).resolve()
+            status = where.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ModelError(f"{begin} cannot be opened: {reason}") from error
+        if not any(where.is_relative_to(each) for each in folders):
+            break
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{begin} is not a file")
+        if status.st_nlink > 1:
+            raise ModelError(
+                f"{begin} has several hard links: it may be someone else's file, and onnx rejects "
+                "it, too; copy it"
+            )
+        return where, status
+    else:
+        raise ModelError(f"{begin} does not exist")
+    raise ModelError(f"{name} has data outside its folder, at {location!r}")
+
+
+def bring_in(tensor: onnx.TensorProto, folders: Sequence[Path]) -> None:
+    """Load the external content of a tensor into it.
+
+    Raises:
+        ModelError: if it cannot be found or read.
+    """
+    info = ExternalDataInfo(tensor)
+    where, _ = find_data(folders, info.location, "the model")
+    try:
+        with open(where, "rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length or -1)
+    except OSError as error:
+        raise ModelError(f"{where} cannot be read: {error.strerror}") from error
+    tensor.ClearField("data_location")
+    tensor.ClearField("external_data")
+
+
+def load_whole(path: Path) -> onnx.ModelProto:
+    """Load a model with all of its data.
+
+    Raises:
+        ModelError: if data cannot be found or read.
+    """
+    proto = onnx.load(path, load_external_data=False)
+    folders = data_folders(path)
+    for tensor in tensors_of(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            bring_in(tensor, folders)
+    return proto
