@@ -12,6 +12,7 @@ from bnfold.arrays import Array
 from bnfold.errors import UsageError
 
 PROVIDER_CHOICES = ("cpu", "cuda")
+_PROVIDER_NAMES = {f"{name}executionprovider": name for name in PROVIDER_CHOICES}
 OUTPUT_CHOICES = ("declared", "all")
 TRUTH_CHOICES = ("auto", "off", "always")
 CERTIFY_CHOICES = ("auto", "off", "always")
@@ -89,7 +90,8 @@ class ExecutionOptions:
     """Specify where models run, and on which inputs.
 
     Args:
-        providers: ``cpu``, ``cuda`` or both.
+        providers: ``cpu``, ``cuda`` or both, in any case, or by the names that onnxruntime has for
+            them, such as ``CUDAExecutionProvider``.
         threads: the size of onnxruntime's thread pool; None for one per available processor.
         inputs: the inputs to run on.
 
@@ -102,6 +104,8 @@ class ExecutionOptions:
     inputs: InputOptions = field(default_factory=InputOptions)
 
     def __post_init__(self) -> None:
+        names = [_PROVIDER_NAMES.get(name.lower(), name.lower()) for name in self.providers]
+        object.__setattr__(self, "providers", tuple(dict.fromkeys(names)))
         for provider in self.providers:
             if provider not in PROVIDER_CHOICES:
                 known = ", ".join(PROVIDER_CHOICES)

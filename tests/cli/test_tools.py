@@ -153,3 +153,36 @@ def test_explain_is_a_gate_on_request(tmp_path: Path, model: Path, code: int) ->
 @pytest.mark.parametrize("command", ["optimize", "explain"])
 def test_less_and_more_than_usual_contradict_each_other(command: str) -> None:
     run(command, REWRITTEN, "-q", "-v").failed(2, "--quiet", "--verbose")
+
+
+# --- What an option does not do is said -----------------------------------------------------------
+
+
+def test_a_pattern_that_matches_no_node_is_said() -> None:
+    outcome = run("explain", REWRITTEN, "--keep-node", "layer9")
+    assert (outcome.code, outcome.err) == (0, "bnfold: --keep-node layer9 matches no node\n")
+    assert run("explain", REWRITTEN, "--keep-node", "Conv").err == ""
+
+
+def test_options_without_effect_are_said(tmp_path: Path) -> None:
+    place = tmp_path / "out.onnx"
+    arguments = ("optimize", REWRITTEN, place, "--no-check", "--no-bench", "--rtol", "1e-3")
+    outcome = run(*arguments, "--certify", "off", "--drop-culprit")
+    said = "bnfold: --no-check leaves --rtol, --certify, --drop-culprit without effect\n"
+    assert (outcome.code, outcome.err) == (0, said)
+    assert run("optimize", REWRITTEN, place, "--no-check", "--no-bench").err == ""
+
+
+@pytest.mark.parametrize("provider", ["CPU", "CPUExecutionProvider", "cpuexecutionprovider"])
+def test_a_provider_is_known_by_several_names(provider: str) -> None:
+    record = run("check", REWRITTEN, REWRITTEN, "--provider", provider, "--json").record
+    (found,) = record["equivalence"]["providers"]
+    assert found["provider"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [("1,8,8", ("1×8×8", "×1×8×8")), ("1,1,8,9", ("1×1×8×9",))]
+)
+def test_a_shape_that_does_not_fit_is_a_usage_error(shape: str, words: tuple[str, ...]) -> None:
+    outcome = run("check", REWRITTEN, REWRITTEN, "--input", f"images:{shape}")
+    outcome.failed(2, "'images'", *words)

@@ -47,6 +47,7 @@ from bnfold.cli.options import (
     check_options,
     detail_of,
     execution_options,
+    warn_of_idle,
 )
 from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
 from bnfold.cli.signals import handle_signals, received, require_none
@@ -205,6 +206,8 @@ def optimize(
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
+    if not check:
+        warn_of_idle(checking, drop_culprit)
     detail = detail_of(quiet, verbose)
     given = input_files(input, data)
     require_apart([("OUTPUT", place)], given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -213,7 +214,7 @@ def execution_options(
 
     arrays, shapes = parse_input_options(inputs or ())
     return ExecutionOptions(
-        providers=tuple(dict.fromkeys(providers or ["cpu"])),
+        providers=providers or ("cpu",),
         threads=threads,
         inputs=InputOptions(seed, samples, arrays, shapes, data),
     )
@@ -278,3 +279,20 @@ def detail_of(quiet: bool, verbose: bool) -> Detail:
     if quiet and verbose:
         raise UsageError("--quiet and --verbose contradict each other")
     return Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.USUAL
+
+
+def warn_of_idle(checking: CheckOptions, drop_culprit: bool) -> None:
+    """Name the options that do nothing without a check, if any of them is given."""
+    from bnfold.options import CheckOptions
+
+    options = {
+        "--rtol": checking.rtol is not None or bool(checking.rtols),
+        "--atol": checking.atol is not None or bool(checking.atols),
+        "--truth": checking.truth != CheckOptions.truth,
+        "--certify": checking.certify != CheckOptions.certify,
+        "--require": checking.require != CheckOptions.require,
+        "--save-inputs": checking.save_inputs is not None,
+        "--drop-culprit": drop_culprit,
+    }
+    if given := [option for option, is_given in options.items() if is_given]:
+        logging.getLogger("bnfold").warning("--no-check leaves %s without effect", ", ".join(given))

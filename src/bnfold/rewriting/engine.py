@@ -78,6 +78,12 @@ def run_passes(
     return _Run(model, passes, keep_node, without, watch, tools or Tools()).to_fixpoint()
 
 
+def is_matched(pattern: re.Pattern[str], node: ir.Node) -> bool:
+    """Say whether a pattern matches the name of a node, or of its first output."""
+    names = (node.name, node.outputs[0].name if node.outputs else None)
+    return any(name and pattern.search(name) for name in names)
+
+
 class _Run:
     def __init__(
         self,
@@ -171,9 +177,7 @@ class _Run:
         return replace
 
     def _is_kept(self, node: ir.Node) -> bool:
-        pattern = self._keep_node
-        names = (node.name, node.outputs[0].name if node.outputs else None)
-        return pattern is not None and any(name and pattern.search(name) for name in names)
+        return self._keep_node is not None and is_matched(self._keep_node, node)
 
     def _apply(self, pass_: Pass, root: ir.Node, replace: Replace) -> list[ir.Node]:
         """Make the replacement; return the new nodes and their neighbours."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx_ir as ir
+
 from bnfold.errors import ModelError
+from bnfold.graph.walk import all_graphs
 from bnfold.modelfile.loading import load, require_valid
 from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.normalize import prepare
@@ -18,7 +22,7 @@ from bnfold.modelfile.source import ModelSource
 from bnfold.options import PassOptions
 from bnfold.record.data import PassRecord, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import Pass
-from bnfold.rewriting.engine import Outcome, Unwanted, run_passes
+from bnfold.rewriting.engine import Outcome, Unwanted, is_matched, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
@@ -27,6 +31,8 @@ from bnfold.running.isolation import CrashedError, Limits, isolated
 from bnfold.running.learning import TOOLS
 from bnfold.scratch import Scratch
 from bnfold.workflow.windows import Cut, Cutter
+
+_log = logging.getLogger("bnfold")
 
 _LIMITS = Limits(seconds=20, more_bytes=2**32)
 """Of onnx's own checker, which crashes on some files."""
@@ -96,6 +102,7 @@ class Variants:
             prepare(loaded.ir, loaded.source.name)
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
+        self._require_match(loaded.ir)
         try:
             outcome = run_passes(
                 loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch, TOOLS
@@ -111,6 +118,13 @@ class Variants:
         outcome = Outcome(outcome.rewrites, kept)
         plugins = installed(set(self.passes.skip)).plugins()
         return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts)
+
+    def _require_match(self, model: ir.Model) -> None:
+        """Warn if no node is kept, though some were to be: the pattern may be mistyped."""
+        pattern = self.passes.keep_pattern()
+        nodes = (node for graph in all_graphs(model) for node in graph)
+        if pattern is not None and not any(is_matched(pattern, node) for node in nodes):
+            _log.warning("--keep-node %s matches no node", pattern.pattern)
 
     def write(self, model: LoadedModel) -> Path:
         """Write a model into a new subfolder of the scratch folder."""
