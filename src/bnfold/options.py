@@ -31,6 +31,7 @@ class PassOptions:
         force_inference: switch training-mode Dropout and BatchNormalization to inference first.
         freeze_initializers: treat initializers that are also inputs as constants.
         keep_functions: do not inline the functions of the model.
+        set_shapes: shapes by the name of an input, which the model will have then.
     """
 
     only: Iterable[str] = ()
@@ -39,6 +40,7 @@ class PassOptions:
     force_inference: bool = False
     freeze_initializers: bool = False
     keep_functions: bool = False
+    set_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def keep_pattern(self) -> re.Pattern[str] | None:
         """Return `keep_node` as a compiled pattern.

@@ -14,7 +14,7 @@ import bnfold
 from bnfold.errors import ProviderError
 from bnfold.graph.cost import Cost
 from tests.support.cli import REWRITTEN, UNCHANGED, run
-from tests.support.graphs import build, normal
+from tests.support.graphs import batch_norm, build, normal
 
 COMMANDS = ("optimize", "check", "bench", "explain", "report", "passes", "inspect", "doctor")
 
@@ -186,3 +186,48 @@ def test_a_provider_is_known_by_several_names(provider: str) -> None:
 def test_a_shape_that_does_not_fit_is_a_usage_error(shape: str, words: tuple[str, ...]) -> None:
     outcome = run("check", REWRITTEN, REWRITTEN, "--input", f"images:{shape}")
     outcome.failed(2, "'images'", *words)
+
+
+# --- Sizes that are set ---------------------------------------------------------------------------
+
+
+def test_sizes_of_an_input_are_set_in_the_model_itself(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,3,H,W] x, float[N,4] z, float[M] u) => "
+        "(float[N,4,H,W] y, float[N,4] p, float[M] w) { c = Conv(x, k) y = BatchNormalization(c, s, b, m, v) p = Neg(z) w = Relu(u) }",
+        k=normal(4, 3, 1, 1),
+        **batch_norm(4),
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    arguments = ("--set-shape", "x:2,3,5,7", "--no-bench", "--json")
+    record = run("optimize", tmp_path / "m.onnx", tmp_path / "out.onnx", *arguments).record
+    assert record["equivalence"]["verdict"] == "pass"
+    assert record["rewrites"][0]["pass"] == "set-shape"
+    assert record["rewrites"][0]["exactness"] == "semantic"
+    found = bnfold.inspect(tmp_path / "out.onnx")
+    assert found.inputs == {"x": "float32[2,3,5,7]", "z": "float32[2,4]", "u": "float32[M]"}
+    assert found.outputs == {"y": "float32[2,4,5,7]", "p": "float32[2,4]", "w": "float32[M]"}
+
+
+def test_a_name_that_stands_for_several_sizes_is_left_elsewhere(tmp_path: Path) -> None:
+    model = build("(float[A,A] x, float[A] z) => (float[A,A] y) { r = Neg(x) y = Add(r, z) }")
+    onnx.save(model, tmp_path / "m.onnx")
+    run(
+        "optimize", tmp_path / "m.onnx", tmp_path / "out.onnx", "--set-shape", "x:2,3", "--no-check"
+    )
+    inputs = bnfold.inspect(tmp_path / "out.onnx").inputs
+    assert inputs == {"x": "float32[2,3]", "z": "float32[A]"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("images:1,8,8", ("1×8×8", "batch×1×8×8")),
+        ("images:1,1,8,9", ("does not fit",)),
+        ("image:1,1,8,8", ("no input 'image'", "images")),
+        ("images", ("NAME:1,3,224,224",)),
+        ("images:0,1,8,8", ("NAME:1,3,224,224",)),
+    ],
+)
+def test_sizes_that_do_not_fit_are_a_usage_error(text: str, words: tuple[str, ...]) -> None:
+    run("explain", REWRITTEN, "--set-shape", text).failed(2, *words)

@@ -40,6 +40,7 @@ from bnfold.cli.options import (
     Samples,
     SaveInputs,
     Seed,
+    SetShape,
     Skip,
     Threads,
     Truth,
@@ -47,6 +48,7 @@ from bnfold.cli.options import (
     check_options,
     detail_of,
     execution_options,
+    parse_shapes,
     warn_of_idle,
 )
 from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
@@ -119,6 +121,7 @@ def optimize(
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
+    set_shape: SetShape = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -201,7 +204,13 @@ def optimize(
     output = output or output_option
     place = output_file(model, Path(output) if output else None, output)
     passes = PassOptions(
-        only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
+        only or (),
+        skip or (),
+        keep_node,
+        force_inference,
+        freeze_initializers,
+        keep_functions,
+        parse_shapes(set_shape or (), "--set-shape"),
     )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
@@ -368,6 +377,7 @@ def explain(
     force_inference: ForceInference = False,
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
+    set_shape: SetShape = None,
     exit_code: Annotated[
         bool,
         typer.Option(
@@ -385,7 +395,13 @@ def explain(
     from bnfold.report.terminal import print_explanation
 
     passes = PassOptions(
-        only or (), skip or (), keep_node, force_inference, freeze_initializers, keep_functions
+        only or (),
+        skip or (),
+        keep_node,
+        force_inference,
+        freeze_initializers,
+        keep_functions,
+        parse_shapes(set_shape or (), "--set-shape"),
     )
     detail = detail_of(quiet, verbose)
     with Reports(report, [("MODEL", model)]) as reports:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +47,15 @@ FreezeInitializers = Annotated[
     typer.Option(
         "--freeze-initializers",
         help="Treat initializers that are also inputs as constants.",
+        rich_help_panel=REWRITING,
+    ),
+]
+SetShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set-shape",
+        metavar="NAME:1,3,224,224",
+        help="Fix the sizes of an input in the model itself (repeatable).",
         rich_help_panel=REWRITING,
     ),
 ]
@@ -218,6 +229,21 @@ def execution_options(
         threads=threads,
         inputs=InputOptions(seed, samples, arrays, shapes, data),
     )
+
+
+def parse_shapes(texts: Sequence[str], option: str) -> dict[str, list[int]]:
+    """Parse ``NAME:1,3,224,224``: shapes by name, split at the last colon.
+
+    Raises:
+        UsageError: if one is not of this form.
+    """
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition(":")
+        if not name or not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", sizes):
+            raise UsageError(f"{option} {text!r} is not NAME:1,3,224,224")
+        shapes[name] = [int(size) for size in sizes.split(",")]
+    return shapes
 
 
 def check_options(

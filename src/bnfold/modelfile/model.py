@@ -146,3 +146,18 @@ def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
         inputs |= initializers
     del graph.input[:]
     graph.input.extend(value for value in given.input if value.name in inputs)
+    declared = (*loaded.ir.graph.inputs, *loaded.ir.graph.outputs)
+    shapes = {value.name: value.shape for value in declared}
+    for described in (*graph.input, *graph.output):
+        shape = shapes.get(described.name)
+        if shape is not None and described.type.HasField("tensor_type"):
+            _fix_sizes(described.type.tensor_type, shape)
+
+
+def _fix_sizes(described: onnx.TypeProto.Tensor, shape: ir.Shape) -> None:
+    """Declare the sizes that were set on request, where the file has none."""
+    if not described.HasField("shape") or len(described.shape.dim) != shape.rank():
+        return
+    for declared, size in zip(described.shape.dim, shape, strict=True):
+        if isinstance(size, int) and not declared.HasField("dim_value"):
+            declared.dim_value = size

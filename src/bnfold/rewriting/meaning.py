@@ -5,10 +5,11 @@ Checks compare with the changed model: the passes must preserve the changed mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from bnfold.errors import UsageError
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.graph.walk import all_graphs
 from bnfold.options import PassOptions
@@ -20,8 +21,51 @@ from bnfold.rewriting.sites import sites
 
 def change_meaning(model: ir.Model, options: PassOptions) -> list[RewriteRecord]:
     """Make the changes of meaning that the options request."""
-    changes = freeze_initializers(model) if options.freeze_initializers else []
+    changes = set_shapes(model, options.set_shapes)
+    changes += freeze_initializers(model) if options.freeze_initializers else []
     return changes + (force_inference(model) if options.force_inference else [])
+
+
+def set_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> list[RewriteRecord]:
+    """Fix the sizes of inputs, by name; and sizes of the same name in other inputs and outputs.
+
+    A name that would get several sizes, as old exporters give ``?`` to all, is left elsewhere.
+
+    Raises:
+        UsageError: if there is no such input, or it has another rank or other fixed sizes.
+    """
+    inputs = {value.name or "": value for value in model.graph.inputs}
+    sizes: dict[str, set[int]] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise UsageError(f"the model has no input {name!r}; it has {', '.join(inputs)}")
+        declared = inputs[name].shape
+        _require_fit(name, shape, declared)
+        for size, free in zip(shape, declared or (), strict=False):
+            if isinstance(free, ir.SymbolicDim) and free.value is not None:
+                sizes.setdefault(free.value, set()).add(size)
+        inputs[name].shape = ir.Shape(shape)
+    fixed = {name: min(found) for name, found in sizes.items() if len(found) == 1}
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([_fixed(dim, fixed) for dim in value.shape])
+    return [_record("set-shape", name, "input") for name in shapes]
+
+
+def _fixed(dim: int | ir.SymbolicDim, fixed: Mapping[str, int]) -> int | ir.SymbolicDim:
+    return fixed.get(dim.value or "", dim) if isinstance(dim, ir.SymbolicDim) else dim
+
+
+def _require_fit(name: str, shape: Sequence[int], declared: ir.Shape | None) -> None:
+    if declared is None:
+        return
+    pairs = zip(shape, declared, strict=False)
+    same = all(not isinstance(dim, int) or dim == size for size, dim in pairs)
+    if len(shape) != declared.rank() or not same:
+        raise UsageError(
+            f"the shape {'×'.join(map(str, shape))} does not fit input {name!r}, which is "
+            f"{'×'.join(str(dim) for dim in declared)}"
+        )
 
 
 def force_inference(model: ir.Model) -> list[RewriteRecord]:
