@@ -193,8 +193,10 @@ def test_a_shape_that_does_not_fit_is_a_usage_error(shape: str, words: tuple[str
 
 def test_sizes_of_an_input_are_set_in_the_model_itself(tmp_path: Path) -> None:
     model = build(
-        "(float[N,3,H,W] x, float[N,4] z, float[M] u) => "
-        "(float[N,4,H,W] y, float[N,4] p, float[M] w) { c = Conv(x, k) y = BatchNormalization(c, s, b, m, v) p = Neg(z) w = Relu(u) }",
+        """(float[N,3,H,W] x, float[N,4] z, float[M] u)
+            => (float[N,4,H,W] y, float[N,4] p, float[M] w) {
+            c = Conv(x, k) y = BatchNormalization(c, s, b, m, v) p = Neg(z) w = Relu(u)
+        }""",
         k=normal(4, 3, 1, 1),
         **batch_norm(4),
     )
