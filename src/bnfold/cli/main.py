@@ -52,7 +52,8 @@ from bnfold.cli.options import (
     warn_of_idle,
 )
 from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
-from bnfold.cli.signals import handle_signals, received, require_none
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.signals import handle_signals, received
 from bnfold.cli.startup import defer_sympy
 from bnfold.cli.streams import quiet_streams
 from bnfold.cli.tools import doctor, inspect, new_console, version_line
@@ -222,7 +223,7 @@ def optimize(
     require_apart([("OUTPUT", place)], given)
     with Reports(report, [("MODEL", model), ("OUTPUT", place), *given]) as reports:
         try:
-            with _Progress() as progress:
+            with StepProgress() as progress:
                 result = api.optimize(
                     model,
                     place,
@@ -281,7 +282,7 @@ def check(
     detail = detail_of(quiet, verbose)
     models = [("REFERENCE", reference), ("CANDIDATE", candidate)]
     with Reports(report, [*models, *input_files(input, data)]) as reports:
-        with _Progress() as progress:
+        with StepProgress() as progress:
             record = api.check(
                 reference,
                 candidate,
@@ -357,7 +358,7 @@ def bench(
     models = [("MODEL", model), *([("CANDIDATE", candidate)] if candidate else [])]
     with Reports(report, [*models, *input_files(input, data)]) as reports:
         try:
-            with _Progress() as progress:
+            with StepProgress() as progress:
                 record = api.bench(
                     model, candidate, execution=execution, timing=timing, progress=progress
                 )
@@ -578,25 +579,3 @@ def _deliver(
         print(record.to_json())
     else:
         render(new_console(), record, detail)
-
-
-class _Progress:
-    """Shows the current step on stderr if it is a terminal."""
-
-    def __enter__(self) -> _Progress:
-        from rich.console import Console
-
-        console = Console(stderr=True)
-        self._status = console.status("") if console.is_terminal else None
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, doing: str) -> None:
-        require_none()
-        if self._status is not None:
-            self._status.update(f"{doing} …")
