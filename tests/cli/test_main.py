@@ -680,7 +680,9 @@ def test_each_example_has_only_options_that_exist(command: str) -> None:
 
 
 def test_version() -> None:
-    assert run("--version") == Outcome(0, f"bnfold {bnfold.__version__}\n", "")
+    outcome = run("--version")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"bnfold {bnfold.__version__} (")
 
 
 def test_without_arguments_the_help_is_shown() -> None:

@@ -62,7 +62,7 @@ def _print_outputs(console: Console, provider: ProviderEquivalence, detail: Deta
     title = f"outputs on {provider.provider}"
     rows = table(title, "max |Δ|", "allowed rtol, atol", "needed rtol, atol")
     compared = {f"optimization {each.level}": each.outputs for each in provider.levels}
-    compared |= {"TF32 allowed": provider.tf32} if provider.tf32 else {}
+    compared |= {"with the device's default rounding": provider.tf32} if provider.tf32 else {}
     for level, outputs in compared.items():
         rows.add_row(level)
         for output in _some(outputs, detail):
