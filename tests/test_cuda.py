@@ -106,7 +106,7 @@ def test_the_verdict_is_taken_without_tf32_and_the_default_shown(
         (Level.ALL, False),
         (Level.ALL, True),
     ]
-    text = run(*arguments).out
+    text = " ".join(run(*arguments).out.split())
     assert "with the device's default rounding" in text
     assert "7 on CUDAExecutionProvider, 1 on CPUExecutionProvider" in text
 
