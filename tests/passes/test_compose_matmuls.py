@@ -101,6 +101,20 @@ def test_a_shared_product_stays(lines: str, first: str, is_read: bool) -> None:
         assert_refused(model, NAME, Common.SHARED)
 
 
+def test_the_name_of_a_product_that_stays_is_not_given_twice() -> None:
+    """`wide` has more elements than `back`, but it stays; onnxruntime refuses equal names."""
+    model = linear_model("p = MatMul(x, wide) y = MatMul(p, back) z = Neg(p)")
+    for node in model.graph.node:
+        node.name = f"computes {node.output[0]}"
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["i", "j", 9])
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    names = [node.name for node in optimized.graph.node]
+    assert sorted(names) == ["computes p", "computes y", "computes z"]
+    assert_equivalent(model, optimized, draw_feeds(model))
+
+
 def test_a_shared_product_with_a_bias_stays() -> None:
     """An Add would be made for the one product that goes."""
     model = linear_model("p = MatMul(x, wide) q = Add(p, e) y = MatMul(q, back) z = Neg(q)")

@@ -343,6 +343,21 @@ def test_what_is_not_linear_in_one_value_stays_without_a_refusal(lines: str) -> 
     assert not record.refusals
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a = ConvTranspose(x, w2) b = Slice(x, one, far, space, one) y = Add(a, b)",
+        "a = ConvTranspose<strides=[2,2]>(x, p2) "
+        "b = MaxPool<kernel_shape=[1,1], strides=[2,2]>(x) y = Add(a, b)",
+    ],
+)
+def test_what_picks_positions_is_no_transposed_operator(lines: str) -> None:
+    """Of a map of 2×2, a ConvTranspose makes 3×3, to which the picked position broadcasts."""
+    graph = f"(float[N,4,2,2] x) => (float[N,4,3,3] y) {{ {lines} }}"
+    model = build(graph, **CHAIN_WEIGHTS)
+    assert_refused(model, NAME, Why.NOT_ALIGNED)
+
+
 def test_a_branch_that_is_a_graph_output_stays() -> None:
     model = build(
         "(float[N,4,9,9] x) => (float[N,4,9,9] y, float[N,4,9,9] a) "

@@ -65,7 +65,7 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
         before = sum(size for node, size in sizes.items() if node in gone)
         is_cheaper = after <= before and made <= len(gone) and (after, made) != (before, len(gone))
         require(is_cheaper, Common.SHARED, shared)
-    like = max(sizes, key=lambda node: sizes[node])
+    like = max((node for node in sizes if node in gone), key=lambda node: sizes[node])
     product_of_all = _product(root, form, like, is_gemm=is_gemm)
     return Replace(
         form.nodes, {root.outputs[0]: product_of_all}, f"{len(form.nodes)} operators into one"

@@ -99,7 +99,8 @@ def subsampling_of(node: ir.Node, channels: int, like: Convolution) -> Convoluti
             starts[axis - 2], strides[axis - 2] = start, step
     require(len(strides) == rank, NotOneConv.NOT_ALIGNED, node)
     before = tuple(-start for start in starts)
-    return replace(Convolution.identity(channels, like), strides=tuple(strides), before=before)
+    itself = replace(Convolution.identity(channels, like), transposed=False)
+    return replace(itself, strides=tuple(strides), before=before)
 
 
 def _picked(node: ir.Node) -> list[tuple[int, int, int]] | None:
