@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import bnfold
+from benchmarks import blocks
 from tests.support.graphs import draw_feeds
 from tests.support.networks import GAINS, NETWORKS, folded_elsewhere, wrong_by
 
@@ -44,3 +45,13 @@ def test_wrong_variants_fail(kind: str, change: str, gain: float) -> None:
     wrong = wrong_by(model, change, 3.0, feeds, seed=0)
     assert wrong is not None
     assert verdict(model, wrong)[0] == "fail"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_merged_block_of_many_channels_passes(seed: int) -> None:
+    """Of many channels, one has a bias that is rounded by nearly half a step, in a shallow model."""
+    block = blocks.plain("yolov9_repconvn", channels=64, size=56)
+    merged = bnfold.optimize(block, check=False).to_proto()
+    equivalence = bnfold.check(block, merged, seed=seed).equivalence
+    assert equivalence is not None
+    assert (equivalence.verdict, equivalence.reason) == ("pass", "")

@@ -92,8 +92,9 @@ class Differences:
         """Measure how far `other` is from the truth.
 
         Rounding explains, in a slice, the largest of: the scale of the original's noise, its error
-        against the truth, and half a step of the unit at its values (or a thousandth of that at
-        those of the whole output).
+        against the truth, and a step of the unit at its values (or a two-thousandth of that at
+        those of the whole output). A channel shares the rounding of its bias, up to half a step,
+        which the few draws may all have missed; that of its weights adds to it.
         """
         counts = countable(name, unit, evaluation, jumps=jumps)
         truth = np.where(counts, evaluation.truth[name], 0.0)
@@ -102,8 +103,8 @@ class Differences:
         error = np.where(counts, original - truth, 0.0)
         rank = max(truth.ndim, 1)
         drawn = evaluation.sample.slices.get(name) or [Slices(np.zeros(()), 0)] * rank
-        step = ROUNDING_ERRORS[unit] / 2
-        least = step / 1000 * root_mean_square(truth)
+        step = ROUNDING_ERRORS[unit]
+        least = step / 2000 * root_mean_square(truth)
         explained = []
         for axis, slices in enumerate(drawn):
             own = np.maximum(_by_slice(error, axis), step * _by_slice(truth, axis))
