@@ -49,7 +49,7 @@ def test_wrong_variants_fail(kind: str, change: str, gain: float) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_merged_block_of_many_channels_passes(seed: int) -> None:
-    """Of many channels, one has a bias that is rounded by nearly half a step, in a shallow model."""
+    """Of many biases, one is rounded by nearly half a step, and the model is shallow."""
     block = blocks.plain("yolov9_repconvn", channels=64, size=56)
     merged = bnfold.optimize(block, check=False).to_proto()
     equivalence = bnfold.check(block, merged, seed=seed).equivalence
