@@ -104,6 +104,15 @@ def adds_absorbed(n: int) -> onnx.ModelProto:
     return graph.finish(graph.conv(value))
 
 
+def scales_and_shifts(n: int) -> onnx.ModelProto:
+    """A chain of scales and shifts before an activation, which absorbs none of them."""
+    graph = _Graph()
+    value, constant = graph.x, graph.weight()
+    for _ in range(n):
+        value = graph.node("Add", graph.node("Mul", value, constant), constant)
+    return graph.finish(graph.node("Relu", value))
+
+
 def residual(n: int) -> onnx.ModelProto:
     """A chain of residual blocks, x + Relu(BN(Conv(x)))."""
     graph = _Graph()
@@ -387,6 +396,7 @@ KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "conv_bn_relu": (conv_bn_relu, 800),
     "adds": (adds, 500),
     "adds_absorbed": (adds_absorbed, 500),
+    "scales_and_shifts": (scales_and_shifts, 250),
     "residual": (residual, 400),
     "doubled": (doubled, 500),
     "newton": (newton, 250),

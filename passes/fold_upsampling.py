@@ -14,13 +14,15 @@ stride 1 and a result that the factor divides; and no affine map that folds into
 
 Profit: each element of the result takes at least 240 multiplications less. To interleave the phases
 takes as long as about 200: measured for s = 2 and 3×3 kernels, the Conv is 1.1 to 1.4 times as fast
-with 48 or 64 channels of x, 1.6 to 1.8 times with 128 or 256, but 0.8 to 1.0 times with 32.
+with 48 or 64 channels of x, 1.6 to 1.8 times with 128 or 256, but 0.8 to 1.0 times with 32. No more
+than 16 phases, as for s = 4: weights and operators grow with their number.
 
 ROUNDED: equal in the reals. The sums are computed in float64 and rounded once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -68,6 +70,8 @@ class Why(Refusal):
 
 _LEAST_SAVED = 240
 """Multiplications that each element of the result must take less."""
+
+_MOST_PHASES = 16
 
 
 @rewrite(
@@ -167,6 +171,7 @@ def _phases(
     require(sole_use(resize.outputs[0]), Common.SHARED, resize)
     is_dense = all(s == 1 or f == 1 for s, f in zip(convolution.strides, factors, strict=True))
     require(is_dense, Why.STRIDED, conv)
+    require(math.prod(factors) <= _MOST_PHASES, Common.NO_GAIN, conv)
     parts = phases(convolution, factors)
     if not parts:
         raise Refused(Why.UNEVEN, conv)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bnfold.algebra.composition import composed, composed_shape, is_exact
 from bnfold.algebra.convolution import Convolution
 from bnfold.arrays import FloatArray
+from tests.support.work import calls
 
 
 def applied(conv: Convolution, data: FloatArray) -> FloatArray | None:
@@ -102,3 +103,16 @@ def test_groups_stay_as_far_as_both_have_them(early: int, late: int) -> None:
     assert actual is not None
     assert expected is not None
     np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+def test_the_work_is_not_the_product_of_both_lengths() -> None:
+    """Long filters for audio: numpy calls for each tap of one of the two, not of each pair."""
+
+    def compose(length: int) -> None:
+        filters = Convolution(
+            *(np.ones((1, 1, length)), np.zeros(1), (1,), (1,), (0,), (0,), 1, ir.DataType.FLOAT)
+        )
+        np.testing.assert_array_equal(composed(filters, filters).kernel[0, 0, :3], [1, 2, 3])
+
+    once = calls(lambda: compose(200), limit=50_000)
+    calls(lambda: compose(400), limit=2.3 * once)

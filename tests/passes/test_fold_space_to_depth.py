@@ -205,3 +205,12 @@ def depths(draw: st.DrawFn) -> onnx.ModelProto:
 @given(depths())
 def test_random_blocks(model: onnx.ModelProto) -> None:
     assert_rewritten(model, NAME, ["Conv"])
+
+
+def test_a_block_of_any_size_is_not_listed() -> None:
+    model = build(
+        "(float[1,1,N,N] x) => (float[1,4,H,W] y) "
+        "{ d = SpaceToDepth<blocksize=100000>(x) y = Conv(d, w) }",
+        w=normal(4, 4, 1, 1),
+    )
+    assert not run_pass(model, NAME).record.rewrites

@@ -184,6 +184,9 @@ def absorb_scale_into_consumers(root: ir.Node) -> Replace:
             not finite, or a downstream operator neither carries nor absorbs the scale.
     """
     affine, index = affine_map(root)
+    dead_end = dead_end_after(root.outputs[0])
+    if dead_end is not None:
+        raise dead_end.refused()
     pattern = [root]
     while (reader := _sole_map_after(pattern[-1])) is not None:
         affine = affine_map(reader)[0].after(affine)

@@ -66,18 +66,16 @@ def composed(second: Convolution, first: Convolution) -> Convolution:
             second.dilations, first.strides, first.dilations, dilations, strict=True
         )
     ]
+    taps_of_first = first.kernel.reshape(len(first.kernel), -1)
     for late in np.ndindex(*second.size):
-        for early in np.ndindex(*first.size):
-            tap = (
-                i * late_step + j * early_step
-                for i, j, (late_step, early_step) in zip(late, early, steps, strict=True)
-            )
-            kernel[(..., *tap)] += _product(
-                second.kernel[(..., *late)],
-                second.groups,
-                first.kernel[(..., *early)],
-                first.groups,
-            )
+        taps = _product(
+            second.kernel[(..., *late)], second.groups, taps_of_first, first.groups
+        ).reshape(*kernel.shape[:2], *first.size)
+        places = (
+            slice(i * late_step, i * late_step + (length - 1) * early_step + 1, early_step or 1)
+            for i, length, (late_step, early_step) in zip(late, first.size, steps, strict=True)
+        )
+        kernel[(slice(None), slice(None), *places)] += taps
     sums = second.kernel.reshape(*second.kernel.shape[:2], -1).sum(axis=2)
     before, after = (
         tuple(late * s + early for late, s, early in zip(mine, first.strides, others, strict=True))

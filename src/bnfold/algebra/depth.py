@@ -35,6 +35,10 @@ class NotInBlocks(Refusal):
     PARTIAL = "the Slices do not keep every position of a block, to the end of each axis"
 
 
+_MOST_CHANNELS = 2**16
+"""More than any Conv reads; a block size may be any number, and all places are listed."""
+
+
 @dataclass(frozen=True)
 class Blocks:
     """A map made of another one: at each position, channels hold elements of a block of it."""
@@ -66,6 +70,8 @@ def _of_operator(node: ir.Node) -> Blocks | None:
     count = size_of(data, 1)
     if data is None or count is None:
         raise Refused(Common.SHAPE_UNKNOWN, node)
+    if count * size**2 > _MOST_CHANNELS:
+        return None
     places = itertools.product(range(size), repeat=2)
     channels = [(channel, place) for place in places for channel in range(count)]
     return Blocks(data, (size, size), channels, [node])
