@@ -58,6 +58,7 @@ class Why(Refusal):
         Common.SHARED,
         Common.WEIGHT_NOT_CONSTANT,
         Common.WEIGHT_OVERRIDABLE,
+        NotOneConv.COSTLIER,
         NotOneConv.PADDED_BETWEEN,
         NotOneConv.UNEVEN_WINDOWS,
     ],

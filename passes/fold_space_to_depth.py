@@ -70,6 +70,8 @@ def fold_space_to_depth(conv: ir.Node) -> Replace | None:
     if blocks is None:
         return None
     convolution = convolution_of(conv)
+    if convolution.groups == 1 and convolution.input_channels != len(blocks.channels):
+        return None  # no runtime runs this
     last = blocks.nodes[-1]
     require(sole_use(last.outputs[0]), Common.SHARED, last)
     require(convolution.groups == 1, Why.READ_IN_GROUPS, conv)

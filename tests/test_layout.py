@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
+import re
 
 import pytest
 
@@ -130,3 +131,11 @@ def test_a_circle_is_told() -> None:
     second = ("graph/second.py", "def f():\n    from bnfold.graph.first import x")
     (told,) = circles({**SOURCES, "bnfold.graph.first": first, "bnfold.graph.second": second})
     assert "bnfold.graph.first ↔ bnfold.graph.second" in told
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.findall(r'"(.*?)"', text.split("\npackages = [", 1)[1].split("]", 1)[0])
+    folders = {path.parent for path in (ROOT / "src").rglob("__init__.py")}
+    found = {".".join(folder.relative_to(ROOT / "src").parts) for folder in folders}
+    assert {*listed} == {*found, "bnfold_passes"}

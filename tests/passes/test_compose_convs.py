@@ -352,3 +352,13 @@ def test_random_chains(model: onnx.ModelProto, height: int, width: int) -> None:
         assume(False)
     result = run_pass(model, NAME)
     assert_rewritten(model, NAME, operators(result.to_proto()), sizes=sizes)
+
+
+def test_refuses_a_pool_of_more_positions_than_a_kernel_should_have() -> None:
+    """Written out, it would take gigabytes."""
+    model = build(
+        "(float[N,1,5] x) => (float[N,1,c] y) { a = Conv(x, w) y = AveragePool<"
+        "kernel_shape=[1000000001], pads=[500000000, 500000000], count_include_pad=1>(a) }",
+        w=normal(1, 1, 3),
+    )
+    assert_refused(model, NAME, NotOneConv.COSTLIER)

@@ -214,3 +214,12 @@ def test_a_block_of_any_size_is_not_listed() -> None:
         w=normal(4, 4, 1, 1),
     )
     assert not run_pass(model, NAME).record.rewrites
+
+
+def test_leaves_a_conv_of_other_channels_alone() -> None:
+    model = build(
+        "(float[N,1,4,4] x) => (float[N,2,2,2] y) "
+        "{ d = SpaceToDepth<blocksize=2>(x) y = Conv(d, w) }",
+        w=normal(2, 10, 1, 1),
+    )
+    assert not run_pass(model, NAME).record.rewrites

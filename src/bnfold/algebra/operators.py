@@ -19,6 +19,10 @@ _WEIGHT = 16
 """How many multiplications take as long as reading a weight, as measured on small maps."""
 
 
+_MOST_TAPS = 2**16
+"""Positions of a window up to which an average is written out as a kernel."""
+
+
 class NotOneConv(Refusal):
     """Why linear operators do not become one Conv; see `NOT_ONE_CONV` for all reasons."""
 
@@ -65,8 +69,9 @@ def average_of(pool: ir.Node, channels: int, like: Convolution) -> Convolution:
     """Return an AveragePool as a depthwise Conv, of the type of another one beside it.
 
     Raises:
-        Refused: UNEVEN_WINDOWS.
+        Refused: UNEVEN_WINDOWS; COSTLIER, if its windows are larger than any kernel should be.
     """
+    require(math.prod(Pool.of(pool).kernel) <= _MOST_TAPS, NotOneConv.COSTLIER, pool)
     average = Convolution.of_average(pool, channels, like)
     if average is None:
         raise Refused(NotOneConv.UNEVEN_WINDOWS, pool)
