@@ -62,7 +62,9 @@ def in_shell(folder: Path, redirection: str, *arguments: str) -> tuple[int, str]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-@pytest.mark.parametrize("case", COMMANDS)
+@pytest.mark.parametrize(
+    "case", ["optimize", "optimize --json", "check of others", "report", "passes", "help"]
+)
 def test_a_full_disk_behind_standard_output_does_not_undo_the_work(folder: Path, case: str) -> None:
     arguments, code = COMMANDS[case]
     assert in_shell(folder, ">/dev/full", *arguments) == (code, f"bnfold: {FULL}\n")
