@@ -211,3 +211,25 @@ class TimingOptions:
                 raise UsageError(
                     f"{number} is not a number of seconds or a speed-up; give a finite one"
                 )
+
+
+def require_inputs(
+    shapes: Mapping[str, Sequence[int]], declared: Mapping[str, Sequence[int | str | None]]
+) -> None:
+    """Require that a model has inputs of these names, and that the shapes fit what it declares.
+
+    A free size is a name or None. No sizes stand for any shape.
+
+    Raises:
+        UsageError: if there is no such input, or it has another rank or other fixed sizes.
+    """
+    for name, shape in shapes.items():
+        if name not in declared:
+            raise UsageError(f"the model has no input {name!r}; it has {', '.join(declared)}")
+        sizes = declared[name]
+        pairs = zip(shape, sizes, strict=False)
+        fits = all(not isinstance(fixed, int) or size == fixed for size, fixed in pairs)
+        if sizes and (len(shape) != len(sizes) or not fits):
+            wanted = "×".join("?" if size is None else str(size) for size in sizes)
+            given = "×".join(map(str, shape))
+            raise UsageError(f"the shape {given} does not fit input {name!r}, which is {wanted}")

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import onnx
 import pytest
 
@@ -14,7 +13,7 @@ import bnfold
 from bnfold.errors import ProviderError
 from bnfold.graph.cost import Cost
 from tests.support.cli import REWRITTEN, UNCHANGED, run
-from tests.support.graphs import batch_norm, build, normal
+from tests.support.graphs import Parameters, batch_norm, build, normal
 
 COMMANDS = ("optimize", "check", "bench", "explain", "report", "passes", "inspect", "doctor")
 
@@ -52,9 +51,9 @@ def test_options_are_listed_in_groups() -> None:
     ],
 )
 def test_multiplications_are_those_of_one_image(
-    lines: str, weights: dict[str, np.ndarray], multiplications: int
+    lines: str, weights: Parameters, multiplications: int
 ) -> None:
-    model = build(f"(float[N,6,7,8] x) => (float y) {{ {lines} }}", **weights)  # type: ignore[arg-type]
+    model = build(f"(float[N,6,7,8] x) => (float y) {{ {lines} }}", **weights)
     parameters = sum(weight.size for weight in weights.values())
     assert bnfold.inspect(model).cost == Cost(parameters, multiplications, 0)
 

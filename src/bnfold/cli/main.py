@@ -48,7 +48,7 @@ from bnfold.cli.options import (
     check_options,
     detail_of,
     execution_options,
-    parse_shapes,
+    pass_options,
     warn_of_idle,
 )
 from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
@@ -195,7 +195,7 @@ def optimize(
 ) -> None:
     """Rewrite a model, check and time the result, and write it."""
     from bnfold import api
-    from bnfold.options import PassOptions, TimingOptions
+    from bnfold.options import TimingOptions
     from bnfold.report.terminal import print_optimization
 
     if output is not None and output_option is not None:
@@ -204,14 +204,8 @@ def optimize(
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
     output = output or output_option
     place = output_file(model, Path(output) if output else None, output)
-    passes = PassOptions(
-        only or (),
-        skip or (),
-        keep_node,
-        force_inference,
-        freeze_initializers,
-        keep_functions,
-        parse_shapes(set_shape or (), "--set-shape"),
+    passes = pass_options(
+        only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
     )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
@@ -392,17 +386,10 @@ def explain(
 ) -> None:
     """Show what optimize would do, and why; write nothing."""
     from bnfold import api
-    from bnfold.options import PassOptions
     from bnfold.report.terminal import print_explanation
 
-    passes = PassOptions(
-        only or (),
-        skip or (),
-        keep_node,
-        force_inference,
-        freeze_initializers,
-        keep_functions,
-        parse_shapes(set_shape or (), "--set-shape"),
+    passes = pass_options(
+        only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
     )
     detail = detail_of(quiet, verbose)
     with Reports(report, [("MODEL", model)]) as reports:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from bnfold.options import CheckOptions, ExecutionOptions
+    from bnfold.options import CheckOptions, ExecutionOptions, PassOptions
     from bnfold.report.terminal.lines import Detail
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
@@ -231,19 +230,37 @@ def execution_options(
     )
 
 
-def parse_shapes(texts: Sequence[str], option: str) -> dict[str, list[int]]:
-    """Parse ``NAME:1,3,224,224``: shapes by name, split at the last colon.
+def pass_options(
+    only: list[str] | None,
+    skip: list[str] | None,
+    keep_node: str | None,
+    force_inference: bool,
+    freeze_initializers: bool,
+    keep_functions: bool,
+    set_shape: list[str] | None,
+) -> PassOptions:
+    """Build PassOptions from the command line.
 
     Raises:
-        UsageError: if one is not of this form.
+        UsageError: if a shape to be set is not NAME:1,3,224,224.
     """
+    from bnfold.options import PassOptions
+
     shapes = {}
-    for text in texts:
+    for text in set_shape or ():
         name, _, sizes = text.rpartition(":")
         if not name or not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", sizes):
-            raise UsageError(f"{option} {text!r} is not NAME:1,3,224,224")
+            raise UsageError(f"--set-shape {text!r} is not NAME:1,3,224,224")
         shapes[name] = [int(size) for size in sizes.split(",")]
-    return shapes
+    return PassOptions(
+        only or (),
+        skip or (),
+        keep_node,
+        force_inference,
+        freeze_initializers,
+        keep_functions,
+        shapes,
+    )
 
 
 def check_options(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from bnfold.errors import UsageError
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.graph.walk import all_graphs
-from bnfold.options import PassOptions
+from bnfold.options import PassOptions, require_inputs
 from bnfold.record.data import RewriteRecord
 from bnfold.rewriting.contract import Exactness
 from bnfold.rewriting.query import input_of, is_used, opset
@@ -36,12 +35,9 @@ def set_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> list[Rew
     """
     inputs = {value.name or "": value for value in model.graph.inputs}
     sizes: dict[str, set[int]] = {}
+    require_inputs(shapes, {name: _sizes(value) for name, value in inputs.items()})
     for name, shape in shapes.items():
-        if name not in inputs:
-            raise UsageError(f"the model has no input {name!r}; it has {', '.join(inputs)}")
-        declared = inputs[name].shape
-        _require_fit(name, shape, declared)
-        for size, free in zip(shape, declared or (), strict=False):
+        for size, free in zip(shape, inputs[name].shape or (), strict=False):
             if isinstance(free, ir.SymbolicDim) and free.value is not None:
                 sizes.setdefault(free.value, set()).add(size)
         inputs[name].shape = ir.Shape(shape)
@@ -56,16 +52,9 @@ def _fixed(dim: int | ir.SymbolicDim, fixed: Mapping[str, int]) -> int | ir.Symb
     return fixed.get(dim.value or "", dim) if isinstance(dim, ir.SymbolicDim) else dim
 
 
-def _require_fit(name: str, shape: Sequence[int], declared: ir.Shape | None) -> None:
-    if declared is None:
-        return
-    pairs = zip(shape, declared, strict=False)
-    same = all(not isinstance(dim, int) or dim == size for size, dim in pairs)
-    if len(shape) != declared.rank() or not same:
-        raise UsageError(
-            f"the shape {'×'.join(map(str, shape))} does not fit input {name!r}, which is "
-            f"{'×'.join(str(dim) for dim in declared)}"
-        )
+def _sizes(value: ir.Value) -> list[int | str | None]:
+    """Return the sizes that the file declares for an input; none if it declares no shape."""
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
 
 
 def force_inference(model: ir.Model) -> list[RewriteRecord]:

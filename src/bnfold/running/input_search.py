@@ -11,7 +11,7 @@ import numpy as np
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
-from bnfold.options import InputOptions
+from bnfold.options import InputOptions, require_inputs
 from bnfold.running.input_files import read_data
 from bnfold.running.input_shapes import candidate_shapes
 from bnfold.running.input_sizes import accepts, other_shapes
@@ -205,8 +205,8 @@ def _may_be_others(session: Session, first: Inputs, samples: int) -> bool:
 
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:
-    _require_known({**given, **request.shapes}, specs)
-    _require_fitting({**request.shapes, **{n: each.shape for n, each in given.items()}}, specs)
+    shapes = {name: content.shape for name, content in given.items()}
+    require_inputs({**request.shapes, **shapes}, {spec.name: spec.shape for spec in specs})
     return {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
 
 
@@ -227,29 +227,3 @@ def _fit(content: Array, spec: ValueSpec) -> Array:
             f"input {spec.name!r} needs {spec.dtype}, but the given array has {content.dtype}"
         )
     return content
-
-
-def _require_fitting(shapes: Mapping[str, Sequence[int]], specs: Sequence[ValueSpec]) -> None:
-    """Require the rank and the fixed sizes that the model declares, if it declares any."""
-    for spec in specs:
-        shape = shapes.get(spec.name)
-        if shape is None or not spec.shape:
-            continue
-        pairs = zip(shape, spec.shape, strict=False)
-        fits = all(not isinstance(declared, int) or size == declared for size, declared in pairs)
-        if len(shape) != len(spec.shape) or not fits:
-            raise UsageError(
-                f"the shape {_written(shape)} does not fit input {spec.name!r}, which is "
-                f"{_written(spec.shape)}"
-            )
-
-
-def _written(shape: Sequence[int | str | None]) -> str:
-    return "×".join("?" if size is None else str(size) for size in shape)
-
-
-def _require_known(named: Mapping[str, object], specs: Sequence[ValueSpec]) -> None:
-    names = [spec.name for spec in specs]
-    for name in named:
-        if name not in names:
-            raise UsageError(f"the model has no input {name!r}; it has {', '.join(names)}")

@@ -102,7 +102,7 @@ class Variants:
             prepare(loaded.ir, loaded.source.name)
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
-        self._require_match(loaded.ir)
+        self._warn_unless_kept(loaded.ir)
         try:
             outcome = run_passes(
                 loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch, TOOLS
@@ -119,7 +119,7 @@ class Variants:
         plugins = installed(set(self.passes.skip)).plugins()
         return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts)
 
-    def _require_match(self, model: ir.Model) -> None:
+    def _warn_unless_kept(self, model: ir.Model) -> None:
         """Warn if no node is kept, though some were to be: the pattern may be mistyped."""
         pattern = self.passes.keep_pattern()
         nodes = (node for graph in all_graphs(model) for node in graph)

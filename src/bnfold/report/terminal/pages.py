@@ -38,7 +38,7 @@ def print_optimization(console: Console, record: Record, detail: Detail = Detail
     assert record.output is not None
     if detail > Detail.QUIET:
         _print_operators(console, record.model.ops, record.output.ops)
-        _print_rewrites(console, record, detail)
+        _print_rewrites(console, record)
         _print_refusals(console, record.refusals, detail)
         if record.equivalence is not None:
             print_comparisons(console, record.equivalence, detail)
@@ -149,7 +149,7 @@ def _print_operators(console: Console, before: dict[str, int], after: dict[str, 
     console.print(rows)
 
 
-def _print_rewrites(console: Console, record: Record, detail: Detail) -> None:
+def _print_rewrites(console: Console, record: Record) -> None:
     if not record.rewrites:
         console.print("\nno rewrite applies")
         return
