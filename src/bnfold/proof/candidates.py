@@ -24,6 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from bnfold.arrays import Array
 from bnfold.errors import ModelError
 from bnfold.modelfile.external import load_whole
+from bnfold.proof.cutting import bodies, cut_off, nodes_within, reads, tail
 from bnfold.running.learning import infer
 
 SELECTING = frozenset(["NonMaxSuppression", "TopK", "Unique"])
@@ -86,7 +87,7 @@ def candidates(original: Path, other: Path) -> Candidates | None:
     kinds = sides[0].types()
     types = [kinds.get(pair[0], onnx.TensorProto.UNDEFINED) for pair in pairs]
     cut = [
-        _cut_off(side, list(zip(names, [pair[place] for pair in pairs], types, strict=True)))
+        cut_off(side.model, list(zip(names, [pair[place] for pair in pairs], types, strict=True)))
         for place, side in enumerate(sides)
     ]
     operators = tuple(sorted(sides[0].selecting))
@@ -94,7 +95,7 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         return Candidates(cut[0], cut[1], operators)
     if onnx.TensorProto.UNDEFINED in types:
         return None
-    tails = [_tail(side, dict(zip(names, types, strict=True))) for side in sides]
+    tails = [tail(side.model, dict(zip(names, types, strict=True))) for side in sides]
     return Candidates(cut[0], cut[1], operators, (tails[0], tails[1]))
 
 
@@ -180,12 +181,12 @@ class _Scope:
     def is_random(self, name: str) -> bool:
         """Say whether its operator, or one in its bodies, gives other values in each run."""
         node = self._producers.get(name)
-        return node is not None and any(n.op_type in _RANDOM for n in _nodes_within(node))
+        return node is not None and any(n.op_type in _RANDOM for n in nodes_within(node))
 
     def operands_of(self, name: str) -> set[str]:
         """Return what the node that computes a value reads, also in its bodies."""
         node = self._producers.get(name)
-        return _reads(node) if node is not None else set()
+        return reads(node) if node is not None else set()
 
     def source(self, name: str) -> str:
         """Return the value of which a value is a copy: by an Identity, or a Slice of everything."""
@@ -226,7 +227,7 @@ class _Scope:
         if name in self._initializers and name not in self._inputs:
             return onnx.numpy_helper.to_array(self._initializers[name])
         node = self._producers.get(name)
-        if node is None or len(node.output) > 1 or node.op_type in _RANDOM or any(_bodies(node)):
+        if node is None or len(node.output) > 1 or node.op_type in _RANDOM or any(bodies(node)):
             return None
         operands = {each: self.constant(each) for each in node.input if each}
         contents = {each: array for each, array in operands.items() if array is not None}
@@ -263,9 +264,9 @@ class _Scope:
         pairs = list(zip(node.input, twin.input, strict=True))
         if any(bool(one) != bool(two) for one, two in pairs):
             return None
-        for bodies in zip(_bodies(node), _bodies(twin), strict=True):
+        for body, its_body in zip(bodies(node), bodies(twin), strict=True):
             captured = _captured(
-                _Scope(bodies[0], self.opsets, self), _Scope(bodies[1], other.opsets, other)
+                _Scope(body, self.opsets, self), _Scope(its_body, other.opsets, other)
             )
             if captured is None:
                 return None
@@ -319,10 +320,10 @@ class _Side(_Scope):
         """All values that depend on a selection of what an input decides."""
         live = set(self._inputs)
         for node in model.graph.node:
-            read = _reads(node)
+            read = reads(node)
             if not live.isdisjoint(read) and node.op_type not in ("Shape", "Size"):
                 live.update(node.output)
-                kinds = {inner.op_type for inner in _nodes_within(node)}
+                kinds = {inner.op_type for inner in nodes_within(node)}
                 self.selecting |= kinds & SELECTING
                 if kinds & _SELECTED:
                     self.selected.update(node.output)
@@ -352,32 +353,6 @@ def _signature(node: onnx.NodeProto) -> tuple[object, ...]:
     return domain, node.op_type, len(node.input), len(node.output), *attributes
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _nodes_within(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """Yield the node and those of its bodies."""
-    yield node
-    for body in _bodies(node):
-        for inner in body.node:
-            yield from _nodes_within(inner)
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return the values that a node reads, also in its bodies."""
-    names = {name for name in node.input if name}
-    for body in _bodies(node):
-        own = {value.name for value in body.input} | {each.name for each in body.initializer}
-        own |= {name for inner in body.node for name in inner.output}
-        read = {name for inner in body.node for name in _reads(inner)}
-        names |= (read | {value.name for value in body.output}) - own
-    return names
-
-
 def _names(pairs: Iterable[tuple[str, str]], sides: tuple[_Side, _Side]) -> list[str]:
     """Return a name for each pair of values: the original's, unless the other has it elsewhere."""
     names: list[str] = []
@@ -391,50 +366,3 @@ def _names(pairs: Iterable[tuple[str, str]], sides: tuple[_Side, _Side]) -> list
             name += "'"
         names.append(name)
     return names
-
-
-def _cut_off(side: _Side, outputs: list[tuple[str, str, int]]) -> onnx.ModelProto:
-    """Return the model with other outputs: by name, from a value, of a type."""
-    model = onnx.ModelProto()
-    model.CopyFrom(side.model)
-    graph = model.graph
-    del graph.output[:]
-    for name, value, kind in outputs:
-        if name != value:
-            graph.node.append(onnx.helper.make_node("Identity", [value], [name]))
-        output = graph.output.add(name=name)
-        if kind:
-            output.type.tensor_type.elem_type = kind
-    _keep_what_is_read(model, {name for name, _, _ in outputs})
-    return model
-
-
-def _tail(side: _Side, types: Mapping[str, int]) -> onnx.ModelProto:
-    """Return what computes the model's outputs from values of these names, of these types."""
-    model = onnx.ModelProto()
-    model.CopyFrom(side.model)
-    graph = model.graph
-    nodes = [node for node in graph.node if types.keys().isdisjoint(node.output)]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(copies)
-    for name, kind in types.items():
-        graph.input.add(name=name).type.tensor_type.elem_type = kind
-    _keep_what_is_read(model, set(side.outputs))
-    return model
-
-
-def _keep_what_is_read(model: onnx.ModelProto, needed: set[str]) -> None:
-    """Take out of a model, in place, what is not needed for these values."""
-    graph = model.graph
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed |= _reads(node)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
