@@ -19,7 +19,8 @@ import typer.main
 from onnx import helper
 
 import bnfold
-from bnfold.cli.main import INTERNAL_ERROR, app
+from bnfold.cli.ending import INTERNAL_ERROR
+from bnfold.cli.main import app
 from bnfold.record.data import ModelRecord, Record
 from bnfold.rewriting.registry import all_passes
 from tests.support.cli import (

@@ -1,4 +1,4 @@
-"""The commands that look at models and at this machine, and change nothing."""
+"""The commands that look at models, passes and this machine, and change nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bnfold.cli.delivery import new_console
 from bnfold.cli.options import Json, Model, Verbose, detail_of
 from bnfold.errors import ProviderError
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-
-def new_console() -> Console:
-    """Return a console on standard output that shows all characters as they are."""
-    from rich.console import Console
-
-    return Console(emoji=False)
+    pass
 
 
 def inspect(
@@ -76,3 +70,23 @@ def version_line() -> str:
     names = ("onnx", "onnx-ir", "numpy", "onnxruntime", "onnxruntime-gpu", "python")
     others = ", ".join(f"{name} {found[name]}" for name in names if name in found)
     return f"bnfold {__version__} ({others})"
+
+
+def passes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A pass.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the passes, or describe one."""
+    from bnfold.cli.passes import print_pass, print_passes
+    from bnfold.rewriting.registry import all_passes, choose_passes
+
+    chosen = all_passes() if name is None else choose_passes(only=[name])
+    if json:
+        described = [pass_.to_dict() for pass_ in chosen]
+        print(json_module.dumps(described, indent=2, ensure_ascii=False))
+    elif name is None:
+        print_passes(new_console(), chosen)
+    else:
+        print_pass(new_console(), chosen[0])

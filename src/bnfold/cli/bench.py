@@ -1,0 +1,100 @@
+"""The command `bnfold bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnfold.cli.delivery import deliver
+from bnfold.cli.help import SPEED
+from bnfold.cli.options import (
+    Data,
+    Input,
+    Json,
+    Model,
+    Provider,
+    Quiet,
+    Report,
+    RequireSpeedup,
+    RequireSpeedupAt,
+    Seed,
+    Threads,
+    Verbose,
+    detail_of,
+    execution_options,
+)
+from bnfold.cli.outputs import Reports, input_files
+from bnfold.cli.progress import StepProgress
+from bnfold.errors import BnfoldError
+
+
+def bench(
+    model: Model,
+    candidate: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CANDIDATE", help="A second model to compare with.", show_default=False
+        ),
+    ] = None,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    seed: Seed = 0,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Batch size, if the first dimension is free (repeatable).",
+            rich_help_panel=SPEED,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds",
+            "--bench-seconds",
+            min=0,
+            metavar="SECONDS",
+            help="Total time.",
+            rich_help_panel=SPEED,
+        ),
+    ] = 20.0,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory/--no-memory", help="Also measure peak memory.", rich_help_panel=SPEED
+        ),
+    ] = True,
+    require_speedup: RequireSpeedup = None,
+    require_speedup_at: RequireSpeedupAt = "bound",
+    threads: Threads = None,
+    report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Time a model, or one against another."""
+    from bnfold import api
+    from bnfold.options import TimingOptions
+    from bnfold.report.terminal import print_speed
+
+    execution = execution_options(provider, threads, input, data, 1, seed)
+    timing = TimingOptions(
+        seconds, require_speedup, require_speedup_at, batches=tuple(batch or ()), memory=memory
+    )
+    detail = detail_of(quiet, verbose)
+    models = [("MODEL", model), *([("CANDIDATE", candidate)] if candidate else [])]
+    with Reports(report, [*models, *input_files(input, data)]) as reports:
+        try:
+            with StepProgress() as progress:
+                record = api.bench(
+                    model, candidate, execution=execution, timing=timing, progress=progress
+                )
+        except BnfoldError as error:
+            if error.record is not None:
+                deliver(error.record, reports, json, print_speed, detail)
+            raise
+        deliver(record, reports, json, print_speed, detail)

@@ -1,0 +1,80 @@
+"""The command `bnfold check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnfold.cli.delivery import EXIT_CODES, deliver
+from bnfold.cli.options import (
+    AbsoluteTolerance,
+    Certify,
+    Data,
+    Input,
+    Json,
+    Outputs,
+    Provider,
+    Quiet,
+    RelativeTolerance,
+    Report,
+    Samples,
+    SaveInputs,
+    Seed,
+    Threads,
+    Truth,
+    Verbose,
+    check_options,
+    detail_of,
+    execution_options,
+)
+from bnfold.cli.outputs import Reports, input_files
+from bnfold.cli.progress import StepProgress
+
+
+def check(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The model to trust.", show_default=False)
+    ],
+    candidate: Annotated[
+        Path, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)
+    ],
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    certify: Certify = "auto",
+    outputs: Outputs = "declared",
+    save_inputs: SaveInputs = None,
+    threads: Threads = None,
+    report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Compare any two models numerically."""
+    from bnfold import api
+    from bnfold.report.terminal import print_comparison
+
+    execution = execution_options(provider, threads, input, data, samples, seed)
+    checking = check_options(rtol, atol, truth, save_inputs, certify)
+    detail = detail_of(quiet, verbose)
+    models = [("REFERENCE", reference), ("CANDIDATE", candidate)]
+    with Reports(report, [*models, *input_files(input, data)]) as reports:
+        with StepProgress() as progress:
+            record = api.check(
+                reference,
+                candidate,
+                outputs=outputs,
+                execution=execution,
+                checking=checking,
+                progress=progress,
+            )
+        deliver(record, reports, json, print_comparison, detail)
+    assert record.equivalence is not None
+    raise typer.Exit(EXIT_CODES[record.equivalence.verdict])

@@ -1,0 +1,62 @@
+"""The command `bnfold explain`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bnfold.cli.delivery import deliver
+from bnfold.cli.help import OUTPUT
+from bnfold.cli.options import (
+    ForceInference,
+    FreezeInitializers,
+    Json,
+    KeepFunctions,
+    KeepNode,
+    Model,
+    Only,
+    Quiet,
+    Report,
+    SetShape,
+    Skip,
+    Verbose,
+    detail_of,
+    pass_options,
+)
+from bnfold.cli.outputs import Reports
+
+
+def explain(
+    model: Model,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    keep_functions: KeepFunctions = False,
+    set_shape: SetShape = None,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="Exit 1 if optimize would change it.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Show what optimize would do, and why; write nothing."""
+    from bnfold import api
+    from bnfold.report.terminal import print_explanation
+
+    passes = pass_options(
+        only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
+    )
+    detail = detail_of(quiet, verbose)
+    with Reports(report, [("MODEL", model)]) as reports:
+        record = api.explain(model, passes=passes, hashes=bool(reports) or json)
+        deliver(record, reports, json, print_explanation, detail)
+    if exit_code and record.rewrites:
+        raise typer.Exit(1)

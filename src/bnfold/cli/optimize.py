@@ -1,0 +1,186 @@
+"""The command `bnfold optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnfold.cli.delivery import deliver
+from bnfold.cli.help import CHECK, OUTPUT, SPEED
+from bnfold.cli.options import (
+    AbsoluteTolerance,
+    Certify,
+    Data,
+    Force,
+    ForceInference,
+    FreezeInitializers,
+    Input,
+    Json,
+    KeepFunctions,
+    KeepNode,
+    Model,
+    Only,
+    Provider,
+    Quiet,
+    RelativeTolerance,
+    Report,
+    Require,
+    RequireSpeedup,
+    RequireSpeedupAt,
+    Samples,
+    SaveInputs,
+    Seed,
+    SetShape,
+    Skip,
+    Threads,
+    Truth,
+    Verbose,
+    check_options,
+    detail_of,
+    execution_options,
+    pass_options,
+    warn_of_idle,
+)
+from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
+from bnfold.cli.progress import StepProgress
+from bnfold.errors import BnfoldError, ModelError, UsageError
+
+
+def optimize(
+    model: Model,
+    output: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OUTPUT", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
+        ),
+    ] = None,
+    output_option: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="OUTPUT", help="Same as the argument.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    only: Only = None,
+    skip: Skip = None,
+    keep_node: KeepNode = None,
+    force_inference: ForceInference = False,
+    freeze_initializers: FreezeInitializers = False,
+    keep_functions: KeepFunctions = False,
+    set_shape: SetShape = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Compare the result with the original.",
+            rich_help_panel=CHECK,
+        ),
+    ] = True,
+    bench: Annotated[
+        bool,
+        typer.Option(
+            "--bench/--no-bench",
+            help="Time the result against the original.",
+            rich_help_panel=SPEED,
+        ),
+    ] = True,
+    bench_seconds: Annotated[
+        float,
+        typer.Option(
+            "--bench-seconds",
+            min=0,
+            help="Total time for the benchmark.",
+            metavar="SECONDS",
+            rich_help_panel=SPEED,
+        ),
+    ] = 5.0,
+    require_speedup: RequireSpeedup = None,
+    require_speedup_at: RequireSpeedupAt = "bound",
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="Drop rewrites that make the model slower here.", rich_help_panel=SPEED
+        ),
+    ] = False,
+    tune_seconds: Annotated[
+        float,
+        typer.Option(
+            "--tune-seconds",
+            min=0,
+            help="Total time for tuning.",
+            metavar="SECONDS",
+            rich_help_panel=SPEED,
+        ),
+    ] = 60.0,
+    provider: Provider = None,
+    input: Input = None,
+    data: Data = None,
+    samples: Samples = 3,
+    seed: Seed = 0,
+    rtol: RelativeTolerance = None,
+    atol: AbsoluteTolerance = None,
+    truth: Truth = "auto",
+    certify: Certify = "auto",
+    require: Require = "certified",
+    drop_culprit: Annotated[
+        bool,
+        typer.Option(
+            "--drop-culprit",
+            help="If the check fails, drop the rewrite at fault.",
+            rich_help_panel=CHECK,
+        ),
+    ] = False,
+    save_inputs: SaveInputs = None,
+    threads: Threads = None,
+    force: Force = False,
+    report: Report = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Rewrite a model, check and time the result, and write it."""
+    from bnfold import api
+    from bnfold.options import TimingOptions
+    from bnfold.report.terminal import print_optimization
+
+    if output is not None and output_option is not None:
+        raise UsageError("OUTPUT is given twice: as an argument and with -o")
+    if not model.name:
+        raise ModelError(f"{model} is a directory; name the .onnx file in it")
+    output = output or output_option
+    place = output_file(model, Path(output) if output else None, output)
+    passes = pass_options(
+        only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
+    )
+    execution = execution_options(provider, threads, input, data, samples, seed)
+    checking = check_options(rtol, atol, truth, save_inputs, certify, require)
+    timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
+    if not check:
+        warn_of_idle(checking, drop_culprit)
+    detail = detail_of(quiet, verbose)
+    given = input_files(input, data)
+    require_apart([("OUTPUT", place)], given)
+    with Reports(report, [("MODEL", model), ("OUTPUT", place), *given]) as reports:
+        try:
+            with StepProgress() as progress:
+                result = api.optimize(
+                    model,
+                    place,
+                    passes=passes,
+                    check=check,
+                    bench=bench,
+                    tune=tune,
+                    drop_culprit=drop_culprit,
+                    force=force,
+                    hashes=bool(reports) or json,
+                    execution=execution,
+                    checking=checking,
+                    timing=timing,
+                    progress=progress,
+                )
+        except BnfoldError as error:
+            if error.record is not None:
+                deliver(error.record, reports, json, print_optimization, detail)
+            raise
+        deliver(result.record, reports, json, print_optimization, detail)
