@@ -1,0 +1,40 @@
+"""Model files: what they hold, and what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model file. `bytes` is the size of the file itself, without external data."""
+
+    path: str | None
+    sha256: str | None
+    """None if not requested: hashing a large model is slow."""
+    bytes: int
+    ir_version: int
+    opset: dict[str, int]
+    nodes: int
+    ops: dict[str, int]
+    """The number of nodes by operator, subgraphs and functions included."""
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """What was, or would be, written. `bytes` is the size of the model file itself."""
+
+    path: str | None
+    same: bool
+    """Whether it is the input, byte for byte."""
+    written: bool
+    sha256: str | None
+    """None if not requested."""
+    bytes: int
+    nodes: int
+    ops: dict[str, int]
+    data: str | None = None
+    """The external data file written for its weights, if any."""
+    data_bytes: int = 0
+    outgrew_one_file: bool = False
+    """Whether the weights moved out of the model file because they exceed its size limit."""
