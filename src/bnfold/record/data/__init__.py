@@ -24,7 +24,9 @@ from bnfold.record.data.equivalence import ProviderEquivalence as ProviderEquiva
 from bnfold.record.data.equivalence import Selection as Selection
 from bnfold.record.data.equivalence import Unsettled as Unsettled
 from bnfold.record.data.equivalence import Verdict as Verdict
+from bnfold.record.data.models import ModelFigures as ModelFigures
 from bnfold.record.data.models import ModelRecord as ModelRecord
+from bnfold.record.data.models import NodeDifference as NodeDifference
 from bnfold.record.data.models import OutputRecord as OutputRecord
 from bnfold.record.data.outputs import SHARES as SHARES
 from bnfold.record.data.outputs import Flip as Flip
@@ -42,6 +44,9 @@ from bnfold.record.data.rewrites import RewriteRecord as RewriteRecord
 from bnfold.record.data.run import SCHEMA as SCHEMA
 from bnfold.record.data.run import Record as Record
 from bnfold.record.data.run import json_key as json_key
+from bnfold.record.data.speed import ModelProfile as ModelProfile
+from bnfold.record.data.speed import NodeTime as NodeTime
+from bnfold.record.data.speed import OperatorTime as OperatorTime
 from bnfold.record.data.speed import SpeedBlock as SpeedBlock
 from bnfold.record.data.speed import SpeedRecord as SpeedRecord
 from bnfold.record.data.speed import SpeedSummary as SpeedSummary

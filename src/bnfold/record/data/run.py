@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bnfold.record.data.equivalence import Equivalence
-from bnfold.record.data.models import ModelRecord, OutputRecord
+from bnfold.record.data.models import ModelFigures, ModelRecord, NodeDifference, OutputRecord
 from bnfold.record.data.rewrites import PassRecord, RefusalRecord, RewriteRecord
 from bnfold.record.data.speed import SpeedRecord, TuningRecord
 from bnfold.version import __version__
@@ -43,6 +43,15 @@ class Record:
     tuning: TuningRecord | None = None
     passes: list[PassRecord] = field(default_factory=list)
     """The passes that rewrote or refused something."""
+    figures: list[ModelFigures] = field(default_factory=list)
+    """Of the original, and of the second model if there is one; empty if they were not asked for,
+    or if a model cannot be read for it."""
+    nodes: NodeDifference | None = None
+    """In which nodes the two differ; null as above, or without a second model."""
+    started: str | None = None
+    """When the run began, in UTC: ``2026-11-27T08:30:00Z``."""
+    seconds: float | None = None
+    """How long it took, without writing reports."""
     tool: dict[str, str] = field(default_factory=_tool)
     """The `name` and `version` of the tool that made the record."""
 

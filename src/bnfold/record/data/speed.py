@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from bnfold.record.data.equivalence import LevelName
@@ -20,6 +20,41 @@ class SpeedBlock:
 
     load_ms: dict[str, float]
     run_ms: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """The time that all nodes of an operator take in a run, in milliseconds."""
+
+    op_type: str
+    nodes: int
+    ms: float
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """The time that a node takes in a run, in milliseconds."""
+
+    node: str
+    op_type: str
+    ms: float
+
+
+@dataclass(frozen=True)
+class ModelProfile:
+    """Where the time of a model goes, by onnxruntime's profiler, in a pass of its own.
+
+    Times are medians over the runs. Nodes are those that onnxruntime runs, after its optimizations:
+    it fuses some, and adds others.
+    """
+
+    runs: int
+    ms: float
+    """The time of all nodes, in a run."""
+    operators: list[OperatorTime]
+    """Those that take longest first."""
+    nodes: list[NodeTime]
+    """The few that take longest."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +96,10 @@ class SpeedRecord(SpeedSummary):
     placement: list[dict[str, int]] | None
     """The number of nodes by provider, of each model; null if onnxruntime does not report it."""
     samples: list[SpeedBlock]
+    profile: list[ModelProfile] = field(default_factory=list)
+    """Of the original, and of the optimized model if there is one; empty if not measured."""
+    profile_note: str = ""
+    """Why there is no profile, if one was to be measured."""
 
 
 @dataclass(frozen=True)
