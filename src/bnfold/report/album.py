@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bnfold.record.data import Equivalence, Record
 from bnfold.report import drawing, pictures
+from bnfold.report.changes import operator_changes, operators_after, rewrite_groups
 from bnfold.report.sketches import in_words, typical
-from bnfold.report.summary import operator_changes, operators_after, rewrite_groups
 
 MOST_OUTPUTS = 6
 """The number of outputs per provider whose error distribution is drawn."""

@@ -28,23 +28,19 @@ from bnfold.report.certificates import (
     is_of_certificate,
     kind_of,
 )
-from bnfold.report.sketches import in_words, typical
-from bnfold.report.summary import (
+from bnfold.report.changes import operator_changes, operators_after, refusal_groups, rewrite_groups
+from bnfold.report.notes import (
     counted,
     divergence_note,
     draws_note,
-    headline,
     inconclusive_note,
     no_truth_note,
-    operator_changes,
-    operators_after,
     output_notes,
-    refusal_groups,
-    rewrite_groups,
     selection_note,
-    share_of_tolerance,
     unit_note,
 )
+from bnfold.report.sketches import in_words, typical
+from bnfold.report.summary import headline, share_of_tolerance
 
 MOST_ROWS = 1000
 """The most rows of a table that are shown; the JSON record has them all."""

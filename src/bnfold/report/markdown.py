@@ -13,18 +13,9 @@ from pathlib import PurePath
 
 from bnfold.record.data import Equivalence, OutputComparison, Record, TruthOutput
 from bnfold.report.certificates import certificate_groups
-from bnfold.report.summary import (
-    counted,
-    headline,
-    joined,
-    notes,
-    operator_changes,
-    operators_after,
-    refusal_groups,
-    rewrite_groups,
-    share_of_tolerance,
-    unit_note,
-)
+from bnfold.report.changes import operator_changes, operators_after, refusal_groups, rewrite_groups
+from bnfold.report.notes import counted, joined, notes, unit_note
+from bnfold.report.summary import headline, share_of_tolerance
 from bnfold.report.wording import (
     at_most,
     command_line,

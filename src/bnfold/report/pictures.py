@@ -18,7 +18,7 @@ from bnfold.record.data import (
     TruthOutput,
 )
 from bnfold.report.canvas import ACCENT, BAD, INK, MUTED, label, picture
-from bnfold.report.summary import OperatorChange
+from bnfold.report.changes import OperatorChange
 from bnfold.report.wording import count, interval, number, shortened
 
 if TYPE_CHECKING:

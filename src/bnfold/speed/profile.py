@@ -23,7 +23,7 @@ from bnfold.running.runtime import Level, Session
 from bnfold.speed.cases import cases_of, time_models
 from bnfold.speed.statistics import median
 
-SHARE = 0.15
+SHARE = 0.2
 """The share of the time for timing that profiles may take."""
 
 FEWEST_RUNS, MOST_RUNS = 3, 30

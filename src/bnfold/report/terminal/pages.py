@@ -10,14 +10,8 @@ from rich.console import Console
 
 from bnfold.record.data import Equivalence, ModelRecord, OutputRecord, Record, RefusalRecord
 from bnfold.report.certificates import certificate_summary, is_of_certificate
-from bnfold.report.summary import (
-    CERTIFIED,
-    headline,
-    level_text,
-    operator_changes,
-    refusal_groups,
-    rewrite_groups,
-)
+from bnfold.report.changes import operator_changes, refusal_groups, rewrite_groups
+from bnfold.report.summary import CERTIFIED, headline, level_text
 from bnfold.report.terminal.equivalence import print_comparisons
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.terminal.speed import print_timings
