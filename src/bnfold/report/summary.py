@@ -49,7 +49,7 @@ def headline(record: Record) -> Headline:
     certificates = certificate_summary(record)
     return Headline(
         verdict=verdict,
-        tone=_TONES.get(verdict, "neutral"),
+        tone=tone_of(verdict),
         meaning=_meaning(record),
         certificates=str(certificates) if certificates is not None else "",
         speed=_speed_lines(record),
@@ -64,8 +64,13 @@ def verdict_of(record: Record) -> str:
     if record.output is not None:
         return "not checked"
     if record.speed:
-        return _main_speed(record).verdict or "timed"
+        return main_speed(record).verdict or "timed"
     return "explained"
+
+
+def tone_of(verdict: str | None) -> str:
+    """Return what a verdict means: ``good``, ``bad``, ``open`` or ``neutral``."""
+    return _TONES.get(verdict or "", "neutral")
 
 
 def subject_of(record: Record) -> str:
@@ -79,7 +84,7 @@ def _meaning(record: Record) -> str:
         if record.output is not None:
             return "not compared with the original (--no-check)"
         if record.speed:
-            main = _main_speed(record)
+            main = main_speed(record)
             return f"{main.provider}, {level_text(main.level)}"
         return "what optimize would do; nothing was written"
     if equivalence.verdict == "identical":
@@ -164,7 +169,7 @@ def _by_float64(equivalence: Equivalence) -> str:
 # --- Speed ----------------------------------------------------------------------------------------
 
 
-def _main_speed(record: Record) -> SpeedRecord:
+def main_speed(record: Record) -> SpeedRecord:
     """Return the timing with full optimization, onnxruntime's default."""
     return next((speed for speed in record.speed if speed.level == "all"), record.speed[0])
 
@@ -183,7 +188,7 @@ def _speed_lines(record: Record) -> list[str]:
         shapes = ", ".join(sizes(shape) for shape in speed.shapes.values())
         where = f"{speed.provider}, {shapes}, {level_text(speed.level)}"
         where = where if several else level_text(speed.level)
-        if speed.speedup is None or speed.ci95 is None:
+        if speed.speedup is None:
             lines.append(f"{speed.original_ms:.4g} ms, {where}")
         else:
             ratio = interval(speed.speedup, speed.ci95)

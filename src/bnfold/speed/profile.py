@@ -81,37 +81,44 @@ def _with_profile(
         return replace(record, profile_note="the time for the benchmark is too short")
     progress(f"profiling ({record.provider}, optimization {record.level})")
     try:
-        found = [profile(model, record, request, runs, folder) for model in models]
+        return replace(record, profile=profiles(models, record, request, runs, folder))
     except (SessionError, OSError, ValueError) as error:  # the timing counts all the same
         return replace(record, profile_note=f"the profile cannot be read: {error}")
-    return replace(record, profile=found)
 
 
-def profile(
-    model: Path, record: SpeedRecord, request: InputOptions, runs: int, folder: Path
-) -> ModelProfile:
-    """Run a model so many times, under the conditions of the record, and sum up where time goes.
+def profiles(
+    models: Sequence[Path], record: SpeedRecord, request: InputOptions, runs: int, folder: Path
+) -> list[ModelProfile]:
+    """Run models in turns, under the conditions of the record, and sum up where time goes.
 
     Raises:
-        SessionError: if onnxruntime cannot load or run it.
-        OSError: if the profile cannot be written.
+        SessionError: if onnxruntime cannot load or run one.
+        OSError: if a profile cannot be written.
         ValueError: if it cannot be read, as some versions do not escape the names of nodes.
     """
     begin = folder / f"profile-{time.monotonic_ns()}"
+    sessions: list[Session] = []
     try:
-        session = Session(
-            model, record.provider, Level.ALL, record.threads, tf32=True, profile=begin
-        )
-        feeds = next(make_inputs(session, request).feeds())
-        session.run(feeds)
-        run = session.prepared_run(feeds)
-        for _ in range(runs):
+        for number, model in enumerate(models):
+            path = begin.with_name(f"{begin.name}-{number}")
+            sessions.append(
+                Session(model, record.provider, Level.ALL, record.threads, tf32=True, profile=path)
+            )
+        feeds = next(make_inputs(sessions[0], request).feeds())
+        for session in sessions:
+            session.run(feeds)
+        prepared = [session.prepared_run(feeds) for session in sessions]
+        for run in prepared * runs:
             run()
-        text = session.end_profiling().read_text(encoding="utf-8", errors="replace")
+        texts = [
+            session.end_profiling().read_text(encoding="utf-8", errors="replace")
+            for session in sessions
+        ]
     finally:
+        sessions.clear()
         for file in folder.glob(f"{begin.name}*"):
             file.unlink()
-    return summarize_events(json.loads(text))
+    return [summarize_events(json.loads(text)) for text in texts]
 
 
 def summarize_events(events: Iterable[dict[str, Any]]) -> ModelProfile:
