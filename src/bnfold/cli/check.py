@@ -73,6 +73,7 @@ def check(
                 outputs=outputs,
                 execution=execution,
                 checking=checking,
+                figures=bool(reports) or json,
                 progress=progress,
             )
         deliver(record, reports, json, print_comparison, detail)

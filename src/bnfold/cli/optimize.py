@@ -155,7 +155,14 @@ def optimize(
     )
     execution = execution_options(provider, threads, input, data, samples, seed)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
-    timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
+    is_recorded = bool(report) or json
+    timing = TimingOptions(
+        bench_seconds,
+        require_speedup,
+        require_speedup_at,
+        tune_seconds,
+        profile=is_recorded or verbose,
+    )
     if not check:
         warn_of_idle(checking, drop_culprit)
     detail = detail_of(quiet, verbose)
@@ -173,7 +180,8 @@ def optimize(
                     tune=tune,
                     drop_culprit=drop_culprit,
                     force=force,
-                    hashes=bool(reports) or json,
+                    hashes=is_recorded,
+                    figures=is_recorded,
                     execution=execution,
                     checking=checking,
                     timing=timing,

@@ -14,10 +14,12 @@ from bnfold.cli.outputs import Reports
 
 
 def report(
-    run: Annotated[
-        Path,
+    runs: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="RUN.json", help="A record from --report FILE.json.", show_default=False
+            metavar="RUN.json...",
+            help="Records from --report FILE.json: several make one page.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -31,12 +33,14 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Render the record of a run as HTML, Markdown or JSON."""
+    """Render the record of a run as HTML, Markdown or JSON, or several on one page."""
     from bnfold.record.reading import read_record
-    from bnfold.report import render
+    from bnfold.report import render, render_runs
 
-    with Reports(output, [("RUN.json", run)], option="-o") as reports:
-        record = read_record(run)
-        reports.write(record)
+    with Reports(output, [("RUN.json", run) for run in runs], option="-o") as reports:
+        records = [read_record(run) for run in runs]
+        reports.write(*records)
     if json or not output:
-        print(render(record, ".json" if json else ".md"), end="")
+        suffix = ".json" if json else ".md"
+        several = len(records) > 1
+        print(render_runs(records, suffix) if several else render(records[0], suffix), end="")
