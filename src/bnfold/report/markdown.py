@@ -17,6 +17,7 @@ from bnfold.report.summary import (
     counted,
     headline,
     joined,
+    machine_line,
     notes,
     operator_changes,
     operators_after,
@@ -230,7 +231,7 @@ def _speed(record: Record, most: int) -> list[str]:
     for speed in record.speed:
         shapes = "".join(f", {sizes(shape)}" for shape in speed.shapes.values())
         ratio = "–"
-        if speed.speedup is not None and speed.ci95 is not None:
+        if speed.speedup is not None:
             ratio = interval(speed.speedup, speed.ci95)
         rows.append(
             (
@@ -241,7 +242,9 @@ def _speed(record: Record, most: int) -> list[str]:
                 plain(speed.verdict or "–"),
             )
         )
-    return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
+    table = _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
+    machine = machine_line(record)
+    return [*table, "", machine] if machine else table
 
 
 def _footer(record: Record) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 12
 """The most outputs or operators drawn in one picture; the tables hold them all."""
 
-_Row: TypeAlias = tuple[str, str, float, list[float]]
+_Row: TypeAlias = tuple[str, str, float, list[float] | None]
 """A title, its colour, its median and interval."""
 
 _MOST_DOTS = 150
@@ -120,7 +120,7 @@ def truth(outputs: Sequence[TruthOutput], name: str) -> str:
 def speed(record: SpeedRecord, name: str) -> str:
     """Draw the ratio of each turn, with the median and its interval, above the control's."""
     rows: list[_Row] = [("control", MUTED, record.control, record.control_ci95)]
-    if record.speedup is not None and record.ci95 is not None:
+    if record.speedup is not None:
         rows.append(("optimized", ACCENT, record.speedup, record.ci95))
     ratios = [_ratios(record, title) for title, *_ in rows]
     with picture(_FRAME + 0.5 * len(rows)) as drawn:
@@ -129,7 +129,8 @@ def speed(record: SpeedRecord, name: str) -> str:
         for place, ((_, colour, middle, bounds), dots) in enumerate(zip(rows, ratios, strict=True)):
             across = place + _spread(len(dots))
             axes.plot(dots, across, ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
-            axes.plot(bounds, [place, place], color=INK, linewidth=2.5, solid_capstyle="butt")
+            if bounds is not None:
+                axes.plot(bounds, [place, place], color=INK, linewidth=2.5, solid_capstyle="butt")
             axes.plot([middle], [place], "|", color=INK, markersize=13, markeredgewidth=2)
         axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -272,7 +273,7 @@ def _spread(size: int) -> FloatArray:
 def _focus(ratios: Sequence[Sequence[float]], rows: Sequence[_Row]) -> tuple[float, float]:
     """Return limits that include all intervals and all dots but outliers."""
     dots = [ratio for row in ratios for ratio in row]
-    ends = [bound for *_, bounds in rows for bound in bounds] + [1.0]
+    ends = [bound for *_, bounds in rows for bound in bounds or []] + [1.0]
     if dots:
         ends += list(np.percentile(dots, [3, 97]))
     low, high = min(ends), max(ends)

@@ -70,8 +70,10 @@ def milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def interval(value: float, bounds: Sequence[float]) -> str:
-    """Format a ratio with its interval."""
+def interval(value: float, bounds: Sequence[float] | None) -> str:
+    """Format a ratio with its interval, or a dash if there was too little time for one."""
+    if bounds is None:
+        return "–"
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
