@@ -71,7 +71,11 @@ class Worker(Generic[_Hosted]):
         self._pipes = stdin, stdout, stderr
         self._messages = read(lambda: os.read(stdout.fileno(), 1 << 20))
         self._is_ready = False
-        self._send(kind, arguments)
+        try:
+            self._send(kind, arguments)
+        except BaseException:  # a signal
+            self._end()
+            raise
 
     def ready(self) -> None:
         """Wait until the object is made.
