@@ -141,6 +141,7 @@ class _Measurement:
             left = end - time.perf_counter() - (count - number - 1) * preparing
             run_ms = worker.call(Block.take_turns, number, left / (count - number))
             blocks.append(SpeedBlock(load_ms, run_ms))
+            self._processes.done(worker)
         return blocks
 
     def _plan(
