@@ -238,7 +238,7 @@ def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False
 def not_measured() -> SpeedRecord:
     """Return a timing with too little time for an interval."""
     samples = speed().samples[:1]
-    note = "timed in one process, while an interval takes 3: allow about 4 seconds per level"
+    note = "an interval takes 3 blocks; allow 4 seconds per level"
     return replace(speed(), note=note, samples=samples, **vars(summarize(samples)))
 
 
