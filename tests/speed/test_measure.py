@@ -53,7 +53,7 @@ def test_a_single_image_is_the_default() -> None:
 def test_too_little_time_is_noted() -> None:
     record = compare_speed(REWRITTEN, None, seconds=1e-9)
     assert len(record.samples) == 1
-    assert "timed in one process" in record.note
+    assert "an interval takes 3 blocks; allow " in record.note
 
 
 def test_a_model_that_does_not_run_is_an_error(tmp_path: Path) -> None:

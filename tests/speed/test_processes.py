@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from bnfold.progress import silent
 from bnfold.running.workers import Worker
 from bnfold.speed.blocks import Block
 from bnfold.speed.measure import _Measurement, compare_speed
 from bnfold.speed.processes import Processes
 from tests.support.cli import REWRITTEN, names, run
 from tests.support.hosted import CrashingBlock, is_running
+from tests.support.speeds import Here
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +41,7 @@ def test_each_block_has_a_process_of_its_own(
         return workers
 
     monkeypatch.setattr(Processes, "take", noted)
-    with Processes("cpu", lambda _: None) as processes:
+    with Processes("cpu", silent) as processes:
         for _ in range(2):
             record = compare_speed(REWRITTEN, REWRITTEN, processes=processes)
             assert len(record.samples) == 3
@@ -53,6 +55,19 @@ def test_each_block_has_a_process_of_its_own(
     assert len({*three, os.getpid()}) == 4
     assert not any(map(is_running, three))
     assert not names(tmp_path)
+
+
+@pytest.mark.parametrize(("provider", "kept"), [("cpu", 3), ("cuda", 1)])
+def test_no_process_keeps_the_memory_of_a_device(
+    monkeypatch: pytest.MonkeyPatch, provider: str, kept: int
+) -> None:
+    monkeypatch.setattr("bnfold.speed.processes.Worker", Here)
+    monkeypatch.setattr("bnfold.speed.processes.Block", lambda *_: object())
+    with Processes(provider, silent) as processes:
+        for worker in processes.take(3)[:2]:
+            processes.done(worker)
+        assert len(processes._workers) == kept
+        assert len(processes.take(4)) == 4
 
 
 @pytest.mark.parametrize("command", ["bench", "optimize"])

@@ -31,11 +31,15 @@ class Here:
         """Call a method of the object."""
         return method(self._object, *arguments)
 
+    def end(self) -> None:
+        """Forget the object."""
+        self._object = None
+
     def __enter__(self) -> Here:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._object = None
+        self.end()
 
 
 def fake_compare_speed(cost: Cost) -> Callable[..., SpeedRecord]:

@@ -205,14 +205,12 @@ def machine_line(record: Record) -> str:
     processors, load = (record.environment.get(key) for key in ("processors", "load"))
     if not record.speed or not isinstance(processors, int):
         return ""
+    where = count(processors, "processor")
     if not isinstance(load, (int, float)):
-        return count(processors, "processor")
+        return where
     if load > processors:
-        return (
-            f"the machine is busy: load {load:.1f} on {count(processors, 'processor')} at the "
-            "start; times are less certain"
-        )
-    return f"{count(processors, 'processor')}, load {load:.1f} at the start"
+        return f"the machine is busy: load {load:.1f} on {where} at the start"
+    return f"{where}, load {load:.1f} at the start"
 
 
 # --- What changed ---------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Worker(Generic[_Hosted]):
         try:
             self._send(kind, arguments)
         except BaseException:  # a signal
-            self._end()
+            self.end()
             raise
 
     def ready(self) -> None:
@@ -135,12 +135,13 @@ class Worker(Generic[_Hosted]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._end()
+            self.end()
         except BaseException:  # another signal
-            self._end()
+            self.end()
             raise
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the process, if it has not ended."""
         self._process.kill()
         self._process.wait()
         for pipe in self._pipes:

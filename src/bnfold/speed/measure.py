@@ -141,6 +141,7 @@ class _Measurement:
             left = end - time.perf_counter() - (count - number - 1) * preparing
             run_ms = worker.call(Block.take_turns, number, left / (count - number))
             blocks.append(SpeedBlock(load_ms, run_ms))
+            self._processes.done(worker)
         return blocks
 
     def _plan(
@@ -158,10 +159,8 @@ class _Measurement:
                 if needed <= share * (end - now) and needed + count * turn <= end - now:
                     return count, end
         least = now - begun + self._needed(FEWEST_BLOCKS, preparing) + FEWEST_BLOCKS * turn
-        self.note = (
-            f"timed in one process, while an interval takes {FEWEST_BLOCKS}: allow about "
-            f"{math.ceil(1.2 * least)} seconds per level"
-        )
+        allow = math.ceil(1.2 * least)
+        self.note = f"an interval takes {FEWEST_BLOCKS} blocks; allow {allow} seconds per level"
         return 1, begun + seconds
 
     def _needed(self, count: int, preparing: float) -> float:

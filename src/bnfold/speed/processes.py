@@ -52,6 +52,12 @@ class Processes:
         self._workers += started
         return self._workers[:count]
 
+    def done(self, worker: Worker[Block]) -> None:
+        """Note that a block is over: a process that may hold memory of a device ends."""
+        if self._provider != "cpu":
+            self._workers.remove(worker)
+            worker.end()
+
     def seconds_to_take(self, count: int) -> float:
         """Return how long it takes until so many are there, if as many start at once as can run."""
         missing = max(0, count - len(self._workers))
