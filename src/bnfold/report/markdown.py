@@ -36,7 +36,7 @@ MOST_LINES = 60
 
 _SIZES = ((5, 12), (5, 5), (4, 5), (3, 5), (2, 5))
 """The most rows of each table and the most notes: the first that fit are taken. The last always do:
-each of six tables has at most seven lines, the notes have six, and all else has ten."""
+each of six tables has at most seven lines, the notes have six, and all else has eleven."""
 
 _MOST_SITES = 2
 _BAR = "¦"

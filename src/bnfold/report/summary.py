@@ -195,7 +195,8 @@ def _speed_lines(record: Record) -> list[str]:
             lines.append(f"{speed.verdict}{note}, {where}")
         else:
             ratio = interval(speed.speedup, speed.ci95)
-            lines.append(f"{ratio} times as fast: {speed.verdict}, {where}")
+            verdict = f"{speed.verdict}, " if speed.verdict else ""
+            lines.append(f"{ratio} times as fast: {verdict}{where}")
     more = len(record.speed) - len(lines)
     return [*lines, *([f"and {more} more"] if more > 0 else []), *notes]
 
@@ -227,7 +228,7 @@ def _change_line(record: Record) -> str:
     changes.sort(key=lambda change: -abs(change.after - change.before))
     parts = [f"{shortened(c.name)} {c.before} → {c.after}" for c in changes[:_MOST_CHANGES]]
     by = ""
-    if record.output is not None:
+    if record.output is not None and record.rewrites:
         passes = len({rewrite.pass_name for rewrite in record.rewrites})
         by = f"{count(len(record.rewrites), 'rewrite')} by {count(passes, 'pass')}: "
     nodes = f"{by}nodes {total.before:,} → {total.after:,}"
