@@ -43,7 +43,7 @@ def test_each_block_has_a_process_of_its_own(
     monkeypatch.setattr(Processes, "take", noted)
     with Processes("cpu", silent) as processes:
         for _ in range(2):
-            record = compare_speed(REWRITTEN, REWRITTEN, processes=processes)
+            record = compare_speed(REWRITTEN, REWRITTEN, processes=processes, at_most=600)
             assert len(record.samples) == 3
             assert record.ci95 is not None
             assert record.note == ""
