@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 def without_measurements(text: str) -> str:
     """Remove what differs between machines (rounding, speed) and the padding of tables."""
-    timings = r"(?<=^speed: ).*|^  (all|disabled|control)\b.*"
+    timings = r"(?<=^speed: ).*|^  (all|disabled|control)\b.*|^.* at the start$"
     measured = rf"\d(\.\d+)?e[+-]\d+|(?<= )(< )?0?\.\d+$|[\d.]+ MB|{timings}| +$"
     same = re.sub(r" {2,}", "  ", re.sub(measured, "", text.strip(), flags=re.MULTILINE))
     return re.sub(r"\s*\n", "\n", same)

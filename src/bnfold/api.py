@@ -32,7 +32,7 @@ from bnfold.options import (
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
-from bnfold.running.environment import environment
+from bnfold.running.environment import environment, load_average
 from bnfold.scratch import Scratch
 from bnfold.workflow.dating import dated
 from bnfold.workflow.inspection import Inspection as Inspection
@@ -292,6 +292,7 @@ def bench(
     )
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
+    load = load_average()
     _require_providers(execution)
     progress("reading")
     sources = [model] if candidate is None else [model, candidate]
@@ -303,7 +304,7 @@ def bench(
             command=[],
             model=records[0],
             candidate=records[1] if candidate is not None else None,
-            environment=environment(),
+            environment=environment(load=load),
             speed=speed,
         )
         record = with_figures(record, *paths) if figures else record

@@ -31,7 +31,8 @@ from bnfold.progress import Progress
 from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, SpeedRecord, TuningRecord
 from bnfold.rewriting.contract import General, Refusal
 from bnfold.rewriting.engine import Site
-from bnfold.running.environment import environment
+from bnfold.running.environment import environment, load_average
+from bnfold.running.isolation import CrashedError
 from bnfold.scratch import Scratch
 from bnfold.workflow.variants import Variant, Variants
 
@@ -92,6 +93,7 @@ class Optimization:
         figures: bool,
         force: bool,
     ) -> None:
+        self._load = load_average()
         self._variants = Variants(model, passes, scratch)
         self._source, self._scratch = model, scratch
         self._output = output
@@ -185,7 +187,7 @@ class Optimization:
                 self._timing.tune_seconds,
                 self._progress,
             )
-        except SessionError as error:
+        except (CrashedError, SessionError) as error:
             self._speed_note = f"not tuned: {error}"
             return
         if slower:
@@ -286,7 +288,7 @@ class Optimization:
                 self._scratch.folder,
                 self._progress,
             )
-        except (ProviderError, SessionError) as error:
+        except (CrashedError, ProviderError, SessionError) as error:
             self._speed_note = f"not timed: {error}"
         except UsageError as error:
             if self._equivalence is None:
@@ -375,7 +377,7 @@ class Optimization:
         return Record(
             command=[],
             model=self._variant.model.source.describe(hashed=self._hashes),
-            environment=environment(self._variant.plugins),
+            environment=environment(self._variant.plugins, load=self._load),
             output=OutputRecord(
                 path=str(self._output) if self._output is not None else None,
                 same=self._is_copy,
