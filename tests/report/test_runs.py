@@ -75,18 +75,18 @@ def test_the_worst_run_gives_the_tone() -> None:
 
 
 def test_each_run_is_folded_below_the_table_and_linked() -> None:
-    root = page(RECORDS["fail"](), RECORDS["bench alone"]())
+    root = page(RECORDS["bench alone"](), RECORDS["bench alone"](), RECORDS["identical"]())
     ids = Counter(each.attributes["id"] for each in root.all() if "id" in each.attributes)
     assert not [name for name, number in ids.items() if number > 1]
     links = [link.attributes["href"] for link in root.all("a")]
     assert {link.removeprefix("#") for link in links} <= {*ids}
-    assert links[:2] == ["#run-1-run", "#run-2-run"]
+    assert links[:3] == ["#run-1-run", "#run-2-run", "#run-3-run"]
     for picture in root.all("svg"):
         for used in picture.all("use"):
             assert used.attributes["href"].removeprefix("#") in ids
     folded = [each for each in root.all("details") if each.attributes.get("class", "")[:3] == "run"]
-    assert [each.attributes["class"] for each in folded] == ["run bad", "run neutral"]
-    assert all(len(each.all("svg")) > 2 for each in folded)
+    assert [each.attributes["class"] for each in folded] == ["run neutral", "run neutral", "run good"]
+    assert [len(each.all("svg")) for each in folded] == [3, 3, 1]
 
 
 @pytest.mark.usefixtures("without_pictures")

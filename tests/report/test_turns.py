@@ -23,7 +23,7 @@ def test_fewer_than_three_sets_of_sessions_have_no_interval(blocks: int) -> None
     record = with_blocks(blocks)
     assert [row.bounds for row in rows_of(record)] == [None, None]
     assert "too few sets for an interval" in turns_note(record)
-    assert "interval of the median" not in turns_note(record)
+    assert "the bar" not in turns_note(record)
     assert "(no interval)" in pictures.speed(record, "one")
 
 
@@ -67,6 +67,11 @@ def test_the_axis_is_clipped_to_the_intervals_and_counts_what_is_beyond() -> Non
     low, high = limits(rows_of(record))
     assert (low, high) == pytest.approx((0.99 - 0.065, 1.12 + 0.065))
     assert "6 of 60 dots lie beyond the axis" in turns_note(record)
+
+
+def test_no_ratio_is_below_zero() -> None:
+    record = with_blocks(3, ci95=[0.1, 12.0], control_ci95=[0.2, 9.0])
+    assert limits(rows_of(record)) == pytest.approx((0.0, 12.0 + 5.95))
 
 
 def test_without_an_interval_the_axis_has_all_turns() -> None:
