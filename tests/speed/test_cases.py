@@ -239,7 +239,7 @@ def test_no_rendering_shows_an_interval_that_is_not_measured(model: Path, tmp_pa
     [
         (99.5, "the machine is busy: load 99.5 on "),
         (0.0, ", load 0.0 at the start"),
-        (None, " processor"),
+        (None, "processor"),
     ],
 )
 def test_a_busy_machine_is_noted(
