@@ -27,6 +27,7 @@ from bnfold.options import (
     ExecutionOptions,
     InputOptions,
     PassOptions,
+    StorageOptions,
     TimingOptions,
 )
 from bnfold.progress import Progress, silent
@@ -84,6 +85,7 @@ def optimize(
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
     timing: TimingOptions | None = None,
+    storage: StorageOptions | None = None,
     hashes: bool = True,
     progress: Progress = silent,
 ) -> Result:
@@ -114,6 +116,7 @@ def optimize(
         execution: where and on what to run models.
         checking: how strictly to compare them.
         timing: how long to time them.
+        storage: whether weights go to a file beside `output`, which, and its name.
         hashes: whether the record has the SHA-256 of both files, which take as long as all else
             where a large model is neither checked nor timed.
         progress: called with a few words on what is being done.
@@ -147,6 +150,7 @@ def optimize(
             execution=execution,
             checking=checking,
             timing=timing,
+            storage=storage or StorageOptions(),
             scratch=scratch,
             stack=stack,
             progress=progress,

@@ -22,11 +22,13 @@ from bnfold.cli.options import (
     Seed,
     Threads,
     Verbose,
-    detail_of,
-    execution_options,
 )
 from bnfold.cli.outputs import Reports, input_files
 from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
+    detail_of,
+    execution_options,
+)
 from bnfold.errors import BnfoldError
 
 

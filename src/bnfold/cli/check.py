@@ -25,12 +25,14 @@ from bnfold.cli.options import (
     Threads,
     Truth,
     Verbose,
+)
+from bnfold.cli.outputs import Reports, input_files
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
     check_options,
     detail_of,
     execution_options,
 )
-from bnfold.cli.outputs import Reports, input_files
-from bnfold.cli.progress import StepProgress
 
 
 def check(

@@ -21,10 +21,12 @@ from bnfold.cli.options import (
     SetShape,
     Skip,
     Verbose,
+)
+from bnfold.cli.outputs import Reports
+from bnfold.cli.values import (
     detail_of,
     pass_options,
 )
-from bnfold.cli.outputs import Reports
 
 
 def explain(

@@ -37,14 +37,16 @@ from bnfold.cli.options import (
     Threads,
     Truth,
     Verbose,
+)
+from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
     check_options,
     detail_of,
     execution_options,
     pass_options,
     warn_of_idle,
 )
-from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
-from bnfold.cli.progress import StepProgress
 from bnfold.errors import BnfoldError, ModelError, UsageError
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bnfold.cli.delivery import new_console
-from bnfold.cli.options import Json, Model, Verbose, detail_of
+from bnfold.cli.options import (
+    Json,
+    Model,
+    Verbose,
+)
+from bnfold.cli.values import (
+    detail_of,
+)
 from bnfold.errors import ProviderError
 from bnfold.version import __version__
 

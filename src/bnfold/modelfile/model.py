@@ -19,7 +19,7 @@ from bnfold.modelfile.reading import restore
 from bnfold.modelfile.source import ModelSource as ModelSource
 from bnfold.modelfile.source import Source
 
-_LARGEST_INLINE = 2**31 - 2**24
+LARGEST_INLINE = 2**31 - 2**24
 """Protobuf messages are limited to 2 GiB; this leaves room for everything but weights."""
 
 
@@ -52,7 +52,12 @@ class LoadedModel:
     @property
     def fits_one_message(self) -> bool:
         """Whether the model in its current state fits into one protobuf message."""
-        return sum(tensor.nbytes for tensor in weights_of(self.ir)) <= _LARGEST_INLINE
+        return self.nbytes <= LARGEST_INLINE
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all weights."""
+        return sum(tensor.nbytes for tensor in weights_of(self.ir))
 
     def count_operators(self) -> dict[str, int]:
         """Count the operators of the model in its current state; the most frequent come first."""
