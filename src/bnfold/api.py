@@ -34,6 +34,7 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment
+from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
 from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
@@ -139,9 +140,10 @@ def optimize(
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.
     timing_only = not (check or tune) and timing.require_speedup is None
-    if not (timing_only and list(execution.providers) == ["cpu"]):
-        _require_providers(execution)
+    needs_none = timing_only and list(execution.providers) == ["cpu"]
     with ExitStack() as stack:
+        if not needs_none or execution.custom_ops:
+            stack.enter_context(_runtime_of(execution))
         scratch = stack.enter_context(Scratch())
         run = Optimization(
             model,
@@ -207,12 +209,11 @@ def check(
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = _given(_check_options(checking, rtol, atol, truth), certify=certify)
-    _require_providers(execution)
-    progress("reading")
-    sources = [Source.of(source) for source in (reference, candidate)]
-    for source in sources:
-        source.start_hashing()
-    with _as_files(reference, candidate) as paths:
+    with _runtime_of(execution), _as_files(reference, candidate) as paths:
+        progress("reading")
+        sources = [Source.of(source) for source in (reference, candidate)]
+        for source in sources:
+            source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         if checking.certify != "off" and equivalence.verdict != "fail":
             seconds = math.inf if checking.certify == "always" else SECONDS_TO_CERTIFY
@@ -283,11 +284,10 @@ def bench(
     )
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
-    _require_providers(execution)
-    progress("reading")
     sources = [model] if candidate is None else [model, candidate]
-    records = [describe(source) for source in sources]
-    with _as_files(*sources) as paths:
+    with _runtime_of(execution), _as_files(*sources) as paths:
+        progress("reading")
+        records = [describe(source) for source in sources]
         speed = time_models(
             paths[0], paths[1] if candidate is not None else None, execution, timing, progress
         )
@@ -385,9 +385,15 @@ def _execution_options(
     )
 
 
-def _require_providers(execution: ExecutionOptions) -> None:
+@contextmanager
+def _runtime_of(execution: ExecutionOptions) -> Iterator[None]:
+    """Require that the runtime can do what is asked of it, and let it know custom operators."""
     for provider in execution.providers:
         runtime.require_provider(provider)
+    with custom_operators(execution.custom_ops):
+        if execution.custom_ops:
+            runtime.require_libraries()
+        yield
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,7 @@ class ExecutionOptions:
             them, such as ``CUDAExecutionProvider``.
         threads: the size of onnxruntime's thread pool; None for one per available processor.
         inputs: the inputs to run on.
+        custom_ops: shared libraries with operators that onnxruntime lacks.
 
     Raises:
         UsageError: if a provider is unknown.
@@ -105,6 +107,7 @@ class ExecutionOptions:
     providers: Sequence[str] = ("cpu",)
     threads: int | None = None
     inputs: InputOptions = field(default_factory=InputOptions)
+    custom_ops: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
         names = [_PROVIDER_NAMES.get(name.lower(), name.lower()) for name in self.providers]

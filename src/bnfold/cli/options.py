@@ -9,7 +9,12 @@ import typer
 
 from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="An .onnx file, or - for standard input.", show_default=False
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,6 +82,15 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.npz|DIR", help="Inputs, or an ONNX test-data folder.", rich_help_panel=INPUTS
+    ),
+]
+CustomOps = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--custom-ops",
+        metavar="LIB",
+        help="Library of operators for onnxruntime (repeatable).",
+        rich_help_panel=INPUTS,
     ),
 ]
 Samples = Annotated[

@@ -11,13 +11,15 @@ from bnfold.cli.options import (
     Json,
 )
 from bnfold.cli.outputs import Reports
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.streams import spare_output
 
 
 def report(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN.json", help="A record from --report FILE.json.", show_default=False
+            metavar="RUN.json", help="A record from --report FILE.json, or -.", show_default=False
         ),
     ],
     output: Annotated[
@@ -35,8 +37,12 @@ def report(
     from bnfold.record.reading import read_record
     from bnfold.report import render
 
-    with Reports(output, [("RUN.json", run)], option="-o") as reports:
-        record = read_record(run)
-        reports.write(record)
+    with Pipes() as pipes:
+        run = pipes.incoming(run)
+        with Reports(output, [("RUN.json", run)], option="-o") as reports:
+            record = read_record(run)
+            reports.write(record)
+    if output:
+        spare_output()
     if json or not output:
         print(render(record, ".json" if json else ".md"), end="")

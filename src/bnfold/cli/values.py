@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from bnfold.options import CheckOptions, ExecutionOptions, PassOptions
+    from bnfold.options import CheckOptions, ExecutionOptions, PassOptions, StorageOptions
     from bnfold.report.terminal.lines import Detail
 
 
@@ -21,6 +21,7 @@ def execution_options(
     data: Path | None,
     samples: int,
     seed: int,
+    custom_ops: list[Path] | None,
 ) -> ExecutionOptions:
     """Build ExecutionOptions from the command line.
 
@@ -35,6 +36,7 @@ def execution_options(
         providers=providers or ("cpu",),
         threads=threads,
         inputs=InputOptions(seed, samples, arrays, shapes, data),
+        custom_ops=custom_ops or (),
     )
 
 
@@ -147,3 +149,21 @@ def warn_of_idle(checking: CheckOptions, drop_culprit: bool) -> None:
     }
     if given := [option for option, is_given in options.items() if is_given]:
         logging.getLogger("bnfold").warning("--no-check leaves %s without effect", ", ".join(given))
+
+
+def storage_options(
+    external_data: str, threshold: int | None, name: str | None, *, to_stream: bool
+) -> StorageOptions:
+    """Build StorageOptions from the command line.
+
+    Raises:
+        UsageError: if a choice is unknown, or the model goes to a stream but its data elsewhere.
+    """
+    from bnfold.options import StorageOptions
+
+    asked = StorageOptions(external_data, threshold, name)
+    if not to_stream:
+        return asked
+    if external_data == "always" or threshold is not None or name is not None:
+        raise UsageError("OUTPUT - is one stream, which has no place for external data")
+    return StorageOptions("never")

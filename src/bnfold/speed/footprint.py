@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from bnfold.errors import SessionError
+from bnfold.running.libraries import custom_operators, registered
 from bnfold.running.runtime import Feeds, Level, Session, require_provider
 
 _STATUS = Path("/proc/self/status")
@@ -30,7 +31,7 @@ def peak_mb(
         return None
     done = subprocess.run(
         [sys.executable, "-c", "from bnfold.speed.footprint import _measure; _measure()"],
-        input=pickle.dumps((model, provider, level, threads, dict(feeds))),
+        input=pickle.dumps((model, provider, level, threads, dict(feeds), registered())),
         capture_output=True,
         check=False,
     )
@@ -43,9 +44,10 @@ def peak_mb(
 def _measure() -> None:
     """Print the bytes. The model and its feeds come pickled on stdin, from `peak_mb`."""
     require_provider("cpu")  # imports onnxruntime, whose own memory is not counted
-    model, provider, level, threads, feeds = pickle.load(sys.stdin.buffer)
+    model, provider, level, threads, feeds, libraries = pickle.load(sys.stdin.buffer)
     before = _status_bytes("VmRSS")
-    Session(model, provider, level, threads, tf32=True).run(feeds)
+    with custom_operators(libraries):
+        Session(model, provider, level, threads, tf32=True).run(feeds)
     print(max(0, _status_bytes("VmHWM") - before))
 
 
