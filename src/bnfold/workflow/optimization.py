@@ -106,7 +106,7 @@ class Optimization:
         self._storage = storage
         self._progress = progress
         self._dropped: dict[Site, Refusal] = {}
-        self._variant: Variant = self._rewritten()
+        self._rewrite()
         if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
             raise UsageError(f"{self._place} holds weights of the model; name another file")
         if storage.name is not None and not self._is_copy:
@@ -141,9 +141,13 @@ class Optimization:
                 "replaces it"
             )
 
-    def _rewritten(self) -> Variant:
+    def _rewrite(self) -> None:
+        """Rewrite the model, except where that is unwanted."""
         self._progress("rewriting")
-        return self._variants.without(self._unwanted, cut=self._checking.certify != "off")
+        self._variant: Variant = self._variants.without(
+            self._unwanted, cut=self._checking.certify != "off"
+        )
+        self._is_copy = self._is_to_be_copied()  # before it is written: its weights move then
 
     @property
     def _is_unchanged(self) -> bool:
@@ -199,7 +203,7 @@ class Optimization:
             return
         if slower:
             self._dropped |= dict.fromkeys(slower, General.SLOWER_HERE)
-            self._variant = self._rewritten()
+            self._rewrite()
 
     def write(self) -> None:
         """Write the model to a temporary file next to its destination."""
@@ -243,7 +247,7 @@ class Optimization:
             if culprit is None or not drop_culprit:
                 return
             self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
-            self._variant = self._rewritten()
+            self._rewrite()
             self.write()
         self._equivalence = Equivalence("identical", culprits=culprits)
 
@@ -314,9 +318,8 @@ class Optimization:
             self._staged.commit()
         return Result(record, self._variant.model)
 
-    @property
-    def _is_copy(self) -> bool:
-        """Whether to copy the input: a copy finds external data only in the original's folder."""
+    def _is_to_be_copied(self) -> bool:
+        """Return whether to copy the input: a copy finds external data only in the original's folder."""
         model = self._variant.model
         if not self._is_unchanged or not is_stored_so(model, self._storage):
             return False
