@@ -39,21 +39,19 @@ def loads(path: Path) -> None:
     np.testing.assert_allclose(logits(path), logits(REWRITTEN), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
 @pytest.mark.parametrize(
-    ("options", "data"),
+    ("external", "options", "wanted"),
     [
-        ((), None),
-        (ALWAYS, True),
-        (("--external-data", "never"), False),
-        (NAMED, "w.data"),
-        ((*ALWAYS, "--external-data-threshold", "0"), True),
-        ((*ALWAYS, "--external-data-threshold", "1000000000"), False),
+        (False, ALWAYS, True),
+        (False, NAMED, "w.data"),
+        (False, (*ALWAYS, "--external-data-threshold", "1000000000"), False),
+        (True, ("--external-data", "never"), False),
+        (True, ("--external-data-threshold", "0", "--external-data-name", "w.data"), "w.data"),
     ],
-    ids=["auto", "always", "never", "named", "all", "none"],
+    ids=["always", "named", "none", "never", "all"],
 )
 def test_weights_are_where_they_were_asked_to_be(
-    tmp_path: Path, external: bool, options: tuple[str, ...], data: str | bool | None
+    tmp_path: Path, external: bool, options: tuple[str, ...], wanted: str | bool
 ) -> None:
     model = save_external(tmp_path / "given") if external else REWRITTEN
     place = tmp_path / "out" / "m.onnx"
@@ -62,7 +60,6 @@ def test_weights_are_where_they_were_asked_to_be(
     assert outcome.code == 0, outcome.err
     assert outcome.record["equivalence"]["providers"]
     assert outcome.record["output"]["outgrew_one_file"] is False
-    wanted = external if data is None else data
     found = locations(place)
     assert bool(found) == bool(wanted)
     assert names(place.parent) == {"m.onnx", *found}
