@@ -69,7 +69,7 @@ def parse_strictly(text: str) -> dict[str, Any]:
 def run(
     *arguments: str | Path, encoding: str = "utf-8", out: io.TextIOWrapper | None = None
 ) -> Outcome:
-    """Run ``bnfold`` with these arguments, on a terminal with this encoding, or with this output."""
+    """Run ``bnfold`` with these arguments, in this encoding, or with this as its output."""
     usual, err = (
         io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)
     )

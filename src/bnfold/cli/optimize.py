@@ -183,7 +183,7 @@ def optimize(
         external_data, external_data_threshold, external_data_name, to_stream=to_stream
     )
     if not check:
-        warn_of_idle(checking, drop_culprit)
+        warn_of_idle(checking, drop_culprit, bool(custom_ops) and not bench and not tune)
     detail = detail_of(quiet, verbose)
     given = input_files(input, data)
     with Pipes() as pipes:

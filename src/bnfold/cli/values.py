@@ -134,8 +134,11 @@ def detail_of(quiet: bool, verbose: bool) -> Detail:
     return Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.USUAL
 
 
-def warn_of_idle(checking: CheckOptions, drop_culprit: bool) -> None:
-    """Name the options that do nothing without a check, if any of them is given."""
+def warn_of_idle(checking: CheckOptions, drop_culprit: bool, custom_ops: bool) -> None:
+    """Name the options that do nothing without a check, if any of them is given.
+
+    `custom_ops` says whether libraries are, and no model runs otherwise.
+    """
     from bnfold.options import CheckOptions
 
     options = {
@@ -146,6 +149,7 @@ def warn_of_idle(checking: CheckOptions, drop_culprit: bool) -> None:
         "--require": checking.require != CheckOptions.require,
         "--save-inputs": checking.save_inputs is not None,
         "--drop-culprit": drop_culprit,
+        "--custom-ops": custom_ops,
     }
     if given := [option for option, is_given in options.items() if is_given]:
         logging.getLogger("bnfold").warning("--no-check leaves %s without effect", ", ".join(given))
