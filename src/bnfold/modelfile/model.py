@@ -13,6 +13,7 @@ from bnfold.errors import ModelError
 from bnfold.graph.shapes import is_free, shape_of
 from bnfold.graph.walk import all_graphs
 from bnfold.modelfile.markers import Markers
+from bnfold.modelfile.metadata import keep_order
 from bnfold.modelfile.places import weights_of
 from bnfold.modelfile.protos import count_operators, graphs_of
 from bnfold.modelfile.reading import restore
@@ -123,11 +124,7 @@ def serialize(loaded: LoadedModel) -> onnx.ModelProto:
         kept = [info for info in graph.value_info if info.name in loaded.described]
         del graph.value_info[:]
         graph.value_info.extend(kept)
-        for tensor in graph.initializer:
-            properties = {entry.key: entry.value for entry in tensor.metadata_props}
-            del tensor.metadata_props[:]  # onnx_ir writes them twice: from value and tensor
-            for key, content in properties.items():
-                tensor.metadata_props.add(key=key, value=content)
+    keep_order(proto, loaded.ir)
     _restore_interface(proto, loaded)
     return proto
 
@@ -140,7 +137,7 @@ def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
     original = loaded.source.read.proto
     graph, given = proto.graph, original.graph
     for ours, theirs in ((proto, original), (graph, given)):
-        del ours.metadata_props[:]  # onnx_ir sorts them
+        del ours.metadata_props[:]
         ours.metadata_props.extend(theirs.metadata_props)
     del graph.output[:]
     graph.output.extend(given.output)

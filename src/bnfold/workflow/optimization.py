@@ -319,7 +319,10 @@ class Optimization:
         return Result(record, self._variant.model)
 
     def _is_to_be_copied(self) -> bool:
-        """Return whether to copy the input: a copy finds external data only in the original's folder."""
+        """Return whether to copy the input.
+
+        A copy finds external data only in the original's folder.
+        """
         model = self._variant.model
         if not self._is_unchanged or not is_stored_so(model, self._storage):
             return False
