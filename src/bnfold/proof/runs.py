@@ -13,7 +13,7 @@ from bnfold.options import CheckOptions
 from bnfold.proof.comparison import STEP_FACTOR, Accumulator
 from bnfold.proof.interface import Interface, difference
 from bnfold.proof.original import Original, Results, Undecided, shapes_of
-from bnfold.proof.outputs import fill, flat
+from bnfold.proof.outputs import fill
 from bnfold.proof.rows import common, matched
 from bnfold.proof.tolerance import Allowance, within_tolerance
 from bnfold.proof.truth_errors import compare_with_truth, measure
@@ -191,8 +191,8 @@ class ProviderComparison:
         threads = original.execution.threads
         try:
             session = Session(self.path, original.provider, level, threads, tf32=tf32)
-            original.progress(f"running {_OTHER} (optimization {level.value})")
-            results = [flat(session.run(feeds)) for feeds in original.inputs.feeds()]
+            doing = f"running {_OTHER} (optimization {level.value})"
+            results = original.results(session, original.inputs.feeds(), doing)
         except SessionError as error:
             raise Undecided("fail", f"{_OTHER}, optimization {level.value}: {error}") from error
         if level is Level.DISABLED:
