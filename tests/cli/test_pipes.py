@@ -43,8 +43,8 @@ def test_a_model_goes_through(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "run.json"
-    arguments = ("optimize", "-", *output, *QUICK, "--report", report)
-    code, out, err = piped(monkeypatch, model, *arguments)
+    options: list[str | Path] = [*output, *QUICK, "--report", report]
+    code, out, err = piped(monkeypatch, model, "optimize", "-", *options)
     assert code == 0, err
     assert run("optimize", REWRITTEN, tmp_path / "file.onnx", *QUICK).code == 0
     assert out == (tmp_path / "file.onnx").read_bytes()
@@ -56,6 +56,7 @@ def test_a_model_goes_through(
 
 def test_a_real_pipe(tmp_path: Path) -> None:
     """Of processes: standard output has the model, and nothing else."""
+    shutil.copy(REWRITTEN, tmp_path / "m.onnx")
     command = f'"{sys.executable}" -m bnfold --no-config'
     quick = "--no-bench --truth off --certify off"
     process = subprocess.run(
@@ -63,7 +64,7 @@ def test_a_real_pipe(tmp_path: Path) -> None:
         shell=True,
         check=False,
         capture_output=True,
-        cwd=shutil.copy(REWRITTEN, tmp_path / "m.onnx").parent,
+        cwd=tmp_path,
         text=True,
         timeout=60,
         env={**os.environ, "TMPDIR": str(tmp_path)},

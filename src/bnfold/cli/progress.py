@@ -72,7 +72,9 @@ def _progress(console: object) -> Progress:
             return Text("") if task.total is None else self._bar.render(task)
 
     assert isinstance(console, Console)
-    name = Column(no_wrap=True, overflow="ellipsis")
+    others = 30  # columns of the spinner, the bar and the time
+    most = max(10, console.width - others)
+    name = Column(no_wrap=True, overflow="ellipsis", max_width=most)
     words = TextColumn("{task.description}", markup=False, table_column=name)
     columns = SpinnerColumn(), words, Bar(), TimeElapsedColumn()
     return Progress(*columns, console=console, transient=True)
