@@ -20,6 +20,7 @@ from bnfold.arrays import Array
 from bnfold.options import CheckOptions
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
+from bnfold.proof.rescue import is_rescued
 from bnfold.proof.runs import EVALUATING, ProviderComparison
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.traits import Traits
@@ -72,7 +73,7 @@ ONE, OTHER = normal(20, 30), normal(20, 30, seed=1)
 def test_with_optimizations_the_optimized_original_counts_too(
     plain: Array, best: Array, verdicts: list[str], against: str
 ) -> None:
-    found = comparison([ONE], [2 * ONE])._levels(results(plain), results(best))
+    found = comparison([ONE], [2 * ONE]).judge.levels(results(plain), results(best))
     assert [level.level for level in found] == ["disabled", "all"]
     assert [level.verdict for level in found] == verdicts
     assert found[0].against == "disabled"
@@ -82,10 +83,10 @@ def test_with_optimizations_the_optimized_original_counts_too(
 def test_only_settled_samples_are_compared_and_counted() -> None:
     wrong = results(ONE, 2 * ONE)
     for unsettled, passes in (([], False), ([0], False), ([1], True)):
-        (found,) = comparison([ONE, ONE], unsettled=unsettled)._compare(wrong)
+        (found,) = comparison([ONE, ONE], unsettled=unsettled).judge.compare(wrong)
         assert within_tolerance(found) is passes
         assert found.samples == 2 - len(unsettled)
-    assert comparison([ONE, ONE], unsettled=[0, 1])._compare(wrong) == []
+    assert comparison([ONE, ONE], unsettled=[0, 1]).judge.compare(wrong) == []
 
 
 def test_rows_of_unsettled_samples_are_not_matched() -> None:
@@ -95,7 +96,7 @@ def test_rows_of_unsettled_samples_are_not_matched() -> None:
     for unsettled in ([], [1]):
         subject = comparison([ties, ties], unsettled=unsettled, ordered=True)
         given = results(ties, turned)
-        found, _ = subject._in_order(given, subject.original.references)
+        found, _ = subject.judge.in_order(given, subject.original.references)
         assert len(found) == 2
         if unsettled:
             assert np.array_equal(found[1]["y"], turned)
@@ -127,7 +128,7 @@ def test_rows_in_float64_are_brought_into_the_order_of_the_originals_type() -> N
             {"y": wide[of_truth], "z": labels[of_truth]},
             {"y": wide[order], "z": labels[order]},
         )
-        found = subject._in_the_originals_order(given)
+        found = subject.judge.in_the_originals_order(given)
         assert np.array_equal(found.truth["y"], wide)
         assert np.array_equal(found.truth["z"], labels)
         for values in (found.exact, found.sample.optimized):
@@ -165,10 +166,10 @@ def test_float64_decides_where_it_was_evaluated_on_all_settled_samples(
     """The original is off the truth by a thousandth, and the other model by as much."""
     subject = comparison([ONE, ONE], unsettled=unsettled, **options)
     near = results(ONE * np.float32(1.002), ONE * np.float32(1.002))
-    (output,) = subject._compare(near)
+    (output,) = subject.judge.compare(near)
     assert not within_tolerance(output)
     known = [evaluation(number) for number in numbers]
-    found = subject._is_rescued(output, near, subject.original.references, known)
+    found = is_rescued(subject.judge, output, near, subject.original.references, known)
     assert found is rescued
 
 
@@ -176,15 +177,15 @@ def test_float64_does_not_rescue_what_is_further_off() -> None:
     subject = comparison([ONE])
     for factor, rescued in ((1.002, True), (1.02, False)):
         other = results(ONE * np.float32(factor))
-        (output,) = subject._compare(other)
+        (output,) = subject.judge.compare(other)
         known = [evaluation(0)]
-        found = subject._is_rescued(output, other, subject.original.references, known)
+        found = is_rescued(subject.judge, output, other, subject.original.references, known)
         assert found is rescued
     poisoned = ONE.copy()
     poisoned[3, 3] = np.inf
-    (output,) = subject._compare(results(poisoned))
-    assert not subject._is_rescued(
-        output, results(poisoned), subject.original.references, [evaluation(0)]
+    (output,) = subject.judge.compare(results(poisoned))
+    assert not is_rescued(
+        subject.judge, output, results(poisoned), subject.original.references, [evaluation(0)]
     )
 
 

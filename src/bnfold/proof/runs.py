@@ -1,4 +1,4 @@
-"""Runs the other model on one provider, measures how its outputs differ, and decides."""
+"""Runs the other model on one provider, takes all measurements, and decides."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import CheckOptions
-from bnfold.proof.comparison import STEP_FACTOR, Accumulator
+from bnfold.proof.comparison import STEP_FACTOR
 from bnfold.proof.interface import Interface, difference
+from bnfold.proof.judging import Judge
 from bnfold.proof.original import Original, Results, Undecided, shapes_of
 from bnfold.proof.outputs import fill
-from bnfold.proof.rows import common, matched
-from bnfold.proof.tolerance import Allowance, within_tolerance
+from bnfold.proof.rescue import judged_by_truth
 from bnfold.proof.truth_errors import compare_with_truth, measure
-from bnfold.proof.truth_slices import Evaluation, Sample, is_as_exact
+from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, decide
 from bnfold.record.data import (
     Inconclusive,
@@ -27,7 +27,6 @@ from bnfold.record.data import (
     Selection,
     Truth,
     Unsettled,
-    Verdict,
 )
 from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import Feeds, Level, Session
@@ -53,6 +52,11 @@ class ProviderComparison:
     checking: CheckOptions
     placement: dict[str, int] | None = None
 
+    @property
+    def judge(self) -> Judge:
+        """What compares results with those of the original."""
+        return Judge(self.original, self.checking)
+
     def result(self) -> ProviderEquivalence:
         """Take all measurements, then decide.
 
@@ -70,21 +74,21 @@ class ProviderComparison:
         try:
             original.run()
             self._require_known_names()
-            floor = self._compare(original.best)
+            floor = self.judge.compare(original.best)
             plain, best = self._run(Level.DISABLED), self._run(Level.ALL)
-            levels = self._levels(plain, best)
+            levels = self.judge.levels(plain, best)
             if not _passes(levels):
                 original.draw_more()
-                levels = self._levels(plain, best)
+                levels = self.judge.levels(plain, best)
                 self._require_same_rows(plain, best)
             if original.provider == "cuda":
-                tf32 = self._compare(self._run(Level.ALL, tf32=True))
+                tf32 = self.judge.compare(self._run(Level.ALL, tf32=True))
             if self.checking.truth != "off":
                 truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
                 if _exceeds(truth) and _passes(levels):
                     original.draw_more()
                     truth = self._measured_again(evaluations, plain)
-                levels = self._judged_by_truth(levels, evaluations, plain, best)
+                levels = judged_by_truth(self.judge, levels, evaluations, plain, best)
             verdict, reason = decide(self._findings(levels, floor, truth))
         except Undecided as undecided:
             verdict, reason = undecided.verdict, undecided.reason
@@ -132,25 +136,13 @@ class ProviderComparison:
             original.run_again(replace(inputs, samples=min(inputs.samples, FEWEST_SAMPLES)))
             plain = self._run(Level.DISABLED)
             self._run(Level.ALL)
-            rows, same = self._common_rows(plain)
+            rows, same = self.judge.common_rows(plain)
             selection = replace(selection, outputs=original.names, rows=rows, same=same)
         except Undecided as undecided:
             return replace(before, verdict=undecided.verdict, reason=undecided.reason)
         placements = [each for each in (original.placement, self.placement) if each is not None]
         placement = placements if len(placements) == 2 else None
         return replace(before, selection=selection, placement=placement)
-
-    def _common_rows(self, results: Results) -> tuple[int, int]:
-        """Return how many rows the original has, and how many of them the other model has, too."""
-        every = range(len(self.original.references))
-        allowances = {n: self._allowance(n, self.original.references, every) for n in self._ordered}
-        rows = same = 0
-        for sample, (one, other) in enumerate(zip(self.original.references, results, strict=True)):
-            chosen = {name: one[name] for name in self._ordered}
-            allowed = {n: allowances[n].limits(sample, chosen[n]) for n in chosen}
-            counts = common(chosen, other, allowed)
-            rows, same = rows + counts[0], same + counts[1]
-        return rows, same
 
     def _require_known_names(self) -> None:
         for name in (*self.checking.rtols, *self.checking.atols):
@@ -210,7 +202,7 @@ class ProviderComparison:
 
     def _require_same_rows(self, *levels: Results) -> None:
         for results in levels:
-            in_order = self._in_order(results, self.original.references)[0]
+            in_order = self.judge.in_order(results, self.original.references)[0]
             self._require_same_arrays(in_order, has_been_matched=True)
 
     def _require_same_arrays(self, results: Results, *, has_been_matched: bool = False) -> None:
@@ -234,115 +226,6 @@ class ProviderComparison:
                     f"instead of {sizes}",
                 )
 
-    # --- Comparison -------------------------------------------------------------------------------
-
-    def _levels(self, plain: Results, best: Results) -> list[LevelComparison]:
-        """Compare at both levels; at the second, if need be, with the original optimized, too."""
-        levels = [
-            _level(Level.DISABLED, self._compare(plain)),
-            _level(Level.ALL, self._compare(best)),
-        ]
-        if levels[1].verdict == "fail":
-            outputs = self._compare(best, self.original.best)
-            if all(map(within_tolerance, outputs)):
-                levels[1] = replace(_level(Level.ALL, outputs), against=Level.ALL.value)
-        return levels
-
-    def _compare(
-        self, results: Results, references: Results | None = None
-    ) -> list[OutputComparison]:
-        """Compare results with the reference outputs, or others, on the settled samples."""
-        original = self.original
-        references = references or original.references
-        allowances = {name: self._allowance(name, references) for name in original.names}
-        results, moves = self._in_order(results, references)
-        comparisons = []
-        for name in original.names:
-            samples = original.settled(name)
-            if not samples:
-                continue
-            jumps = name in original.traits.steps
-            accumulator = Accumulator(
-                name,
-                allowances[name],
-                jumps=jumps,
-                has_neighbours=name not in original.traits.indices,
-            )
-            for sample in samples:
-                draws = [draw[sample][name] for draw in original.draws] if jumps else []
-                one, other = references[sample][name], results[sample][name]
-                accumulator.add(sample, one, other, draws)
-            counted = replace(accumulator.comparison(), samples=len(samples))
-            exchanged, replaced = moves.get(name, (0, 0))
-            comparisons.append(replace(counted, exchanged=exchanged, replaced=replaced))
-        return comparisons
-
-    def _allowance(self, name: str, references: Results, samples: Sequence[int] = ()) -> Allowance:
-        """Return what an output may be off by, on its settled samples unless others are given.
-
-        Where onnxruntime gives another shape when it optimizes the original, as it does where it
-        infers a shape otherwise than it computes it, no noise is known.
-        """
-        original = self.original
-        samples = samples or original.settled(name) or range(len(references))
-        values = {sample: references[sample][name] for sample in samples}
-        noise = original.noise.get(name)
-        if any(value.shape != original.references[at][name].shape for at, value in values.items()):
-            noise = None
-        return Allowance(self.checking.of(name), original.unit(name), values, noise)
-
-    def _in_order(
-        self, results: Results, references: Results
-    ) -> tuple[Results, dict[str, tuple[int, int]]]:
-        """Bring the rows of outputs whose order ties leave open into the original's order.
-
-        With how many rows of each output changed places, and how many have others in theirs.
-        """
-        original = self.original
-        allowances = {name: self._allowance(name, references) for name in self._ordered}
-        in_order, moves = [], dict.fromkeys(self._ordered, (0, 0))
-        for sample, result in enumerate(results):
-            chosen = {
-                name: references[sample][name]
-                for name in self._ordered
-                if sample in original.settled(name)
-            }
-            allowed = {name: allowances[name].limits(sample, chosen[name]) for name in chosen}
-            draws = [draw[sample] for draw in original.draws]
-            found = matched(chosen, result, allowed, draws)
-            in_order.append(found.outputs)
-            for name in chosen:
-                before = moves[name]
-                moves[name] = before[0] + found.exchanged[name], before[1] + found.replaced[name]
-        return in_order, moves
-
-    @property
-    def _ordered(self) -> list[str]:
-        return [name for name in self.original.names if name in self.original.traits.ordered]
-
-    def _in_the_originals_order(self, evaluation: Evaluation) -> Evaluation:
-        """Bring rows into the order that the original has in its own type.
-
-        In float64, too, a tie alone excuses another order of the other model.
-        """
-        sample = evaluation.sample
-        values = {
-            name: sample.original[name]
-            for name in self._ordered
-            if name in evaluation.truth and name in evaluation.exact
-        }
-        # On an unsettled sample, too, so all samples count.
-        every = range(len(self.original.references))
-        allowances = {n: self._allowance(n, self.original.references, every) for n in values}
-        allowed = {name: allowances[name].limits(sample.number, values[name]) for name in values}
-        truth = matched(values, evaluation.truth, allowed, any_order=True).outputs
-        draws = [evaluation.truth, *(draw[sample.number] for draw in self.original.draws)]
-        exact = matched({n: truth[n] for n in values}, evaluation.exact, allowed, draws).outputs
-        optimized = matched(values, sample.optimized, allowed, draws).outputs
-        return replace(
-            evaluation, sample=replace(sample, optimized=optimized), truth=truth, exact=exact
-        )
-
     # --- The float64 evaluation -------------------------------------------------------------------
 
     def _truth(self, results: Results, *, in_doubt: bool) -> tuple[Truth, list[Evaluation]]:
@@ -363,7 +246,7 @@ class ProviderComparison:
             steps=original.traits.steps,
             whatever_it_takes=self.checking.truth == "always",
             every_sample=in_doubt,
-            arrange=self._in_the_originals_order,
+            arrange=self.judge.in_the_originals_order,
         )
 
     def _sample(self, number: int, feeds: Feeds, result: dict[str, Any]) -> Sample:
@@ -384,53 +267,9 @@ class ProviderComparison:
         for each in evaluations:
             number = each.sample.number
             sample = self._sample(number, each.sample.feeds, results[number])
-            known.append(self._in_the_originals_order(replace(each, sample=sample)))
+            known.append(self.judge.in_the_originals_order(replace(each, sample=sample)))
         traits = self.original.traits
         return measure(known, traits.units, traits.steps)
-
-    def _judged_by_truth(
-        self,
-        levels: Sequence[LevelComparison],
-        evaluations: Sequence[Evaluation],
-        plain: Results,
-        best: Results,
-    ) -> list[LevelComparison]:
-        """Let outputs pass that exceed their tolerance, if the original's rounding is as large."""
-        judged = []
-        for level, given, references in (
-            (levels[0], plain, self.original.references),
-            (levels[1], best, self.original.best),
-        ):
-            results = self._in_order(given, self.original.references)[0]
-            outputs = [
-                replace(output, by_float64=True)
-                if self._is_rescued(output, results, references, evaluations)
-                else output
-                for output in level.outputs
-            ]
-            judged.append(replace(level, verdict=_verdict(outputs), outputs=outputs))
-        return judged
-
-    def _is_rescued(
-        self,
-        output: OutputComparison,
-        results: Results,
-        references: Results,
-        evaluations: Sequence[Evaluation],
-    ) -> bool:
-        """Say whether results beyond their tolerance are as near to the truth as the original's."""
-        name = output.name
-        known = {evaluation.sample.number: evaluation for evaluation in evaluations}
-        samples = self.original.settled(name)
-        is_measured = output.needed is not None and set(samples) <= known.keys()
-        is_asked = self.checking.of(name).atol is not None
-        if within_tolerance(output) or not is_measured or is_asked:
-            return False
-        unit = self.original.unit(name)
-        return all(
-            is_as_exact(name, references[at][name], results[at][name], known[at], unit)
-            for at in samples
-        )
 
 
 def _apart(sizes: Sequence[int], others: Sequence[int]) -> float:
@@ -446,11 +285,3 @@ def _exceeds(truth: Truth) -> bool:
 
 def _passes(levels: Sequence[LevelComparison]) -> bool:
     return all(level.verdict == "pass" for level in levels)
-
-
-def _verdict(outputs: Sequence[OutputComparison]) -> Verdict:
-    return "pass" if all(map(within_tolerance, outputs)) else "fail"
-
-
-def _level(level: Level, outputs: list[OutputComparison]) -> LevelComparison:
-    return LevelComparison(level.value, _verdict(outputs), outputs)

@@ -423,9 +423,13 @@ class Divergence:
     """The operator that computes it in the original."""
     node: str
     compared: int
-    """How many values with one name in both models were compared."""
-    max_abs: float
+    """How many values within the models were paired and compared."""
+    max_abs: float | None
+    """How far the two are apart; null if nothing in the other model has this shape."""
     worst: Worst | None
+    other_value: str = ""
+    """What the other model computes in its place; empty if that was not found."""
+    other_op_type: str = ""
 
 
 @dataclass(frozen=True)

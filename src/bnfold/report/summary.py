@@ -200,6 +200,11 @@ def joined(sentence: Sentence, plain: Callable[[str], str], name: Callable[[str]
 def divergence_note(divergence: Divergence) -> Sentence:
     """Say where two models first diverge, and by how much."""
     node: Sentence = [" ", Name(divergence.node)] if divergence.node else []
+    other: Sentence = []
+    if divergence.other_value:
+        operator: Sentence = [" (", Name(divergence.other_op_type), ")"]
+        other = [", in the other ", Name(divergence.other_value), *operator]
+    by = f": max |Δ| {number(divergence.max_abs)}" if divergence.max_abs is not None else ""
     compared = f"{count(divergence.compared, 'value')} compared"
     return [
         "the two models first diverge at ",
@@ -207,7 +212,9 @@ def divergence_note(divergence: Divergence) -> Sentence:
         " (",
         Name(divergence.op_type),
         *node,
-        f"): max |Δ| {number(divergence.max_abs)}; {compared}",
+        ")",
+        *other,
+        f"{by}; {compared}",
     ]
 
 
