@@ -36,9 +36,11 @@ from bnfold.running import runtime
 from bnfold.running.environment import environment
 from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
+from bnfold.workflow.dating import dated
 from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
+from bnfold.workflow.inspection import with_figures
 from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
 from bnfold.workflow.variants import Variants
 
@@ -60,6 +62,7 @@ def _in_words(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 @_in_words
+@dated
 def optimize(
     model: ModelSource,
     output: str | os.PathLike[str] | None = None,
@@ -88,6 +91,7 @@ def optimize(
     timing: TimingOptions | None = None,
     storage: StorageOptions | None = None,
     hashes: bool = True,
+    figures: bool = True,
     progress: Progress = silent,
 ) -> Result:
     """Rewrite a model, check the result, time it, and write it to `output` if one is named.
@@ -120,6 +124,8 @@ def optimize(
         storage: whether weights go to a file beside `output`, which, and its name.
         hashes: whether the record has the SHA-256 of both files, which take as long as all else
             where a large model is neither checked nor timed.
+        figures: whether the record has what both models hold and compute, and in which nodes they
+            differ, for which both are read again.
         progress: called with a few words on what is being done.
 
     Raises:
@@ -157,6 +163,7 @@ def optimize(
             stack=stack,
             progress=progress,
             hashes=hashes,
+            figures=figures,
             force=force,
         )
         if tune:
@@ -170,6 +177,7 @@ def optimize(
 
 
 @_in_words
+@dated
 def check(
     reference: ModelSource,
     candidate: ModelSource,
@@ -187,6 +195,7 @@ def check(
     outputs: str = "declared",
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
+    figures: bool = True,
     progress: Progress = silent,
 ) -> Record:
     """Compare two models, from any tool. The keywords are those of `optimize`.
@@ -222,16 +231,18 @@ def check(
         if outputs == "all":
             divergence = find_divergence(paths[0], paths[1], execution, checking, progress)
             equivalence = replace(equivalence, divergence=divergence)
-    return Record(
-        command=[],
-        model=sources[0].describe(),
-        candidate=sources[1].describe(),
-        environment=environment(),
-        equivalence=equivalence,
-    )
+        record = Record(
+            command=[],
+            model=sources[0].describe(),
+            candidate=sources[1].describe(),
+            environment=environment(),
+            equivalence=equivalence,
+        )
+        return with_figures(record, *paths) if figures else record
 
 
 @_in_words
+@dated
 def bench(
     model: ModelSource,
     candidate: ModelSource | None = None,
@@ -246,6 +257,7 @@ def bench(
     seed: int | None = None,
     execution: ExecutionOptions | None = None,
     timing: TimingOptions | None = None,
+    figures: bool = True,
     progress: Progress = silent,
 ) -> Record:
     """Time a model, or one against the other.
@@ -263,6 +275,7 @@ def bench(
         seed: the seed that inputs are drawn from.
         execution: where and on what to run the models.
         timing: how long to time them.
+        figures: as in `optimize`.
         progress: called with a few words on what is being done.
 
     Raises:
@@ -273,7 +286,7 @@ def bench(
         TooSlowError: if a required speed-up is not met. It carries the `record`.
     """
     from bnfold.speed.cases import require_speedup as require
-    from bnfold.speed.cases import time_models
+    from bnfold.speed.profile import time_and_profile
 
     execution = _execution_options(execution, providers, threads, inputs, shapes, None, seed)
     timing = _given(
@@ -285,19 +298,19 @@ def bench(
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
     sources = [model] if candidate is None else [model, candidate]
-    with _runtime_of(execution), _as_files(*sources) as paths:
+    with _runtime_of(execution), _as_files(*sources) as paths, Scratch() as scratch:
         progress("reading")
         records = [describe(source) for source in sources]
-        speed = time_models(
-            paths[0], paths[1] if candidate is not None else None, execution, timing, progress
+        second = paths[1] if candidate is not None else None
+        speed = time_and_profile(paths[0], second, execution, timing, scratch.folder, progress)
+        record = Record(
+            command=[],
+            model=records[0],
+            candidate=records[1] if candidate is not None else None,
+            environment=environment(),
+            speed=speed,
         )
-    record = Record(
-        command=[],
-        model=records[0],
-        candidate=records[1] if candidate is not None else None,
-        environment=environment(),
-        speed=speed,
-    )
+        record = with_figures(record, *paths) if figures else record
     try:
         require(speed, timing.require_speedup, timing.require_speedup_at)
     except TooSlowError as error:
@@ -307,6 +320,7 @@ def bench(
 
 
 @_in_words
+@dated
 def explain(
     model: ModelSource,
     *,

@@ -192,6 +192,7 @@ class TimingOptions:
         tune_seconds: approximately how long tuning may take.
         batches: the batch sizes to time, if the first dimension is free; one if empty.
         memory: whether to measure memory, too.
+        profile: whether to find out which operators the time goes to, too.
 
     Raises:
         UsageError: if a number is not finite, or a choice is unknown.
@@ -203,6 +204,7 @@ class TimingOptions:
     tune_seconds: float = 60.0
     batches: Sequence[int] = ()
     memory: bool = False
+    profile: bool = True
 
     def __post_init__(self) -> None:
         if self.require_speedup_at not in SPEEDUP_CHOICES:

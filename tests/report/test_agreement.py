@@ -102,10 +102,7 @@ def test_they_agree_on_what_was_rewritten(name: str) -> None:
     texts = renderings(name)
     for (pass_name, exactness, what), count in counts.items():
         row = f"{pass_name} {exactness} {what} {count}"
-        assert row in texts["terminal"]
-        assert row in texts["Markdown"]
-        assert f"{pass_name} {exactness}" in texts["HTML"]
-        assert f"{what}, {count} time{'s' if count > 1 else ''}, {exactness}" in texts["HTML"]
+        assert not [where for where, text in texts.items() if row not in text]
 
 
 @pytest.mark.parametrize("name", ["pass", "large", "explain"])

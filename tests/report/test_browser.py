@@ -161,7 +161,7 @@ def test_a_reader_sees_verdict_speed_and_change_and_unfolds_the_rest(tmp_path: P
     first = seen.text.split("What was rewritten")[0]
     assert f"{record.speed[0].speedup:.3f}" in first
     assert "BatchNormalization 53 → 3" in first
-    assert "48 times" in seen.text
+    assert "drawing and 48 sites" in seen.text
     assert record.rewrites[47].nodes[0] in html.render(record)
     assert record.rewrites[47].nodes[0] not in seen.text
 

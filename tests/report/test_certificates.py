@@ -234,7 +234,7 @@ def test_markdown_stays_within_60_lines() -> None:
 
 def test_the_page_has_the_certificate_of_each_rewrite() -> None:
     page = parse(html.render(certified(*ALL, None)))
-    (table,) = [each for each in page.all("table") if "nodes of the pattern" in each.text]
+    (table,) = [each for each in page.all("table") if each.text.startswith("Each site of")]
     rows = [[cell.text for cell in row.all("th", "td")] for row in table.all("tr")]
     assert rows[0][3:] == ["proof", "probes", "bound", "doubt", "sizes of the inputs"]
     cells = {row[0]: row[3:] for row in rows[1:]}
@@ -249,7 +249,7 @@ def test_the_page_has_the_certificate_of_each_rewrite() -> None:
 
 def test_the_page_explains_the_kinds_that_occur() -> None:
     text = " ".join(parse(html.render(certified(LINEAR, sampled()))).text.split())
-    assert "Each rewrite by itself" in text
+    assert "Certificates: each rewrite by itself" in text
     for kind, meaning in MEANINGS.items():
         assert (meaning in text) == (kind in ("linear", "sampled"))
 

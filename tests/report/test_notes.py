@@ -19,20 +19,20 @@ from bnfold.record.data import (
     TruthOutput,
 )
 from bnfold.report import html, markdown
-from bnfold.report.summary import (
+from bnfold.report.notes import (
     Name,
     Sentence,
     counted,
     divergence_note,
     draws_note,
     exact_note,
-    headline,
     joined,
     no_truth_note,
     output_notes,
     remarks,
     unit_note,
 )
+from bnfold.report.summary import headline
 from tests.report.noted import noted, without_new_fields
 from tests.report.test_agreement import on_a_terminal
 from tests.support.pages import Element, parse

@@ -9,8 +9,8 @@ import pytest
 
 from bnfold.record.data import SHARES, NodeSketch, TruthOutput
 from bnfold.report import drawing, pictures
+from bnfold.report.changes import OperatorChange
 from bnfold.report.sketches import MOST_NODES, in_words, typical
-from bnfold.report.summary import OperatorChange
 from tests.support.pages import Element, parse
 from tests.support.records import BRANCHES, CONV_BN, compared, fold, merge, output, speed, strip
 

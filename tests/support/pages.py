@@ -30,6 +30,11 @@ class Element:
             texts += [child] if isinstance(child, str) else child._texts()
         return texts
 
+    def own(self, *tags: str) -> list[Element]:
+        """Return the descendants with these tags that are not in a table within this element."""
+        nested = {id(inner) for table in self.all("table") for inner in table.all()}
+        return [element for element in self.all(*tags) if id(element) not in nested]
+
     def all(self, *tags: str) -> list[Element]:
         """Return the descendants with these tags, or all of them, in order."""
         descendants = []

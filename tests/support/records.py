@@ -16,9 +16,14 @@ from bnfold.record.data import (
     InputsRecord,
     LevelComparison,
     LevelName,
+    ModelFigures,
+    ModelProfile,
     ModelRecord,
+    NodeDifference,
     NodeSketch,
+    NodeTime,
     NonFinite,
+    OperatorTime,
     OutputComparison,
     OutputRecord,
     ProviderEquivalence,
@@ -204,6 +209,39 @@ def equivalence(verdict: Verdict = "pass", **changes: Any) -> Equivalence:
     return Equivalence(verdict, reason, [provider], inputs)
 
 
+def figures(parameters: int = 25_600_000, inputs: str = "images") -> ModelFigures:
+    """Return what a model holds and computes."""
+    return ModelFigures(
+        inputs={inputs: "float32[N,3,224,224]"},
+        outputs={"logits": "float32[N,1000]", "features": "float32[N,2048]"},
+        parameters=parameters,
+        multiplications=4_100_000_000,
+        unknown=0,
+        bytes=4 * parameters,
+    )
+
+
+def difference(*names: str) -> NodeDifference:
+    """Return in which nodes two models differ: for each name, a folded BatchNormalization."""
+    return NodeDifference(
+        gone={f"{name}/conv_output": "Conv" for name in names},
+        new={},
+        changed={f"{name}_output": ["BatchNormalization", "Conv"] for name in names},
+    )
+
+
+def profile(factor: float = 1.0, node: str = "/layer1/conv") -> ModelProfile:
+    """Return where the time of a model goes that takes 20 ms over this factor."""
+    operators = [
+        OperatorTime("Conv", 53, round(16 / factor, 4)),
+        OperatorTime("Add", 16, 2.4),
+        OperatorTime("Gemm", 1, 0.12),
+        OperatorTime("Flatten", 1, 0.01),
+    ]
+    nodes = [NodeTime(f"{node}{number}", "Conv", 1.5 - number / 10) for number in range(10)]
+    return ModelProfile(25, sum(each.ms for each in operators), operators, nodes)
+
+
 @cache
 def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False) -> SpeedRecord:
     """Return a timing of a model faster by this factor, with the noise of a real machine."""
@@ -228,6 +266,7 @@ def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False
         peak_mb=[210.0] if alone else [210.0, 204.0],
         placement=None,
         samples=blocks,
+        profile=[profile(), *([] if alone else [profile(factor)])] if level == "all" else [],
         **vars(summary),
     )
 
@@ -257,6 +296,10 @@ def optimized(verdict: Verdict = "pass", **changes: Any) -> Record:
         refusals=[*(refusal(f"/head/bn{n}") for n in range(3))],
         equivalence=equivalence(verdict),
         speed=[speed(1.12), speed(1.31, "disabled")] if verdict == "pass" else [],
+        figures=[figures(), figures(25_550_000)],
+        nodes=difference(*(f"/layer{n}/bn" for n in range(48))),
+        started="2026-03-01T08:30:00Z",
+        seconds=72.4,
     )
     return replace(made, **changes)
 
@@ -316,6 +359,10 @@ def checked() -> Record:
         environment=ENVIRONMENT,
         candidate=model("b.onnx", Conv=53, Relu=49),
         equivalence=equivalence(),
+        figures=[figures(), replace(figures(), inputs={"image": "float16[1,3,224,224]"})],
+        nodes=NodeDifference({}, {}, {}),
+        started="2026-03-01T08:30:00Z",
+        seconds=0.85,
     )
 
 
@@ -332,7 +379,20 @@ def benched(*, alone: bool = False) -> Record:
 
 def explained() -> Record:
     """Return the record of an `explain`."""
-    return replace(optimized(), output=None, equivalence=None, speed=[])
+    made = optimized(output=None, equivalence=None, speed=[], figures=[], nodes=None)
+    return replace(made, seconds=4000.0)
+
+
+def older() -> Record:
+    """Return a record of a version without figures, profiles and dates."""
+    timed = [replace(each, profile=[]) for each in optimized().speed]
+    return optimized(speed=timed, figures=[], nodes=None, started=None, seconds=None)
+
+
+def hasty() -> Record:
+    """Return a record of a timing too short for an interval, a verdict or a profile."""
+    one = replace(speed(), samples=speed().samples[:1], ci95=None, verdict=None)
+    return optimized(speed=[replace(one, profile=[], profile_note="the time is too short")])
 
 
 def large(nodes: int = 3000) -> Record:
@@ -386,8 +446,22 @@ def hostile() -> Record:
             for name in names
         ],
         equivalence=failure,
-        speed=[replace(speed(), provider=worst, note=worst, shapes={worst: [1]})],
+        speed=[
+            replace(speed(), provider=worst, note=worst, shapes={worst: [1]}, profile=[
+                replace(profile(node=name), operators=[OperatorTime(name, 1, 2.0)])
+                for name in names[:2]
+            ])
+        ],
         speed_note=worst,
+        figures=[
+            replace(figures(), inputs=dict.fromkeys(names, name), outputs={name: name})
+            for name in names[:2]
+        ],
+        nodes=NodeDifference(
+            dict.fromkeys(names, worst), dict.fromkeys(names, worst),
+            {name: [name, worst] for name in names},
+        ),
+        started=worst,
     )  # fmt: skip
 
 
@@ -406,6 +480,8 @@ RECORDS: dict[str, Callable[[], Record]] = {
     "bench alone": lambda: benched(alone=True),
     "explain": explained,
     "large": large,
+    "older": older,
+    "hasty": hasty,
     "hostile": hostile,
 }
 """Every kind of record, by name."""

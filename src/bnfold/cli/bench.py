@@ -87,8 +87,14 @@ def bench(
     from bnfold.report.terminal import print_speed
 
     execution = execution_options(provider, threads, input, data, 1, seed, custom_ops)
+    is_recorded = bool(report) or json
     timing = TimingOptions(
-        seconds, require_speedup, require_speedup_at, batches=tuple(batch or ()), memory=memory
+        seconds,
+        require_speedup,
+        require_speedup_at,
+        batches=tuple(batch or ()),
+        memory=memory,
+        profile=is_recorded or verbose,
     )
     detail = detail_of(quiet, verbose)
     with Pipes() as pipes:
@@ -101,7 +107,12 @@ def bench(
             try:
                 with StepProgress() as progress:
                     record = api.bench(
-                        model, candidate, execution=execution, timing=timing, progress=progress
+                        model,
+                        candidate,
+                        execution=execution,
+                        timing=timing,
+                        figures=is_recorded,
+                        progress=progress,
                     )
             except BnfoldError as error:
                 if error.record is not None:

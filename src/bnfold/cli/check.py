@@ -89,6 +89,7 @@ def check(
                     outputs=outputs,
                     execution=execution,
                     checking=checking,
+                    figures=bool(reports) or json,
                     progress=progress,
                 )
             deliver(pipes.named(record), reports, json, print_comparison, detail)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from bnfold.api import Inspection, differing_nodes
-from bnfold.report.summary import operator_changes
+from bnfold.report.changes import operator_changes
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 
 _MOST_NODES = 10

@@ -178,7 +178,14 @@ def optimize(
     )
     execution = execution_options(provider, threads, input, data, samples, seed, custom_ops)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
-    timing = TimingOptions(bench_seconds, require_speedup, require_speedup_at, tune_seconds)
+    is_recorded = bool(report) or json
+    timing = TimingOptions(
+        bench_seconds,
+        require_speedup,
+        require_speedup_at,
+        tune_seconds,
+        profile=is_recorded or verbose,
+    )
     storage = storage_options(
         external_data, external_data_threshold, external_data_name, to_stream=to_stream
     )
@@ -208,7 +215,8 @@ def optimize(
                         tune=tune,
                         drop_culprit=drop_culprit,
                         force=force,
-                        hashes=bool(reports) or json,
+                        hashes=is_recorded,
+                        figures=is_recorded,
                         execution=execution,
                         checking=checking,
                         timing=timing,

@@ -149,10 +149,12 @@ class Reports:
     ) -> None:
         self._stack.close()
 
-    def write(self, record: Record) -> None:
-        """Write the record to all of them."""
+    def write(self, *records: Record) -> None:
+        """Write the record to all of them, or several records on one page each."""
         if self._files:
-            from bnfold.report import render
+            from bnfold.report import render, render_runs
         for file, suffix in self._files:
-            file.write(render(record, suffix).encode())
+            only = records[0] if len(records) == 1 else None
+            text = render(only, suffix) if only else render_runs(records, suffix)
+            file.write(text.encode())
             file.commit()

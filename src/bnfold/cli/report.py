@@ -16,10 +16,12 @@ from bnfold.cli.streams import spare_output
 
 
 def report(
-    run: Annotated[
-        Path,
+    runs: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="RUN.json", help="A record from --report FILE.json, or -.", show_default=False
+            metavar="RUN.json...",
+            help="Records from --report FILE.json, or -: several make one page.",
+            show_default=False,
         ),
     ],
     output: Annotated[
@@ -33,16 +35,18 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Render the record of a run as HTML, Markdown or JSON."""
+    """Render the record of a run as HTML, Markdown or JSON, or several on one page."""
     from bnfold.record.reading import read_record
-    from bnfold.report import render
+    from bnfold.report import render, render_runs
 
     with Pipes() as pipes:
-        run = pipes.incoming(run)
-        with Reports(output, [("RUN.json", run)], option="-o") as reports:
-            record = read_record(run)
-            reports.write(record)
+        runs = [pipes.incoming(run) for run in runs]
+        with Reports(output, [("RUN.json", run) for run in runs], option="-o") as reports:
+            records = [read_record(run) for run in runs]
+            reports.write(*records)
     if output:
         spare_output()
     if json or not output:
-        print(render(record, ".json" if json else ".md"), end="")
+        suffix = ".json" if json else ".md"
+        several = len(records) > 1
+        print(render_runs(records, suffix) if several else render(records[0], suffix), end="")

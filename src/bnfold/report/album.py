@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bnfold.record.data import Equivalence, Record
 from bnfold.report import drawing, pictures
+from bnfold.report.changes import operator_changes, operators_after, rewrite_groups
+from bnfold.report.figures import shown_time_rows
 from bnfold.report.sketches import in_words, typical
-from bnfold.report.summary import operator_changes, operators_after, rewrite_groups
 
 MOST_OUTPUTS = 6
 """The number of outputs per provider whose error distribution is drawn."""
@@ -26,6 +27,9 @@ def album(record: Record) -> dict[str, str]:
             drawn[name] = drawing.neighbourhood(example.before, example.after, name, words)
     for index, speed in enumerate(record.speed):
         drawn[f"speed-{index}"] = pictures.speed(speed, f"speed-{index}")
+        if speed.profile:
+            name = f"times-{index}"
+            drawn[name] = pictures.times(shown_time_rows(speed.profile)[:-1], name)
     if record.equivalence is not None:
         drawn |= _of_equivalence(record.equivalence)
     return drawn

@@ -22,7 +22,7 @@ from bnfold.report.wording import shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, MUTED, LINE, PAPER, ACCENT, BAD = (f"#01010{digit}" for digit in range(1, 7))
+INK, MUTED, LINE, PAPER, NEUTRAL, GOOD, BAD = (f"#01010{digit}" for digit in range(1, 8))
 """Placeholders for the colours of the page: matplotlib accepts no CSS variables."""
 
 _COLOURS = {
@@ -30,7 +30,8 @@ _COLOURS = {
     MUTED: "var(--muted)",
     LINE: "var(--line)",
     PAPER: "var(--paper)",
-    ACCENT: "var(--accent)",
+    NEUTRAL: "var(--neutral)",
+    GOOD: "var(--good)",
     BAD: "var(--bad)",
 }
 
@@ -140,4 +141,4 @@ def _tidy(element: ElementTree.Element, name: str, references: set[str]) -> None
             value = f"{name}-{value}"
         value = re.sub(r"^#(?=[\w-]+$)|(?<=url\()#", f"#{name}-", value)
         value = re.sub(r"'DejaVu Sans'(, [^;,]+)*", "var(--sans)", value)
-        element.set(key, re.sub("#01010[1-6]", lambda match: _COLOURS[match[0]], value))
+        element.set(key, re.sub("#01010[1-7]", lambda match: _COLOURS[match[0]], value))

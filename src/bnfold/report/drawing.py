@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bnfold.record.data import NodeSketch
-from bnfold.report.canvas import ACCENT, INK, MUTED, PAPER, label, picture
+from bnfold.report.canvas import INK, MUTED, NEUTRAL, PAPER, label, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def neighbourhood(
     before: Sequence[NodeSketch], after: Sequence[NodeSketch], name: str, alternative: str
 ) -> str:
     """Draw both side by side, each with its inputs at the top and its results at the bottom."""
-    sides = [("before", before, MUTED), ("after", after, ACCENT)]
+    sides = [("before", before, MUTED), ("after", after, NEUTRAL)]
     depth = max(len(_layers(sketch)) for _, sketch, _ in sides)
     with picture(0.4 + _LAYER * (depth + 1)) as drawn:
         for axes, (title, sketch, colour) in zip(drawn.pair_of_axes(), sides, strict=True):

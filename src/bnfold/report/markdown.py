@@ -6,6 +6,7 @@ where they are harmless.
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -13,18 +14,11 @@ from pathlib import PurePath
 
 from bnfold.record.data import Equivalence, OutputComparison, Record, TruthOutput
 from bnfold.report.certificates import certificate_groups
-from bnfold.report.summary import (
-    counted,
-    headline,
-    joined,
-    notes,
-    operator_changes,
-    operators_after,
-    refusal_groups,
-    rewrite_groups,
-    share_of_tolerance,
-    unit_note,
-)
+from bnfold.report.changes import operator_changes, operators_after, refusal_groups, rewrite_groups
+from bnfold.report.figures import figures_line, time_line
+from bnfold.report.notes import counted, joined, notes, unit_note
+from bnfold.report.runs import RunRow, run_rows, tone_of_all, verdicts_of
+from bnfold.report.summary import headline, share_of_tolerance
 from bnfold.report.wording import (
     at_most,
     command_line,
@@ -35,6 +29,7 @@ from bnfold.report.wording import (
     shortened,
     sizes,
     times,
+    when,
 )
 
 MOST_LINES = 60
@@ -62,6 +57,34 @@ def render(record: Record) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def render_runs(records: Sequence[Record]) -> str:
+    """Return a page with a table of several runs and, folded below it, the page of each."""
+    rows = run_rows(records)
+    verdicts = plain(", ".join(f"{number} {verdict}" for verdict, number in verdicts_of(rows)))
+    lines = [f"### {_SIGNS[tone_of_all(rows)]} bnfold: {len(rows)} runs, {verdicts}", ""]
+    lines += _table(
+        [
+            "model", "verdict", "certified", "#of tolerance", "#times as fast", "#ms", "#nodes",
+            "#parameters", "#MB", "when",
+        ],
+        [_run_cells(row) for row in rows],
+        len(rows),
+    )  # fmt: skip
+    text = "".join(f"{line}\n" for line in lines)
+    for row, record in zip(rows, records, strict=True):
+        summary = f"{_SIGNS[row.tone]} {html.escape(shortened(row.name, 60))}: {row.verdict}"
+        text += f"\n<details><summary>{summary}</summary>\n\n{render(record)}\n</details>\n"
+    return text
+
+
+def _run_cells(row: RunRow) -> list[str]:
+    verdict = f"{_SIGNS[row.tone]} {row.verdict}"
+    speed = f"**{row.speed}**" if row.speed_tone in ("good", "bad") else row.speed
+    texts = [row.certified, row.share, row.ms, row.nodes, row.parameters, row.megabytes, row.when]
+    certified, share, *others = map(plain, texts)
+    return [code(row.name), verdict, certified, share, speed, *others]
+
+
 def _lines(record: Record, most: int, most_notes: int) -> list[str]:
     """Return the page with at most so many rows in each table, and so many notes."""
     first = headline(record)
@@ -72,8 +95,10 @@ def _lines(record: Record, most: int, most_notes: int) -> list[str]:
         lines.append(f"**certificates**: {plain(first.certificates)}  ")
     if first.speed:
         lines.append(f"**speed**: {plain('; '.join(first.speed))}  ")
-    if first.change:
-        lines.append(f"**changed**: {plain(first.change)}")
+    if time := time_line(record):
+        lines.append(f"**time by operator**: {plain(time)}  ")
+    if change := "; ".join(filter(None, [first.change, figures_line(record)])):
+        lines.append(f"**changed**: {plain(change)}")
     for section in (
         _rewrites(record, most),
         _certificates(record, most),
@@ -230,7 +255,7 @@ def _speed(record: Record, most: int) -> list[str]:
     for speed in record.speed:
         shapes = "".join(f", {sizes(shape)}" for shape in speed.shapes.values())
         ratio = "–"
-        if speed.speedup is not None and speed.ci95 is not None:
+        if speed.speedup is not None:
             ratio = interval(speed.speedup, speed.ci95)
         rows.append(
             (
@@ -251,5 +276,6 @@ def _footer(record: Record) -> str:
     parts = [f"bnfold {record.tool.get('version', '')}"]
     parts += [f"onnxruntime {version}"] if version else []
     parts += [str(machine)] if machine else []
+    parts += [date] if (date := when(record.started, record.seconds)) else []
     parts += [f"original sha256 {record.model.sha256[:16]}"] if record.model.sha256 else []
     return f"<sub>{plain(shortened(' · '.join(parts), 300))}</sub>"

@@ -1,11 +1,15 @@
-"""The pictures of a report. Each has its numbers in a table and a text alternative."""
+"""The pictures of a report. Each has its numbers in a table and a text alternative.
+
+Colours have meanings: red is beyond a limit, or slower; green is faster; blue is the second model,
+and grey what it is compared with.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -17,9 +21,11 @@ from bnfold.record.data import (
     SpeedRecord,
     TruthOutput,
 )
-from bnfold.report.canvas import ACCENT, BAD, INK, MUTED, label, picture
-from bnfold.report.summary import OperatorChange
-from bnfold.report.wording import count, interval, number, shortened
+from bnfold.report.canvas import BAD, GOOD, INK, MUTED, NEUTRAL, label, picture
+from bnfold.report.changes import OperatorChange
+from bnfold.report.figures import TimeRow
+from bnfold.report.turns import limits, rows_of, turns_note
+from bnfold.report.wording import count, interval, milliseconds, number, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +33,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 12
 """The most outputs or operators drawn in one picture; the tables hold them all."""
 
-_Row: TypeAlias = tuple[str, str, float, list[float]]
-"""A title, its colour, its median and interval."""
-
 _MOST_DOTS = 150
+_COLOURS = {"good": GOOD, "bad": BAD, "neutral": NEUTRAL, "muted": MUTED}
 _ROW = 0.34
 _FRAME = 0.85
 
@@ -40,13 +44,15 @@ def yardsticks(provider: ProviderEquivalence, name: str) -> str:
     outputs = provider.outputs[:MOST_ROWS]
     titles = [output.name for output in outputs]
     floor = {output.name: output.max_abs for output in provider.noise_floor}
+    allowed = [_allowed(output) for output in outputs]
     series = [
         _Series("noise floor", MUTED, "o", [floor.get(title) for title in titles], hollow=True),
-        _Series("tolerance", BAD, "|", [_allowed(output) for output in outputs]),
+        _Series("tolerance", BAD, "|", allowed),
     ]
-    for level, marker in zip(provider.levels, "xD", strict=False):
+    for level, marker, shift in zip(provider.levels, "sD", (-0.17, 0.17), strict=False):
         errors = {output.name: output.max_abs for output in level.outputs}
-        series.append(_Series(level.level, ACCENT, marker, [errors.get(t) for t in titles]))
+        values = [errors.get(title) for title in titles]
+        series.append(_Series(level.level, NEUTRAL, marker, values, shift=shift, limits=allowed))
     parts = [
         f"{shortened(output.name, 40)} {number(output.max_abs)} of {number(_allowed(output))}"
         for output in outputs
@@ -70,9 +76,10 @@ def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> s
         axes = drawn.axes()
         for number_of, (level, output) in enumerate(levels):
             heights = np.array(output.shares[: len(bounds)], float)
-            colour = ACCENT if number_of else MUTED
+            colour = NEUTRAL if number_of else MUTED
             at = places + (number_of - (len(levels) - 1) / 2) * width
-            axes.bar(at, heights, width, color=colour, label=level)
+            bars = axes.bar(at, heights, width, color=colour, label=level)
+            bars[-1].set_color(BAD)
         axes.axvline(len(SHARES) - 0.5, color=BAD, linewidth=1)
         axes.text(
             len(SHARES) - 0.45, 1.02, "fails", color=BAD, transform=axes.get_xaxis_transform()
@@ -98,11 +105,13 @@ def distribution(levels: Sequence[tuple[str, OutputComparison]], name: str) -> s
 def truth(outputs: Sequence[TruthOutput], name: str) -> str:
     """Draw the errors of both models against the float64 evaluation."""
     rows = outputs[:MOST_ROWS]
+    limits_of = [row.limit for row in rows]
+    optimized = [row.optimized for row in rows]
     series = [
-        _Series("original", INK, "o", [row.original for row in rows], hollow=True),
-        _Series("optimized", ACCENT, "D", [row.optimized for row in rows]),
-        _Series("weights", MUTED, "x", [row.computed_exactly for row in rows]),
-        _Series("limit", BAD, "|", [row.limit for row in rows]),
+        _Series("original", INK, "o", [row.original for row in rows], hollow=True, shift=-0.17),
+        _Series("optimized", NEUTRAL, "D", optimized, limits=limits_of),
+        _Series("weights", MUTED, "s", [row.computed_exactly for row in rows], shift=0.17),
+        _Series("limit", BAD, "|", limits_of),
     ]
     parts = [
         f"{shortened(row.name, 40)} {number(row.original)} → {number(row.optimized)}"
@@ -119,27 +128,53 @@ def truth(outputs: Sequence[TruthOutput], name: str) -> str:
 
 def speed(record: SpeedRecord, name: str) -> str:
     """Draw the ratio of each turn, with the median and its interval, above the control's."""
-    rows: list[_Row] = [("control", MUTED, record.control, record.control_ci95)]
-    if record.speedup is not None and record.ci95 is not None:
-        rows.append(("optimized", ACCENT, record.speedup, record.ci95))
-    ratios = [_ratios(record, title) for title, *_ in rows]
+    rows = rows_of(record)
+    low, high = limits(rows)
     with picture(_FRAME + 0.5 * len(rows)) as drawn:
         axes = drawn.axes()
         axes.axvline(1, color=MUTED, linewidth=0.8)
-        for place, ((_, colour, middle, bounds), dots) in enumerate(zip(rows, ratios, strict=True)):
+        for place, row in enumerate(rows):
+            dots = [ratio for ratio in row.turns if low <= ratio <= high]
+            dots = dots[:: max(1, math.ceil(len(dots) / _MOST_DOTS))]
+            colour = _COLOURS[row.tone]
+            size = 8 if len(dots) < 60 else 6
             across = place + _spread(len(dots))
-            axes.plot(dots, across, ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
-            axes.plot(bounds, [place, place], color=INK, linewidth=2.5, solid_capstyle="butt")
-            axes.plot([middle], [place], "|", color=INK, markersize=13, markeredgewidth=2)
-        axes.set_yticks(range(len(rows)), [title for title, *_ in rows])
+            axes.plot(dots, across, ".", color=colour, alpha=0.7, markersize=size, mew=0)
+            if row.bounds:
+                axes.plot(row.bounds, [place, place], color=INK, linewidth=3, solid_capstyle="butt")
+                axes.plot([row.middle], [place], "|", color=INK, markersize=15, markeredgewidth=2)
+        axes.set_yticks(range(len(rows)), [row.title for row in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlim(*_focus(ratios, rows))
+        axes.set_xlim(low, high)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("times as fast as the original, turn by turn")
-        return drawn.svg(
-            name,
-            "Speed against the original, median and 95 % interval: "
-            + ", ".join(f"{title} {interval(middle, ci)}" for title, _, middle, ci in rows),
-        )
+        found = ", ".join(f"{row.title} {interval(row.middle, row.bounds)}" for row in rows)
+        words = f"Speed against the original, median and 95 % interval: {found}; "
+        return drawn.svg(name, words + turns_note(record))
+
+
+def times(rows: Sequence[TimeRow], name: str) -> str:
+    """Draw the time by operator, before and after."""
+    rows = rows[:MOST_ROWS]
+    sides = [(-0.19, "before", MUTED), (0.19, "after", NEUTRAL)]
+    sides = sides if len(rows[0].ms) > 1 else [(0.0, "time", MUTED)]
+    with picture(_FRAME + 0.4 * len(rows)) as drawn:
+        axes = drawn.axes()
+        places = np.arange(len(rows))
+        for at, (offset, title, colour) in enumerate(sides):
+            values = [row.ms[at] for row in rows]
+            bars = axes.barh(places + offset, values, 0.34, color=colour, label=title)
+            texts = [milliseconds(value) for value in values]
+            axes.bar_label(bars, texts, padding=3, color=MUTED, fontsize=8)
+        _rows(axes, [label(row.op_type) for row in rows])
+        axes.set_xlabel("milliseconds in a run, with onnxruntime's profiler")
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlim(0, max([1e-6, *(ms for row in rows for ms in row.ms)]) * 1.17)
+        _legend(axes)
+        parts = [
+            f"{shortened(row.op_type, 40)} {' → '.join(map(milliseconds, row.ms))}" for row in rows
+        ]
+        return drawn.svg(name, f"Milliseconds in a run, by operator: {', '.join(parts)}")
 
 
 def operators(changes: Sequence[OperatorChange], name: str) -> str:
@@ -150,7 +185,7 @@ def operators(changes: Sequence[OperatorChange], name: str) -> str:
         places = np.arange(len(rows))
         for offset, title, colour, values in (
             (-0.19, "before", MUTED, [row.before for row in rows]),
-            (0.19, "after", ACCENT, [row.after for row in rows]),
+            (0.19, "after", NEUTRAL, [row.after for row in rows]),
         ):
             bars = axes.barh(places + offset, values, 0.34, color=colour, label=title)
             axes.bar_label(bars, padding=3, color=MUTED, fontsize=8)
@@ -189,19 +224,33 @@ class _Series:
     marker: str
     values: Sequence[float | None]
     hollow: bool = False
+    shift: float = 0.0
+    """How far below the middle of a row, so that no value covers another."""
+    limits: Sequence[float | None] = ()
+    """Values beyond these are red."""
 
     def draw(self, axes: Axes) -> None:
         places = [(value, row) for row, value in enumerate(self.values) if _has_place(value)]
-        axes.plot(
-            [value for value, _ in places],
-            [row for _, row in places],
-            self.marker,
-            color=self.colour,
-            label=self.title,
-            markersize={"|": 11, "o": 9}.get(self.marker, 6),
-            markeredgewidth=2 if self.marker == "|" else 1.2,
-            markerfacecolor="none" if self.hollow else self.colour,
-        )
+        beyond = [self._is_beyond(value, row) for value, row in places]
+        for colour, title, is_red in ((self.colour, self.title, False), (BAD, None, True)):
+            shown = [
+                place for place, is_far in zip(places, beyond, strict=True) if is_far == is_red
+            ]
+            if shown or not is_red:
+                axes.plot(
+                    [value for value, _ in shown],
+                    [row + self.shift for _, row in shown],
+                    self.marker,
+                    color=colour,
+                    label=title,
+                    markersize={"|": 13, "o": 8, "s": 5}.get(self.marker, 5.5),
+                    markeredgewidth=2 if self.marker == "|" else 1.2,
+                    markerfacecolor="none" if self.hollow else colour,
+                )
+
+    def _is_beyond(self, value: float, row: int) -> bool:
+        limit = self.limits[row] if self.limits else None
+        return limit is not None and value > limit
 
 
 def _dot_plot(
@@ -251,30 +300,6 @@ def _legend(axes: Axes) -> None:
     )
 
 
-def _ratios(record: SpeedRecord, title: str) -> list[float]:
-    """Return the ratio of the original's time to this one's, turn by turn, evenly thinned out."""
-    ratios = [
-        original / other
-        for block in record.samples
-        for original, other in zip(
-            block.run_ms.get("original", []), block.run_ms.get(title, []), strict=False
-        )
-        if other > 0
-    ]
-    return ratios[:: max(1, math.ceil(len(ratios) / _MOST_DOTS))]
-
-
 def _spread(size: int) -> FloatArray:
     """Return offsets from the middle of a row, the same on every call."""
     return np.random.default_rng(0).uniform(-0.3, 0.3, size)
-
-
-def _focus(ratios: Sequence[Sequence[float]], rows: Sequence[_Row]) -> tuple[float, float]:
-    """Return limits that include all intervals and all dots but outliers."""
-    dots = [ratio for row in ratios for ratio in row]
-    ends = [bound for *_, bounds in rows for bound in bounds] + [1.0]
-    if dots:
-        ends += list(np.percentile(dots, [3, 97]))
-    low, high = min(ends), max(ends)
-    margin = max(0.02, (high - low) * 0.08)
-    return low - margin, high + margin

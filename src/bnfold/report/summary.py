@@ -1,29 +1,13 @@
-"""What all renderings share: the headline, notes on the check, groups of rewrites and refusals."""
+"""What a run came to, in a few lines: the headline of every rendering."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from bnfold.record.data import (
-    Culprit,
-    Divergence,
-    Equivalence,
-    Inconclusive,
-    OutputComparison,
-    ProviderEquivalence,
-    Record,
-    RefusalRecord,
-    RewriteRecord,
-    Selection,
-    SpeedRecord,
-    Truth,
-    TruthOutput,
-)
+from bnfold.record.data import Culprit, Equivalence, OutputComparison, Record, SpeedRecord
 from bnfold.report.certificates import certificate_summary, is_of_certificate
-from bnfold.report.wording import count, interval, number, percent, shortened, sizes, times
+from bnfold.report.changes import operator_changes, operators_after
+from bnfold.report.wording import count, interval, percent, shortened, sizes
 
 LONGEST_REASON = 400
 """The most characters of a reason in the headline."""
@@ -65,7 +49,7 @@ def headline(record: Record) -> Headline:
     certificates = certificate_summary(record)
     return Headline(
         verdict=verdict,
-        tone=_TONES.get(verdict, "neutral"),
+        tone=tone_of(verdict),
         meaning=_meaning(record),
         certificates=str(certificates) if certificates is not None else "",
         speed=_speed_lines(record),
@@ -80,8 +64,13 @@ def verdict_of(record: Record) -> str:
     if record.output is not None:
         return "not checked"
     if record.speed:
-        return _main_speed(record).verdict or "timed"
+        return main_speed(record).verdict or "timed"
     return "explained"
+
+
+def tone_of(verdict: str | None) -> str:
+    """Return what a verdict means: ``good``, ``bad``, ``open`` or ``neutral``."""
+    return _TONES.get(verdict or "", "neutral")
 
 
 def subject_of(record: Record) -> str:
@@ -95,7 +84,7 @@ def _meaning(record: Record) -> str:
         if record.output is not None:
             return "not compared with the original (--no-check)"
         if record.speed:
-            main = _main_speed(record)
+            main = main_speed(record)
             return f"{main.provider}, {level_text(main.level)}"
         return "what optimize would do; nothing was written"
     if equivalence.verdict == "identical":
@@ -177,171 +166,10 @@ def _by_float64(equivalence: Equivalence) -> str:
     return f"; {count(len(names), 'output')} {exceed} tolerance, but {why}"
 
 
-# --- Notes on the check ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Name:
-    """A name from a model within a sentence: each rendering marks it in its own way."""
-
-    text: str
-
-
-Sentence: TypeAlias = Sequence[str | Name]
-"""The parts of a sentence, to be joined. It begins in lower case and has no full stop."""
-
-
-def joined(sentence: Sentence, plain: Callable[[str], str], name: Callable[[str], str]) -> str:
-    """Return the sentence with these functions applied to its text and its names."""
-    parts = (name(part.text) if isinstance(part, Name) else plain(part) for part in sentence)
-    return "".join(parts)
-
-
-def divergence_note(divergence: Divergence) -> Sentence:
-    """Say where two models first diverge, and by how much."""
-    node: Sentence = [" ", Name(divergence.node)] if divergence.node else []
-    other: Sentence = []
-    if divergence.other_value:
-        operator: Sentence = [" (", Name(divergence.other_op_type), ")"]
-        other = [", in the other ", Name(divergence.other_value), *operator]
-    by = f": max |Δ| {number(divergence.max_abs)}" if divergence.max_abs is not None else ""
-    compared = f"{count(divergence.compared, 'value')} compared"
-    return [
-        "the two models first diverge at ",
-        Name(divergence.value),
-        " (",
-        Name(divergence.op_type),
-        *node,
-        ")",
-        *other,
-        f"{by}; {compared}",
-    ]
-
-
-def selection_note(selection: Selection) -> Sentence:
-    """Say what was compared in place of outputs whose rows are selected, and what was matched."""
-    last = selection.operators[-1]
-    operators = " and ".join([", ".join(selection.operators[:-1]), last]).removeprefix(" and ")
-    others = selection.rows - selection.same
-    rows = f"{selection.same:,} of {count(selection.rows, 'selected row')} match"
-    after = "the same operators" if selection.same_operators else "equal results on the same values"
-    return [
-        f"compared before {operators}, with {after} after that; {rows}",
-        f", and {others:,} tie with others" if others else "",
-    ]
-
-
-def inconclusive_note(inconclusive: Inconclusive) -> Sentence:
-    """Say of an output that it proves nothing, and why."""
-    return ["output ", Name(inconclusive.output), " ", inconclusive.reason, " and proves nothing"]
-
-
-def draws_note(provider: ProviderEquivalence) -> str:
-    """Say how often the original was run to estimate its noise, if that is known."""
-    if not provider.draws:
-        return ""
-    return f"the original's rounding noise is estimated from {count(provider.draws, 'run')}"
-
-
-def counted(output: OutputComparison, equivalence: Equivalence) -> str:
-    """Say how many samples count for an output, if not all of them do."""
-    total = equivalence.inputs.samples if equivalence.inputs is not None else 0
-    return f"{output.samples} of {total} samples" if 0 < output.samples < total else ""
-
-
-def remarks(output: OutputComparison) -> list[str]:
-    """Say what the numbers of a comparison do not: what was ignored, matched or passed, and why."""
-    notes = []
-    if output.by_float64:
-        why = "the original's own rounding is as large (float64)"
-        notes.append(f"beyond its tolerance, but {why}")
-    if output.excused:
-        elements = f"{count(output.excused, 'element')} beyond tolerance"
-        are, their = ("is", "its") if output.excused == 1 else ("are", "their")
-        notes.append(f"{elements} {are} ignored: the last bit decides {their} step")
-    if output.exchanged:
-        rows = count(output.exchanged, "row")
-        notes.append(f"{rows} changed places: the values that order them tie")
-    if output.replaced:
-        rows, are = count(output.replaced, "row"), "is" if output.replaced == 1 else "are"
-        notes.append(
-            f"{rows} {are} not the original's, but the original selects them, too, when its inputs "
-            "and weights change by their last bit"
-        )
-    return notes
-
-
-def output_notes(provider: ProviderEquivalence) -> list[Sentence]:
-    """Return the remarks on all outputs; one that holds at several levels appears once."""
-    compared: list[tuple[str, list[OutputComparison]]] = [
-        *((level.level, level.outputs) for level in provider.levels),
-        ("TF32 allowed", provider.tf32),
-    ]
-    places: dict[tuple[str, str], list[str]] = {}
-    for place, outputs in compared:
-        for output in outputs:
-            for remark in remarks(output):
-                places.setdefault((output.name, remark), []).append(place)
-    return [
-        [Name(name), f" ({' and '.join(where)}): {remark}"]
-        for (name, remark), where in places.items()
-    ]
-
-
-def exact_note(output: TruthOutput) -> str:
-    """Say how far the two models differ in float64, and what rounding explains of it, if known."""
-    ratio = output.ratio
-    if ratio is None:
-        return ""
-    if not ratio:
-        return "in float64, the two are equal"
-    where = f", at {output.where}" if ratio > 1 and output.where else ""
-    explained = f"{times(ratio)} times what rounding explains"
-    return f"in float64, the two differ by {number(output.computed_exactly)}, {explained}{where}"
-
-
-def unit_note(output: TruthOutput) -> str:
-    """Name the rounding unit of an output, if it is not its own type, and known."""
-    is_known = output.ratio is not None
-    return f"rounding unit {output.unit}" if is_known and output.unit != output.dtype else ""
-
-
-def no_truth_note(truth: Truth) -> str:
-    """Say why there is no float64 evaluation, if there is none."""
-    if truth.outputs or not truth.note:
-        return ""
-    what = "float64 evaluation not needed" if truth.needless else "no float64 evaluation"
-    return f"{what}: {truth.note}"
-
-
-def notes(equivalence: Equivalence) -> list[Sentence]:
-    """Return all notes, the most important first, for a rendering with little room."""
-    several = len(equivalence.providers) > 1
-    found: list[Sentence] = []
-    if equivalence.divergence is not None:
-        found.append(divergence_note(equivalence.divergence))
-    for provider in equivalence.providers:
-        of_provider: list[Sentence] = [inconclusive_note(item) for item in provider.inconclusive]
-        if provider.selection is not None:
-            of_provider.insert(0, selection_note(provider.selection))
-        of_provider += output_notes(provider)
-        if provider.truth is not None:
-            of_provider += [
-                ["output ", Name(output.name), f": {exact_note(output)}"]
-                for output in provider.truth.outputs
-                if output.ratio is not None and output.ratio > 1
-            ]
-            of_provider += [[note] for note in [no_truth_note(provider.truth)] if note]
-        of_provider += [[note] for note in [draws_note(provider)] if note]
-        prefix = [f"{provider.provider}: "] if several else []
-        found += [[*prefix, *sentence] for sentence in of_provider]
-    return found
-
-
 # --- Speed ----------------------------------------------------------------------------------------
 
 
-def _main_speed(record: Record) -> SpeedRecord:
+def main_speed(record: Record) -> SpeedRecord:
     """Return the timing with full optimization, onnxruntime's default."""
     return next((speed for speed in record.speed if speed.level == "all"), record.speed[0])
 
@@ -360,7 +188,7 @@ def _speed_lines(record: Record) -> list[str]:
         shapes = ", ".join(sizes(shape) for shape in speed.shapes.values())
         where = f"{speed.provider}, {shapes}, {level_text(speed.level)}"
         where = where if several else level_text(speed.level)
-        if speed.speedup is None or speed.ci95 is None:
+        if speed.speedup is None:
             lines.append(f"{speed.original_ms:.4g} ms, {where}")
         else:
             ratio = interval(speed.speedup, speed.ci95)
@@ -370,34 +198,6 @@ def _speed_lines(record: Record) -> list[str]:
 
 
 # --- What changed ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OperatorChange:
-    """The number of nodes of an operator before and after."""
-
-    name: str
-    before: int
-    after: int
-
-    @property
-    def change(self) -> str:
-        """The difference, with its sign."""
-        return f"{self.after - self.before:+d}" if self.after != self.before else "0"
-
-
-def operators_after(record: Record) -> dict[str, int] | None:
-    """Return the operators of the second model, if there is one."""
-    second = record.output or record.candidate
-    return second.ops if second is not None else None
-
-
-def operator_changes(before: Mapping[str, int], after: Mapping[str, int]) -> list[OperatorChange]:
-    """Return the operators whose number changed, most frequent first, then the total."""
-    names = sorted({*before, *after}, key=lambda name: (-before.get(name, 0), name))
-    rows = [OperatorChange(name, before.get(name, 0), after.get(name, 0)) for name in names]
-    changed = [row for row in rows if row.before != row.after]
-    return [*changed, OperatorChange("all nodes", sum(before.values()), sum(after.values()))]
 
 
 def _change_line(record: Record) -> str:
@@ -425,48 +225,3 @@ def _kept(record: Record) -> str:
     parts = [f"{count(len(record.refusals), 'candidate')} kept"] if record.refusals else []
     parts += [f"{count(dropped, 'rewrite')} dropped after the check failed"] if dropped else []
     return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class RewriteGroup:
-    """Rewrites of the same kind by one pass."""
-
-    pass_name: str
-    exactness: str
-    what: str
-    rewrites: list[RewriteRecord]
-
-
-def rewrite_groups(rewrites: Sequence[RewriteRecord]) -> list[RewriteGroup]:
-    """Group rewrites by pass, operator and detail, most frequent first."""
-    keys = [
-        (rewrite.pass_name, rewrite.exactness, f"{rewrite.op_type} {rewrite.detail}".strip())
-        for rewrite in rewrites
-    ]
-    members: dict[tuple[str, str, str], list[RewriteRecord]] = {}
-    for key, rewrite in zip(keys, rewrites, strict=True):
-        members.setdefault(key, []).append(rewrite)
-    return [RewriteGroup(*key, members[key]) for key, _ in Counter(keys).most_common()]
-
-
-@dataclass(frozen=True)
-class RefusalGroup:
-    """Nodes of an operator that are kept for the same reason."""
-
-    op_type: str
-    reason: str
-    message: str
-    remedy: str
-    refusals: list[RefusalRecord]
-
-
-def refusal_groups(refusals: Sequence[RefusalRecord]) -> list[RefusalGroup]:
-    """Group refusals by operator and reason, in order of first occurrence."""
-    groups: dict[tuple[str, str, str], list[RefusalRecord]] = {}
-    for refusal in refusals:
-        reason, message = refusal.reason, refusal.message
-        if refusal.also_reason:
-            reason += f", downstream {refusal.also_reason}"
-            message += f"; downstream, {refusal.also_message}"
-        groups.setdefault((refusal.op_type, reason, message), []).append(refusal)
-    return [RefusalGroup(*key, group[0].remedy, group) for key, group in groups.items()]

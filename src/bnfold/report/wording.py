@@ -70,9 +70,32 @@ def milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def interval(value: float, bounds: Sequence[float]) -> str:
-    """Format a ratio with its interval."""
+def interval(value: float | None, bounds: Sequence[float] | None) -> str:
+    """Format a ratio with its interval, or None as a dash."""
+    if value is None:
+        return "–"
+    if not bounds:
+        return f"{value:.3f} (no interval)"
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def duration(seconds: float) -> str:
+    """Format how long something took: 850 ms, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def when(started: str | None, seconds: float | None) -> str:
+    """Say when a run began and how long it took, as far as that is known."""
+    parts = [started.replace("T", " ").replace("Z", " UTC")] if started else []
+    parts += [f"took {duration(seconds)}"] if seconds is not None else []
+    return ", ".join(parts)
 
 
 def sizes(shape: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bnfold.errors import TooSlowError
-from bnfold.options import ExecutionOptions, TimingOptions
+from bnfold.options import ExecutionOptions, InputOptions, TimingOptions
 from bnfold.progress import Progress
 from bnfold.record.data import SpeedRecord
 from bnfold.running.runtime import Level
@@ -33,9 +33,7 @@ def time_models(
         SessionError: if onnxruntime cannot load or run a model.
         UsageError: if the request for inputs does not fit the model.
     """
-    usual = for_one_image(execution.inputs)
-    requests = [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
-    cases = [(provider, request) for provider in execution.providers for request in requests]
+    cases = cases_of(execution, timing)
     share = timing.seconds / len(cases)
     records: list[SpeedRecord] = []
     for provider, request in cases:
@@ -59,6 +57,13 @@ def time_models(
                 )
             )
     return records
+
+
+def cases_of(execution: ExecutionOptions, timing: TimingOptions) -> list[tuple[str, InputOptions]]:
+    """Return each provider with each batch size, as what is asked of the inputs."""
+    usual = for_one_image(execution.inputs)
+    requests = [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
+    return [(provider, request) for provider in execution.providers for request in requests]
 
 
 def require_speedup(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
+from bnfold.errors import BnfoldError
 from bnfold.graph.cost import Cost, cost_of
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import ModelSource, load
-from bnfold.record.data import ModelRecord
+from bnfold.record.data import ModelFigures, ModelRecord, NodeDifference, Record
 from bnfold.running.learning import TOOLS
 
 
@@ -36,17 +37,14 @@ class Inspection:
         del described["nodes"]
         return described
 
-
-@dataclass(frozen=True)
-class NodeDifference:
-    """How the nodes of the main graphs differ, by the names of what they compute."""
-
-    gone: dict[str, str]
-    """The operator of each that only the first model has."""
-    new: dict[str, str]
-    """The operator of each that only the second model has."""
-    changed: dict[str, tuple[str, str]]
-    """The operators of those that have other inputs, attributes or operators."""
+    def figures(self) -> ModelFigures:
+        """Return what a record has of it."""
+        return ModelFigures(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            **dataclasses.asdict(self.cost),
+            bytes=self.model.bytes + self.data_bytes,
+        )
 
 
 def inspect(source: ModelSource) -> Inspection:
@@ -80,10 +78,26 @@ def differing_nodes(one: Inspection, other: Inspection) -> NodeDifference:
         gone={name: op for name, (op, _) in one.nodes.items() if name not in other.nodes},
         new={name: op for name, (op, _) in other.nodes.items() if name not in one.nodes},
         changed={
-            name: (node[0], other.nodes[name][0])
+            name: [node[0], other.nodes[name][0]]
             for name, node in one.nodes.items()
             if name in other.nodes and node != other.nodes[name]
         },
+    )
+
+
+def with_figures(record: Record, *models: ModelSource) -> Record:
+    """Return the record with the figures of one or two models, and in which nodes they differ.
+
+    A model that only onnxruntime can read has no figures, so there are none then.
+    """
+    try:
+        found = [inspect(model) for model in models]
+    except BnfoldError:
+        return record
+    return replace(
+        record,
+        figures=[each.figures() for each in found],
+        nodes=differing_nodes(*found) if len(found) == 2 else None,
     )
 
 

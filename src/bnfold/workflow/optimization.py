@@ -97,9 +97,11 @@ class Optimization:
         stack: ExitStack,
         progress: Progress,
         hashes: bool,
+        figures: bool,
         force: bool,
     ) -> None:
         self._variants = Variants(model, passes, scratch)
+        self._source, self._scratch = model, scratch
         self._output = output
         self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"
         self._execution, self._checking, self._timing = execution, checking, timing
@@ -115,7 +117,7 @@ class Optimization:
             self._require_replaceable()
         if hashes:
             self._variant.model.source.start_hashing()
-        self._hashes = hashes
+        self._hashes, self._figures = hashes, figures
         self._staged = StagedModel(self._place, storage=storage, hashed=hashes)
         stack.push(self._staged)  # first: a signal may come while it is created
         self._staged.create()
@@ -288,11 +290,16 @@ class Optimization:
         """Time both models, unless the check has rejected the new one."""
         if self._is_unchanged or self._rejection() is not None:
             return
-        from bnfold.speed.cases import time_models
+        from bnfold.speed.profile import time_and_profile
 
         try:
-            self._speed = time_models(
-                self._reference, self._staged.path, self._execution, self._timing, self._progress
+            self._speed = time_and_profile(
+                self._reference,
+                self._staged.path,
+                self._execution,
+                self._timing,
+                self._scratch.folder,
+                self._progress,
             )
         except (ProviderError, SessionError) as error:
             self._speed_note = f"not timed: {error}"
@@ -311,6 +318,10 @@ class Optimization:
         """
         rejection = self._rejection() or self._lack_of_speed()
         record = self._record(written=self._output is not None and rejection is None)
+        if self._figures:
+            from bnfold.workflow.inspection import with_figures
+
+            record = with_figures(record, self._source, self._staged.path)
         if rejection is not None:
             rejection.record = record
             raise rejection

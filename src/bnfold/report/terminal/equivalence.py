@@ -16,7 +16,7 @@ from bnfold.record.data import (
     Truth,
 )
 from bnfold.report.certificates import is_of_certificate
-from bnfold.report.summary import (
+from bnfold.report.notes import (
     Sentence,
     counted,
     divergence_note,

@@ -10,14 +10,9 @@ from rich.console import Console
 
 from bnfold.record.data import Equivalence, ModelRecord, OutputRecord, Record, RefusalRecord
 from bnfold.report.certificates import certificate_summary, is_of_certificate
-from bnfold.report.summary import (
-    CERTIFIED,
-    headline,
-    level_text,
-    operator_changes,
-    refusal_groups,
-    rewrite_groups,
-)
+from bnfold.report.changes import operator_changes, refusal_groups, rewrite_groups
+from bnfold.report.figures import figures_line
+from bnfold.report.summary import CERTIFIED, headline, level_text
 from bnfold.report.terminal.equivalence import print_comparisons
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.terminal.speed import print_timings
@@ -38,6 +33,8 @@ def print_optimization(console: Console, record: Record, detail: Detail = Detail
     assert record.output is not None
     if detail > Detail.QUIET:
         _print_operators(console, record.model.ops, record.output.ops)
+        if figures := figures_line(record):
+            say(console, figures)
         _print_rewrites(console, record)
         _print_refusals(console, record.refusals, detail)
         if record.equivalence is not None:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from bnfold.record.data import Record, SpeedRecord
+from bnfold.report.figures import shown_time_rows
 from bnfold.report.terminal.equivalence import placements
-from bnfold.report.terminal.lines import Detail, say, styled, table
+from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.wording import count, interval, milliseconds, sizes
 
-_STYLES = {"faster": "green", "slower": "red", "no significant difference": "default"}
+_STYLES = {"faster": "green", "slower": "red"}
 
 
 def print_timings(console: Console, record: Record, detail: Detail) -> None:
@@ -44,16 +45,33 @@ def _print_group(
     rows = table("  level", "ms", "times as fast", "", numbers=False)
     for speed in speeds:
         ms, ratio, verdict = milliseconds(speed.original_ms), "", styled("")
-        if speed.speedup is not None and speed.ci95 is not None and speed.verdict is not None:
+        if speed.speedup is not None:
             ms += f" → {milliseconds(speed.optimized_ms)}"
             ratio = interval(speed.speedup, speed.ci95)
-            verdict = styled(speed.verdict, f"bold {_STYLES[speed.verdict]}")
+            verdict = styled(speed.verdict or "", f"bold {_STYLES.get(speed.verdict or '', '')}")
         rows.add_row(f"  {speed.level}", ms, ratio, verdict)
         rows.add_row("  control", "", interval(speed.control, speed.control_ci95))
     console.print(rows)
     for speed in speeds:
         if notes := ", ".join(_notes(speed, detail)):
             say(console, f"{speed.level}: {notes}", indent=2)
+    if detail == Detail.VERBOSE:
+        for speed in speeds:
+            _print_profile(console, speed)
+
+
+def _print_profile(console: Console, speed: SpeedRecord) -> None:
+    """Print how long the nodes of each operator take, by onnxruntime's profiler."""
+    if speed.profile_note:
+        say(console, f"{speed.level}: no time by operator: {speed.profile_note}", indent=2)
+    if not speed.profile:
+        return
+    rows = table("  time by operator", "nodes", "ms", "change")
+    for row in shown_time_rows(speed.profile):
+        nodes = " → ".join(f"{number:,}" for number in row.nodes)
+        ms = " → ".join(map(milliseconds, row.ms))
+        rows.add_row(cell(f"  {row.op_type}"), nodes, ms, row.change)
+    console.print(rows)
 
 
 def _notes(speed: SpeedRecord, detail: Detail) -> Iterator[str]:
