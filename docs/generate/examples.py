@@ -15,35 +15,32 @@ import onnx.parser
 from onnx import helper, numpy_helper
 
 import bnfold
-from bnfold.workflow.optimization import Result
+from bnfold.record.data import Record
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A model before and after a pass, and the text that it was made from."""
+    """A model before and after a pass, and the record of the run."""
 
-    text: str
     before: onnx.ModelProto
-    result: Result
-
-    @property
-    def after(self) -> onnx.ModelProto:
-        """The model after the pass."""
-        return self.result.to_proto()
+    after: onnx.ModelProto
+    record: Record
 
 
-def example_of(pass_name: str) -> Example:
-    """Run a pass on its example.
+def example_of(pass_name: str, *, check: bool) -> Example:
+    """Run a pass on its example, and with `check`, verify and certify the result.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no example.
+        BnfoldError: if the result is not the same, or not proven to be.
     """
     text = (FOLDER / f"{pass_name}.onnxtxt").read_text(encoding="utf-8")
     model = onnx.parser.parse_model(text)
     _draw_weights(model)
-    return Example(text, model, bnfold.optimize(model, check=False, only=pass_name))
+    result = bnfold.optimize(model, only=pass_name, check=check, certify="always", truth="off")
+    return Example(model, result.to_proto(), result.record)
 
 
 def _draw_weights(model: onnx.ModelProto) -> None:
