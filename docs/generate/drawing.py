@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -100,7 +101,7 @@ def _node(box: Box, kind: str, x: float, y: float) -> str:
 def _edge(points: Sequence[tuple[float, float, float]]) -> str:
     """Return a line through points, each with half the height that it passes straight."""
     path = ""
-    for (x, y, half), (to_x, to_y, to_half) in zip(points, points[1:], strict=False):
+    for (x, y, half), (to_x, to_y, to_half) in pairwise(points):
         start, end = y + half, to_y - to_half
         middle = (start + end) / 2
         path += f"{'L' if path else 'M'}{x:g},{start:g} "

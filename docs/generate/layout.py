@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Name = str
 
@@ -43,7 +44,7 @@ def _untangled(rows: list[list[Name]], edges: Sequence[Sequence[Name]]) -> list[
     """Order each row by the mean place of what it reads, so that few edges cross."""
     above: dict[Name, list[Name]] = {}
     for edge in edges:
-        for source, target in zip(edge, edge[1:], strict=False):
+        for source, target in pairwise(edge):
             above.setdefault(target, []).append(source)
     places: dict[Name, float] = {}
     ordered = []

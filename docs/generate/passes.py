@@ -94,7 +94,11 @@ def _exactness(text: str) -> str:
 
 def _example(pass_: Pass, example: Example) -> str:
     drawing = draw_pair(example.before, example.after, pass_.name)
-    made = [rewrite.detail for rewrite in example.record.rewrites if rewrite.pass_name == pass_.name]
+    made = [
+        f"{rewrite.op_type} {rewrite.detail}".strip()
+        for rewrite in example.record.rewrites
+        if rewrite.pass_name == pass_.name
+    ]
     lines = [f"{len(made)} rewrite{'s' * (len(made) != 1)}: {'; '.join(dict.fromkeys(made))}."]
     lines += _verdict(example.record)
     return f"{drawing}\n\n{' '.join(lines)}"
