@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -16,6 +18,10 @@ from docs.generate.examples import example_of
 from docs.generate.links import PAGES, for_site
 from docs.generate.passes import page_of
 from docs.generate.record import fields
+
+_LOADED = re.compile(
+    r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^>]*>"
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,3 +59,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     place = page.file.src_uri
     source = _SOURCES.get(place, f"docs/{place}")
     return for_site(markdown, source, place, files.src_uris)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that loads anything from elsewhere: the site is complete without a network."""
+    loaded = _LOADED.search(output)
+    if loaded is not None:
+        raise PluginError(f"{page.file.src_uri} loads from elsewhere: {loaded[0]}")
+    return output
