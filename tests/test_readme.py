@@ -20,7 +20,7 @@ BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```", README, re.M
 def example() -> list[str]:
     """Return the lines of the example, commands and output."""
     (block,) = [text for _, text in BLOCKS if text.startswith("$ ")]
-    return block.splitlines()
+    return block.replace("\\\n", "").splitlines()
 
 
 def test_the_output_shown_is_real(

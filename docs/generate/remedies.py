@@ -8,7 +8,7 @@ _NO_GAIN = "Nothing: the rewrite would not make the model faster."
 _NOT_COUNTED = "Build the network with `count_include_pad=False`, if it may change."
 _CONSTANT = "Export the model with its weights as constants."
 _NARROW = "Export the model in a type with a wider range, such as float32."
-_NOTHING = "Nothing: here the rewrite would be wrong."
+_NOTHING = "Nothing: the identity does not hold here."
 
 _REMEDIES = {
     "ACTIVATION_SHIFT": "Build the network with the BatchNormalization before the activation.",
