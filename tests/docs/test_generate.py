@@ -108,5 +108,10 @@ def test_rows_are_ordered_so_that_edges_do_not_cross() -> None:
     assert [list(row) for row in layout(reads).rows] == [["x", "y"], ["of x", "of y"]]
 
 
+def test_a_node_that_reads_several_is_below_their_middle() -> None:
+    reads: dict[str, list[str]] = {"a": [], "b": [], "c": [], "sum": ["a", "b"], "of b": ["b"]}
+    assert list(layout({**reads, "of a": ["a"]}).rows[1]) == ["of a", "sum", "of b"]
+
+
 def test_nothing_is_laid_out_as_nothing() -> None:
     assert list(layout({}).rows) == []

@@ -132,6 +132,18 @@ def test_a_drawing_marks_what_only_one_side_has() -> None:
     assert labels[1] == "fold-batchnorm, after: Conv, Relu"
 
 
+def test_an_operator_with_other_weights_is_marked() -> None:
+    example = rewritten("merge-matmuls")
+    drawing = ElementTree.fromstring(draw_pair(example.before, example.after, "merge-matmuls"))
+    kinds = [
+        group.attrib["class"]
+        for svg in drawing.iter("svg")
+        for group in svg.iter("g")
+        if [text.text for text in group.iter("text")] == ["MatMul", "64×64"]
+    ]
+    assert kinds == ["changed", "changed"]
+
+
 def test_every_drawing_is_well_formed_and_has_every_operator() -> None:
     for pass_ in PASSES:
         example = rewritten(pass_.name)
