@@ -81,8 +81,8 @@ def page_of(pass_: Pass, example: Example) -> str:
 def _facts(pass_: Pass) -> str:
     roots = "any operator" if ANY in pass_.roots else ", ".join(pass_.roots)
     return (
-        f"Starts at: {roots}. Alone: `bnfold optimize MODEL --only {pass_.name}`; "
-        f"all but this one: `--skip {pass_.name}`."
+        f"It starts at {roots}. To run it alone: `bnfold optimize MODEL --only {pass_.name}`; "
+        f"to leave it out: `--skip {pass_.name}`."
     )
 
 
