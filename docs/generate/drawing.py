@@ -78,8 +78,9 @@ def _draw(
     operators = [box.title for box in boxes.values() if not box.is_terminal]
     label = escape(f"{name}, {title}: {', '.join(operators) or 'no operators'}")
     return (
-        f'<svg viewBox="0 0 {width} {height}" style="min-width: {0.6 * width:g}px; max-width: {width}px" '
-        f'role="img" aria-label="{label}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'style="min-width: {0.6 * width:g}px; max-width: {width}px" '
+        f'aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 
