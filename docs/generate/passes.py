@@ -24,6 +24,10 @@ _EXACTNESS = {
     "sign of zeros.",
     "ROUNDED": "The result is the same in exact arithmetic; floating-point rounding differs.",
 }
+_LEGEND = (
+    "Coloured frames mark what changes. Below an operator are the sizes of its weights (or small "
+    "constants themselves) and its attributes."
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _example(pass_: Pass, example: Example) -> str:
     ]
     lines = [f"{len(made)} rewrite{'s' * (len(made) != 1)}: {'; '.join(dict.fromkeys(made))}."]
     lines += _verdict(example.record)
-    return f"{drawing}\n\n{' '.join(lines)}"
+    return f"{drawing}\n\n{_LEGEND}\n\n{' '.join(lines)}"
 
 
 def _verdict(record: Record) -> list[str]:
