@@ -3,7 +3,7 @@
 Samples are drawn from the model that the protocol of `bnfold bench` assumes, and judged by its own
 statistics: each session is off by a constant, each turn by a factor that all models share, each run
 by its own noise, and one run in twenty takes 50 % longer. Beside it stands the bootstrap that
-earlier versions used. The tables are those of docs/speed.md (10 minutes):
+earlier versions used. The tables are those of docs/speed.md (5 minutes):
 
     python -m benchmarks.coverage
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from bnfold.arrays import FloatArray
 from bnfold.record.data import SpeedBlock
 from bnfold.speed.statistics import ratio, summarize
 
@@ -29,7 +28,7 @@ TURNS = 40
 FACTOR = 1.05
 """The true speed-up."""
 
-_RESAMPLES = 400
+_RESAMPLES = 1000
 
 Interval = Callable[[Sequence[SpeedBlock]], Sequence[float] | None]
 
@@ -43,17 +42,13 @@ def simulated_blocks(
     spread: float = 0.005,
 ) -> list[SpeedBlock]:
     """Return samples of a model `factor` times as fast, with the noise of a shared machine."""
-    names = {"original": 1.0, "optimized": factor, "control": 1.0}
-    samples = []
-    for _ in range(blocks):
-        shared = 10 * generator.lognormal(0, 0.05, turns)
-        run_ms = {}
-        for name, speed in names.items():
-            own = generator.lognormal(0, spread) * generator.lognormal(0, 0.02, turns)
-            hiccups = np.where(generator.random(turns) < 0.05, 1.5, 1.0)
-            run_ms[name] = (shared * own * hiccups / speed).tolist()
-        samples.append(SpeedBlock({}, run_ms))
-    return samples
+    speeds = np.array([1.0, factor, 1.0])[:, None]
+    shape = (blocks, len(speeds), turns)
+    ms = 10 * generator.lognormal(0, 0.05, (blocks, 1, turns)) / speeds
+    ms *= generator.lognormal(0, spread, (*shape[:2], 1)) * generator.lognormal(0, 0.02, shape)
+    ms *= np.where(generator.random(shape) < 0.05, 1.5, 1.0)
+    names = ("original", "optimized", "control")
+    return [SpeedBlock({}, dict(zip(names, block, strict=True))) for block in ms.tolist()]
 
 
 def students(blocks: Sequence[SpeedBlock]) -> list[float] | None:
@@ -93,18 +88,15 @@ def found(spread: float, blocks: int, factor: float, runs: int, *, seed: int = 0
 
 def bootstrap(blocks: Sequence[SpeedBlock]) -> list[float]:
     """Return the interval of earlier versions: blocks are resampled, then turns within them."""
-    by_block = [np.divide(block.run_ms["original"], block.run_ms["optimized"]) for block in blocks]
+    times = np.array([[block.run_ms["original"], block.run_ms["optimized"]] for block in blocks])
+    ratios = times[:, 0] / times[:, 1]
     generator = np.random.default_rng(0)
-    medians = [np.median(_resampled(by_block, generator)) for _ in range(_RESAMPLES)]
+    count, turns = ratios.shape
+    chosen = generator.integers(0, count, (_RESAMPLES, count, 1))
+    within = generator.integers(0, turns, (_RESAMPLES, count, turns))
+    medians = np.median(ratios[chosen, within].reshape(_RESAMPLES, -1), axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
     return [float(low), float(high)]
-
-
-def _resampled(by_block: Sequence[FloatArray], generator: np.random.Generator) -> FloatArray:
-    chosen = generator.integers(0, len(by_block), len(by_block))
-    return np.concatenate(
-        [generator.choice(by_block[each], len(by_block[each])) for each in chosen]
-    )
 
 
 def coverage_table(runs: int) -> str:

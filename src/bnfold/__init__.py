@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bnfold.options import ExecutionOptions as ExecutionOptions
     from bnfold.options import InputOptions as InputOptions
     from bnfold.options import PassOptions as PassOptions
+    from bnfold.options import StorageOptions as StorageOptions
     from bnfold.options import TimingOptions as TimingOptions
     from bnfold.record.data import Record as Record
     from bnfold.workflow.ir_pass import RewritePass as RewritePass
@@ -59,6 +60,7 @@ _HOMES = {
         "ExecutionOptions",
         "InputOptions",
         "PassOptions",
+        "StorageOptions",
         "TimingOptions",
     ),
     "bnfold.record.data": ("Record",),

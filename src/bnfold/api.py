@@ -27,12 +27,14 @@ from bnfold.options import (
     ExecutionOptions,
     InputOptions,
     PassOptions,
+    StorageOptions,
     TimingOptions,
 )
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import environment, load_average
+from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
 from bnfold.workflow.dating import dated
 from bnfold.workflow.inspection import Inspection as Inspection
@@ -87,6 +89,7 @@ def optimize(
     execution: ExecutionOptions | None = None,
     checking: CheckOptions | None = None,
     timing: TimingOptions | None = None,
+    storage: StorageOptions | None = None,
     hashes: bool = True,
     figures: bool = True,
     progress: Progress = silent,
@@ -118,6 +121,7 @@ def optimize(
         execution: where and on what to run models.
         checking: how strictly to compare them.
         timing: how long to time them.
+        storage: whether weights go to a file beside `output`, which, and its name.
         hashes: whether the record has the SHA-256 of both files, which take as long as all else
             where a large model is neither checked nor timed.
         figures: whether the record has what both models hold and compute, and in which nodes they
@@ -142,9 +146,10 @@ def optimize(
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.
     timing_only = not (check or tune) and timing.require_speedup is None
-    if not (timing_only and list(execution.providers) == ["cpu"]):
-        _require_providers(execution)
+    needs_none = timing_only and list(execution.providers) == ["cpu"]
     with ExitStack() as stack:
+        if not needs_none or execution.custom_ops:
+            stack.enter_context(_runtime_of(execution))
         scratch = stack.enter_context(Scratch())
         run = Optimization(
             model,
@@ -153,6 +158,7 @@ def optimize(
             execution=execution,
             checking=checking,
             timing=timing,
+            storage=storage or StorageOptions(),
             scratch=scratch,
             stack=stack,
             progress=progress,
@@ -212,12 +218,11 @@ def check(
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = _given(_check_options(checking, rtol, atol, truth), certify=certify)
-    _require_providers(execution)
-    progress("reading")
-    sources = [Source.of(source) for source in (reference, candidate)]
-    for source in sources:
-        source.start_hashing()
-    with _as_files(reference, candidate) as paths:
+    with _runtime_of(execution), _as_files(reference, candidate) as paths:
+        progress("reading")
+        sources = [Source.of(source) for source in (reference, candidate)]
+        for source in sources:
+            source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         if checking.certify != "off" and equivalence.verdict != "fail":
             seconds = math.inf if checking.certify == "always" else SECONDS_TO_CERTIFY
@@ -293,11 +298,10 @@ def bench(
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
     load = load_average()
-    _require_providers(execution)
-    progress("reading")
     sources = [model] if candidate is None else [model, candidate]
-    records = [describe(source) for source in sources]
-    with _as_files(*sources) as paths, Scratch() as scratch:
+    with _runtime_of(execution), _as_files(*sources) as paths, Scratch() as scratch:
+        progress("reading")
+        records = [describe(source) for source in sources]
         second = paths[1] if candidate is not None else None
         speed = time_and_profile(paths[0], second, execution, timing, scratch.folder, progress)
         record = Record(
@@ -396,9 +400,15 @@ def _execution_options(
     )
 
 
-def _require_providers(execution: ExecutionOptions) -> None:
+@contextmanager
+def _runtime_of(execution: ExecutionOptions) -> Iterator[None]:
+    """Require that the runtime can do what is asked of it, and let it know custom operators."""
     for provider in execution.providers:
         runtime.require_provider(provider)
+    with custom_operators(execution.custom_ops):
+        if execution.custom_ops:
+            runtime.require_libraries()
+        yield
 
 
 @contextmanager

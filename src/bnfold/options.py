@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ TRUTH_CHOICES = ("auto", "off", "always")
 CERTIFY_CHOICES = ("auto", "off", "always")
 REQUIRE_CHOICES = ("certified", "pass")
 SPEEDUP_CHOICES = ("bound", "median")
+EXTERNAL_DATA_CHOICES = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class ExecutionOptions:
             them, such as ``CUDAExecutionProvider``.
         threads: the size of onnxruntime's thread pool; None for one per available processor.
         inputs: the inputs to run on.
+        custom_ops: shared libraries with operators that onnxruntime lacks.
 
     Raises:
         UsageError: if a provider is unknown.
@@ -104,6 +107,7 @@ class ExecutionOptions:
     providers: Sequence[str] = ("cpu",)
     threads: int | None = None
     inputs: InputOptions = field(default_factory=InputOptions)
+    custom_ops: Sequence[str | os.PathLike[str]] = ()
 
     def __post_init__(self) -> None:
         names = [_PROVIDER_NAMES.get(name.lower(), name.lower()) for name in self.providers]
@@ -235,3 +239,48 @@ def require_inputs(
             wanted = "×".join("?" if size is None else str(size) for size in sizes)
             given = "×".join(map(str, shape))
             raise UsageError(f"the shape {given} does not fit input {name!r}, which is {wanted}")
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """Specify how to store a model.
+
+    Args:
+        external_data: whether large weights go to a file beside the model: ``auto`` (if the
+            original has them there, or the model exceeds 2 GiB), ``always`` or ``never``.
+        threshold: the bytes of the smallest weight that goes there; None for 1024.
+        name: the name of that file; None for one after its content, which no other model can have
+            data at.
+
+    Raises:
+        UsageError: if a choice is unknown, or the name is more than a name.
+    """
+
+    external_data: str = "auto"
+    threshold: int | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.external_data not in EXTERNAL_DATA_CHOICES:
+            known = ", ".join(EXTERNAL_DATA_CHOICES)
+            raise UsageError(f"unknown external data {self.external_data!r}; known: {known}")
+        asked = {"threshold": self.threshold, "name": self.name}
+        for option, value in asked.items():
+            if self.external_data == "never" and value is not None:
+                raise UsageError(
+                    f"--external-data never leaves --external-data-{option} without effect"
+                )
+        if self.name is not None and not _is_file_name(self.name):
+            raise UsageError(
+                f"--external-data-name {self.name!r} is not the name of a file: it goes beside "
+                "OUTPUT, in the same folder"
+            )
+
+
+def _is_file_name(name: str) -> bool:
+    """Say whether a name is one on all systems, and text, as ONNX demands."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")

@@ -6,7 +6,22 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str], None]
-"""Called with a few words on what is being done."""
+"""Called with a few words on what is being done; of one of several equal steps, with `Counted`."""
+
+
+class Counted(str):
+    """A few words on what is being done, the `number`-th of about `total` equal steps."""
+
+    number: int
+    total: int
+
+    def __new__(cls, doing: str, number: int, total: int) -> Counted:
+        self = super().__new__(cls, doing)
+        self.number, self.total = number, total
+        return self
+
+    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
+        return str(self), self.number, self.total
 
 
 def silent(_: str) -> None:

@@ -62,10 +62,14 @@ class Scratch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._folder is None:
-            return
-        try:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        except BaseException:  # another signal
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
+        if self._folder is not None:
+            remove_folder(self._folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and what is in it, as far as the system lets it, also if a signal comes."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:  # another signal
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -15,7 +15,7 @@ import pytest
 from bnfold.cli.outputs import require_apart
 from bnfold.errors import UsageError
 from tests.support.cli import REWRITTEN, names, run, untouched
-from tests.support.files import raising
+from tests.support.files import raising, save_external
 from tests.support.graphs import build, operators
 
 QUICK = ("--no-check", "--no-bench")
@@ -32,6 +32,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.md").symlink_to(tmp_path / name)
     os.link(tmp_path / "m.json", tmp_path / "twin.md")
     (tmp_path / "link.md").symlink_to("m.json")
+    save_external(tmp_path / "external").rename(tmp_path / "external" / "e.onnx")
+    (tmp_path / "external" / "m.data.md").symlink_to("m.data")
     (tmp_path / "sub").mkdir()
     return tmp_path
 
@@ -60,6 +62,50 @@ SAME = {
     "check, candidate": (["check", "m.onnx", "other.html", "--report", "other.html"], "CANDIDATE"),
     "bench, model": (["bench", "m.json", "--report", "m.json"], "MODEL"),
     "bench, candidate": (["bench", "m.onnx", "m.json", "--report", "m.json"], "CANDIDATE"),
+    "optimize, data of the model": (
+        ["optimize", "external/e.onnx", "out", "--report", "external/m.data.md"],
+        "the data of MODEL",
+    ),
+    "explain, data of the model": (
+        ["explain", "external/e.onnx", "--report", "external/m.data.md"],
+        "the data of MODEL",
+    ),
+    "check, data of the candidate": (
+        ["check", "m.onnx", "external/e.onnx", "--report", "external/m.data.md"],
+        "the data of CANDIDATE",
+    ),
+    "bench, data of the model": (
+        ["bench", "external/e.onnx", "--report", "external/m.data.md"],
+        "the data of MODEL",
+    ),
+    "optimize, data beside the output": (
+        ["optimize", "m.onnx", "sub", "--external-data-name", "w.md", "--report", "sub/w.md"],
+        "--external-data-name",
+    ),
+    "optimize, data is data": (
+        ["optimize", "m.onnx", "o", "--external-data-name", "data.npz", "--data", "data.npz"],
+        "--data",
+    ),
+    "optimize, saved inputs are a report": (
+        ["optimize", "m.onnx", "o", "--save-inputs", "d.md", "--report", "d.md"],
+        "--save-inputs",
+    ),
+    "optimize, saved inputs are the output": (
+        ["optimize", "m.onnx", "o", "--save-inputs", "o"],
+        "--save-inputs",
+    ),
+    "optimize, saved inputs are those given": (
+        ["optimize", "m.onnx", "o", "--save-inputs", "sub", "--data", "sub"],
+        "--data",
+    ),
+    "check, saved inputs are a report": (
+        ["check", "m.onnx", "m.onnx", "--save-inputs", "d.md", "--report", "d.md"],
+        "--save-inputs",
+    ),
+    "check, saved inputs are those given": (
+        ["check", "m.onnx", "m.onnx", "--save-inputs", "sub", "--data", "sub"],
+        "--data",
+    ),
     "report, record": (["report", "m.json", "-o", "m.json"], "RUN.json"),
     "report, outputs": (["report", "m.json", "-o", "a.md", "-o", "sub/../a.md"], "a.md"),
 }
@@ -71,9 +117,16 @@ def test_no_output_replaces_an_input_or_another(
 ) -> None:
     monkeypatch.chdir(folder)
     arguments, other = SAME[case]
-    before = {path: untouched(path) for path in folder.iterdir() if path.is_file()}
-    run(*arguments).failed(2, other)
-    assert {path: untouched(path) for path in folder.iterdir() if path.is_file()} == before
+    before = {path: untouched(path) for path in folder.rglob("*") if path.is_file()}
+    work = raising(AssertionError("the work has started"))
+    with (
+        mock.patch("bnfold.api.optimize", work),
+        mock.patch("bnfold.api.check", work),
+        mock.patch("bnfold.api.bench", work),
+        mock.patch("bnfold.api.explain", work),
+    ):
+        run(*arguments).failed(2, other)
+    assert {path: untouched(path) for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_files_that_are_not_there_yet_are_told_apart_by_their_paths(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_signal_that_a_library_swallows_still_ends_the_run(
         with contextlib.suppress(SystemExit):
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("bnfold.api._require_providers", swallowed)
+    monkeypatch.setattr("bnfold.api._runtime_of", swallowed)
     outcome = run("check", tmp_path / "m.onnx", tmp_path / "m.onnx")
     assert (outcome.code, outcome.err) == (128 + signal.SIGTERM, "bnfold: ended by SIGTERM\n")
 

@@ -153,7 +153,7 @@ def test_constants_with_external_data_go_along(tmp_path: Path) -> None:
 def test_weights_too_large_for_one_file_go_beside_it_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bnfold.modelfile.model._LARGEST_INLINE", 1000)
+    monkeypatch.setattr("bnfold.modelfile.model.LARGEST_INLINE", 1000)
     output = tmp_path / "out.onnx"
     outcome = run("optimize", REWRITTEN, output)
     assert outcome.code == 0
@@ -169,7 +169,7 @@ def test_a_model_file_that_onnxruntime_cannot_read_is_checked_all_the_same(
 ) -> None:
     """Above 2 GiB, protobuf cannot parse it, so onnxruntime cannot, either."""
     size = REWRITTEN.stat().st_size
-    monkeypatch.setattr("bnfold.modelfile.model._LARGEST_INLINE", 1000)
+    monkeypatch.setattr("bnfold.modelfile.model.LARGEST_INLINE", 1000)
     monkeypatch.setattr("bnfold.modelfile.source.LARGEST_MESSAGE", size - 1)
     load_session = Session.__init__
 

@@ -85,7 +85,11 @@ def test_each_run_is_folded_below_the_table_and_linked() -> None:
         for used in picture.all("use"):
             assert used.attributes["href"].removeprefix("#") in ids
     folded = [each for each in root.all("details") if each.attributes.get("class", "")[:3] == "run"]
-    assert [each.attributes["class"] for each in folded] == ["run neutral", "run neutral", "run good"]
+    assert [each.attributes["class"] for each in folded] == [
+        "run neutral",
+        "run neutral",
+        "run good",
+    ]
     assert [len(each.all("svg")) for each in folded] == [3, 3, 1]
 
 

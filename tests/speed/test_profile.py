@@ -16,6 +16,8 @@ from bnfold.errors import SessionError
 from bnfold.options import ExecutionOptions, InputOptions, TimingOptions
 from bnfold.progress import silent
 from bnfold.record.data import SpeedRecord
+from bnfold.running.runtime import Level
+from bnfold.speed.blocks import Block, Case
 from bnfold.speed.cases import time_models
 from bnfold.speed.profile import SHARE, profiles, summarize_events, time_and_profile
 from tests.support.cli import MODELS, REWRITTEN, run
@@ -135,10 +137,11 @@ def test_both_models_are_profiled_and_no_file_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_session_that_is_timed_has_a_profiler(tmp_path: Path) -> None:
-    with mock.patch("bnfold.speed.measure.Session", side_effect=SessionError("no")) as timed:
+def test_no_session_that_is_timed_has_a_profiler() -> None:
+    case = Case({"original": REWRITTEN}, Level.ALL, 1, InputOptions())
+    with mock.patch("bnfold.speed.blocks.Session", side_effect=SessionError("no")) as timed:
         with pytest.raises(SessionError):
-            timing(tmp_path)
+            Block(silent, "cpu").load(case, 0, None)
         assert "profile" not in timed.call_args.kwargs
 
 

@@ -66,16 +66,18 @@ def parse_strictly(text: str) -> dict[str, Any]:
     return content
 
 
-def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
-    """Run ``bnfold`` with these arguments, on a terminal with this encoding."""
-    out, err = (
+def run(
+    *arguments: str | Path, encoding: str = "utf-8", out: io.TextIOWrapper | None = None
+) -> Outcome:
+    """Run ``bnfold`` with these arguments, in this encoding, or with this as its output."""
+    usual, err = (
         io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)
     )
     code: object = 0
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     with (
         mock.patch.object(sys, "argv", ["bnfold", *map(str, arguments)]),
-        redirect_stdout(out),
+        redirect_stdout(out or usual),
         redirect_stderr(err),
     ):
         try:
@@ -86,7 +88,7 @@ def run(*arguments: str | Path, encoding: str = "utf-8") -> Outcome:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     assert isinstance(code, int)
-    return Outcome(code, _content(out), _content(err))
+    return Outcome(code, _content(usual), _content(err))
 
 
 def _content(stream: io.TextIOWrapper) -> str:

@@ -10,6 +10,7 @@ import typer
 from bnfold.cli.delivery import deliver
 from bnfold.cli.help import SPEED
 from bnfold.cli.options import (
+    CustomOps,
     Data,
     Input,
     Json,
@@ -22,11 +23,14 @@ from bnfold.cli.options import (
     Seed,
     Threads,
     Verbose,
+)
+from bnfold.cli.outputs import Reports, input_files, with_data
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
     detail_of,
     execution_options,
 )
-from bnfold.cli.outputs import Reports, input_files
-from bnfold.cli.progress import StepProgress
 from bnfold.errors import BnfoldError
 
 
@@ -35,7 +39,7 @@ def bench(
     candidate: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CANDIDATE", help="A second model to compare with.", show_default=False
+            metavar="CANDIDATE", help="A second model, or -, to compare with.", show_default=False
         ),
     ] = None,
     provider: Provider = None,
@@ -71,6 +75,7 @@ def bench(
     require_speedup: RequireSpeedup = None,
     require_speedup_at: RequireSpeedupAt = "bound",
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report: Report = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -81,7 +86,7 @@ def bench(
     from bnfold.options import TimingOptions
     from bnfold.report.terminal import print_speed
 
-    execution = execution_options(provider, threads, input, data, 1, seed)
+    execution = execution_options(provider, threads, input, data, 1, seed, custom_ops)
     is_recorded = bool(report) or json
     timing = TimingOptions(
         seconds,
@@ -92,20 +97,25 @@ def bench(
         profile=is_recorded or verbose,
     )
     detail = detail_of(quiet, verbose)
-    models = [("MODEL", model), *([("CANDIDATE", candidate)] if candidate else [])]
-    with Reports(report, [*models, *input_files(input, data)]) as reports:
-        try:
-            with StepProgress() as progress:
-                record = api.bench(
-                    model,
-                    candidate,
-                    execution=execution,
-                    timing=timing,
-                    figures=is_recorded,
-                    progress=progress,
-                )
-        except BnfoldError as error:
-            if error.record is not None:
-                deliver(error.record, reports, json, print_speed, detail)
-            raise
-        deliver(record, reports, json, print_speed, detail)
+    with Pipes() as pipes:
+        model = pipes.incoming(model)
+        models = [("MODEL", model)]
+        if candidate is not None:
+            candidate = pipes.incoming(candidate)
+            models.append(("CANDIDATE", candidate))
+        with Reports(report, [*with_data(models, report), *input_files(input, data)]) as reports:
+            try:
+                with StepProgress() as progress:
+                    record = api.bench(
+                        model,
+                        candidate,
+                        execution=execution,
+                        timing=timing,
+                        figures=is_recorded,
+                        progress=progress,
+                    )
+            except BnfoldError as error:
+                if error.record is not None:
+                    deliver(pipes.named(error.record), reports, json, print_speed, detail)
+                raise
+            deliver(pipes.named(record), reports, json, print_speed, detail)

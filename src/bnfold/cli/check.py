@@ -11,6 +11,7 @@ from bnfold.cli.delivery import EXIT_CODES, deliver
 from bnfold.cli.options import (
     AbsoluteTolerance,
     Certify,
+    CustomOps,
     Data,
     Input,
     Json,
@@ -25,20 +26,29 @@ from bnfold.cli.options import (
     Threads,
     Truth,
     Verbose,
+)
+from bnfold.cli.outputs import Reports, input_files, require_apart, with_data
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
     check_options,
     detail_of,
     execution_options,
 )
-from bnfold.cli.outputs import Reports, input_files
-from bnfold.cli.progress import StepProgress
 
 
 def check(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="The model to trust.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="REFERENCE",
+            help="The model to trust, or - for standard input.",
+            show_default=False,
+        ),
     ],
     candidate: Annotated[
-        Path, typer.Argument(metavar="CANDIDATE", help="The model to judge.", show_default=False)
+        Path,
+        typer.Argument(metavar="CANDIDATE", help="The model to judge, or -.", show_default=False),
     ],
     provider: Provider = None,
     input: Input = None,
@@ -52,6 +62,7 @@ def check(
     outputs: Outputs = "declared",
     save_inputs: SaveInputs = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report: Report = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -61,21 +72,26 @@ def check(
     from bnfold import api
     from bnfold.report.terminal import print_comparison
 
-    execution = execution_options(provider, threads, input, data, samples, seed)
+    execution = execution_options(provider, threads, input, data, samples, seed, custom_ops)
     checking = check_options(rtol, atol, truth, save_inputs, certify)
     detail = detail_of(quiet, verbose)
-    models = [("REFERENCE", reference), ("CANDIDATE", candidate)]
-    with Reports(report, [*models, *input_files(input, data)]) as reports:
-        with StepProgress() as progress:
-            record = api.check(
-                reference,
-                candidate,
-                outputs=outputs,
-                execution=execution,
-                checking=checking,
-                figures=bool(reports) or json,
-                progress=progress,
-            )
-        deliver(record, reports, json, print_comparison, detail)
+    with Pipes() as pipes:
+        reference, candidate = pipes.incoming(reference), pipes.incoming(candidate)
+        models = [("REFERENCE", reference), ("CANDIDATE", candidate)]
+        saved = [("--save-inputs", save_inputs)] if save_inputs is not None else []
+        given = [*models, *input_files(input, data)]
+        require_apart(saved, given)
+        with Reports(report, [*with_data(models, report), *given, *saved]) as reports:
+            with StepProgress() as progress:
+                record = api.check(
+                    reference,
+                    candidate,
+                    outputs=outputs,
+                    execution=execution,
+                    checking=checking,
+                    figures=bool(reports) or json,
+                    progress=progress,
+                )
+            deliver(pipes.named(record), reports, json, print_comparison, detail)
     assert record.equivalence is not None
     raise typer.Exit(EXIT_CODES[record.equivalence.verdict])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bnfold.cli.streams import spare_output
 from bnfold.errors import NotEquivalentError, NotVerifiedError
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ EXIT_CODES = {
 """The exit code of each verdict on two models."""
 
 
-def new_console() -> Console:
-    """Return a console on standard output that shows all characters as they are."""
+def new_console(*, stderr: bool = False) -> Console:
+    """Return a console on a standard stream that shows all characters as they are."""
     from rich.console import Console
 
-    return Console(emoji=False)
+    return Console(emoji=False, stderr=stderr)
 
 
 def deliver(
@@ -39,11 +40,16 @@ def deliver(
     json: bool,
     render: Callable[[Console, Record, Detail], None],
     detail: Detail,
+    *,
+    stderr: bool = False,
 ) -> None:
     """Write the reports of a run, then print its record."""
     record = replace(record, command=sys.argv[:])
     reports.write(record)
+    is_in_file = record.output is not None and record.output.written and not stderr
+    if reports or is_in_file:
+        spare_output()
     if json:
         print(record.to_json())
     else:
-        render(new_console(), record, detail)
+        render(new_console(stderr=stderr), record, detail)

@@ -21,10 +21,13 @@ from bnfold.cli.options import (
     SetShape,
     Skip,
     Verbose,
+)
+from bnfold.cli.outputs import Reports, with_data
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.values import (
     detail_of,
     pass_options,
 )
-from bnfold.cli.outputs import Reports
 
 
 def explain(
@@ -55,8 +58,10 @@ def explain(
         only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
     )
     detail = detail_of(quiet, verbose)
-    with Reports(report, [("MODEL", model)]) as reports:
-        record = api.explain(model, passes=passes, hashes=bool(reports) or json)
-        deliver(record, reports, json, print_explanation, detail)
+    with Pipes() as pipes:
+        model = pipes.incoming(model)
+        with Reports(report, with_data([("MODEL", model)], report)) as reports:
+            record = api.explain(model, passes=passes, hashes=bool(reports) or json)
+            deliver(pipes.named(record), reports, json, print_explanation, detail)
     if exit_code and record.rewrites:
         raise typer.Exit(1)

@@ -6,15 +6,16 @@ import gc
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bnfold.cli.bench import bench
 from bnfold.cli.check import check
+from bnfold.cli.config import ConfiguredCommand
 from bnfold.cli.ending import Warnings, run, say
 from bnfold.cli.explain import explain
-from bnfold.cli.help import GroupedCommand
 from bnfold.cli.optimize import optimize
 from bnfold.cli.report import report
 from bnfold.cli.signals import handle_signals
@@ -48,7 +49,7 @@ _COMMANDS: list[tuple[Callable[..., None], str]] = [
     (doctor, "doctor --json"),
 ]
 for _command, _example in _COMMANDS:
-    app.command(cls=GroupedCommand, epilog=f"Example: bnfold {_example}")(_command)
+    app.command(cls=ConfiguredCommand, epilog=f"Example: bnfold {_example}")(_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -57,11 +58,24 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Print all versions that matter.", is_eager=True)
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Take defaults from [tool.bnfold.COMMAND] of this file, not of the nearest "
+            "pyproject.toml.",
+        ),
+    ] = None,
+    no_config: Annotated[
+        bool, typer.Option("--no-config", help="Take defaults from no file.")
+    ] = False,
 ) -> None:
     """Fold BatchNormalization out of exported ONNX models, and verify the result."""
     if version:
         print(version_line())
         raise typer.Exit
+    if config is not None and no_config:
+        raise UsageError("--config and --no-config contradict each other")
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(UsageError.exit_code)
@@ -86,5 +100,7 @@ def main() -> None:
         out.flush()
         if out.complaint:
             say(out.complaint)
+            if not out.is_spare:  # whoever reads it must not take nothing for an answer
+                exit_code = exit_code or UsageError.exit_code
     gc.freeze()  # skip the final collection, which is slow: the process ends anyway
     sys.exit(exit_code)

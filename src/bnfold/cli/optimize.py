@@ -12,7 +12,11 @@ from bnfold.cli.help import CHECK, OUTPUT, SPEED
 from bnfold.cli.options import (
     AbsoluteTolerance,
     Certify,
+    CustomOps,
     Data,
+    ExternalData,
+    ExternalDataName,
+    ExternalDataThreshold,
     Force,
     ForceInference,
     FreezeInitializers,
@@ -37,14 +41,25 @@ from bnfold.cli.options import (
     Threads,
     Truth,
     Verbose,
+)
+from bnfold.cli.outputs import (
+    Reports,
+    beside,
+    input_files,
+    output_file,
+    require_apart,
+    with_data,
+)
+from bnfold.cli.pipes import STREAM, Pipes
+from bnfold.cli.progress import StepProgress
+from bnfold.cli.values import (
     check_options,
     detail_of,
     execution_options,
     pass_options,
+    storage_options,
     warn_of_idle,
 )
-from bnfold.cli.outputs import Reports, input_files, output_file, require_apart
-from bnfold.cli.progress import StepProgress
 from bnfold.errors import BnfoldError, ModelError, UsageError
 
 
@@ -53,7 +68,9 @@ def optimize(
     output: Annotated[
         str | None,
         typer.Argument(
-            metavar="OUTPUT", help="Default: MODEL's stem + .bnfold.onnx", show_default=False
+            metavar="OUTPUT",
+            help="Default: MODEL's stem + .bnfold.onnx, or - for standard output.",
+            show_default=False,
         ),
     ] = None,
     output_option: Annotated[
@@ -133,6 +150,10 @@ def optimize(
     ] = False,
     save_inputs: SaveInputs = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
+    external_data: ExternalData = "auto",
+    external_data_threshold: ExternalDataThreshold = None,
+    external_data_name: ExternalDataName = None,
     force: Force = False,
     report: Report = None,
     quiet: Quiet = False,
@@ -146,14 +167,16 @@ def optimize(
 
     if output is not None and output_option is not None:
         raise UsageError("OUTPUT is given twice: as an argument and with -o")
+    output = output or output_option
+    to_stream = (output or str(model)) == STREAM
+    if to_stream and json:
+        raise UsageError("OUTPUT - and --json both go to standard output; use --report FILE.json")
     if not model.name:
         raise ModelError(f"{model} is a directory; name the .onnx file in it")
-    output = output or output_option
-    place = output_file(model, Path(output) if output else None, output)
     passes = pass_options(
         only, skip, keep_node, force_inference, freeze_initializers, keep_functions, set_shape
     )
-    execution = execution_options(provider, threads, input, data, samples, seed)
+    execution = execution_options(provider, threads, input, data, samples, seed, custom_ops)
     checking = check_options(rtol, atol, truth, save_inputs, certify, require)
     is_recorded = bool(report) or json
     timing = TimingOptions(
@@ -163,32 +186,49 @@ def optimize(
         tune_seconds,
         profile=is_recorded or verbose,
     )
+    storage = storage_options(
+        external_data, external_data_threshold, external_data_name, to_stream=to_stream
+    )
     if not check:
-        warn_of_idle(checking, drop_culprit)
+        warn_of_idle(checking, drop_culprit, bool(custom_ops) and not bench and not tune)
     detail = detail_of(quiet, verbose)
     given = input_files(input, data)
-    require_apart([("OUTPUT", place)], given)
-    with Reports(report, [("MODEL", model), ("OUTPUT", place), *given]) as reports:
-        try:
-            with StepProgress() as progress:
-                result = api.optimize(
-                    model,
-                    place,
-                    passes=passes,
-                    check=check,
-                    bench=bench,
-                    tune=tune,
-                    drop_culprit=drop_culprit,
-                    force=force,
-                    hashes=is_recorded,
-                    figures=is_recorded,
-                    execution=execution,
-                    checking=checking,
-                    timing=timing,
-                    progress=progress,
-                )
-        except BnfoldError as error:
-            if error.record is not None:
-                deliver(error.record, reports, json, print_optimization, detail)
-            raise
-        deliver(result.record, reports, json, print_optimization, detail)
+    with Pipes() as pipes:
+        if to_stream:
+            place = pipes.outgoing()
+        else:
+            place = output_file(model, Path(output) if output else None, output)
+        outputs = [("OUTPUT", place), *beside(place, storage.name, save_inputs)]
+        require_apart(outputs, given)
+        require_apart(outputs[1:], [("MODEL", model)])
+        model = pipes.incoming(model)
+        files = [*with_data([("MODEL", model)], report), *outputs, *given]
+        with Reports(report, files) as reports:
+            try:
+                with StepProgress() as progress:
+                    result = api.optimize(
+                        model,
+                        place,
+                        passes=passes,
+                        check=check,
+                        bench=bench,
+                        tune=tune,
+                        drop_culprit=drop_culprit,
+                        force=force,
+                        hashes=is_recorded,
+                        figures=is_recorded,
+                        execution=execution,
+                        checking=checking,
+                        timing=timing,
+                        storage=storage,
+                        progress=progress,
+                    )
+            except BnfoldError as error:
+                if error.record is not None:
+                    record = pipes.named(error.record)
+                    deliver(record, reports, json, print_optimization, detail, stderr=to_stream)
+                raise
+            if to_stream:
+                pipes.send(place)
+            record = pipes.named(result.record)
+            deliver(record, reports, json, print_optimization, detail, stderr=to_stream)

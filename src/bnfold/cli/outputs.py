@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from bnfold.cli.pipes import STREAM
 from bnfold.errors import UsageError
 from bnfold.report import SUFFIXES
 
@@ -33,6 +34,8 @@ def output_file(model: Path, output: Path | None, given: str | None = None) -> P
     if output is None:
         return model.with_name(f"{model.stem}.bnfold.onnx")
     is_folder = os.path.isdir(output)
+    if is_folder and model.name == STREAM:
+        raise UsageError(f"{output} is a folder: a model from standard input needs a name, too")
     if not is_folder and (given or "").endswith(("/", os.sep)):
         raise UsageError(f"{given}: this folder does not exist")
     if not is_folder:
@@ -45,10 +48,32 @@ def output_file(model: Path, output: Path | None, given: str | None = None) -> P
     return place
 
 
+def beside(output: Path, data_name: str | None, save_inputs: Path | None) -> list[Named]:
+    """Return what else a run was asked to write: a data file, and a folder of inputs."""
+    named = [("--external-data-name", output.parent / data_name)] if data_name else []
+    return [*named, *([("--save-inputs", save_inputs)] if save_inputs is not None else [])]
+
+
 def input_files(options: Iterable[str] | None, data: Path | None) -> list[Named]:
     """Return the files that inputs are read from: of ``--input NAME=FILE`` and ``--data``."""
     files = [(f"--input {option}", Path(option.rpartition("=")[2])) for option in options or ()]
     return [*files, *([("--data", data)] if data is not None else [])]
+
+
+def with_data(models: Sequence[Named], reports: Iterable[Path] | None) -> list[Named]:
+    """Return the files of models: if a report exists, their data as well, which it may replace."""
+    if not any(os.path.exists(report) for report in reports or ()):
+        return list(models)
+    from bnfold.modelfile.external import data_folders, locations_of
+
+    data = [
+        (f"the data of {what}", folder / location)
+        for what, model in models
+        for location in sorted(locations_of(model))
+        for folder in data_folders(model)
+        if "\0" not in location
+    ]
+    return [*models, *data]
 
 
 def require_apart(outputs: Sequence[Named], inputs: Iterable[Named]) -> None:

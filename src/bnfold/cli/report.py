@@ -11,6 +11,8 @@ from bnfold.cli.options import (
     Json,
 )
 from bnfold.cli.outputs import Reports
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.streams import spare_output
 
 
 def report(
@@ -18,7 +20,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN.json...",
-            help="Records from --report FILE.json: several make one page.",
+            help="Records from --report FILE.json, or -: several make one page.",
             show_default=False,
         ),
     ],
@@ -37,9 +39,13 @@ def report(
     from bnfold.record.reading import read_record
     from bnfold.report import render, render_runs
 
-    with Reports(output, [("RUN.json", run) for run in runs], option="-o") as reports:
-        records = [read_record(run) for run in runs]
-        reports.write(*records)
+    with Pipes() as pipes:
+        runs = [pipes.incoming(run) for run in runs]
+        with Reports(output, [("RUN.json", run) for run in runs], option="-o") as reports:
+            records = [read_record(run) for run in runs]
+            reports.write(*records)
+    if output:
+        spare_output()
     if json or not output:
         suffix = ".json" if json else ".md"
         several = len(records) > 1

@@ -1,17 +1,19 @@
 """Standard output and error that may be closed, full, or a pipe whose reader has gone.
 
-What is printed is never worth more than the work: a stream that fails falls silent, and the command
-goes on to its exit code.
+A stream that fails falls silent, and the command goes on: what is printed is never worth more than
+the work. But where nothing else holds what was printed, it is the work, and a script that reads it
+must not be told that all is well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from bnfold.errors import in_words
 
@@ -22,6 +24,8 @@ class QuietStream:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.failure: OSError | ValueError | None = None
+        self.is_spare = False
+        """Whether a file holds what is printed, or what it is about."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -44,6 +48,14 @@ class QuietStream:
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
+
+    def copy(self, file: IO[bytes]) -> None:
+        """Pass on the content of a file."""
+        with self._falling_silent():
+            if self._stream is None:
+                raise OSError("it is closed")
+            shutil.copyfileobj(file, cast(TextIOWrapper, self._stream).buffer, 1 << 20)
+            self._stream.flush()
 
     def flush(self) -> None:
         """Pass on what is buffered, or drop it."""
@@ -77,6 +89,12 @@ class QuietStream:
             return ""
         failure = self.failure if isinstance(self.failure, OSError) else OSError("it is closed")
         return in_words(failure, "standard output", "written")
+
+
+def spare_output() -> None:
+    """Let what is printed be dispensable: a file holds it, or what it is about."""
+    if isinstance(sys.stdout, QuietStream):
+        sys.stdout.is_spare = True
 
 
 @contextlib.contextmanager

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bnfold.cli.delivery import new_console
-from bnfold.cli.options import Json, Model, Verbose, detail_of
+from bnfold.cli.options import (
+    Json,
+    Model,
+    Verbose,
+)
+from bnfold.cli.pipes import Pipes
+from bnfold.cli.values import (
+    detail_of,
+)
 from bnfold.errors import ProviderError
 from bnfold.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 
 def inspect(
     model: Model,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="OTHER", help="A model to compare with.", show_default=False),
+        typer.Argument(metavar="OTHER", help="A model, or -, to compare with.", show_default=False),
     ] = None,
     verbose: Verbose = False,
     json: Json = False,
@@ -34,8 +40,13 @@ def inspect(
     from bnfold import api
     from bnfold.cli.inspection import as_data, print_difference, print_inspection
 
-    one = api.inspect(model)
-    two = api.inspect(other) if other is not None else None
+    with Pipes() as pipes:
+        found = [api.inspect(pipes.incoming(path)) for path in (model, other) if path is not None]
+        one, *others = [
+            replace(each, model=replace(each.model, path=pipes.shown(each.model.path)))
+            for each in found
+        ]
+    two = others[0] if others else None
     if json:
         print(json_module.dumps(as_data(one, two), indent=2, ensure_ascii=False))
     elif two is None:

@@ -10,12 +10,17 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, UsageError
 from bnfold.modelfile.protos import tensors_of
+from bnfold.modelfile.source import Source
+
+if TYPE_CHECKING:
+    from bnfold.modelfile.model import LoadedModel
 
 
 def data_folders(path: Path) -> list[Path]:
@@ -86,3 +91,34 @@ def load_whole(path: Path) -> onnx.ModelProto:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             bring_in(tensor, folders)
     return proto
+
+
+def locations_of(path: Path) -> set[str]:
+    """Return the locations at which a model has data; none if it cannot be read."""
+    try:
+        tensors = list(tensors_of(Source.of(path).read.proto))
+    except ModelError:
+        return set()
+    outside = [each for each in tensors if each.data_location == onnx.TensorProto.EXTERNAL]
+    return {str(ExternalDataInfo(tensor).location) for tensor in outside}
+
+
+def require_free(loaded: LoadedModel, output: Path, name: str, *, force: bool) -> None:
+    """Require that a data file of this name beside OUTPUT replaces at most the data of OUTPUT.
+
+    Raises:
+        UsageError: if it replaces anything else, and it was not asked for by `force`; the files of
+            the model that is read are never replaced.
+    """
+    place = Path(os.path.realpath(output.parent), name)
+    if name in (output.name, os.path.basename(os.path.realpath(output))):
+        raise UsageError(f"--external-data-name {name} is the name of OUTPUT")
+    real = Path(os.path.realpath(place))
+    if real in loaded.data_files or (loaded.path is not None and real == loaded.path.resolve()):
+        raise UsageError(f"{place} is a file of the model; choose another --external-data-name")
+    if not os.path.lexists(place):
+        return
+    if not place.is_file():
+        raise UsageError(f"{place} is not a regular file; choose another --external-data-name")
+    if not force and name not in locations_of(output):
+        raise UsageError(f"{place} exists, and holds no data of OUTPUT; --force replaces it")

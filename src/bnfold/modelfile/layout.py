@@ -115,25 +115,29 @@ def _replaced(tensors: Mapping[Place, ir.TensorProtocol]) -> Iterator[None]:
 class DataLayout:
     """The offsets of a model's large weights in its one data file; shared content stays shared.
 
-    Attributes of nodes move there only if their content is already external.
+    Those of at least `smallest` bytes go there, but attributes of nodes only if their content is
+    already external.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, smallest: float = EXTERNAL_THRESHOLD) -> None:
         self._offsets: dict[Place, int] = {}
         self._contents: dict[Content, int] = {}
         self._inside: dict[Place, ir.TensorProtocol] = {}
         self._files: dict[str, OpenFile] = {}
         self._end = 0
         for place in places_of(loaded.ir):
-            tensor = place.tensor
-            is_outside = isinstance(tensor, ir.ExternalTensor)
-            if isinstance(tensor, ir.StringTensor) or not (is_outside or place.is_initializer):
-                continue
-            if tensor.nbytes >= EXTERNAL_THRESHOLD:
-                self._offsets[place] = self._offset_of(self._content_of(tensor))
-            elif is_outside:
-                content = b"".join(self._content_of(tensor).blocks())
-                self._inside[place] = ir.serde.TensorProtoTensor(_proto(tensor, content))
+            if belongs_outside(place, smallest):
+                self._offsets[place] = self._offset_of(self._content_of(place.tensor))
+            elif isinstance(place.tensor, ir.ExternalTensor):
+                self._inside[place] = self._inlined(place.tensor, loaded.markers)
+
+    def _inlined(self, tensor: ir.ExternalTensor, markers: Markers) -> ir.TensorProtocol:
+        """Return the tensor as one of the model file; the content of a large one is not read."""
+        content = self._content_of(tensor)
+        assert isinstance(content, Extent)
+        if content.nbytes < SMALLEST_STORED or tensor.dtype.bitwidth == 6:
+            return ir.serde.TensorProtoTensor(_proto(tensor, content.read()))
+        return StoredTensor(_proto(tensor, markers.add(content)), content)
 
     def _content_of(self, tensor: ir.TensorProtocol) -> Content:
         if isinstance(tensor, StoredTensor):
@@ -164,14 +168,33 @@ class DataLayout:
             yield from content.blocks()
             position = offset + content.nbytes
 
+    @property
+    def nbytes_outside(self) -> int:
+        """The bytes of the weights that go to the data file."""
+        return sum(place.tensor.nbytes for place in self._offsets)
+
+    def bring_inside(self) -> None:
+        """Let the weights that do not go to the data file be part of the model file."""
+        for place, tensor in self._inside.items():
+            place.tensor = tensor
+
     def located(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Make the model refer to the data file `name` beside it, temporarily."""
         outside = {place: _located(place.tensor, name, at) for place, at in self._offsets.items()}
-        return _replaced(self._inside | outside)
+        return _replaced(outside)
 
     def leave_in(self, file: OpenFile, markers: Markers) -> None:
         """Release the weights in memory; from now on, they are read from the written file."""
         _leave_in(file, self._offsets, markers)
+
+
+def belongs_outside(place: Place, smallest: float) -> bool:
+    """Return whether a model with a data file has this weight there."""
+    tensor = place.tensor
+    may_be = isinstance(tensor, ir.ExternalTensor) or (
+        place.is_initializer and not isinstance(tensor, ir.StringTensor)
+    )
+    return may_be and tensor.nbytes >= smallest
 
 
 def _located(tensor: ir.TensorProtocol, name: str, offset: int) -> ir.ExternalTensor:

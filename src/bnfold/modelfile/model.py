@@ -13,13 +13,14 @@ from bnfold.errors import ModelError
 from bnfold.graph.shapes import is_free, shape_of
 from bnfold.graph.walk import all_graphs
 from bnfold.modelfile.markers import Markers
+from bnfold.modelfile.metadata import keep_order
 from bnfold.modelfile.places import weights_of
 from bnfold.modelfile.protos import count_operators, graphs_of
 from bnfold.modelfile.reading import restore
 from bnfold.modelfile.source import ModelSource as ModelSource
 from bnfold.modelfile.source import Source
 
-_LARGEST_INLINE = 2**31 - 2**24
+LARGEST_INLINE = 2**31 - 2**24
 """Protobuf messages are limited to 2 GiB; this leaves room for everything but weights."""
 
 
@@ -52,7 +53,12 @@ class LoadedModel:
     @property
     def fits_one_message(self) -> bool:
         """Whether the model in its current state fits into one protobuf message."""
-        return sum(tensor.nbytes for tensor in weights_of(self.ir)) <= _LARGEST_INLINE
+        return self.nbytes <= LARGEST_INLINE
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all weights."""
+        return sum(tensor.nbytes for tensor in weights_of(self.ir))
 
     def count_operators(self) -> dict[str, int]:
         """Count the operators of the model in its current state; the most frequent come first."""
@@ -118,11 +124,7 @@ def serialize(loaded: LoadedModel) -> onnx.ModelProto:
         kept = [info for info in graph.value_info if info.name in loaded.described]
         del graph.value_info[:]
         graph.value_info.extend(kept)
-        for tensor in graph.initializer:
-            properties = {entry.key: entry.value for entry in tensor.metadata_props}
-            del tensor.metadata_props[:]  # onnx_ir writes them twice: from value and tensor
-            for key, content in properties.items():
-                tensor.metadata_props.add(key=key, value=content)
+    keep_order(proto, loaded.ir)
     _restore_interface(proto, loaded)
     return proto
 
@@ -135,7 +137,7 @@ def _restore_interface(proto: onnx.ModelProto, loaded: LoadedModel) -> None:
     original = loaded.source.read.proto
     graph, given = proto.graph, original.graph
     for ours, theirs in ((proto, original), (graph, given)):
-        del ours.metadata_props[:]  # onnx_ir sorts them
+        del ours.metadata_props[:]
         ours.metadata_props.extend(theirs.metadata_props)
     del graph.output[:]
     graph.output.extend(given.output)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bnfold.errors import BnfoldError
-from bnfold.progress import Progress, silent
+from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
@@ -65,7 +65,8 @@ def certify_all(
                 late = "there was no time left; --certify always takes it"
                 certificates.append(Certificate("open", note=late))
                 continue
-            told(f"certifying rewrite {number} of {len(windows)}")
+            total = len(windows)
+            told(Counted(f"certifying rewrite {number} of {total}", number, total))
             try:
                 certificates.append(certify(window(), seconds_for_one(seconds)))
             except NotShown as reason:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from bnfold.arrays import Array
 from bnfold.errors import SessionError
 from bnfold.options import CheckOptions, ExecutionOptions
-from bnfold.progress import Progress
+from bnfold.progress import Counted, Progress
 from bnfold.proof.noise import Noise, moved
 from bnfold.proof.outputs import STRUCTURE, fill, flat
 from bnfold.proof.rows import matched
@@ -120,7 +120,7 @@ class Original:
         try:
             session = self.session(Level.DISABLED)
             self.placement = session.placement
-            self.references = [flat(session.run(feeds)) for feeds in inputs.feeds()]
+            self.references = self.results(session, inputs.feeds())
         except SessionError as error:
             raise Undecided("not-verified", str(error)) from error
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
@@ -147,7 +147,7 @@ class Original:
     def _run_again(self, session: Session) -> None:
         """Run it on all samples, and with moved inputs."""
         assert self.inputs is not None
-        self.references = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+        self.references = self.results(session, self.inputs.feeds())
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
         fill(self.references, self.everything)
         self.noise = {
@@ -157,7 +157,7 @@ class Original:
             for name in self.names
         }
         self.draws = []
-        self._add_draw([flat(session.run(feeds)) for feeds in self._moved_feeds(seed=0)])
+        self._add_draw(self.results(session, self._moved_feeds(seed=0)))
 
     def _take_notes(self) -> None:
         """Draw its noise, and find the samples and outputs that show nothing."""
@@ -174,6 +174,17 @@ class Original:
         self.progress(f"loading the original ({self.provider}, optimization {level.value})")
         threads = self.execution.threads
         return Session(self.path, self.provider, level, threads, initializers=weights)
+
+    def results(
+        self, session: Session, feeds: Iterable[Feeds], doing: str = "running the original"
+    ) -> Results:
+        """Run it, or another model, on all samples, and say so."""
+        assert self.inputs is not None
+        total, results = self.inputs.samples, []
+        for number, each in enumerate(feeds, 1):
+            self.progress(Counted(f"{doing}, sample {number} of {total}", number, total))
+            results.append(flat(session.run(each)))
+        return results
 
     @property
     def names(self) -> list[str]:
@@ -237,7 +248,7 @@ class Original:
         assert self.inputs is not None
         try:
             session = self.session(Level.ALL)
-            self.best = [flat(session.run(feeds)) for feeds in self.inputs.feeds()]
+            self.best = self.results(session, self.inputs.feeds())
             fill(self.best, self.everything)
         except SessionError as error:
             raise Undecided("not-verified", f"the original, optimization all: {error}") from error
@@ -261,7 +272,7 @@ class Original:
         weights = moved(weights, seed, self._coarsest, units)
         try:
             session = self.session(Level.DISABLED, weights)
-            results = [flat(session.run(feeds)) for feeds in self._moved_feeds(seed, units)]
+            results = self.results(session, self._moved_feeds(seed, units))
         except SessionError:  # a parameter that must be exact was among them
             return
         self._add_draw(results)

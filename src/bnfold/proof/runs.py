@@ -14,7 +14,7 @@ from bnfold.proof.comparison import STEP_FACTOR
 from bnfold.proof.interface import Interface, difference
 from bnfold.proof.judging import Judge
 from bnfold.proof.original import Original, Results, Undecided, shapes_of
-from bnfold.proof.outputs import fill, flat
+from bnfold.proof.outputs import fill
 from bnfold.proof.rescue import judged_by_truth
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
@@ -183,8 +183,8 @@ class ProviderComparison:
         threads = original.execution.threads
         try:
             session = Session(self.path, original.provider, level, threads, tf32=tf32)
-            original.progress(f"running {_OTHER} (optimization {level.value})")
-            results = [flat(session.run(feeds)) for feeds in original.inputs.feeds()]
+            doing = f"running {_OTHER} (optimization {level.value})"
+            results = original.results(session, original.inputs.feeds(), doing)
         except SessionError as error:
             raise Undecided("fail", f"{_OTHER}, optimization {level.value}: {error}") from error
         if level is Level.DISABLED:

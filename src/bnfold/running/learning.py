@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import onnx
@@ -9,7 +10,9 @@ import onnx
 from bnfold.graph.facts import Tools
 from bnfold.graph.inference import infer_here
 from bnfold.running.evaluation import evaluate
-from bnfold.running.isolation import CrashedError, Limits, isolated
+from bnfold.running.isolation import CrashedError, Limits, is_forked, isolated
+
+_log = logging.getLogger("bnfold")
 
 _MAY_HARM = frozenset(
     {"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Slice", "Split", "Tile", "Unsqueeze"}
@@ -27,6 +30,8 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
     try:
         found = isolated(lambda _: _inferred(model), lambda _: None, _LIMITS)
     except CrashedError:
+        if not is_forked():  # what runs there has an answer of its own
+            _log.warning("onnx's shape inference crashes on this model, so some sizes stay unknown")
         return None
     return None if found is None else onnx.ModelProto.FromString(found)
 

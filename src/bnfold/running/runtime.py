@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from bnfold.arrays import Array
-from bnfold.errors import ProviderError, SessionError
+from bnfold.errors import ProviderError, SessionError, UsageError
 from bnfold.running.environment import available_threads, installed_runtimes
 from bnfold.running.isolation import isolated
+from bnfold.running.libraries import registered
 
 Feeds = Mapping[str, Array]
 """Arrays by input name."""
@@ -104,6 +105,8 @@ class Session:
         }
         for name, content in self._initializers.items():
             options.add_initializer(name, content)
+        for library in registered():
+            options.register_custom_ops_library(library)
         settings = {"use_tf32": str(int(tf32))} if provider == "cuda" else {}
         providers = [(PROVIDERS[provider], settings)]
         make = partial(_make_session, runtime, options, providers)
@@ -184,6 +187,29 @@ def require_provider(provider: str) -> None:
             _require_device(runtime)
         return
     raise ProviderError(_diagnose(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
+
+
+def require_libraries() -> None:
+    """Require that onnxruntime takes the libraries of custom operators.
+
+    Raises:
+        UsageError: if one does not exist.
+        ProviderError: if onnxruntime refuses it.
+    """
+    runtime = _import_runtime()
+    for library in registered():
+        if not os.path.isfile(library):
+            raise UsageError(f"--custom-ops {library} does not exist, or is not a file")
+        try:  # in a process of its own: what a library does when it is loaded may end it
+            isolated(partial(_register, runtime, library), lambda _: None)
+        except Exception as error:
+            raise ProviderError(
+                f"--custom-ops {library}: onnxruntime cannot use it: {_one_line(error)}"
+            ) from error
+
+
+def _register(runtime: Any, library: str, _: object) -> None:
+    runtime.SessionOptions().register_custom_ops_library(library)
 
 
 def _require_device(runtime: Any) -> None:

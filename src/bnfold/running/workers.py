@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 from bnfold.errors import BnfoldError, SessionError
 from bnfold.progress import Progress
 from bnfold.running.isolation import CrashedError, how_ended
+from bnfold.running.libraries import register, registered
 from bnfold.running.messages import Doing, NoAnswerError, read, result, write
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ _SECONDS_TO_END = 5.0
 _Hosted = TypeVar("_Hosted")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+
+def _hosted(
+    progress: Progress,
+    libraries: tuple[str, ...],
+    kind: Callable[..., _Hosted],
+    *arguments: object,
+) -> _Hosted:
+    """Make the object, in a process that knows the custom operators that this one knows."""
+    register(libraries)
+    return kind(progress, *arguments)
 
 
 class Worker(Generic[_Hosted]):
@@ -72,7 +84,7 @@ class Worker(Generic[_Hosted]):
         self._messages = read(lambda: os.read(stdout.fileno(), 1 << 20))
         self._is_ready = False
         try:
-            self._send(kind, arguments)
+            self._send(_hosted, (registered(), kind, *arguments))
         except BaseException:  # a signal
             self.end()
             raise

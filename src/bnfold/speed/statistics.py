@@ -62,8 +62,11 @@ def ratio(
     performance evaluation", OOPSLA 2007, on intervals over fresh processes; and T. Kalibera and
     R. Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, on levels that vary.
     """
-    logarithms = np.log(
-        [np.median(np.divide(block.run_ms["original"], block.run_ms[name])) for block in blocks]
+    logarithms = np.array(
+        [
+            np.median(np.log(np.divide(block.run_ms["original"], block.run_ms[name])))
+            for block in blocks
+        ]
     )
     middle = float(logarithms.mean())
     if len(blocks) < FEWEST_BLOCKS:

@@ -18,7 +18,7 @@ from bnfold.errors import BnfoldError
 from bnfold.graph.facts import learn
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.loading import load
-from bnfold.progress import Progress
+from bnfold.progress import Counted, Progress
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
@@ -76,11 +76,12 @@ class _Alignment:
         """Go through the shared values in order, and say which outputs are reached."""
         begun = time.monotonic()
         proven, failed = [], {}
-        for value, twin in self._pairs():
+        pairs = list(self._pairs())
+        for number, (value, twin) in enumerate(pairs, 1):
             if time.monotonic() > begun + seconds:
                 failed[value.name] = "there was no time left"
                 continue
-            told(f"certifying {value.name}")
+            told(Counted(f"certifying {value.name}", number, len(pairs)))
             found = self._certify(value, twin, seconds_for_one(seconds))
             if found.verdict == "certified":
                 self._prove(value, twin)

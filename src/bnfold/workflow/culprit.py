@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from bnfold.options import CheckOptions, ExecutionOptions
-from bnfold.progress import Progress
+from bnfold.progress import Counted, Progress
 from bnfold.proof.equivalence import compare_models
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.record.data import Culprit, Equivalence, OutputComparison, RewriteRecord
@@ -49,8 +50,12 @@ def find_culprit(
     truth = checking.truth if needs_truth else "off"
     quick = replace(checking, truth=truth, save_inputs=None)
 
+    trials = itertools.count(1)
+    most_trials = 2 + len(rewrites).bit_length()  # both ends, then half of what is left
+
     def compare(count: int) -> Equivalence:
-        progress(f"looking for the culprit: the first {count} of {len(rewrites)} rewrites")
+        doing = f"looking for the culprit: the first {count} of {len(rewrites)} rewrites"
+        progress(Counted(doing, next(trials), most_trials))
         allowed = {(rewrite.pass_name, rewrite.site) for rewrite in rewrites[:count]}
         place = variants.write(variants.without(_only(allowed, unwanted)).model)
         try:

@@ -23,10 +23,17 @@ from bnfold.errors import (
     TooSlowError,
     UsageError,
 )
+from bnfold.modelfile.external import require_free
 from bnfold.modelfile.model import LoadedModel
-from bnfold.modelfile.saving import StagedModel
+from bnfold.modelfile.saving import StagedModel, is_stored_so
 from bnfold.modelfile.source import ModelSource
-from bnfold.options import CheckOptions, ExecutionOptions, PassOptions, TimingOptions
+from bnfold.options import (
+    CheckOptions,
+    ExecutionOptions,
+    PassOptions,
+    StorageOptions,
+    TimingOptions,
+)
 from bnfold.progress import Progress
 from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, SpeedRecord, TuningRecord
 from bnfold.rewriting.contract import General, Refusal
@@ -86,6 +93,7 @@ class Optimization:
         execution: ExecutionOptions,
         checking: CheckOptions,
         timing: TimingOptions,
+        storage: StorageOptions,
         scratch: Scratch,
         stack: ExitStack,
         progress: Progress,
@@ -99,17 +107,20 @@ class Optimization:
         self._output = output
         self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"
         self._execution, self._checking, self._timing = execution, checking, timing
+        self._storage = storage
         self._progress = progress
         self._dropped: dict[Site, Refusal] = {}
-        self._variant: Variant = self._rewritten()
+        self._rewrite()
         if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
             raise UsageError(f"{self._place} holds weights of the model; name another file")
+        if storage.name is not None and not self._is_copy:
+            require_free(self._variant.model, self._place, storage.name, force=force)
         if not force:
             self._require_replaceable()
         if hashes:
             self._variant.model.source.start_hashing()
         self._hashes, self._figures = hashes, figures
-        self._staged = StagedModel(self._place, hashed=hashes)
+        self._staged = StagedModel(self._place, storage=storage, hashed=hashes)
         stack.push(self._staged)  # first: a signal may come while it is created
         self._staged.create()
         self._equivalence: Equivalence | None = None
@@ -134,9 +145,13 @@ class Optimization:
                 "replaces it"
             )
 
-    def _rewritten(self) -> Variant:
+    def _rewrite(self) -> None:
+        """Rewrite the model, except where that is unwanted."""
         self._progress("rewriting")
-        return self._variants.without(self._unwanted, cut=self._checking.certify != "off")
+        self._variant: Variant = self._variants.without(
+            self._unwanted, cut=self._checking.certify != "off"
+        )
+        self._is_copy = self._is_to_be_copied()  # before it is written: its weights move then
 
     @property
     def _is_unchanged(self) -> bool:
@@ -192,7 +207,7 @@ class Optimization:
             return
         if slower:
             self._dropped |= dict.fromkeys(slower, General.SLOWER_HERE)
-            self._variant = self._rewritten()
+            self._rewrite()
 
     def write(self) -> None:
         """Write the model to a temporary file next to its destination."""
@@ -236,7 +251,7 @@ class Optimization:
             if culprit is None or not drop_culprit:
                 return
             self._dropped[culprit.pass_name, culprit.site] = General.NOT_EQUIVALENT
-            self._variant = self._rewritten()
+            self._rewrite()
             self.write()
         self._equivalence = Equivalence("identical", culprits=culprits)
 
@@ -316,11 +331,13 @@ class Optimization:
             self._staged.commit()
         return Result(record, self._variant.model)
 
-    @property
-    def _is_copy(self) -> bool:
-        """Whether to copy the input: a copy finds external data only in the original's folder."""
+    def _is_to_be_copied(self) -> bool:
+        """Return whether to copy the input.
+
+        A copy finds external data only in the original's folder.
+        """
         model = self._variant.model
-        if not self._is_unchanged:
+        if not self._is_unchanged or not is_stored_so(model, self._storage):
             return False
         if model.path is None or not model.has_external_data:
             return True
@@ -388,7 +405,9 @@ class Optimization:
                 ops=ops,
                 data=data.name if data is not None else None,
                 data_bytes=data.stat().st_size if data is not None else 0,
-                outgrew_one_file=data is not None and not self._variant.model.has_external_data,
+                outgrew_one_file=data is not None
+                and not self._variant.model.has_external_data
+                and self._storage.external_data == "auto",
             ),
             rewrites=self._variant.rewrites,
             refusals=self._variant.outcome.refusals,

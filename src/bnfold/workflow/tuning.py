@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from bnfold.progress import Progress
+from bnfold.progress import Counted, Progress
 from bnfold.record.data import RewriteRecord, SpeedRecord, TuningRecord, TuningTrial
 from bnfold.rewriting.engine import Site
 from bnfold.speed.statistics import judge, ratio
@@ -61,7 +61,8 @@ def tune(
     def is_faster_without(group: Sequence[Site]) -> bool:
         nonlocal dropped, current
         names = ", ".join(dict.fromkeys(name for name, _ in group))
-        progress(f"tuning: {len(group)} rewrites of {names}")
+        number = min(len(trials) + 1, TRIALS_IN_TIME)
+        progress(Counted(f"tuning: {len(group)} rewrites of {names}", number, TRIALS_IN_TIME))
         candidate = make(dropped | set(group))
         trial = _trial(group, measure(current, candidate, share))
         trials.append(trial)

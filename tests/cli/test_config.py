@@ -1,0 +1,168 @@
+"""Defaults of options from a pyproject.toml: the command line counts more, mistakes are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import REWRITTEN, Outcome, run
+
+QUICK = ("--no-check", "--no-bench")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, content: str, name: str = "pyproject.toml") -> Path:
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def record_of(outcome: Outcome) -> dict[str, object]:
+    assert outcome.code == 0, outcome.err
+    return outcome.record
+
+
+def test_a_file_gives_defaults_and_the_command_line_counts_more(folder: Path) -> None:
+    write(
+        folder,
+        """
+        [tool.bnfold.check]
+        samples = 2
+        seed = 7
+        truth = "off"
+        certify = "off"
+        json = true
+        atol = ["1e9"]
+        """,
+    )
+    check = ("check", REWRITTEN, REWRITTEN)
+    inputs = record_of(run(*check))["equivalence"]["inputs"]  # type: ignore[index]
+    assert (inputs["samples"], inputs["seed"]) == (2, 7)
+    inputs = record_of(run(*check, "--seed", "1"))["equivalence"]["inputs"]  # type: ignore[index]
+    assert (inputs["samples"], inputs["seed"]) == (2, 1)
+    plain = run("--no-config", *check, "--json", "--truth", "off").record["equivalence"]
+    assert (plain["inputs"]["samples"], plain["inputs"]["seed"]) == (3, 0)
+
+
+@pytest.mark.parametrize("option", ["only", "skip"])
+def test_a_list_on_the_command_line_replaces_that_of_the_file(folder: Path, option: str) -> None:
+    write(folder, f'[tool.bnfold.explain]\n{option} = ["fold-batchnorm"]\njson = true\n')
+    record = run("explain", REWRITTEN).record
+    passes = {each["pass"] for each in record["rewrites"]}
+    assert ("fold-batchnorm" in passes) == (option == "only")
+    record = run("explain", REWRITTEN, f"--{option}", "pool-before-conv").record
+    passes = {each["pass"] for each in record["rewrites"]}
+    assert ("fold-batchnorm" in passes) == (option == "skip")
+
+
+def test_switches_with_two_names_are_one_key(folder: Path) -> None:
+    write(folder, "[tool.bnfold.optimize]\ncheck = false\nbench = false\njson = true\n")
+    assert run("optimize", REWRITTEN, "a.onnx").record["equivalence"] is None
+    assert run("optimize", REWRITTEN, "a.onnx", "--check").record["equivalence"] is not None
+
+
+def test_the_nearest_file_above_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, "[tool.bnfold.passes]\njson = true\n")
+    inner = folder / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert run("passes").out.startswith("[")
+    write(folder / "a", "[project]\nname = 'bnfold-user'\n")
+    assert not run("passes").out.startswith("[")
+    write(inner, "this is no TOML, and about other tools")
+    assert run("passes").code == 0
+    assert run("--config", "../../pyproject.toml", "passes").out.startswith("[")
+
+
+def test_the_file_is_named_where_much_is_said(folder: Path) -> None:
+    path = write(folder, '[tool.bnfold.explain]\nskip = ["fold-pad"]\n')
+    outcome = run("explain", REWRITTEN, "--verbose")
+    assert outcome.err == f"bnfold: {path} gives defaults to skip\n"
+    assert run("explain", REWRITTEN).err == ""
+    assert run("--no-config", "explain", REWRITTEN, "--verbose").err == ""
+    write(folder, '[tool.bnfold.optimize]\nskip = ["fold-pad"]\n')
+    assert run("explain", REWRITTEN, "--verbose").err == ""
+
+
+@pytest.mark.parametrize("asked", ["verbose", "quiet"])
+def test_the_command_line_decides_how_much_is_said(folder: Path, asked: str) -> None:
+    other = {"verbose": "quiet", "quiet": "verbose"}[asked]
+    expected = run("explain", REWRITTEN, f"--{asked}").out
+    write(folder, f"[tool.bnfold.explain]\n{other} = true\n")
+    assert run("explain", REWRITTEN, f"--{asked}").out == expected
+    write(folder, "[tool.bnfold.explain]\nquiet = true\nverbose = true\n")
+    outcome = run("explain", REWRITTEN)
+    assert outcome.code == 2
+    assert "--quiet and --verbose contradict" in outcome.err
+
+
+MISTAKES = {
+    "unknown option": ("optimize.sample = 3", "tool.bnfold.optimize.sample", "'samples'"),
+    "unknown command": ("optimise.samples = 3", "tool.bnfold.optimise", "'optimize'"),
+    "no command": ("samples = 3", "tool.bnfold.samples", "known: optimize"),
+    "no table": ("optimize = 3", "tool.bnfold.optimize", "not a table"),
+    "text for a number": ('optimize.samples = "3"', "optimize.samples", "a whole number"),
+    "a switch for a number": ("optimize.samples = true", "optimize.samples", "a whole number"),
+    "a fraction": ("optimize.samples = 2.5", "optimize.samples", "2.5"),
+    "out of range": ("optimize.samples = 0", "optimize.samples", "0"),
+    "a number for text": ("optimize.truth = 1", "optimize.truth", "text"),
+    "a number for a switch": ("optimize.check = 1", "optimize.check", "true or false"),
+    "one for many": ('optimize.only = "fold-pad"', "optimize.only", "a list"),
+    "many for one": ('optimize.truth = ["off"]', "optimize.truth", "one value"),
+    "numbers in a list": ("optimize.only = [1]", "optimize.only", "text"),
+    "a number for a path": ("optimize.data = 1", "optimize.data", "1"),
+    "a switch for seconds": ("optimize.bench-seconds = true", "bench-seconds", "a number"),
+    "the output": ('optimize.output = "x"', "optimize.output", "no option"),
+    "an argument": ('optimize.model = "x"', "optimize.model", "no option"),
+    "two spellings": ("optimize.bench_seconds = 1", "bench_seconds", "'bench-seconds'"),
+    "no TOML": ("optimize.", "pyproject.toml", "TOML", "--no-config"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_that_names_file_and_key(folder: Path, case: str) -> None:
+    line, *words = MISTAKES[case]
+    path = write(folder, f"[tool.bnfold]\n{line}\n")
+    outcome = run("optimize", REWRITTEN, "a.onnx", *QUICK)
+    outcome.failed(2, str(path), *words)
+    assert outcome.out == ""
+    assert not (folder / "a.onnx").exists()
+    assert run("--no-config", "optimize", REWRITTEN, "a.onnx", *QUICK).code == 0
+    assert run("optimize", "--help").code == 0
+    assert run("--help").code == 0
+
+
+def test_a_number_may_be_whole_where_a_fraction_may_be(folder: Path) -> None:
+    write(folder, "[tool.bnfold.bench]\nseconds = 0\nmemory = false\njson = true\n")
+    assert run("bench", REWRITTEN).record["speed"]
+    write(folder, "[tool.bnfold.bench]\nbench-seconds = 0.5\nmemory = false\njson = true\n")
+    assert run("bench", REWRITTEN).record["speed"]
+
+
+def test_files_that_are_named_must_be_of_use(folder: Path) -> None:
+    write(folder, "[project]\n", "other.toml")
+    run("--config", "other.toml", "passes").failed(2, "other.toml has no [tool.bnfold")
+    run("--config", "none.toml", "passes").failed(2, "none.toml cannot be read", "--no-config")
+    run("--config", "other.toml", "--no-config", "passes").failed(2, "contradict")
+    write(folder, "[tool]\nbnfold = 3\n")
+    run("passes").failed(2, "tool.bnfold is not a table")
+
+
+def test_a_folder_that_was_removed_has_no_file(tmp_path: Path) -> None:
+    script = 'rmdir ../gone && exec "$0" -m bnfold passes fold-pad'
+    (tmp_path / "gone").mkdir()
+    process = subprocess.run(
+        ["sh", "-c", script, sys.executable],
+        check=False,
+        capture_output=True,
+        cwd=tmp_path / "gone",
+        timeout=60,
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
