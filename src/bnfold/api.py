@@ -136,7 +136,8 @@ def optimize(
         NotVerifiedError: if the check cannot decide; nothing is written.
         TooSlowError: if a required speed-up is not met; nothing is written.
         PassFailedError: if a pass has a bug.
-        The first four that end a finished run carry its `record`.
+
+    An error that ends a finished run carries its `record`.
     """
     passes = _pass_options(passes, only, skip)
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
