@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Trained models for the tests, installed without dependencies (OpenCV and others).
 OCR_MODELS := rapidocr-onnxruntime==1.4.4
 
-.PHONY: demo test test-slow test-cuda lint models schema clean
+.PHONY: demo test test-slow test-cuda lint docs serve-docs models schema clean
 
 demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
@@ -26,6 +26,13 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Builds the documentation into site/; every warning is an error.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build
+
+serve-docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 # Regenerates the tables of models/README.md.
 models: $(VENV)/installed
@@ -50,5 +57,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(OCR_MODELS)
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

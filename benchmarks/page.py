@@ -58,7 +58,7 @@ leaves no more BatchNormalizations than bnfold does; onnxoptimizer defers that a
 time, in the nodes that it adds."""
 
 SPEED_NOTE = """Speed-ups are medians of paired ratios of the original's time over the result's, by
-the protocol of `bnfold bench`, with 95 % bootstrap intervals; the control is the original over
+the protocol of `bnfold bench`, with 95 % intervals; the control is the original over
 itself. *same file*: there was nothing to rewrite. Below {floor} beyond the control's error:
 {below}."""
 
@@ -267,12 +267,14 @@ def _failures(models: Sequence[ModelRecord]) -> str:
 
 
 def _ratio(speed: SpeedRecord | None) -> str:
-    if speed is None or speed.speedup is None or speed.ci95 is None:
+    if speed is None or speed.speedup is None:
         return "–"
     return _interval(speed.speedup, speed.ci95)
 
 
-def _interval(value: float, bounds: Sequence[float]) -> str:
+def _interval(value: float, bounds: Sequence[float] | None) -> str:
+    if bounds is None:
+        return "–"
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 

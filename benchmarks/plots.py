@@ -101,6 +101,8 @@ def _speed(records: Sequence[ModelRecord]) -> Any:
         )
     for row, record in enumerate(timed):
         speed = record.tools[BNFOLD].speed["all"]
+        if speed.ci95 is None or speed.control_ci95 is None:
+            continue
         low, high = speed.control_ci95
         axes.barh(row, high - low, left=low, height=0.7, color=GREY, alpha=0.35)
         axes.plot(speed.ci95, (row, row), color=OURS, linewidth=2)

@@ -31,7 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.processes import ROOT, Cost, run_alone
 from bnfold.record.data import SpeedBlock, SpeedSummary
-from bnfold.speed.statistics import summarize
+from bnfold.speed.statistics import FEWEST_BLOCKS, summarize
 
 TIMEOUT = 300
 """Seconds that one run may take."""
@@ -210,14 +210,13 @@ def compare_time(
     sides = {"original": old, "optimized": new, "control": old}
     comparisons = {}
     for workload, model in models.items():
-        run_ms: dict[str, list[float]] = {side: [] for side in sides}
+        blocks: list[SpeedBlock] = []  # each run is a process of its own
         end = time.monotonic() + seconds / len(models)
         for order in itertools.cycle(itertools.permutations(sides)):
-            for side in order:
-                run_ms[side].append(cpu_ms(sides[side], model))
-            if time.monotonic() >= end:
+            blocks.append(SpeedBlock({}, {side: [cpu_ms(sides[side], model)] for side in order}))
+            if time.monotonic() >= end and len(blocks) >= FEWEST_BLOCKS:
                 break
-        comparisons[workload] = judge_time(summarize([SpeedBlock({}, run_ms)]))
+        comparisons[workload] = judge_time(summarize(blocks))
     return comparisons
 
 
@@ -225,6 +224,7 @@ def judge_time(summary: SpeedSummary) -> Comparison:
     """Judge CPU times as `bnfold bench` judges run times."""
     assert summary.optimized_ms is not None
     assert summary.ci95 is not None
+    assert summary.control_ci95 is not None
     return Comparison(
         old=summary.original_ms,
         new=summary.optimized_ms,

@@ -144,7 +144,7 @@ def below_floor(records: Sequence[ModelRecord]) -> list[str]:
     names = []
     for record in records:
         speed = record.tools[BNFOLD].speed.get("all") if BNFOLD in record.tools else None
-        if speed is None or speed.speedup is None:
+        if speed is None or speed.speedup is None or speed.control_ci95 is None:
             continue
         error = max(abs(1 - bound) for bound in speed.control_ci95)
         if speed.speedup < FLOOR - error:

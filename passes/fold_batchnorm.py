@@ -15,6 +15,9 @@ Conditions: the BatchNormalization runs in inference mode; its parameters and th
 are constants; before it, nothing else reads the values on the way; after it, every reader absorbs
 the map; the new weights are finite; there are fewer operators afterwards.
 
+Profit: an operator less. onnxruntime folds a BatchNormalization directly after a Conv itself when
+it loads a model; the gain is in those that it does not fold.
+
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
 

@@ -17,6 +17,9 @@ round what it is added to, as 2²³ rounds float32 values to whole numbers; othe
 fold-batchnorm. Most Mul and Add nodes of a model are something else, residual sums or gates, so no
 other refusal is reported.
 
+Profit: an operator less. onnxruntime folds a Mul or Add directly after a Conv itself when it loads
+a model; the gain is in those that it does not fold.
+
 ROUNDED: equal in the reals. The new weights are computed in float64 and rounded once.
 """
 

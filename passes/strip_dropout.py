@@ -4,12 +4,16 @@
     Dropout(x) = x / (1 − 0) = x         in training mode, with ratio 0
     mask       = true, everywhere        in both
 
-The mode depends on the opset: 1 and 6 have the attribute `is_test`; 7 and 10 have only inference;
-from 12 on, the third input, `training_mode`, decides, and without it the mode is inference.
+Conditions: the mode is inference, or the ratio is 0. The mode depends on the opset: 1 and 6 have
+the attribute `is_test`; 7 and 10 have only inference; from 12 on, the third input, `training_mode`,
+decides, and without it the mode is inference.
 
 A mask that is used becomes ConstantOfShape(Shape(x)). Before opset 12 the standard does not define
 an inference mask, and implementations differ (onnxruntime returns zeros, onnx's reference ones), so
 the node stays.
+
+Profit: an operator less. onnxruntime removes a Dropout itself when it loads a model; what the
+Dropout has kept apart can be rewritten.
 
 BITWISE.
 """

@@ -13,6 +13,7 @@ import pytest
 from bnfold.record.data import SpeedRecord
 from bnfold.rewriting.contract import General, Pass, Refused, Replace
 from bnfold.speed import measure as speed
+from tests.support.speeds import Here
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before a test imports onnxruntime
 
@@ -39,12 +40,15 @@ def passes_raise_what_they_declare() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_time_for_timing() -> Iterator[None]:
-    """Let `optimize` and `bench` take one turn only: no test is about how fast anything is."""
+    """Let `optimize` and `bench` take one turn only, in this process."""
 
     compare_speed = speed.compare_speed
 
     def hasty(*arguments: Any, **options: Any) -> SpeedRecord:
-        return compare_speed(*arguments, **{**options, "seconds": 0})
+        return compare_speed(*arguments, **{**options, "seconds": 0, "at_most": 0})
 
-    with mock.patch("bnfold.speed.cases.compare_speed", hasty):
+    with (
+        mock.patch("bnfold.speed.cases.compare_speed", hasty),
+        mock.patch("bnfold.speed.processes.Worker", Here),
+    ):
         yield

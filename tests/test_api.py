@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bnfold.errors import (
 )
 from bnfold.record.data import RewriteRecord
 from tests.support.cli import REWRITTEN, UNCHANGED, names, plant_wrong_pass, run
-from tests.support.files import raising
+from tests.support.files import raising, save_external
 from tests.support.files import scratch as scratch
 from tests.support.graphs import batch_norm, build, normal
 
@@ -188,3 +189,81 @@ def test_every_name_of_the_package_can_be_imported() -> None:
     assert not [name for name in bnfold.__all__ if getattr(bnfold, name, None) is None]
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = bnfold.nope
+
+
+# --- What a record says beside its results ------------------------------------------------------
+
+
+def test_a_record_says_when_the_run_was_and_how_long_it_took() -> None:
+    began = datetime.now(timezone.utc).replace(microsecond=0)
+    records = [
+        bnfold.optimize(REWRITTEN, check=False).record,
+        bnfold.check(REWRITTEN, REWRITTEN, truth="off"),
+        bnfold.bench(REWRITTEN),
+        bnfold.explain(REWRITTEN),
+    ]
+    ended = datetime.now(timezone.utc)
+    seconds = 0.0
+    for record in records:
+        assert record.started is not None
+        started = datetime.strptime(record.started, "%Y-%m-%dT%H:%M:%SZ")
+        assert began <= started.replace(tzinfo=timezone.utc) <= ended
+        assert record.seconds is not None
+        assert record.seconds > 0
+        seconds += record.seconds
+    assert seconds <= (ended - began).total_seconds()
+
+
+def test_the_record_of_a_failure_is_dated_too(tmp_path: Path) -> None:
+    with plant_wrong_pass(), pytest.raises(NotEquivalentError) as raised:
+        bnfold.optimize(REWRITTEN, tmp_path / "out.onnx")
+    assert raised.value.record is not None
+    assert raised.value.record.seconds
+    assert len(raised.value.record.figures) == 2
+    with pytest.raises(ModelError) as unread:
+        bnfold.explain(tmp_path / "none.onnx")
+    assert unread.value.record is None
+
+
+@pytest.mark.parametrize("source", [REWRITTEN, onnx.load(REWRITTEN)], ids=["path", "proto"])
+def test_a_record_has_the_figures_of_both_models(source: Path | onnx.ModelProto) -> None:
+    record = bnfold.optimize(source, check=False).record
+    before, after = record.figures
+    assert before.parameters == bnfold.inspect(REWRITTEN).cost.parameters
+    assert before.inputs == after.inputs == {"images": "float32[batch,1,8,8]"}
+    assert after.parameters < before.parameters
+    assert record.nodes is not None
+    assert ["BatchNormalization", "Conv"] in record.nodes.changed.values()
+    assert set(record.nodes.gone.values()) == {"Conv"}
+    if isinstance(source, Path):
+        assert before.bytes == REWRITTEN.stat().st_size
+
+
+def test_figures_count_external_data_and_are_those_of_what_is_written(tmp_path: Path) -> None:
+    model = save_external(tmp_path)
+    output = tmp_path / "out.onnx"
+    record = bnfold.optimize(model, output, check=False).record
+    size = sum(path.stat().st_size for path in (model, model.with_name("m.data")))
+    assert record.figures[0].bytes == size
+    assert record.figures[1] == bnfold.inspect(output).figures()
+
+
+def test_figures_are_left_out_where_nobody_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.workflow.inspection.inspect", raising(AssertionError("not asked")))
+    for record in (
+        bnfold.optimize(REWRITTEN, check=False, figures=False).record,
+        bnfold.check(REWRITTEN, REWRITTEN, truth="off", figures=False),
+        bnfold.bench(REWRITTEN, figures=False),
+    ):
+        assert (record.figures, record.nodes) == ([], None)
+    assert run("check", REWRITTEN, REWRITTEN, "--truth", "off").code == 0
+
+
+def test_a_model_that_only_onnxruntime_reads_has_no_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bnfold.workflow.inspection.inspect", raising(ModelError("not supported")))
+    record = bnfold.check(REWRITTEN, REWRITTEN, truth="off")
+    assert (record.figures, record.nodes) == ([], None)
+    assert record.equivalence is not None
+    assert record.equivalence.verdict == "pass"

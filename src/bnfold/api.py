@@ -33,7 +33,7 @@ from bnfold.options import (
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
-from bnfold.running.environment import environment
+from bnfold.running.environment import environment, load_average
 from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
 from bnfold.workflow.dating import dated
@@ -136,7 +136,8 @@ def optimize(
         NotVerifiedError: if the check cannot decide; nothing is written.
         TooSlowError: if a required speed-up is not met; nothing is written.
         PassFailedError: if a pass has a bug.
-        The first four that end a finished run carry its `record`.
+
+    An error that ends a finished run carries its `record`.
     """
     passes = _pass_options(passes, only, skip)
     execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
@@ -297,6 +298,7 @@ def bench(
     )
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
+    load = load_average()
     sources = [model] if candidate is None else [model, candidate]
     with _runtime_of(execution), _as_files(*sources) as paths, Scratch() as scratch:
         progress("reading")
@@ -307,7 +309,7 @@ def bench(
             command=[],
             model=records[0],
             candidate=records[1] if candidate is not None else None,
-            environment=environment(),
+            environment=environment(load=load),
             speed=speed,
         )
         record = with_figures(record, *paths) if figures else record

@@ -72,6 +72,29 @@ def test_fields_missing_in_an_earlier_version_get_their_defaults(tmp_path: Path)
     assert read_record(write(tmp_path, content)).tuning is None
 
 
+def test_timings_of_an_earlier_version_keep_their_intervals(tmp_path: Path) -> None:
+    """It gave some of a single block, decided trials by them, and did not know the load."""
+    content: dict[str, Any] = json.loads(RECORDS["tuned"]().to_json())
+    del content["tuning"]["confidence"]
+    for trial in content["tuning"]["trials"]:
+        del trial["interval"]
+    for timing in content["speed"]:
+        timing["samples"] = timing["samples"][:1]
+        timing["note"] = "too few turns (1) for a verdict; allow about 3 seconds per level"
+    for name in ("processors", "affinity", "load"):
+        del content["environment"][name]
+    record = read_record(write(tmp_path, content))
+    assert record.tuning is not None
+    assert [trial.interval for trial in record.tuning.trials] == [None, None]
+    (low, high) = record.speed[0].ci95 or []
+    for suffix in (".html", ".md"):
+        page = render(record, suffix)
+        assert f"[{low:.3f}, {high:.3f}]" in page
+        assert "at the start" not in page
+    assert "[0.940, 0.960]" in render(record, ".html")
+    assert "[0.930, 0.970]" in render(RECORDS["tuned"](), ".html")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -58,6 +58,10 @@ function look(frame) {{
     letters: Math.min(...all("svg text").map((element) => box(element).height)),
     pictures: all("svg").map((element) => box(element).width),
     scripts: page.scripts.length,
+    speed: bottom("#speed ~ .scroll"),
+    labels: all("td[data-label]").slice(0, 5).map(
+      (cell) => view.getComputedStyle(cell, "::before").content),
+    heads: all("thead").filter((head) => box(head).height > 0).length,
   }};
 }}
 addEventListener("load", () => {{
@@ -90,6 +94,12 @@ class Seen:
     """The height of the smallest letters in a picture."""
     pictures: list[float]
     scripts: int
+    speed: float
+    """The bottom of the first table on speed."""
+    labels: list[str]
+    """What is before the text of some cells of tables."""
+    heads: int
+    """The number of heads of tables that are visible."""
 
 
 def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
@@ -99,9 +109,14 @@ def look(folder: Path, name: str, scheme: str = "light") -> dict[str, Seen]:
 
 def look_at(folder: Path, record: Record, scheme: str = "light") -> dict[str, Seen]:
     """Open the page of this record."""
+    return look_at_page(folder, html.render(record), scheme)
+
+
+def look_at_page(folder: Path, page: str, scheme: str = "light") -> dict[str, Seen]:
+    """Open a page."""
     assert CHROMIUM is not None
     frames = "".join(_FRAME.format(screen, *size) for screen, size in SIZES.items())
-    (folder / "page.html").write_text(html.render(record), encoding="utf-8")
+    (folder / "page.html").write_text(page, encoding="utf-8")
     (folder / "frames.html").write_text(_FRAMES.format(frames=frames), encoding="utf-8")
     process = subprocess.run(
         [
@@ -164,6 +179,26 @@ def test_a_reader_sees_verdict_speed_and_change_and_unfolds_the_rest(tmp_path: P
     assert "drawing and 48 sites" in seen.text
     assert record.rewrites[47].nodes[0] in html.render(record)
     assert record.rewrites[47].nodes[0] not in seen.text
+
+
+def test_the_first_two_screens_show_equivalence_and_speed_and_a_phone_shows_cards(
+    tmp_path: Path,
+) -> None:
+    seen = look(tmp_path, "pass")
+    assert SIZES["desk"][1] < seen["desk"].speed < 2 * SIZES["desk"][1]
+    assert seen["desk"].heads > 3
+    assert {*seen["desk"].labels} == {"none"}
+    assert seen["phone"].heads == 0
+    assert seen["phone"].labels[0] == '"optimization disabled"'
+
+
+def test_several_runs_stay_on_the_page(tmp_path: Path) -> None:
+    records = [RECORDS[name]() for name in ("bench alone", "explain", "hostile")]
+    for where, seen in look_at_page(tmp_path, html.render_runs(records)).items():
+        assert seen.width <= SIZES[where][0]
+        assert seen.escaping == []
+        assert seen.scripts == 0
+        assert seen.title.startswith("1 timed, 1 explained, 1 fail: a.onnx")
 
 
 def test_the_page_is_dark_in_dark_mode(tmp_path: Path) -> None:

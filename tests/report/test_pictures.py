@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -61,7 +62,7 @@ def test_speed_draws_samples_and_the_control() -> None:
 
 
 def test_an_outlier_does_not_hide_the_rest() -> None:
-    record = speed()
+    record = deepcopy(speed())
     record.samples[0].run_ms["optimized"].append(record.original_ms / 1000)
     record.samples[0].run_ms["original"].append(record.original_ms)
     ticks = [float(text) for text in texts(pictures.speed(record, "one")) if re.match(r"\d", text)]

@@ -20,7 +20,7 @@ import pytest
 
 from bnfold.errors import ModelError, UsageError
 from bnfold.progress import Progress
-from bnfold.running import isolation
+from bnfold.running import isolation, messages
 from bnfold.running.isolation import CrashedError, isolated
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
@@ -211,7 +211,7 @@ def test_a_result_cut_short_is_a_crash() -> None:
 
     def work(told: Progress) -> None:
         told("sending")
-        os.write(ours(), isolation._LENGTH.pack(100) + b"half")
+        os.write(ours(), messages.LENGTH.pack(100) + b"half")
         os._exit(1)
 
     with pytest.raises(CrashedError, match=r"exit status 1.* while sending"):

@@ -62,6 +62,9 @@ ENVIRONMENT = {
     "python": "3.12.4",
     "platform": "Linux-6.1-x86_64",
     "cpu": "Example CPU",
+    "processors": 2,
+    "affinity": "0-1",
+    "load": 0.25,
     "onnx": "1.19.0",
     "onnxruntime": {
         "package": "onnxruntime",
@@ -271,6 +274,13 @@ def speed(factor: float = 1.12, level: LevelName = "all", *, alone: bool = False
     )
 
 
+def not_measured() -> SpeedRecord:
+    """Return a timing with too little time for an interval."""
+    samples = speed().samples[:1]
+    note = "an interval takes 3 blocks; allow 4 seconds per level"
+    return replace(speed(), note=note, samples=samples, **vars(summarize(samples)))
+
+
 def tuning() -> TuningRecord:
     """Return one trial that kept a pass and one that dropped a site."""
     one = speed(0.95)
@@ -279,7 +289,7 @@ def tuning() -> TuningRecord:
         dropped=False, samples=one.samples,
     )  # fmt: skip
     dropped = replace(kept, without={"merge-branches": ["/add0"]}, verdict="faster", dropped=True)
-    return TuningRecord(60.0, [kept, dropped])
+    return TuningRecord(60.0, [replace(kept, interval=[0.93, 0.97]), dropped], 0.99375)
 
 
 def optimized(verdict: Verdict = "pass", **changes: Any) -> Record:
@@ -477,6 +487,7 @@ RECORDS: dict[str, Callable[[], Record]] = {
     "not hashed": not_hashed,
     "check": checked,
     "bench": benched,
+    "not measured": lambda: replace(benched(), speed=[not_measured()]),
     "bench alone": lambda: benched(alone=True),
     "explain": explained,
     "large": large,

@@ -8,11 +8,38 @@ from typing import Any
 
 import onnx
 
+from bnfold.progress import Progress
 from bnfold.record.data import LevelName, SpeedBlock, SpeedRecord
 from bnfold.speed.statistics import summarize
 
 Cost = Callable[[onnx.ModelProto], float]
 """Milliseconds of one run."""
+
+
+class Here:
+    """Stands in for a `Worker`, in this process: most tests are not about processes."""
+
+    def __init__(self, progress: Progress, kind: Callable[..., Any], *arguments: Any) -> None:
+        self._kind, self._arguments = kind, (progress, *arguments)
+        self._object: Any = None
+
+    def ready(self) -> None:
+        """Make the object."""
+        self._object = self._kind(*self._arguments)
+
+    def call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method of the object."""
+        return method(self._object, *arguments)
+
+    def end(self) -> None:
+        """Forget the object."""
+        self._object = None
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
 
 def fake_compare_speed(cost: Cost) -> Callable[..., SpeedRecord]:

@@ -24,7 +24,7 @@ from bnfold.report import certificates, figures, notes, runs, wording
 from bnfold.report.changes import operator_changes, operators_after, refusal_groups
 from bnfold.report.outputs import output_rows
 from bnfold.report.rewrites import rewrite_rows
-from bnfold.report.summary import headline, share_of_tolerance, tone_of
+from bnfold.report.summary import headline, machine_line, share_of_tolerance, tone_of
 from bnfold.report.turns import turns_note
 
 MOST_ROWS = 1000
@@ -108,6 +108,7 @@ def _body(record: Record, pictures: Mapping[str, str], prefix: str = "", *, top:
         "share_titles": ["#0", *(f"#to {share:g}" for share in SHARES[1:]), "#beyond"],
         "command": wording.command_line(record.command),
         "models": _models(record),
+        "machine": machine_line(record),
         "environment": _facts(record.environment),
     }
     sections = (

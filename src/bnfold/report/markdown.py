@@ -18,7 +18,7 @@ from bnfold.report.changes import operator_changes, operators_after, refusal_gro
 from bnfold.report.figures import figures_line, time_line
 from bnfold.report.notes import counted, joined, notes, unit_note
 from bnfold.report.runs import RunRow, run_rows, tone_of_all, verdicts_of
-from bnfold.report.summary import headline, share_of_tolerance
+from bnfold.report.summary import headline, machine_line, share_of_tolerance
 from bnfold.report.wording import (
     at_most,
     command_line,
@@ -36,7 +36,7 @@ MOST_LINES = 60
 
 _SIZES = ((5, 12), (5, 5), (4, 5), (3, 5), (2, 5))
 """The most rows of each table and the most notes: the first that fit are taken. The last always do:
-each of six tables has at most seven lines, the notes have six, and all else has ten."""
+each of six tables has at most seven lines, the notes have six, and all else has eleven."""
 
 _MOST_SITES = 2
 _BAR = "¦"
@@ -266,7 +266,9 @@ def _speed(record: Record, most: int) -> list[str]:
                 plain(speed.verdict or "–"),
             )
         )
-    return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
+    table = _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
+    machine = machine_line(record)
+    return [*table, "", machine] if machine else table
 
 
 def _footer(record: Record) -> str:

@@ -127,7 +127,7 @@ def truth(outputs: Sequence[TruthOutput], name: str) -> str:
 
 
 def speed(record: SpeedRecord, name: str) -> str:
-    """Draw the ratio of each turn, with the median and its interval, above the control's."""
+    """Draw the ratio of each turn and the interval of them all, above the control's."""
     rows = rows_of(record)
     low, high = limits(rows)
     with picture(_FRAME + 0.5 * len(rows)) as drawn:
@@ -149,7 +149,7 @@ def speed(record: SpeedRecord, name: str) -> str:
         axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel("times as fast as the original, turn by turn")
         found = ", ".join(f"{row.title} {interval(row.middle, row.bounds)}" for row in rows)
-        words = f"Speed against the original, median and 95 % interval: {found}; "
+        words = f"Speed against the original, with its 95 % interval: {found}; "
         return drawn.svg(name, words + turns_note(record))
 
 

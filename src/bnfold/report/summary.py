@@ -181,7 +181,7 @@ def level_text(level: str) -> str:
 
 
 def _speed_lines(record: Record) -> list[str]:
-    note = [record.speed_note] if record.speed_note else []
+    notes = [record.speed_note] if record.speed_note else []
     several = len({(speed.provider, str(speed.shapes)) for speed in record.speed}) > 1
     lines = []
     for speed in record.speed[:_MOST_SPEEDS]:
@@ -190,11 +190,28 @@ def _speed_lines(record: Record) -> list[str]:
         where = where if several else level_text(speed.level)
         if speed.speedup is None:
             lines.append(f"{speed.original_ms:.4g} ms, {where}")
+        elif speed.ci95 is None:
+            note = f" ({speed.note})" if speed.note else ""
+            lines.append(f"{speed.verdict}{note}, {where}")
         else:
             ratio = interval(speed.speedup, speed.ci95)
-            lines.append(f"{ratio} times as fast: {speed.verdict}, {where}")
+            verdict = f"{speed.verdict}, " if speed.verdict else ""
+            lines.append(f"{ratio} times as fast: {verdict}{where}")
     more = len(record.speed) - len(lines)
-    return [*lines, *([f"and {more} more"] if more > 0 else []), *note]
+    return [*lines, *([f"and {more} more"] if more > 0 else []), *notes]
+
+
+def machine_line(record: Record) -> str:
+    """Say how many processors there are for timings, and whether others use them, too."""
+    processors, load = (record.environment.get(key) for key in ("processors", "load"))
+    if not record.speed or not isinstance(processors, int):
+        return ""
+    where = count(processors, "processor")
+    if not isinstance(load, (int, float)):
+        return where
+    if load > processors:
+        return f"the machine is busy: load {load:.1f} on {where} at the start"
+    return f"{where}, load {load:.1f} at the start"
 
 
 # --- What changed ---------------------------------------------------------------------------------
@@ -211,7 +228,7 @@ def _change_line(record: Record) -> str:
     changes.sort(key=lambda change: -abs(change.after - change.before))
     parts = [f"{shortened(c.name)} {c.before} → {c.after}" for c in changes[:_MOST_CHANGES]]
     by = ""
-    if record.output is not None:
+    if record.output is not None and record.rewrites:
         passes = len({rewrite.pass_name for rewrite in record.rewrites})
         by = f"{count(len(record.rewrites), 'rewrite')} by {count(passes, 'pass')}: "
     nodes = f"{by}nodes {total.before:,} → {total.after:,}"

@@ -26,7 +26,7 @@ class Row:
     """``good`` if it is faster, ``bad`` if it is slower, ``muted`` for the control."""
     middle: float
     bounds: Sequence[float] | None
-    """The 95 % interval of the median; None if it is not known."""
+    """Its 95 % interval; None if it is not known."""
     turns: list[float]
 
 
@@ -49,7 +49,7 @@ def limits(rows: Sequence[Row]) -> tuple[float, float]:
         ends += row.turns if row.bounds is None else row.bounds
     low, high = min(ends), max(ends)
     margin = max(0.02, (high - low) * (0.05 if any(row.bounds is None for row in rows) else 0.5))
-    return low - margin, high + margin
+    return max(0.0, low - margin), high + margin
 
 
 def turns_note(record: SpeedRecord) -> str:
@@ -63,7 +63,7 @@ def turns_note(record: SpeedRecord) -> str:
     parts = ["each dot is a turn", sets]
     parts += [f"{beyond:,} of {len(dots):,} dots lie beyond the axis"] if beyond else []
     if any(row.bounds for row in rows):
-        parts[0] += ", the bar is the 95 % interval of the median"
+        parts[0] += ", the bar is the 95 % interval"
     else:
         parts.append("too few sets for an interval")
     return "; ".join(parts)

@@ -13,17 +13,23 @@ RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 """The packages that provide the module ``onnxruntime``."""
 
 
-def environment(plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """Describe the machine and the libraries, including onnxruntime if the run has used it."""
+def environment(plugins: Sequence[str] = (), **at_start: Any) -> dict[str, Any]:
+    """Describe the machine and the libraries, including onnxruntime if the run has used it.
+
+    `at_start` is what was found out before the run itself changed it.
+    """
     import onnx
 
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _processor(),
+        "processors": available_threads(),
+        "affinity": affinity(),
         "onnx": onnx.__version__,
         "onnxruntime": _runtime(),
         **({"plugins": list(plugins)} if plugins else {}),
+        **at_start,
     }
 
 
@@ -32,6 +38,28 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def affinity() -> str | None:
+    """Return which processors this process may use, as in "0-3,6"; None if the system hides it."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    numbers = sorted(os.sched_getaffinity(0))
+    first = [number for number in numbers if number - 1 not in numbers]
+    last = [number for number in numbers if number + 1 not in numbers]
+    ranges = zip(first, last, strict=True)
+    return ",".join(f"{low}-{high}" if low < high else f"{low}" for low, high in ranges)
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a processor in the last minute, on average, if it is known.
+
+    Windows does not say.
+    """
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
 
 
 def installed_runtimes() -> list[str]:

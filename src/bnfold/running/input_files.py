@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx.numpy_helper
 from google.protobuf.message import DecodeError
 
 from bnfold.arrays import Array
@@ -48,6 +46,8 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _read_folder(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
+    import onnx.numpy_helper  # slow, and rarely needed
+
     files = {file.stem.removeprefix("input_"): file for file in path.glob("input_*.pb")}
     feeds: dict[str, Array] = {}
     for number, spec in enumerate(specs):

@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
 import signal
-import struct
 import sys
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress
+from bnfold.running.messages import Answer, Doing, NoAnswerError, answer, read, result, write
 
 _CAN_FORK = sys.platform == "linux"
 """macOS has fork, too, but its own libraries do not survive it."""
@@ -39,7 +38,6 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 _NO_ANSWER = 75
 """The exit status of a fork that cannot write to its pipe: no crash, and no verdict."""
 
-_LENGTH = struct.Struct("<Q")
 _Result = TypeVar("_Result")
 
 
@@ -53,10 +51,6 @@ class CrashedError(BnfoldError):
         cause = "was killed, probably for lack of memory," if self.is_killed else f"crashed ({how})"
         super().__init__(f"onnxruntime {cause} while {during}")
         self.during = during
-
-
-class _Remote(Exception):  # noqa: N818 - carries a traceback, as multiprocessing does
-    """Shows, as the cause of an exception, where it was raised in the other process."""
 
 
 class _NoForkError(Exception):
@@ -122,6 +116,7 @@ def _in_fork(
         raise _NoForkError from refused
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     child = -1
+    doing = Doing(progress)
     try:
         child = _fork()
         if child == 0:
@@ -129,17 +124,10 @@ def _in_fork(
             _serve(work, sending, limits, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(sending)
-        during = "starting"
-        for kind, content in _answers(receiving, child):
-            if kind == "progress":
-                during = content
-                progress(content)
-            elif kind == "result":
-                result: _Result = content
-                return result
-            else:
-                error, where = content
-                raise error from _Remote(f"\n{where}")
+        found: _Result = result(read(partial(_next_piece, receiving, child)), doing)
+        return found
+    except NoAnswerError:
+        pass
     except BaseException:
         if child > 0:
             _kill(child)
@@ -152,7 +140,7 @@ def _in_fork(
         os.close(receiving)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_ANSWER:
         raise _NoForkError
-    raise CrashedError(_how(status), during)
+    raise CrashedError(how_ended(os.waitstatus_to_exitcode(status)), doing.last)
 
 
 def _fork() -> int:
@@ -183,29 +171,14 @@ def _serve(
         for number in _ENDING:
             signal.signal(number, signal.SIG_DFL)  # the other process cleans up
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-        try:
-            answer = ("result", work(lambda doing: _send(sending, ("progress", doing))))
-        except BaseException as error:
-            answer = ("error", (_picklable(error), traceback.format_exc()))
-        _send(sending, answer)
+        _send(sending, answer(lambda: work(lambda doing: _send(sending, ("progress", doing)))))
     finally:
         os._exit(0)
 
 
-def _picklable(error: BaseException) -> BaseException:
+def _send(sending: int, message: Answer) -> None:
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _send(sending: int, answer: tuple[str, Any]) -> None:
-    content = pickle.dumps(answer)
-    message = memoryview(_LENGTH.pack(len(content)) + content)
-    try:
-        while message:
-            message = message[os.write(sending, message) :]
+        write(sending, message)
     except OSError:
         os._exit(_NO_ANSWER)
 
@@ -213,26 +186,14 @@ def _send(sending: int, answer: tuple[str, Any]) -> None:
 # --- In its parent --------------------------------------------------------------------------------
 
 
-def _answers(receiving: int, child: int) -> Iterator[tuple[str, Any]]:
-    """Yield what the fork sends, until it ends.
+def _next_piece(receiving: int, child: int) -> bytes:
+    """Return what the fork has sent, or nothing once it has ended.
 
     Raises:
         _StalledError: if it stands still.
     """
-    buffer = bytearray()
-    while True:
-        while len(buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer)
-            end = _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            yield pickle.loads(bytes(buffer[_LENGTH.size : end]))
-            del buffer[:end]
-        _wait(receiving, child)
-        piece = os.read(receiving, 1 << 20)
-        if not piece:
-            return
-        buffer += piece
+    _wait(receiving, child)
+    return os.read(receiving, 1 << 20)
 
 
 def _wait(receiving: int, child: int) -> None:
@@ -261,10 +222,12 @@ def _kill(child: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-def _how(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        return signal.Signals(number).name
-    return f"exit status {os.WEXITSTATUS(status)}"
+def how_ended(code: int) -> str:
+    """Describe the end of a process by its exit status, which is negative for a signal.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted: Ctrl-C reaches all processes.
+    """
+    if code == -signal.SIGINT:
+        raise KeyboardInterrupt
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"

@@ -23,3 +23,8 @@ def custom_operators(libraries: Iterable[str | os.PathLike[str]]) -> Iterator[No
 def registered() -> tuple[str, ...]:
     """Return the paths of the libraries; a process that is no fork needs to be told."""
     return _libraries.get()
+
+
+def register(libraries: Iterable[str]) -> None:
+    """Let all sessions of this process know the operators of libraries, from now on."""
+    _libraries.set(tuple(libraries))

@@ -235,6 +235,11 @@ def _require_device(runtime: Any) -> None:
 _usable: set[str] = set()
 
 
+def trust_provider(provider: str) -> None:
+    """Do not probe the device of a provider: the process that this one works for has done so."""
+    _usable.add(provider)
+
+
 def _providers_of_session(runtime: Any) -> list[str]:
     """Return the providers that a session on CUDA really has."""
     import onnx.helper

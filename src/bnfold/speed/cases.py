@@ -13,7 +13,10 @@ from bnfold.progress import Progress
 from bnfold.record.data import SpeedRecord
 from bnfold.running.runtime import Level
 from bnfold.speed.measure import compare_speed, for_one_image
-from bnfold.speed.statistics import FEWEST_BLOCKS
+from bnfold.speed.processes import Processes
+
+_LEAST_SHARE = 0.25
+"""Of the time for both levels: what the second level must have left."""
 
 
 def time_models(
@@ -25,45 +28,50 @@ def time_models(
 ) -> list[SpeedRecord]:
     """Time one or two models, on every provider and batch size, at both optimization levels.
 
-    All cases get an equal share of the time. If one level uses up the time of both, the other is
+    All cases get an equal share of the time. If one level needs the time of both, the other is
     skipped, and a note says so.
 
     Raises:
         ProviderError: if a provider is not available.
         SessionError: if onnxruntime cannot load or run a model.
+        CrashedError: if it crashes.
         UsageError: if the request for inputs does not fit the model.
     """
-    cases = cases_of(execution, timing)
-    share = timing.seconds / len(cases)
+    requests = requests_of(execution, timing)
+    share = timing.seconds / len(execution.providers) / len(requests)
     records: list[SpeedRecord] = []
-    for provider, request in cases:
-        end = time.monotonic() + share
-        for level in (Level.ALL, Level.DISABLED):
-            if level is Level.DISABLED and records[-1].note and time.monotonic() > end:
-                note = f"{records[-1].note}; no time was left for optimization {level.value}"
-                records[-1] = replace(records[-1], note=note)
-                continue
-            records.append(
-                compare_speed(
-                    original,
-                    optimized,
-                    provider=provider,
-                    level=level,
-                    request=request,
-                    threads=execution.threads,
-                    seconds=share / 2,
-                    memory=timing.memory,
-                    progress=progress,
-                )
-            )
+    for provider in execution.providers:
+        with Processes(provider, progress) as processes:
+            for request in requests:
+                end = time.monotonic() + share
+                for level in (Level.ALL, Level.DISABLED):
+                    left = end - time.monotonic()
+                    if level is Level.DISABLED and left < share * _LEAST_SHARE:
+                        note = f"no time was left for optimization {level.value}"
+                        note = "; ".join(filter(None, [records[-1].note, note]))
+                        records[-1] = replace(records[-1], note=note)
+                        continue
+                    record = compare_speed(
+                        original,
+                        optimized,
+                        provider=provider,
+                        level=level,
+                        request=request,
+                        threads=execution.threads,
+                        seconds=min(left, share / 2),
+                        at_most=left,
+                        memory=timing.memory,
+                        processes=processes,
+                        progress=progress,
+                    )
+                    records.append(record)
     return records
 
 
-def cases_of(execution: ExecutionOptions, timing: TimingOptions) -> list[tuple[str, InputOptions]]:
-    """Return each provider with each batch size, as what is asked of the inputs."""
+def requests_of(execution: ExecutionOptions, timing: TimingOptions) -> list[InputOptions]:
+    """Return what is asked of the inputs, for each batch size: the cases of a provider."""
     usual = for_one_image(execution.inputs)
-    requests = [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
-    return [(provider, request) for provider in execution.providers for request in requests]
+    return [replace(usual, batch_sizes=(batch,)) for batch in timing.batches] or [usual]
 
 
 def require_speedup(
@@ -90,17 +98,18 @@ def require_speedup(
             f"a speed-up of {required:g} is required, but {note or 'nothing was timed'}"
         )
     for record in timed:
-        if record.speedup is None or record.ci95 is None:
-            continue
-        if at == "bound" and len(record.samples) < FEWEST_BLOCKS:
+        assert record.speedup is not None
+        measured = f"{record.speedup:.3f}"
+        if record.ci95 is not None and record.control_ci95 is not None:
+            measured += f" [{record.ci95[0]:.3f}, {record.ci95[1]:.3f}]"
+            measured += f" (control {record.control:.3f})"
+        elif at == "bound":
             raise TooSlowError(
-                f"a speed-up of {required:g} is required, but there was too little time to "
-                "measure one; raise the seconds, or pass --require-speedup-at median"
+                f"a speed-up of {required:g} is required, but on {record.provider} it is not "
+                f"measured: {record.note or 'there are too few blocks'}; raise --bench-seconds"
             )
-        reached = record.ci95[0] if at == "bound" else record.speedup
+        reached = record.ci95[0] if at == "bound" and record.ci95 else record.speedup
         if reached < required:
             raise TooSlowError(
-                f"a speed-up of {required:g} is required, but on {record.provider} it is "
-                f"{record.speedup:.3f} [{record.ci95[0]:.3f}, {record.ci95[1]:.3f}] "
-                f"(control {record.control:.3f})"
+                f"a speed-up of {required:g} is required, but on {record.provider} it is {measured}"
             )

@@ -1,18 +1,16 @@
-"""Measures the memory that a model takes, in a separate process.
+"""Measures the memory that a model takes, in a process of its own.
 
 In a process that has run other models, their memory could not be told apart from this one's.
 """
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 
-from bnfold.errors import SessionError
-from bnfold.running.libraries import custom_operators, registered
+from bnfold.errors import BnfoldError, SessionError
+from bnfold.progress import Progress, silent
 from bnfold.running.runtime import Feeds, Level, Session, require_provider
+from bnfold.running.workers import Worker
 
 _STATUS = Path("/proc/self/status")
 
@@ -29,26 +27,27 @@ def peak_mb(
     """
     if not _STATUS.exists():
         return None
-    done = subprocess.run(
-        [sys.executable, "-c", "from bnfold.speed.footprint import _measure; _measure()"],
-        input=pickle.dumps((model, provider, level, threads, dict(feeds), registered())),
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise SessionError(f"the memory of {model.name} could not be measured: {' '.join(last)}")
-    return float(done.stdout) / 1e6
+    try:
+        with Worker(silent, _Footprint) as worker:
+            worker.ready()
+            return worker.call(_Footprint.bytes_of, model, provider, level, threads, feeds) / 1e6
+    except BnfoldError as error:
+        raise SessionError(f"the memory of {model.name} could not be measured: {error}") from error
 
 
-def _measure() -> None:
-    """Print the bytes. The model and its feeds come pickled on stdin, from `peak_mb`."""
-    require_provider("cpu")  # imports onnxruntime, whose own memory is not counted
-    model, provider, level, threads, feeds, libraries = pickle.load(sys.stdin.buffer)
-    before = _status_bytes("VmRSS")
-    with custom_operators(libraries):
+class _Footprint:
+    """The memory of the process that it is in."""
+
+    def __init__(self, _: Progress) -> None:
+        require_provider("cpu")  # imports onnxruntime, whose own memory is not counted
+
+    def bytes_of(
+        self, model: Path, provider: str, level: Level, threads: int | None, feeds: Feeds
+    ) -> int:
+        """Return how much loading the model and running it add."""
+        before = _status_bytes("VmRSS")
         Session(model, provider, level, threads, tf32=True).run(feeds)
-    print(max(0, _status_bytes("VmHWM") - before))
+        return max(0, _status_bytes("VmHWM") - before)
 
 
 def _status_bytes(key: str) -> int:

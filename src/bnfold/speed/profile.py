@@ -20,7 +20,7 @@ from bnfold.progress import Progress
 from bnfold.record.data import ModelProfile, NodeTime, OperatorTime, SpeedRecord
 from bnfold.running.input_search import make_inputs
 from bnfold.running.runtime import Level, Session
-from bnfold.speed.cases import cases_of, time_models
+from bnfold.speed.cases import requests_of, time_models
 from bnfold.speed.statistics import median
 
 SHARE = 0.2
@@ -55,10 +55,10 @@ def time_and_profile(
     if not timing.profile:
         return records
     models = [original, *([optimized] if optimized is not None else [])]
-    cases = cases_of(execution, timing)
+    requests = requests_of(execution, timing) * len(execution.providers)
     best = [place for place, record in enumerate(records) if record.level == Level.ALL.value]
-    for place, (_, request) in zip(best, cases, strict=False):
-        seconds = reserved / len(cases)
+    for place, request in zip(best, requests, strict=False):
+        seconds = reserved / len(requests)
         records[place] = _with_profile(records[place], models, request, seconds, folder, progress)
     return records
 

@@ -38,7 +38,8 @@ from bnfold.progress import Progress
 from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, SpeedRecord, TuningRecord
 from bnfold.rewriting.contract import General, Refusal
 from bnfold.rewriting.engine import Site
-from bnfold.running.environment import environment
+from bnfold.running.environment import environment, load_average
+from bnfold.running.isolation import CrashedError
 from bnfold.scratch import Scratch
 from bnfold.workflow.variants import Variant, Variants
 
@@ -100,6 +101,7 @@ class Optimization:
         figures: bool,
         force: bool,
     ) -> None:
+        self._load = load_average()
         self._variants = Variants(model, passes, scratch)
         self._source, self._scratch = model, scratch
         self._output = output
@@ -200,7 +202,7 @@ class Optimization:
                 self._timing.tune_seconds,
                 self._progress,
             )
-        except SessionError as error:
+        except (CrashedError, SessionError) as error:
             self._speed_note = f"not tuned: {error}"
             return
         if slower:
@@ -301,7 +303,7 @@ class Optimization:
                 self._scratch.folder,
                 self._progress,
             )
-        except (ProviderError, SessionError) as error:
+        except (CrashedError, ProviderError, SessionError) as error:
             self._speed_note = f"not timed: {error}"
         except UsageError as error:
             if self._equivalence is None:
@@ -392,7 +394,7 @@ class Optimization:
         return Record(
             command=[],
             model=self._variant.model.source.describe(hashed=self._hashes),
-            environment=environment(self._variant.plugins),
+            environment=environment(self._variant.plugins, load=self._load),
             output=OutputRecord(
                 path=str(self._output) if self._output is not None else None,
                 same=self._is_copy,

@@ -4,6 +4,9 @@ A trial removes a group of rewrites and times the model against the one with the
 the rewrites of a pass; a group that is not dropped as a whole is halved, and its halves are tried
 later, while time lasts. The last trial is the original itself, without any rewrite. Everything but
 the measured times is deterministic.
+
+Of many trials, some are faster by chance alone. So each is held to a wider interval, such that the
+chance that any rewrite is dropped for nothing is 5 % at most, in all trials together (Bonferroni).
 """
 
 from __future__ import annotations
@@ -17,9 +20,13 @@ from typing import TypeAlias
 from bnfold.progress import Counted, Progress
 from bnfold.record.data import RewriteRecord, SpeedRecord, TuningRecord, TuningTrial
 from bnfold.rewriting.engine import Site
+from bnfold.speed.statistics import judge, ratio
 
 TRIALS_IN_TIME = 8
-"""The time is divided into this many trials."""
+"""The time is divided into this many trials. There are no more."""
+
+CONFIDENCE = 1 - 0.05 / TRIALS_IN_TIME
+"""Of each trial's interval, so that all of them together have 95 %."""
 
 Measure: TypeAlias = Callable[[Path, Path, float], SpeedRecord]
 """Times the first model against the second, for this many seconds."""
@@ -57,15 +64,17 @@ def tune(
         number = min(len(trials) + 1, TRIALS_IN_TIME)
         progress(Counted(f"tuning: {len(group)} rewrites of {names}", number, TRIALS_IN_TIME))
         candidate = make(dropped | set(group))
-        speed = measure(current, candidate, share)
-        is_faster = speed.verdict == "faster"
-        trials.append(_trial(group, speed))
-        discard(current if is_faster else candidate)
-        if is_faster:
+        trial = _trial(group, measure(current, candidate, share))
+        trials.append(trial)
+        discard(current if trial.dropped else candidate)
+        if trial.dropped:
             dropped, current = dropped | set(group), candidate
-        return is_faster
+        return trial.dropped
 
-    while groups and (not trials or time.monotonic() + share <= end):
+    def is_time_left() -> bool:
+        return len(trials) < TRIALS_IN_TIME - 1 and time.monotonic() + share <= end
+
+    while groups and (not trials or is_time_left()):
         group = groups.popleft()
         if not is_faster_without(group) and len(group) > 1:
             middle = len(group) // 2
@@ -73,7 +82,7 @@ def tune(
     remaining = [site for site in everything if site not in dropped]
     if remaining and set(remaining) not in [set(_sites(trial)) for trial in trials]:
         is_faster_without(remaining)
-    return dropped, TuningRecord(seconds, trials)
+    return dropped, TuningRecord(seconds, trials, CONFIDENCE)
 
 
 def _by_pass(rewrites: Sequence[RewriteRecord]) -> list[tuple[Site, ...]]:
@@ -85,8 +94,8 @@ def _by_pass(rewrites: Sequence[RewriteRecord]) -> list[tuple[Site, ...]]:
 
 def _trial(group: Sequence[Site], speed: SpeedRecord) -> TuningTrial:
     assert speed.speedup is not None
-    assert speed.ci95 is not None
-    assert speed.verdict is not None
+    _, interval = ratio(speed.samples, "optimized", CONFIDENCE)
+    verdict = judge(interval, speed.control_ci95)
     sites: dict[str, list[str]] = {}
     for name, site in group:
         sites.setdefault(name, []).append(site)
@@ -96,9 +105,10 @@ def _trial(group: Sequence[Site], speed: SpeedRecord) -> TuningTrial:
         ci95=speed.ci95,
         control=speed.control,
         control_ci95=speed.control_ci95,
-        verdict=speed.verdict,
-        dropped=speed.verdict == "faster",
+        verdict=verdict,
+        dropped=verdict == "faster",
         samples=speed.samples,
+        interval=interval,
     )
 
 

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 
 from bnfold.record.data.equivalence import LevelName
 
-SpeedVerdict: TypeAlias = Literal["faster", "slower", "no significant difference"]
+SpeedVerdict: TypeAlias = Literal["faster", "slower", "no significant difference", "not measured"]
 
 
 @dataclass(frozen=True)
 class SpeedBlock:
-    """The times of one set of fresh sessions, by model: original, optimized, control.
+    """The times of one process and its sessions, by model: original, optimized, control.
 
     The control is a second session of the original. Runs are interleaved: the numbers at the same
     position of `run_ms` belong to the same turn.
@@ -61,9 +61,10 @@ class ModelProfile:
 class SpeedSummary:
     """The summary of a timing. Without a second model, the fields about it are null.
 
-    Times are medians over all turns, in milliseconds. `speedup` is the median ratio of the
-    original's time to the optimized model's, turn by turn; `control` is that of the original to the
-    control.
+    Times are medians over all turns, in milliseconds. `speedup` is the ratio of the original's time
+    to the optimized model's: the geometric mean over the blocks of each block's median, turn by
+    turn. `control` is that of the original to the control. From fewer than three blocks there are
+    no intervals, and the verdict is "not measured".
     """
 
     original_ms: float
@@ -71,7 +72,7 @@ class SpeedSummary:
     speedup: float | None
     ci95: list[float] | None
     control: float
-    control_ci95: list[float]
+    control_ci95: list[float] | None
     verdict: SpeedVerdict | None
 
 
@@ -79,9 +80,7 @@ class SpeedSummary:
 class SpeedRecord(SpeedSummary):
     """The timing of one or two models. Without a second model, the fields about it are null.
 
-    Times are medians over all turns, in milliseconds. `speedup` is the median ratio of the
-    original's time to the optimized model's, turn by turn; `control` is that of the original to the
-    control. All of them follow from `samples` (see `bnfold.speed.statistics.summarize`).
+    The fields of the summary follow from `samples` (see `bnfold.speed.statistics.summarize`).
     """
 
     provider: str
@@ -106,17 +105,21 @@ class SpeedRecord(SpeedSummary):
 class TuningTrial:
     """The timing of the model without some rewrites, and whether they were dropped as a result.
 
-    `without` holds their sites by pass; the other fields are as in `SpeedRecord`.
+    `without` holds their sites by pass; the other fields are as in `SpeedRecord`, but the verdict
+    is by `interval`.
     """
 
     without: dict[str, list[str]]
     speedup: float
-    ci95: list[float]
+    ci95: list[float] | None
     control: float
-    control_ci95: list[float]
+    control_ci95: list[float] | None
     verdict: SpeedVerdict
     dropped: bool
     samples: list[SpeedBlock]
+    interval: list[float] | None = None
+    """The interval of `speedup` that decides, wider than `ci95`: of many trials, some would be
+    beyond theirs by chance. Null in records of older versions, which decided by `ci95`."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +128,5 @@ class TuningRecord:
 
     seconds: float
     trials: list[TuningTrial]
+    confidence: float = 0.95
+    """That of each trial's `interval`, so that all of them together have 95 %."""

@@ -8,18 +8,19 @@ from rich.console import Console
 
 from bnfold.record.data import Record, SpeedRecord
 from bnfold.report.figures import shown_time_rows
+from bnfold.report.summary import machine_line
 from bnfold.report.terminal.equivalence import placements
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.wording import count, interval, milliseconds, sizes
 
-_STYLES = {"faster": "green", "slower": "red"}
+_STYLES = {"faster": "green", "slower": "red", "not measured": "yellow"}
 
 
 def print_timings(console: Console, record: Record, detail: Detail) -> None:
     """Print the trials of `--tune`, and a table for each provider and each size of the inputs."""
     for trial in record.tuning.trials if record.tuning is not None else []:
         dropped = ", ".join(f"{len(sites)} of {name}" for name, sites in trial.without.items())
-        measured = interval(trial.speedup, trial.ci95)
+        measured = interval(trial.speedup, trial.interval or trial.ci95)
         control = interval(trial.control, trial.control_ci95)
         verdict = f"{trial.verdict}{'; dropped' if trial.dropped else ''}"
         say(console, f"tuning, without {dropped}: {measured} times as fast, control {control}: ")
@@ -29,6 +30,8 @@ def print_timings(console: Console, record: Record, detail: Detail) -> None:
         groups.setdefault(_conditions(speed), []).append(speed)
     for conditions, speeds in groups.items():
         _print_group(console, conditions, speeds, detail)
+    if machine := machine_line(record):
+        say(console, machine)
 
 
 def _conditions(speed: SpeedRecord) -> str:
@@ -48,7 +51,9 @@ def _print_group(
         if speed.speedup is not None:
             ms += f" → {milliseconds(speed.optimized_ms)}"
             ratio = interval(speed.speedup, speed.ci95)
-            verdict = styled(speed.verdict or "", f"bold {_STYLES.get(speed.verdict or '', '')}")
+            verdict = styled(
+                speed.verdict or "", f"bold {_STYLES.get(speed.verdict or '', 'default')}"
+            )
         rows.add_row(f"  {speed.level}", ms, ratio, verdict)
         rows.add_row("  control", "", interval(speed.control, speed.control_ci95))
     console.print(rows)

@@ -1,0 +1,1 @@
+"""The documentation: Markdown pages, and what generates the others. `make docs` builds the site."""
