@@ -9,6 +9,7 @@ import pytest
 from onnx import helper
 
 import bnfold
+from bnfold.running.libraries import registered
 from tests.support.cli import REWRITTEN, run
 from tests.support.graphs import batch_norm, build, normal, operators
 
@@ -64,6 +65,7 @@ def test_libraries_are_for_one_run_alone(model: Path, library: str) -> None:
     execution = bnfold.ExecutionOptions(custom_ops=[library])
     off = bnfold.CheckOptions(truth="off", certify="off")
     assert bnfold.optimize(model, execution=execution, checking=off).record.equivalence is not None
+    assert registered() == ()
     with pytest.raises(bnfold.NotVerifiedError, match="NegPos"):
         bnfold.optimize(model, checking=off)
 

@@ -97,6 +97,28 @@ def test_a_model_without_rewrites_is_stored_so_too(
     assert {path: untouched(path) for path in model.parent.iterdir()} == before
 
 
+def test_only_another_name_is_asked_for(tmp_path: Path) -> None:
+    place = tmp_path / "out.onnx"
+    assert run("optimize", REWRITTEN, place, *QUICK, *ALWAYS).code == 0
+    (location,) = locations(place)
+    assert run("optimize", place, place, *QUICK, *NAMED).code == 0
+    assert locations(place) == {"w.data"}
+    assert contents(tmp_path)["w.data"] == contents(tmp_path)[location]
+    loads(place)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_permissions_of_data_are_those_of_what_they_replace_or_of_the_model(tmp_path: Path) -> None:
+    place, data = tmp_path / "out.onnx", tmp_path / "w.data"
+    place.write_bytes(b"old")
+    place.chmod(0o640)
+    assert run("optimize", REWRITTEN, place, *QUICK, *NAMED).code == 0
+    assert [path.stat().st_mode & 0o777 for path in (place, data)] == [0o640, 0o640]
+    data.chmod(0o604)
+    assert run("optimize", REWRITTEN, place, *QUICK, *NAMED).code == 0
+    assert [path.stat().st_mode & 0o777 for path in (place, data)] == [0o640, 0o604]
+
+
 def test_large_weights_of_a_data_file_are_not_read_to_be_inlined(tmp_path: Path) -> None:
     model, place = save_external(tmp_path), tmp_path / "out.onnx"
     storage = bnfold.StorageOptions("never")
