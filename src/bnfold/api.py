@@ -21,6 +21,7 @@ from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
+from bnfold.modelfile.source import data_files as data_files
 from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,
@@ -32,7 +33,9 @@ from bnfold.options import (
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
-from bnfold.running.environment import environment
+from bnfold.running.environment import available_threads as available_threads
+from bnfold.running.environment import environment as environment
+from bnfold.running.environment import kind_of_machine as kind_of_machine
 from bnfold.scratch import Scratch
 from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
