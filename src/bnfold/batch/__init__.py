@@ -1,1 +1,1 @@
-"""Many models: which, with which options, on which workers, and the index of what became of them."""
+"""Many models: which, with which options, on which workers, and what became of them."""

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bnfold.api import kind_of_machine
-from bnfold.batch.engine import require
+from bnfold.batch.engine import Deaths, require
 from bnfold.batch.starts import Ledger
 from bnfold.errors import UsageError
 
@@ -41,13 +41,12 @@ class Dask:
                 f"the Dask scheduler at {address} has no workers; start some with `dask worker "
                 f"{address} --nthreads 1`"
             ) from error
-        self._killed = distributed.scheduler.KilledWorker
         workers = self._workers()
         self.workers = len(workers)
         hosts = [_host(worker) for worker in workers]
         self.sharers = max(hosts.count(host) for host in hosts)
         self.name = f"Dask at {address}, {self.workers} workers on {len(set(hosts))} machines"
-        self.deaths = (self._killed, CancelledError)
+        self.deaths: Deaths = (distributed.scheduler.KilledWorker, CancelledError)
         self.ledger = Ledger(run=secrets.token_hex(8))
 
     def _workers(self) -> list[str]:
@@ -97,13 +96,13 @@ class Ray:
             raise UsageError(
                 f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`"
             ) from error
-        register_ray()
+        register_ray()  # type: ignore[no-untyped-call,unused-ignore]
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
         self._nodes = [node["NodeID"] for node in nodes]
         self.workers, self.sharers = max(1, sum(processors)), max([1, *processors])
         self.name = f"Ray, {self.workers} workers on {len(nodes)} machines"
-        self.deaths = (self._ray.exceptions.RayError,)
+        self.deaths: Deaths = (self._ray.exceptions.RayError,)
         self.ledger = Ledger()
 
     def kinds(self) -> Mapping[str, Sequence[str]]:

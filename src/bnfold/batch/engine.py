@@ -1,4 +1,4 @@
-"""Workers, driven by joblib: loky's processes on this machine, or those of a Dask or Ray cluster."""
+"""Workers, driven by joblib, and how tasks survive their deaths."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import contextlib
 import importlib
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from bnfold.batch.starts import Ledger
 from bnfold.batch.work import MOST_STARTS, Outcome, Task, work
 from bnfold.errors import UsageError
+
+Deaths: TypeAlias = tuple[type[BaseException], ...]
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -26,7 +28,7 @@ class Engine(Protocol):
     workers: int
     sharers: int
     """How many of the workers are on one machine, at most."""
-    deaths: tuple[type[BaseException], ...]
+    deaths: Deaths
     """What joblib raises where a worker has died."""
     ledger: Ledger
 
@@ -50,7 +52,7 @@ class Loky:
         require("joblib", "batch")
         self.workers = self.sharers = jobs
         self.name = f"loky, {jobs} {'worker' if jobs == 1 else 'workers'}"
-        self.deaths = (BrokenProcessPool,)
+        self.deaths: Deaths = (BrokenProcessPool,)
         self.ledger = ledger
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
@@ -88,7 +90,7 @@ def run_all(
     places: Sequence[str] | None = None,
     *,
     resend: bool = True,
-) -> Iterator[tuple[Task, Outcome]]:
+) -> Generator[tuple[Task, Outcome]]:
     """Do all tasks, and yield what came of each, in the order in which they end.
 
     `prepare` makes a task ready to be sent; if it is called with True, with the files themselves,
@@ -135,7 +137,7 @@ def _results(
     queue: deque[tuple[Task, bool]],
     running: dict[str, tuple[Task, bool]],
     prepare: Callable[[Task, bool], Task],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Yield outcomes as they come; `running` has the tasks that joblib has taken."""
     import joblib
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from bnfold.batch.folder import Folder, unpack
 from bnfold.batch.work import Outcome, Step, Task, packed
 from bnfold.errors import BnfoldError
 from bnfold.record.batch import WAITING, FileRecord, Index, Row
+from bnfold.version import __version__ as VERSION
 
 SENDING = ("auto", "path", "bytes")
 
@@ -120,11 +121,10 @@ class _Batch:
         return found
 
     def _holds(self, job: Job, row: Row) -> bool:
-        new = Row(job.name, job.shown, 0, "")
         return (
             row.exit_code == 0
             and row.verdict != WAITING
-            and row.version == new.version
+            and row.version == VERSION
             and bool(row.files)
             and row.options == job.asked.sha256()
             and all(map(self._folder.has, row.files))
@@ -188,7 +188,7 @@ class _Batch:
 
     def _outcomes(
         self, tasks: list[Task], places: Sequence[str] | None
-    ) -> Iterator[tuple[Task, Outcome]]:
+    ) -> Generator[tuple[Task, Outcome]]:
         resend = self._manner.send != "path"
         return run_all(self._engine, tasks, self._prepared, places, resend=resend)
 
@@ -251,7 +251,7 @@ class _Batch:
             return self._dead(task, outcome)
         row, starts = outcome.row, outcome.starts
         if len(starts) > 1:
-            note = f"its worker {starts[-2]} died, and {starts[-1]} did it again"
+            note = f"its worker {starts[-2]} was lost, and {starts[-1]} did it again"
             row = replace(row, starts=max(row.starts, len(starts)), notes=[*row.notes, note])
         return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Ledger:
             (self.folder / f"{key}.starts").unlink(missing_ok=True)
 
 
-def _client():  # type: ignore[no-untyped-def]
+def _client() -> Any:
     """Return the client of the scheduler whose worker this is."""
     from distributed import get_client
 

@@ -202,7 +202,8 @@ def _optimize(task: Task, folder: Path) -> Row:
         if execution.threads is None:
             threads = max(1, api.available_threads() // task.sharers)
             execution = replace(execution, threads=threads)
-    record, error = None, None
+    record: Record | None = None
+    error: Exception | None = None
     try:
         result = api.optimize(
             task.model,
@@ -257,18 +258,20 @@ def _time(task: Task, folder: Path) -> Row:
     from bnfold import api
     from bnfold.record.reading import read_record
 
-    assert task.row is not None and task.record is not None and task.optimized is not None
+    assert task.row is not None
+    assert task.record is not None
+    assert task.optimized is not None
     record, asked, note = read_record(task.record), task.asked, ""
     error: BnfoldError | None = None
+    timed: Record | None = None
     try:
         timed = api.bench(
             task.model, task.optimized, execution=asked.execution, timing=asked.timing
         )
     except TooSlowError as failure:
-        assert failure.record is not None
         timed, error = failure.record, TooSlowError(f"nothing was written: {failure}")
     except (ProviderError, SessionError, UsageError) as failure:
-        timed, note = None, f"not timed: {failure}"
+        note = f"not timed: {failure}"
         if asked.timing.require_speedup is not None:
             required = f"a speed-up of {asked.timing.require_speedup:g} is required"
             error = TooSlowError(f"nothing was written: {required}, but {note}")
