@@ -153,6 +153,8 @@ def _results(
         backend, usual = config["backend"], config["backend"].effective_n_jobs
         # of one worker, joblib makes none, and works in this process, where nothing may crash
         backend.effective_n_jobs = lambda n_jobs: max(2, usual(n_jobs))
+        if not backend.supports_return_generator:  # Ray's says what holds for multiprocessing's
+            backend.supports_return_generator = True
         parallel = joblib.Parallel(
             return_as="generator_unordered",
             batch_size=1,

@@ -311,6 +311,7 @@ def _row(
     with contextlib.suppress(BnfoldError, OSError):
         data_bytes = sum(path.stat().st_size for path in data_files(task.model).values())
     row = row_of(task.name, task.shown, record, error, data_bytes)
+    row = replace(row, reason=row.reason.replace(str(task.model), task.shown))
     if known is not None:
         return replace(row, sha256=known.sha256, options=known.options)
     content = hash_model(task.model, record.model.sha256 if record is not None else None)

@@ -234,4 +234,8 @@ def _speed(row: Row, column: Column) -> Cell:
 
 
 def _link(path: str) -> str:
-    return quote(os.fsencode(path)) if path else ""
+    """Return a path as a link: its bytes, where it has any."""
+    try:
+        return quote(os.fsencode(path))
+    except UnicodeEncodeError:
+        return quote(path.encode(errors="replace"))
