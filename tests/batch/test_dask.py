@@ -43,7 +43,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     def start(module: str, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.{module}", *options]
         command += ["--scheduler-file", str(place), "--no-dashboard"]
-        return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     processes = [start("dask_scheduler", "--port", "0", "--host", "127.0.0.1")]
     processes += [start("dask_worker", "--nthreads", "1") for _ in range(2)]
@@ -112,7 +114,7 @@ def test_the_kinds_of_machines(address: str, engine: Dask) -> None:
 def test_no_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnfold.batch.clusters.SECONDS_TO_CONNECT", 1)
     began = time.monotonic()
-    with pytest.raises(UsageError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         Dask("tcp://127.0.0.1:9")
     with pytest.raises(UsageError, match="no Dask scheduler answers at nonsense"):
         Dask("nonsense://x")

@@ -82,9 +82,7 @@ def test_each_model_is_optimized_and_a_broken_one_fails_alone(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_worker_that_is_killed(
-    models: Path, tmp_path: Path, scratch: Path, times: int
-) -> None:
+def test_a_worker_that_is_killed(models: Path, tmp_path: Path, scratch: Path, times: int) -> None:
     """Once: nothing is lost. Twice, at one model: that one fails, and no other."""
     made = jobs(models)
     place = next(i for i, job in enumerate(made) if job.name == "b/model.onnx")
@@ -127,9 +125,13 @@ def test_what_must_be_faster_is_written_after_its_timing(
     at_median = replace(slow.timing, require_speedup=1e-6, require_speedup_at="median")
     fast = replace(QUICK, timing=at_median)
     (models / "broken.onnx").unlink()
-    save(models / "d.onnx", onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
-    ))
+    save(
+        models / "d.onnx",
+        onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17]> '
+            "g (float[2] x) => (float[2] y) { y = Relu(x) }"
+        ),
+    )
     out = tmp_path / "out"
     index = run_index(jobs(models, slow, c=fast), out, loky(scratch), scratch)
     rows = {row.name: row for row in index.rows}
@@ -166,7 +168,9 @@ def test_models_travel_as_bytes(models: Path, tmp_path: Path, scratch: Path) -> 
         other = by_path[name]
         assert (row.verdict, row.reason, row.sha256) == (other.verdict, other.reason, other.sha256)
         if not row.exit_code:
-            assert (tmp_path / "bytes" / name).read_bytes() == (tmp_path / "path" / name).read_bytes()
+            assert (tmp_path / "bytes" / name).read_bytes() == (
+                tmp_path / "path" / name
+            ).read_bytes()
             assert str(scratch) not in (tmp_path / "bytes" / f"{name}.json").read_text()
 
 

@@ -79,7 +79,7 @@ WRONG = {
     "no such model": ('[[model]]\npath = "c.onnx"\n', "line 2: c.onnx does not exist"),
     "no match": ('# x\n[[model]]\npath = "c*.onnx"\n', "line 3: no .onnx file matches"),
     "one name": ('[[model]]\npath = "b"\nname = "x"\n', "line 3: one name for 2 models"),
-    "a name outside": ('[[model]]\nname = "../x"\npath = "a.onnx"\n', "line 2: the name '../x' leads"),
+    "a name outside": ('[[model]]\nname = "../x"\npath = "a.onnx"\n', "line 2: the name '../x'"),
     "a name of no text": ('[[model]]\npath = "a.onnx"\nname = 3\n', "line 3: name is not a text"),
     "options of options": ("options = 3\n", "line 1: options is not a table"),
 }  # fmt: skip

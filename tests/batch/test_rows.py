@@ -80,9 +80,16 @@ def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_index(tmp_path / "none.json") is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": "bnfold.report/1"}', '{"schema": "bnfold.batch/1"}', "[" * 9999]
-)  # fmt: skip
+OTHERS = [
+    "",
+    "[]",
+    "{}",
+    "[" * 9999,
+    *(f'{{"schema": "bnfold.{x}/1"}}' for x in ("report", "batch")),
+]
+
+
+@pytest.mark.parametrize("text", OTHERS, ids=range(len(OTHERS)))
 def test_a_file_that_is_no_index(tmp_path: Path, text: str) -> None:
     path = tmp_path / "index.json"
     path.write_text(text)

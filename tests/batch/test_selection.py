@@ -22,10 +22,17 @@ from bnfold.errors import UsageError
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("a/model.onnx", "b/model.ONNX", "b/deep/x.onnx", "b/notes.txt", "out/a/model.onnx"):
+    for name in (
+        "a/model.onnx",
+        "b/model.ONNX",
+        "b/deep/x.onnx",
+        "b/notes.txt",
+        "out/a/model.onnx",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -38,6 +45,7 @@ def chosen(tree: Path, *arguments: str) -> list[str]:
     ("arguments", "expected"),
     [
         (["a/model.onnx"], ["a/model.onnx"]),
+        (["out"], ["out/a/model.onnx"]),
         (["b/notes.txt"], ["b/notes.txt"]),
         (["b"], ["b/model.ONNX", "b/deep/x.onnx"]),
         (["."], ["a/model.onnx", "b/model.ONNX", "b/deep/x.onnx"]),
@@ -62,7 +70,7 @@ def test_a_file_whose_name_is_a_pattern(tree: Path) -> None:
     [
         ("c.onnx", "c.onnx does not exist; name an .onnx file, a folder or a pattern"),
         ("*.onnx", "no .onnx file matches '*.onnx'"),
-        ("out", "no .onnx file is in out"),
+        ("empty", "no .onnx file is in empty"),
     ],
 )
 def test_an_argument_without_models(tree: Path, argument: str, words: str) -> None:

@@ -20,9 +20,7 @@ from bnfold.options import CheckOptions, TimingOptions
 from bnfold.record.batch import Index, Row
 from tests.support.graphs import batch_norm, build, normal
 
-QUICK = Asked(
-    checking=CheckOptions(truth="off", certify="off"), timing=TimingOptions(seconds=0.0)
-)
+QUICK = Asked(checking=CheckOptions(truth="off", certify="off"), timing=TimingOptions(seconds=0.0))
 """A check without the float64 evaluation, and one turn of timing."""
 UNTIMED = Asked(checking=QUICK.checking, bench=False)
 
@@ -60,9 +58,7 @@ def run(
     return {row.name: row for row in run_index(made, out, engine, scratch, **manner).rows}
 
 
-def run_index(
-    made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: object
-) -> Index:
+def run_index(made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: object) -> Index:
     """Run a batch, and return its index."""
     place = Folder(out)
     with place:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bnfold import version
 from bnfold.api import data_files
 from bnfold.batch.asked import Asked, hash_model
 from bnfold.batch.engine import Engine, run_all
@@ -17,7 +18,6 @@ from bnfold.batch.folder import Folder, unpack
 from bnfold.batch.work import Outcome, Step, Task, packed
 from bnfold.errors import BnfoldError
 from bnfold.record.batch import WAITING, FileRecord, Index, Row
-from bnfold.version import __version__ as VERSION
 
 SENDING = ("auto", "path", "bytes")
 
@@ -124,7 +124,7 @@ class _Batch:
         return (
             row.exit_code == 0
             and row.verdict != WAITING
-            and row.version == VERSION
+            and row.version == version.__version__
             and bool(row.files)
             and row.options == job.asked.sha256()
             and all(map(self._folder.has, row.files))

@@ -51,8 +51,8 @@ def select(argument: str, base: Path, leave_out: Path) -> list[Selected]:
         if match.suffix.lower() == SUFFIX and not match.is_dir():
             if not _is_within(match, leave_out):
                 found.append(Selected(match, match.parent))
-        elif match.is_dir() and "**" not in argument:  # which matches all below by itself
-            found += _below(match, leave_out)
+        elif match.is_dir() and not _is_within(match, leave_out):
+            found += [] if "**" in argument else _below(match, leave_out)
     if not found:
         raise UsageError(f"no {SUFFIX} file matches {argument!r}")
     return found
@@ -61,6 +61,8 @@ def select(argument: str, base: Path, leave_out: Path) -> list[Selected]:
 def _in_place(path: Path, leave_out: Path, argument: str) -> list[Selected]:
     if not path.is_dir():
         return [Selected(path, path.parent)]
+    if _is_within(path, leave_out):  # which is asked for, so that it counts
+        leave_out = leave_out / "index.json"
     found = _below(path, leave_out)
     if not found:
         raise UsageError(f"no {SUFFIX} file is in {argument}, nor in the folders below it")

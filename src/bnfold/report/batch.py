@@ -146,7 +146,7 @@ def _cell(text: str) -> str:
 
 def counts_of(rows: Sequence[Row]) -> list[tuple[str, int]]:
     """Return how many models have each verdict, the most frequent first."""
-    return Counter(row.verdict for row in rows).most_common()
+    return Counter(wording.shortened(row.verdict) for row in rows).most_common()
 
 
 def summary_of(index: Index) -> str:
@@ -191,7 +191,7 @@ def _line(row: Row, columns: Sequence[Column]) -> Line:
     return Line(
         row=row,
         tone=_tone(row),
-        verdict=row.verdict,
+        verdict=wording.shortened(row.verdict),
         link=_link(row.page),
         certificate=Cell(certified, share),
         batchnorm=_pair(row.batchnorm),
