@@ -209,7 +209,7 @@ def test_resume_skips_what_is_up_to_date(
         change(models, out)
         assert redone() == expected
     assert redone(check=False) == {"a/model.onnx", "b/model.onnx", "c.onnx"}
-    monkeypatch.setattr("bnfold.batch.run.VERSION", "0.0")
+    monkeypatch.setattr("bnfold.version.__version__", "0.0")
     assert redone(check=False) == {"a/model.onnx", "b/model.onnx", "c.onnx"}
 
 

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 from bnfold.batch.clusters import Ray
-from tests.support.batch import INDEX, QUICK, foldable, jobs, killing, names, run, save, with_pages
+from bnfold.batch.starts import Ledger
+from tests.support.batch import (
+    INDEX,
+    QUICK,
+    UNTIMED,
+    foldable,
+    jobs,
+    killing,
+    names,
+    run,
+    save,
+    with_pages,
+)
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [
@@ -48,25 +60,20 @@ def test_models_and_a_broken_one(models: Path, tmp_path: Path, engine: Ray, send
     assert names(tmp_path / "out") == with_pages(*GOOD) | INDEX
 
 
+class Watched(Ray):
+    """An engine whose workers also write down what they begin."""
+
+    def __init__(self, engine: Ray, folder: Path) -> None:
+        vars(self).update(vars(engine))
+        self.ledger = Ledger(folder)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_worker_that_is_killed(models: Path, tmp_path: Path, engine: Ray, times: int) -> None:
-    stage = tmp_path / "out" / ".bnfold"
-    begun: list[str] = []
-
-    def starts() -> list[str]:
-        """Return the workers that began the model, by the folders that they made for it."""
-        for path in stage.glob("00001-check-*"):
-            if path.name not in begun:
-                begun.append(path.name)
-        return [f"ray:{pid}" for pid in pids()[: len(begun)]]
-
-    def pids() -> list[int]:
-        actors = ray.util.state.list_actors(filters=[("state", "=", "ALIVE")])
-        return [actor.pid for actor in actors]
-
-    with killing(starts, times) as killed:
-        rows = run(jobs(models, QUICK), tmp_path / "out", engine, tmp_path)
+    watched = Watched(engine, tmp_path)
+    with killing(lambda: watched.ledger.starts("00001-check"), times) as killed:
+        rows = run(jobs(models, UNTIMED), tmp_path / "out", watched, tmp_path)
     assert len(killed) == times
     row = rows.pop("b/model.onnx")
     assert {each.verdict for each in rows.values()} == {"pass"}
-    assert row.verdict == ("pass" if times == 1 else "failed")
+    assert (row.verdict, row.starts) == ("pass" if times == 1 else "failed", 2)

@@ -15,6 +15,7 @@ from bnfold.api import kind_of_machine
 from bnfold.batch.engine import Deaths, require
 from bnfold.batch.starts import Ledger
 from bnfold.errors import UsageError
+from bnfold.report.wording import count
 
 SECONDS_TO_CONNECT = 20
 
@@ -45,7 +46,8 @@ class Dask:
         self.workers = len(workers)
         hosts = [_host(worker) for worker in workers]
         self.sharers = max(hosts.count(host) for host in hosts)
-        self.name = f"Dask at {address}, {self.workers} workers on {len(set(hosts))} machines"
+        where = count(len(set(hosts)), "machine")
+        self.name = f"Dask at {address}, {count(self.workers, 'worker')} on {where}"
         self.deaths: Deaths = (distributed.scheduler.KilledWorker, CancelledError)
         self.ledger = Ledger(run=secrets.token_hex(8))
 
@@ -101,7 +103,8 @@ class Ray:
         processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
         self._nodes = [node["NodeID"] for node in nodes]
         self.workers, self.sharers = max(1, sum(processors)), max([1, *processors])
-        self.name = f"Ray, {self.workers} workers on {len(nodes)} machines"
+        where = count(len(nodes), "machine")
+        self.name = f"Ray, {count(self.workers, 'worker')} on {where}"
         self.deaths: Deaths = (self._ray.exceptions.RayError,)
         self.ledger = Ledger()
 

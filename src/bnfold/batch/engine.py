@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from bnfold.batch.starts import Ledger
 from bnfold.batch.work import MOST_STARTS, Outcome, Task, work
 from bnfold.errors import UsageError
+from bnfold.report.wording import count
 
 Deaths: TypeAlias = tuple[type[BaseException], ...]
 
@@ -51,7 +52,7 @@ class Loky:
     def __init__(self, jobs: int, ledger: Ledger) -> None:
         require("joblib", "batch")
         self.workers = self.sharers = jobs
-        self.name = f"loky, {jobs} {'worker' if jobs == 1 else 'workers'}"
+        self.name = f"loky, {count(jobs, 'worker')}"
         self.deaths: Deaths = (BrokenProcessPool,)
         self.ledger = ledger
 
