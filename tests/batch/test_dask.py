@@ -27,6 +27,7 @@ from tests.support.batch import (
 
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -189,9 +189,10 @@ def test_the_progress_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_workers_and_what_is_finished_stays(folder: Path, number: int) -> None:
-    for each in range(3, 12):
+    for each in range(3, 9):
         save(folder / "models" / f"{each}.onnx", foldable(each))
     command = [sys.executable, "-m", "bnfold", "batch", "models", "--out", "out", *QUICK, "-j", "2"]
     scratch = folder / "scratch"
@@ -216,9 +217,9 @@ def test_a_signal_ends_workers_and_what_is_finished_stays(folder: Path, number: 
     assert not index.finished
     done = {row.name for row in index.rows if row.verdict == "pass"}
     assert done
-    assert len(index.rows) == 11
+    assert len(index.rows) == 8
     assert names(folder / "out") == with_pages(*done) | INDEX
     assert not [path for path in scratch.iterdir() if path.name.startswith("bnfold")]
     resumed = run("batch", "models", "--out", "out", *QUICK, "--resume", "--quiet")
     assert resumed.code == 0
-    assert "11 models: 11 pass" in resumed.out
+    assert "8 models: 8 pass" in resumed.out

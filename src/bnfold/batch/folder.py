@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from bnfold.batch.selection import pages_of, require_within
 from bnfold.batch.work import seal
 from bnfold.errors import UsageError, in_words
 from bnfold.record.batch import FileRecord, Index, Row, read_index
+from bnfold.record.reading import read_record
+from bnfold.report import render
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -129,6 +132,17 @@ class Folder:
                 raise UsageError(in_words(error, place, "written")) from error
         self._remove(old.files if old is not None else [], row.files)
         shutil.rmtree(source, ignore_errors=True)
+
+    def add_page(self, row: Row) -> Row:
+        """Render the page of a row from its record.
+
+        Raises:
+            UsageError: if it cannot be written, or the record was changed.
+        """
+        page, _ = pages_of(row.name)
+        write_text(self.path / page, render(read_record(self.path / row.record), ".html"))
+        file = FileRecord(page, hash_file(self.path / page))
+        return replace(row, page=page, files=[*row.files, file])
 
     def _remove(self, old: Iterable[FileRecord], new: Iterable[FileRecord]) -> None:
         """Remove old files, unless they are among the new, or were changed by somebody else."""

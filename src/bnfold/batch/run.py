@@ -294,6 +294,8 @@ class _Batch:
             if row.exit_code == 0:
                 self._folder.bring(row, held, None)
         self._folder.bring(row, source, old)
+        if row.record and not row.page and not row.pending:  # its timing has made none
+            self._rows[row.name] = self._folder.add_page(row)
 
     def _add_speed(self, row: Row, outcome: Outcome) -> None:
         """Add the timings of another kind of machine to a row."""

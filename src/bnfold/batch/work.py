@@ -327,15 +327,17 @@ def _of_batch(record: Record, task: Task, *, written: bool) -> Record:
 
 
 def _with_pages(task: Task, folder: Path, row: Row, record: Record) -> Row:
-    """Write the page and the record."""
+    """Write the page and the record; of a model that is still to be timed, the record alone."""
     from bnfold.report import render
 
-    pages = pages_of(f"{task.name}{task.suffix}")
-    for name in pages:
+    page, data = pages_of(f"{task.name}{task.suffix}")
+    page = "" if row.pending else page
+    made = [name for name in (page, data) if name]
+    for name in made:
         place = folder / Path(name).name
         place.write_bytes(render(record, place.suffix).encode())
-    files = [*row.files, *(_file(task, folder / Path(name).name) for name in pages)]
-    return replace(row, page=pages[0], record=pages[1], files=files)
+    files = [*row.files, *(_file(task, folder / Path(name).name) for name in made)]
+    return replace(row, page=page, record=data, files=files)
 
 
 def _file(task: Task, path: Path) -> FileRecord:
