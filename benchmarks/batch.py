@@ -2,10 +2,10 @@
 
     python -m benchmarks.batch [--models 200] [--runs 3] [--workers 1 2] [--plain] [--json FILE]
 
-Small models are generated: three times Conv, BatchNormalization, Relu, each with weights of its own.
-One process calls `bnfold.optimize` for each of them in turn and writes its page and its record: this
-is the work alone. `bnfold batch` does the same with 1 and 2 workers. Nothing is timed within, so that
-the whole is work and overhead. The ways take turns, and the table has the medians: of the seconds that
+Small models are generated: three times Conv, BatchNormalization, Relu, with weights of their own.
+One process calls `bnfold.optimize` for each in turn and writes its page and its record: this is the
+work alone. `bnfold batch` does the same with 1 and 2 workers. Nothing is timed within, so that the
+whole is work and overhead. The ways take turns, and the table has the medians: of the seconds that
 passed, and of the processor time of all processes together, which a busy machine disturbs less.
 Starting Python and importing is in both, once a process. With ``--plain``, there is no float64
 evaluation, no certificate and no picture: the least work, beside which overhead shows most.

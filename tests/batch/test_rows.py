@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.batch.asked import Asked, hash_model
+from bnfold.batch.asked import Asked, data_of, hash_model
 from bnfold.batch.estimate import Estimate
 from bnfold.batch.rows import row_of, speeds_of, told
 from bnfold.errors import NotEquivalentError, UsageError
@@ -137,19 +137,23 @@ def test_every_option_changes_the_hash(tmp_path: Path) -> None:
     assert once.sha256() != Asked(PassOptions(only=[])).sha256()
 
 
+def hashed(path: Path) -> str:
+    return hash_model(path, data_of(path))
+
+
 def test_the_hash_of_a_model_includes_its_data(tmp_path: Path) -> None:
     path = save_external(tmp_path)
-    first = hash_model(path)
-    assert first == hash_model(path)
+    first = hashed(path)
+    assert first == hashed(path)
     content = bytearray((tmp_path / "m.data").read_bytes())
     content[0] ^= 1
     (tmp_path / "m.data").write_bytes(content)
-    assert hash_model(path) not in ("", first)
+    assert hashed(path) not in ("", first)
     (tmp_path / "m.data").unlink()
-    assert hash_model(path) == ""
-    assert hash_model(tmp_path) == ""
+    assert hashed(path) == ""
+    assert hashed(tmp_path) == ""
     plain = save(tmp_path / "p.onnx", foldable())
-    assert hash_model(plain) != hash_model(save(tmp_path / "q.onnx", foldable(1)))
+    assert hashed(plain) != hashed(save(tmp_path / "q.onnx", foldable(1)))
 
 
 # --- The estimate ---------------------------------------------------------------------------------

@@ -94,18 +94,27 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def hash_model(path: Path, sha256: str | None = None) -> str:
-    """Return a hash of a model's file and its external data; "" if it cannot be read.
-
-    `sha256` is that of the file itself, if it is known.
-    """
+def data_of(path: Path) -> dict[str, Path] | None:
+    """Return the files of a model's external data by location; None if it cannot be read."""
     from bnfold.api import data_files
 
-    if not path.is_file():
+    try:
+        return data_files(path)
+    except (ModelError, OSError):
+        return None
+
+
+def hash_model(path: Path, data: Mapping[str, Path] | None, sha256: str | None = None) -> str:
+    """Return a hash of a model's file and its external data; "" if they cannot be read.
+
+    `data` are the files of external data, None if they are not known; `sha256` is the hash of the
+    model's file, if that is known.
+    """
+    if data is None:
         return ""
     try:
         parts = {"": sha256 or hash_file(path)}
-        parts |= {location: hash_file(file) for location, file in data_files(path).items()}
-    except (ModelError, UsageError, OSError):
+        parts |= {location: hash_file(file) for location, file in data.items()}
+    except (UsageError, OSError):
         return ""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode(errors="replace")).hexdigest()

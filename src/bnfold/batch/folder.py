@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 STAGE = ".bnfold"
 """Holds what is not finished; it goes with the batch."""
 
-_SECONDS_BETWEEN = 2.0
-_SHARE_OF_WRITING = 0.05
+_SECONDS_BETWEEN = 5.0
+_SHARE_OF_WRITING = 0.01
 
 
 class Folder:

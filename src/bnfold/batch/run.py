@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bnfold import version
-from bnfold.api import data_files
-from bnfold.batch.asked import Asked, hash_model
+from bnfold.batch.asked import Asked, data_of, hash_model
 from bnfold.batch.engine import Engine, run_all
 from bnfold.batch.estimate import Estimate, Status, Watch
 from bnfold.batch.folder import Folder, unpack
 from bnfold.batch.work import Outcome, Step, Task, packed
-from bnfold.errors import BnfoldError
 from bnfold.record.batch import WAITING, FileRecord, Index, Row
 
 SENDING = ("auto", "path", "bytes")
@@ -128,7 +126,7 @@ class _Batch:
             and bool(row.files)
             and row.options == job.asked.sha256()
             and all(map(self._folder.has, row.files))
-            and row.sha256 == hash_model(job.model)
+            and row.sha256 == hash_model(job.model, data_of(job.model))
         )
 
     # --- The two phases ---------------------------------------------------------------------------
@@ -234,10 +232,8 @@ class _Batch:
         """Put the files into a task, if its worker does not see them."""
         if not as_bytes and self._manner.send != "bytes":
             return task
-        try:
-            return packed(task, data_files(task.model))
-        except BnfoldError:  # the worker will find out the same
-            return packed(task, {}) if task.model.is_file() else replace(task, files={})
+        try:  # if anything is missing, the worker will find out
+            return packed(task, data_of(task.model) or {})
         except OSError:
             return replace(task, files={})
 

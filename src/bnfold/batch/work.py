@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from bnfold.batch.asked import Asked, hash_file, hash_model
+from bnfold.batch.asked import Asked, data_of, hash_file, hash_model
 from bnfold.batch.locks import timing_lock
 from bnfold.batch.rows import row_of, speeds_of
 from bnfold.batch.selection import pages_of
@@ -305,16 +305,13 @@ def _row(
     task: Task, record: Record | None, error: BaseException | None, known: Row | None = None
 ) -> Row:
     """Return the row of a run, with the hashes by which a later run knows it again."""
-    from bnfold.api import data_files
-
-    data_bytes = 0
-    with contextlib.suppress(BnfoldError, OSError):
-        data_bytes = sum(path.stat().st_size for path in data_files(task.model).values())
+    data = data_of(task.model)
+    data_bytes = sum(path.stat().st_size for path in (data or {}).values())
     row = row_of(task.name, task.shown, record, error, data_bytes)
     row = replace(row, reason=row.reason.replace(str(task.model), task.shown))
     if known is not None:
         return replace(row, sha256=known.sha256, options=known.options)
-    content = hash_model(task.model, record.model.sha256 if record is not None else None)
+    content = hash_model(task.model, data, record.model.sha256 if record is not None else None)
     return replace(row, sha256=content, options=task.asked.sha256())
 
 
