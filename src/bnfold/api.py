@@ -20,6 +20,8 @@ import onnx
 from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words
 from bnfold.modelfile.external import data_files as data_files
+from bnfold.modelfile.external import data_folders as data_folders
+from bnfold.modelfile.external import locations_of as locations_of
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
 from bnfold.options import (

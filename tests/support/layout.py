@@ -30,7 +30,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "graph": ("arrays",),
     "rewriting": ("graph", *_PLAIN),
     "algebra": ("arrays", "graph", "rewriting.contract", "rewriting.query"),
-    "modelfile": ("atomic", "graph", *_PLAIN),
+    "modelfile": ("atomic", "graph", "scratch", *_PLAIN),
     "running": ("graph", *_PLAIN),
     "proof": ("graph", "modelfile", "running", "scratch", *_PLAIN),
     "speed": ("running", *_PLAIN),
@@ -57,6 +57,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "rewriting",
         "running",
         "scratch",
+        "text",
         *_PLAIN,
     ),
     # what passes/ are installed as
