@@ -39,7 +39,7 @@ def cost_of(model: ir.Model) -> Cost:
         for node in graph
         if node.op_type == "Constant"
         for attribute in node.attributes.values()
-        if attribute.type == ir.AttributeType.TENSOR
+        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref()
     )
     counts = [
         _multiplications(node)
@@ -59,7 +59,9 @@ def _multiplications(node: ir.Node) -> int | None:
 
     Each element of the result, or for a ConvTranspose of the data, meets so many weights.
     """
-    data, weight, result = (_sizes(value) for value in (*node.inputs[:2], node.outputs[0]))
+    inputs: list[ir.Value | None] = [*node.inputs, None, None]  # a model may be invalid
+    outputs: list[ir.Value | None] = [*node.outputs, None]
+    data, weight, result = map(_sizes, [*inputs[:2], outputs[0]])
     if weight is None or data is None or result is None or len(weight) < 2:
         return None
     if node.op_type == "Conv":
@@ -67,9 +69,16 @@ def _multiplications(node: ir.Node) -> int | None:
     if node.op_type == "ConvTranspose":
         return math.prod(data) * math.prod(weight[1:])
     if node.op_type == "Gemm":
-        is_transposed = node.attributes.get_int("transB", 0) != 0
+        is_transposed = _number(node, "transB") != 0
         return math.prod(result) * weight[1 if is_transposed else 0]
     return math.prod(result) * weight[-2]
+
+
+def _number(node: ir.Node, name: str) -> int:
+    """Return an attribute that is 0 by default, and where the caller of a function gives it."""
+    attribute = node.attributes.get(name)
+    is_known = attribute is not None and not attribute.is_ref()
+    return attribute.as_int() if attribute is not None and is_known else 0
 
 
 def _sizes(value: ir.Value | None) -> list[int] | None:

@@ -94,7 +94,8 @@ def _lines(record: Record, most: int, most_notes: int) -> list[str]:
     if first.certificates:
         lines.append(f"**certificates**: {plain(first.certificates)}  ")
     if first.speed:
-        lines.append(f"**speed**: {plain('; '.join(first.speed))}  ")
+        parts = [*first.speed, *filter(None, [machine_line(record)])]
+        lines.append(f"**speed**: {plain('; '.join(parts))}  ")
     if time := time_line(record):
         lines.append(f"**time by operator**: {plain(time)}  ")
     if change := "; ".join(filter(None, [first.change, figures_line(record)])):
@@ -266,9 +267,7 @@ def _speed(record: Record, most: int) -> list[str]:
                 plain(speed.verdict or "–"),
             )
         )
-    table = _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
-    machine = machine_line(record)
-    return [*table, "", machine] if machine else table
+    return _table(["speed", "#ms", "#times as fast", "#control", "verdict"], rows, most)
 
 
 def _footer(record: Record) -> str:
