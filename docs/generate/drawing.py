@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import onnx
@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from docs.generate.layout import layout
 
-_COLUMN, _ROW, _WIDTH = 176, 76, 160
+_COLUMN, _BEND, _ROW, _WIDTH = 176, 48, 76, 160
 _HEIGHT, _TERMINAL_HEIGHT = 46, 28
 _DEFAULTS = {"dilations": {1}, "strides": {1}, "pads": {0}, "group": {1}}
 
@@ -60,12 +60,13 @@ def _draw(
     name: str,
 ) -> str:
     placed = layout(_reads(model, boxes))
-    columns = max(len(row) for row in placed.rows)
-    width, height = columns * _COLUMN, len(placed.rows) * _ROW - (_ROW - _HEIGHT) + 8
+    columns = [[_COLUMN if name in boxes else _BEND for name in row] for row in placed.rows]
+    width = max(sum(row) for row in columns)
+    height = len(placed.rows) * _ROW - (_ROW - _HEIGHT) + 8
     places = {
-        name: ((index + 0.5) * width / len(row), depth * _ROW + _HEIGHT / 2 + 4)
-        for depth, row in enumerate(placed.rows)
-        for index, name in enumerate(row)
+        name: ((width - sum(widths)) / 2 + end - own / 2, depth * _ROW + _HEIGHT / 2 + 4)
+        for depth, (row, widths) in enumerate(zip(placed.rows, columns, strict=True))
+        for name, own, end in zip(row, widths, accumulate(widths), strict=True)
     }
     halves = {name: box.height / 2 for name, box in boxes.items()}
     parts = [

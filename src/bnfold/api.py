@@ -21,6 +21,7 @@ from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
+from bnfold.modelfile.source import data_files as data_files
 from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,
@@ -33,7 +34,10 @@ from bnfold.options import (
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
-from bnfold.running.environment import environment, load_average
+from bnfold.running.environment import available_threads as available_threads
+from bnfold.running.environment import environment as environment
+from bnfold.running.environment import kind_of_machine as kind_of_machine
+from bnfold.running.environment import load_average
 from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
 from bnfold.workflow.dating import dated

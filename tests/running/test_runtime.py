@@ -40,10 +40,14 @@ def has_device(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
 @pytest.mark.parametrize(
     ("packages", "device", "words"),
     [
-        ([CPU], False, [CPU, "uninstall it", "pip install 'bnfold[cuda]'"]),
-        ([CPU], True, [CPU, "uninstall it", "pip install 'bnfold[cuda]'"]),
-        ([], True, ["no onnxruntime", "pip install 'bnfold[cuda]'"]),
-        ([CPU, GPU], True, [CPU, GPU, "overwrite each other", "pip install 'bnfold[cuda]'"]),
+        ([CPU], False, [CPU, "uninstall it", "pip install 'onnxruntime-gpu"]),
+        ([CPU], True, [CPU, "uninstall it", "pip install 'onnxruntime-gpu"]),
+        ([], True, ["no onnxruntime", "pip install 'onnxruntime-gpu"]),
+        (
+            [CPU, GPU],
+            True,
+            [CPU, GPU, "overwrite each other", "pip install 'onnxruntime-gpu"],
+        ),
         ([GPU], False, ["no NVIDIA device", "driver"]),
         ([GPU], True, ["CUDA or cuDNN library is missing"]),
     ],
@@ -95,7 +99,7 @@ def test_another_provider_in_its_place_is_an_error(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("packages", "message"),
     [
-        ([], r"not installed: pip install 'bnfold\[cpu\]'"),
+        ([], "not installed: pip install onnxruntime"),
         ([CPU], "installed but broken.*pip install --force-reinstall --no-deps onnxruntime$"),
         ([CPU, GPU], "broken.*are both installed.*pip uninstall -y onnxruntime onnxruntime-gpu"),
     ],

@@ -79,6 +79,14 @@ def test_what_is_in_a_subgraph_is_not_counted_twice() -> None:
     assert found.ms == pytest.approx(0.81)
 
 
+@pytest.mark.parametrize(("start", "duration"), [(90, 300), (590, 300), (90, 799)])
+def test_a_subgraph_may_begin_or_end_with_its_node(start: int, duration: int) -> None:
+    run = [kernel("x", "Conv", start, duration), kernel("if", "If", 90, 800)]
+    for order in (run, run[::-1]):
+        times = {each.op_type: each.ms for each in summarize_events(events(order)).operators}
+        assert times == {"Conv": duration / 1e3, "If": (800 - duration) / 1e3}
+
+
 def test_only_the_nodes_that_take_longest_are_named() -> None:
     found = summarize_events(events([kernel(f"n{n}", "Add", 1000 * n, n) for n in range(50)]))
     assert [each.node for each in found.nodes] == [f"n{n}" for n in range(49, 39, -1)]

@@ -20,6 +20,7 @@ class Hosted:
     """What the other process holds."""
 
     def __init__(self, progress: Progress, start: int) -> None:
+        print("what libraries print is no answer", flush=True)
         progress("making it")
         self._progress, self._number = progress, start
         if start < 0:
@@ -31,8 +32,8 @@ class Hosted:
         return self._number
 
     def process(self) -> int:
-        print("what libraries print is no answer", flush=True)
-        os.write(2, b"x" * 200_000)  # nor does it fill a pipe
+        for descriptor in (1, 2):
+            os.write(descriptor, b"x" * 200_000)  # which nobody reads
         return os.getpid()
 
     def found(self) -> tuple[list[str], bool]:

@@ -47,17 +47,31 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "record.data": ("version",),
     "record": ("arrays", "errors", "record.data", "version"),
     "report": ("arrays", "errors", "record", "text"),
-    "cli": ("api", "atomic", "record", "report", "rewriting", "running", *_PLAIN),
+    "batch": ("api", "atomic", "record", "report", *_PLAIN),
+    "cli": (
+        "api",
+        "atomic",
+        "batch",
+        "record",
+        "report",
+        "rewriting",
+        "running",
+        "scratch",
+        *_PLAIN,
+    ),
     # what passes/ are installed as
     "bnfold_passes": ("algebra", "arrays", "graph", "rewriting.contract", "rewriting.query"),
 }
 """From a part of bnfold to those that it may import beside itself. The longest name counts."""
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "distributed": ("batch",),
     "jinja2": ("report",),
+    "joblib": ("batch",),
     "markupsafe": ("report",),
     "matplotlib": ("report",),
     "onnxruntime": ("running.runtime",),
+    "ray": ("batch",),
     "rich": ("cli", "report.terminal"),
     "typer": ("cli",),
 }

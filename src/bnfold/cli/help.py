@@ -11,6 +11,7 @@ CHECK = "Check"
 INPUTS = "Inputs and providers"
 SPEED = "Speed"
 OUTPUT = "Output"
+WORKERS = "Workers"
 
 
 class GroupedCommand(TyperCommand):
@@ -27,7 +28,7 @@ class GroupedCommand(TyperCommand):
             panel = getattr(parameter, "rich_help_panel", None)
             section = "Arguments" if is_argument else panel or "Options"
             sections.setdefault(section, []).append(described)
-        order = ["Arguments", REWRITING, CHECK, INPUTS, SPEED, OUTPUT, "Options"]
+        order = ["Arguments", REWRITING, CHECK, INPUTS, SPEED, WORKERS, OUTPUT, "Options"]
         for section in sorted(sections, key=order.index):
             with formatter.section(section):
                 formatter.write_dl(sections[section])

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bnfold.cli.batch import batch
 from bnfold.cli.bench import bench
 from bnfold.cli.check import check
 from bnfold.cli.config import ConfiguredCommand
@@ -42,6 +43,7 @@ _COMMANDS: list[tuple[Callable[..., None], str]] = [
     (optimize, "optimize model.onnx model.fast.onnx --report run.html"),
     (check, "check model.onnx model.fast.onnx --samples 10"),
     (bench, "bench model.onnx model.fast.onnx --seconds 30"),
+    (batch, "batch models --out fast --resume"),
     (explain, "explain model.onnx --only fold-batchnorm"),
     (report, "report run.json -o run.html -o run.md"),
     (passes, "passes fold-batchnorm"),

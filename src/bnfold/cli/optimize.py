@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bnfold.cli.delivery import deliver
-from bnfold.cli.help import CHECK, OUTPUT, SPEED
+from bnfold.cli.help import OUTPUT
 from bnfold.cli.options import (
     AbsoluteTolerance,
     Certify,
@@ -52,6 +52,7 @@ from bnfold.cli.outputs import (
 )
 from bnfold.cli.pipes import STREAM, Pipes
 from bnfold.cli.progress import StepProgress
+from bnfold.cli.steps import Bench, BenchSeconds, Check, DropCulprit, Tune, TuneSeconds
 from bnfold.cli.values import (
     check_options,
     detail_of,
@@ -86,50 +87,13 @@ def optimize(
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
     set_shape: SetShape = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check/--no-check",
-            help="Compare the result with the original.",
-            rich_help_panel=CHECK,
-        ),
-    ] = True,
-    bench: Annotated[
-        bool,
-        typer.Option(
-            "--bench/--no-bench",
-            help="Time the result against the original.",
-            rich_help_panel=SPEED,
-        ),
-    ] = True,
-    bench_seconds: Annotated[
-        float,
-        typer.Option(
-            "--bench-seconds",
-            min=0,
-            help="Total time for the benchmark.",
-            metavar="SECONDS",
-            rich_help_panel=SPEED,
-        ),
-    ] = 5.0,
+    check: Check = True,
+    bench: Bench = True,
+    bench_seconds: BenchSeconds = 5.0,
     require_speedup: RequireSpeedup = None,
     require_speedup_at: RequireSpeedupAt = "bound",
-    tune: Annotated[
-        bool,
-        typer.Option(
-            "--tune", help="Drop rewrites that make the model slower here.", rich_help_panel=SPEED
-        ),
-    ] = False,
-    tune_seconds: Annotated[
-        float,
-        typer.Option(
-            "--tune-seconds",
-            min=0,
-            help="Total time for tuning.",
-            metavar="SECONDS",
-            rich_help_panel=SPEED,
-        ),
-    ] = 60.0,
+    tune: Tune = False,
+    tune_seconds: TuneSeconds = 60.0,
     provider: Provider = None,
     input: Input = None,
     data: Data = None,
@@ -140,14 +104,7 @@ def optimize(
     truth: Truth = "auto",
     certify: Certify = "auto",
     require: Require = "certified",
-    drop_culprit: Annotated[
-        bool,
-        typer.Option(
-            "--drop-culprit",
-            help="If the check fails, drop the rewrite at fault.",
-            rich_help_panel=CHECK,
-        ),
-    ] = False,
+    drop_culprit: DropCulprit = False,
     save_inputs: SaveInputs = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,

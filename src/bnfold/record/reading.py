@@ -42,6 +42,18 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def read_as(content: Any, kind: type, hint: str) -> Any:
+    """Convert JSON content to a record class.
+
+    Raises:
+        UsageError: if it does not fit; the message begins with `hint`.
+    """
+    try:
+        return _read(content, kind, kind.__name__.lower())
+    except (_Misfit, OverflowError) as misfit:
+        raise UsageError(f"{hint} ({misfit})") from misfit
+
+
 _HINT = "expected a file written by --report FILE.json or --json"
 
 _NOT_IN_JSON = ("nan", "inf", "-inf")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from bnfold.record.data import Record
+from bnfold.record.data import Record, SpeedRecord
 from bnfold.report.figures import in_units
 from bnfold.report.summary import headline, main_speed, tone_of, worst_share
 from bnfold.report.wording import interval, milliseconds, percent, shortened, when
@@ -75,7 +75,7 @@ def _row(record: Record, name: str, anchor: str) -> RunRow:
         tone=first.tone,
         certified=f"{proven:,} of {len(record.rewrites):,}" if is_tried else "–",
         share=percent(worst_share(equivalence) if equivalence is not None else None),
-        speed=interval(speed.speedup, speed.ci95) if speed is not None else "–",
+        speed=_ratio(speed),
         speed_tone=tone_of(speed.verdict if speed is not None else None),
         ms=_change([milliseconds(ms) for ms in times if ms is not None]),
         nodes=_change([f"{number:,}" for number in nodes]),
@@ -86,6 +86,13 @@ def _row(record: Record, name: str, anchor: str) -> RunRow:
         when=when(record.started, record.seconds) or "–",
         anchor=anchor,
     )
+
+
+def _ratio(speed: SpeedRecord | None) -> str:
+    """Return how many times as fast the second model is; a ratio without an interval is none."""
+    if speed is None or speed.speedup is None:
+        return "–"
+    return interval(speed.speedup, speed.ci95) if speed.ci95 else "not measured"
 
 
 def _change(texts: Sequence[str]) -> str:

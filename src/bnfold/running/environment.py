@@ -62,6 +62,13 @@ def load_average() -> float | None:
         return None
 
 
+def kind_of_machine() -> str:
+    """Describe what of this machine timings depend on."""
+    cores = available_threads()
+    runtime = " and ".join(installed_runtimes()) or "no onnxruntime"
+    return f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}, {runtime}"
+
+
 def installed_runtimes() -> list[str]:
     """Return those of `RUNTIME_PACKAGES` that are installed, with their versions."""
     installed = []

@@ -275,7 +275,7 @@ def _import_runtime() -> Any:
     except ImportError as error:
         if not installed_runtimes():
             raise ProviderError(
-                "onnxruntime is not installed: pip install 'bnfold[cpu]' (or 'bnfold[cuda]')"
+                f"onnxruntime is not installed: {_INSTALL['cpu']}, or {_INSTALL['cuda']}"
             ) from error
         raise ProviderError(
             f"onnxruntime is installed but broken: {_one_line(error)}; {_mending()}"
@@ -290,6 +290,13 @@ def _import_runtime() -> Any:
     return onnxruntime
 
 
+_INSTALL = {
+    "cpu": "pip install onnxruntime",
+    "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+}
+"""What the extras of the same names install."""
+
+
 def _mending(provider: str = "cpu") -> str:
     """Return the command that mends the installation of onnxruntime."""
     versions = installed_runtimes()
@@ -297,7 +304,7 @@ def _mending(provider: str = "cpu") -> str:
     if len(installed) > 1:
         return (
             f"{' and '.join(versions)} are both installed and overwrite each other's files: "
-            f"pip uninstall -y {' '.join(installed)}, then pip install 'bnfold[{provider}]'"
+            f"pip uninstall -y {' '.join(installed)}, then {_INSTALL[provider]}"
         )
     package = installed[0] if installed else "onnxruntime"
     return f"pip install --force-reinstall --no-deps {package}"
@@ -310,7 +317,7 @@ def _diagnose(provider: str, symptom: str) -> str:
     elif provider == "cuda" and not any(name.startswith("onnxruntime-gpu") for name in installed):
         cure = (
             f"{', '.join(installed) or 'no onnxruntime'} is installed: pip uninstall it, then "
-            "pip install 'bnfold[cuda]'"
+            f"{_INSTALL['cuda']}"
         )
     elif provider == "cuda" and not _has_device() and os.name == "posix":
         cure = "this machine has no NVIDIA device, or its driver is not loaded"

@@ -57,13 +57,17 @@ class Record:
 
     def to_json(self) -> str:
         """Return the record as strict JSON, with the field names of the schema."""
-        content = {"schema": SCHEMA, "tool": self.tool} | _plain(self)
-        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
-        return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+        return strict_json({"schema": SCHEMA, "tool": self.tool} | _plain(self))
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """Represents an undecodable byte of a file name. UTF-8 cannot encode it, but JSON can escape it."""
+
+
+def strict_json(content: dict[str, Any]) -> str:
+    """Return plain data as JSON that every parser reads: no NaN, no halves of characters."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    return _LONE_SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def json_key(name: str) -> str:

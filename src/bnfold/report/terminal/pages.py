@@ -16,6 +16,7 @@ from bnfold.report.summary import CERTIFIED, headline, level_text
 from bnfold.report.terminal.equivalence import print_comparisons
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
 from bnfold.report.terminal.speed import print_timings
+from bnfold.report.wording import count
 
 _VERDICT_STYLES = {
     "pass": "green",
@@ -99,7 +100,7 @@ def print_verdict(console: Console, equivalence: Equivalence, detail: Detail) ->
     inputs, how = equivalence.inputs, ""
     if inputs is not None:
         source = f", {inputs.source}" if detail == Detail.VERBOSE else ""
-        how = f" ({inputs.samples} samples, seed {inputs.seed}{source})"
+        how = f" ({count(inputs.samples, 'sample')}, seed {inputs.seed}{source})"
     say(console, "equivalence: ", verdict, reason, how)
 
 

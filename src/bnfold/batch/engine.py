@@ -1,0 +1,166 @@
+"""Workers, driven by joblib, and how tasks survive their deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
+from typing import Any, Protocol, TypeAlias
+
+from bnfold.batch.starts import Ledger
+from bnfold.batch.work import MOST_STARTS, Outcome, Task, work
+from bnfold.errors import UsageError
+from bnfold.report.wording import count
+
+Deaths: TypeAlias = tuple[type[BaseException], ...]
+
+BACKENDS = ("loky", "dask", "ray")
+
+
+class Engine(Protocol):
+    """Where tasks run."""
+
+    name: str
+    """What the index calls it."""
+    workers: int
+    sharers: int
+    """How many of the workers are on one machine, at most."""
+    deaths: Deaths
+    """What joblib raises where a worker has died."""
+    ledger: Ledger
+
+    def kinds(self) -> Mapping[str, Sequence[str]]:
+        """Return one place on each machine, by the kind of machine."""
+
+    def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
+        """Return arguments for `joblib.parallel_config`, and how many tasks run side by side.
+
+        On all workers, or one at a time in each of these places.
+        """
+
+    def close(self) -> None:
+        """Let go of the workers."""
+
+
+class Loky:
+    """Processes on this machine."""
+
+    def __init__(self, jobs: int, ledger: Ledger) -> None:
+        require("joblib", "batch")
+        self.workers = self.sharers = jobs
+        self.name = f"loky, {count(jobs, 'worker')}"
+        self.deaths: Deaths = (BrokenProcessPool,)
+        self.ledger = ledger
+
+    def kinds(self) -> Mapping[str, Sequence[str]]:
+        from bnfold.api import kind_of_machine
+
+        return {kind_of_machine(): ["here"]}
+
+    def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
+        # of one worker, joblib makes none, and works in this process, where nothing may crash
+        config = {"backend": "loky", "n_jobs": max(2, self.workers)}
+        return config, self.workers if places is None else 1
+
+    def close(self) -> None:
+        """Leave the workers to joblib, which ends them with the program."""
+
+
+def require(package: str, extra: str) -> ModuleType:
+    """Import a package that an extra of bnfold installs.
+
+    Raises:
+        UsageError: if it is not there.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(
+            f"{package} cannot be imported ({error}): pip install 'bnfold[{extra}]'"
+        ) from error
+
+
+def run_all(
+    engine: Engine,
+    tasks: Sequence[Task],
+    prepare: Callable[[Task, bool], Task],
+    places: Sequence[str] | None = None,
+    *,
+    resend: bool = True,
+) -> Generator[tuple[Task, Outcome]]:
+    """Do all tasks, and yield what came of each, in the order in which they end.
+
+    `prepare` makes a task ready to be sent; if it is called with True, with the files themselves,
+    which is done where a worker does not see them, and with `resend`.
+    Where a worker dies, what it has begun is done again by another, alone, so that the model that
+    a worker dies of is known: it fails, and no other.
+    """
+    fresh = deque((task, False) for task in tasks)
+    suspects: deque[tuple[Task, bool]] = deque()
+    losses: Counter[str] = Counter()
+    while fresh or suspects:
+        queue = deque([suspects.popleft()]) if suspects else fresh
+        running: dict[str, tuple[Task, bool]] = {}
+        lost: list[tuple[Task, bool]] = []
+        with contextlib.closing(_results(engine, places, queue, running, prepare)) as results:
+            try:
+                for outcome in results:
+                    task, as_bytes = running.pop(outcome.key)
+                    if outcome.status == "unseen" and resend and not as_bytes:
+                        fresh.append((task, True))
+                    else:
+                        yield task, outcome
+            except engine.deaths:
+                lost = list(running.values())
+            except ImportError as error:
+                raise UsageError(
+                    f"the workers cannot import what they need: {error}; install bnfold there"
+                ) from error
+        for task, as_bytes in lost:
+            starts = engine.ledger.starts(task.key)
+            if engine.ledger.is_known and not starts:
+                fresh.appendleft((task, as_bytes))
+                continue
+            losses[task.key] += 1
+            if max(losses[task.key], len(starts)) >= MOST_STARTS:
+                yield task, Outcome(task.key, "died", starts=starts or ["?"] * MOST_STARTS)
+            else:
+                suspects.append((task, as_bytes))
+
+
+def _results(
+    engine: Engine,
+    places: Sequence[str] | None,
+    queue: deque[tuple[Task, bool]],
+    running: dict[str, tuple[Task, bool]],
+    prepare: Callable[[Task, bool], Task],
+) -> Generator[Outcome]:
+    """Yield outcomes as they come; `running` has the tasks that joblib has taken."""
+    import joblib
+
+    def feed() -> Iterator[Any]:
+        while queue:
+            task, as_bytes = queue.popleft()
+            running[task.key] = task, as_bytes
+            yield joblib.delayed(work)(prepare(task, as_bytes))
+
+    settings, side_by_side = engine.settings(places)
+    with joblib.parallel_config(**settings) as config, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of results that nobody waits for, and of large messages
+        backend, usual = config["backend"], config["backend"].effective_n_jobs
+        # of one worker, joblib makes none, and works in this process, where nothing may crash
+        backend.effective_n_jobs = lambda n_jobs: max(2, usual(n_jobs))
+        if not backend.supports_return_generator:  # Ray's says what holds for multiprocessing's
+            backend.supports_return_generator = True
+        parallel = joblib.Parallel(
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch=side_by_side,
+            max_nbytes=None,
+        )
+        with contextlib.closing(parallel(feed())) as outcomes:
+            yield from outcomes

@@ -1,0 +1,107 @@
+"""What is asked of one model of a batch, from the command line and its entry in a manifest."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnfold.cli.values import check_options, execution_options, pass_options
+from bnfold.errors import UsageError
+
+if TYPE_CHECKING:
+    from bnfold.batch.asked import Asked
+
+_LEAST = {
+    "bench_seconds": 0.0,
+    "tune_seconds": 0.0,
+    "require_speedup": 0.0,
+    "samples": 1,
+    "seed": 0,
+    "threads": 1,
+}
+"""Of each number: a manifest is not read by the parser of the command line."""
+
+
+def asked_of(values: Mapping[str, Any], model: str = "") -> Asked:
+    """Build what is asked of a model from the values of options by name.
+
+    `model` is the one that has options of its own: errors are told with its name.
+
+    Raises:
+        UsageError: if an option makes no sense.
+    """
+    try:
+        return _asked_of(values)
+    except UsageError as error:
+        if not model:
+            raise
+        raise UsageError(f"{model}: {error}") from error
+
+
+def _asked_of(values: Mapping[str, Any]) -> Asked:
+    from bnfold.batch.asked import Asked
+    from bnfold.options import TimingOptions
+    from bnfold.rewriting.registry import choose_passes
+
+    for name, least in _LEAST.items():
+        value = values[name]
+        is_whole = isinstance(least, float) or value is None or isinstance(value, int)
+        if value is not None and (not is_whole or value < least):
+            raise UsageError(f"{name.replace('_', '-')} {value} is not a number from {least} on")
+    passes = pass_options(
+        values["only"],
+        values["skip"],
+        values["keep_node"],
+        values["force_inference"],
+        values["freeze_initializers"],
+        values["keep_functions"],
+        values["set_shape"],
+    )
+    choose_passes(passes.only, passes.skip)  # an unknown name is known before the work starts
+    passes.keep_pattern()
+    data = values["data"]
+    execution = execution_options(
+        values["provider"],
+        values["threads"],
+        values["input"],
+        Path(data) if data is not None else None,
+        values["samples"],
+        values["seed"],
+        [Path(library) for library in values["custom_ops"] or ()],
+    )
+    checking = check_options(
+        values["rtol"],
+        values["atol"],
+        values["truth"],
+        None,
+        values["certify"],
+        values["require"],
+    )
+    timing = TimingOptions(
+        float(values["bench_seconds"]),
+        values["require_speedup"],
+        values["require_speedup_at"],
+        float(values["tune_seconds"]),
+    )
+    steps = {name: values[name] for name in ("check", "bench", "tune", "drop_culprit")}
+    return Asked(passes, execution, checking, timing, **steps)
+
+
+def words_of(values: Mapping[str, Any]) -> list[str]:
+    """Return the options as `bnfold optimize` takes them, without those that are as usual."""
+    from bnfold.cli.optimize import optimize
+
+    usual = inspect.signature(optimize).parameters
+    words = []
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if value is None or value == usual[name].default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            for each in value if isinstance(value, list) else [value]:
+                words += [f"--{option}", str(each)]
+    return words
