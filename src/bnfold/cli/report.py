@@ -19,7 +19,7 @@ def report(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN.json...",
+            metavar="RUN.json",
             help="Records from --report FILE.json, or -: several make one page.",
             show_default=False,
         ),
@@ -35,7 +35,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Render the record of a run as HTML, Markdown or JSON, or several on one page."""
+    """Render records of runs as HTML, Markdown or JSON."""
     from bnfold.record.reading import read_record
     from bnfold.report import render, render_runs
 
