@@ -19,9 +19,9 @@ import onnx
 
 from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words
+from bnfold.modelfile.external import data_files as data_files
 from bnfold.modelfile.loading import describe
 from bnfold.modelfile.source import ModelSource, Source
-from bnfold.modelfile.source import data_files as data_files
 from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,

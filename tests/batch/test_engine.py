@@ -15,7 +15,7 @@ from bnfold.batch import engine
 from bnfold.batch.asked import Asked
 from bnfold.batch.engine import Deaths, run_all
 from bnfold.batch.starts import Ledger
-from bnfold.batch.work import Outcome, Task
+from bnfold.batch.tasks import Outcome, Task
 from bnfold.errors import UsageError
 
 

@@ -14,7 +14,8 @@ import pytest
 from bnfold import api
 from bnfold.batch.locks import lock_alone, timing_lock
 from bnfold.batch.starts import Ledger
-from bnfold.batch.work import MOST_STARTS, Task, packed, seal, work
+from bnfold.batch.tasks import MOST_STARTS, Task, packed
+from bnfold.batch.work import seal, work
 from tests.support.batch import UNTIMED, foldable, save
 from tests.support.cli import plant_wrong_pass
 from tests.support.files import save_external, scratch

@@ -148,6 +148,7 @@ def test_each_option_of_a_model_is_one_of_the_command_and_of_optimize() -> None:
     )
     assert set(OPTIONS) <= of_batch & of_optimize
     left = {"model", "output", "output_option", "save_inputs", "report", "verbose"}
+    left |= {"external_data_name"}
     assert of_optimize - of_batch == left
     assert of_optimize - left - set(OPTIONS) == {"force", "quiet", "json", "help"} & of_optimize
 

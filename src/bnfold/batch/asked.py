@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from bnfold.errors import ModelError, UsageError, in_words
-from bnfold.options import CheckOptions, ExecutionOptions, PassOptions, TimingOptions
+from bnfold.options import (
+    CheckOptions,
+    ExecutionOptions,
+    PassOptions,
+    StorageOptions,
+    TimingOptions,
+)
 
 _BLOCK = 1 << 20
 
@@ -26,6 +32,7 @@ class Asked:
     execution: ExecutionOptions = field(default_factory=ExecutionOptions)
     checking: CheckOptions = field(default_factory=CheckOptions)
     timing: TimingOptions = field(default_factory=TimingOptions)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     check: bool = True
     bench: bool = True
     tune: bool = False

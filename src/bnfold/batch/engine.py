@@ -12,7 +12,8 @@ from types import ModuleType
 from typing import Any, Protocol, TypeAlias
 
 from bnfold.batch.starts import Ledger
-from bnfold.batch.work import MOST_STARTS, Outcome, Task, work
+from bnfold.batch.tasks import MOST_STARTS, Outcome, Task
+from bnfold.batch.work import work
 from bnfold.errors import UsageError
 from bnfold.report.wording import count
 

@@ -95,6 +95,8 @@ class _Reader:
         made, base = dict(options), self._path.parent
         if "data" in made:
             made["data"] = str(base / made["data"])
+        if "custom-ops" in made:
+            made["custom-ops"] = [str(base / each) for each in made["custom-ops"]]
         pairs = [text.rpartition("=") for text in made.get("input", [])]
         if pairs:
             made["input"] = [

@@ -14,7 +14,8 @@ from bnfold.batch.asked import Asked, data_of, hash_model
 from bnfold.batch.engine import Engine, run_all
 from bnfold.batch.estimate import Estimate, Status, Watch
 from bnfold.batch.folder import Folder, unpack
-from bnfold.batch.work import Outcome, Step, Task, packed
+from bnfold.batch.tasks import Outcome, Step, Task, packed
+from bnfold.errors import UsageError
 from bnfold.record.batch import WAITING, FileRecord, Index, Row
 
 SENDING = ("auto", "path", "bytes")
@@ -78,6 +79,7 @@ class _Batch:
             for job in jobs
         }
         self._keys = {job.name: f"{number:05}" for number, job in enumerate(jobs)}
+        self._hashes: dict[int, str] = {}
         self._held: dict[str, Path] = {}
         """The folders of models that are not written before they are timed."""
 
@@ -124,10 +126,19 @@ class _Batch:
             and row.verdict != WAITING
             and row.version == version.__version__
             and bool(row.files)
-            and row.options == job.asked.sha256()
+            and row.options == self._options(job.asked)
             and all(map(self._folder.has, row.files))
             and row.sha256 == hash_model(job.model, data_of(job.model))
         )
+
+    def _options(self, asked: Asked) -> str:
+        """Return the hash of what is asked; "" if a file that it names cannot be read."""
+        if id(asked) not in self._hashes:
+            try:
+                self._hashes[id(asked)] = asked.sha256()
+            except UsageError:
+                self._hashes[id(asked)] = ""
+        return self._hashes[id(asked)]
 
     # --- The two phases ---------------------------------------------------------------------------
 
@@ -207,6 +218,7 @@ class _Batch:
             model=job.model,
             shown=job.shown,
             asked=job.asked,
+            options=self._options(job.asked),
             command=job.command,
             stage=self._folder.stage,
             scratch=self._manner.scratch,

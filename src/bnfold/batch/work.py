@@ -12,75 +12,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from bnfold.batch.asked import Asked, data_of, hash_file, hash_model
 from bnfold.batch.locks import timing_lock
 from bnfold.batch.rows import row_of, speeds_of
 from bnfold.batch.selection import pages_of
-from bnfold.batch.starts import Ledger
+from bnfold.batch.tasks import MOST_STARTS, Outcome, Task
 from bnfold.errors import BnfoldError, ProviderError, SessionError, TooSlowError, UsageError
 from bnfold.record.batch import FileRecord, Row
 from bnfold.record.data import Record
 from bnfold.version import __version__
-
-Step = Literal["check", "time", "whole"]
-"""Rewrite and check; time what was written; or all of it at once."""
-
-MOST_STARTS = 2
-"""A model whose workers have died so often is not begun again."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One step with one model."""
-
-    key: str
-    """Names its files."""
-    step: Step
-    name: str
-    """Where the result goes, relative to the folder of the batch."""
-    model: Path
-    shown: str
-    """The model's path as the records have it."""
-    asked: Asked
-    command: list[str] = field(default_factory=list)
-    """What would do the same for this model alone."""
-    stage: Path = Path()
-    """The folder that results are written to."""
-    scratch: Path | None = None
-    """The folder for temporary files; by default that of the worker's system."""
-    sharers: int = 1
-    """How many workers share a machine while nothing is timed."""
-    row: Row | None = None
-    """What is known already, for a timing."""
-    optimized: Path | None = None
-    record: Path | None = None
-    suffix: str = ""
-    """Of a second timing, which has a page of its own."""
-    size: int = 0
-    files: dict[str, bytes] | None = None
-    """The files themselves, where the worker cannot see them: see `packed`."""
-    ledger: Ledger = field(default_factory=Ledger)
-    version: str = __version__
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a task. Unless it is done, there is no row."""
-
-    key: str
-    status: Literal["done", "unseen", "died"]
-    row: Row | None = None
-    folder: Path | None = None
-    """Where the files of the row are, under their names alone."""
-    files: dict[str, bytes] | None = None
-    """Or the files themselves."""
-    starts: list[str] = field(default_factory=list)
-    """The workers that began it."""
-
 
 _one_at_a_time = threading.Lock()
 """For a worker with several threads: checks fork, and timings need quiet."""
@@ -104,25 +47,6 @@ def work(task: Task) -> Outcome:
             task.ledger.forget(task.key)
             return Outcome(task.key, "unseen")
     return replace(outcome, starts=starts)
-
-
-def packed(task: Task, data: dict[str, Path]) -> Task:
-    """Put the files that a task needs into it; `data` are those of external data."""
-    files = {f"model/{task.model.name}": task.model.read_bytes()}
-    files |= {f"model/{location}": path.read_bytes() for location, path in data.items()}
-    if task.optimized is not None and task.record is not None:
-        files["record"] = task.record.read_bytes()
-        beside = [task.optimized, *_data_beside(task.optimized)]
-        files |= {f"optimized/{path.name}": path.read_bytes() for path in beside}
-    return replace(task, files=files)
-
-
-def _data_beside(optimized: Path) -> list[Path]:
-    return sorted(optimized.parent.glob(f"{_escaped(optimized.name)}.*.data"))
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
 
 
 def seal(stage: Path) -> None:
@@ -216,6 +140,7 @@ def _optimize(task: Task, folder: Path) -> Row:
             execution=execution,
             checking=asked.checking,
             timing=timing,
+            storage=asked.storage,
         )
         record = result.record
         del result  # the model
@@ -312,7 +237,7 @@ def _row(
     if known is not None:
         return replace(row, sha256=known.sha256, options=known.options)
     content = hash_model(task.model, data, record.model.sha256 if record is not None else None)
-    return replace(row, sha256=content, options=task.asked.sha256())
+    return replace(row, sha256=content, options=task.options)
 
 
 def _of_batch(record: Record, task: Task, *, written: bool) -> Record:

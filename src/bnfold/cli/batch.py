@@ -15,6 +15,8 @@ from bnfold.cli.options import (
     Certify,
     CustomOps,
     Data,
+    ExternalData,
+    ExternalDataThreshold,
     ForceInference,
     FreezeInitializers,
     Input,
@@ -101,6 +103,8 @@ def batch(
     drop_culprit: DropCulprit = False,
     threads: Threads = None,
     custom_ops: CustomOps = None,
+    external_data: ExternalData = "auto",
+    external_data_threshold: ExternalDataThreshold = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -229,6 +233,8 @@ OPTIONS: Mapping[str, Any] = {
     "drop_culprit": "flag",
     "threads": "number",
     "custom_ops": "texts",
+    "external_data": "text",
+    "external_data_threshold": "number",
 }
 """The options that each model may have for itself in a manifest, and what they are there."""
 

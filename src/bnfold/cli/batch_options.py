@@ -20,6 +20,7 @@ _LEAST = {
     "samples": 1,
     "seed": 0,
     "threads": 1,
+    "external_data_threshold": 0,
 }
 """Of each number: a manifest is not read by the parser of the command line."""
 
@@ -42,7 +43,7 @@ def asked_of(values: Mapping[str, Any], model: str = "") -> Asked:
 
 def _asked_of(values: Mapping[str, Any]) -> Asked:
     from bnfold.batch.asked import Asked
-    from bnfold.options import TimingOptions
+    from bnfold.options import StorageOptions, TimingOptions
     from bnfold.rewriting.registry import choose_passes
 
     for name, least in _LEAST.items():
@@ -66,10 +67,10 @@ def _asked_of(values: Mapping[str, Any]) -> Asked:
         values["provider"],
         values["threads"],
         values["input"],
-        Path(data) if data is not None else None,
+        Path(data).absolute() if data is not None else None,
         values["samples"],
         values["seed"],
-        [Path(library) for library in values["custom_ops"] or ()],
+        [Path(each).absolute() for each in values["custom_ops"] or ()],
     )
     checking = check_options(
         values["rtol"],
@@ -85,8 +86,9 @@ def _asked_of(values: Mapping[str, Any]) -> Asked:
         values["require_speedup_at"],
         float(values["tune_seconds"]),
     )
+    storage = StorageOptions(values["external_data"], values["external_data_threshold"])
     steps = {name: values[name] for name in ("check", "bench", "tune", "drop_culprit")}
-    return Asked(passes, execution, checking, timing, **steps)
+    return Asked(passes, execution, checking, timing, storage, **steps)
 
 
 def words_of(values: Mapping[str, Any]) -> list[str]:

@@ -93,14 +93,31 @@ def load_whole(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def data_files(path: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the files that hold a model's external data, by the location that it has for each.
+
+    Raises:
+        ModelError: if the model cannot be read, or a file cannot be found.
+    """
+    source, folders = Source.of(path), data_folders(Path(path))
+    return {each: find_data(folders, each, source.name)[0] for each in _locations(source)}
+
+
 def locations_of(path: Path) -> set[str]:
     """Return the locations at which a model has data; none if it cannot be read."""
     try:
-        tensors = list(tensors_of(Source.of(path).read.proto))
+        return set(_locations(Source.of(path)))
     except ModelError:
         return set()
-    outside = [each for each in tensors if each.data_location == onnx.TensorProto.EXTERNAL]
-    return {str(ExternalDataInfo(tensor).location) for tensor in outside}
+
+
+def _locations(source: Source) -> list[str]:
+    outside = {
+        str(ExternalDataInfo(tensor).location)
+        for tensor in tensors_of(source.read.proto)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    return sorted(outside)
 
 
 def require_free(loaded: LoadedModel, output: Path, name: str, *, force: bool) -> None:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import onnx
-from onnx.external_data_helper import ExternalDataInfo
 
 from bnfold.errors import ModelError
-from bnfold.modelfile.external import data_folders, find_data
-from bnfold.modelfile.protos import count_operators, node_lists_of, tensors_of
+from bnfold.modelfile.protos import count_operators, node_lists_of
 from bnfold.modelfile.reading import (
     LARGEST_MESSAGE,
     SMALLEST_STORED,
@@ -102,19 +100,3 @@ class Source:
             nodes=sum(ops.values()),
             ops=ops,
         )
-
-
-def data_files(path: str | os.PathLike[str]) -> dict[str, Path]:
-    """Return the files that hold a model's external data, by the location that it has for each.
-
-    Raises:
-        ModelError: if the model cannot be read, or a file cannot be found.
-    """
-    source = Source.of(path)
-    folders = data_folders(Path(path))
-    locations = {
-        ExternalDataInfo(tensor).location
-        for tensor in tensors_of(source.read.proto)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-    }
-    return {each: find_data(folders, each, source.name)[0] for each in sorted(locations)}

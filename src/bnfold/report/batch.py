@@ -73,16 +73,13 @@ class Column:
 def html(index: Index) -> str:
     """Return the page as text."""
     columns = columns_of(index.rows)
+    style = files("bnfold.report").joinpath("templates", "report.css")
     return (
         _environment()
         .get_template("batch.html.j2")
         .render(
             index=index,
-            css=Markup(
-                files("bnfold.report")
-                .joinpath("templates", "report.css")
-                .read_text(encoding="utf-8")
-            ),
+            css=Markup(style.read_text(encoding="utf-8")),
             lines=[_line(row, columns) for row in index.rows],
             columns=columns,
             counts=counts_of(index.rows),
