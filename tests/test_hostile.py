@@ -18,6 +18,7 @@ import pytest
 
 import bnfold
 from bnfold.errors import BnfoldError
+from bnfold.running.workers import Worker
 from tests.support.cli import run
 from tests.support.graphs import build, normal
 from tests.support.mutants import mutants
@@ -89,8 +90,11 @@ def test_a_tensor_without_a_type_is_told(tmp_path: Path) -> None:
     run("explain", tmp_path / "m.onnx").failed(3, "'w'", "UNDEFINED")
 
 
-def test_a_crash_of_onnx_is_told_by_every_command(tmp_path: Path) -> None:
+def test_a_crash_of_onnx_is_told_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kernel larger than the map: onnx infers a negative size, and aborts at the Slice of it."""
+    monkeypatch.setattr("bnfold.speed.processes.Worker", Worker)  # timing crashes, too
     model, output = tmp_path / "m.onnx", tmp_path / "out.onnx"
     proto = build(
         """(float[1,3,4,4] x) => (float[a,b,c,d] y, float[1,3,4,4] q) {
@@ -121,6 +125,10 @@ def test_a_crash_of_onnx_is_told_by_every_command(tmp_path: Path) -> None:
     outcome = run("check", model, model, *off)
     assert outcome.code == 5
     assert "onnxruntime crashed" in outcome.out
+    run("bench", model).failed(5, "onnxruntime crashed (SIGABRT) while loading")
+    outcome = run("optimize", model, output, "--no-check")
+    assert (outcome.code, outcome.err) == (0, told)
+    assert "not timed: onnxruntime crashed" in outcome.out
 
 
 def laughs(depth: int) -> onnx.ModelProto:

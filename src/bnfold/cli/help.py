@@ -27,7 +27,9 @@ class GroupedCommand(TyperCommand):
             is_argument = parameter.param_type_name == "argument"
             panel = getattr(parameter, "rich_help_panel", None)
             section = "Arguments" if is_argument else panel or "Options"
-            sections.setdefault(section, []).append(described)
+            name, text = described
+            names = name.partition(" <")[0] if is_argument else name  # what it takes is its name
+            sections.setdefault(section, []).append((names, text))
         order = ["Arguments", REWRITING, CHECK, INPUTS, SPEED, WORKERS, OUTPUT, "Options"]
         for section in sorted(sections, key=order.index):
             with formatter.section(section):

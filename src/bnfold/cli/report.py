@@ -35,7 +35,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Render records as HTML, Markdown or JSON."""
+    """Render records of runs as HTML, Markdown or JSON."""
     from bnfold.record.reading import read_record
     from bnfold.report import render, render_runs
 
