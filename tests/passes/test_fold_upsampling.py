@@ -59,6 +59,8 @@ def after_resize(
         ("y = Conv<pads=[1,1,1,1]>(r, w, d)", ["Conv"] * 4),
         ("t = Conv<pads=[1,1,1,1]>(r, w, d) y = Relu(t)", ["Conv", "Relu"] * 4),
         ("t = Conv<pads=[1,1,1,1]>(r, w) y = Clip(t, low, high)", ["Conv", "Clip"] * 4),
+        ('y = Conv<auto_pad="SAME_UPPER">(r, w)', ["Conv"] * 4),
+        ('y = Conv<auto_pad="SAME_LOWER">(r, w)', ["Conv"] * 4),
     ],
 )
 def test_a_conv_for_each_phase(conv: str, expected: list[str]) -> None:
@@ -175,7 +177,7 @@ def test_ways_to_say_the_factors(resize: str, opset: int) -> None:
         ("", "y = Conv<pads=[1,1,1,0]>(r, w)", Why.UNEVEN),
         ("", "y = Conv<pads=[1,1,1,1], group=64>(r, each)", Common.NO_GAIN),
         ("", "y = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, w)", Common.NO_GAIN),
-        ("", 'y = Conv<auto_pad="SAME_UPPER">(r, w)', Common.PADDED_BY_SIZE),
+        ("", 'y = Conv<auto_pad="SAME_UPPER", dilations=[2,2]>(r, w)', Common.PADDED_BY_SIZE),
         ("", "t = Conv<pads=[1,1,1,1]>(r, w) y = Mul(t, k)", Why.AFFINE_NEXT),
         (
             'Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, region, double)',
