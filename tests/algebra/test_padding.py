@@ -63,7 +63,7 @@ def test_what_runtimes_refuse_or_differ_in() -> None:
     assert padding_of(node, [3], [1], [2]) is None
     assert padding_of(node, [1], [3], [1]) == ((0, 0),)
     assert padding_of(node, [1], [4], [1]) is None
-    assert padding_of(node, [2], [5], [1]) is None
+    assert padding_of(node, [1], [5], [1]) == ((0, 0),)  # lacks −1
     assert padding_of(node, [3], [4], [1]) == ((0, 0),)
     assert padding_of(node, [1], [1], [2]) == ((0, 0),)
     node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 1)
