@@ -147,6 +147,7 @@ def test_as_many_multiplications_are_few_enough() -> None:
         f"{CONV} f = Flatten(c) y = Gemm<transA=1>(f, two, d)",
         f"{CONV} f = Reshape(c, parts) y = MatMul(f, half)",
         f"{CONV} f = Reshape(c, halves) y = MatMul(f, half)",
+        f"{CONV} f = Reshape(c, deep) y = MatMul(f, m)",
         f"{CONV} f = Flatten(c) y = MatMul( m6, f)",
     ],
 )
@@ -158,6 +159,7 @@ def test_others_stay_without_a_refusal(lines: str) -> None:
         "half": normal(80, 6),
         "m6": normal(3, 2),
         "parts": np.array([2, 2, 80], np.int64),
+        "deep": np.array([2, 1, 160], np.int64),
         "halves": np.array([-1, 80], np.int64),
     }
     record = run_pass(model_of(lines, batch="2", **more), NAME).record
