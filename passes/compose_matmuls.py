@@ -10,9 +10,9 @@ Conditions: constant weights and biases; a bias, scale or batch does not enlarge
 with; what comes before a Reshape is the same for all rows.
 
 Profit: a matrix of n rows and m columns takes n·m multiplications for each row of x. A·B takes no
-more than A and B together, and has no more elements. So a factorization of low rank stays, such as a weight that
-has been compressed, or an adapter by itself. Where something else reads a result in between, what
-computes it stays, and does not count: A·B must have fewer elements than B alone.
+more than A and B together, and has no more elements. So a factorization of low rank stays, such as
+a weight that has been compressed, or an adapter by itself. Where something else reads a result in
+between, what computes it stays, and does not count: A·B must have fewer elements than B alone.
 
 ROUNDED: equal in the reals. A·B is computed in float64 and rounded once.
 """

@@ -252,6 +252,40 @@ def test_padding_that_a_size_decides(lines: str, size: str) -> None:
         assert_rewritten(in_a_row(lines), NAME, ["Conv"])
 
 
+OVERWRITTEN = "a = Conv(x, one) p = Pad(a, around) "
+
+
+@pytest.mark.parametrize("last", ["Conv(s, back3)", f"{HALVES}(s)"])
+@pytest.mark.parametrize(
+    ("lines", "is_border"),
+    [
+        (f"{OVERWRITTEN} s = ScatterND(p, place, u)", True),
+        (f"{OVERWRITTEN} t = Transpose(p) v = ScatterND(t, place, u) s = Transpose(v)", True),
+        (f"{OVERWRITTEN} t = Transpose(p) s = Transpose(t)", False),
+        (f"{OVERWRITTEN} r = Relu(p) s = ScatterND(r, place, u)", False),
+        ("a = Conv(x, one) s = ScatterND(a, place, u)", False),
+        ("p = Pad(x, around) s = ScatterND(p, place, u)", False),
+    ],
+)
+def test_a_border_that_is_written_over(lines: str, is_border: bool, last: str) -> None:
+    """As in DBB, whose blocks pad with the shift of their BatchNormalization."""
+    weights: Parameters = {
+        "around": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64),
+        "place": np.zeros((1, 4), np.int64),
+        "u": np.ones(1, np.float32),
+    }
+    if "Conv" not in lines:
+        last = last.replace("back3", "three")
+    model = in_a_row(f"{lines} y = {last}", **weights)
+    if is_border:
+        subject = "Transpose" if "Transpose" in lines else "ScatterND"
+        assert_refused(model, NAME, Why.BORDER_OVERWRITTEN, in_the_way=f"{subject} s")
+    else:
+        record = run_pass(model, NAME).record
+        assert not record.rewrites
+        assert not record.refusals
+
+
 def test_refuses_weights_that_are_not_constant() -> None:
     model = in_a_row("a = Conv(x, one) y = Conv(a, back)")
     assert_refused(make_overridable(model, "one"), NAME, Common.WEIGHT_OVERRIDABLE)

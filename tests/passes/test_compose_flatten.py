@@ -167,6 +167,13 @@ def test_others_stay_without_a_refusal(lines: str) -> None:
     assert not record.refusals
 
 
+def test_a_gemm_that_reads_the_transpose_stays() -> None:
+    lines = f"{CONV} f = Flatten(c) y = Gemm<transA=1>(f, m, d)"
+    record = run_pass(model_of(lines, batch="160"), NAME).record
+    assert not record.rewrites
+    assert not record.refusals
+
+
 @pytest.mark.parametrize("size", ["4,5", "1,1"])
 def test_it_is_certified(size: str) -> None:
     conv = "c = Conv(x, u)" if size == "1,1" else CONV
