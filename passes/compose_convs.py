@@ -108,15 +108,14 @@ def compose_convs(root: ir.Node) -> Replace | None:
 
 def _reads_overwritten_border(root: ir.Node) -> bool:
     """Say whether a Pad of a Conv's result, written over, is what the root reads: DBB's blocks."""
-    node = producer(root, 0, "ScatterND", "Transpose")
-    is_overwritten = False
+    node, is_overwritten = root, False
     for _ in range(_MOST_OVERWRITES):
-        if node is None or is_op(node, "Pad"):
-            break
-        is_overwritten |= is_op(node, "ScatterND")
-        node = producer(node, 0, "ScatterND", "Transpose", "Pad")
-    is_padded = is_op(node, "Pad") and node is not None
-    return is_overwritten and is_padded and producer(node, 0, "Conv") is not None
+        before = producer(node, 0, "ScatterND", "Transpose", "Pad")
+        if before is None or is_op(before, "Pad"):
+            is_padded = before is not None and producer(before, 0, "Conv") is not None
+            return is_overwritten and is_padded
+        node, is_overwritten = before, is_overwritten or is_op(before, "ScatterND")
+    return False
 
 
 def _is_pooled(conv: ir.Node) -> bool:

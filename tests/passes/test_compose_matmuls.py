@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +15,6 @@ from bnfold.algebra.one_matrix import NotOneMatrix
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
-    Array,
     Parameters,
     build,
     draw_feeds,
@@ -227,11 +228,12 @@ TARGETS: Parameters = {
     "apart": np.array([-1, 2, 9], np.int64),
     "kept": np.array([0, 0, 9], np.int64),
     "front": np.array([0], np.int64),
+    "none": np.array([4, 0, 9], np.int64),
     "turned": np.array([-1, 1, 6, 1], np.int64),
 }
 
 
-def with_targets(lines: str, rank: int, shape: str = "", **weights: Array) -> onnx.ModelProto:
+def with_targets(lines: str, rank: int, shape: str = "", **weights: Any) -> onnx.ModelProto:
     used = {name: array for name, array in TARGETS.items() if f" {name})" in lines}
     model = linear_model(lines, rank, shape=shape, **weights)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in used.items())
@@ -269,18 +271,26 @@ def test_dense_layers_of_keras() -> None:
     """Each product is one of a matrix of rows, and then has the shape again, of free sizes."""
     weights: Parameters = {name: WEIGHTS[name] for name in ("wide", "back", "e", "d")}
     integers = {"zero": [0], "two": [2], "nine": [9], "six": [6], "rows": [-1, 6], "wider": [-1, 9]}
+    weights |= {name: np.array(numbers, np.int64) for name, numbers in integers.items()}
     model = build(
         "(float[B,T,6] x) => (float[B,T,6] y) { s = Shape(x) n = Slice(s, zero, two) "
         "x2 = Reshape(x, rows) p2 = MatMul(x2, wide) np = Concat<axis=0>(n, nine) "
         "p = Reshape(p2, np) t = Add(p, e) t2 = Reshape(t, wider) q2 = MatMul(t2, back) "
         "nq = Concat<axis=0>(n, six) q = Reshape(q2, nq) y = Add(q, d) }",
-        **{name: np.array(numbers, np.int64) for name, numbers in integers.items()},
         **weights,
     )
     expected = ["Shape", "Slice", "Reshape", "Gemm", "Concat", "Reshape", "Add"]
     optimized = run_pass(model, NAME, "merge-reshapes", "strip-identity").to_proto()
     assert sorted(operators(optimized)) == sorted(expected)
     assert_equivalent(model, optimized, draw_feeds(model, sizes={"T": 5}))
+
+
+def test_no_rows_at_all() -> None:
+    """A 0 in the shape that a Reshape is given means the size of its input."""
+    lines = "p = MatMul(x, wide) q = Reshape(p, flat) y = MatMul(q, back)"
+    assert_rewritten(with_targets(lines, 2, "3,0,6"), NAME, ["Reshape", "MatMul"])
+    lines = lines.replace("Reshape(p, flat)", "Reshape<allowzero=1>(p, none)")
+    assert not run_pass(with_targets(lines, 3, "0,4,6"), NAME).record.rewrites
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,9 @@ def test_what_differs_by_rows_stays_before_another_shape(lines: str, rank: int) 
 @st.composite
 def chains(draw: st.DrawFn) -> onnx.ModelProto:
     """Draw operators in a row over (2, 2, 3, 6), and what the shape is after each."""
-    lines, weights, leading, width, value = [], {}, [2, 2, 3], 6, "x"
+    lines: list[str] = []
+    weights: Parameters = {}
+    leading, width, value = [2, 2, 3], 6, "x"
     for step in range(draw(st.integers(2, 7))):
         kind = draw(st.sampled_from(["product", "product", "scale", "shift", "reshape", "branch"]))
         name, w = f"v{step}", f"w{step}"

@@ -92,6 +92,59 @@ def test_free_sizes(size: str, feeds: dict[str, int]) -> None:
     assert_rewritten(model, NAME, operators(optimized), sizes=feeds, rtol=1e-4, atol=1e-4)
 
 
+def to_sizes(sizes: str, interface: str = "float[N,64,H,W] x") -> onnx.ModelProto:
+    """Return upsampling to sizes that are computed, as torch exports free ones."""
+    integers = {"zero": [0], "two": [2], "three": [3], "four": [4], "twice": [2, 2], "odd": [2, 3]}
+    used = {n: np.array(v, np.int64) for n, v in integers.items() if f" {n}" in sizes}
+    return build(
+        f"({interface}) => (float[N,3,h,l] y) {{ a = Conv<pads=[1,1,1,1]>(x, v) {sizes} "
+        f"r = {NEAREST}(a, , , to) y = Conv<pads=[1,1,1,1]>(r, w) }}",
+        v=normal(64, 64, 3, 3) / 24,
+        w=normal(3, 64, 3, 3),
+        **used,
+    )
+
+
+REST = "n = Slice(s, zero, two) to = Concat<axis=0>(n, m)"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        f"s = Shape(a) e = Slice(s, two, four) m = Mul(e, twice) {REST}",
+        f"s = Shape(x) e = Slice(s, two, four) m = Mul(e, odd) {REST}",
+        f"s = Shape(a) e = Slice(s, two, three) f = Slice(s, three, four) g = Mul(e, two) "
+        f"k = Mul(f, three) m = Concat<axis=0>(g, k) {REST}",
+    ],
+)
+def test_sizes_that_are_computed(sizes: str) -> None:
+    model = to_sizes(sizes)
+    result = run_pass(model, NAME)
+    assert [rewrite.pass_name for rewrite in result.record.rewrites] == [NAME]
+    feeds = draw_feeds(model, sizes={"H": 5, "W": 4})
+    (expected,), (actual,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
+    assert not run_pass(result.to_proto(), NAME).record.rewrites
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        # of another axis, of another value, of something else besides
+        (f"s = Shape(a) e = Slice(s, three, four) m = Concat<axis=0>(e, e) {REST}", "unknown"),
+        (f"p = MaxPool<kernel_shape=[2,2]>(a) s = Shape(p) e = Slice(s, two, four) "
+         f"m = Mul(e, twice) {REST}", "unknown"),
+        (f"s = Shape(a) e = Slice(s, two, four) m = Add(e, twice) {REST}", "unknown"),
+        (f"s = Shape(a) m = Slice(s, two, four) {REST}", "same"),
+        ("s = Shape(a) n = Slice(s, zero, two) k = Mul(n, twice) m = Slice(s, two, four) "
+         "to = Concat<axis=0>(k, m)", "same"),
+    ],
+)  # fmt: skip
+def test_sizes_that_are_no_multiples(sizes: str, reason: str) -> None:
+    expected = Common.SHAPE_UNKNOWN if reason == "unknown" else NotRepeated.NOT_WHOLE
+    assert_refused(to_sizes(sizes), NAME, expected)
+
+
 MODES = list(
     itertools.product(
         [

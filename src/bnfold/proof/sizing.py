@@ -110,8 +110,13 @@ def require_small(chosen: Sequence[Sizing]) -> None:
 
 def _squeezes_any(window: Window) -> bool:
     """Say whether a Squeeze names no axes."""
-    squeezing = [node for node in window.nodes() if node.op_type == "Squeeze"]
-    return any(len(node.input) < 2 and not ints(node, "axes") for node in squeezing)
+    sizes = set(window.constants)
+    for node in window.nodes():
+        if node.op_type == "Shape" or sizes.issuperset(node.input):
+            sizes.update(node.output)  # of as many axes at any size
+        elif node.op_type == "Squeeze" and len(node.input) < 2 and not ints(node, "axes"):
+            return True
+    return False
 
 
 def _rank(window: Window, name: str) -> int:
