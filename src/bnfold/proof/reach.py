@@ -6,6 +6,7 @@ So it is known which sizes are large enough for all that happens at borders and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -36,7 +37,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes along an axis that show what happens at any.
+    """The sizes of the smallest input along an axis that show what happens at any.
 
     At a size from `least` on, no position reads beyond both borders, and where one reads beyond
     none, there are such for each way to lie between the positions of an input. Then all that occurs
@@ -45,13 +46,20 @@ class Sizes:
 
     least: int
     period: int
+    ratios: Mapping[str, int]
+    """How many times as large each input is as the smallest one."""
 
 
 def sizes_along(window: Window, axis: int) -> Sizes:
     """Return the sizes for a spatial axis, counted from the first of them."""
-    reaches = [Reach()]
+    ratios = _ratios(window, axis)
+    starts = {  # positions of a larger input are between those of the smallest
+        name: Reach(Fraction(1 - ratio, ratio), Fraction(0), Fraction(1, ratio))
+        for name, ratio in ratios.items()
+    }
+    reaches = [Reach(), *starts.values()]
     for model in window.models:
-        known = {value.name: Reach() for value in window.inputs}
+        known = dict(starts)
         for node in model.graph.node:
             read = [known[name] for name in node.input if name in known] or [Reach()]
             widest = Reach(
@@ -64,7 +72,32 @@ def sizes_along(window: Window, axis: int) -> Sizes:
     span = max(each.high for each in reaches) - min(each.low for each in reaches)
     period = math.lcm(*(each.stride.numerator for each in reaches))
     is_finer = any(each.stride.denominator > 1 for each in reaches)
-    return Sizes(math.ceil(span) + period + is_finer, period)
+    return Sizes(math.ceil(span) + period + is_finer, period, ratios)
+
+
+def _ratios(window: Window, axis: int) -> dict[str, int]:
+    """Return how many times as large each input must be as the smallest one.
+
+    Positions of what is computed from two inputs correspond, so what takes more of one input's
+    positions for each of its own needs more of them. All are 1 if that differs by the way.
+    """
+    strides: dict[str, set[Fraction]] = {value.name: set() for value in window.inputs}
+    for model in window.models:
+        ways = {name: {(name, Fraction(1))} for name in strides}
+        for node in model.graph.node:
+            stride = _of_results(node, window, Reach(), axis).stride
+            read = {way for name in node.input for way in ways.get(name, ())}
+            made = {(name, before * stride) for name, before in read}
+            ways.update(dict.fromkeys(node.output, made))
+        for output in model.graph.output:
+            for name, stride in ways.get(output.name, ()):
+                strides[name].add(stride)
+    each = {name: next(iter(found)) for name, found in strides.items() if len(found) == 1}
+    if len(each) == len(strides):
+        ratios = {name: stride / min(each.values()) for name, stride in each.items()}
+        if all(ratio.denominator == 1 for ratio in ratios.values()):
+            return {name: ratio.numerator for name, ratio in ratios.items()}
+    return dict.fromkeys(strides, 1)
 
 
 def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) -> Reach:

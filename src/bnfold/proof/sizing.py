@@ -227,10 +227,13 @@ def _shrunk(
     assert isinstance(size, int)
     if axis == 0 and kind and len({sizes[0] for sizes in known.values()}) == 1:
         return size if _required(window, name, 0, len(known[name])) else 1
-    same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
-    if kind == "local" and axis >= 2 and same_map:
+    if kind == "local" and axis >= 2:
         sizes = sizes_along(window, axis - 2)
-        return min(size, sizes.least + (size - sizes.least) % sizes.period)
+        smallest = size // sizes.ratios[name]
+        if all(known[each][axis] == smallest * ratio for each, ratio in sizes.ratios.items()):
+            least = min(smallest, sizes.least + (smallest - sizes.least) % sizes.period)
+            return least * sizes.ratios[name]
+        return size
     if kind == "local" and axis == 1 and _is_alike_in_channels(window):
         return 1
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
@@ -244,7 +247,8 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
     if axis == 0 and (kind or not _cuts_first(window)):
         return 2 + free - _FREE
     if kind == "local" and axis >= 2:
-        return sizes_along(window, axis - 2).least + free - _FREE
+        sizes = sizes_along(window, axis - 2)
+        return (sizes.least + free - _FREE) * sizes.ratios[name]
     if kind == "local":
         return 1 if _is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
