@@ -14,7 +14,11 @@ import onnx
 
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.resizing import text, whole_scales
+from bnfold.proof.slicing import spatial_steps
 from bnfold.proof.windows import Window, ints
+
+_APART = frozenset({"GlobalAveragePool", "Reshape", "Shape", "Transpose"})
+"""Operators of whose result the positions may be no positions of what they read."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _ratios(window: Window, axis: int) -> dict[str, int]:
     for model in window.models:
         ways = {name: {(name, Fraction(1))} for name in strides}
         for node in model.graph.node:
+            if node.op_type in _APART:
+                continue
             stride = _of_results(node, window, Reach(), axis).stride
             read = {way for name in node.input for way in ways.get(name, ())}
             made = {(name, before * stride) for name, before in read}
@@ -102,7 +108,7 @@ def _ratios(window: Window, axis: int) -> dict[str, int]:
 
 def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) -> Reach:
     """Return the reach of what an operator computes from data."""
-    kernel = _kernel(node, window)
+    kernel = _kernel(node, window) if node.op_type != "ConvTranspose" else []
     if axis < len(kernel):
         span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1)
         padded = [_along(node, "pads", axis, 0)]
@@ -120,12 +126,27 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
     if axis + 2 < len(scales):
         furthest = Fraction(5 if text(node, "mode", "nearest") == "cubic" else 3, 2)
         return data.of_readers(-furthest, furthest, Fraction(1, scales[axis + 2]))
+    if node.op_type == "Slice":
+        start, step = (spatial_steps(node, window.constants) or {}).get(axis, (0, 1))
+        return data.of_readers(Fraction(start), Fraction(start), Fraction(step))
+    if node.op_type == "ConvTranspose":
+        return data.of_readers(*_of_transposed(node, window, axis))
     if node.op_type == "DepthToSpace":
         size = ints(node, "blocksize")[0]
         return data.of_readers(Fraction(1 - size, size), Fraction(0), Fraction(1, size))
     if node.op_type == "GlobalAveragePool":  # no pool of a fixed size is as large
         return data.of_readers(Fraction(-1), Fraction(1), Fraction(1))
     return data
+
+
+def _of_transposed(
+    node: onnx.NodeProto, window: Window, axis: int
+) -> tuple[Fraction, Fraction, Fraction]:
+    """Return what position j of a ConvTranspose reads: from (j + p − (k−1)·d)/s to (j + p)/s."""
+    kernel = _kernel(node, window)
+    span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1) if axis < len(kernel) else 0
+    stride, padded = _along(node, "strides", axis, 1), _along(node, "pads", axis, 0)
+    return Fraction(padded - span, stride), Fraction(padded, stride), Fraction(1, stride)
 
 
 def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
@@ -136,7 +157,7 @@ def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
 def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
     if node.op_type in ("MaxPool", "AveragePool"):
         return ints(node, "kernel_shape")
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvTranspose"):
         weight = window.constants.get(node.input[1])
         return [int(size) for size in weight.shape[2:]] if weight is not None else []
     return []

@@ -13,7 +13,8 @@ import onnx
 
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
-from bnfold.proof.resizing import RESIZING, whole_scales
+from bnfold.proof.resizing import RESIZING, text, whole_scales
+from bnfold.proof.slicing import TO_THE_END, spatial_steps
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
@@ -27,7 +28,7 @@ _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _LOCAL = (
     POINTWISE
     | {"AveragePool", "Concat", "Conv", "DepthToSpace", "GlobalAveragePool", "MaxPool", "Pad"}
-    | {"Resize", "Sum", "Upsample"}
+    | {"ConvTranspose", "Resize", "Slice", "Sum", "Upsample"}
 ) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
@@ -45,9 +46,6 @@ _MOST_RESTS = 8
 
 _LARGEST_CUT = 4096
 """Free sizes go beyond the positions that a window cuts at, up to this one."""
-
-_TO_THE_END = 2**31 - 1
-"""From here on, a position means the end of any axis."""
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
@@ -155,6 +153,11 @@ def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
 def _is_local(node: onnx.NodeProto, window: Window) -> bool:
     if node.op_type == "Conv":
         return node.input[1] in window.constants
+    if node.op_type == "ConvTranspose":
+        is_plain = text(node, "auto_pad", "NOTSET") == "NOTSET" and not ints(node, "output_shape")
+        return is_plain and node.input[1] in window.constants
+    if node.op_type == "Slice":
+        return spatial_steps(node, window.constants) is not None
     if node.op_type == "Pad":
         return spatial_widths(node, window.constants) is not None
     if node.op_type == "Concat":
@@ -252,7 +255,8 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
     if kind == "local":
         return 1 if _is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
-    return free + 2 * reach + _largest_cut(window)
+    ratio = sizes_along(window, axis - 2).ratios[name] if 2 <= axis < 2 + _MOST_SPATIAL else 1
+    return (free + 2 * reach + _largest_cut(window)) * ratio
 
 
 def _is_alike_in_channels(window: Window) -> bool:
@@ -287,6 +291,8 @@ def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int
     """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
     if node.op_type == "Conv" and is_first and len(shape) > 2:
         return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "ConvTranspose" and is_first and len(shape) > 2:
+        return shape[0] if axis == 1 - len(shape) else 0
     if node.op_type == "Gemm" and is_first and len(shape) == 2:
         is_asked = axis == -1 - ints(node, "transA", [0])[0]
         return shape[ints(node, "transB", [0])[0]] if is_asked else 0
@@ -310,7 +316,7 @@ def _largest_cut(window: Window) -> int:
             for node in window.nodes()
             if node.op_type in _CUTTING
             for number in _positions(node, window)
-            if abs(number) < _TO_THE_END
+            if abs(number) < TO_THE_END
         ),
         default=0,
     )
