@@ -32,6 +32,7 @@ from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
 from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
+from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
@@ -103,7 +104,8 @@ def _certify(window: Window) -> Certificate:
         computed = with_scales(with_constants_computed(with_definitions(window)))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
-        computed = with_interleaving(with_activations_last(with_pools_first(computed)))
+        computed = with_extremes_apart(with_pools_first(computed))
+        computed = with_interleaving(with_activations_last(computed))
         rest = peeled(without_shared(computed))
         if not rest:
             return Certificate("certified", "constant")
