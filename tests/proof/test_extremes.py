@@ -114,8 +114,9 @@ def test_two_in_a_row() -> None:
         ("m = Sub(k, x) y = ReduceMin<axes=[2]>(m)", {"k": normal(4, 1, 1)}),
         ("m = Mul(x, x) y = GlobalMaxPool(m)", {}),
         ("m = Mul(x, k) g = GlobalMaxPool(m) y = Sub(g, m)", {"k": normal(4, 1, 1) ** 2}),
-        ("m = BatchNormalization(x, s, b, m0, v) y = ReduceMax<axes=[1], keepdims=0>(m)",
+        ("m = BatchNormalization(x, s, b, m0, v) g = ReduceMax<axes=[1]>(m) y = Sigmoid(g)",
          {"m0": POSITIVE["m"], **{n: POSITIVE[n] for n in "sbv"}}),
+        ("g = GlobalMaxPool(x) m = Mul(g, k) y = Sub(m, g)", {"k": normal(4, 1, 1) ** 2}),
         ("y = ReduceMax<keepdims=0>(x)", {}),
     ],
 )  # fmt: skip
@@ -124,6 +125,17 @@ def test_others_stay(lines: str, weights: Parameters) -> None:
     model = onnx.shape_inference.infer_shapes(model)
     moved = with_extremes_apart(Window(model, model)).before
     assert [node.op_type for node in moved.graph.node] == [n.op_type for n in model.graph.node]
+
+
+def test_what_is_read_outside_stays() -> None:
+    model = build(
+        "(float[2,4,5,6] x) => (float[n] m, float[n] y) "
+        "{ m = Mul(x, k) g = GlobalMaxPool(m) y = Sigmoid(g) }",
+        k=normal(4, 1, 1) ** 2,
+    )
+    model = onnx.shape_inference.infer_shapes(model)
+    moved = with_extremes_apart(Window(model, model)).before
+    assert [node.op_type for node in moved.graph.node] == ["Mul", "GlobalMaxPool", "Sigmoid"]
 
 
 @st.composite
