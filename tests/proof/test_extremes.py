@@ -117,7 +117,7 @@ def test_two_in_a_row() -> None:
         ("m = BatchNormalization(x, s, b, m0, v) g = ReduceMax<axes=[1]>(m) y = Sigmoid(g)",
          {"m0": POSITIVE["m"], **{n: POSITIVE[n] for n in "sbv"}}),
         ("g = GlobalMaxPool(x) m = Mul(g, k) y = Sub(m, g)", {"k": normal(4, 1, 1) ** 2}),
-        ("y = ReduceMax<keepdims=0>(x)", {}),
+        ("g = ReduceMax<keepdims=1>(x) y = Mul(g, k)", {"k": normal(4, 1, 1) ** 2}),
     ],
 )  # fmt: skip
 def test_others_stay(lines: str, weights: Parameters) -> None:

@@ -100,7 +100,11 @@ def test_sizes_are_no_larger_than_need_be(body: str, least: int) -> None:
         ("u = Conv<strides=[2]>(a, k) y = Add(u, b)", (2, 1)),
         ("u = Conv<strides=[3]>(a, k) v2 = Conv<strides=[2]>(b, k) y = Add(u, v2)", (1, 1)),
         ("g = GlobalAveragePool(a) u = Conv<strides=[2]>(b, k) y = Mul(g, u)", (1, 1)),
-        ("u = Conv<strides=[2]>(a, k) v2 = Add(u, b) y = Concat<axis=1>(v2, a)", (1, 1)),
+        (
+            "u = Conv<strides=[2]>(a, k) v2 = Add(u, b) c = Conv<strides=[2]>(u, k) "
+            "y = Concat<axis=1>(v2, c)",
+            (1, 1),
+        ),
     ],
 )
 def test_how_many_times_as_large_inputs_are(body: str, ratios: tuple[int, int]) -> None:

@@ -37,6 +37,7 @@ from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
+from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
@@ -104,7 +105,7 @@ def _certify(window: Window) -> Certificate:
         computed = with_scales(with_constants_computed(with_definitions(window)))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
-        computed = with_extremes_apart(with_pools_first(computed))
+        computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
         computed = with_interleaving(with_activations_last(computed))
         rest = peeled(without_shared(computed))
         if not rest:
