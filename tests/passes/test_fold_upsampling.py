@@ -9,10 +9,17 @@ import onnx
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 import bnfold_passes.fold_upsampling
 from bnfold.algebra.repetition import NotRepeated
+from bnfold.modelfile.loading import load
+from bnfold.proof.certificate import certify
 from bnfold.rewriting.contract import Common, Refusal
+from bnfold.rewriting.engine import run_passes
+from bnfold.rewriting.registry import choose_passes
+from bnfold.running.learning import TOOLS
+from bnfold.workflow.windows import Cutter
 from bnfold_passes.fold_upsampling import Why
 from tests.support.evaluate import RuntimeException, run_plain
 from tests.support.graphs import (
@@ -95,7 +102,7 @@ def test_free_sizes(size: str, feeds: dict[str, int]) -> None:
 def to_sizes(sizes: str, interface: str = "float[N,64,H,W] x") -> onnx.ModelProto:
     """Return upsampling to sizes that are computed, as torch exports free ones."""
     integers = {"zero": [0], "two": [2], "three": [3], "four": [4], "twice": [2, 2], "odd": [2, 3]}
-    used = {n: np.array(v, np.int64) for n, v in integers.items() if f" {n}" in sizes}
+    used: Parameters = {n: np.array(v, np.int64) for n, v in integers.items() if f" {n}" in sizes}
     return build(
         f"({interface}) => (float[N,3,h,l] y) {{ a = Conv<pads=[1,1,1,1]>(x, v) {sizes} "
         f"r = {NEAREST}(a, , , to) y = Conv<pads=[1,1,1,1]>(r, w) }}",
@@ -125,6 +132,26 @@ def test_sizes_that_are_computed(sizes: str) -> None:
     (expected,), (actual,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
     assert not run_pass(result.to_proto(), NAME).record.rewrites
+
+
+@pytest.mark.parametrize("skip", ["", "float[N,5,K,L] z"])
+def test_free_sizes_are_certified_on_small_maps(skip: str) -> None:
+    """Also where a map of another size is read beside: those sizes go together."""
+    conv = "y = Conv<pads=[1,1,1,1]>(r, w)"
+    if skip:
+        conv = "c = Concat<axis=1>(z, r) y = Conv<pads=[1,1,1,1]>(c, w)"
+    model = after_resize(conv=conv, size="H,W", w=normal(3, 69 if skip else 64, 3, 3))
+    if skip:
+        model.graph.input.append(
+            helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 5, "K", "L"])
+        )
+    loaded = load(model).ir
+    cutter = Cutter(loaded)
+    run_passes(loaded, choose_passes(only=[NAME]), watch=cutter.watch, tools=TOOLS)
+    (cut,) = cutter.cuts
+    certificate = certify(cut.window())
+    assert certificate.verdict == "certified"
+    assert "smaller" in certificate.note
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> Non
         ("y = Conv<strides=[2]>(x, k)", 2),
         ("a = Conv<pads=[1,1]>(x, w) y = Conv<pads=[1,1]>(a, w)", 5),
         ("y = Relu(x)", 1),
+        ("y = ConvTranspose<pads=[3,3]>(x, v)", 4),
+        ("y = Slice(x, two, far, two, three)", 5),
         (CONV.format('auto_pad="SAME_UPPER"'), 5),  # or SAME_LOWER, on the other side
         ('y = Resize<mode="linear">(x, , s)', 5),
         ('y = Resize<mode="cubic">(x, , s)', 7),
