@@ -128,23 +128,24 @@ def _transposed(conv: Convolution, weight: FloatArray, sizes: tuple[int, ...]) -
     """Apply the transpose of a Conv to each column; `sizes` are those of what the Conv reads."""
     groups, channels = conv.groups, sizes[0]
     outputs, *positions, columns = weight.shape
-    wide = [
-        max(size + before, (count - 1) * stride + reach + 1)
-        for size, before, count, stride, reach in zip(
-            sizes[1:], conv.before, positions, conv.strides, conv.reaches, strict=True
-        )
-    ]
-    rows = np.zeros((channels, *wide, columns))
-    given = weight.reshape(groups, outputs // groups, -1)
+    rows = np.zeros((channels, *sizes[1:], columns))
     for tap in np.ndindex(*conv.size):
+        axes = [_within(conv, axis, at, positions[axis], sizes[1 + axis])
+                for axis, at in enumerate(tap)]  # fmt: skip
+        given = weight[(slice(None), *(results for results, _ in axes))]
         taps = conv.kernel[(..., *tap)].reshape(groups, outputs // groups, -1)
-        places = tuple(
-            slice(i * dilation, i * dilation + (count - 1) * stride + 1, stride)
-            for i, dilation, count, stride in zip(
-                tap, conv.dilations, positions, conv.strides, strict=True
-            )
+        read = taps.swapaxes(1, 2) @ given.reshape(groups, outputs // groups, -1)
+        rows[(slice(None), *(places for _, places in axes))] += read.reshape(
+            channels, *given.shape[1:]
         )
-        read = taps.swapaxes(1, 2) @ given
-        rows[(slice(None), *places)] += read.reshape(channels, *positions, columns)
-    own = (slice(start, start + size) for start, size in zip(conv.before, sizes[1:], strict=True))
-    return rows[(slice(None), *own)].reshape(-1, columns)
+    return rows.reshape(-1, columns)
+
+
+def _within(conv: Convolution, axis: int, tap: int, count: int, size: int) -> tuple[slice, slice]:
+    """Return for which results a tap reads no padding along an axis, and what it reads then."""
+    stride = conv.strides[axis]
+    offset = tap * conv.dilations[axis] - conv.before[axis]
+    first = max(0, -(offset // stride))
+    end = max(first, min(count, (size - 1 - offset) // stride + 1))
+    start = first * stride + offset
+    return slice(first, end), slice(start, start + (end - first) * stride, stride)

@@ -185,6 +185,17 @@ def test_it_is_certified(size: str) -> None:
     assert (rewrite.certificate.verdict, rewrite.certificate.kind) == ("certified", "linear")
 
 
+def test_padding_of_any_width_takes_no_memory() -> None:
+    """A billion positions, of which the Conv reads the first, the middle and the last."""
+    model = build(
+        "(float[N,2,1] x) => (float[N,k] y) { c = Conv<pads=[1000000000,1000000000], "
+        "strides=[1000000000]>(x, u) f = Flatten(c) y = MatMul(f, m) }",
+        u=normal(4, 2, 1),
+        m=normal(12, 3),
+    )
+    assert operators(run_pass(model, NAME).to_proto()) == ["Flatten", "MatMul"]
+
+
 @st.composite
 def flattened_convs(draw: st.DrawFn) -> onnx.ModelProto:
     rank, groups = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
