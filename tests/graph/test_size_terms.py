@@ -81,25 +81,41 @@ def test_terms(lines: str, expected: list[tuple[int, int | None]] | None) -> Non
     assert found(lines) == expected
 
 
-def test_sizes_that_operators_keep_have_one_name() -> None:
-    model = build(
-        "(float[N,3,H,W] x) => (float[N,c,h,w] y) { a = Conv<pads=[1,1,1,1]>(x, w) "
-        "p = MaxPool<kernel_shape=[1,3], pads=[0,2,0,0]>(a) b = Conv<pads=[1,0,1,2]>(x, w) "
-        "s = Add(p, b) r = Relu(s) y = Conv<strides=[2,1], pads=[1,1,1,1]>(r, v) }",
-        w=normal(4, 3, 3, 3),
-        v=normal(2, 4, 3, 3),
-    )
+def spatial_names(lines: str, inputs: str = "float[N,3,H,W] x") -> list[set[object]]:
+    """Return the sizes of the inputs along each spatial axis, and that of the result y."""
+    model = build(f"({inputs}) => (y) {{ {lines} }}", w=normal(4, 3, 3, 3), k=normal(1, 4, 1, 1))
     loaded = load(model).ir
     learn(loaded, TOOLS)
-    sizes = shape_of(loaded.graph.inputs[0])
-    assert sizes is not None
-    for node in list(loaded.graph)[:-1]:
-        shape = shape_of(node.outputs[0])
-        assert shape is not None
-        assert shape.dims[2:] == sizes.dims[2:]
-    last = shape_of(loaded.graph.outputs[0])
-    assert last is not None
-    assert [last[axis] == sizes[axis] for axis in (2, 3)] == [False, True]
+    shapes = [shape_of(value) for value in (*loaded.graph.inputs, *loaded.graph.outputs)]
+    names = [[getattr(s, "value", s) for s in shape.dims[2:]] for shape in shapes if shape]
+    return [set(along) for along in zip(*names, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_kept"),
+    [
+        ("y = Conv<pads=[1,1,1,1]>(x, w)", (True, True)),
+        ("y = Conv<pads=[2,0,0,2]>(x, w)", (True, True)),
+        ("y = Conv<pads=[1,0,1,1]>(x, w)", (True, False)),
+        ("y = Conv<dilations=[2,2], pads=[2,1,2,1]>(x, w)", (True, False)),
+        ("y = Conv<strides=[2,1], pads=[1,1,1,1]>(x, w)", (False, True)),
+        ('y = Conv<auto_pad="SAME_LOWER">(x, w)', (True, True)),
+        ('y = Conv<auto_pad="VALID", pads=[1,1,1,1]>(x, w)', (False, False)),
+        ("a = MaxPool<kernel_shape=[1,3], pads=[0,2,0,0]>(x) y = Relu(a)", (True, True)),
+        ("y = AveragePool<kernel_shape=[2,2], pads=[1,0,0,0]>(x)", (True, False)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) y = Mul(k, a)", (True, True)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[2,2,0,0]>(x, w) y = Sum(a, k, b)",
+         (True, True)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) b = Conv(x, w) y = Add(a, b)", (False, False)),
+    ],
+)  # fmt: skip
+def test_sizes_that_operators_keep_have_one_name(lines: str, is_kept: tuple[bool, bool]) -> None:
+    assert tuple(len(names) == 1 for names in spatial_names(lines)) == is_kept
+
+
+def test_sizes_of_two_inputs_may_differ() -> None:
+    inputs = "float[N,3,H,W] x, float[N,3,H,W] z"
+    assert [len(names) for names in spatial_names("y = Add(x, z)", inputs)] == [3, 3]
 
 
 @st.composite

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import AFFINE_OPERATORS, NotAffine, affine_map
 from bnfold.algebra.carry import CARRIERS
+from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.algebra.linear import CONSUMERS, PRODUCERS
 from bnfold.graph.constants import constant
 from bnfold.graph.memory import memory
@@ -150,12 +151,17 @@ def mapped_input(node: ir.Node) -> int | None:
 
 
 def is_product(node: ir.Node) -> bool:
-    """Say whether the node multiplies two different values, none of them constant."""
+    """Say whether the node multiplies two different values, none of them constant.
+
+    A HardSwish that is written out is not such a product, but an activation.
+    """
     if not is_op(node, "Mul") or len(node.inputs) != 2 or node.attributes:
         return False
     one, other = node.inputs
     are_values = one is not None and other is not None and one is not other
-    return are_values and constant(one) is None and constant(other) is None
+    if not are_values or constant(one) is not None or constant(other) is not None:
+        return False
+    return hard_activation(node) is None
 
 
 def is_sum(node: ir.Node) -> bool:
