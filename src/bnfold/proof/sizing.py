@@ -151,11 +151,10 @@ def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
 
 
 def _is_local(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type == "Conv":
-        return node.input[1] in window.constants
+    if node.op_type in ("Conv", "ConvTranspose") and node.input[1] not in window.constants:
+        return False
     if node.op_type == "ConvTranspose":
-        is_plain = text(node, "auto_pad", "NOTSET") == "NOTSET" and not ints(node, "output_shape")
-        return is_plain and node.input[1] in window.constants
+        return text(node, "auto_pad", "NOTSET") == "NOTSET" and not ints(node, "output_shape")
     if node.op_type == "Slice":
         return spatial_steps(node, window.constants) is not None
     if node.op_type == "Pad":
@@ -234,8 +233,8 @@ def _shrunk(
         sizes = sizes_along(window, axis - 2)
         smallest = size // sizes.ratios[name]
         if all(known[each][axis] == smallest * ratio for each, ratio in sizes.ratios.items()):
-            least = min(smallest, sizes.least + (smallest - sizes.least) % sizes.period)
-            return least * sizes.ratios[name]
+            size = min(smallest, sizes.least + (smallest - sizes.least) % sizes.period)
+            return size * sizes.ratios[name]
         return size
     if kind == "local" and axis == 1 and _is_alike_in_channels(window):
         return 1
