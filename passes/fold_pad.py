@@ -10,7 +10,7 @@ because a window that reaches over the border then sees the same either way.
 
 Conditions: the Pad fills in one constant number, along spatial axes only, and removes nothing: an
 operator would pad again what a negative width cuts off. Every reader takes the Pad, and its own
-padding does not depend on the size of its input (auto_pad). A Conv's weights are finite. A pool
+padding does not depend on a size that is not known (auto_pad). A Conv's weights are finite. A pool
 pads less than its window, as onnxruntime demands, and does not round the number of windows up
 (ceil_mode), unless there is nothing to round. Every window of a MaxPool holds an element of x, and
 its Indices are unused.
@@ -31,6 +31,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.clamping import clamp
+from bnfold.algebra.padding import Widths, padding_of
 from bnfold.algebra.pooling import Pool
 from bnfold.arrays import float_limits
 from bnfold.graph.constants import constant
@@ -54,6 +55,7 @@ from bnfold.rewriting.query import (
     is_used,
     opset,
     rank_of,
+    shape_of,
     string_attribute,
 )
 
@@ -151,29 +153,43 @@ def _border(pad: ir.Node) -> _Border | None:
 
 def _folded(reader: ir.Node, border: _Border) -> Op:
     """Return the operator with the Pad in its own padding."""
-    auto_pad = string_attribute(reader, "auto_pad", "NOTSET")
-    require(not auto_pad.startswith("SAME"), Common.PADDED_BY_SIZE, reader)
-    rank = len(border.widths)
-    own = ints_attribute(reader, "pads", [0] * 2 * rank)
-    if auto_pad == "VALID":
-        own = (0,) * 2 * rank
-    require(len(own) == 2 * rank, Common.SHAPE_UNKNOWN, reader)
+    own = _own_padding(reader, len(border.widths))
     widths = tuple(
-        (own[axis] + before, own[rank + axis] + after)
-        for axis, (before, after) in enumerate(border.widths)
+        (start + before, end + after)
+        for (start, end), (before, after) in zip(own, border.widths, strict=True)
     )
     attributes = [a for a in reader.attributes.values() if a.name not in _PADDING]
     pads = [*(before for before, _ in widths), *(after for _, after in widths)]
     attributes.append(ir.AttrInt64s("pads", pads))
     if is_op(reader, *_POOLS):
         pool = replace(Pool.of(reader), pads=widths, auto_pad="NOTSET")
-        require(pool.spatial_rank == rank, Common.SHAPE_UNKNOWN, reader)
+        require(pool.spatial_rank == len(own), Common.SHAPE_UNKNOWN, reader)
         _require_pool(pool, border, reader)
     if is_op(reader, "AveragePool"):
-        counts = int_attribute(reader, "count_include_pad", 0) != 0 or not any(own)
+        counts = int_attribute(reader, "count_include_pad", 0) != 0 or not any(map(any, own))
         require(counts and opset(reader) >= _COUNTS_SINCE, Why.NOT_COUNTED, reader)
         attributes.append(ir.AttrInt64("count_include_pad", 1))
     return Op(reader.op_type, [border.data, *reader.inputs[1:]], attributes, reader)
+
+
+def _own_padding(reader: ir.Node, rank: int) -> Widths:
+    """Return what the operator pads by itself: (before, after) along each axis."""
+    flat = ints_attribute(reader, "pads", [0] * 2 * rank)
+    kernel = ints_attribute(reader, "kernel_shape") or _spatial_sizes(reader)
+    require(len(flat) == 2 * rank and len(kernel) == rank, Common.SHAPE_UNKNOWN, reader)
+    ones = [1] * rank
+    strides, dilations = (ints_attribute(reader, name, ones) for name in ("strides", "dilations"))
+    own = padding_of(reader, kernel, strides, dilations)
+    if own is None:
+        raise Refused(Common.PADDED_BY_SIZE, reader)
+    return own
+
+
+def _spatial_sizes(conv: ir.Node) -> tuple[int, ...]:
+    """Return the size of a Conv's kernel."""
+    shape = shape_of(input_of(conv, 3 if is_op(conv, "QLinearConv") else 1))
+    sizes = shape.dims[2:] if shape is not None else ()
+    return tuple(size for size in sizes if isinstance(size, int))
 
 
 def _require_pool(pool: Pool, border: _Border, reader: ir.Node) -> None:

@@ -8,7 +8,8 @@ and an affine map A(s, t) is absorbed like a BatchNormalization:
     after    W·A(s, t)(x) + b = (W·s)·x + (W·t + b)
     in part  W·A(s, t)(x) + b = (W·s)·(x + t/s) + b
 
-The last, where the operator after pads and two or more such nodes are in a row: one Add stays.
+The last, where the operator after pads and two or more such nodes are in a row: one Add stays. On
+its way downstream, a scale passes products with other values: (s·x)·y = s·(x·y).
 
 Conditions: k is constant and varies along at most one axis of x, after right-aligned broadcasting;
 k is not part of a decomposed GELU or LayerNormalization, which onnxruntime would no longer

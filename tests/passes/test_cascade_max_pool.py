@@ -63,6 +63,8 @@ def test_a_spatial_pyramid_becomes_a_chain_of_its_smallest(order: tuple[int, ...
         ("kernel_shape=[2,3], pads=[1,0,0,2]", "kernel_shape=[4,5], pads=[2,1,1,3]"),
         ('kernel_shape=[3,3], auto_pad="VALID"', "kernel_shape=[5,5], strides=[2,3]"),
         ("kernel_shape=[3,3]", "kernel_shape=[7,7], pads=[1,2,3,4], strides=[3,3]"),
+        (padded(3), 'kernel_shape=[5,6], auto_pad="SAME_UPPER"'),
+        ('kernel_shape=[3,4], auto_pad="SAME_LOWER"', 'kernel_shape=[5,7], auto_pad="SAME_LOWER"'),
     ],
 )
 def test_other_windows(smaller: str, larger: str) -> None:
@@ -85,7 +87,7 @@ def test_other_types(element: str) -> None:
         (padded(3, ", dilations=[2,2]"), padded(9)),
         (padded(3), "kernel_shape=[3,3], dilations=[2,2]"),
         (padded(3), padded(5, ", ceil_mode=1")),
-        (padded(3), 'kernel_shape=[5,5], auto_pad="SAME_UPPER"'),
+        (padded(3), 'kernel_shape=[5,5], auto_pad="SAME_UPPER", ceil_mode=1'),
         ("kernel_shape=[4,4]", "kernel_shape=[5,5], pads=[2,0,0,0]"),
     ],
 )

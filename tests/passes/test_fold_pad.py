@@ -292,7 +292,8 @@ def test_an_average_with_gaps() -> None:
         ("pads=[0,0,0,1], count_include_pad=0", 17, Why.NOT_COUNTED),
         ("strides=[2,3], ceil_mode=1", 17, Why.ROUNDS_UP),
         ("strides=[3,2], ceil_mode=1, count_include_pad=1", 17, Why.ROUNDS_UP),
-        ('auto_pad="SAME_UPPER"', 17, Common.PADDED_BY_SIZE),
+        ('auto_pad="SAME_UPPER"', 17, Why.NOT_COUNTED),
+        ('auto_pad="SAME_UPPER", ceil_mode=1', 17, Common.PADDED_BY_SIZE),
     ],
 )
 def test_refuses_an_average_that_counts_otherwise(
@@ -414,7 +415,12 @@ def test_refuses_a_number_that_may_be_the_largest(
         ("kernel_shape=[3,3], pads=[1,1,1,1]", (0, 0, 2, 0), Why.TOO_WIDE),
         ("kernel_shape=[2,2], dilations=[3,3]", (2, 0, 0, 0), Why.TOO_WIDE),
         ("kernel_shape=[3,3], strides=[3,3], ceil_mode=1", (1, 0, 0, 0), Why.ROUNDS_UP),
-        ('kernel_shape=[3,3], auto_pad="SAME_LOWER"', (1, 0, 0, 0), Common.PADDED_BY_SIZE),
+        ('kernel_shape=[3,3], auto_pad="SAME_LOWER"', (0, 0, 2, 0), Why.TOO_WIDE),
+        (
+            'kernel_shape=[3,3], auto_pad="SAME_LOWER", ceil_mode=1',
+            (1, 0, 0, 0),
+            Common.PADDED_BY_SIZE,
+        ),
     ],
 )
 def test_refuses_a_maximum_over_other_windows(
@@ -502,10 +508,18 @@ def test_refuses_what_a_caller_may_override(name: str) -> None:
     assert_refused(make_overridable(model, name), NAME, Common.PARAMETER_NOT_CONSTANT)
 
 
+@pytest.mark.parametrize("strides", ["[1,1]", "[2,3]"])
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
-def test_refuses_padding_by_size(auto_pad: str) -> None:
-    model = padded(f'Conv<auto_pad="{auto_pad}">(p, w)', around(1, 1, 1, 1), w=KERNEL)
-    assert_refused(model, NAME, Common.PADDED_BY_SIZE, in_the_way="Conv y")
+def test_padding_by_size(auto_pad: str, strides: str) -> None:
+    """A stride of 1 needs no size; for others, it must be known."""
+    conv = f'Conv<auto_pad="{auto_pad}", strides={strides}>(p, w)'
+    known = padded(conv, around(1, 0, 2, 1), shape="2,4,8,9", w=normal(3, 4, 4, 5))
+    assert_rewritten(known, NAME, ["Conv"])
+    free = padded(conv, around(1, 0, 2, 1), shape="2,4,H,W", w=normal(3, 4, 4, 5))
+    if strides == "[1,1]":
+        assert_rewritten(free, NAME, ["Conv"], sizes={"H": 7, "W": 6})
+    else:
+        assert_refused(free, NAME, Common.PADDED_BY_SIZE, in_the_way="Conv y")
 
 
 @pytest.mark.parametrize(

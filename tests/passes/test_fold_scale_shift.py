@@ -344,3 +344,118 @@ def test_folds_small_constants_that_cancel() -> None:
     large = np.array(2.0**18, np.float32)
     model = after_conv("a = Add(c, k) y = Add(a, k)", k=large)
     assert_rewritten(model, NAME, ["Conv"], atol=1)
+
+
+# --- Products of two values -----------------------------------------------------------------------
+
+
+def product(
+    lines: str, *, inputs: str = "float[N,4,5,6] x, float[N,4,5,6] g", **more: Any
+) -> onnx.ModelProto:
+    weights: Parameters = {
+        "k": normal(4, 1, 1),
+        "t": normal(4, 1, 1, seed=1),
+        "h": np.array(0.5, np.float32),
+        "w": normal(3, 4, 3, 3),
+        "v": normal(4, 4, 1, 1),
+        "mw": normal(6, 2),
+        **more,
+    }
+    used = {name: array for name, array in weights.items() if f" {name}" in lines}
+    return build(f"({inputs}) => (float[N,c,p,q] y) {{ {lines} }}", **used)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("a = Mul(x, k) p = Mul(a, g) y = Conv(p, w)", ["Mul", "Conv"]),
+        ("a = Div(x, k) p = Mul(g, a) y = Conv<pads=[1,1,1,1]>(p, w)", ["Mul", "Conv"]),
+        ("a = Mul(x, h) p = Mul(a, g) y = MatMul(p, mw)", ["Mul", "MatMul"]),
+        ("a = Mul(x, h) p = Mul(a, g) q = Mul(g, p) y = Conv(q, w)", ["Mul", "Mul", "Conv"]),
+        ("a = Mul(x, h) p = Mul(a, g) r = Relu(p) y = Conv(r, w)", ["Mul", "Relu", "Conv"]),
+        # the other factor is computed from a, but after a Conv that absorbs the scale
+        (
+            "a = Mul(x, k) c = Conv(a, v) p = Mul(a, c) y = Conv(p, w)",
+            ["Conv", "Mul", "Conv"],
+        ),
+    ],
+)
+def test_a_scale_passes_a_product(lines: str, expected: list[str]) -> None:
+    assert_rewritten(product(lines), NAME, expected)
+
+
+@pytest.mark.parametrize(
+    ("gate", "scale"), [("N,4,1,1", "k"), ("N,4,1,1", "h"), ("4,5,6", "k"), ("4,1,1", "k")]
+)
+def test_a_gate_that_is_repeated(gate: str, scale: str) -> None:
+    """As after a squeeze and excitation: the scale is of the gate, and lies elsewhere there."""
+    model = product(
+        f"a = Mul(g, {scale}) p = Mul(x, a) y = Conv(p, w)",
+        inputs=f"float[N,4,5,6] x, float[{gate}] g",
+    )
+    assert_rewritten(model, NAME, ["Mul", "Conv"])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a = Add(x, t) p = Mul(a, g) y = Conv(p, w)",
+        "a = Mul(x, k) p = Mul(a, a) y = Conv(p, w)",
+        "a = Mul(x, k) i = Identity(a) p = Mul(a, i) y = Conv(p, w)",
+        "a = Mul(x, h) r = Relu(a) p = Mul(r, a) y = Conv(p, w)",
+        "a = Mul(x, h) p = Mul(a, g) q = Mul(p, a) y = Conv(q, w)",
+        "a = Mul(x, k) p = Mul(a, g) y = Sigmoid(p)",
+        "a = Mul(x, k) p = Mul(a, g) z = Sigmoid(p) q = Conv(p, v) y = Add(z, q)",
+        "a = Mul(x, k) p = Div(g, a) y = Conv(p, w)",
+    ],
+)
+def test_products_that_depend_on_more_than_a_scale_once(lines: str) -> None:
+    model = product(lines)
+    assert not run_pass(model, NAME).record.rewrites
+
+
+def test_the_shift_of_a_normalization_before_a_product_is_named() -> None:
+    lines = "a = BatchNormalization(x, s, b, m, v2) p = Mul(a, g) y = Conv(p, w)"
+    norm = batch_norm(4)
+    norm["v2"] = norm.pop("v")
+    (refusal,) = run_pass(product(lines, **norm), "fold-batchnorm").record.refusals
+    assert (refusal.reason, refusal.also_reason) == ("GRAPH_INPUT", "PRODUCT_SHIFT")
+
+
+@st.composite
+def gated(draw: st.DrawFn) -> onnx.ModelProto:
+    """Draw scales, products and Convs of 4 channels, each of any of the last values."""
+    values, lines = ["x", "g"], []
+    weights: Parameters = {}
+    for step in range(draw(st.integers(2, 7))):
+        kind = draw(st.sampled_from(["scale", "scale", "product", "product", "conv", "Relu"]))
+        name, source = f"v{step}", draw(st.sampled_from(values[-3:]))
+        if kind == "scale":
+            weights[f"w{step}"] = normal(*draw(st.sampled_from([(4, 1, 1), (1,)])), seed=step)
+            lines.append(f"{name} = Mul({source}, w{step})")
+        elif kind == "product":
+            lines.append(f"{name} = Mul({source}, {draw(st.sampled_from(values[-4:]))})")
+        elif kind == "conv":
+            weights[f"w{step}"] = normal(4, 4, 1, 1, seed=step)
+            lines.append(f"{name} = Conv({source}, w{step})")
+        else:
+            lines.append(f"{name} = Relu({source})")
+        values.append(name)
+    lines.append(f"y = Conv({values[-1]}, w)")
+    weights["w"] = normal(3, 4, 3, 3)
+    gate = draw(st.sampled_from(["N,4,5,6", "N,4,1,1", "4,1,1"]))
+    inputs = f"float[N,4,5,6] x, float[{gate}] g"
+    return build(f"({inputs}) => (float[N,3,p,q] y) {{ {' '.join(lines)} }}", **weights)
+
+
+@settings(max_examples=60, deadline=None)
+@given(gated())
+def test_random_products(model: onnx.ModelProto) -> None:
+    feeds = draw_feeds(model)
+    try:
+        run_plain(model, feeds)
+    except RuntimeException:
+        reject()  # a Conv of too few axes
+    optimized = run_pass(model, NAME).to_proto()
+    assert_equivalent(model, optimized, feeds, rtol=1e-3, atol=1e-4)
+    assert not run_pass(optimized, NAME).record.rewrites

@@ -82,6 +82,8 @@ def test_a_focus_block(write: object, places: list[tuple[int, int]]) -> None:
         (focus(conv="y = Conv<strides=[2,1], pads=[0,1,2,0]>(d, w, b)"), {}),
         (focus(conv="y = Conv(d, u)"), {"u": normal(4, 12, 2, 1)}),
         (focus(conv='y = Conv<auto_pad="VALID">(d, w)'), {}),
+        (focus(conv='y = Conv<auto_pad="SAME_UPPER">(d, w)'), {}),
+        (focus(conv='y = Conv<auto_pad="SAME_LOWER", strides=[2,1]>(d, w)'), {}),
         (focus([*FOCUS, (0, 0)]), {"w": normal(4, 15, 3, 3)}),
         (f"d = SpaceToDepth<blocksize=2>(x) {CONV}", {}),
         (f"d = SpaceToDepth<blocksize=4>(x) {CONV}", {"w": normal(4, 48, 3, 3)}),
@@ -119,7 +121,10 @@ def test_a_scale_before_folds_as_well() -> None:
         (focus() + " z = Neg(d)", Common.SHARED),
         (focus(conv="y = Conv<pads=[1,1,1,1], group=2>(d, g)"), Why.READ_IN_GROUPS),
         (focus(conv="y = Conv<dilations=[2,2]>(d, w)"), Why.DILATED),
-        (focus(conv='y = Conv<auto_pad="SAME_LOWER">(d, w)'), Common.PADDED_BY_SIZE),
+        (
+            focus(conv='y = Conv<auto_pad="SAME_LOWER", dilations=[2,2]>(d, w)'),
+            Common.PADDED_BY_SIZE,
+        ),
     ],
 )
 def test_refusals(lines: str, reason: Refusal) -> None:

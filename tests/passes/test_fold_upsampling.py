@@ -9,10 +9,17 @@ import onnx
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 import bnfold_passes.fold_upsampling
 from bnfold.algebra.repetition import NotRepeated
+from bnfold.modelfile.loading import load
+from bnfold.proof.certificate import certify
 from bnfold.rewriting.contract import Common, Refusal
+from bnfold.rewriting.engine import run_passes
+from bnfold.rewriting.registry import choose_passes
+from bnfold.running.learning import TOOLS
+from bnfold.workflow.windows import Cutter
 from bnfold_passes.fold_upsampling import Why
 from tests.support.evaluate import RuntimeException, run_plain
 from tests.support.graphs import (
@@ -59,6 +66,8 @@ def after_resize(
         ("y = Conv<pads=[1,1,1,1]>(r, w, d)", ["Conv"] * 4),
         ("t = Conv<pads=[1,1,1,1]>(r, w, d) y = Relu(t)", ["Conv", "Relu"] * 4),
         ("t = Conv<pads=[1,1,1,1]>(r, w) y = Clip(t, low, high)", ["Conv", "Clip"] * 4),
+        ('y = Conv<auto_pad="SAME_UPPER">(r, w)', ["Conv"] * 4),
+        ('y = Conv<auto_pad="SAME_LOWER">(r, w)', ["Conv"] * 4),
     ],
 )
 def test_a_conv_for_each_phase(conv: str, expected: list[str]) -> None:
@@ -88,6 +97,79 @@ def test_free_sizes(size: str, feeds: dict[str, int]) -> None:
     assert operators(optimized).count("Conv") == 4
     assert ("Shape" in operators(optimized)) == (size == "H,W" or "N" not in feeds)
     assert_rewritten(model, NAME, operators(optimized), sizes=feeds, rtol=1e-4, atol=1e-4)
+
+
+def to_sizes(sizes: str, interface: str = "float[N,64,H,W] x") -> onnx.ModelProto:
+    """Return upsampling to sizes that are computed, as torch exports free ones."""
+    integers = {"zero": [0], "two": [2], "three": [3], "four": [4], "twice": [2, 2], "odd": [2, 3]}
+    used: Parameters = {n: np.array(v, np.int64) for n, v in integers.items() if f" {n}" in sizes}
+    return build(
+        f"({interface}) => (float[N,3,h,l] y) {{ a = Conv<pads=[1,1,1,1]>(x, v) {sizes} "
+        f"r = {NEAREST}(a, , , to) y = Conv<pads=[1,1,1,1]>(r, w) }}",
+        v=normal(64, 64, 3, 3) / 24,
+        w=normal(3, 64, 3, 3),
+        **used,
+    )
+
+
+REST = "n = Slice(s, zero, two) to = Concat<axis=0>(n, m)"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        f"s = Shape(a) e = Slice(s, two, four) m = Mul(e, twice) {REST}",
+        f"s = Shape(x) e = Slice(s, two, four) m = Mul(e, odd) {REST}",
+        f"s = Shape(a) e = Slice(s, two, three) f = Slice(s, three, four) g = Mul(e, two) "
+        f"k = Mul(f, three) m = Concat<axis=0>(g, k) {REST}",
+    ],
+)
+def test_sizes_that_are_computed(sizes: str) -> None:
+    model = to_sizes(sizes)
+    result = run_pass(model, NAME)
+    assert [rewrite.pass_name for rewrite in result.record.rewrites] == [NAME]
+    feeds = draw_feeds(model, sizes={"H": 5, "W": 4})
+    (expected,), (actual,) = run_plain(model, feeds), run_plain(result.to_proto(), feeds)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
+    assert not run_pass(result.to_proto(), NAME).record.rewrites
+
+
+@pytest.mark.parametrize("skip", ["", "float[N,5,K,L] z"])
+def test_free_sizes_are_certified_on_small_maps(skip: str) -> None:
+    """Also where a map of another size is read beside: those sizes go together."""
+    conv = "y = Conv<pads=[1,1,1,1]>(r, w)"
+    if skip:
+        conv = "c = Concat<axis=1>(z, r) y = Conv<pads=[1,1,1,1]>(c, w)"
+    model = after_resize(conv=conv, size="H,W", w=normal(3, 69 if skip else 64, 3, 3))
+    if skip:
+        model.graph.input.append(
+            helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 5, "K", "L"])
+        )
+    loaded = load(model).ir
+    cutter = Cutter(loaded)
+    run_passes(loaded, choose_passes(only=[NAME]), watch=cutter.watch, tools=TOOLS)
+    (cut,) = cutter.cuts
+    certificate = certify(cut.window())
+    assert certificate.verdict == "certified"
+    assert "smaller" in certificate.note
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        # of another axis, of another value, of something else besides
+        (f"s = Shape(a) e = Slice(s, three, four) m = Concat<axis=0>(e, e) {REST}", "unknown"),
+        (f"p = MaxPool<kernel_shape=[2,2]>(a) s = Shape(p) e = Slice(s, two, four) "
+         f"m = Mul(e, twice) {REST}", "unknown"),
+        (f"s = Shape(a) e = Slice(s, two, four) m = Add(e, twice) {REST}", "unknown"),
+        (f"s = Shape(a) m = Slice(s, two, four) {REST}", "same"),
+        ("s = Shape(a) n = Slice(s, zero, two) k = Mul(n, twice) m = Slice(s, two, four) "
+         "to = Concat<axis=0>(k, m)", "same"),
+    ],
+)  # fmt: skip
+def test_sizes_that_are_no_multiples(sizes: str, reason: str) -> None:
+    expected = Common.SHAPE_UNKNOWN if reason == "unknown" else NotRepeated.NOT_WHOLE
+    assert_refused(to_sizes(sizes), NAME, expected)
 
 
 MODES = list(
@@ -175,7 +257,7 @@ def test_ways_to_say_the_factors(resize: str, opset: int) -> None:
         ("", "y = Conv<pads=[1,1,1,0]>(r, w)", Why.UNEVEN),
         ("", "y = Conv<pads=[1,1,1,1], group=64>(r, each)", Common.NO_GAIN),
         ("", "y = Conv<pads=[2,2,2,2], dilations=[2,2]>(r, w)", Common.NO_GAIN),
-        ("", 'y = Conv<auto_pad="SAME_UPPER">(r, w)', Common.PADDED_BY_SIZE),
+        ("", 'y = Conv<auto_pad="SAME_UPPER", dilations=[2,2]>(r, w)', Common.PADDED_BY_SIZE),
         ("", "t = Conv<pads=[1,1,1,1]>(r, w) y = Mul(t, k)", Why.AFFINE_NEXT),
         (
             'Resize<coordinate_transformation_mode="tf_crop_and_resize">(x, region, double)',

@@ -129,7 +129,7 @@ def test_refuses_without_gain() -> None:
     [
         "Conv<pads=[1,1,1,1]>(x, w)",
         "Conv<strides=[2,2]>(x, w)",
-        'Conv<auto_pad="SAME_UPPER">(x, w)',
+        'Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w)',
         "Conv(x, v)",
     ],
 )

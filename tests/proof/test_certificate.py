@@ -839,3 +839,37 @@ def test_the_bound_of_a_window_holds_at_the_stated_rate(monkeypatch: pytest.Monk
         found = certify(window(ROW, "y = MatMul(x, w)", "y = MatMul(x, v)", {"w": row}, {"v": new}))
         missed += int(found.bound is not None and found.bound < true)
     assert missed <= 60 * 0.2 + 3 * np.sqrt(60 * 0.2)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-3])
+def test_a_size_at_which_nothing_runs_is_left_out(off: float) -> None:
+    """Every second position and those between are as many only where their number is even."""
+    kernel = normal(2, 2, 3)
+    spread = np.zeros((2, 1, 6), np.float32)
+    spread[:, 0, 0::2], spread[:, 0, 1::2] = kernel[:, 0], kernel[:, 1] + np.float32(off)
+    steps: Parameters = {
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "two": np.array([2]),
+        "far": np.array([2**40]),
+    }
+    certificate = certify(
+        window(
+            "(float[N,1,L] x) => (float[N,2,l] y)",
+            "a = Slice(x, zero, far, two, two) b = Slice(x, one, far, two, two) "
+            "c = Concat<axis=1>(a, b) y = Conv<pads=[1,1]>(c, w)",
+            "y = Conv<pads=[2,2], strides=[2]>(x, w)",
+            {"w": kernel, **steps},
+            {"w": spread},
+        )
+    )
+    assert certificate.verdict == ("differs" if off else "certified")
+
+
+def test_a_squeeze_of_a_size_does_not_keep_free_ones_from_being_tried() -> None:
+    sizes = "s = Shape<start=1, end=2>(x) q = Squeeze(s) t = Unsqueeze(q, zero)"
+    weights: Parameters = {"zero": np.array([0]), "last": np.array([-1])}
+    interface = "(float[N,M,2] x) => (float[y] y)"
+    body = f"{sizes} u = Concat<axis=0>(last, t) y = Reshape(x, u)"
+    other = "t = Shape<start=1, end=2>(x) u = Concat<axis=0>(last, t) y = Reshape(x, u)"
+    assert certify(window(interface, body, other, weights)).verdict == "certified"

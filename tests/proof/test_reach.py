@@ -15,6 +15,11 @@ WEIGHTS: Parameters = {
     "w": normal(1, 1, 3),
     "v": normal(1, 1, 4, seed=1),
     "s": np.array([1, 1, 2], np.float32),
+    "zero": np.array([0]),
+    "one": np.array([1]),
+    "two": np.array([2]),
+    "three": np.array([3]),
+    "far": np.array([2**40]),
 }
 
 
@@ -45,6 +50,18 @@ CHAINS = [
     'a = Resize<mode="linear">(x, , s) y = Conv<pads=[1,1]>(a, w)',
     'a = Resize<mode="linear">(x, , s) y = Conv<pads=[1,1], strides=[2]>(a, w)',
     'a = Conv<pads=[1,1], strides=[2]>(x, w) y = Resize<mode="linear">(a, , s)',
+    *(
+        f"y = ConvTranspose<strides=[{stride}], pads=[{low},{high}]>(x, v)"
+        for stride in (1, 2, 3)
+        for low, high in ((0, 0), (1, 1), (2, 0), (0, 3))
+    ),
+    "y = ConvTranspose<dilations=[2], strides=[2], output_padding=[1]>(x, w)",
+    "a = ConvTranspose<strides=[2], pads=[1,1]>(x, v) y = Conv<pads=[1,1]>(a, w)",
+    "a = Conv<pads=[1,1], strides=[2]>(x, w) y = ConvTranspose<strides=[2], pads=[1,1]>(a, v)",
+    "a = ConvTranspose<strides=[2]>(x, w) y = ConvTranspose<strides=[2], pads=[1,2]>(a, v)",
+    "y = Slice(x, one, far, two, three)",
+    "a = Slice(x, zero, far, two, two) y = Conv<pads=[1,1]>(a, w)",
+    "a = Conv<pads=[2,1]>(x, w) b = Slice(a, two, far, two, three) y = Conv<pads=[1,1]>(b, w)",
 ]
 
 
@@ -65,6 +82,8 @@ def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> Non
         ("y = Conv<strides=[2]>(x, k)", 2),
         ("a = Conv<pads=[1,1]>(x, w) y = Conv<pads=[1,1]>(a, w)", 5),
         ("y = Relu(x)", 1),
+        ("y = ConvTranspose<pads=[3,3]>(x, v)", 4),
+        ("y = Slice(x, two, far, two, three)", 5),
         (CONV.format('auto_pad="SAME_UPPER"'), 5),  # or SAME_LOWER, on the other side
         ('y = Resize<mode="linear">(x, , s)', 5),
         ('y = Resize<mode="cubic">(x, , s)', 7),
@@ -74,6 +93,27 @@ def test_sizes_are_no_larger_than_need_be(body: str, least: int) -> None:
     weights = {**WEIGHTS, "k": normal(1, 1, 1)}
     pair = window("(float[N,1,L] x) => (float[N,1,l] y)", body, body, weights)
     assert sizes_along(pair, 0).least == least
+
+
+@pytest.mark.parametrize(
+    ("body", "ratios"),
+    [
+        ('u = Resize<mode="nearest">(a, , s) c = Concat<axis=1>(u, b) y = Conv(c, u2)', (1, 2)),
+        ("u = Conv<strides=[2]>(a, k) y = Add(u, b)", (2, 1)),
+        ("u = Conv<strides=[3]>(a, k) v2 = Conv<strides=[2]>(b, k) y = Add(u, v2)", (1, 1)),
+        ("g = GlobalAveragePool(a) u = Conv<strides=[2]>(b, k) y = Mul(g, u)", (1, 1)),
+        (
+            "u = Conv<strides=[2]>(a, k) v2 = Add(u, b) c = Conv<strides=[2]>(u, k) "
+            "y = Concat<axis=1>(v2, c)",
+            (1, 1),
+        ),
+    ],
+)
+def test_how_many_times_as_large_inputs_are(body: str, ratios: tuple[int, int]) -> None:
+    """Three halves, or what contradicts itself, is left alone."""
+    weights = {**WEIGHTS, "k": normal(1, 1, 1), "u2": normal(1, 2, 3)}
+    pair = window("(float[N,1,L] a, float[N,1,M] b) => (float[N,1,l] y)", body, body, weights)
+    assert sizes_along(pair, 0).ratios == dict(zip("ab", ratios, strict=True))
 
 
 def test_a_size_is_enough_for_both_sides() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,64 @@ def test_free_sizes_are_those_that_constants_ask_for(
     chosen = shapes(of(sizes, body, s=np.array([-1]), **weights))[0]
     free = [at for at, size in enumerate(sizes.split(",")) if size in "CKM"]
     assert [chosen[at] for at in free] == [found[at] for at in free]
+
+
+UP = "u = Resize(b, , scales) c = Concat<axis=1>(u, a) y = Conv<pads=[1,1,1,1]>(c, w)"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        (("1,2,40,60", "1,3,20,30"), [(12, 6), (12, 6)]),
+        (("1,2,8,60", "1,3,4,30"), [(8, 4), (12, 6)]),
+        (("1,2,H,W", "1,3,h,w"), [(12, 6), (12, 6)]),
+    ],
+)
+def test_inputs_shrink_together(sizes: tuple[str, str], expected: list[tuple[int, int]]) -> None:
+    pair = window(
+        f"(float[{sizes[0]}] a, float[{sizes[1]}] b) => (float[y] y)",
+        UP,
+        UP,
+        {"scales": np.array([1, 1, 2, 2], np.float32), "w": normal(4, 5, 3, 3)},
+    )
+    found = sizings(pair)[0].shapes
+    assert list(zip(found["a"][2:], found["b"][2:], strict=True)) == expected
+
+
+def test_inputs_of_sizes_that_do_not_go_together_stay() -> None:
+    body = "g = GlobalAveragePool(b) m = Mul(a, g) y = Conv<pads=[1,1,1,1]>(m, w)"
+    interface = "(float[1,2,40,60] a, float[1,2,50,60] b) => (float[y] y)"
+    found = sizings(window(interface, body, body, {"w": normal(4, 2, 3, 3)}))[0].shapes
+    assert found["a"][2] == 40
+    assert found["b"][2] == 50
+    assert found["a"][3] == found["b"][3] < 10
+
+
+@pytest.mark.parametrize(
+    ("slices", "is_small"),
+    [
+        (("[1]", "[9223372036854775807]", "[3]", "[2]"), True),
+        (("[1]", "[99]", "[3]", "[2]"), False),
+        (("[-3]", "[9223372036854775807]", "[3]", "[1]"), False),
+        (("[99]", "[-9223372036854775807]", "[3]", "[-1]"), False),
+        (("[1]", "[9223372036854775807]", "[1]", "[2]"), False),
+    ],
+)
+def test_slices_to_the_end(slices: tuple[str, ...], *, is_small: bool) -> None:
+    body = "s = Slice(x, b, e, a, t) y = Conv<pads=[1,1,1,1]>(s, w)"
+    given = {name: np.array(json.loads(text)) for name, text in zip("beat", slices, strict=True)}
+    channels = 2 if slices[2] == "[1]" else 4
+    (found,) = sizings(of("1,4,60,100", body, w=normal(4, channels, 3, 3), **given))
+    assert (found.shapes["x"][3] < 20) == is_small
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_small"),
+    [("strides=[2,2]", True), ("output_shape=[120,200]", False), ('auto_pad="SAME_UPPER"', False)],
+)
+def test_transposed_convs(attributes: str, *, is_small: bool) -> None:
+    body = f"y = ConvTranspose<{attributes}>(x, w)"
+    (found,) = sizings(of("1,4,60,100", body, w=normal(4, 3, 3, 3)))
+    assert (found.shapes["x"][3] < 20) == is_small
+    (free, *_) = sizings(of("N,C,H,W", body, w=normal(4, 3, 3, 3)))
+    assert free.shapes["x"][1] == 4

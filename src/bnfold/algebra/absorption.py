@@ -19,12 +19,13 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
-from bnfold.algebra.carrying import Direction
+from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
 from bnfold.algebra.reach import (
     NotReached,
     dead_end_after,
     dead_end_before,
+    is_product,
     is_read_once,
     is_sum,
     mapped_input,
@@ -260,8 +261,23 @@ class _IntoConsumers:
             self.readers_of(output, moved, rebuilt)
         elif index == mapped_input(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
+        elif is_product(node):
+            self._product(node, index, affine, data)
         else:
             raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
+
+    def _product(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
+        """(s·x)·y = s·(x·y), if the other factor does not depend on the map, too."""
+        require(not affine.has_shift, NotCarried.PRODUCT_SHIFT, node)
+        require(self.nodes.count(node) == 1, NotReached.READER_NOT_LINEAR, node, node.op_type)
+        output, own = node.outputs[0], node.inputs[index]
+        if not affine.is_uniform:
+            more = _rank(node) - len(_shape(own, node))
+            affine = affine.along(affine.axis + more)
+        factors: list[Operand] = list(node.inputs)
+        factors[index] = data
+        rebuilt = same_op(node, factors, shape=shape_of(output), type_of=output)
+        self.readers_of(output, affine, rebuilt)
 
 
 def _profitable(
@@ -292,6 +308,13 @@ def _rank(node: ir.Node) -> int:
     if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN, node)
     return rank
+
+
+def _shape(value: ir.Value | None, subject: ir.Node) -> ir.Shape:
+    shape = shape_of(value)
+    if shape is None:
+        raise Refused(Common.SHAPE_UNKNOWN, subject)
+    return shape
 
 
 def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:

@@ -25,6 +25,7 @@ from bnfold.algebra.carrying import (
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
 from bnfold.graph.shapes import are_equal
+from bnfold.graph.size_terms import Term, terms
 from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import Common, require
 from bnfold.rewriting.query import (
@@ -167,6 +168,9 @@ def leaves_axis_alone(resize: ir.Node, axis: int) -> bool:
     policy = string_attribute(resize, "keep_aspect_ratio_policy", "stretch")
     if input_of(resize, 3) is None or policy != "stretch":
         return False
+    asked = terms(input_of(resize, 3))
+    if asked is not None and len(asked) == len(axes):
+        return asked[places[axis]] == Term.of(before[axis])
     return are_equal(before[axis], after[axis])
 
 

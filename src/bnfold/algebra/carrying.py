@@ -25,6 +25,9 @@ class NotCarried(Refusal):
     ACTIVATION_SHIFT = (
         "the activation in between commutes with a positive scale, but not with a shift"
     )
+    PRODUCT_SHIFT = (
+        "the product with another value in between commutes with a scale, but not with a shift"
+    )
     AXIS_POOLED = "the operator in between combines values along its channel axis"
     CHANNELS_MERGED = (
         "channels that the operator in between makes of one, or one of, have different scales "

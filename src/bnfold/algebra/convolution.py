@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from bnfold.algebra.padding import padding_of
 from bnfold.algebra.pooling import Pool
 from bnfold.algebra.weights import folded_name, stored
 from bnfold.arrays import FloatArray
@@ -47,20 +48,23 @@ class Convolution:
     def of(conv: ir.Node) -> Convolution | None:
         """Read a Conv or ConvTranspose.
 
-        None if a weight is not constant, or padding depends on the input's size.
+        None if a weight is not constant, or padding depends on a size that is not known.
         """
         weight, bias = constant(input_of(conv, 1)), constant(input_of(conv, 2))
-        auto_pad = string_attribute(conv, "auto_pad", "NOTSET")
-        if weight is None or weight.ndim < 3 or auto_pad.startswith("SAME"):
+        if weight is None or weight.ndim < 3 or "output_shape" in conv.attributes:
             return None
-        if (input_of(conv, 2) is not None and bias is None) or "output_shape" in conv.attributes:
+        if input_of(conv, 2) is not None and bias is None:
             return None
         rank, groups = weight.ndim - 2, int_attribute(conv, "group", 1)
-        pads = ints_attribute(conv, "pads", [0] * 2 * rank)
-        if auto_pad != "NOTSET":
-            pads = (0,) * 2 * rank
-        kernel, after = weight.astype(np.float64), pads[rank:]
+        strides, dilations = (
+            ints_attribute(conv, name, [1] * rank) for name in ("strides", "dilations")
+        )
         transposed = is_op(conv, "ConvTranspose")
+        depends = transposed and string_attribute(conv, "auto_pad", "NOTSET").startswith("SAME")
+        pads = None if depends else padding_of(conv, weight.shape[2:], strides, dilations)
+        if pads is None:
+            return None
+        kernel, after = weight.astype(np.float64), tuple(end for _, end in pads)
         if transposed:
             kernel = _exchanged(kernel, groups)
             extra = ints_attribute(conv, "output_padding", [0] * rank)
@@ -68,14 +72,12 @@ class Convolution:
         return Convolution(
             kernel=kernel,
             bias=np.zeros(kernel.shape[0]) if bias is None else bias.astype(np.float64),
-            strides=ints_attribute(conv, "strides", [1] * rank),
+            strides=strides,
             dilations=tuple(
                 dilation if size > 1 else 1
-                for dilation, size in zip(
-                    ints_attribute(conv, "dilations", [1] * rank), weight.shape[2:], strict=True
-                )
+                for dilation, size in zip(dilations, weight.shape[2:], strict=True)
             ),
-            before=pads[:rank],
+            before=tuple(start for start, _ in pads),
             after=after,
             groups=groups,
             dtype=ir.DataType.from_numpy(weight.dtype),
@@ -92,9 +94,7 @@ class Convolution:
         geometry = Pool.of(pool)
         counts = int_attribute(pool, "count_include_pad", 0) != 0
         pads = geometry.pads
-        if geometry.auto_pad != "NOTSET":
-            pads = ((0, 0),) * geometry.spatial_rank
-        if geometry.auto_pad.startswith("SAME") or geometry.ceil_mode:
+        if geometry.auto_pad != "NOTSET" or geometry.ceil_mode:
             return None
         if geometry.spatial_rank != len(like.size):
             return None

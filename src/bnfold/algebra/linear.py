@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, batch_norm_parameters, batch_normalization
 from bnfold.algebra.matrices import product
+from bnfold.algebra.padding import padding_of
 from bnfold.algebra.weights import folded_name, optional_weight_of, stored, weight_of
 from bnfold.arrays import Array, FloatArray
 from bnfold.rewriting.contract import (
@@ -32,7 +33,6 @@ from bnfold.rewriting.query import (
     ints_attribute,
     opset,
     rank_of,
-    string_attribute,
 )
 
 
@@ -183,12 +183,11 @@ def _conv_transpose_after(affine: Affine, conv: ir.Node, data: Operand) -> Op:
 
 def pads(conv: ir.Node, weight_shape: Sequence[int]) -> bool:
     """Say whether any window of the Conv reaches over the border of its input."""
-    auto_pad = string_attribute(conv, "auto_pad", "NOTSET")
-    if auto_pad == "VALID":
-        return False
-    if auto_pad != "NOTSET":
-        return any(size != 1 for size in weight_shape[2:])  # SAME pads less than a dilated kernel
-    return any(ints_attribute(conv, "pads"))
+    kernel = weight_shape[2:]
+    ones = [1] * len(kernel)
+    strides, dilations = (ints_attribute(conv, name, ones) for name in ("strides", "dilations"))
+    widths = padding_of(conv, kernel, strides, dilations)
+    return widths is None or any(map(any, widths))
 
 
 def _gemm_after(affine: Affine, gemm: ir.Node, data: Operand) -> Op:

@@ -7,9 +7,10 @@ Then it is x·W + b for one W and one b.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from typing import TypeAlias
 
@@ -36,6 +37,9 @@ from bnfold.rewriting.query import (
 PRODUCTS = ("Gemm", "MatMul")
 """Operators that multiply by a matrix."""
 
+_RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+"""Operators that may give a value another shape with the same last axis."""
+
 _MOST_OPERATORS = 16
 """Operators that one search visits."""
 
@@ -47,6 +51,12 @@ class Source:
     value: ir.Value
     is_transposed: bool = False
     """Whether a Gemm reads it transposed."""
+    leading: tuple[int, ...] | None = None
+    """The sizes before the last axis of another shape that it is read in, −1 where not known."""
+
+    def has_known_shape(self) -> bool:
+        """Say whether the number of elements tells its shape."""
+        return self.leading is None or self.leading.count(-1) <= 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +78,14 @@ class Linear:
         return self.compute()
 
     @property
+    def elements(self) -> int:
+        """The number of elements of W."""
+        assert self.rows is not None
+        assert self.columns is not None
+        batches = (matrix_of(node).shape[:-2] for node in self.products)
+        return math.prod(np.broadcast_shapes(*batches)) * self.rows * self.columns
+
+    @property
     def products(self) -> list[ir.Node]:
         """The operators that multiply by a matrix."""
         return [node for node in self.nodes if is_op(node, *PRODUCTS)]
@@ -82,7 +100,8 @@ def linear_forms(root: ir.Node) -> list[Linear]:
 
     Overridable weights count as constants here.
     """
-    return [form for form in _Search(root).of(root.outputs[0]).values() if form.nodes]
+    forms = _Search(root).of(root.outputs[0]).values()
+    return [form for form in forms if form.nodes and form.source.has_known_shape()]
 
 
 class _Search:
@@ -115,6 +134,8 @@ class _Search:
             yield from self._elementwise(node, operand)
         elif is_op(node, "Add", "Sub", "Sum"):
             yield from self._sum(node)
+        elif is_op(node, *_RESHAPES):
+            yield from self._reshaped(node)
 
     def _product(self, node: ir.Node) -> Iterator[Linear]:
         """Yield u·W + b for each form of u; only x itself may be read transposed."""
@@ -157,13 +178,31 @@ class _Search:
                 compute = _then(form, partial(_diagonal, node))
                 yield Linear(form.source, compute, nodes, form.rows, form.columns)
 
+    def _reshaped(self, node: ir.Node) -> Iterator[Linear]:
+        """Yield u in another shape with the same last axis, for each form of u.
+
+        Then u is x·W + b for x in that shape, if W and b are the same for all rows.
+        """
+        data, shape = input_of(node, 0), shape_of(node.outputs[0])
+        if data is None or shape is None or not shape.rank():
+            return
+        *leading, width = (size if isinstance(size, int) else -1 for size in shape.dims)
+        if size_of(data, -1) != width or 0 in leading:
+            return
+        for form in self.of(data).values():
+            if not form.source.is_transposed and all(map(_is_alike_in_rows, form.nodes)):
+                source = replace(form.source, leading=tuple(leading))
+                nodes = (*form.nodes, node)
+                compute = _in_any_shape(form)
+                yield Linear(source, compute, nodes, form.rows, form.columns)
+
     def _sum(self, node: ir.Node) -> Iterator[Linear]:
         """Yield u ± v for all forms of u and v that are linear in the same value."""
         values = [value for value in node.inputs if value is not None]
         if len(values) < max(2, len(node.inputs)):
             return
         operands = [self.of(value) for value in values]
-        for source in operands[0]:
+        for source in filter(Source.has_known_shape, operands[0]):
             forms = [each[source] for each in operands if source in each]
             sizes = _common_sizes(forms) if len(forms) == len(operands) else None
             if sizes is not None:
@@ -197,10 +236,27 @@ def matrix_of(product: ir.Node) -> Array:
 
 
 def _is_matrix(weight: Array, data: ir.Value) -> bool:
-    """Say whether it is one matrix of floats, and not a batch that the result would have to be."""
+    """Say whether it is a matrix of floats, or a batch of them, as large as that of the data."""
     is_float = ir.DataType.from_numpy(weight.dtype).is_floating_point()
-    is_one = weight.ndim >= 2 and weight.size == weight.shape[-2] * weight.shape[-1] > 0
-    return is_float and is_one and (weight.ndim == 2 or weight.ndim <= (rank_of(data) or 0))
+    if not is_float or weight.ndim < 2 or not weight.size:
+        return False
+    sizes = [size_of(data, axis - weight.ndim) for axis in range(weight.ndim - 2)]
+    is_known = weight.ndim == 2 or weight.ndim <= (rank_of(data) or 0)
+    return is_known and all(
+        own in (1, size) for own, size in zip(weight.shape, sizes, strict=False)
+    )
+
+
+def _is_alike_in_rows(node: ir.Node) -> bool:
+    """Say whether all constants of an operator are the same for all rows of what it reads."""
+    contents = [_content(value) for value in node.inputs]
+    own = 2 if is_op(node, *PRODUCTS) else 1
+    return all(
+        content is None
+        or is_op(node, *_RESHAPES)
+        or content.size == math.prod(content.shape[-(own if index == 1 else 1) :])
+        for index, content in enumerate(contents)
+    )
 
 
 def _has_constant_bias(node: ir.Node) -> bool:
@@ -210,7 +266,8 @@ def _has_constant_bias(node: ir.Node) -> bool:
 
 def _matmul(node: ir.Node) -> Matrix:
     weight = matrix_of(node)
-    return Matrix(weight.reshape(weight.shape[-2:]).astype(np.float64))
+    is_one = weight.size == weight.shape[-2] * weight.shape[-1]
+    return Matrix(weight.reshape(weight.shape[-2 if is_one else 0 :]).astype(np.float64))
 
 
 def _gemm(node: ir.Node) -> Matrix:
@@ -232,6 +289,11 @@ def _diagonal(node: ir.Node) -> Matrix:
 
 def _then(form: Linear, step: Callable[[], Matrix]) -> Callable[[], Matrix]:
     return lambda: form.matrix.then(step())
+
+
+def _in_any_shape(form: Linear) -> Callable[[], Matrix]:
+    """Return the matrix of a form that is alike in rows, with a bias of one axis."""
+    return lambda: replace(form.matrix, bias=form.matrix.bias.reshape(form.matrix.bias.shape[-1:]))
 
 
 def _total(forms: Sequence[Linear], sign: int) -> Callable[[], Matrix]:

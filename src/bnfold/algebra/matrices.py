@@ -16,8 +16,8 @@ from bnfold.rewriting.query import opset, shape_of
 class Matrix:
     """The map x·weight + bias of the last axis of x.
 
-    A weight of one axis is a diagonal; one of a single element holds for every size. The bias
-    broadcasts to the result.
+    A weight of one axis is a diagonal; one of a single element holds for every size. One of more
+    than two axes is a batch of matrices. The bias broadcasts to the result.
     """
 
     weight: FloatArray
@@ -37,7 +37,9 @@ class Matrix:
             weight = first[:, None] * then if self.is_diagonal else first @ then
             if not self.bias.any():
                 return Matrix(weight, second.bias)
-            wide = np.broadcast_to(self.bias, (*self.bias.shape[:-1], then.shape[0]))
+            wide = np.broadcast_to(self.bias, (*self.bias.shape[:-1], then.shape[-2]))
+            if then.ndim > 2:  # each matrix of the batch is for several rows
+                wide = np.atleast_2d(wide)
             return Matrix(weight, wide @ then + second.bias)
 
     def plus(self, other: Matrix, sign: int) -> Matrix:
@@ -45,7 +47,7 @@ class Matrix:
         pair = (self, other)
         weights = [each.weight for each in pair]
         if self.is_diagonal != other.is_diagonal:
-            size = next(len(each.weight) for each in pair if not each.is_diagonal)
+            size = next(each.weight.shape[-2] for each in pair if not each.is_diagonal)
             weights = [each.weight_as_matrix(size) for each in pair]
         with np.errstate(all="ignore"):
             return Matrix(weights[0] + sign * weights[1], self.bias + sign * other.bias)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.linear_forms import Linear, matrix_of
+from bnfold.algebra.linear_forms import Linear, Source, matrix_of
 from bnfold.algebra.matrices import product
 from bnfold.algebra.operand import constant_operand
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.graph.constants import is_overridable
-from bnfold.rewriting.contract import Common, Op, Refusal, Refused, Replace, require
+from bnfold.rewriting.contract import (
+    Common,
+    Op,
+    Operand,
+    Refusal,
+    Refused,
+    Replace,
+    Weight,
+    require,
+)
 from bnfold.rewriting.query import is_op, rank_of
 
 
@@ -49,19 +59,24 @@ def as_one_matrix(root: ir.Node, forms: Iterable[Linear]) -> Replace | None:
 
 
 def _replacement(root: ir.Node, form: Linear) -> Replace:
-    sizes = {node: matrix_of(node).size for node in form.products}
+    sizes = {node: math.prod(matrix_of(node).shape[-2:]) for node in form.products}
     assert form.rows is not None
     assert form.columns is not None
     after = form.rows * form.columns
-    require(after <= sum(sizes.values()), NotOneMatrix.MORE_MULTIPLICATIONS)
+    is_smaller = form.elements <= sum(matrix_of(node).size for node in form.products)
+    is_cheaper = after <= sum(sizes.values()) and is_smaller
+    require(is_cheaper, NotOneMatrix.MORE_MULTIPLICATIONS)
     for node in form.nodes:
         weights = [value for value in node.inputs if value is not form.source.value]
         require(not any(map(is_overridable, weights)), Common.WEIGHT_OVERRIDABLE, node)
-    is_gemm = rank_of(root.outputs[0]) == 2 or any(is_op(node, "Gemm") for node in form.nodes)
+    is_gemm = rank_of(root.outputs[0]) == 2
+    if form.source.leading is None:
+        is_gemm = is_gemm or any(is_op(node, "Gemm") for node in form.nodes)
     gone = _no_longer_needed(form, root)
     shared = next((node for node in form.nodes if node not in gone), None)
     if shared is not None:
         made = 2 if not is_gemm and any(map(_has_shift, form.nodes)) else 1
+        made += form.source.leading is not None
         before = sum(size for node, size in sizes.items() if node in gone)
         is_cheaper = after <= before and made <= len(gone) and (after, made) != (before, len(gone))
         require(is_cheaper, Common.SHARED, shared)
@@ -86,18 +101,28 @@ def _no_longer_needed(form: Linear, root: ir.Node) -> set[ir.Node]:
     return gone
 
 
+def _read(source: Source, width: int) -> Operand:
+    """Return what the matrix is applied to."""
+    value = source.value
+    if source.leading is None:
+        return value
+    target = Weight(np.array([*source.leading, width]), ir.DataType.INT64, "shape")
+    sizes = [size if size >= 0 else None for size in (*source.leading, width)]
+    return Op("Reshape", [value, target], shape=ir.Shape(sizes), type_of=value)
+
+
 def _product(root: ir.Node, form: Linear, like: ir.Node, *, is_gemm: bool) -> Op:
     """Return x·W + b with the name and metadata of one of the operators."""
     matrix = form.matrix
     dtype = ir.DataType.from_numpy(matrix_of(like).dtype)
-    weight = stored(matrix.weight, dtype, folded_name(like, 1), like, channel_axis=1)
+    weight = stored(matrix.weight, dtype, folded_name(like, 1), like, channel_axis=-1)
     bias = None
     if matrix.bias.any() or any(is_op(node, "Gemm") for node in form.nodes):
-        values = np.broadcast_to(matrix.bias, (*matrix.bias.shape[:-1], matrix.weight.shape[1]))
+        values = np.broadcast_to(matrix.bias, (*matrix.bias.shape[:-1], matrix.weight.shape[-1]))
         bias = stored(values, dtype, folded_name(like, 2), like)
     return product(
         root.outputs[0],
-        form.source.value,
+        _read(form.source, matrix.weight.shape[-2]),
         weight,
         bias,
         like,

@@ -82,8 +82,9 @@ def picks_positions(node: ir.Node) -> bool:
     """Say whether the node is a MaxPool over one element, or a Slice from some start to the end."""
     if is_op(node, "MaxPool"):
         pool = Pool.of(node)
-        is_plain = pool.auto_pad in ("NOTSET", "VALID") and not pool.may_pad
-        return is_plain and set(pool.kernel) == {1} and not any(map(is_used, node.outputs[1:]))
+        return (
+            not pool.may_pad and set(pool.kernel) == {1} and not any(map(is_used, node.outputs[1:]))
+        )
     return is_op(node, "Slice") and _picked(node) is not None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from bnfold.algebra.padding import padding_of
 from bnfold.graph.memory import memory
 from bnfold.rewriting.query import (
     int_attribute,
@@ -27,8 +28,9 @@ class Pool:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
-    """(before, after) per axis. Zero if `auto_pad` decides instead."""
+    """(before, after) per axis."""
     auto_pad: str
+    """SAME_UPPER or SAME_LOWER where the padding is not known, so that `pads` are zero."""
     ceil_mode: bool
 
     @staticmethod
@@ -36,13 +38,15 @@ class Pool:
         """Read the attributes of a MaxPool or AveragePool node."""
         kernel = ints_attribute(node, "kernel_shape")
         ones = [1] * len(kernel)
-        flat = ints_attribute(node, "pads", [0] * 2 * len(kernel))
+        strides, dilations = (ints_attribute(node, name, ones) for name in ("strides", "dilations"))
+        auto_pad = string_attribute(node, "auto_pad", "NOTSET")
+        pads = padding_of(node, kernel, strides, dilations)
         return Pool(
             kernel=kernel,
-            strides=ints_attribute(node, "strides", ones),
-            dilations=ints_attribute(node, "dilations", ones),
-            pads=tuple(zip(flat[: len(kernel)], flat[len(kernel) :], strict=True)),
-            auto_pad=string_attribute(node, "auto_pad", "NOTSET"),
+            strides=strides,
+            dilations=dilations,
+            pads=((0, 0),) * len(kernel) if pads is None else pads,
+            auto_pad=auto_pad if pads is None else "NOTSET",
             ceil_mode=int_attribute(node, "ceil_mode", 0) != 0,
         )
 
@@ -54,7 +58,7 @@ class Pool:
     @property
     def may_pad(self) -> bool:
         """Whether a window may reach over the border of the input."""
-        return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad.startswith("SAME")
+        return any(map(any, self.pads)) or self.ceil_mode or self.auto_pad != "NOTSET"
 
     def after(self, first: Pool) -> Pool | None:
         """Return the MaxPool that computes this one's result from that of `first`.
@@ -78,7 +82,7 @@ class Pool:
 
     def _unrounded_pads(self) -> tuple[tuple[int, int], ...] | None:
         """Return the padding; None if it, or the number of windows, depends on the input size."""
-        if self.ceil_mode or self.auto_pad.startswith("SAME"):
+        if self.ceil_mode or self.auto_pad != "NOTSET":
             return None
         return self.pads
 
@@ -103,8 +107,6 @@ class Pool:
     def _real_along(self, axis: int, size: int | None) -> bool:
         kernel, stride, dilation = self.kernel[axis], self.strides[axis], self.dilations[axis]
         reach = dilation * (kernel - 1)
-        if self.auto_pad == "VALID":
-            return size is None or size > reach
         if self.auto_pad != "NOTSET":
             # SAME pads less than one dilated kernel in all, so a window without gaps overlaps the
             # input; with gaps it may straddle a small one.

@@ -15,7 +15,9 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import AFFINE_OPERATORS, NotAffine, affine_map
 from bnfold.algebra.carry import CARRIERS
+from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.algebra.linear import CONSUMERS, PRODUCERS
+from bnfold.graph.constants import constant
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused
 from bnfold.rewriting.query import is_op, reads_content, shape_of
@@ -148,6 +150,20 @@ def mapped_input(node: ir.Node) -> int | None:
         return None
 
 
+def is_product(node: ir.Node) -> bool:
+    """Say whether the node multiplies two different values, none of them constant.
+
+    A HardSwish that is written out is not such a product, but an activation.
+    """
+    if not is_op(node, "Mul") or len(node.inputs) != 2 or node.attributes:
+        return False
+    one, other = node.inputs
+    are_values = one is not None and other is not None and one is not other
+    if not are_values or constant(one) is not None or constant(other) is not None:
+        return False
+    return hard_activation(node) is None
+
+
 def is_sum(node: ir.Node) -> bool:
     """Say whether the node adds or subtracts values of the same shape, none of them constant.
 
@@ -180,8 +196,10 @@ def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
             yield DeadEnd(NotReached.OTHER_GRAPH, reader)
         elif is_op(reader, *CONSUMERS) and index == 0:
             continue
-        elif (is_op(reader, *CARRIERS) and index == 0) or (
-            is_op(reader, *AFFINE_OPERATORS) and index == mapped_input(reader)
+        elif (
+            (is_op(reader, *CARRIERS) and index == 0)
+            or (is_op(reader, *AFFINE_OPERATORS) and index == mapped_input(reader))
+            or is_product(reader)
         ):
             yield reader.outputs[0]
         else:

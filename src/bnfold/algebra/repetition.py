@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from bnfold.algebra.carry import fills_in_from_outside
+from bnfold.graph.size_terms import Term, terms
 from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import Common, Refusal, Refused, require
 from bnfold.rewriting.query import (
@@ -69,20 +70,22 @@ def _factors(resize: ir.Node) -> tuple[int, ...]:
 
 
 def _scales_to_sizes(resize: ir.Node, axes: Sequence[int]) -> list[float]:
-    """Return the scales of a Resize to sizes that are known."""
+    """Return the scales of a Resize to sizes that are known, or multiples of its input's."""
     before, after = shape_of(resize.inputs[0]), shape_of(resize.outputs[0])
     is_stretched = string_attribute(resize, "keep_aspect_ratio_policy", "stretch") == "stretch"
     if before is None or after is None or input_of(resize, 3) is None or not is_stretched:
         raise Refused(Common.SHAPE_UNKNOWN, resize)
+    asked: Sequence[Term | None] | None = terms(input_of(resize, 3))
+    if asked is None:
+        asked = [Term.of(after[axis]) for axis in axes]
+    require(len(asked) == len(axes), Common.SHAPE_UNKNOWN, resize)
     scales = []
-    for axis in axes:
-        old, new = before[axis], after[axis]
-        if isinstance(old, int) and isinstance(new, int) and old > 0:
-            scales.append(new / old)
-        else:
-            is_kept = not isinstance(old, int) and old.value is not None and old == new
-            require(is_kept, Common.SHAPE_UNKNOWN, resize)
-            scales.append(1.0)
+    for axis, new in zip(axes, asked, strict=True):
+        old = Term.of(before[axis])
+        is_multiple = old is not None and new is not None and old.size == new.size
+        if old is None or new is None or not is_multiple or old.factor == 0:
+            raise Refused(Common.SHAPE_UNKNOWN, resize)
+        scales.append(new.factor / old.factor)
     return scales
 
 

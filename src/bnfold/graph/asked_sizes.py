@@ -38,7 +38,7 @@ def asked_sizes(node: ir.Node) -> Array | None:
     if node.op_type not in _CHOOSING or asked is None or asked.op_type != "Shape" or asked.domain:
         return None
     sizes = _sizes(asked)
-    places = None if sizes is None else _chosen(node, len(sizes))
+    places = None if sizes is None else asked_places(node, len(sizes))
     if sizes is None or places is None:
         return None
     known = _all_known([sizes[place] for place in places.reshape(-1)])
@@ -61,7 +61,7 @@ def _all_known(sizes: list[int | ir.SymbolicDim] | None) -> list[int] | None:
     return known if len(known) == len(sizes) else None
 
 
-def _chosen(node: ir.Node, count: int) -> Array | None:
+def asked_places(node: ir.Node, count: int) -> Array | None:
     """Return which of so many sizes a Gather or a Slice chooses."""
     places = np.arange(count)
     if node.op_type == "Gather":

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from bnfold.graph.bare import MOST_AXES, bare_model, bodies, is_result_known
 from bnfold.graph.constants import constant, is_constant, is_deferred
+from bnfold.graph.kept_sizes import name_kept_sizes
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.sizes import DELICATE, Size, runtime_sizes
 from bnfold.graph.walk import bodies_of, outermost_graphs
@@ -72,6 +73,7 @@ def learn_shapes(model: ir.Model, infer: Infer = infer_here) -> None:
     """Infer all shapes, and missing types. The nodes of all graphs must be in order."""
     for graph in outermost_graphs(model):
         _infer(graph, infer)
+        name_kept_sizes(graph)
 
 
 def _infer(graph: ir.Graph, infer: Infer) -> None:

@@ -18,7 +18,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+
+import numpy as np
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
@@ -29,14 +32,16 @@ from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
 from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
+from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.kinds import float_casts, is_multilinear
 from bnfold.proof.linear import prove_linear, prove_maximum
-from bnfold.proof.probing import Differs
+from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
+from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
-from bnfold.proof.sizing import Sizing, require_small, sizings
+from bnfold.proof.sizing import Shapes, Sizing, require_small, sizings
 from bnfold.proof.submodels import of_one_output
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
@@ -101,7 +106,8 @@ def _certify(window: Window) -> Certificate:
         computed = with_scales(with_constants_computed(with_definitions(window)))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
-        computed = with_interleaving(with_activations_last(with_pools_first(computed)))
+        computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
+        computed = with_interleaving(with_activations_last(computed))
         rest = peeled(without_shared(computed))
         if not rest:
             return Certificate("certified", "constant")
@@ -123,7 +129,7 @@ def _certify(window: Window) -> Certificate:
 def _at_sizes(window: Window) -> Certificate:
     """Prove a window that computes with sizes at each of a choice of them."""
     certificates = []
-    for sizing in sizings(window):
+    for sizing in _that_run(window, sizings(window)):
         fixed, left = with_sizes(window, sizing.shapes), math.inf
         while _number_of_shapes(fixed) < left:  # a size within may depend on another one
             left = _number_of_shapes(fixed)
@@ -134,6 +140,27 @@ def _at_sizes(window: Window) -> Certificate:
         if certificates[-1].verdict == "differs":
             return certificates[-1]
     return max(certificates, key=lambda found: found.verdict != "certified")
+
+
+def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
+    """Leave out sizes at which what is replaced cannot run, neither here nor by onnxruntime.
+
+    A block of four slices that are put together again has no odd ones.
+    """
+    if len(chosen) == 1:
+        return chosen
+    running = [sizing for sizing in chosen if _runs(window, single(sizing))]
+    return running or chosen
+
+
+def _runs(window: Window, shapes: Shapes) -> bool:
+    types = {value.name: dtype_of(value) for value in window.inputs}
+    feeds = {name: np.zeros(shape, types[name]) for name, shape in shapes.items()}
+    for run in (by_onnxruntime, evaluator):
+        with suppress(NoTruth, BnfoldError):
+            run(window.before)(feeds)
+            return True
+    return False
 
 
 def _number_of_shapes(window: Window) -> int:
@@ -151,8 +178,9 @@ def _of_one(window: Window) -> Certificate:
         raise NotShown("it draws random numbers")
     if float_casts(window.before) != float_casts(window.after):
         raise NotShown("only one side rounds to another type")
-    chosen = sizings(window)
-    require_small(chosen)
+    every = sizings(window)
+    require_small(every)
+    chosen = _that_run(window, every)
     is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
     if window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models)):
         return prove_copying(window, chosen)

@@ -88,6 +88,11 @@ def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
                 fixed = onnx.helper.make_tensor_value_info(value.name, kind, shapes[value.name])
                 value.CopyFrom(fixed)
         known = {**_sizes_within(copy), **shapes}
+        for value in copy.graph.value_info:
+            if value.name in known:
+                kind = value.type.tensor_type.elem_type
+                fixed = onnx.helper.make_tensor_value_info(value.name, kind, known[value.name])
+                value.CopyFrom(fixed)
         for node in copy.graph.node:
             if node.op_type == "Shape" and node.input[0] in known:
                 sizes = np.array(known[node.input[0]], np.int64)[_range(node)]
@@ -110,8 +115,7 @@ def _reading_only_needed(window: Window) -> Window:
 
 def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Return the shapes of what is computed, where its inputs' sizes determine them."""
-    inputs = {value.name for value in model.graph.input}
-    if all(node.input[0] in inputs for node in model.graph.node if node.op_type == "Shape"):
+    if not any(node.op_type == "Shape" for node in model.graph.node):
         return {}
     bare = rebuilt(model, model.graph.node, model.graph.input, [o.name for o in model.graph.output])
     del bare.graph.value_info[:]  # these may be of another size

@@ -6,6 +6,7 @@ So it is known which sizes are large enough for all that happens at borders and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,7 +14,11 @@ import onnx
 
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.resizing import text, whole_scales
+from bnfold.proof.slicing import spatial_steps
 from bnfold.proof.windows import Window, ints
+
+_APART = frozenset({"GlobalAveragePool", "Reshape", "Shape", "Transpose"})
+"""Operators of whose result the positions may be no positions of what they read."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes along an axis that show what happens at any.
+    """The sizes of the smallest input along an axis that show what happens at any.
 
     At a size from `least` on, no position reads beyond both borders, and where one reads beyond
     none, there are such for each way to lie between the positions of an input. Then all that occurs
@@ -45,13 +50,20 @@ class Sizes:
 
     least: int
     period: int
+    ratios: Mapping[str, int]
+    """How many times as large each input is as the smallest one."""
 
 
 def sizes_along(window: Window, axis: int) -> Sizes:
     """Return the sizes for a spatial axis, counted from the first of them."""
-    reaches = [Reach()]
+    ratios = _ratios(window, axis)
+    starts = {  # positions of a larger input are between those of the smallest
+        name: Reach(Fraction(1 - ratio, ratio), Fraction(0), Fraction(1, ratio))
+        for name, ratio in ratios.items()
+    }
+    reaches = [Reach(), *starts.values()]
     for model in window.models:
-        known = {value.name: Reach() for value in window.inputs}
+        known = dict(starts)
         for node in model.graph.node:
             read = [known[name] for name in node.input if name in known] or [Reach()]
             widest = Reach(
@@ -64,12 +76,39 @@ def sizes_along(window: Window, axis: int) -> Sizes:
     span = max(each.high for each in reaches) - min(each.low for each in reaches)
     period = math.lcm(*(each.stride.numerator for each in reaches))
     is_finer = any(each.stride.denominator > 1 for each in reaches)
-    return Sizes(math.ceil(span) + period + is_finer, period)
+    return Sizes(math.ceil(span) + period + is_finer, period, ratios)
+
+
+def _ratios(window: Window, axis: int) -> dict[str, int]:
+    """Return how many times as large each input must be as the smallest one.
+
+    Positions of what is computed from two inputs correspond, so what takes more of one input's
+    positions for each of its own needs more of them. All are 1 if that differs by the way.
+    """
+    strides: dict[str, set[Fraction]] = {value.name: set() for value in window.inputs}
+    for model in window.models:
+        ways = {name: {(name, Fraction(1))} for name in strides}
+        for node in model.graph.node:
+            if node.op_type in _APART:
+                continue
+            stride = _of_results(node, window, Reach(), axis).stride
+            read = {way for name in node.input for way in ways.get(name, ())}
+            made = {(name, before * stride) for name, before in read}
+            ways.update(dict.fromkeys(node.output, made))
+        for output in model.graph.output:
+            for name, stride in ways.get(output.name, ()):
+                strides[name].add(stride)
+    each = {name: next(iter(found)) for name, found in strides.items() if len(found) == 1}
+    if len(each) == len(strides):
+        ratios = {name: stride / min(each.values()) for name, stride in each.items()}
+        if all(ratio.denominator == 1 for ratio in ratios.values()):
+            return {name: ratio.numerator for name, ratio in ratios.items()}
+    return dict.fromkeys(strides, 1)
 
 
 def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) -> Reach:
     """Return the reach of what an operator computes from data."""
-    kernel = _kernel(node, window)
+    kernel = _kernel(node, window) if node.op_type != "ConvTranspose" else []
     if axis < len(kernel):
         span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1)
         padded = [_along(node, "pads", axis, 0)]
@@ -87,12 +126,27 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
     if axis + 2 < len(scales):
         furthest = Fraction(5 if text(node, "mode", "nearest") == "cubic" else 3, 2)
         return data.of_readers(-furthest, furthest, Fraction(1, scales[axis + 2]))
+    if node.op_type == "Slice":
+        start, step = (spatial_steps(node, window.constants) or {}).get(axis, (0, 1))
+        return data.of_readers(Fraction(start), Fraction(start), Fraction(step))
+    if node.op_type == "ConvTranspose":
+        return data.of_readers(*_of_transposed(node, window, axis))
     if node.op_type == "DepthToSpace":
         size = ints(node, "blocksize")[0]
         return data.of_readers(Fraction(1 - size, size), Fraction(0), Fraction(1, size))
     if node.op_type == "GlobalAveragePool":  # no pool of a fixed size is as large
         return data.of_readers(Fraction(-1), Fraction(1), Fraction(1))
     return data
+
+
+def _of_transposed(
+    node: onnx.NodeProto, window: Window, axis: int
+) -> tuple[Fraction, Fraction, Fraction]:
+    """Return what position j of a ConvTranspose reads: from (j + p − (k−1)·d)/s to (j + p)/s."""
+    kernel = _kernel(node, window)
+    span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1) if axis < len(kernel) else 0
+    stride, padded = _along(node, "strides", axis, 1), _along(node, "pads", axis, 0)
+    return Fraction(padded - span, stride), Fraction(padded, stride), Fraction(1, stride)
 
 
 def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
@@ -103,7 +157,7 @@ def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
 def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:
     if node.op_type in ("MaxPool", "AveragePool"):
         return ints(node, "kernel_shape")
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvTranspose"):
         weight = window.constants.get(node.input[1])
         return [int(size) for size in weight.shape[2:]] if weight is not None else []
     return []

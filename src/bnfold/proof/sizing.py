@@ -13,7 +13,8 @@ import onnx
 
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
-from bnfold.proof.resizing import RESIZING, whole_scales
+from bnfold.proof.resizing import RESIZING, text, whole_scales
+from bnfold.proof.slicing import TO_THE_END, spatial_steps
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
@@ -27,7 +28,7 @@ _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 _LOCAL = (
     POINTWISE
     | {"AveragePool", "Concat", "Conv", "DepthToSpace", "GlobalAveragePool", "MaxPool", "Pad"}
-    | {"Resize", "Sum", "Upsample"}
+    | {"ConvTranspose", "Resize", "Slice", "Sum", "Upsample"}
 ) - {"Cast"}
 """Operators that do the same to each sample of a batch and, borders aside, at each position."""
 
@@ -45,9 +46,6 @@ _MOST_RESTS = 8
 
 _LARGEST_CUT = 4096
 """Free sizes go beyond the positions that a window cuts at, up to this one."""
-
-_TO_THE_END = 2**31 - 1
-"""From here on, a position means the end of any axis."""
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
@@ -110,8 +108,13 @@ def require_small(chosen: Sequence[Sizing]) -> None:
 
 def _squeezes_any(window: Window) -> bool:
     """Say whether a Squeeze names no axes."""
-    squeezing = [node for node in window.nodes() if node.op_type == "Squeeze"]
-    return any(len(node.input) < 2 and not ints(node, "axes") for node in squeezing)
+    sizes = set(window.constants)
+    for node in window.nodes():
+        if node.op_type == "Shape" or sizes.issuperset(node.input):
+            sizes.update(node.output)  # of as many axes at any size
+        elif node.op_type == "Squeeze" and len(node.input) < 2 and not ints(node, "axes"):
+            return True
+    return False
 
 
 def _rank(window: Window, name: str) -> int:
@@ -148,8 +151,12 @@ def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
 
 
 def _is_local(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type == "Conv":
-        return node.input[1] in window.constants
+    if node.op_type in ("Conv", "ConvTranspose") and node.input[1] not in window.constants:
+        return False
+    if node.op_type == "ConvTranspose":
+        return text(node, "auto_pad", "NOTSET") == "NOTSET" and not ints(node, "output_shape")
+    if node.op_type == "Slice":
+        return spatial_steps(node, window.constants) is not None
     if node.op_type == "Pad":
         return spatial_widths(node, window.constants) is not None
     if node.op_type == "Concat":
@@ -222,10 +229,13 @@ def _shrunk(
     assert isinstance(size, int)
     if axis == 0 and kind and len({sizes[0] for sizes in known.values()}) == 1:
         return size if _required(window, name, 0, len(known[name])) else 1
-    same_map = len({tuple(sizes[2:]) for sizes in known.values()}) == 1
-    if kind == "local" and axis >= 2 and same_map:
+    if kind == "local" and axis >= 2:
         sizes = sizes_along(window, axis - 2)
-        return min(size, sizes.least + (size - sizes.least) % sizes.period)
+        smallest = size // sizes.ratios[name]
+        if all(known[each][axis] == smallest * ratio for each, ratio in sizes.ratios.items()):
+            size = min(smallest, sizes.least + (smallest - sizes.least) % sizes.period)
+            return size * sizes.ratios[name]
+        return size
     if kind == "local" and axis == 1 and _is_alike_in_channels(window):
         return 1
     return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
@@ -239,11 +249,13 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
     if axis == 0 and (kind or not _cuts_first(window)):
         return 2 + free - _FREE
     if kind == "local" and axis >= 2:
-        return sizes_along(window, axis - 2).least + free - _FREE
+        sizes = sizes_along(window, axis - 2)
+        return (sizes.least + free - _FREE) * sizes.ratios[name]
     if kind == "local":
         return 1 if _is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
-    return free + 2 * reach + _largest_cut(window)
+    ratio = sizes_along(window, axis - 2).ratios[name] if 2 <= axis < 2 + _MOST_SPATIAL else 1
+    return (free + 2 * reach + _largest_cut(window)) * ratio
 
 
 def _is_alike_in_channels(window: Window) -> bool:
@@ -278,6 +290,8 @@ def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int
     """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
     if node.op_type == "Conv" and is_first and len(shape) > 2:
         return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "ConvTranspose" and is_first and len(shape) > 2:
+        return shape[0] if axis == 1 - len(shape) else 0
     if node.op_type == "Gemm" and is_first and len(shape) == 2:
         is_asked = axis == -1 - ints(node, "transA", [0])[0]
         return shape[ints(node, "transB", [0])[0]] if is_asked else 0
@@ -301,7 +315,7 @@ def _largest_cut(window: Window) -> int:
             for node in window.nodes()
             if node.op_type in _CUTTING
             for number in _positions(node, window)
-            if abs(number) < _TO_THE_END
+            if abs(number) < TO_THE_END
         ),
         default=0,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -90,7 +90,7 @@ def _increases_after(model: onnx.ModelProto, window: Window) -> bool:
     reached: set[str] = set()
     for node in model.graph.node:
         is_after = not reached.isdisjoint(node.input)
-        if is_after and not _increases(node, reached, window):
+        if is_after and not increases(node, reached, window.constants):
             return False
         if is_after or node.op_type == "MaxPool":
             reached.update(node.output)
@@ -125,7 +125,7 @@ def _move_one(model: onnx.ModelProto, window: Window) -> bool:
             continue
         data = [name for name in node.input if name not in window.constants]
         is_map = node.op_type in ("Add", "BatchNormalization", "Div", "Mul", "Sub")
-        if len(data) != 1 or not is_map or not _increases(node, set(data), window):
+        if len(data) != 1 or not is_map or not increases(node, set(data), window.constants):
             continue
         if node.op_type != "BatchNormalization" and not _is_per_channel(node, pool, window):
             continue
@@ -152,19 +152,19 @@ def _is_per_channel(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) 
     return all(size == 1 for size in constant.shape[-spatial:]) and constant.ndim <= spatial + 2
 
 
-def _increases(node: onnx.NodeProto, reached: set[str], window: Window) -> bool:
+def increases(node: onnx.NodeProto, reached: set[str], constants: Mapping[str, Array]) -> bool:
     """Say whether an operator is increasing and affine in the one operand that was reached."""
     if node.op_type in COPYING:
-        return not is_random(node, window.constants)
+        return not is_random(node, constants)
     if node.op_type == "BatchNormalization":
         if is_training(node):
             return False
-        scale = window.constants.get(node.input[1])
+        scale = constants.get(node.input[1])
         return scale is not None and bool((scale >= 0).all())
     others = [name for name in node.input if name not in reached]
-    if len(others) != 1 or others[0] not in window.constants:
+    if len(others) != 1 or others[0] not in constants:
         return False
-    constant = window.constants[others[0]]
+    constant = constants[others[0]]
     if node.op_type == "Add":
         return True
     if node.op_type == "Sub":

@@ -65,7 +65,10 @@ class Common(Refusal):
     CROPPED = "the Resize fills in values from outside its input"
     INDICES_USED = "the Indices of the MaxPool are used"
     NO_GAIN = "the rewritten operators would cost at least as much as these"
-    PADDED_BY_SIZE = "the padding of an operator depends on the size of its input (auto_pad)"
+    PADDED_BY_SIZE = (
+        "the padding of an operator depends on the size of its input (auto_pad)",
+        "export the model with fixed spatial sizes",
+    )
     PADDING_ONLY_WINDOW = (
         "a window of the pool may hold only padding",
         "export the model with fixed spatial sizes",

@@ -1,0 +1,159 @@
+"""What a graph computes from sizes, where it is a multiple of one of them for every input.
+
+``Concat(Gather(Shape(x), [0, 1]), 2·Slice(Shape(x), 2, 4))`` is n, c, 2·h and 2·w, whatever these
+are. Exporters write that for the sizes of a Resize, with casts to floats and rounding between,
+which change nothing up to 2²⁴.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from bnfold.arrays import Array
+from bnfold.graph.asked_sizes import asked_places
+from bnfold.graph.constants import constant
+from bnfold.graph.shapes import shape_of
+
+_MOST_NODES = 64
+"""Nodes that one search visits."""
+
+_MOST_TERMS = 64
+"""Numbers in a shape, and more."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A whole number of times a size, or a whole number."""
+
+    factor: int
+    size: str | None = None
+    """The name of the size."""
+
+    @staticmethod
+    def of(size: int | ir.SymbolicDim) -> Term | None:
+        """Return a size of a shape; None if it has no name."""
+        if isinstance(size, int):
+            return Term(size)
+        return None if size.value is None else Term(1, size.value)
+
+
+def terms(value: ir.Value | None) -> Sequence[Term] | None:
+    """Return the elements of a vector or number that depends on sizes alone; None if it does not.
+
+    They are those for every input.
+    """
+    return _Search().of(value)
+
+
+class _Search:
+    def __init__(self) -> None:
+        self._left = _MOST_NODES
+
+    def of(self, value: ir.Value | None) -> Sequence[Term] | None:
+        content = constant(value)
+        if content is not None:
+            return _whole_numbers(content)
+        node, shape = value.producer() if value is not None else None, shape_of(value)
+        if node is None or node.domain or node.op_type not in _OPERATORS or not self._left:
+            return None
+        if shape is None or shape.rank() > 1:
+            return None
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            return None
+        self._left -= 1
+        found = _OPERATORS[node.op_type](self, node)
+        return found if found is not None and len(found) <= _MOST_TERMS else None
+
+    def shape(self, node: ir.Node) -> Sequence[Term] | None:
+        shape = shape_of(node.inputs[0])
+        if shape is None:
+            return None
+        start = node.attributes.get_int("start", 0) or 0
+        dims = shape.dims[start : node.attributes.get_int("end", None)]
+        return _all_known([Term.of(size) for size in dims])
+
+    def same(self, node: ir.Node) -> Sequence[Term] | None:
+        """Numbers that stay whole, in an order that stays."""
+        return self.of(node.inputs[0])
+
+    def cast(self, node: ir.Node) -> Sequence[Term] | None:
+        target = ir.DataType(node.attributes["to"].as_int())
+        return self.of(node.inputs[0]) if target in _WIDE else None
+
+    def chosen(self, node: ir.Node) -> Sequence[Term] | None:
+        given = self.of(node.inputs[0])
+        places = asked_places(node, len(given)) if given is not None else None
+        if given is None or places is None:
+            return None
+        return [given[place] for place in places.reshape(-1)]
+
+    def concat(self, node: ir.Node) -> Sequence[Term] | None:
+        parts = [self.of(value) for value in node.inputs]
+        known = [part for part in parts if part is not None]
+        return None if len(known) < len(parts) else [term for part in known for term in part]
+
+    def product(self, node: ir.Node) -> Sequence[Term] | None:
+        return self._each(node, _product)
+
+    def sum(self, node: ir.Node) -> Sequence[Term] | None:
+        return self._each(node, _sum)
+
+    def _each(
+        self, node: ir.Node, combine: Callable[[Term, Term], Term | None]
+    ) -> Sequence[Term] | None:
+        one, other = (self.of(value) for value in node.inputs)
+        if one is None or other is None:
+            return None
+        if 1 in (len(one), len(other)):
+            one, other = list(one) * len(other), list(other) * len(one)
+        if len(one) != len(other):
+            return None
+        return _all_known([combine(*pair) for pair in zip(one, other, strict=True)])
+
+
+def _whole_numbers(content: Array) -> Sequence[Term] | None:
+    if content.size > _MOST_TERMS or content.dtype.kind not in "fiu":
+        return None
+    numbers = content.reshape(-1).tolist()
+    is_whole = all(math.isfinite(number) and number == int(number) for number in numbers)
+    return [Term(int(number)) for number in numbers] if is_whole else None
+
+
+def _all_known(found: Sequence[Term | None]) -> Sequence[Term] | None:
+    known = [term for term in found if term is not None]
+    return known if len(known) == len(found) else None
+
+
+def _product(one: Term, other: Term) -> Term | None:
+    if one.size is not None and other.size is not None:
+        return None
+    return Term(one.factor * other.factor, one.size or other.size)
+
+
+def _sum(one: Term, other: Term) -> Term | None:
+    return Term(one.factor + other.factor, one.size) if one.size == other.size else None
+
+
+_WIDE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.DOUBLE)
+"""Types that hold any size."""
+
+_OPERATORS: Mapping[str, Callable[[_Search, ir.Node], Sequence[Term] | None]] = {
+    "Add": _Search.sum,
+    "Cast": _Search.cast,
+    "Ceil": _Search.same,
+    "Concat": _Search.concat,
+    "Floor": _Search.same,
+    "Gather": _Search.chosen,
+    "Identity": _Search.same,
+    "Mul": _Search.product,
+    "Reshape": _Search.same,
+    "Round": _Search.same,
+    "Shape": _Search.shape,
+    "Slice": _Search.chosen,
+    "Squeeze": _Search.same,
+    "Unsqueeze": _Search.same,
+}

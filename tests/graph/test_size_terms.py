@@ -1,0 +1,187 @@
+"""What is computed from sizes: what is said of it holds for every input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from bnfold.graph.facts import learn
+from bnfold.graph.shapes import shape_of
+from bnfold.graph.size_terms import Term, terms
+from bnfold.modelfile.loading import load
+from bnfold.running.learning import TOOLS
+from tests.support.evaluate import RuntimeException, run_plain
+from tests.support.graphs import Parameters, build, normal
+
+INTEGERS: Parameters = {
+    **{name: np.array([number], np.int64) for name, number in
+       {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "last": -1}.items()},
+    "pairs": np.array([2, 2], np.int64),
+    "pair": np.array([2, 3], np.int64),
+    "scalar": np.array(2, np.int64),
+    "double": np.array(2, np.float32),
+    "half": np.array(0.5, np.float32),
+    "mask": np.array([True], np.bool_),
+}  # fmt: skip
+"""Sizes of x: two that callers choose, and two that are known."""
+
+
+def found(lines: str, *, version: int = 17) -> list[tuple[int, int | None]] | None:
+    """Return the factors of v, and of which axis of x each is one."""
+    used = {name: array for name, array in INTEGERS.items() if f" {name}" in lines}
+    model = load(build(f"(float[N,3,H,5] x) => (v) {{ {lines} }}", opset=version, **used)).ir
+    learn(model, TOOLS)
+    axes = {Term.of(size): axis for axis, size in enumerate(shape_of(model.graph.inputs[0]) or ())}
+    value = next(v for node in model.graph for v in node.outputs if v.name == "v")
+    given = terms(value)
+    if given is None:
+        return None
+    return [(t.factor, None if t.size is None else axes[Term(1, t.size)]) for t in given]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("v = Shape(x)", [(1, 0), (3, None), (1, 2), (5, None)]),
+        ("v = Shape<start=1, end=-1>(x)", [(3, None), (1, 2)]),
+        ("s = Shape(x) v = Gather(s, pair)", [(1, 2), (5, None)]),
+        ("s = Shape(x) v = Gather(s, scalar)", [(1, 2)]),
+        ("s = Shape(x) v = Slice(s, one, three)", [(3, None), (1, 2)]),
+        ("s = Shape(x) g = Gather(s, scalar) v = Mul(g, two)", [(2, 2)]),
+        ("s = Shape(x) v = Mul( two, s)", [(2, 0), (6, None), (2, 2), (10, None)]),
+        ("s = Shape<start=2>(x) v = Mul(s, pair)", [(2, 2), (15, None)]),
+        ("s = Shape<start=2, end=3>(x) v = Add(s, s)", [(2, 2)]),
+        ("s = Shape<start=2, end=3>(x) q = Squeeze(s) v = Unsqueeze(q, zero)", [(1, 2)]),
+        ("s = Shape<start=2, end=3>(x) v = Reshape(s, last)", [(1, 2)]),
+        ("s = Shape<start=0, end=1>(x) v = Concat<axis=0>(s, two)", [(1, 0), (2, None)]),
+        (
+            "s = Shape<start=2, end=3>(x) f = Cast<to=1>(s) m = Mul(f, double) o = Floor(m) "
+            "v = Cast<to=7>(o)",
+            [(2, 2)],
+        ),
+        ("s = Shape<start=2, end=3>(x) v = Identity(s)", [(1, 2)]),
+        ("s = Shape<start=2, end=3>(x) f = Cast<to=1>(s) v = Mul(f, half)", None),
+        ("s = Shape<start=2, end=3>(x) v = Cast<to=6>(s)", [(1, 2)]),
+        ("s = Shape<start=2, end=3>(x) v = Cast<to=3>(s)", None),
+        ("s = Shape<start=2, end=3>(x) v = Add(s, two)", None),
+        ("s = Shape<start=2, end=3>(x) v = Mul(s, s)", None),
+        ("s = Shape<start=2, end=3>(x) v = Div(s, two)", None),
+        ("s = Shape(x) v = Slice(s, one, three, zero, two)", None),
+        ("s = Shape(x) v = Reshape(s, pairs)", None),
+        ("v = NonZero(x)", None),
+    ],
+)
+def test_terms(lines: str, expected: list[tuple[int, int | None]] | None) -> None:
+    assert found(lines) == expected
+
+
+def spatial_names(lines: str, inputs: str = "float[N,3,H,W] x") -> list[set[object]]:
+    """Return the sizes of the inputs along each spatial axis, and that of the result y."""
+    model = build(f"({inputs}) => (y) {{ {lines} }}", w=normal(4, 3, 3, 3), k=normal(1, 4, 1, 1))
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    shapes = [shape_of(value) for value in (*loaded.graph.inputs, *loaded.graph.outputs)]
+    names = [[getattr(s, "value", s) for s in shape.dims[2:]] for shape in shapes if shape]
+    return [set(along) for along in zip(*names, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_kept"),
+    [
+        ("y = Conv<pads=[1,1,1,1]>(x, w)", (True, True)),
+        ("y = Conv<pads=[2,0,0,2]>(x, w)", (True, True)),
+        ("y = Conv<pads=[1,0,1,1]>(x, w)", (True, False)),
+        ("y = Conv<dilations=[2,2], pads=[2,1,2,1]>(x, w)", (True, False)),
+        ("y = Conv<strides=[2,1], pads=[1,1,1,1]>(x, w)", (False, True)),
+        ('y = Conv<auto_pad="SAME_LOWER">(x, w)', (True, True)),
+        ('y = Conv<auto_pad="VALID", pads=[1,1,1,1]>(x, w)', (False, False)),
+        ("a = MaxPool<kernel_shape=[1,3], pads=[0,2,0,0]>(x) y = Relu(a)", (True, True)),
+        ("y = AveragePool<kernel_shape=[2,2], pads=[1,0,0,0]>(x)", (True, False)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) y = Mul(k, a)", (True, True)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) b = Conv<pads=[2,2,0,0]>(x, w) y = Sum(a, k, b)",
+         (True, True)),
+        ("a = Conv<pads=[1,1,1,1]>(x, w) b = Conv(x, w) y = Add(a, b)", (False, False)),
+    ],
+)  # fmt: skip
+def test_sizes_that_operators_keep_have_one_name(lines: str, is_kept: tuple[bool, bool]) -> None:
+    assert tuple(len(names) == 1 for names in spatial_names(lines)) == is_kept
+
+
+def test_sizes_of_two_inputs_may_differ() -> None:
+    inputs = "float[N,3,H,W] x, float[N,3,H,W] z"
+    assert [len(names) for names in spatial_names("y = Add(x, z)", inputs)] == [3, 3]
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> onnx.ModelProto:
+    """Draw Convs, pools and sums in a row, of free sizes."""
+    rank = draw(st.integers(1, 2))
+    values, nodes, weights = ["x"], [], {}
+    for step in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["Conv", "Conv", "MaxPool", "AveragePool", "Add", "Relu"]))
+        name, source = f"v{step}", draw(st.sampled_from(values[-2:]))
+        attributes: dict[str, Any] = {}
+        inputs = [source]
+        if kind == "Add":
+            inputs.append(draw(st.sampled_from(values)))
+        elif kind != "Relu":
+            kernel = [draw(st.integers(1, 4)) for _ in range(rank)]
+            dilations = [draw(st.sampled_from([1, 1, 2])) for _ in range(rank)]
+            attributes = {"kernel_shape": kernel}
+            if draw(st.booleans()):
+                attributes["strides"] = [draw(st.sampled_from([1, 1, 2])) for _ in range(rank)]
+            if kind != "AveragePool" and draw(st.booleans()):
+                attributes["dilations"] = dilations
+            spread = [draw(st.integers(0, k - 1)) for k in kernel]
+            pads = [*spread, *(k - 1 - s for k, s in zip(kernel, spread, strict=True))]
+            padding = draw(st.sampled_from(["", "pads", "SAME_UPPER", "SAME_LOWER", "VALID"]))
+            if padding == "pads":
+                attributes["pads"] = pads
+            elif padding:
+                attributes["auto_pad"] = padding
+            if kind == "Conv":
+                weights[f"w{step}"] = normal(2, 2, *kernel)
+                inputs.append(f"w{step}")
+                if draw(st.booleans()):
+                    del attributes["kernel_shape"]
+            elif draw(st.booleans()):
+                attributes["ceil_mode"] = 1
+        nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        values.append(name)
+    sizes = ["N", 2, *"HW"[:rank]]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, sizes)],
+        [helper.make_tensor_value_info(v, onnx.TensorProto.FLOAT, None) for v in values[1:]],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(maps(), st.integers(1, 8), st.integers(4, 9))
+def test_sizes_of_one_name_are_equal(model: onnx.ModelProto, height: int, width: int) -> None:
+    rank = len(model.graph.input[0].type.tensor_type.shape.dim) - 2
+    x = np.zeros((3, 2, height, width)[: rank + 2], np.float32)
+    try:
+        results = run_plain(model, {"x": x})
+    except RuntimeException:
+        reject()
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    named: dict[str, int] = {}
+    values = (*loaded.graph.inputs, *loaded.graph.outputs)
+    for value, array in zip(values, (x, *results), strict=True):
+        for size, actual in zip(shape_of(value) or (), array.shape, strict=False):
+            if isinstance(size, int):
+                assert size == actual
+            elif size.value is not None:
+                assert named.setdefault(size.value, actual) == actual
