@@ -153,7 +153,7 @@ def batch(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Optimize many models in worker processes, with an index of them all.
+    """Optimize many models in worker processes, with an index.
 
     Each model is rewritten and checked side by side with others, then timed with nothing beside it.
     The exit code is the gravest of all models', in this order: 1 not equivalent, 70 a bug,
