@@ -49,8 +49,8 @@ def test_help_fits(command: str) -> None:
         ("bench", REWRITTEN, "--seconds", "0", "--no-memory"),
         ("explain", MODELS / "preactivation_resnet.onnx"),
         ("inspect", REWRITTEN, MODELS / "conv_bn_conv.onnx"),
-        ("passes",),
-        ("passes", "fold-batchnorm"),
+        pytest.param(("passes",), marks=pytest.mark.slow),
+        pytest.param(("passes", "fold-batchnorm"), marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
 )

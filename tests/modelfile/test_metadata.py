@@ -68,7 +68,7 @@ def holders(proto: onnx.ModelProto) -> Iterator[tuple[str, Any]]:
 keys = st.lists(st.text("abcXYZ012._é", min_size=1, max_size=3), max_size=5, unique=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(keys, min_size=8, max_size=8))
 def test_metadata_keep_their_order_at_all_levels(orders: Sequence[Sequence[str]]) -> None:
     proto = model()

@@ -23,6 +23,8 @@ from tests.support.graphs import build, normal, operators
 QUICK = ("--no-check", "--no-bench")
 CHECKED = ("--no-bench", "--truth", "off", "--certify", "off", "--samples", "1")
 ALWAYS = ("--external-data", "always")
+HUGE = (*ALWAYS, "--external-data-threshold", "1000000000")
+ALL = ("--external-data-threshold", "0", "--external-data-name", "w.data")
 NAMED = (*ALWAYS, "--external-data-name", "w.data")
 
 
@@ -44,9 +46,9 @@ def loads(path: Path) -> None:
     [
         (False, ALWAYS, True),
         (False, NAMED, "w.data"),
-        (False, (*ALWAYS, "--external-data-threshold", "1000000000"), False),
+        pytest.param(False, HUGE, False, marks=pytest.mark.slow),
         (True, ("--external-data", "never"), False),
-        (True, ("--external-data-threshold", "0", "--external-data-name", "w.data"), "w.data"),
+        pytest.param(True, ALL, "w.data", marks=pytest.mark.slow),
     ],
     ids=["always", "named", "none", "never", "all"],
 )
