@@ -74,6 +74,7 @@ def found(lines: str, *, version: int = 17) -> list[tuple[int, int | None]] | No
         ("s = Shape<start=2, end=3>(x) v = Div(s, two)", None),
         ("s = Shape(x) v = Slice(s, one, three, zero, two)", None),
         ("s = Shape(x) v = Reshape(s, pairs)", None),
+        ("s = Shape(x) v = Mul(s, pair)", None),
         ("v = NonZero(x)", None),
     ],
 )
