@@ -122,6 +122,9 @@ def test_no_two_models_share_a_file(paths: list[list[str]]) -> None:
 def test_a_name_that_leads_out_of_the_folder(name: str) -> None:
     with pytest.raises(UsageError, match="leads out of the folder"):
         require_within(name)
+    if name:
+        with pytest.raises(UsageError, match="leads out of the folder"):
+            name_all([selected("/m/x.onnx", name=name)])
 
 
 def test_names_that_are_asked_for_twice() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
 
 from bnfold.record.batch import Index, Row, Speed
 from bnfold.report.batch import columns_of, html, markdown, summary_of, tone_of
@@ -134,3 +140,48 @@ def test_hostile_names_change_nothing() -> None:
     assert all(not link.startswith(("javascript:", '"')) for link in page.links)
     lines = markdown(Index(rows)).splitlines()
     assert sum(line.startswith("| ") for line in lines) == len(rows) + 1
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+CLICKS = """<script>
+const seen = [];
+const see = () => seen.push([...document.querySelectorAll("#models tbody tr")]
+  .filter((row) => !row.hidden).map((row) => row.cells[0].querySelector("bdi").innerText));
+const click = (column) =>
+  document.querySelector("#models thead").rows[0].cells[column].querySelector("button").click();
+const set = (name, value) => {
+  document.getElementById(name).value = value;
+  document.getElementById(name).dispatchEvent(new Event("input"));
+  see();
+};
+click(4); see(); click(4); see(); click(0); see();
+set("words", "M2"); set("words", ""); set("verdict", "failed"); set("verdict", "");
+set("speed", "slower");
+document.body.innerHTML = "<pre>" + JSON.stringify(seen) + "</pre>";
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_sorts_and_filters(tmp_path: Path) -> None:
+    rows = [replace(ROW, name=f"m{number}", nodes=[number * 100, 5]) for number in (3, 1, 20)]
+    page = html(Index([*rows, FAILED, TIMED])).replace("</body>", f"{CLICKS}</body>")
+    (tmp_path / "page.html").write_text(page)
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, (tmp_path / "page.html").as_uri()], capture_output=True, check=True, timeout=120
+    )
+    (seen,) = re.findall(r"<pre>(.*?)</pre>", shown.stdout.decode())
+    by_nodes = ["b.onnx", "m1", "m3", "a/m.onnx", "m20"]
+    by_name = ["a/m.onnx", "b.onnx", "m1", "m20", "m3"]
+    assert json.loads(unescape(seen)) == [
+        by_nodes,
+        by_nodes[::-1],
+        by_name,
+        ["m20"],
+        by_name,
+        ["b.onnx"],
+        by_name,
+        ["a/m.onnx"],
+    ]

@@ -126,9 +126,9 @@ class _Batch:
             and row.verdict != WAITING
             and row.version == version.__version__
             and bool(row.files)
-            and row.options == self._options(job.asked)
+            and row.options == self._options(job.asked) != ""
             and all(map(self._folder.has, row.files))
-            and row.sha256 == hash_model(job.model, data_of(job.model))
+            and row.sha256 == hash_model(job.model, data_of(job.model)) != ""
         )
 
     def _options(self, asked: Asked) -> str:
