@@ -127,7 +127,8 @@ def test_a_worker_with_another_version_says_so(task: Task) -> None:
     assert "not 0.0: install the same there" in outcome.row.reason
 
 
-def _time_something(queue: Any) -> None:
+def _time_something(queue: Any, both: Any) -> None:
+    both.wait()
     with timing_lock():
         begun = time.monotonic()
         time.sleep(0.1)
@@ -136,8 +137,8 @@ def _time_something(queue: Any) -> None:
 
 def test_processes_of_one_machine_time_one_after_the_other() -> None:
     context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_time_something, args=(queue,)) for _ in range(2)]
+    queue, both = context.Queue(), context.Barrier(2)
+    processes = [context.Process(target=_time_something, args=(queue, both)) for _ in range(2)]
     for process in processes:
         process.start()
     (_, end), (begin, _) = sorted(queue.get(timeout=60) for _ in processes)
