@@ -165,6 +165,22 @@ def test_extreme_scales_are_no_difference(scale: float, seed: int) -> None:
     certified(certify(window(MAP, before, "y = Conv(x, k2, d)", old, new)), "linear")
 
 
+@pytest.mark.parametrize("inputs", [5, 480])
+def test_weights_that_become_too_small_are_set_to_zero(inputs: int) -> None:
+    """There are as many of them as inputs, of which there may be many more than outputs."""
+    weights = np.full((inputs, 2), 1.9 * 2.0**-126, np.float32)
+    weights[:, 1] = 1
+    half = np.full(1, 0.5, np.float32)
+    new = weights / 2
+    new[:, 0] = 0
+    text = f"(float[N,{inputs}] x) => (float[N,m] y)"
+    before, after = "h = Mul(x, half) y = MatMul(h, w)", "y = MatMul(x, w2)"
+    found = window(text, before, after, {"w": weights, "half": half}, {"w2": new})
+    certified(certify(found), "linear")
+    wrong = window(text, before, after, {"w": weights * 1000, "half": half}, {"w2": new * 1000})
+    differs(certify(wrong))
+
+
 def test_zero_rows_subnormal_weights_and_cancelling_biases_are_no_difference() -> None:
     old = {"k": normal(8, 4, 3, 3), **batch_norm(8)}
     old["k"][0], old["k"][1] = 0, old["k"][1] * np.float32(1e-40)

@@ -104,6 +104,7 @@ def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
             {name: generator.standard_normal(shape) for name, shape in shapes.items()}
             for _ in range(PROBES)
         ]
+        elements = 1 + sum(map(math.prod, shapes.values()))
         zero = {name: np.zeros(shape) for name, shape in shapes.items()}
         both = {name: gaussian[0][name] + gaussian[1][name] for name in shapes}
         probes = [zero, both, *gaussian]
@@ -118,12 +119,12 @@ def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
             return None
         before, after = (np.where(defined, outputs, 0.0) for outputs in (before, after))
         try:
-            bound = _difference(window, before, after)
+            bound = _difference(window, elements, before, after)
         except Differs:  # where large addends cancel, their rounding is more than the result's
             nudged = (
                 np.where(defined, each_probe(sizing, probes, run), 0.0) for run in _nudged(window)
             )
-            bound = _difference(window, before, after, list(nudged))
+            bound = _difference(window, elements, before, after, list(nudged))
         largest = max(largest, bound)
     return largest
 
@@ -148,12 +149,17 @@ def _nudged(window: Window) -> Iterator[Run]:
 
 
 def _difference(
-    window: Window, before: FloatArray, after: FloatArray, nudged: Sequence[FloatArray] = ()
+    window: Window,
+    elements: int,
+    before: FloatArray,
+    after: FloatArray,
+    nudged: Sequence[FloatArray] = (),
 ) -> float:
     """Return a bound on each row of the difference, as a share of the row's own norm.
 
     Each row may be off by some roundings, of itself or of the constants that make it: by as much as
-    these move what is computed.
+    these move what is computed. Weights that are too small for a normal number are set to zero,
+    which may be as many as the `elements` that a row reads.
 
     Raises:
         Differs: if a row, or the constant part, differs by more than rounding.
@@ -164,7 +170,7 @@ def _difference(
     norms = np.sqrt((rows**2).mean(axis=0))
     differences = np.abs(rows - (after[2:] - after[0]))
     largest = differences.max(axis=0)
-    tiny = TINY * math.sqrt(sum(map(math.prod, [row.shape for row in rows[:1]])) + 1)
+    tiny = MOST_ROUNDINGS * TINY * math.sqrt(elements)
     sizes = np.maximum(np.abs(before[0]), norms)
     rounding, constant_rounding = unit * norms, unit * sizes
     for other in nudged:
