@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -68,6 +69,9 @@ class Scratch:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder and what is in it, as far as the system lets it, also if a signal comes."""
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)  # an empty one needs no descriptor, of which there may be none left
+        return
     try:
         shutil.rmtree(folder, ignore_errors=True)
     except BaseException:  # another signal

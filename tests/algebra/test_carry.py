@@ -544,7 +544,7 @@ def moves(draw: st.DrawFn) -> tuple[str, Parameters, list[int]]:
     return f'y = DepthToSpace<blocksize=2, mode="{mode}">(x)', {}, shape
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(moves(), st.sampled_from(Direction), st.data())
 def test_a_map_moves_as_the_elements_do(
     move: tuple[str, Parameters, list[int]], direction: Direction, data: st.DataObject
@@ -753,7 +753,7 @@ def reshapes(draw: st.DrawFn) -> tuple[list[int], list[int], Affine]:
     return before, after, Affine(scale, np.zeros_like(scale), axis)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(reshapes())
 def test_a_reshape_carries_a_map_where_it_varies_along_one_axis(
     case: tuple[list[int], list[int], Affine],

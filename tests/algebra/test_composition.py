@@ -53,7 +53,7 @@ def convolutions(draw: st.DrawFn, inputs: int, outputs: int, pads: int) -> Convo
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     convolutions(12, 24, 3),
     st.integers(0, 2).flatmap(lambda pads: convolutions(24, 12, pads)),

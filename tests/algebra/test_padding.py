@@ -22,7 +22,7 @@ def node_of(op_type: str, sizes: list[int | None] | None, **attributes: object) 
     return ir.Node("", op_type, [data], given)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(["SAME_UPPER", "SAME_LOWER"]),
     st.integers(1, 6),

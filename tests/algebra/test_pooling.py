@@ -35,7 +35,7 @@ def each_window_has_an_element(geometry: Pool, size: int) -> bool:
     return all(any(0 <= start + k * dilation < size for k in range(kernel)) for start in starts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 7),
     st.integers(1, 8),
@@ -51,7 +51,7 @@ def test_windows_by_arithmetic_are_windows_by_looking(
     assert is_real(geometry, size) == each_window_has_an_element(geometry, size)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.integers(0, 30),
     st.integers(0, 30),

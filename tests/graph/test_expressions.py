@@ -102,7 +102,7 @@ class Counted:
 DTYPES = [np.float32, np.float64, np.float16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(data=st.data())
 def test_the_reference_evaluator_agrees_where_it_is_trusted(data: st.DataObject) -> None:
     op_type = data.draw(st.sampled_from(sorted(expressions._ALIKE_EVERYWHERE)))

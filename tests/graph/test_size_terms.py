@@ -167,7 +167,7 @@ def maps(draw: st.DrawFn) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(maps(), st.integers(1, 8), st.integers(4, 9))
 def test_sizes_of_one_name_are_equal(model: onnx.ModelProto, height: int, width: int) -> None:
     rank = len(model.graph.input[0].type.tensor_type.shape.dim) - 2

@@ -137,7 +137,7 @@ def same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
 
 
 some = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -121,7 +121,7 @@ def windows(draw: st.DrawFn) -> str:
     return f"kernel_shape={kernel}, pads={pads}, strides={strides}"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(windows(), min_size=2, max_size=4), st.integers(6, 11))
 def test_random_pools(attributes: list[str], size: int) -> None:
     model = pools(*attributes, size=f"{size},{size + 1}")

@@ -395,7 +395,7 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(chains(), st.integers(6, 12), st.integers(6, 12))
 def test_random_chains(model: onnx.ModelProto, height: int, width: int) -> None:
     sizes = {"H": height, "W": width}

@@ -228,7 +228,7 @@ def flattened_convs(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 @pytest.mark.usefixtures("_always")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(flattened_convs())
 def test_random_convs(model: onnx.ModelProto) -> None:
     try:

@@ -358,7 +358,7 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(chains())
 def test_random_chains(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME, "merge-matmuls")

@@ -314,7 +314,7 @@ def test_integers_are_divided_towards_zero(dividend: int, expected: int) -> None
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_random_expressions(data: st.DataObject) -> None:
     """A shape concatenated from random pieces reshapes as before."""
     sizes = data.draw(st.permutations([2, 3, 4, 5]))

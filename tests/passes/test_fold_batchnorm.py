@@ -617,7 +617,7 @@ def linear_then_batch_norm(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(linear_then_batch_norm())
 def test_random_convolutions(model: onnx.ModelProto) -> None:
     (expected,) = {node.op_type for node in model.graph.node} - {"BatchNormalization"}

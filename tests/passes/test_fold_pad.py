@@ -741,7 +741,7 @@ def pad_and_reader(draw: st.DrawFn) -> tuple[onnx.ModelProto, dict[str, int]]:
     return model, {f"s{axis}": size for axis, size in enumerate(sizes)}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(pad_and_reader())
 def test_random_pads(drawn: tuple[onnx.ModelProto, dict[str, int]]) -> None:
     model, sizes = drawn

@@ -288,7 +288,7 @@ def affine_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return build(text, **weights)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(affine_graphs())
 def test_random_graphs(model: onnx.ModelProto) -> None:
     try:
@@ -448,7 +448,7 @@ def gated(draw: st.DrawFn) -> onnx.ModelProto:
     return build(f"({inputs}) => (float[N,3,p,q] y) {{ {' '.join(lines)} }}", **weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(gated())
 def test_random_products(model: onnx.ModelProto) -> None:
     feeds = draw_feeds(model)

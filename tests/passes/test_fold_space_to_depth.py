@@ -206,7 +206,7 @@ def depths(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(depths())
 def test_random_blocks(model: onnx.ModelProto) -> None:
     assert_rewritten(model, NAME, ["Conv"])

@@ -423,7 +423,7 @@ def upsampled_convs(draw: st.DrawFn) -> tuple[onnx.ModelProto, dict[str, int]]:
 
 
 @pytest.mark.usefixtures("_always")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(upsampled_convs())
 def test_random_convs(drawn: tuple[onnx.ModelProto, dict[str, int]]) -> None:
     model, sizes = drawn

@@ -298,7 +298,7 @@ def clamps(draw: st.DrawFn) -> tuple[str, Parameters]:
     return f"{name}({{}},{','.join(operands)})", weights
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(clamps(), min_size=2, max_size=4))
 def test_random_chains(functions: list[tuple[str, Parameters]]) -> None:
     lines: list[str] = []

@@ -449,7 +449,7 @@ def parallel_chains(draw: st.DrawFn) -> onnx.ModelProto:
     return build(INTERFACE + "{ " + " ".join(lines) + " }", **weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(parallel_chains(), st.booleans(), st.integers(5, 9), st.integers(5, 9))
 def test_random_chains(model: onnx.ModelProto, free: bool, height: int, width: int) -> None:
     model = at_any_size(model) if free else model
@@ -486,7 +486,7 @@ def parallel_convs(draw: st.DrawFn) -> onnx.ModelProto:
     return build(INTERFACE + "{ " + " ".join(lines) + " }", **weights)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(parallel_convs())
 def test_random_branches(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)

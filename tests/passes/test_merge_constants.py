@@ -217,7 +217,7 @@ def test_each_is_certified() -> None:
     assert verdicts == ["certified", "certified"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -145,7 +145,7 @@ def test_an_initializer_that_a_caller_may_override_stays() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["Relu", "Neg", "Abs"]), st.integers(0, 4)), max_size=9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_random_graphs(drawn: list[tuple[str, int]]) -> None:
     """What is left has no two operators that compute the same; all is added up at the end."""
     lines, values = [], ["x"]

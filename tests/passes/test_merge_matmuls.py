@@ -276,7 +276,7 @@ def sums(draw: st.DrawFn) -> onnx.ModelProto:
     return linear_model(" ".join(lines), rank, **weights)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(sums())
 def test_random_sums(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME, "compose-matmuls")

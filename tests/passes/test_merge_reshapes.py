@@ -99,7 +99,7 @@ def test_an_intermediate_result_that_is_an_output_stays() -> None:
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_random_chains(data: st.DataObject) -> None:
     """Chains over axes of any size, free or fixed, forth and back."""
     own = data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3))

@@ -379,7 +379,7 @@ def written(attributes: dict[str, list[int] | int]) -> str:
     return ", ".join(f"{name}={value}" for name, value in attributes.items())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(pools(), st.booleans())
 def test_random_pools(pool: tuple[int, dict[str, list[int] | int]], free: bool) -> None:
     size, attributes = pool
@@ -391,7 +391,7 @@ def test_random_pools(pool: tuple[int, dict[str, list[int] | int]], free: bool) 
         assert_rewritten(model, NAME, ["MaxPool", "Elu"], sizes={"L": size})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pools())
 def test_what_is_safe_for_any_size_is_safe_for_each(
     pool: tuple[int, dict[str, list[int] | int]],

@@ -419,7 +419,7 @@ def functions(draw: st.DrawFn) -> str:
     return " ".join([*lines, f"y = Identity({last})"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(functions(), st.sampled_from([13, 14]))
 def test_random_functions(lines: str, opset: int) -> None:
     model = written(lines, opset=opset, shape="2,200")

@@ -980,7 +980,7 @@ def networks(draw: st.DrawFn) -> onnx.ModelProto:
     return build(f"{text} {{ {' '.join(lines)} }}", opset=draw(st.integers(13, 17)), **weights)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(networks())
 def test_random_networks(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)

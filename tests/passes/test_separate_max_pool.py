@@ -113,7 +113,7 @@ def large_pools(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(large_pools())
 def test_random_pools(model: onnx.ModelProto) -> None:
     count = len(operators(run_pass(model, NAME).to_proto()))

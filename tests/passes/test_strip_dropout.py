@@ -273,7 +273,7 @@ def dropouts_in_a_dag(draw: st.DrawFn) -> onnx.ModelProto:
     return build(f"(float[N,4] x) => ({shown}) {{ {' '.join(lines)} }}", opset=opset)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(dropouts_in_a_dag())
 def test_random_graphs(model: onnx.ModelProto) -> None:
     result = run_pass(model, NAME)

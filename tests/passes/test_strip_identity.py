@@ -125,7 +125,7 @@ def test_parameters_at_run_time_stay() -> None:
     ),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_exactly_those_by_which_numpy_keeps_everything(
     taken: list[tuple[int, int, int]], free: bool
 ) -> None:

@@ -804,7 +804,7 @@ def test_all_windows_are_proven_in_turn() -> None:
 # --- Random windows, and the rate at which bounds hold --------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([1, 2, 4]),
@@ -816,7 +816,7 @@ def test_random_folds_are_certified(seed: int, group: int, stride: int, pads: li
     certified(certify(folded(group=group, attributes=attributes, seed=seed)), "linear")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.tuples(*[st.integers(0, size - 1) for size in (8, 4, 3, 3)]), st.floats(-4, 0), st.booleans()
 )

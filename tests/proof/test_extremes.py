@@ -172,7 +172,7 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(build(f"{result} {{ {' '.join(lines)} }}", **weights))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(chains())
 def test_what_moves_is_the_same(model: onnx.ModelProto) -> None:
     moved = with_extremes_apart(Window(model, model)).before

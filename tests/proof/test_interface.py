@@ -292,7 +292,7 @@ shapes = st.dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(interface=interfaces, seen=shapes)
 def test_equal_declarations_are_equal_whatever_was_seen(
     interface: Interface, seen: Mapping[str, Sequence[Sequence[int]]]
@@ -300,7 +300,7 @@ def test_equal_declarations_are_equal_whatever_was_seen(
     assert difference(interface, replace(interface), seen) == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(first=declarations, second=declarations, seen=shapes)
 def test_what_fits_an_output_fits_an_input(
     first: Declared, second: Declared, seen: Mapping[str, Sequence[Sequence[int]]]

@@ -383,7 +383,7 @@ def test_moves_depend_on_the_seed_alone_and_change_nothing_in_place() -> None:
     assert moved({"x": np.ones((), np.float32)}, 0)["x"].shape == ()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(values=st.lists(st.floats(width=32), max_size=20), seed=st.integers(0, 1000))
 def test_a_move_is_by_a_few_units_in_the_last_place(values: list[float], seed: int) -> None:
     content = np.array(values, np.float32)

@@ -57,7 +57,7 @@ def test_others_stay(lines: str) -> None:
     assert list(moved.graph.node) == list(model.graph.node)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_what_moves_is_the_same(data: st.DataObject) -> None:
     values, lines = ["x", "g"], []

@@ -317,7 +317,7 @@ def test_outputs_that_are_not_ordered_pass_through() -> None:
     assert np.array_equal(found["else"], [3, 4])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     order=st.permutations(range(8)),
     values=st.lists(st.integers(0, 3), min_size=8, max_size=8),

@@ -149,7 +149,7 @@ def models(draw: st.DrawFn) -> onnx.ModelProto:
     return model
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(model=models())
 def test_any_model_is_equal_to_itself(model: onnx.ModelProto) -> None:
     sizes = dict.fromkeys(["H", "W", "S"], 8)

@@ -209,7 +209,7 @@ def layers(seed: int) -> Parameters:
     return drawn | {"tiny": np.full(1, 1e-12, np.float32)}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     names=st.sets(st.sampled_from(["w0", "w1", "w2", "w3", "tiny"]), min_size=1),
     seed=st.integers(0, 99),

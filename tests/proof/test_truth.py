@@ -91,7 +91,7 @@ def agrees_with_onnxruntime(
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(attributes=windows(), group=st.sampled_from([1, 2, 4]), bias=st.booleans())
 def test_conv(folder: Path, attributes: dict[str, Any], group: int, bias: bool) -> None:
     weights = {"w": normal(8, 4 // group, *attributes["kernel_shape"])}
@@ -99,7 +99,7 @@ def test_conv(folder: Path, attributes: dict[str, Any], group: int, bias: bool) 
     agrees_with_onnxruntime(folder, "Conv", weights, {**attributes, "group": group})
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(attributes=windows(), group=st.sampled_from([1, 2, 4]), extra=st.integers(0, 1))
 def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, extra: int) -> None:
     attributes = {key: value for key, value in attributes.items() if key != "auto_pad"}
@@ -108,7 +108,7 @@ def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, ex
     agrees_with_onnxruntime(folder, "ConvTranspose", weights, {**attributes, "group": group})
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(attributes=windows(ceil=True))
 def test_max_pool(folder: Path, attributes: dict[str, Any]) -> None:
     agrees_with_onnxruntime(folder, "MaxPool", {}, attributes)
@@ -134,7 +134,7 @@ def averages(x: Array, attributes: dict[str, Any], count_include_pad: int) -> Ar
     return y
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(attributes=windows(), count=st.integers(0, 1))
 def test_average_pool(folder: Path, attributes: dict[str, Any], count: int) -> None:
     attributes = {key: value for key, value in attributes.items() if key != "auto_pad"}
@@ -146,7 +146,7 @@ def test_average_pool(folder: Path, attributes: dict[str, Any], count: int) -> N
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(attributes=windows(ceil=True))
 def test_average_pool_agrees_with_onnxruntime(folder: Path, attributes: dict[str, Any]) -> None:
     agrees_with_onnxruntime(folder, "AveragePool", {}, attributes)

@@ -77,7 +77,7 @@ def quantizations(draw: st.DrawFn) -> tuple[str, int, dict[str, Array], dict[str
     return name, opset, parameters, attributes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn=quantizations(), size=st.sampled_from([0.1, 3.0, 1e3, 1e12]), seed=st.integers(0, 99))
 def test_quantize(
     tmp_path_factory: pytest.TempPathFactory,
@@ -95,7 +95,7 @@ def test_quantize(
     np.testing.assert_allclose(found, expected, atol=1)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(drawn=quantizations(), seed=st.integers(0, 99))
 def test_dequantize(
     tmp_path_factory: pytest.TempPathFactory,

@@ -161,7 +161,7 @@ def test_functions_in_a_circle_stay() -> None:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_random_functions(data: st.DataObject) -> None:
     """Functions that call each other, with names that they share with each other and the graph."""
     names = ["x", "y", "z", "p", "q"]

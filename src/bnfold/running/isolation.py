@@ -199,7 +199,9 @@ def _next_piece(receiving: int, child: int) -> bytes:
 def _wait(receiving: int, child: int) -> None:
     """Wait until there is something to read."""
     used, since = _processor_ticks(child), time.monotonic()
-    while not select.select([receiving], [], [], 1.0)[0]:
+    pipe = select.poll()  # select knows no descriptors from 1024 on, which the host may have
+    pipe.register(receiving, select.POLLIN)
+    while not pipe.poll(1000):
         now = _processor_ticks(child)
         if now != used:
             used, since = now, time.monotonic()
