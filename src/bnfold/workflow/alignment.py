@@ -24,7 +24,8 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
-from bnfold.workflow.windows import Cut, Names, Slice, content_of
+from bnfold.workflow.slices import Names, Slice, content_of
+from bnfold.workflow.windows import Cut
 
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""

@@ -1,0 +1,255 @@
+"""The nodes between some values of a graph and what they are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+import onnx.helper
+import onnx_ir as ir
+
+from bnfold.graph.constants import RANDOM
+from bnfold.graph.memory import memory
+from bnfold.graph.shapes import rank_of, shape_of
+from bnfold.graph.walk import captured, has_body
+from bnfold.proof.windows import NotShown
+from bnfold.rewriting.query import is_op
+
+_MOST_EXPANDED = 8
+"""Nodes outside a pattern that a window takes in, so that both sides read the same values."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side: nodes in order, constants by name, and what it reads and computes."""
+
+    nodes: list[onnx.NodeProto]
+    constants: dict[str, ir.TensorProtocol]
+    inputs: list[onnx.ValueInfoProto]
+    outputs: list[str]
+    described: list[onnx.ValueInfoProto]
+    """The types and shapes of what its nodes compute, where they are known."""
+    opsets: Mapping[str, int]
+    ir_version: int
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.constants.values())
+
+
+class Names:
+    """A name of its own for each value of a window: an edit renames values."""
+
+    def __init__(self) -> None:
+        self._names: dict[ir.Value, str] = {}
+        self._taken: set[str] = set()
+
+    def __getitem__(self, value: ir.Value) -> str:
+        if value not in self._names:
+            name = value.name or "value"
+            while name in self._taken:
+                name += "'"
+            self._taken.add(name)
+            self._names[value] = name
+        return self._names[value]
+
+
+@dataclass
+class Slice:
+    """The nodes between some values and what they are computed from, in order."""
+
+    wanted: Sequence[ir.Value]
+    pattern: set[ir.Node]
+    nodes: list[ir.Node] = field(default_factory=list)
+    constants: list[ir.Value] = field(default_factory=list)
+    leaves: list[ir.Value] = field(default_factory=list)
+
+    @staticmethod
+    def of(
+        wanted: Sequence[ir.Value], pattern: set[ir.Node], stop: Iterable[ir.Value] = ()
+    ) -> Slice:
+        """Go back from the values as far as the pattern reaches, and expressions of constants."""
+        cut = Slice(wanted, pattern)
+        cut._walk(stop)
+        return cut
+
+    def expand(self, others: set[ir.Value]) -> None:
+        """Take in nodes outside the pattern where they compute a leaf from the other side's.
+
+        Nodes that compute a leaf from sizes are taken in, too: it cannot be anything.
+        """
+        known, missing = others | set(self.leaves), others - set(self.leaves)
+        wider, computed = set(self.pattern), set()
+        for leaf in self.leaves:
+            if leaf in others:
+                continue
+            nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
+            if nodes:
+                wider |= nodes
+                computed.add(leaf)
+        if computed:
+            self.pattern = wider
+            self._walk(stop=known - computed)
+
+    def _walk(self, stop: Iterable[ir.Value] = ()) -> None:
+        """Collect nodes, constants and leaves, in an order in which nodes can run."""
+        self.nodes, self.constants, self.leaves = [], [], []
+        stopping, seen, done = set(stop), set(), set()
+        pending = [(value, False) for value in reversed(self.wanted)]
+        while pending:
+            value, is_ready = pending.pop()
+            node = value.producer()
+            if is_ready and node is not None:
+                if node not in done:
+                    done.add(node)
+                    self.nodes.append(node)
+                continue
+            if value in seen:
+                continue
+            seen.add(value)
+            if content_of(value) is not None and not value.is_graph_input():
+                self.constants.append(value)
+            elif node is None or value in stopping or not self._takes(node, value):
+                self.leaves.append(value)
+            else:
+                pending.append((value, True))
+                read = [value for value in (*node.inputs, *captured(node)) if value is not None]
+                pending += [(value, False) for value in read]
+
+    def _takes(self, node: ir.Node, value: ir.Value) -> bool:
+        if has_body(node):
+            return is_op(node, "If") and node in self.pattern
+        if node.domain not in ("", "ai.onnx"):
+            return False
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            return False
+        return node in self.pattern or is_constant(value)
+
+    def part(self, names: Names, model: ir.Model) -> Part:
+        """Return the nodes as protobufs, with names of the window's own.
+
+        Raises:
+            NotShown: if the type of what it reads is not known.
+        """
+        nodes = []
+        for node in self.nodes:
+            proto = ir.serde.serialize_node(node)
+            read = [names[value] if value is not None else "" for value in node.inputs]
+            made = [names[value] if value.name else "" for value in node.outputs]
+            del proto.input[:], proto.output[:]
+            proto.input.extend(read)
+            proto.output.extend(made)
+            nodes.append(proto)
+        constants = {}
+        for value in self.constants:
+            tensor = content_of(value)
+            assert tensor is not None
+            constants[names[value]] = tensor
+        return Part(
+            nodes,
+            constants,
+            [described(value, names[value]) for value in self.leaves],
+            [names[value] for value in self.wanted],
+            [
+                described(value, names[value])
+                for node in self.nodes
+                for value in node.outputs
+                if value.name and rank_of(value) is not None and _is_tensor(value)
+            ],
+            dict(model.opset_imports),
+            model.ir_version,
+        )
+
+
+def _is_tensor(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType)
+
+
+def described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
+    """Return the name, type and shape of a value, with the sizes that are known.
+
+    Raises:
+        NotShown: if its type is not known, or not a tensor's.
+    """
+    tensor = content_of(value)
+    dtype = value.dtype or (tensor.dtype if tensor is not None else None)
+    if dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
+        raise NotShown(f"the type of {name!r} is not known")
+    sizes: list[int | str | None] | None = None
+    if (shape := shape_of(value)) is not None:
+        sizes = [size if isinstance(size, int) else size.value for size in shape]
+    elif tensor is not None:
+        sizes = list(tensor.shape.numpy())
+    return onnx.helper.make_tensor_value_info(name, dtype.value, sizes)
+
+
+def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> set[ir.Node]:
+    """Return the nodes that compute a value from known ones, some of them needed; else none."""
+    nodes: set[ir.Node] = set()
+    reaches = False
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        node = value.producer()
+        if value in known:
+            reaches |= value in needed
+        elif not is_constant(value):
+            if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
+                return set()
+            nodes.add(node)
+            pending += [read for read in node.inputs if read is not None]
+    return nodes if reaches else set()
+
+
+def _from_sizes(value: ir.Value) -> set[ir.Node]:
+    """Return the nodes that compute a value from the sizes of something alone, else none.
+
+    However many there are: taken for an input, the value could be anything, and would differ from
+    what a pass has computed.
+    """
+    nodes: set[ir.Node] = set()
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        node = value.producer()
+        if node in nodes or is_constant(value):
+            continue
+        if node is None or has_body(node) or node.domain:
+            return set()
+        nodes.add(node)
+        if node.op_type != "Shape":
+            pending += [read for read in node.inputs if read is not None]
+    return nodes
+
+
+def content_of(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the content of an initializer or a Constant node, else None."""
+    node = value.producer()
+    if value.const_value is not None or node is None or node.op_type != "Constant":
+        return value.const_value
+    return ir.convenience.get_const_tensor(value)
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Say whether a value depends on constants alone, by the structure of the graph."""
+    known = memory().answers("constant by structure")
+    pending, seen = [value], {value}
+    while pending:
+        value = pending.pop()
+        node = value.producer()
+        if value in known:
+            continue
+        if value.const_value is not None or (node is not None and node.op_type == "Constant"):
+            if value.is_graph_input():
+                return False
+            continue
+        if node is None or node.domain or has_body(node) or node.op_type in RANDOM:
+            return False
+        read = {source for source in node.inputs if source is not None}
+        if not read:
+            return False
+        pending += read - seen
+        seen |= read
+    known.update(dict.fromkeys(seen, True))
+    return True
