@@ -18,7 +18,7 @@ import onnx
 import pytest
 
 from bnfold.atomic import AtomicFile, write_text
-from bnfold.cli.ending import INTERNAL_ERROR
+from bnfold.errors import INTERNAL_ERROR
 from tests.support.cli import REWRITTEN, UNCHANGED, names, run, untouched
 from tests.support.files import logits, raising, save_external
 from tests.support.files import scratch as scratch

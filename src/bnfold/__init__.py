@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bnfold.options import TimingOptions as TimingOptions
     from bnfold.record.data import Record as Record
     from bnfold.workflow.ir_pass import RewritePass as RewritePass
-    from bnfold.workflow.optimization import Result as Result
+    from bnfold.workflow.result import Result as Result
 
 _HOMES = {
     "bnfold.api": ("bench", "check", "explain", "inspect", "optimize"),

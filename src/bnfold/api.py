@@ -47,7 +47,8 @@ from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.inspection import with_figures
-from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization, Result
+from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization
+from bnfold.workflow.result import Result
 from bnfold.workflow.variants import Variants
 
 _P = ParamSpec("_P")

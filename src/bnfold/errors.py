@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from bnfold.record.data import Record
 
 
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h: a bug in bnfold, or out of memory."""
+
+
 class BnfoldError(Exception):
     """A failure with a one-line message; the command exits with its `exit_code`."""
 
@@ -91,7 +95,7 @@ class TooSlowError(BnfoldError):
 class PassFailedError(BnfoldError):
     """A bug in a pass: it raised anything but a refusal, or did not terminate."""
 
-    exit_code = 70
+    exit_code = INTERNAL_ERROR
 
 
 class NotVerifiedError(BnfoldError):

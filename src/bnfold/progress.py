@@ -20,8 +20,8 @@ class Counted(str):
         self.number, self.total = number, total
         return self
 
-    def __getnewargs__(self) -> tuple[str, int, int]:  # type: ignore[override]
-        return str(self), self.number, self.total
+    def __reduce__(self) -> tuple[type[Counted], tuple[str, int, int]]:
+        return Counted, (str(self), self.number, self.total)
 
 
 def silent(_: str) -> None:

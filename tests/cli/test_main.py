@@ -19,8 +19,8 @@ import typer.main
 from onnx import helper
 
 import bnfold
-from bnfold.cli.ending import INTERNAL_ERROR
 from bnfold.cli.main import app
+from bnfold.errors import INTERNAL_ERROR
 from bnfold.record.data import ModelRecord, Record
 from bnfold.rewriting.registry import all_passes
 from tests.support.cli import (
@@ -318,7 +318,9 @@ def test_an_unavailable_provider(
     folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr("bnfold.running.runtime.installed_runtimes", lambda: ["onnxruntime 1.0"])
+    monkeypatch.setattr(
+        "bnfold.running.installation.installed_runtimes", lambda: ["onnxruntime 1.0"]
+    )
     outcome = run(command, REWRITTEN, folder / "m.onnx", "--provider", "cuda")
     outcome.failed(4, "'cuda' is not available", "onnxruntime 1.0", "pip install 'onnxruntime-gpu")
     assert (folder / "m.onnx").read_bytes() == REWRITTEN.read_bytes()

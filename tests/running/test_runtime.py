@@ -15,6 +15,7 @@ import pytest
 from bnfold.errors import ProviderError, SessionError
 from bnfold.running import runtime
 from bnfold.running.environment import available_threads, environment, installed_runtimes
+from bnfold.running.installation import diagnosis
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import build
@@ -24,7 +25,7 @@ NEGATE = build("(float[N,3] x) => (float[N,3] y) { y = Neg(x) }").SerializeToStr
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    for module in ("runtime", "environment"):
+    for module in ("runtime", "installation", "environment"):
         monkeypatch.setattr(f"bnfold.running.{module}.installed_runtimes", lambda: list(packages))
 
 
@@ -72,7 +73,7 @@ def test_each_cause_has_a_diagnosis_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     for packages, device in (([CPU], False), ([CPU, GPU], False), ([GPU], False), ([GPU], True)):
         install(monkeypatch, *packages)
         has_device(monkeypatch, device)
-        diagnoses.add(runtime._diagnose("cuda", ""))
+        diagnoses.add(diagnosis("cuda", ""))
     assert len(diagnoses) == 4
 
 

@@ -8,7 +8,7 @@ import onnx
 
 import bnfold
 from bnfold.rewriting.contract import Refusal
-from bnfold.workflow.optimization import Result
+from bnfold.workflow.result import Result
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Array, draw_feeds, operators
 

@@ -24,8 +24,8 @@ class Dask:
     """The workers of a Dask scheduler."""
 
     def __init__(self, address: str) -> None:
-        distributed = require("distributed", "dask")
-        require("joblib", "batch")
+        distributed = require("distributed", "distributed")
+        require("joblib", "joblib")
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(address, timeout=SECONDS_TO_CONNECT)
@@ -83,9 +83,8 @@ class Ray:
 
     def __init__(self, address: str | None) -> None:
         self._ray = require("ray", "ray")
-        require("joblib", "batch")
-        from ray.util.joblib import register_ray
-
+        require("joblib", "joblib")
+        joblib_for_ray = require("ray.util.joblib", "ray")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             self._ray.init(
@@ -98,7 +97,7 @@ class Ray:
             raise UsageError(
                 f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`"
             ) from error
-        register_ray()  # type: ignore[no-untyped-call,unused-ignore]
+        joblib_for_ray.register_ray()
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
         processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
         self._nodes = [node["NodeID"] for node in nodes]

@@ -51,7 +51,7 @@ class Loky:
     """Processes on this machine."""
 
     def __init__(self, jobs: int, ledger: Ledger) -> None:
-        require("joblib", "batch")
+        require("joblib", "joblib")
         self.workers = self.sharers = jobs
         self.name = f"loky, {count(jobs, 'worker')}"
         self.deaths: Deaths = (BrokenProcessPool,)
@@ -71,18 +71,16 @@ class Loky:
         """Leave the workers to joblib, which ends them with the program."""
 
 
-def require(package: str, extra: str) -> ModuleType:
-    """Import a package that an extra of bnfold installs.
+def require(module: str, package: str) -> ModuleType:
+    """Import a module of a package that an extra of bnfold installs.
 
     Raises:
         UsageError: if it is not there.
     """
     try:
-        return importlib.import_module(package)
+        return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(
-            f"{package} cannot be imported ({error}): pip install 'bnfold[{extra}]'"
-        ) from error
+        raise UsageError(f"{module} cannot be imported ({error}): pip install {package}") from error
 
 
 def run_all(

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from bnfold.atomic import write_text
@@ -69,12 +68,7 @@ class Folder:
         self._stack.callback(shutil.rmtree, self.stage, ignore_errors=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _clear(self, keep: Iterable[str]) -> None:

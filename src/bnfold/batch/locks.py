@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,10 +50,10 @@ def lock_alone(place: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def _is_lockable(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:
+    if sys.platform == "win32":
         return True
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -63,20 +64,16 @@ def _is_lockable(descriptor: int) -> bool:
 
 
 def _lock(descriptor: int) -> None:
-    try:
+    if sys.platform != "win32":
         import fcntl
-    except ImportError:
-        _lock_on_windows(descriptor)
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _lock_on_windows(descriptor: int) -> None:
     import msvcrt
 
     while True:
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
         except OSError:  # it gives up after ten seconds
             time.sleep(0.1)
         else:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnfold.errors import BnfoldError, error_line
+from bnfold.errors import INTERNAL_ERROR, BnfoldError, error_line
 from bnfold.record.batch import Row, Speed
 from bnfold.record.data import Record, SpeedRecord
 from bnfold.report.certificates import certificate_summary
 from bnfold.report.summary import verdict_of
-
-UNEXPECTED = 70
-"""The exit code of a bug, and of a machine that is out of memory."""
 
 
 def row_of(
@@ -53,9 +50,9 @@ def told(error: BaseException | None) -> tuple[int, str]:
     if isinstance(error, BnfoldError):
         return error.exit_code, error_line(str(error))
     if isinstance(error, MemoryError):
-        return UNEXPECTED, "out of memory"
+        return INTERNAL_ERROR, "out of memory"
     what = f"unexpected {type(error).__name__}: {error}"
-    return UNEXPECTED, error_line(f"{what}; please report it, with what bnfold optimize says")
+    return INTERNAL_ERROR, error_line(f"{what}; please report it, with what bnfold optimize says")
 
 
 def speeds_of(speed: Sequence[SpeedRecord], machine: str, page: str) -> list[Speed]:

@@ -12,10 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from bnfold.cli.signals import received
-from bnfold.errors import BnfoldError, UsageError, error_line, in_words
-
-INTERNAL_ERROR = 70
-"""EX_SOFTWARE of sysexits.h: a bug in bnfold, or out of memory."""
+from bnfold.errors import INTERNAL_ERROR, BnfoldError, UsageError, error_line, in_words
 
 
 class Warnings(logging.Handler):

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
+
+_Kind: TypeAlias = tuple[str, tuple[int, ...]]
+"""A type and a shape."""
 
 _NEAR = 1e-2
 """Distance, as a share of the norm, below which two values are taken to be meant as one."""
@@ -32,42 +36,39 @@ def pairs(originals: Mapping[str, Array], others: Mapping[str, Array]) -> list[t
     Each value of either is paired with one that is near it, if there is any: nodes that compute the
     same may have been merged, or doubled.
     """
-    near = _nearest(originals, others)
-    back = _nearest(others, originals)
+    ours, theirs = _projected(originals), _projected(others)
+    near = _nearest(ours, theirs)
+    back = _nearest(theirs, ours)
     same = {name: name for name in originals if name in others and name not in near}
     found = [*near.items(), *same.items(), *((name, other) for other, name in back.items())]
     return list(dict.fromkeys(found))
 
 
-def _nearest(originals: Mapping[str, Array], others: Mapping[str, Array]) -> dict[str, str]:
-    """Pair what is near, among values of one type and shape."""
-    groups: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for name, value in others.items():
-        if _can_be_projected(value):
-            groups[value.dtype.str, value.shape].append(name)
-    known = {
-        key: np.array([_projections(others[name]) for name in names])
-        for key, names in groups.items()
-        if key in {(value.dtype.str, value.shape) for value in originals.values()}
-    }
+def _projected(values: Mapping[str, Array]) -> dict[_Kind, dict[str, FloatArray]]:
+    """Return what stands for each value, by name, in groups of one type and shape."""
+    groups: dict[_Kind, dict[str, FloatArray]] = defaultdict(dict)
+    for name, value in values.items():
+        if value.dtype.kind in "fiub" and value.size > 0:
+            groups[value.dtype.str, value.shape][name] = _projections(value)
+    return groups
+
+
+def _nearest(
+    ones: Mapping[_Kind, Mapping[str, FloatArray]], others: Mapping[_Kind, Mapping[str, FloatArray]]
+) -> dict[str, str]:
+    """Return for each value of one model the nearest one of the other, if it is near."""
     near: dict[str, str] = {}
-    for name, value in originals.items():
-        key = value.dtype.str, value.shape
-        if key not in known or not _can_be_projected(value):
-            continue
-        own = _projections(value)
-        distances = np.abs(known[key] - own).max(axis=1) / max(float(np.abs(own).max()), 1e-30)
-        best = int(distances.argmin())
-        names = groups[key]
-        if name in names and distances[names.index(name)] <= distances[best] + _TIE:
-            best = names.index(name)
-        if distances[best] <= _NEAR:
-            near[name] = names[best]
+    for kind in (kind for kind in ones if kind in others):
+        names = list(others[kind])
+        known = np.array(list(others[kind].values()))
+        for name, own in ones[kind].items():
+            distances = np.abs(known - own).max(axis=1) / max(float(np.abs(own).max()), 1e-30)
+            best = int(distances.argmin())
+            if name in others[kind] and distances[names.index(name)] <= distances[best] + _TIE:
+                best = names.index(name)
+            if distances[best] <= _NEAR:
+                near[name] = names[best]
     return near
-
-
-def _can_be_projected(value: Array) -> bool:
-    return value.dtype.kind in "fiub" and value.size > 0
 
 
 def _projections(value: Array) -> FloatArray:

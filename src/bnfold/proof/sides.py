@@ -11,6 +11,7 @@ import onnx.numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from bnfold.arrays import Array
+from bnfold.graph.constants import RANDOM
 from bnfold.proof.cutting import bodies, nodes_within, reads
 from bnfold.running.learning import infer
 
@@ -27,10 +28,7 @@ _TRANSPARENT = frozenset(
 )
 """Operators before a selection that round nothing: their operands are compared in their place."""
 
-_RANDOM = frozenset(
-    {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
-    | {"RandomUniformLike"}
-)
+_RANDOM = RANDOM | {"Dropout"}
 
 _NO_END = 2**31 - 1
 """Ends of Slices from here on are beyond any size."""

@@ -18,6 +18,7 @@ import numpy as np
 from bnfold.arrays import Array
 from bnfold.errors import ProviderError, SessionError, UsageError
 from bnfold.running.environment import available_threads, installed_runtimes
+from bnfold.running.installation import INSTALL, diagnosis, mending
 from bnfold.running.isolation import isolated
 from bnfold.running.libraries import registered
 
@@ -117,7 +118,7 @@ class Session:
                 f"onnxruntime cannot load the model: {_one_line(error, model)}"
             ) from error
         if PROVIDERS[provider] not in self._session.get_providers():
-            raise ProviderError(_diagnose(provider, "onnxruntime fell back to the CPU"))
+            raise ProviderError(diagnosis(provider, "onnxruntime fell back to the CPU"))
         self._provider = provider
         self.inputs = [_spec(argument) for argument in self._session.get_inputs()]
         self.outputs = [_spec(argument) for argument in self._session.get_outputs()]
@@ -186,7 +187,7 @@ def require_provider(provider: str) -> None:
         if provider == "cuda":
             _require_device(runtime)
         return
-    raise ProviderError(_diagnose(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
+    raise ProviderError(diagnosis(provider, f"onnxruntime has no {PROVIDERS[provider]}"))
 
 
 def require_libraries() -> None:
@@ -226,9 +227,9 @@ def _require_device(runtime: Any) -> None:
     try:  # in a process of its own: one that has initialized CUDA cannot fork any more
         used = isolated(lambda _: _providers_of_session(runtime), lambda _: None)
     except Exception as error:
-        raise ProviderError(_diagnose("cuda", _one_line(error))) from error
+        raise ProviderError(diagnosis("cuda", _one_line(error))) from error
     if PROVIDERS["cuda"] not in used:
-        raise ProviderError(_diagnose("cuda", "onnxruntime falls back to the CPU"))
+        raise ProviderError(diagnosis("cuda", "onnxruntime falls back to the CPU"))
     _usable.add("cuda")
 
 
@@ -257,11 +258,6 @@ def _providers_of_session(runtime: Any) -> list[str]:
     return list(session.get_providers())
 
 
-def _has_device() -> bool:
-    """Return whether there may be a device: under WSL, it has another name."""
-    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu"))
-
-
 def _import_runtime() -> Any:
     """Import onnxruntime, without its telemetry and without lines of its own on the terminal.
 
@@ -275,55 +271,19 @@ def _import_runtime() -> Any:
     except ImportError as error:
         if not installed_runtimes():
             raise ProviderError(
-                f"onnxruntime is not installed: {_INSTALL['cpu']}, or {_INSTALL['cuda']}"
+                f"onnxruntime is not installed: {INSTALL['cpu']}, or {INSTALL['cuda']}"
             ) from error
         raise ProviderError(
-            f"onnxruntime is installed but broken: {_one_line(error)}; {_mending()}"
+            f"onnxruntime is installed but broken: {_one_line(error)}; {mending()}"
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):  # a folder alone is a package for Python, too
         folder = ", ".join(getattr(onnxruntime, "__path__", ["?"]))
         raise ProviderError(
             f"onnxruntime is incomplete: {folder} holds only what an uninstalled package left; "
-            f"remove that folder; {_mending()}"
+            f"remove that folder; {mending()}"
         )
     onnxruntime.set_default_logger_severity(4)
     return onnxruntime
-
-
-_INSTALL = {
-    "cpu": "pip install onnxruntime",
-    "cuda": "pip install 'onnxruntime-gpu[cuda,cudnn]'",
-}
-"""What the extras of the same names install."""
-
-
-def _mending(provider: str = "cpu") -> str:
-    """Return the command that mends the installation of onnxruntime."""
-    versions = installed_runtimes()
-    installed = [each.split()[0] for each in versions]
-    if len(installed) > 1:
-        return (
-            f"{' and '.join(versions)} are both installed and overwrite each other's files: "
-            f"pip uninstall -y {' '.join(installed)}, then {_INSTALL[provider]}"
-        )
-    package = installed[0] if installed else "onnxruntime"
-    return f"pip install --force-reinstall --no-deps {package}"
-
-
-def _diagnose(provider: str, symptom: str) -> str:
-    installed = installed_runtimes()
-    if len(installed) > 1:
-        cure = _mending(provider)
-    elif provider == "cuda" and not any(name.startswith("onnxruntime-gpu") for name in installed):
-        cure = (
-            f"{', '.join(installed) or 'no onnxruntime'} is installed: pip uninstall it, then "
-            f"{_INSTALL['cuda']}"
-        )
-    elif provider == "cuda" and not _has_device() and os.name == "posix":
-        cure = "this machine has no NVIDIA device, or its driver is not loaded"
-    else:
-        cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"
-    return f"the provider {provider!r} is not available: {symptom}; {cure}"
 
 
 def _make_session(runtime: Any, options: Any, providers: Any, source: str | bytes) -> Any:

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from bnfold.errors import BnfoldError
 from bnfold.record.data import Record
-from bnfold.workflow.optimization import Result
+from bnfold.workflow.result import Result
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R", bound=Record | Result)

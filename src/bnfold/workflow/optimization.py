@@ -6,25 +6,20 @@ import math
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 
-import onnx
-
 from bnfold.errors import (
     BnfoldError,
     ModelError,
-    NotEquivalentError,
-    NotVerifiedError,
     ProviderError,
     SessionError,
     TooSlowError,
     UsageError,
 )
 from bnfold.modelfile.external import require_free
-from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.saving import StagedModel, is_stored_so
 from bnfold.modelfile.source import ModelSource
 from bnfold.options import (
@@ -41,40 +36,12 @@ from bnfold.rewriting.engine import Site
 from bnfold.running.environment import environment, load_average
 from bnfold.running.isolation import CrashedError
 from bnfold.scratch import Scratch
+from bnfold.workflow.rejection import rejection
+from bnfold.workflow.result import Result
 from bnfold.workflow.variants import Variant, Variants
 
 SECONDS_TO_CERTIFY = 30.0
 """For all certificates, unless ``--certify always`` asks for each of them."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """An optimized model and the record of its optimization.
-
-    It stays usable after OUTPUT has been removed or replaced. Pickling it includes the model with
-    all of its weights.
-    """
-
-    record: Record
-    _model: LoadedModel | bytes = field(repr=False)
-
-    def to_proto(self) -> onnx.ModelProto:
-        """Return the optimized model as a new ModelProto.
-
-        Most weights are still in a file: each call reads them all, and takes as much memory as
-        the model is large.
-
-        Raises:
-            ModelError: if the model exceeds 2 GiB, the limit of a ModelProto, or if a file that
-                holds its weights has been changed in place.
-        """
-        if isinstance(self._model, bytes):
-            proto: onnx.ModelProto = onnx.ModelProto.FromString(self._model)
-            return proto
-        return self._model.to_proto()
-
-    def __reduce__(self) -> tuple[type[Result], tuple[Record, bytes]]:
-        return Result, (self.record, self.to_proto().SerializeToString(deterministic=True))
 
 
 class Optimization:
@@ -318,15 +285,15 @@ class Optimization:
             NotVerifiedError: if the check could not decide.
             TooSlowError: if a required speed-up is not met.
         """
-        rejection = self._rejection() or self._lack_of_speed()
-        record = self._record(written=self._output is not None and rejection is None)
+        failure = self._rejection() or self._lack_of_speed()
+        record = self._record(written=self._output is not None and failure is None)
         if self._figures:
             from bnfold.workflow.inspection import with_figures
 
             record = with_figures(record, self._source, self._staged.path)
-        if rejection is not None:
-            rejection.record = record
-            raise rejection
+        if failure is not None:
+            failure.record = record
+            raise failure
         if self._output is not None and not (self._is_copy and self._is_in_place):
             self._staged.commit()
         return Result(record, self._variant.model)
@@ -349,29 +316,7 @@ class Optimization:
         return path is not None and self._place.exists() and self._place.samefile(path)
 
     def _rejection(self) -> BnfoldError | None:
-        equivalence = self._equivalence
-        if equivalence is None or equivalence.verdict in ("pass", "identical"):
-            return None
-        if equivalence.verdict == "certified":
-            if self._checking.require == "certified":
-                return None
-            return NotVerifiedError(
-                "every rewrite is certified, but --require pass asks for a check of the whole "
-                f"model, so nothing was written: {equivalence.reason}"
-            )
-        if equivalence.verdict == "fail":
-            cause = ""
-            for culprit in equivalence.culprits[-1:]:
-                name = f"{culprit.pass_name} at {culprit.site!r}"
-                by = "" if name in equivalence.reason else f"caused by {name}, "
-                cause = f"; {by}which --drop-culprit leaves out"
-            return NotEquivalentError(
-                f"not equivalent, so nothing was written: {equivalence.reason}{cause}"
-            )
-        return NotVerifiedError(
-            f"could not be verified, so nothing was written: {equivalence.reason}; "
-            "--no-check writes it anyway"
-        )
+        return rejection(self._equivalence, self._checking.require)
 
     def _lack_of_speed(self) -> BnfoldError | None:
         required = self._timing.require_speedup
