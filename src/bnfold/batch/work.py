@@ -159,7 +159,8 @@ def _optimize(task: Task, folder: Path) -> Row:
         row = replace(
             row, speeds=speeds_of(record.speed, api.kind_of_machine(), pages_of(task.name)[0])
         )
-    row = replace(row, files=[_file(task, path) for path in sorted(folder.iterdir())])
+    if error is None:
+        row = replace(row, files=[_file(task, path) for path in sorted(folder.iterdir())])
     record = _of_batch(record, task, written=error is None)
     return _with_pages(task, folder, row, record)
 
