@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from bnfold.cli.help import sections
 from bnfold.cli.main import app
 
 _SHOWN = ("optimize", "check", "bench", "explain")
@@ -23,17 +24,9 @@ def _section(name: str, command: Any) -> str:
     context = command.make_context(name, [], resilient_parsing=True)
     usage = command.get_usage(context).removeprefix("Usage: ")
     parts = [f"## {name}", command.help.strip(), f"```\n{usage}\n```"]
-    panels: dict[str, list[str]] = {}
-    for parameter in command.get_params(context):
-        described = parameter.get_help_record(context)
-        if described is None:
-            continue
-        is_argument = parameter.param_type_name == "argument"
-        panel = getattr(parameter, "rich_help_panel", None)
-        title = "Arguments" if is_argument else panel or "Other options"
-        panels.setdefault(title, []).append(_row(*described))
-    for title in sorted(panels, key=lambda title: (title == "Other options", title != "Arguments")):
-        parts.append("\n".join([f"| {title} | |", "|---|---|", *panels[title]]))
+    for title, described in sections(command, context).items():
+        rows = [_row(*each) for each in described]
+        parts.append("\n".join([f"| {title} | |", "|---|---|", *rows]))
     if command.epilog:
         example = command.epilog.removeprefix("Example: ")
         parts.append(f"```\n$ {example}\n```")

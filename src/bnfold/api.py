@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import onnx
 
 from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words
+from bnfold.keywords import check_options, execution_options, given, pass_options
 from bnfold.modelfile.external import data_files as data_files
 from bnfold.modelfile.external import data_folders as data_folders
 from bnfold.modelfile.external import locations_of as locations_of
@@ -28,7 +29,6 @@ from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,
     ExecutionOptions,
-    InputOptions,
     PassOptions,
     StorageOptions,
     TimingOptions,
@@ -146,11 +146,11 @@ def optimize(
 
     An error that ends a finished run carries its `record`.
     """
-    passes = _pass_options(passes, only, skip)
-    execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
-    checking = _check_options(checking, rtol, atol, truth)
-    checking = _given(checking, certify=certify if check else "off")
-    timing = _given(timing or TimingOptions(), require_speedup=require_speedup)
+    passes = pass_options(passes, only, skip)
+    execution = execution_options(execution, providers, threads, inputs, shapes, samples, seed)
+    checking = check_options(checking, rtol, atol, truth)
+    checking = given(checking, certify=certify if check else "off")
+    timing = given(timing or TimingOptions(), require_speedup=require_speedup)
     bench = bench or timing.require_speedup is not None
     # The CPU is the default, and timing on it a courtesy: without onnxruntime there is none.
     timing_only = not (check or tune) and timing.require_speedup is None
@@ -224,8 +224,8 @@ def check(
 
     if outputs not in OUTPUT_CHOICES:
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
-    execution = _execution_options(execution, providers, threads, inputs, shapes, samples, seed)
-    checking = _given(_check_options(checking, rtol, atol, truth), certify=certify)
+    execution = execution_options(execution, providers, threads, inputs, shapes, samples, seed)
+    checking = given(check_options(checking, rtol, atol, truth), certify=certify)
     with _runtime_of(execution), _as_files(reference, candidate) as paths:
         progress("reading")
         sources = [Source.of(source) for source in (reference, candidate)]
@@ -296,8 +296,8 @@ def bench(
     from bnfold.speed.cases import require_speedup as require
     from bnfold.speed.profile import time_and_profile
 
-    execution = _execution_options(execution, providers, threads, inputs, shapes, None, seed)
-    timing = _given(
+    execution = execution_options(execution, providers, threads, inputs, shapes, None, seed)
+    timing = given(
         timing or TimingOptions(),
         seconds=seconds,
         batches=batches,
@@ -345,7 +345,7 @@ def explain(
         UsageError: if an option makes no sense.
         PassFailedError: if a pass has a bug.
     """
-    variant = Variants(model, _pass_options(passes, only, skip)).without()
+    variant = Variants(model, pass_options(passes, only, skip)).without()
     return Record(
         command=[],
         model=variant.model.source.describe(hashed=hashes),
@@ -353,58 +353,6 @@ def explain(
         rewrites=variant.rewrites,
         refusals=variant.outcome.refusals,
         passes=variant.passes,
-    )
-
-
-_Options = TypeVar(
-    "_Options", PassOptions, InputOptions, ExecutionOptions, CheckOptions, TimingOptions
-)
-
-
-def _given(options: _Options, **keywords: Any) -> _Options:
-    """Return the group with the fields replaced that keywords are given for."""
-    return replace(options, **{name: each for name, each in keywords.items() if each is not None})
-
-
-def _names(names: str | Iterable[str]) -> tuple[str, ...] | None:
-    """Return names as a tuple, one alone as well; None if there are none."""
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names)) or None
-
-
-def _pass_options(
-    passes: PassOptions | None, only: str | Iterable[str], skip: str | Iterable[str]
-) -> PassOptions:
-    return _given(passes or PassOptions(), only=_names(only), skip=_names(skip))
-
-
-def _check_options(
-    checking: CheckOptions | None,
-    rtol: float | Mapping[str, float] | None,
-    atol: float | Mapping[str, float] | None,
-    truth: str | None,
-) -> CheckOptions:
-    checking = _given(checking or CheckOptions(), truth=truth)
-    for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        key = f"{name}s" if isinstance(tolerance, Mapping) else name
-        checking = _given(checking, **{key: tolerance})
-    return checking
-
-
-def _execution_options(
-    execution: ExecutionOptions | None,
-    providers: str | Sequence[str] | None,
-    threads: int | None,
-    inputs: Mapping[str, Array] | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    samples: int | None,
-    seed: int | None,
-) -> ExecutionOptions:
-    execution = execution or ExecutionOptions()
-    return _given(
-        execution,
-        providers=_names(providers or ()),
-        threads=threads,
-        inputs=_given(execution.inputs, arrays=inputs, shapes=shapes, samples=samples, seed=seed),
     )
 
 

@@ -17,11 +17,12 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     # the top
     "__init__": ("api", "workflow", *_PLAIN),
     "__main__": ("cli",),
-    "api": ("modelfile", "proof", "running", "scratch", "speed", "workflow", *_PLAIN),
+    "api": ("keywords", "modelfile", "proof", "running", "scratch", "speed", "workflow", *_PLAIN),
     "arrays": (),
     "atomic": ("errors",),
     "scratch": ("errors",),
     "errors": ("record.data", "text"),
+    "keywords": ("arrays", "options"),
     "options": ("arrays", "errors"),
     "progress": (),
     "text": (),

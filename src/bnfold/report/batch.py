@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from bnfold.record.batch import WAITING, Index, Row, Speed
 from bnfold.report import wording
+from bnfold.report.templating import style, templates
 
 _TONES = {
     "pass": "good",
@@ -73,13 +72,12 @@ class Column:
 def html(index: Index) -> str:
     """Return the page as text."""
     columns = columns_of(index.rows)
-    style = files("bnfold.report").joinpath("templates", "report.css")
     return (
         _environment()
         .get_template("batch.html.j2")
         .render(
             index=index,
-            css=Markup(style.read_text(encoding="utf-8")),
+            css=style(),
             lines=[_line(row, columns) for row in index.rows],
             columns=columns,
             counts=counts_of(index.rows),
@@ -92,15 +90,7 @@ def html(index: Index) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("bnfold.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"shortened": wording.shortened, "count_of": wording.count}
-    return environment
+    return templates()
 
 
 def markdown(index: Index) -> str:

@@ -6,10 +6,9 @@ import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from bnfold.record.data import (
@@ -25,6 +24,7 @@ from bnfold.report.changes import operator_changes, operators_after, refusal_gro
 from bnfold.report.outputs import output_rows
 from bnfold.report.rewrites import rewrite_rows
 from bnfold.report.summary import headline, machine_line, share_of_tolerance, tone_of
+from bnfold.report.templating import style, templates
 from bnfold.report.turns import turns_note
 
 MOST_ROWS = 1000
@@ -59,7 +59,6 @@ def render_runs(records: Sequence[Record]) -> str:
 
 
 def _page(title: str, tone: str, content: Markup, number: int, has_pictures: bool) -> str:
-    style = files("bnfold.report").joinpath("templates", "report.css")
     return (
         _environment()
         .get_template("page.html.j2")
@@ -69,7 +68,7 @@ def _page(title: str, tone: str, content: Markup, number: int, has_pictures: boo
             content=content,
             runs=number,
             has_pictures=has_pictures,
-            css=Markup(style.read_text(encoding="utf-8")),
+            css=style(),
         )
     )
 
@@ -136,17 +135,10 @@ def _title(record: Record) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("bnfold.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
         "after_shapes": _after_shapes,
         "at_most": wording.at_most,
-        "count_of": wording.count,
         "counted": notes.counted,
         "distinct": _distinct,
         "divergence_note": notes.divergence_note,
@@ -165,7 +157,6 @@ def _environment() -> Environment:
         "rows_of_shares": _rows_of_shares,
         "selection_note": notes.selection_note,
         "share_of_tolerance": share_of_tolerance,
-        "shortened": wording.shortened,
         "sizes": wording.sizes,
         "shown_time_rows": figures.shown_time_rows,
         "times": wording.times,
