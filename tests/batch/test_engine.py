@@ -100,7 +100,11 @@ def test_a_task_that_its_workers_die_of(
 
     found = do(threads, monkeypatch, 20, act)
     dead = {key for key, outcome in found.items() if outcome.status == "died"}
-    assert dead == (killers if deaths == 2 else set())
+    expected = killers if deaths == 2 else set()
+    if threads.ledger.is_known or len(killers) == 1:
+        assert dead == expected
+    else:  # one of them may be lost with the other's worker, before it is begun
+        assert expected <= dead <= killers
 
 
 def test_a_suspect_runs_alone(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
