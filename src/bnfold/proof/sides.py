@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bnfold.arrays import Array
 from bnfold.graph.constants import RANDOM
+from bnfold.graph.sizes import ENDLESS
 from bnfold.proof.cutting import bodies, nodes_within, reads
 from bnfold.running.learning import infer
 
@@ -29,9 +30,6 @@ _TRANSPARENT = frozenset(
 """Operators before a selection that round nothing: their operands are compared in their place."""
 
 _RANDOM = RANDOM | {"Dropout"}
-
-_NO_END = 2**31 - 1
-"""Ends of Slices from here on are beyond any size."""
 
 _MOST_COMPUTED = 2**16
 """Elements up to which an expression of constants is computed."""
@@ -90,7 +88,7 @@ class Scope:
         steps = self.constant(node.input[4]) if len(node.input) > 4 else np.ones(1)
         if starts is None or ends is None or steps is None:
             return False
-        return not starts.any() and bool((ends >= _NO_END).all() and (steps == 1).all())
+        return not starts.any() and bool((ends >= ENDLESS).all() and (steps == 1).all())
 
     def place(self, name: str) -> int:
         """Return which of its inputs a value is; -1 if none."""

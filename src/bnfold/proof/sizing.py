@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from bnfold.graph.sizes import ENDLESS
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
 from bnfold.proof.resizing import RESIZING, text, whole_scales
-from bnfold.proof.slicing import TO_THE_END, spatial_steps
+from bnfold.proof.slicing import spatial_steps
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
@@ -315,7 +316,7 @@ def _largest_cut(window: Window) -> int:
             for node in window.nodes()
             if node.op_type in _CUTTING
             for number in _positions(node, window)
-            if abs(number) < TO_THE_END
+            if abs(number) < ENDLESS
         ),
         default=0,
     )

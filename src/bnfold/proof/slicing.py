@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import onnx
 
 from bnfold.arrays import Array
-
-TO_THE_END = 2**31 - 1
-"""From here on, a position means the end of any axis."""
+from bnfold.graph.sizes import ENDLESS
 
 
 def spatial_steps(
@@ -27,6 +25,6 @@ def spatial_steps(
     starts, ends, axes, steps = (*known, [1] * len(known[0]))[:4]
     if min(axes, default=0) < 2 or min(starts, default=0) < 0 or min(steps, default=1) < 1:
         return None
-    if min(ends, default=TO_THE_END) < TO_THE_END:
+    if min(ends, default=ENDLESS) < ENDLESS:
         return None
     return {axis - 2: (start, step) for start, axis, step in zip(starts, axes, steps, strict=True)}
