@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,9 +113,9 @@ class Index:
         return strict_json({"schema": SCHEMA} | dataclasses.asdict(self)) + "\n"
 
 
-def gravest(codes: object) -> int:
+def gravest(codes: Iterable[int]) -> int:
     """Return the gravest of these exit codes; one that is not in the order is graver than all."""
-    there = set(codes)  # type: ignore[call-overload]
+    there = set(codes)
     unknown = sorted(there - {0, *GRAVEST_FIRST})
     return next((code for code in (*unknown, *GRAVEST_FIRST) if code in there), 0)
 
