@@ -30,8 +30,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.processes import ROOT, Cost, run_alone
-from bnfold.record.data import SpeedBlock, SpeedSummary
-from bnfold.speed.statistics import FEWEST_BLOCKS, summarize
+from bnfold.record.data import FEWEST_BLOCKS, SpeedBlock, SpeedSummary
+from bnfold.speed.statistics import summarize
 
 TIMEOUT = 300
 """Seconds that one run may take."""

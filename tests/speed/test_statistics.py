@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import covered, found, simulated_blocks
-from bnfold.record.data import SpeedBlock, SpeedVerdict
-from bnfold.speed.statistics import FEWEST_BLOCKS, judge, ratio, students_t, summarize
+from bnfold.record.data import FEWEST_BLOCKS, SpeedBlock, SpeedVerdict
+from bnfold.speed.statistics import judge, ratio, students_t, summarize
 
 
 def blocks_of(*ratios: list[float]) -> list[SpeedBlock]:

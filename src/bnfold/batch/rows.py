@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnfold.errors import INTERNAL_ERROR, BnfoldError, error_line
 from bnfold.record.batch import Row, Speed
 from bnfold.record.data import Record, SpeedRecord
-from bnfold.report.certificates import certificate_summary
+from bnfold.report.certificates import certificate_summary, certified
 from bnfold.report.summary import verdict_of
 
 
@@ -25,7 +25,6 @@ def row_of(
     output = record.output
     assert output is not None
     summary = certificate_summary(record)
-    proven = [each.certificate for each in record.rewrites if each.certificate is not None]
     before, after = record.model.ops, output.ops
     return Row(
         name=name,
@@ -34,7 +33,7 @@ def row_of(
         verdict=verdict_of(record) if exit_code != 6 else "too slow",
         reason=reason,
         rewrites=len(record.rewrites),
-        certified=sum(certificate.verdict == "certified" for certificate in proven),
+        certified=certified(record.rewrites),
         certificates=str(summary) if summary is not None else "",
         batchnorm=[ops.get("BatchNormalization", 0) for ops in (before, after)],
         nodes=[record.model.nodes, output.nodes],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bnfold.record.data import (
@@ -52,6 +52,12 @@ class CertificateSummary:
         """Return all of it on one line."""
         how = f" ({', '.join(self.how)})" if self.how else ""
         return "; ".join([f"{self.lead}{how}", *self.others])
+
+
+def certified(rewrites: Iterable[RewriteRecord]) -> int:
+    """Return how many of these rewrites are certified."""
+    found = (rewrite.certificate for rewrite in rewrites)
+    return sum(each is not None and each.verdict == "certified" for each in found)
 
 
 def certificate_summary(record: Record) -> CertificateSummary | None:

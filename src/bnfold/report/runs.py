@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from bnfold.record.data import Record, SpeedRecord
+from bnfold.report.certificates import certified
 from bnfold.report.figures import in_units
 from bnfold.report.summary import headline, main_speed, tone_of, worst_share
 from bnfold.report.wording import interval, milliseconds, percent, shortened, when
@@ -60,10 +61,6 @@ def _row(record: Record, name: str, anchor: str) -> RunRow:
     second = record.output or record.candidate
     speed = main_speed(record) if record.speed else None
     equivalence = record.equivalence
-    proven = sum(
-        rewrite.certificate is not None and rewrite.certificate.verdict == "certified"
-        for rewrite in record.rewrites
-    )
     is_tried = any(rewrite.certificate is not None for rewrite in record.rewrites)
     sizes = [record.model.bytes, *([second.bytes] if second is not None else [])]
     sizes = [each.bytes for each in record.figures] or sizes
@@ -73,7 +70,9 @@ def _row(record: Record, name: str, anchor: str) -> RunRow:
         name=name,
         verdict=first.verdict,
         tone=first.tone,
-        certified=f"{proven:,} of {len(record.rewrites):,}" if is_tried else "–",
+        certified=f"{certified(record.rewrites):,} of {len(record.rewrites):,}"
+        if is_tried
+        else "–",
         share=percent(worst_share(equivalence) if equivalence is not None else None),
         speed=_ratio(speed),
         speed_tone=tone_of(speed.verdict if speed is not None else None),

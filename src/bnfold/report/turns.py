@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bnfold.record.data import SpeedRecord
+from bnfold.record.data import FEWEST_BLOCKS, SpeedRecord
 from bnfold.report.wording import count
-
-FEWEST_BLOCKS = 3
-"""The fewest sets of sessions that an interval is drawn for; one turn shows nothing."""
 
 _TONES = {"faster": "good", "slower": "bad"}
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from bnfold.options import InputOptions
 from bnfold.progress import Progress, silent
-from bnfold.record.data import SpeedBlock, SpeedRecord
+from bnfold.record.data import FEWEST_BLOCKS, SpeedBlock, SpeedRecord
 from bnfold.running.environment import available_threads
 from bnfold.running.runtime import Feeds, Level
 from bnfold.speed.blocks import Block, Case
 from bnfold.speed.footprint import peak_mb
 from bnfold.speed.processes import Processes
-from bnfold.speed.statistics import FEWEST_BLOCKS, median, summarize
+from bnfold.speed.statistics import median, summarize
 
 USUAL_SIZE = 224
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.record.data import SpeedBlock, SpeedSummary, SpeedVerdict
-
-FEWEST_BLOCKS = 3
-"""The smallest number of blocks that shows how far they are apart, and so an interval."""
+from bnfold.record.data import FEWEST_BLOCKS, SpeedBlock, SpeedSummary, SpeedVerdict
 
 _CONFIDENCE = 0.95
 

@@ -45,6 +45,7 @@ from bnfold.record.data.run import SCHEMA as SCHEMA
 from bnfold.record.data.run import Record as Record
 from bnfold.record.data.run import json_key as json_key
 from bnfold.record.data.run import strict_json as strict_json
+from bnfold.record.data.speed import FEWEST_BLOCKS as FEWEST_BLOCKS
 from bnfold.record.data.speed import ModelProfile as ModelProfile
 from bnfold.record.data.speed import NodeTime as NodeTime
 from bnfold.record.data.speed import OperatorTime as OperatorTime

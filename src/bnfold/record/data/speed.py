@@ -10,6 +10,10 @@ from bnfold.record.data.equivalence import LevelName
 SpeedVerdict: TypeAlias = Literal["faster", "slower", "no significant difference", "not measured"]
 
 
+FEWEST_BLOCKS = 3
+"""The smallest number of blocks that shows how far they are apart, and so an interval."""
+
+
 @dataclass(frozen=True)
 class SpeedBlock:
     """The times of one process and its sessions, by model: original, optimized, control.
