@@ -68,7 +68,10 @@ class Loky:
         return config, self.workers if places is None else 1
 
     def close(self) -> None:
-        """Leave the workers to joblib, which ends them with the program."""
+        """End the workers, which joblib would keep as long as this program runs."""
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True)
 
 
 def require(module: str, package: str) -> ModuleType:
