@@ -23,7 +23,7 @@ from bnfold.keywords import check_options, execution_options, given, pass_option
 from bnfold.modelfile.external import data_files as data_files
 from bnfold.modelfile.external import data_folders as data_folders
 from bnfold.modelfile.external import locations_of as locations_of
-from bnfold.modelfile.loading import describe
+from bnfold.modelfile.external import require_data
 from bnfold.modelfile.source import ModelSource, Source
 from bnfold.options import (
     OUTPUT_CHOICES,
@@ -230,6 +230,7 @@ def check(
         progress("reading")
         sources = [Source.of(source) for source in (reference, candidate)]
         for source in sources:
+            require_data(source)
             source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         if checking.certify != "off" and equivalence.verdict != "fail":
@@ -306,10 +307,13 @@ def bench(
     if timing.require_speedup is not None and candidate is None:
         raise UsageError("a speed-up can be required of a CANDIDATE only; name one")
     load = load_average()
-    sources = [model] if candidate is None else [model, candidate]
-    with _runtime_of(execution), _as_files(*sources) as paths, Scratch() as scratch:
+    models = [model] if candidate is None else [model, candidate]
+    with _runtime_of(execution), _as_files(*models) as paths, Scratch() as scratch:
         progress("reading")
-        records = [describe(source) for source in sources]
+        sources = [Source.of(each) for each in models]
+        for source in sources:
+            require_data(source)
+        records = [source.describe() for source in sources]
         second = paths[1] if candidate is not None else None
         speed = time_and_profile(paths[0], second, execution, timing, scratch.folder, progress)
         record = Record(

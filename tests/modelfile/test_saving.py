@@ -367,6 +367,26 @@ def test_data_that_a_link_leads_out_of_both_folders_is_refused(tmp_path: Path) -
     run("explain", model).failed(3, "does not exist")
 
 
+@pytest.mark.parametrize("missing", ["a loop of links", "no file"])
+def test_data_that_are_nowhere_are_told_by_every_command(tmp_path: Path, missing: str) -> None:
+    model = save_external(tmp_path)
+    (tmp_path / "m.data").unlink()
+    if missing == "a loop of links":
+        (tmp_path / "m.data").symlink_to("n.data")
+        (tmp_path / "n.data").symlink_to("m.data")
+    before = names(tmp_path)
+    words = "does not exist" if missing == "no file" else "cannot be opened: Symlink loop"
+    runs: dict[str, list[Path]] = {
+        "explain": [model],
+        "optimize": [model, tmp_path / "out.onnx"],
+        "check": [REWRITTEN, model],
+        "bench": [model],
+    }
+    for command, paths in runs.items():
+        run(command, *paths).failed(3, "has data at 'm.data', which", words)
+    assert names(tmp_path) == before
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_output_that_is_a_link_loads_by_its_name(tmp_path: Path, exists: bool) -> None:
     model = save_external(tmp_path / "given")

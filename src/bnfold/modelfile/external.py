@@ -103,6 +103,20 @@ def data_files(path: str | os.PathLike[str]) -> dict[str, Path]:
     return {each: find_data(folders, each, source.name)[0] for each in _locations(source)}
 
 
+def require_data(source: Source) -> None:
+    """Require that a model's external data are there, as a program that only runs it would.
+
+    Raises:
+        ModelError: if a file cannot be found.
+    """
+    if source.path is None:
+        return
+    folders = data_folders(source.path)
+    for location in _locations(source):
+        if not any(os.path.isfile(folder / location) for folder in folders):
+            find_data(folders, location, source.name)
+
+
 def locations_of(path: Path) -> set[str]:
     """Return the locations at which a model has data; none if it cannot be read."""
     try:

@@ -19,7 +19,6 @@ from bnfold.modelfile.protos import graphs_of, node_lists_of
 from bnfold.modelfile.reading import attach
 from bnfold.modelfile.source import ModelSource as ModelSource
 from bnfold.modelfile.source import Source
-from bnfold.record.data import ModelRecord
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -92,15 +91,6 @@ def require_valid(loaded: LoadedModel) -> None:
     except Exception as error:  # onnx raises many types for invalid models
         name = loaded.path or "the model"
         raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
-
-
-def describe(source: ModelSource) -> ModelRecord:
-    """Describe a model, without preparing it for rewriting.
-
-    Raises:
-        ModelError: if it cannot be read.
-    """
-    return Source.of(source).describe()
 
 
 def _require_supported(given: Source) -> None:

@@ -1,7 +1,8 @@
 """Operators for the float64 evaluation that are wrong or slow in onnx's reference evaluator.
 
 Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
-opset 13 at every opset; its Pad takes no negative sizes; its Erf and Gelu compute in float32.
+opset 13 at every opset; its Pad takes no negative sizes; its Erf and Gelu compute in float32; its
+Optional gives a sequence.
 Unsupported cases (such as the indices of a MaxPool) raise, and then the model is not evaluated.
 Shapes are those of the ONNX operators; floats are float64.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from onnx.reference.op_run import OpRun
@@ -182,6 +183,13 @@ class LRN(OpRun):
         return (x / (bias + alpha / size * total) ** beta,)
 
 
+class Optional(OpRun):
+    """Something, or nothing; either is its own value."""
+
+    def _run(self, x: Any = None, **_: object) -> tuple[Any]:
+        return (x,)
+
+
 OPERATORS: list[type[OpRun]] = [
     BatchNormalization,
     Erf,
@@ -189,6 +197,7 @@ OPERATORS: list[type[OpRun]] = [
     LRN,
     LogSoftmax,
     MatMul,
+    Optional,
     Pad,
     Softmax,
     *DETECTION,

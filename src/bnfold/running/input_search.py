@@ -58,7 +58,9 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     ]
     for spec in specs:
         if spec.dtype is None:
-            raise UnsupportedInput(f"input {spec.name!r} is a {spec.type}, which cannot be made")
+            raise UnsupportedInput(
+                f"input {spec.name!r} has the type {spec.type}, which cannot be made"
+            )
     request = _with_small_batches(specs, request)
     _require_batch(specs, given[0], request)
     everything_given = all(spec.name in given[0] for spec in specs)
