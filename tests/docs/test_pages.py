@@ -119,7 +119,7 @@ def test_the_pass_of_another_package_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert f'[project.entry-points."{ENTRY_POINT_GROUP}"]' in project
     name, value = re.findall(r'^([\w-]+) = "(\w+:\w+)"$', project, re.MULTILINE)[0]
     offered = [EntryPoint(name, value, ENTRY_POINT_GROUP)]
-    monkeypatch.setattr("bnfold.rewriting.registry.entry_points", lambda group: offered)
+    monkeypatch.setattr("bnfold.rewriting.registry.offered", lambda: offered)
 
     def clipped(low: float) -> onnx.ModelProto:
         text = "(float[4] x, float h) => (float[4] y) { c = Clip(x, l, h) y = Abs(c) }"

@@ -14,7 +14,7 @@ import pytest
 
 from bnfold.errors import UsageError
 from bnfold.rewriting.contract import Exactness, Op, Pass, Replace
-from bnfold.rewriting.registry import ENTRY_POINT_GROUP, all_passes, choose_passes
+from bnfold.rewriting.registry import ENTRY_POINT_GROUP, all_passes, choose_passes, offered
 from tests.support.cli import REWRITTEN, run, wrong_pass
 
 BUILT_IN = ["fold-batchnorm", "pool-before-activation", "strip-dropout"]
@@ -26,11 +26,7 @@ not_a_pass = "text"
 def offer(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     """Install exactly these passes, given as ``module:attribute``."""
     installed = [EntryPoint(value, value, ENTRY_POINT_GROUP) for value in values]
-
-    def entry_points(*, group: str) -> Sequence[EntryPoint]:
-        return installed if group == ENTRY_POINT_GROUP else []
-
-    monkeypatch.setattr("bnfold.rewriting.registry.entry_points", entry_points)
+    monkeypatch.setattr("bnfold.rewriting.registry.offered", lambda: installed)
 
 
 def names(passes: Sequence[Pass]) -> list[str]:
@@ -208,3 +204,16 @@ def test_a_failing_plugin_is_named_with_its_package(
     outcome = run("explain", REWRITTEN)
     outcome.failed(70, f"the pass bad of {__name__}:bad", "--skip bad")
     assert run("explain", REWRITTEN, "--skip", "bad").code == 0
+
+
+def test_what_is_installed_is_read_once_for_each_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert offered() is offered()
+    package = tmp_path / "late-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nlate-pass = late:offered\n")
+    assert "late-pass" not in {entry_point.name for entry_point in offered()}
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late-pass" in {entry_point.name for entry_point in offered()}

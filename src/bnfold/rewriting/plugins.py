@@ -29,14 +29,17 @@ class _OverBudgetError(BaseException):
     """Raised within code that takes too long; no `except Exception` of its own catches it."""
 
 
-def guarded(call: Callable[[], _Result]) -> _Result:
+def guarded(call: Callable[[], _Result], *, is_limited: bool = True) -> _Result:
     """Return what `call` returns. What it prints goes to stderr.
+
+    Its time is limited, unless `is_limited` is false: a limit takes a thread.
 
     Raises:
         PluginError: if it raises an exception, exits, or takes too long.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _limited(SECONDS):
+        limit = _limited(SECONDS) if is_limited else contextlib.nullcontext()
+        with contextlib.redirect_stdout(sys.stderr), limit:
             return call()
     except (Interrupted, KeyboardInterrupt, Refused):
         raise

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import logging
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from bnfold.errors import UsageError
@@ -47,12 +49,10 @@ def installed(skip: Collection[str] = ()) -> Installed:
         UsageError: if one of bnfold's own cannot be imported.
     """
     found = Installed()
-    offered = sorted(
-        entry_points(group=ENTRY_POINT_GROUP),
-        key=lambda each: (not each.value.startswith(_OWN), each.name, each.value),
-    )
-    for entry_point in offered:
-        is_own = entry_point.value.startswith(_OWN)
+    for entry_point in sorted(
+        offered(), key=lambda each: (not _is_own(each), each.name, each.value)
+    ):
+        is_own = _is_own(entry_point)
         if entry_point.name in skip and not is_own:
             continue
         try:
@@ -70,6 +70,21 @@ def installed(skip: Collection[str] = ()) -> Installed:
     return found
 
 
+def offered() -> tuple[EntryPoint, ...]:
+    """Return the entry points of passes."""
+    return _offered_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _offered_on(_: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Read them once for each search path: that takes as long as to rewrite a small model."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _is_own(entry_point: EntryPoint) -> bool:
+    return entry_point.value.startswith(_OWN)
+
+
 def _origin(entry_point: EntryPoint) -> str:
     """Return the package and its version, or the module if the package is unknown."""
     package = entry_point.dist
@@ -80,15 +95,13 @@ def _load(entry_point: EntryPoint) -> Pass:
     if entry_point in _failures:  # it may have taken long
         raise PluginError(_failures[entry_point])
     try:
-        candidate = guarded(entry_point.load)
+        candidate = guarded(entry_point.load, is_limited=not _is_own(entry_point))
         if not isinstance(candidate, Pass):
             raise PluginError(f"{entry_point.value} is not a pass")
     except PluginError as error:
         _failures[entry_point] = str(error)
         raise
-    if entry_point.value.startswith(_OWN):
-        return candidate
-    return guarded_pass(candidate, _origin(entry_point))
+    return candidate if _is_own(entry_point) else guarded_pass(candidate, _origin(entry_point))
 
 
 def all_passes(skip: Collection[str] = ()) -> list[Pass]:
@@ -123,12 +136,12 @@ def choose_passes(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pa
     found = installed(skip=set(skip) - set(only))
     passes = _sorted(found)
     known = [pass_.name for pass_ in passes]
-    offered = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+    names = {entry_point.name for entry_point in offered()}
     for name in only:
         if name in found.broken:
             raise UsageError(f"the pass {found.broken[name]}")
     for name in [*only, *skip]:
-        if name not in known and not (name in skip and name in offered):
+        if name not in known and not (name in skip and name in names):
             raise UsageError(f"unknown pass {name!r}{_suggestion(name, known)}")
     if not only:
         _warn(found)
