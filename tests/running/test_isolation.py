@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -22,6 +23,8 @@ from bnfold.errors import ModelError, UsageError
 from bnfold.progress import Progress
 from bnfold.running import isolation, messages
 from bnfold.running.isolation import CrashedError, isolated
+from bnfold.running.runtime import Level, Session
+from tests.support.cli import REWRITTEN
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
 
@@ -342,6 +345,18 @@ def test_a_lock_that_another_thread_held_is_no_deadlock(monkeypatch: pytest.Monk
     held.wait()
     assert run(work)[0] == os.getpid()
     thread.join()
+
+
+def test_garbage_of_the_parent_is_not_collected_in_a_fork() -> None:
+    """A session of onnxruntime has threads, which a fork lacks: its end would wait for them."""
+    gc.collect()
+    cycle: list[Any] = [Session(REWRITTEN, "cpu", Level.DISABLED, threads=2)]
+    cycle.append(cycle)
+    del cycle
+    before = time.monotonic()
+    run(lambda _: gc.collect())
+    assert time.monotonic() - before < 30
+    assert gc.collect() > 0
 
 
 def test_a_fork_that_computes_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:

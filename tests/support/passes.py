@@ -15,7 +15,7 @@ from tests.support.graphs import Array, draw_feeds, operators
 
 def run_pass(model: onnx.ModelProto, *names: str) -> Result:
     """Optimize with these passes only, without the check."""
-    return bnfold.optimize(model, check=False, only=names)
+    return bnfold.optimize(model, check=False, only=names, figures=False)
 
 
 def assert_rewritten(

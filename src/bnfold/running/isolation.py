@@ -5,11 +5,13 @@ takes milliseconds, and sends its result back. Where there is no fork, it runs w
 
 A fork lacks the other threads of its parent, and a lock that one of them held stays locked. So a
 fork that stands still (no progress, no processor time) is ended, and the work is done here.
+For the same reason it collects no garbage of its parent's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -165,6 +167,7 @@ def _serve(
 ) -> None:
     """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
+        gc.freeze()  # a session of the parent, if collected here, would wait for threads it lacks
         _forked.append(os.getpid())
         if limits is not None:
             limits.apply()
