@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import faulthandler
 import gc
@@ -156,6 +157,21 @@ def test_an_exception_that_cannot_be_sent_comes_back_as_words(error: Exception, 
 
     with pytest.raises(RuntimeError, match=words):
         run(work)
+
+
+def test_a_cause_need_not_be_picklable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tblib is installed, as by Dask, causes and tracebacks are pickled, too."""
+
+    def reduced(error: ModelError) -> tuple[Any, ...]:
+        return ModelError, error.args, {"cause": error.__cause__, "trace": error.__traceback__}
+
+    def work(_: Progress) -> None:
+        raise ModelError("no model") from ValueError(lambda: "not picklable")
+
+    monkeypatch.setitem(copyreg.dispatch_table, ModelError, reduced)
+    with pytest.raises(ModelError, match="no model") as caught:
+        run(work)
+    assert "ValueError: <function" in str(caught.value.__cause__)
 
 
 def test_what_the_work_changes_stays_in_its_process() -> None:

@@ -70,10 +70,13 @@ def answer(work: Callable[[], Any]) -> Answer:
     try:
         return "result", work()
     except BaseException as error:
-        return "error", (_picklable(error), traceback.format_exc())
+        where = traceback.format_exc()
+        return "error", (_picklable(error), where)
 
 
 def _picklable(error: BaseException) -> BaseException:
+    """Return the error without its causes, which tblib pickles, too; or what stands for it."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
