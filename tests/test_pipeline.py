@@ -88,6 +88,7 @@ def test_the_actions_job(folder: Path) -> None:
     assert all((folder / name).exists() for name in upload["with"]["path"].split())
 
 
+@pytest.mark.slow
 def test_the_actions_job_fails_as_bnfold_does_and_shows_why(folder: Path) -> None:
     (step,) = [step for step in job() if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
     demanding = step["run"].replace("bnfold optimize", "bnfold optimize --require-speedup 99")
@@ -156,6 +157,7 @@ def action(step: int, folder: Path, **inputs: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_the_action(folder: Path) -> None:
     inputs = {"model": "model.onnx", "output": "model.fast.onnx"}
     done = action(1, folder, **inputs, options="--no-bench --certify off")
@@ -207,6 +209,7 @@ def hooks() -> dict[str, dict[str, Any]]:
     return {hook["id"]: hook for hook in offered}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1], ids=["by repository", "local"])
 def test_the_pre_commit_hook(folder: Path, number: int) -> None:
     hook = pre_commit(number)
@@ -219,6 +222,7 @@ def test_the_pre_commit_hook(folder: Path, number: int) -> None:
     assert shell(folder, *command).returncode == 1
 
 
+@pytest.mark.slow
 def test_the_hook_that_asks_whether_a_model_is_optimized(folder: Path) -> None:
     command = shlex.split(hooks()["bnfold-explain"]["entry"])
     assert shell(folder, *command, "model.onnx").returncode == 1

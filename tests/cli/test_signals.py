@@ -40,7 +40,7 @@ AS_IMPORT_ERROR = """
                 raise ImportError("initialization failed") from error  # as pybind11 does"""
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("module", "raising"),
     [

@@ -120,7 +120,13 @@ def test_a_real_full_disk(folder: Path, case: str, code: int) -> None:
     (folder / "out.onnx").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("case", COMMANDS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in ("optimize", "help") else pytest.mark.slow)
+        for case in COMMANDS
+    ],
+)
 def test_a_reader_that_has_gone_is_no_failure(folder: Path, case: str) -> None:
     arguments, code = COMMANDS[case]
     reading, writing = os.pipe()

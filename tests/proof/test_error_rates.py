@@ -20,7 +20,7 @@ CHANGES += [("deep", "border"), ("gated", "border")]
 
 
 def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str]:
-    equivalence = bnfold.check(original, other).equivalence
+    equivalence = bnfold.check(original, other, certify="off", figures=False).equivalence
     assert equivalence is not None
     return equivalence.verdict, equivalence.reason
 
@@ -52,6 +52,6 @@ def test_a_merged_block_of_many_channels_passes(seed: int) -> None:
     """Of many biases, one is rounded by nearly half a step, and the model is shallow."""
     block = blocks.plain("yolov9_repconvn", channels=64, size=56)
     merged = bnfold.optimize(block, check=False).to_proto()
-    equivalence = bnfold.check(block, merged, seed=seed).equivalence
+    equivalence = bnfold.check(block, merged, seed=seed, certify="off").equivalence
     assert equivalence is not None
     assert (equivalence.verdict, equivalence.reason) == ("pass", "")

@@ -43,7 +43,7 @@ def network(seed: int, *, opset: int = 13, layers: int = LAYERS) -> onnx.ModelPr
 
 
 def check(original: onnx.ModelProto, other: onnx.ModelProto) -> ProviderEquivalence:
-    equivalence = bnfold.check(original, other).equivalence
+    equivalence = bnfold.check(original, other, certify="off", figures=False).equivalence
     assert equivalence is not None
     return equivalence.providers[0]
 
@@ -57,7 +57,7 @@ def test_there_is_a_float64_evaluation(opset: int) -> None:
     assert found.truth.outputs[0].ratio is not None
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_right_folds_pass(seed: int) -> None:
     """By onnxruntime, too, unless each step that is taken otherwise pushes others over theirs."""
     shallow, deep = network(seed, layers=1), network(seed)
@@ -94,14 +94,14 @@ def with_channel(model: onnx.ModelProto, name: str, factor: float) -> onnx.Model
     return worst
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("name", "factor"), [("w0", 1.01), ("w0", -1.0), ("v", 1.0003)])
 def test_a_wrong_channel_fails(seed: int, name: str, factor: float) -> None:
     model = network(seed, layers=1)
     assert check(model, with_channel(model, name, factor)).verdict == "fail"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("name", "factor"), [("w0", 1.05), ("w2", 1.3), ("w3", -1.0), ("v", 1.3)])
 def test_a_wrong_channel_between_many_steps_does_not_pass(
     seed: int, name: str, factor: float

@@ -23,9 +23,12 @@ from tests.support.records import HOSTILE_NAMES, RECORDS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)"
+    ),
+]
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 SCHEMES = {"light": 1, "dark": 0}

@@ -27,6 +27,7 @@ def work(kind: str, size: int, limit: float, *, cut: bool = False) -> int:
     return calls(lambda: run_passes(model, passes, watch=watch), limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_work_is_linear(kind: str) -> None:
     size = SIZES.get(kind, 24)
