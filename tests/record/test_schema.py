@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from bnfold.record.schema import record_schema
+from tests.support.cli import by_schema
 from tests.support.records import RECORDS, optimized
 
 PUBLISHED = Path(__file__).parent.parent.parent / "docs" / "report.schema.json"
@@ -25,7 +26,7 @@ def test_the_schema_is_a_valid_schema() -> None:
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_kind_of_record_is_valid(name: str) -> None:
-    jsonschema.validate(json.loads(RECORDS[name]().to_json()), record_schema())
+    by_schema().validate(json.loads(RECORDS[name]().to_json()))
 
 
 def spoil(content: dict[str, Any], path: str, value: object) -> None:
@@ -58,4 +59,4 @@ def test_the_schema_rejects_an_invalid_record(path: str, value: object) -> None:
     content = json.loads(optimized().to_json())
     spoil(content, path, value)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(content, record_schema())
+        by_schema().validate(content)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,7 +45,7 @@ class Outcome:
     def record(self) -> dict[str, Any]:
         """The record printed by `--json`: all of stdout, strict JSON that matches the schema."""
         content = parse_strictly(self.out)
-        jsonschema.validate(content, record_schema())
+        by_schema().validate(content)
         return content
 
     def failed(self, code: int, *words: str) -> None:
@@ -54,6 +55,12 @@ class Outcome:
         assert len(lines) == 1, self.err
         assert lines[0].startswith("bnfold: ")
         assert not [word for word in words if word not in lines[0]], lines[0]
+
+
+@cache
+def by_schema() -> jsonschema.Draft202012Validator:
+    """Return what validates records. To check the schema itself, each time, would take longer."""
+    return jsonschema.Draft202012Validator(record_schema())
 
 
 def parse_strictly(text: str) -> dict[str, Any]:

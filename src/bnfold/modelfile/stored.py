@@ -202,14 +202,21 @@ class StoredTensor(ir.serde.TensorProtoTensor):
         return array
 
     def every(self, step: int, count: int) -> Array:
-        """Return the first `count` elements that are `step` apart, and read little else."""
+        """Return the first `count` elements that are `step` apart, and read little else.
+
+        What is read at once holds as many of them as fit into a block.
+        """
         dtype = self.dtype.numpy().newbyteorder("<")
         size, extent = dtype.itemsize, self.extent
-        if step * count * size <= BLOCK:
-            length = ((count - 1) * step + 1) * size
-            return np.frombuffer(extent.file.read(extent.offset, length), dtype)[::step]
-        places = (extent.offset + index * step * size for index in range(count))
-        return np.frombuffer(b"".join(extent.file.read(place, size) for place in places), dtype)
+        at_once = max(1, BLOCK // (step * size))
+        found = np.empty(count, dtype)
+        for first in range(0, count, at_once):
+            few = min(at_once, count - first)
+            content = extent.file.read(
+                extent.offset + first * step * size, ((few - 1) * step + 1) * size
+            )
+            found[first : first + few] = np.frombuffer(content, dtype)[::step]
+        return found
 
     def _read(self) -> Array:
         if self.dtype.bitwidth < 8:
