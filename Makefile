@@ -12,12 +12,13 @@ demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
 	$(BIN)/bnfold explain models/preactivation_resnet.onnx
 
+# More processes than two cores: many tests wait for files and for processes of their own.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow"
 
 # The largest models, and long chains.
 test-slow: $(VENV)/installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal -m slow
+	$(BIN)/pytest -n 4 --dist worksteal -m slow
 
 test-cuda: $(VENV)/installed-dev
 	$(BIN)/pytest -m cuda -rs

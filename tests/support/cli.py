@@ -16,6 +16,7 @@ from unittest import mock
 
 import jsonschema
 import onnx_ir as ir
+import typer.main
 
 from bnfold.cli.main import main
 from bnfold.record.schema import record_schema
@@ -84,6 +85,7 @@ def run(
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     with (
         mock.patch.object(sys, "argv", ["bnfold", *map(str, arguments)]),
+        mock.patch("typer.main.get_command", built),
         redirect_stdout(out or usual),
         redirect_stderr(err),
     ):
@@ -96,6 +98,10 @@ def run(
                 signal.signal(number, handler)
     assert isinstance(code, int)
     return Outcome(code, _content(usual), _content(err))
+
+
+built = cache(typer.main.get_command)
+"""To build all commands anew takes longer than most of them."""
 
 
 def _content(stream: io.TextIOWrapper) -> str:
