@@ -58,7 +58,8 @@ def main() -> None:
         Comparison(model, options.models, options.output / "data", options.seconds).run(
             options.tool or names
         )
-    page.write(options.output)
+    if options.seconds:
+        page.write(options.output)
 
 
 class Comparison:

@@ -60,6 +60,23 @@ def _variant(model: Model, variant: str) -> Model:
     return replace(model, name=f"{model.name}_{variant}", variant=variant)
 
 
+FRESH: Sequence[Model] = (
+    _timm("res2net50_14w_8s"),
+    _timm("ese_vovnet19b_dw"),
+    _timm("mixnet_s"),
+    _timm("gernet_s"),
+    _timm("dpn48b"),
+    _timm("skresnet18"),
+    _timm("pit_ti_224"),
+    _timm("efficientformer_l1"),
+    _timm("lcnet_050"),
+    _timm("mobilenetv4_conv_small"),
+    _timm("ghostnetv2_100"),
+    _timm("cs3darknet_s", 256),
+    _timm("halonet26t", 256),
+)
+"""Of families on which no pass was tried before they came into the suite."""
+
 SUITE: Sequence[Model] = (
     *map(_light, zoo.LIGHT_MODELS),
     _ocr("ppocr_detector", "ch_PP-OCRv4_det_infer", 320, 320),
@@ -102,20 +119,7 @@ SUITE: Sequence[Model] = (
     _timm("mobilevit_xxs", 256),
     _timm("tf_efficientnet_b0"),
     _timm("tf_mobilenetv3_small_100"),
-    # Families on which no pass was tried before they came into the suite.
-    _timm("res2net50_14w_8s"),
-    _timm("ese_vovnet19b_dw"),
-    _timm("mixnet_s"),
-    _timm("gernet_s"),
-    _timm("dpn48b"),
-    _timm("skresnet18"),
-    _timm("pit_ti_224"),
-    _timm("efficientformer_l1"),
-    _timm("lcnet_050"),
-    _timm("mobilenetv4_conv_small"),
-    _timm("ghostnetv2_100"),
-    _timm("cs3darknet_s", 256),
-    _timm("halonet26t", 256),
+    *FRESH,
     _variant(_timm("mobilenetv3_small_100"), "written_out"),
     _variant(_torchvision("resnet18"), "overridable"),
     _variant(_torchvision("mobilenet_v2"), "functions"),

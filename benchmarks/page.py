@@ -99,8 +99,8 @@ def page(models: Sequence[ModelRecord]) -> str:
     below = ", ".join(below_floor(models)) or "none"
     shared = compared(models)
     sections = [
-        HEADER.format(machine=_machine(models), models=len(models)),
-        _versions(models, tools),
+        HEADER.format(machine=machine(models), models=len(models)),
+        versions(models, tools),
         "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
         SUMMARY_NOTE.format(models=len(shared)),
         "![Speed-up by model](speed.svg)",
@@ -109,20 +109,21 @@ def page(models: Sequence[ModelRecord]) -> str:
         + SPEED_NOTE.format(floor=FLOOR, below=below)
         + "\n\n"
         + _own_speed(models),
-        "### All tools\n\n" + _table(models, results, _speed_cell("all")),
+        "### All tools\n\n" + table(models, results, _speed_cell("all")),
         "### Without onnxruntime's optimizations\n\n"
-        + _table(models, results, _speed_cell("disabled")),
+        + table(models, results, _speed_cell("disabled")),
         f"## What is left\n\n![BatchNormalizations left](left.svg)\n\n{LEFT_NOTE}\n\n"
-        + _table(models, results, _left_cell, original=True),
-        f"## Error\n\n{ERROR_NOTE}\n\n" + _table(models, results, _error_cell),
+        + table(models, results, left_cell, original=True),
+        f"## Error\n\n{ERROR_NOTE}\n\n" + table(models, results, _error_cell),
         f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}\n\n"
-        + _table(models, tools, _cost_cell),
-        "## Failures\n\n" + _failures(models),
+        + table(models, tools, _cost_cell),
+        "## Failures\n\n" + failures(models),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _machine(models: Sequence[ModelRecord]) -> str:
+def machine(models: Sequence[ModelRecord]) -> str:
+    """Say on what it was measured."""
     facts = models[0].environment
     return (
         f"Measured on {facts['threads']} cores of {facts['cpu']}, {facts['platform']}, "
@@ -130,7 +131,8 @@ def _machine(models: Sequence[ModelRecord]) -> str:
     )
 
 
-def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
+def versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
+    """Name the versions of tools and exporters."""
     versions = {
         tool: sorted({r.tools[tool].version for r in models if tool in r.tools}) for tool in tools
     }
@@ -152,18 +154,18 @@ def _summary(totals: Sequence[Total]) -> str:
             str(tool.batch_normalizations),
             str(tool.dropouts),
             str(tool.nodes),
-            _number(tool.run_error, ".2f"),
-            _number(tool.rounding, ".2f"),
-            _number(tool.speedup["all"], ".3f"),
+            number(tool.run_error, ".2f"),
+            number(tool.rounding, ".2f"),
+            number(tool.speedup["all"], ".3f"),
             f"{tool.faster} / {tool.slower}",
-            _number(tool.speedup["disabled"], ".3f"),
+            number(tool.speedup["disabled"], ".3f"),
         ]
         cells = [
             tool.tool,
             f"{tool.failures} of {tool.models}",
             *(of_results if tool.examined else [""] * len(of_results)),
-            _number(tool.seconds, ".2f"),
-            _number(tool.peak_mb, ".0f"),
+            number(tool.seconds, ".2f"),
+            number(tool.peak_mb, ".0f"),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -171,17 +173,18 @@ def _summary(totals: Sequence[Total]) -> str:
 
 def _not_the_best(models: Sequence[ModelRecord]) -> str:
     lines = [
-        f"- **{measure}**: {_examples(losses, len(models))}"
+        f"- **{measure}**: {examples(losses, len(models))}"
         for measure, losses in not_the_best(models).items()
     ]
     losses = worse_than_the_original(models)
     lines.append(
-        f"- **error of the outputs, against the original's**: {_examples(losses, len(models))}"
+        f"- **error of the outputs, against the original's**: {examples(losses, len(models))}"
     )
     return "\n".join(lines)
 
 
-def _examples(losses: Sequence[Better], models: int) -> str:
+def examples(losses: Sequence[Better], models: int) -> str:
+    """Say on how many models another tool is better, with those on which it is most."""
     if not losses:
         return "better on no model."
     most = sorted(losses, key=lambda loss: -abs(loss.theirs - loss.ours))[:_MOST_EXAMPLES]
@@ -213,17 +216,18 @@ def _own_speed(models: Sequence[ModelRecord]) -> str:
     return "\n".join(rows)
 
 
-def _table(
+def table(
     models: Sequence[ModelRecord],
     tools: Sequence[str],
     cell: Callable[[ModelRecord, str], str],
     *,
     original: bool = False,
 ) -> str:
+    """Return a table with a row a model and a column a tool."""
     columns = [*([ORIGINAL] if original else []), *tools]
     rows = [f"| model | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     for record in models:
-        cells = [_left_cell(record, ORIGINAL)] if original else []
+        cells = [left_cell(record, ORIGINAL)] if original else []
         for tool in tools:
             failed = tool in record.tools and record.tools[tool].failure
             missing = tool not in record.tools
@@ -236,19 +240,20 @@ def _speed_cell(level: str) -> Callable[[ModelRecord, str], str]:
     def cell(record: ModelRecord, tool: str) -> str:
         if record.tools[tool].identical:
             return "same file"
-        return _number(speedup(record, tool, level), ".3f")
+        return number(speedup(record, tool, level), ".3f")
 
     return cell
 
 
-def _left_cell(record: ModelRecord, tool: str) -> str:
+def left_cell(record: ModelRecord, tool: str) -> str:
+    """Return what a tool leaves in a model."""
     graph = graph_or_original(record, tool)
     return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.nodes}"
 
 
 def _error_cell(record: ModelRecord, tool: str) -> str:
     rounding = graph_or_original(record, tool).weight_error
-    return f"{_number(error_ratio(record, tool), '.2f')} / {_number(rounding, '.1e')}"
+    return f"{number(error_ratio(record, tool), '.2f')} / {number(rounding, '.1e')}"
 
 
 def _cost_cell(record: ModelRecord, tool: str) -> str:
@@ -256,7 +261,8 @@ def _cost_cell(record: ModelRecord, tool: str) -> str:
     return f"{costs[0]:.2f} / {costs[1]:.0f}" if costs else "–"
 
 
-def _failures(models: Sequence[ModelRecord]) -> str:
+def failures(models: Sequence[ModelRecord]) -> str:
+    """List what tools failed on, and why."""
     lines = [
         f"- {name} on {record.name}: {tool_record.failure}"
         for record in models
@@ -278,7 +284,8 @@ def _interval(value: float, bounds: Sequence[float] | None) -> str:
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Return a number, or a dash for none."""
     return "–" if value is None else format(value, form)
 
 
