@@ -311,3 +311,39 @@ def test_every_rewrite_of_the_samples_is_certified(path: Path) -> None:
     for rewrite in record.rewrites:
         assert rewrite.certificate is not None
         assert rewrite.certificate.verdict == "certified"
+
+
+@pytest.mark.parametrize(
+    "size", ["e = Shape<end=1,start=0>(w)", "s = Shape<end=1,start=0>(w) e = Expand(s, one)"]
+)
+@pytest.mark.parametrize(
+    "cast",
+    [
+        "k = CastLike(c, x)",
+        "k = CastLike(c, w)",
+        "t = CastLike(c, x) k = Neg(t)",
+        "t = CastLike(c, x) k = CastLike(t, x)",
+        "t = Abs(x) k = CastLike(c, t)",
+        "k = Cast<to=1>(c)",
+    ],
+)
+def test_a_constant_of_the_type_of_something_is_no_input(cast: str, size: str) -> None:
+    """As torch's exporter writes the bias that a Conv lacks: it is of the type of the Conv's input.
+
+    Taken for an input of what is certified, it could be anything, and would differ.
+    """
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] z) { c = Constant<value=float {0.5}>() "
+        f"one = Constant<value_ints=[1]>() {size} {cast} bias = Expand(k, e) "
+        "y = Conv(x, w, bias) z = BatchNormalization(y, s0, b0, m0, v0) }",
+        opset=20,
+        w=normal(4, 3, 3, 3),
+        **{f"{name}0": content for name, content in batch_norm(4).items()},
+    )
+    record = bnfold.optimize(model).record
+    assert record.equivalence is not None
+    assert (record.equivalence.verdict, record.equivalence.reason) == ("pass", "")
+    certificates = [rewrite.certificate for rewrite in record.rewrites]
+    assert [each.verdict for each in certificates if each] == ["certified"] * len(certificates)
+    assert record.output is not None
+    assert set(record.output.ops) == {"Conv"}

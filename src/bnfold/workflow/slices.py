@@ -14,7 +14,7 @@ from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
 from bnfold.graph.walk import captured, has_body
 from bnfold.proof.windows import NotShown
-from bnfold.rewriting.query import is_op
+from bnfold.rewriting.query import is_op, reads_content
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
@@ -77,7 +77,7 @@ class Slice:
     def expand(self, others: set[ir.Value]) -> None:
         """Take in nodes outside the pattern where they compute a leaf from the other side's.
 
-        Nodes that compute a leaf from sizes are taken in, too: it cannot be anything.
+        Nodes that compute a leaf from sizes or types are taken in, too: it cannot be anything.
         """
         known, missing = others | set(self.leaves), others - set(self.leaves)
         wider, computed = set(self.pattern), set()
@@ -203,7 +203,7 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
 
 
 def _from_sizes(value: ir.Value) -> set[ir.Node]:
-    """Return the nodes that compute a value from the sizes of something alone, else none.
+    """Return the nodes that compute a value from sizes and types alone, else none.
 
     However many there are: taken for an input, the value could be anything, and would differ from
     what a pass has computed.
@@ -218,8 +218,11 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
         if node is None or has_body(node) or node.domain:
             return set()
         nodes.add(node)
-        if node.op_type != "Shape":
-            pending += [read for read in node.inputs if read is not None]
+        pending += [
+            read
+            for index, read in enumerate(node.inputs)
+            if read is not None and reads_content(node, index)
+        ]
     return nodes
 
 
