@@ -73,7 +73,7 @@ FRESH: Sequence[Model] = (
     _timm("mobilenetv4_conv_small"),
     _timm("ghostnetv2_100"),
     _timm("cs3darknet_s", 256),
-    _timm("halonet26t", 256),
+    _timm("regnetz_b16"),
 )
 """Of families on which no pass was tried before they came into the suite."""
 
