@@ -363,8 +363,24 @@ def test_a_lock_that_another_thread_held_is_no_deadlock(monkeypatch: pytest.Monk
     thread.join()
 
 
-def test_garbage_of_the_parent_is_not_collected_in_a_fork() -> None:
+allocated = 0
+
+
+def allocate() -> None:
+    """Make so many objects at once that the collector runs."""
+    assert len([[number] for number in range(allocated)]) == allocated
+
+
+os.register_at_fork(after_in_child=allocate)
+
+
+@pytest.mark.parametrize("when", ["in os.fork", "later"])
+def test_garbage_of_the_parent_is_not_collected_in_a_fork(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
     """A session of onnxruntime has threads, which a fork lacks: its end would wait for them."""
+    if when == "in os.fork":
+        monkeypatch.setattr(sys.modules[__name__], "allocated", 5000)
     gc.collect()
     cycle: list[Any] = [Session(REWRITTEN, "cpu", Level.DISABLED, threads=2)]
     cycle.append(cycle)
@@ -372,6 +388,7 @@ def test_garbage_of_the_parent_is_not_collected_in_a_fork() -> None:
     before = time.monotonic()
     run(lambda _: gc.collect())
     assert time.monotonic() - before < 30
+    assert gc.isenabled()
     assert gc.collect() > 0
 
 

@@ -150,10 +150,19 @@ def _fork() -> int:
         warnings.simplefilter(
             "ignore", DeprecationWarning
         )  # of threads; see the module's docstring
+        collects = gc.isenabled()
+        gc.disable()
         try:
-            return os.fork()
+            child = os.fork()
+            if child == 0:
+                # a session of the parent, if collected here, would wait for threads that it lacks
+                gc.freeze()
+            return child
         except OSError as error:
             raise _NoForkError from error
+        finally:
+            if collects:
+                gc.enable()
 
 
 # --- In the fork ----------------------------------------------------------------------------------
@@ -167,7 +176,6 @@ def _serve(
 ) -> None:
     """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
-        gc.freeze()  # a session of the parent, if collected here, would wait for threads it lacks
         _forked.append(os.getpid())
         if limits is not None:
             limits.apply()
