@@ -383,3 +383,23 @@ def test_first_elements_are_read_from_the_file(
     assert isinstance(value.const_value, StoredTensor)
     first = np.moveaxis(content, axis, 0).reshape(shape[axis], -1)[:, 0]
     np.testing.assert_array_equal(first_along(value, axis), first)
+
+
+@pytest.mark.parametrize(("columns", "share"), [(3, 1.0), (20_000, 0.001)])
+def test_what_lies_far_apart_is_read_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int, share: float
+) -> None:
+    content = normal(100, columns)
+    path = tmp_path / "m.onnx"
+    onnx.save(build("(float[4] x) => (float[4] y) { y = Neg(x) }", w=content), path)
+    value = load(path).ir.graph.initializers["w"]
+    read: list[int] = []
+    plain = OpenFile.read
+
+    def counted(file: OpenFile, offset: int, length: int) -> bytes:
+        read.append(length)
+        return plain(file, offset, length)
+
+    monkeypatch.setattr(OpenFile, "read", counted)
+    np.testing.assert_array_equal(first_along(value, 0), content[:, 0])
+    assert sum(read) <= share * content.nbytes

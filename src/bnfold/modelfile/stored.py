@@ -22,6 +22,9 @@ from bnfold.arrays import Array
 from bnfold.atomic import BLOCK
 from bnfold.errors import ModelError, in_words
 
+_PAGE = 4096
+"""Bytes that a system reads at least."""
+
 _READS_ANYWHERE = hasattr(os, "preadv")
 """Whether files can be read without moving their position, which forked processes share."""
 
@@ -204,11 +207,11 @@ class StoredTensor(ir.serde.TensorProtoTensor):
     def every(self, step: int, count: int) -> Array:
         """Return the first `count` elements that are `step` apart, and read little else.
 
-        What is read at once holds as many of them as fit into a block.
+        What lies between two of them is read, too, only if both may be in one page.
         """
         dtype = self.dtype.numpy().newbyteorder("<")
         size, extent = dtype.itemsize, self.extent
-        at_once = max(1, BLOCK // (step * size))
+        at_once = BLOCK // (step * size) if step * size <= _PAGE else 1
         found = np.empty(count, dtype)
         for first in range(0, count, at_once):
             few = min(at_once, count - first)
