@@ -18,10 +18,6 @@ Answer: TypeAlias = tuple[str, Any]
 """A kind and its content: "progress", "result" or "error"."""
 
 
-_kept: list[Any] = []
-"""What a process that is about to end leaves alone: it may hold sessions of its parent's."""
-
-
 class NoAnswerError(Exception):
     """The messages end without a result or an error."""
 
@@ -80,7 +76,6 @@ def answer(work: Callable[[], Any]) -> Answer:
 
 def _picklable(error: BaseException) -> BaseException:
     """Return the error without its causes, which tblib pickles, too; or what stands for it."""
-    _kept.append((error.__cause__, error.__context__, error.__traceback__))
     error.__cause__ = error.__context__ = error.__traceback__ = None
     try:
         pickle.loads(pickle.dumps(error))
