@@ -228,9 +228,8 @@ def check(
     checking = given(check_options(checking, rtol, atol, truth), certify=certify)
     with _runtime_of(execution), _as_files(reference, candidate) as paths:
         progress("reading")
-        sources = [Source.of(source) for source in (reference, candidate)]
+        sources = _read(reference, candidate)
         for source in sources:
-            require_data(source)
             source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         if checking.certify != "off" and equivalence.verdict != "fail":
@@ -310,10 +309,7 @@ def bench(
     models = [model] if candidate is None else [model, candidate]
     with _runtime_of(execution), _as_files(*models) as paths, Scratch() as scratch:
         progress("reading")
-        sources = [Source.of(each) for each in models]
-        for source in sources:
-            require_data(source)
-        records = [source.describe() for source in sources]
+        records = [source.describe() for source in _read(*models)]
         second = paths[1] if candidate is not None else None
         speed = time_and_profile(paths[0], second, execution, timing, scratch.folder, progress)
         record = Record(
@@ -369,6 +365,18 @@ def _runtime_of(execution: ExecutionOptions) -> Iterator[None]:
         if execution.custom_ops:
             runtime.require_libraries()
         yield
+
+
+def _read(*models: ModelSource) -> list[Source]:
+    """Read models that are only run, so that onnxruntime finds all that it needs.
+
+    Raises:
+        ModelError: if one cannot be read, or its external data are not there.
+    """
+    sources = [Source.of(each) for each in models]
+    for source in sources:
+        require_data(source)
+    return sources
 
 
 @contextmanager
