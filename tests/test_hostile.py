@@ -65,7 +65,9 @@ def ending(content: bytes, folder: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of weights that are damaged
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))]
+)
 def test_a_damaged_file_is_refused_in_words_or_rewritten(tmp_path: Path, seed: int) -> None:
     with quiet():
         ends = Counter(ending(content, tmp_path) for content in mutants(seed, 75))
