@@ -70,12 +70,10 @@ def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", with_slow(LIGHT_MODELS, *SLOW))
 def test_light_model_zoo(name: str) -> None:
     model = light_model(name)
-    checked = name != "vgg19"  # of 548 MB, from which only two Dropouts go
-    result = bnfold.optimize(model, check=checked, truth="off", figures=False, hashes=False)
+    result = bnfold.optimize(model, truth="off", figures=False, hashes=False)
     assert batch_normalizations(result.record) == LIGHT_OUTCOMES.get(name, (0, 0))
     assert result.record.output is not None
     assert not {"Dropout", "Mul", "Add"} & set(result.record.output.ops)
-    if checked:
-        assert verdict(result.record) == ("pass" if result.record.rewrites else "identical")
+    assert verdict(result.record) == ("pass" if result.record.rewrites else "identical")
     again = bnfold.optimize(result.to_proto(), check=False, figures=False, hashes=False).record
     assert not again.rewrites

@@ -26,10 +26,11 @@ def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str
     return equivalence.verdict, equivalence.reason
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("gain", GAINS)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_right_variants_pass(kind: str, gain: float) -> None:
-    model = NETWORKS[kind](0, gain)
+def test_right_variants_pass(kind: str, gain: float, seed: int) -> None:
+    model = NETWORKS[kind](seed, gain)
     folded = bnfold.optimize(model, check=False, figures=False)
     assert folded.record.rewrites or kind in ("recurrent", "attention")
     for other in (folded.to_proto(), folded_elsewhere(model)):
