@@ -1,10 +1,11 @@
 """Compares bnfold with other tools on the suite, and writes the result to docs/benchmarks/.
 
-    python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 2] [--models DIR]
+    python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 20] [--models DIR]
 
-Every tool runs in its own process, on models made by `python -m benchmarks.suite --build`.
-Measurements of the same version that took at least as long are not repeated: an interrupted run
-resumes where it stopped. Nothing else should run on the machine meanwhile.
+Every tool runs in its own process, on models made by `python -m benchmarks.suite --build`. The
+results of all tools on a model are timed in the same turns. Measurements of the same version that
+took at least as long are not repeated: an interrupted run resumes where it stopped. Nothing else
+should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import dataclasses
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from benchmarks.tools import TOOLS, Tool
 from bnfold.errors import BnfoldError
 from bnfold.options import InputOptions
 from bnfold.running.environment import available_threads, environment
-from bnfold.running.environment import environment as runtime_environment
+from bnfold.running.runtime import Level, Session
 
 TIMEOUT = 300
 """Seconds that a tool may take for one model."""
@@ -47,7 +48,7 @@ def main() -> None:
     names = [*(tool.name for tool in TOOLS), AUTHORS]
     parser.add_argument("--tool", action="append", choices=names, help="repeatable")
     parser.add_argument(
-        "--seconds", type=float, default=2, help="of timing per result and level; 0 to skip it"
+        "--seconds", type=float, default=20, help="of timing per model and level; 0 to skip it"
     )
     parser.add_argument("--models", type=Path, default=FOLDER, help="folder of the models")
     parser.add_argument("--output", type=Path, default=page.FOLDER, help="folder of the results")
@@ -72,19 +73,37 @@ class Comparison:
         self._request: InputOptions | None = None
 
     def run(self, tools: Sequence[str]) -> None:
-        """Update the record of the model, tool by tool."""
+        """Update the record of the model, tool by tool, and time the new results together."""
         record = self._record()
-        for name in tools:
-            if name == AUTHORS and not self.model.twin:
-                continue
-            tool = next((candidate for candidate in TOOLS if candidate.name == name), None)
-            label = _version(tool)
-            if self._is_done(record.tools.get(name), label):
-                continue
-            print(f"{self.model.name}: {name}", flush=True)
-            tool_record = self._rewrite(tool, label) if tool else self._authors(label)
-            record = record.with_tool(name, tool_record)
-            records.save(record, self.data)
+        with tempfile.TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
+            results: dict[str, Path] = {}
+            for name in tools:
+                if name == AUTHORS and not self.model.twin:
+                    continue
+                tool = next((candidate for candidate in TOOLS if candidate.name == name), None)
+                label = _version(tool)
+                known = record.tools.get(name)
+                if self._is_done(known, label):
+                    continue
+                print(f"{self.model.name}: {name}", flush=True)
+                result = Path(folder) / f"{len(results)}.onnx"
+                tool_record = (
+                    self._rewrite(tool, label, result, known) if tool else self._authors(label)
+                )
+                record = record.with_tool(name, tool_record)
+                records.save(record, self.data)
+                if tool_record.graph is not None and not tool_record.identical:
+                    results[name] = result if tool else self.model.twin_path(self.models)
+            if self.seconds and results:
+                records.save(self._timed(record, results), self.data)
+
+    def _timed(self, record: ModelRecord, results: Mapping[str, Path]) -> ModelRecord:
+        print(f"{self.model.name}: timing {len(results)} results", flush=True)
+        speeds = speeds_of(self.original, results, self.request, self.seconds)
+        for name, speed in speeds.items():
+            timed = dataclasses.replace(record.tools[name], speed=speed, speed_seconds=self.seconds)
+            record = record.with_tool(name, timed)
+        return record
 
     def _record(self) -> ModelRecord:
         """Return the existing record if it is of the same file and machine, else a new one."""
@@ -122,41 +141,39 @@ class Comparison:
         self._request = self._request or request_of(self.model, self.original)
         return self._request
 
-    def _rewrite(self, tool: Tool, label: str) -> ToolRecord:
-        with tempfile.TemporaryDirectory(prefix="bnfold-benchmark-") as folder:
-            output = Path(folder) / "result.onnx"
-            costs: list[Cost] = []
-            try:
-                while len(costs) < MOST_RUNS and sum(cost.seconds for cost in costs) < (
-                    ENOUGH_SECONDS
-                ):
-                    costs.append(run_alone(tool.command(self.original, output), timeout=TIMEOUT))
-                if not output.exists():
-                    raise CommandError("it succeeded but wrote no output")
-            except CommandError as error:
-                return ToolRecord(label, failure=str(error))
-            record = ToolRecord(
-                version=label,
-                seconds=[round(cost.seconds, 3) for cost in costs],
-                peak_mb=[round(cost.peak_mb, 1) for cost in costs],
-            )
-            return record if tool.same_result_as else self._examine(output, record)
+    def _rewrite(
+        self, tool: Tool, label: str, output: Path, known: ToolRecord | None
+    ) -> ToolRecord:
+        costs: list[Cost] = []
+        try:
+            while len(costs) < MOST_RUNS and sum(cost.seconds for cost in costs) < ENOUGH_SECONDS:
+                costs.append(run_alone(tool.command(self.original, output), timeout=TIMEOUT))
+            if not output.exists():
+                raise CommandError("it succeeded but wrote no output")
+        except CommandError as error:
+            return ToolRecord(label, failure=str(error))
+        record = ToolRecord(
+            version=label,
+            seconds=[round(cost.seconds, 3) for cost in costs],
+            peak_mb=[round(cost.peak_mb, 1) for cost in costs],
+        )
+        return record if tool.same_result_as else self._examine(output, record, known)
 
     def _authors(self, label: str) -> ToolRecord:
-        return self._examine(self.model.twin_path(self.models), ToolRecord(label))
+        return self._examine(self.model.twin_path(self.models), ToolRecord(label), None)
 
-    def _examine(self, result: Path, record: ToolRecord) -> ToolRecord:
+    def _examine(self, result: Path, record: ToolRecord, known: ToolRecord | None) -> ToolRecord:
+        """Add what is in a result, which is known already if it is the same file."""
+        digest = _digest(result)
+        graph = known.graph if known else None
         try:
-            graph = graph_of(result, self.truth)
-            identical = _digest(result) == _digest(self.original)
-            speed = {}
-            if self.seconds and not identical:
-                speed = speeds_of(self.original, result, self.request, self.seconds)
+            if graph is None or graph.sha256 != digest:
+                graph = graph_of(result, self.truth)
+            Session(result, "cpu", Level.ALL).run(self.truth.feeds)
         except BnfoldError as error:
             return dataclasses.replace(record, failure=f"its result does not run: {error}")
-        return dataclasses.replace(
-            record, graph=graph, identical=identical, speed=speed, speed_seconds=self.seconds
-        )
+        identical = digest == _digest(self.original)
+        return dataclasses.replace(record, graph=graph, identical=identical)
 
 
 def _version(tool: Tool | None) -> str:
@@ -171,8 +188,7 @@ def _version(tool: Tool | None) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    facts = environment() | runtime_environment()
-    return facts | {"threads": available_threads(), "exporters": _exporters()}
+    return environment() | {"threads": available_threads(), "exporters": _exporters()}
 
 
 def _exporters() -> dict[str, str]:

@@ -57,8 +57,8 @@ class Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            remove_folder(self._folder)
+        with contextlib.suppress(OSError):  # no folder for temporary files: none was made
+            remove_folder(self.place())
 
 
 def remove_folder(folder: Path) -> None:

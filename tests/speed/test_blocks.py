@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from bnfold.progress import silent
 from bnfold.record.data import SpeedSummary
 from bnfold.running.runtime import Level
 from bnfold.speed import blocks
-from bnfold.speed.blocks import Block, Case
+from bnfold.speed.blocks import Block, Case, balanced_orders
 from bnfold.speed.measure import _Measurement, compare_speed
 from tests.support.cli import REWRITTEN
 
@@ -38,6 +39,20 @@ def test_turns_go_through_every_order_and_blocks_begin_with_another_model() -> N
         assert set(turns[:6]) == set(itertools.permutations(NAMES))
         firsts.append(turns[0][0])
     assert firsts == ["original", "optimized", "control", "original"]
+
+
+@pytest.mark.parametrize("count", range(2, 11))
+def test_each_model_is_as_often_at_each_place_and_after_each_other(count: int) -> None:
+    names = [str(number) for number in range(count)]
+    orders = balanced_orders(names)
+    assert len(set(orders)) == count * (1 + count % 2)
+    assert [order[0] for order in orders[:count]] == names, "blocks begin with another model"
+    for places in zip(*orders, strict=True):
+        assert set(Counter(places).values()) == {len(orders) // count}
+        assert set(places) == set(names)
+    followers = Counter(pair for order in orders for pair in itertools.pairwise(order))
+    assert set(followers) == set(itertools.permutations(names, 2))
+    assert len(set(followers.values())) == 1
 
 
 def test_two_models_take_turns_in_both_orders() -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnfold.options import InputOptions
@@ -64,33 +64,101 @@ def compare_speed(
         CrashedError: if it crashes.
         UsageError: if the request for inputs does not fit the model.
     """
-    paths = {"original": original} | ({"optimized": optimized} if optimized else {})
-    paths |= {"control": original}
-    case = Case(paths, level, threads, request or for_one_image(InputOptions()))
+    others = {"optimized": optimized} if optimized else {}
+    case = Case(
+        {"original": original, **others, "control": original},
+        level,
+        threads,
+        request or for_one_image(InputOptions()),
+    )
+    measured = _measure(provider, case, seconds, at_most, processes, progress)
+    peaks = None
+    if memory:
+        progress(f"measuring memory ({provider}, optimization {level.value})")
+        paths = [original, *others.values()]
+        peaks = [peak_mb(path, provider, level, threads, measured.feeds) for path in paths]
+    return _record(measured, case, provider, [*others], peaks)
+
+
+def compare_speeds(
+    original: Path,
+    others: Mapping[str, Path],
+    *,
+    level: Level = Level.ALL,
+    request: InputOptions | None = None,
+    seconds: float = 5.0,
+    at_most: float | None = None,
+) -> dict[str, SpeedRecord]:
+    """Time several models against one on the CPU; return the record of each, by name.
+
+    All take the same turns, with one control. So they can be compared with each other, too.
+
+    Raises:
+        SessionError: if onnxruntime cannot load or run a model.
+        CrashedError: if it crashes.
+        UsageError: if the request for inputs does not fit the model.
+    """
+    paths = {"original": original, **others, "control": original}
+    case = Case(paths, level, None, request or for_one_image(InputOptions()))
+    measured = _measure("cpu", case, seconds, at_most, None, silent)
+    return {name: _record(measured, case, "cpu", [name], None) for name in others}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The blocks of a case, and what is known of its sessions."""
+
+    blocks: Sequence[SpeedBlock]
+    placement: Mapping[str, dict[str, int] | None]
+    feeds: Feeds
+    note: str
+
+
+def _measure(
+    provider: str,
+    case: Case,
+    seconds: float,
+    at_most: float | None,
+    processes: Processes | None,
+    progress: Progress,
+) -> _Measured:
     with ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(provider, progress))
         measurement = _Measurement(processes, case, seconds)
         blocks = measurement.blocks(seconds, max(seconds, at_most or 0))
-    loaded = ["original", *(["optimized"] if optimized else [])]
-    placements = [
-        placement for placement in map(measurement.placement.get, loaded) if placement is not None
+    return _Measured(blocks, measurement.placement, measurement.feeds, measurement.note)
+
+
+def _record(
+    measured: _Measured,
+    case: Case,
+    provider: str,
+    others: Sequence[str],
+    peaks: Sequence[float | None] | None,
+) -> SpeedRecord:
+    """Return the record of the original and at most one other model, with their control."""
+    timed = ["original", *others]
+    names = {"original": "original", **dict.fromkeys(others, "optimized"), "control": "control"}
+    blocks = [
+        SpeedBlock(
+            {names[name]: block.load_ms[name] for name in names},
+            {names[name]: block.run_ms[name] for name in names},
+        )
+        for block in measured.blocks
     ]
-    peaks: list[float | None] = []
-    if memory:
-        progress(f"measuring memory ({provider}, optimization {level.value})")
-        feeds = measurement.feeds
-        peaks = [peak_mb(paths[name], provider, level, threads, feeds) for name in loaded]
-    known = [peak for peak in peaks if peak is not None]
+    placements = [measured.placement.get(name) for name in timed]
+    known_placements = [each for each in placements if each is not None]
+    known_peaks = [each for each in peaks or () if each is not None]
     return SpeedRecord(
         provider=provider,
-        level=level.value,
-        threads=threads or available_threads(),
-        shapes={name: list(array.shape) for name, array in measurement.feeds.items()},
-        note=measurement.note,
-        load_ms=[median([block.load_ms[name] for block in blocks]) for name in loaded],
-        peak_mb=known if len(known) == len(loaded) else None,
-        placement=placements if len(placements) == len(loaded) else None,
+        level=case.level.value,
+        threads=case.threads or available_threads(),
+        shapes={name: list(array.shape) for name, array in measured.feeds.items()},
+        note=measured.note,
+        load_ms=[median([block.load_ms[name] for block in measured.blocks]) for name in timed],
+        peak_mb=known_peaks if peaks and len(known_peaks) == len(peaks) else None,
+        placement=known_placements if len(known_placements) == len(placements) else None,
         samples=blocks,
         **vars(summarize(blocks)),
     )
