@@ -6,8 +6,9 @@ Conditions: c are constants that no caller may override, or the shapes of values
 known; f consists of operators of a list, none of them random, and onnxruntime computes it. Only
 what something else reads is evaluated: the rest of f goes with it. An Identity is strip-identity's.
 
-The file grows by 64 KiB at most for each c', beyond the constants that are needed no more: a
-large table that a few numbers describe stays an expression.
+The file grows by 64 KiB at most for each c', or by a sixteenth of the graph's initializers if that
+is more, beyond the constants that are needed no more: a large table that a few numbers describe
+stays an expression.
 
 Profit: an operator less. onnxruntime fuses a Clip into the preceding Conv only if its bounds are
 constants, and never evaluates CastLike, which torch's dynamo exporter uses in those of a ReLU6. In
@@ -25,7 +26,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from bnfold.graph.asked_sizes import SIZES
-from bnfold.graph.constants import constant, is_constant
+from bnfold.graph.constants import bytes_of_initializers, constant, is_constant
 from bnfold.graph.expressions import OPERATORS
 from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite
 from bnfold.rewriting.query import is_op, is_used
@@ -45,7 +46,10 @@ _EXACT = frozenset(
 """Operators that give the same bits in every implementation."""
 
 _MOST_MORE = 2**16
-"""Bytes by which a content may be larger than the constants that it replaces."""
+"""Bytes by which a content may be larger than the constants that it replaces, whatever the file."""
+
+_MOST_SHARE = 16
+"""It may be larger by this part of the graph's initializers."""
 
 
 @rewrite(
@@ -65,7 +69,7 @@ def evaluate_constants(node: ir.Node) -> Replace | None:
     dtype = ir.DataType.from_numpy(content.dtype)
     if value.dtype not in (None, dtype):
         return None
-    if content.nbytes > _MOST_MORE and content.nbytes > _MOST_MORE + _bytes_freed_with(node):
+    if content.nbytes > _MOST_MORE and content.nbytes > _most_bytes(node):
         return None
     exactness = Exactness.BITWISE if _is_exact(node) else Exactness.ROUNDED
     return Replace([node], {value: Weight(content, dtype, value.name or "")}, "", exactness)
@@ -96,6 +100,12 @@ def _is_exact(node: ir.Node) -> bool:
         pending += new
         seen |= new
     return True
+
+
+def _most_bytes(node: ir.Node) -> int:
+    """Return how large the content may be."""
+    whole = bytes_of_initializers(node.graph) if isinstance(node.graph, ir.Graph) else 0
+    return max(_MOST_MORE, whole // _MOST_SHARE) + _bytes_freed_with(node)
 
 
 def _bytes_freed_with(node: ir.Node) -> int:

@@ -214,6 +214,18 @@ def test_a_file_does_not_grow_by_more_than_64_kib_for_one_content(
     assert_evaluated(model, *kept) if kept == ["Mul"] else assert_left_alone(model)
 
 
+@pytest.mark.parametrize(("wide", "kept"), [(256, ["Mul"]), (257, ["Expand", "Mul"])])
+def test_a_large_file_may_grow_by_a_sixteenth_for_one_content(wide: int, kept: list[str]) -> None:
+    model = build(
+        f"(float[128,{wide}] x, float[1024,512] y) => (float[a,b] z, float[c,d] u) "
+        "{ e = Expand(low, s) z = Mul(x, e) u = Add(y, two_mib) }",
+        low=scalar(2),
+        s=ints(128, wide),
+        two_mib=np.ones((1024, 512), np.float32),
+    )
+    assert operators(run_pass(model, NAME).to_proto()) == [*kept, "Add"]
+
+
 @pytest.mark.parametrize(
     ("other_reader", "evaluated"), [("", True), ("u = Gather(table, i)", False)]
 )

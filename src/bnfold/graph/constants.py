@@ -26,6 +26,7 @@ RANDOM = frozenset(
 """Operators that draw; so does Dropout in training."""
 
 _CONTENT = "bnfold.constant"
+_BYTES = "bnfold.bytes"
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -84,6 +85,24 @@ def is_deferred(value: ir.Value) -> bool:
 def is_overridable(value: ir.Value | None) -> bool:
     """Say whether the value is an initializer that a caller may replace at run time."""
     return value is not None and value.is_initializer() and value.is_graph_input()
+
+
+def bytes_of_initializers(graph: ir.Graph) -> int:
+    """Return the size of the graph's initializers when it was first asked for.
+
+    It is not summed up again, so that each node may ask; `forget_bytes` clears it.
+    """
+    known: int | None = graph.meta.get(_BYTES)
+    if known is None:
+        tensors = [value.const_value for value in graph.initializers.values()]
+        known = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        graph.meta[_BYTES] = known
+    return known
+
+
+def forget_bytes(graph: ir.Graph) -> None:
+    """Clear what `bytes_of_initializers` returned."""
+    graph.meta.pop(_BYTES, None)
 
 
 def record_content(value: ir.Value, content: Array | Deferred | None) -> None:

@@ -25,7 +25,7 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.graph.asked_sizes import asked_sizes
 from bnfold.graph.bare import MOST_AXES
-from bnfold.graph.constants import constant, is_constant, is_deferred, record_content
+from bnfold.graph.constants import constant, forget_bytes, is_constant, is_deferred, record_content
 from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import all_graphs
 
@@ -138,6 +138,7 @@ def _record(node: ir.Node, content: Array | None) -> None:
 def forget_contents(model: ir.Model) -> None:
     """Clear the contents of expressions, because others may edit the model from now on."""
     for graph in all_graphs(model):
+        forget_bytes(graph)
         for node in graph:
             node.meta.pop(_FAILED, None)
             for output in node.outputs:
