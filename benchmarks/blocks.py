@@ -236,6 +236,17 @@ def ghostnetv3(g: Graph) -> tuple[str, Merged]:
     return g.sum(*map(g.bn, [*convs, g.x])), Merged(3, groups=g.channels)
 
 
+def lcnetv2(g: Graph) -> tuple[str, Merged]:
+    """5×5, 3×3 and 1×1 depthwise Convs, each with BatchNormalization (PaddleClas, PP-LCNetV2)."""
+    branches = [g.bn(g.conv(g.x, size, depthwise=True)) for size in (5, 3, 1)]
+    return g.sum(*branches), Merged(5, groups=g.channels)
+
+
+def nextvit(g: Graph) -> tuple[str, Merged]:
+    """A BatchNormalization before the 1×1 Conv of a residual block's MLP (Li et al., 2022)."""
+    return g.conv(g.bn(g.x), 1, bias=True), Merged(1)
+
+
 def conv_and_average(g: Graph) -> tuple[str, Merged]:
     """A 3×3 Conv and the average of 2×2 positions, as in anti-aliased downsampling."""
     conv = g.bn(g.conv(g.x, 3))
@@ -248,7 +259,7 @@ BLOCKS: Mapping[str, Callable[[Graph], tuple[str, Merged]]] = {
     for block in (
         *(repvgg, acnet, dbb, ecbsr, replknet, unireplknet, mobileone_depthwise),
         *(mobileone_pointwise, fastvit_mixer, repvit, yolov7_repconv, yolov9_repconvn, repghost),
-        *(ghostnetv3, conv_and_average),
+        *(ghostnetv3, lcnetv2, nextvit, conv_and_average),
     )
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import records
+from benchmarks.models import FRESH
 from benchmarks.processes import ROOT
 from benchmarks.records import AUTHORS, BNFOLD, ModelRecord
 from benchmarks.summary import (
@@ -31,6 +32,9 @@ from bnfold.record.data import SpeedRecord
 
 FOLDER = ROOT / "docs" / "benchmarks"
 _MOST_EXAMPLES = 4
+_TIED = "onnxruntime all"
+"""Its files run on this kind of machine only."""
+_FRESH = {model.name for model in FRESH}
 
 HEADER = """# bnfold compared with other tools
 
@@ -47,7 +51,8 @@ python -m benchmarks.compare --output FOLDER
 
 Every tool ran with its defaults, in its own process, on {models} models: the light model zoo
 of the onnx package with seeded weights, the trained OCR networks of rapidocr-onnxruntime, and
-exports of torchvision's and timm's architectures with seeded weights and measured statistics. If
+exports of torchvision's and timm's architectures with seeded weights and measured statistics;
+{fresh} of these are of families on which no pass was tried before they came into the suite. If
 a tool failed, the original counts as its result. *onnxruntime all* is tied to the machine that it
 ran on: its files hold onnxruntime's own operators, in layouts for this processor."""
 
@@ -57,10 +62,10 @@ counts the models with a significant difference. The rounding of weights is comp
 leaves no more BatchNormalizations than bnfold does; onnxoptimizer defers that arithmetic to run
 time, in the nodes that it adds."""
 
-SPEED_NOTE = """Speed-ups are medians of paired ratios of the original's time over the result's, by
-the protocol of `bnfold bench`, with 95 % intervals; the control is the original over
-itself. *same file*: there was nothing to rewrite. Below {floor} beyond the control's error:
-{below}."""
+SPEED_NOTE = """Speed-ups are the original's time over the result's, by the protocol of
+`bnfold bench`, with 95 % intervals; the control is the original over itself. The results of all
+tools took the same turns. *same file*: there was nothing to rewrite. Below {floor} beyond the
+control's error: {below}."""
 
 LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, subgraphs and functions included. Constants
 are not counted as nodes: they are another way to write an initializer."""
@@ -99,8 +104,12 @@ def page(models: Sequence[ModelRecord]) -> str:
     below = ", ".join(below_floor(models)) or "none"
     shared = compared(models)
     sections = [
-        HEADER.format(machine=machine(models), models=len(models)),
-        versions(models, tools),
+        HEADER.format(
+            machine=_machine(models),
+            models=len(models),
+            fresh=sum(record.name in _FRESH for record in models),
+        ),
+        _versions(models, tools),
         "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
         SUMMARY_NOTE.format(models=len(shared)),
         "![Speed-up by model](speed.svg)",
@@ -109,20 +118,20 @@ def page(models: Sequence[ModelRecord]) -> str:
         + SPEED_NOTE.format(floor=FLOOR, below=below)
         + "\n\n"
         + _own_speed(models),
-        "### All tools\n\n" + table(models, results, _speed_cell("all")),
+        "### All tools\n\n" + _table(models, results, _speed_cell("all")),
         "### Without onnxruntime's optimizations\n\n"
-        + table(models, results, _speed_cell("disabled")),
+        + _table(models, results, _speed_cell("disabled")),
         f"## What is left\n\n![BatchNormalizations left](left.svg)\n\n{LEFT_NOTE}\n\n"
-        + table(models, results, left_cell, original=True),
-        f"## Error\n\n{ERROR_NOTE}\n\n" + table(models, results, _error_cell),
+        + _table(models, results, _left_cell, original=True),
+        f"## Error\n\n{ERROR_NOTE}\n\n" + _table(models, results, _error_cell),
         f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}\n\n"
-        + table(models, tools, _cost_cell),
-        "## Failures\n\n" + failures(models),
+        + _table(models, tools, _cost_cell),
+        "## Failures\n\n" + _failures(models),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def machine(models: Sequence[ModelRecord]) -> str:
+def _machine(models: Sequence[ModelRecord]) -> str:
     """Say on what it was measured."""
     facts = models[0].environment
     return (
@@ -131,7 +140,7 @@ def machine(models: Sequence[ModelRecord]) -> str:
     )
 
 
-def versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
+def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
     """Name the versions of tools and exporters."""
     versions = {
         tool: sorted({r.tools[tool].version for r in models if tool in r.tools}) for tool in tools
@@ -154,18 +163,18 @@ def _summary(totals: Sequence[Total]) -> str:
             str(tool.batch_normalizations),
             str(tool.dropouts),
             str(tool.nodes),
-            number(tool.run_error, ".2f"),
-            number(tool.rounding, ".2f"),
-            number(tool.speedup["all"], ".3f"),
+            _number(tool.run_error, ".2f"),
+            _number(tool.rounding, ".2f"),
+            _number(tool.speedup["all"], ".3f"),
             f"{tool.faster} / {tool.slower}",
-            number(tool.speedup["disabled"], ".3f"),
+            _number(tool.speedup["disabled"], ".3f"),
         ]
         cells = [
             tool.tool,
             f"{tool.failures} of {tool.models}",
             *(of_results if tool.examined else [""] * len(of_results)),
-            number(tool.seconds, ".2f"),
-            number(tool.peak_mb, ".0f"),
+            _number(tool.seconds, ".2f"),
+            _number(tool.peak_mb, ".0f"),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -173,17 +182,22 @@ def _summary(totals: Sequence[Total]) -> str:
 
 def _not_the_best(models: Sequence[ModelRecord]) -> str:
     lines = [
-        f"- **{measure}**: {examples(losses, len(models))}"
+        f"- **{measure}**: {_examples(losses, len(models))}"
         for measure, losses in not_the_best(models).items()
+    ]
+    portable = not_the_best([record.without(_TIED) for record in models])
+    lines += [
+        f"- **{measure}, by portable tools**: {_examples(portable[measure], len(models))}"
+        for measure in ("BatchNormalizations left", "nodes left")
     ]
     losses = worse_than_the_original(models)
     lines.append(
-        f"- **error of the outputs, against the original's**: {examples(losses, len(models))}"
+        f"- **error of the outputs, against the original's**: {_examples(losses, len(models))}"
     )
     return "\n".join(lines)
 
 
-def examples(losses: Sequence[Better], models: int) -> str:
+def _examples(losses: Sequence[Better], models: int) -> str:
     """Say on how many models another tool is better, with those on which it is most."""
     if not losses:
         return "better on no model."
@@ -216,7 +230,7 @@ def _own_speed(models: Sequence[ModelRecord]) -> str:
     return "\n".join(rows)
 
 
-def table(
+def _table(
     models: Sequence[ModelRecord],
     tools: Sequence[str],
     cell: Callable[[ModelRecord, str], str],
@@ -227,7 +241,7 @@ def table(
     columns = [*([ORIGINAL] if original else []), *tools]
     rows = [f"| model | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
     for record in models:
-        cells = [left_cell(record, ORIGINAL)] if original else []
+        cells = [_left_cell(record, ORIGINAL)] if original else []
         for tool in tools:
             failed = tool in record.tools and record.tools[tool].failure
             missing = tool not in record.tools
@@ -240,12 +254,12 @@ def _speed_cell(level: str) -> Callable[[ModelRecord, str], str]:
     def cell(record: ModelRecord, tool: str) -> str:
         if record.tools[tool].identical:
             return "same file"
-        return number(speedup(record, tool, level), ".3f")
+        return _number(speedup(record, tool, level), ".3f")
 
     return cell
 
 
-def left_cell(record: ModelRecord, tool: str) -> str:
+def _left_cell(record: ModelRecord, tool: str) -> str:
     """Return what a tool leaves in a model."""
     graph = graph_or_original(record, tool)
     return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.nodes}"
@@ -253,7 +267,7 @@ def left_cell(record: ModelRecord, tool: str) -> str:
 
 def _error_cell(record: ModelRecord, tool: str) -> str:
     rounding = graph_or_original(record, tool).weight_error
-    return f"{number(error_ratio(record, tool), '.2f')} / {number(rounding, '.1e')}"
+    return f"{_number(error_ratio(record, tool), '.2f')} / {_number(rounding, '.1e')}"
 
 
 def _cost_cell(record: ModelRecord, tool: str) -> str:
@@ -261,7 +275,7 @@ def _cost_cell(record: ModelRecord, tool: str) -> str:
     return f"{costs[0]:.2f} / {costs[1]:.0f}" if costs else "–"
 
 
-def failures(models: Sequence[ModelRecord]) -> str:
+def _failures(models: Sequence[ModelRecord]) -> str:
     """List what tools failed on, and why."""
     lines = [
         f"- {name} on {record.name}: {tool_record.failure}"
@@ -284,7 +298,7 @@ def _interval(value: float, bounds: Sequence[float] | None) -> str:
     return f"{value:.3f} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
-def number(value: float | None, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     """Return a number, or a dash for none."""
     return "–" if value is None else format(value, form)
 

@@ -74,6 +74,11 @@ class ModelRecord:
         """Return a copy with the record of a tool."""
         return dataclasses.replace(self, tools={**self.tools, name: record})
 
+    def without(self, name: str) -> ModelRecord:
+        """Return a copy without the record of a tool."""
+        tools = {tool: record for tool, record in self.tools.items() if tool != name}
+        return dataclasses.replace(self, tools=tools)
+
 
 def save(record: ModelRecord, folder: Path) -> None:
     """Write the record atomically to a file named after the model."""
