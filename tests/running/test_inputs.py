@@ -557,6 +557,19 @@ def test_an_option_that_is_neither(option: str) -> None:
     assert json.dumps(option)[1:-1] in str(raised.value)
 
 
+@pytest.mark.parametrize("sizes", ["1,3,8,8", "[1, 3, 8, 8]", "1x3x8x8", "(1,3,8,8)", "1 3 8 8"])
+def test_a_shape_where_a_file_should_be_is_told_how_to_write(sizes: str) -> None:
+    with pytest.raises(UsageError, match=r"if a shape is meant: a=b:1,3,8,8$"):
+        parse_input_options([f"a=b={sizes}"])
+
+
+def test_a_file_whose_name_is_a_number_is_read(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("17").write_bytes(b"no array")
+    with pytest.raises(UsageError, match="17 cannot be read"):
+        parse_input_options(["x=17"])
+
+
 def test_pickled_content_is_never_loaded(tmp_path: Path) -> None:
     pickled = np.array(["a", None], object)
     np.save(tmp_path / "x.npy", pickled, allow_pickle=True)

@@ -70,6 +70,10 @@ def _read_archive(path: Path, specs: Sequence[ValueSpec]) -> dict[str, Array]:
     return feeds
 
 
+_SIZES = re.compile(r"[\[(]?(\d{1,9}(?:[\sx,]+\d{1,9})*)[\])]?")
+"""What people write for a shape."""
+
+
 def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[str, list[int]]]:
     """Parse ``NAME=FILE.npy`` as content, and ``NAME:1,3,224,224`` as a shape.
 
@@ -91,6 +95,11 @@ def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[
         try:
             content = np.load(file, allow_pickle=False)
         except _UNREADABLE as error:
+            written = _SIZES.fullmatch(file)
+            if written is not None and isinstance(error, FileNotFoundError):
+                shape = re.sub(r"[\sx,]+", ",", written[1])
+                message = f"there is no file {file}; if a shape is meant: {name}:{shape}"
+                raise UsageError(f"--input {option!r}: {message}") from error
             raise UsageError(f"--input {option!r}: {file} cannot be read: {error}") from error
         if not isinstance(content, np.ndarray):
             raise UsageError(f"--input {option!r}: {file} holds several arrays: use --data {file}")
