@@ -148,6 +148,42 @@ def test_sizes_go_beyond_where_a_slice_cuts() -> None:
     assert equivalence.verdict == "fail"
 
 
+def cutting(sizes: str, *cuts: tuple[int, int]) -> onnx.ModelProto:
+    """Return a model that cuts its input off along some axes, each by itself."""
+    nodes = [f"y{i} = Slice(x, zero, end{i}, axis{i})" for i in range(len(cuts))]
+    outputs = ", ".join(f"float[a{i},b{i},c{i}] y{i}" for i in range(len(cuts)))
+    numbers = {"zero": 0}
+    for i, (axis, end) in enumerate(cuts):
+        numbers |= {f"axis{i}": axis, f"end{i}": end}
+    weights: Parameters = {name: np.array([number]) for name, number in numbers.items()}
+    return build(f"(float[{sizes}] x) => ({outputs}) {{ {' '.join(nodes)} }}", **weights)
+
+
+def shapes_drawn(model: onnx.ModelProto, **options: Any) -> list[list[int]]:
+    equivalence = bnfold.check(model, model, certify="off", **options).equivalence
+    assert equivalence is not None
+    assert equivalence.inputs is not None
+    return [shapes["x"] for shapes in equivalence.inputs.shapes]
+
+
+def test_a_shape_that_is_given_is_kept() -> None:
+    """A batch of 47 would take 47 times as long as the batch of one that is asked for."""
+    model = cutting("N,3,W", (2, 30), (0, 5))
+    shapes = shapes_drawn(model, shapes={"x": [1, 3, 17]})
+    assert shapes == [[1, 3, 17]] * len(shapes)
+
+
+def test_sizes_go_far_beyond_the_largest_cut_of_each_axis() -> None:
+    shapes = shapes_drawn(cutting("N,3,W", (2, 30), (0, 5), (2, 20), (0, 3)))
+    assert [shape for shape in shapes[:5] if shape[0] > 5 * 8] == [[47, 3, 64]]
+    assert [shape for shape in shapes[:5] if shape[2] > 20 * 8] == [[2, 3, 247]]
+
+
+def test_large_inputs_go_beyond_a_cut_by_less() -> None:
+    shapes = shapes_drawn(cutting("N,300,400", (0, 5), (0, 3)))
+    assert max(batch for batch, _, _ in shapes) == 5 + 7
+
+
 def test_two_switches_take_all_combinations() -> None:
     text = (
         "(float[N,4] x, bool a, bool b) => (float[N,4] y) "

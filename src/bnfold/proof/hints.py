@@ -101,8 +101,8 @@ def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[t
 
 
 def _cuts(model: ir.Model) -> list[tuple[int, int]]:
-    """Return the axes and ends of Slices, as constants, that an axis of free size may exceed."""
-    cuts: set[tuple[int, int]] = set()
+    """Return axes with the largest constant end of a Slice that their free size may exceed."""
+    cuts: dict[int, int] = {}
     for node in model.graph:
         if node.op_type != "Slice" or node.inputs[0] is None:
             continue
@@ -113,8 +113,8 @@ def _cuts(model: ir.Model) -> list[tuple[int, int]]:
         for axis, end in zip(axes, ends, strict=False):
             is_free = size_of(node.inputs[0], axis) is None  # not so the sizes in a Shape
             if is_free and 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
-                cuts.add((axis % rank, end))
-    return sorted(cuts, key=lambda cut: -cut[1])
+                cuts[axis % rank] = max(end, cuts.get(axis % rank, 0))
+    return sorted(cuts.items(), key=lambda cut: -cut[1])
 
 
 def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +25,9 @@ _LARGER_BATCH = 3
 
 _LARGE_BATCH = 17
 
+_MANY = 2**20
+"""Elements of all inputs beyond which an axis is not made several times as long as it must be."""
+
 _SMALL = 4096
 """Elements of one input up to which `_LARGE_BATCH` costs nothing."""
 
@@ -44,10 +47,11 @@ def other_shapes(
     )
     spread = candidate_shapes(first.specs, first.given[0], more, spread=True)
     shapes += _another_size(session, first, spread)
-    special = _beyond_cuts(session, first)
-    special += _around_thresholds(session, first, [*shapes, *special])
+    free = {spec.name for spec in first.specs} - first.given[0].keys() - request.shapes.keys()
+    special = _beyond_cuts(session, first, free)
+    special += _around_thresholds(session, first, free, [*shapes, *special])
     shapes += special
-    shapes += _batch_of_one(session, first, shapes)
+    shapes += _batch_of_one(session, first, free, shapes)
     return shapes, len(special)
 
 
@@ -75,19 +79,39 @@ def _another_size(session: Session, first: Inputs, candidates: Iterable[Shapes])
     return []
 
 
-def _beyond_cuts(session: Session, first: Inputs) -> list[Shapes]:
+def _beyond_cuts(session: Session, first: Inputs, free: Collection[str]) -> list[Shapes]:
     """Return shapes, if the model accepts any, that are longer than where a Slice cuts an axis off.
 
-    The Slice may come after a few strides. So the axis is made several times as long, alone.
+    The Slice may come after a few strides. So the axis is made several times as long, alone, unless
+    that takes long. What is longer than one cut is longer than a smaller one, too.
     """
     found: list[Shapes] = []
-    for axis, end in first.hints.cuts[:_CUTS_TO_TRY]:
-        longer = (end * times + more for times in (8, 2, 1) for more in (7, 32))
-        found += itertools.islice(_of_sizes(session, first, axis, longer), 1)
+    cuts = sorted(first.hints.cuts[:_CUTS_TO_TRY], key=lambda cut: -cut[1])
+    for axis, end in cuts:
+        if any(shape[axis] > end for shapes in found for shape in _having(shapes, axis)):
+            continue
+        across = sum(
+            math.prod(shape[:axis]) * math.prod(shape[axis + 1 :])
+            for shape in _having(first.shapes[0], axis)
+        )
+        longer = (
+            end * times + more
+            for times in (8, 2, 1)
+            for more in (7, 32)
+            if times == 1 or (end * times + more) * across <= _MANY
+        )
+        found += itertools.islice(_of_sizes(session, first, free, axis, longer), 1)
     return found
 
 
-def _around_thresholds(session: Session, first: Inputs, used: Sequence[Shapes]) -> list[Shapes]:
+def _having(shapes: Shapes, axis: int) -> list[tuple[int, ...]]:
+    """Return the shapes that have this axis."""
+    return [shape for shape in shapes.values() if axis < len(shape)]
+
+
+def _around_thresholds(
+    session: Session, first: Inputs, free: Collection[str], used: Sequence[Shapes]
+) -> list[Shapes]:
     """Return shapes of the sizes that the model compares a size with, one less and one more.
 
     If it accepts them, and no shape is so yet on that side.
@@ -104,48 +128,53 @@ def _around_thresholds(session: Session, first: Inputs, used: Sequence[Shapes]) 
             )
             if each > 0 and not is_there
         ]
-        found += _of_sizes(session, first, axis, missing)
+        found += _of_sizes(session, first, free, axis, missing)
     return found
 
 
-def _of_sizes(session: Session, first: Inputs, axis: int, sizes: Iterable[int]) -> Iterator[Shapes]:
+def _of_sizes(
+    session: Session, first: Inputs, free: Collection[str], axis: int, sizes: Iterable[int]
+) -> Iterator[Shapes]:
     """Yield the first shapes with other sizes of an axis, where it is free and they are accepted.
 
     All inputs get the same size.
     """
-    free = {
+    names = {
         spec.name
         for spec in first.specs
-        if axis < len(spec.shape)
-        and not isinstance(spec.shape[axis], int)
-        and spec.name not in first.given[0]
+        if axis < len(spec.shape) and not isinstance(spec.shape[axis], int) and spec.name in free
     }
-    for size in sizes if free else ():
+    for size in sizes if names else ():
         shapes = {
-            name: (*shape[:axis], size, *shape[axis + 1 :]) if name in free else shape
+            name: (*shape[:axis], size, *shape[axis + 1 :]) if name in names else shape
             for name, shape in first.shapes[0].items()
         }
         if accepts(session, replace(first, shapes=[shapes]), sample=0):
             yield shapes
 
 
-def _batch_of_one(session: Session, first: Inputs, shapes: Sequence[Shapes]) -> list[Shapes]:
+def _batch_of_one(
+    session: Session, first: Inputs, free: Collection[str], shapes: Sequence[Shapes]
+) -> list[Shapes]:
     """Return shapes with a batch of one, if the model accepts them and none is so yet.
 
     They are the second ones with their last two sizes exchanged, or else the first ones.
     """
-    free = {spec.name for spec in first.specs if spec.shape and not isinstance(spec.shape[0], int)}
-    free -= first.given[0].keys()
-    if not free or any(shape[name][0] == 1 for shape in shapes for name in free if shape[name]):
+    names = {
+        spec.name
+        for spec in first.specs
+        if spec.shape and not isinstance(spec.shape[0], int) and spec.name in free
+    }
+    if not names or any(shape[name][0] == 1 for shape in shapes for name in names if shape[name]):
         return []
     second = shapes[min(1, len(shapes) - 1)]
     exchanged = {
-        spec.name: _exchanged(spec, second[spec.name]) if spec.name in free else second[spec.name]
+        spec.name: _exchanged(spec, second[spec.name]) if spec.name in names else second[spec.name]
         for spec in first.specs
     }
     for chosen in (exchanged, shapes[0]):
         single = {
-            name: (1, *shape[1:]) if name in free and shape else shape
+            name: (1, *shape[1:]) if name in names and shape else shape
             for name, shape in chosen.items()
         }
         if accepts(session, replace(first, shapes=[single]), sample=0):
