@@ -120,21 +120,23 @@ def test_outputs_that_are_indices(tmp_path: Path, body: str, is_index: bool) -> 
 
 
 def test_sizes_of_the_other_model_are_tried_after_the_originals(tmp_path: Path) -> None:
-    def cutting(*ends: int) -> Path:
-        cuts = " ".join(f"s{end} = Slice(x, zero, e{end}, two)" for end in ends)
-        weights: Parameters = {f"e{end}": np.array([end]) for end in ends}
-        text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) {cuts} }}"
-        path = tmp_path / f"{len(ends)}.onnx"
-        onnx.save(build(text, zero=np.array([0]), two=np.array([2]), **weights), path)
+    def cutting(*cuts: tuple[int, int]) -> Path:
+        lines = " ".join(f"s{end} = Slice(x, zero, e{end}, a{axis})" for axis, end in cuts)
+        weights: Parameters = {f"e{end}": np.array([end]) for _, end in cuts}
+        weights |= {f"a{axis}": np.array([axis]) for axis in range(3)}
+        text = f"(float[N,A,B] x) => (float[N,A,B] y) {{ y = Relu(x) {lines} }}"
+        path = tmp_path / f"{len(cuts)}.onnx"
+        onnx.save(build(text, zero=np.array([0]), **weights), path)
         return path
 
-    original, other = Traits.of(cutting(10, 20, 30)), cutting(20, 30, 40, 50, 60)
-    assert original.hints.cuts == [(2, 30), (2, 20), (2, 10)]
+    few, many = ((0, 10), (1, 20), (2, 25), (2, 30)), ((0, 40), (1, 50), (2, 60), (2, 30), (1, 20))
+    original, other = Traits.of(cutting(*few)), cutting(*many)
+    assert original.hints.cuts == [(2, 30), (1, 20), (0, 10)], "the largest of each axis"
     found = original.with_sizes_of(other)
-    assert found.hints.cuts == [(2, 30), (2, 20), (2, 60), (2, 50)]
+    assert found.hints.cuts == [(2, 30), (1, 20), (2, 60), (1, 50)]
     assert (found.steps, found.hints.thresholds) == (original.steps, [])
-    for without in (cutting(), tmp_path / "none.onnx", cutting(10, 20, 30)):
-        assert original.with_sizes_of(without).hints.cuts == [(2, 30), (2, 20)]
+    for without in (cutting(), tmp_path / "none.onnx", cutting(*few)):
+        assert original.with_sizes_of(without).hints.cuts == [(2, 30), (1, 20)]
 
 
 def test_a_slice_of_a_fixed_size_or_of_sizes_cuts_no_input(tmp_path: Path) -> None:
