@@ -1,6 +1,6 @@
 """Compares bnfold with other tools on the suite, and writes the result to docs/benchmarks/.
 
-    python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 20] [--models DIR]
+    python -m benchmarks.compare [--only MODEL] [--tool TOOL] [--seconds 20] [--threads N]
 
 Every tool runs in its own process, on models made by `python -m benchmarks.suite --build`. The
 results of all tools on a model are timed in the same turns. Measurements of the same version that
@@ -50,13 +50,15 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=20, help="of timing per model and level; 0 to skip it"
     )
+    parser.add_argument("--threads", type=int, help="of each session; default: all cores")
     parser.add_argument("--models", type=Path, default=FOLDER, help="folder of the models")
     parser.add_argument("--output", type=Path, default=page.FOLDER, help="folder of the results")
     options = parser.parse_args()
     for model in chosen(options.only):
         if not model.path(options.models).exists():
             raise SystemExit(f"{model.name} is missing: python -m benchmarks.suite --build")
-        Comparison(model, options.models, options.output / "data", options.seconds).run(
+        data = options.output / "data"
+        Comparison(model, options.models, data, options.seconds, options.threads).run(
             options.tool or names
         )
     if options.seconds:
@@ -66,8 +68,16 @@ def main() -> None:
 class Comparison:
     """All measurements of one model. The truth is evaluated at most once, when needed."""
 
-    def __init__(self, model: Model, models: Path, data: Path, seconds: float) -> None:
-        self.model, self.models, self.data, self.seconds = model, models, data, seconds
+    def __init__(
+        self,
+        model: Model,
+        models: Path,
+        data: Path,
+        seconds: float,
+        threads: int | None = None,
+    ) -> None:
+        self.model, self.models, self.data = model, models, data
+        self.seconds, self.threads = seconds, threads
         self.original = model.path(models)
         self._truth: Truth | None = None
         self._request: InputOptions | None = None
@@ -99,7 +109,7 @@ class Comparison:
 
     def _timed(self, record: ModelRecord, results: Mapping[str, Path]) -> ModelRecord:
         print(f"{self.model.name}: timing {len(results)} results", flush=True)
-        speeds = speeds_of(self.original, results, self.request, self.seconds)
+        speeds = speeds_of(self.original, results, self.request, self.threads, self.seconds)
         for name, speed in speeds.items():
             timed = dataclasses.replace(record.tools[name], speed=speed, speed_seconds=self.seconds)
             record = record.with_tool(name, timed)

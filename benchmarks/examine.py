@@ -64,7 +64,11 @@ def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
 
 
 def speeds_of(
-    original: Path, results: Mapping[str, Path], request: InputOptions, seconds: float
+    original: Path,
+    results: Mapping[str, Path],
+    request: InputOptions,
+    threads: int | None,
+    seconds: float,
 ) -> dict[str, dict[str, SpeedRecord]]:
     """Time results by their names against the original, in the same turns, at both levels.
 
@@ -82,6 +86,7 @@ def speeds_of(
                 results,
                 level=level,
                 request=request,
+                threads=threads,
                 seconds=seconds * share,
                 at_most=seconds * more,
             )

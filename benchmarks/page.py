@@ -63,9 +63,9 @@ leaves no more BatchNormalizations than bnfold does; onnxoptimizer defers that a
 time, in the nodes that it adds."""
 
 SPEED_NOTE = """Speed-ups are the original's time over the result's, by the protocol of
-`bnfold bench`, with 95 % intervals; the control is the original over itself. The results of all
-tools took the same turns. *same file*: there was nothing to rewrite. Below {floor} beyond the
-control's error: {below}."""
+`bnfold bench` on {threads}, with 95 % intervals; the control is the original over itself. The
+results of all tools took the same turns. *same file*: there was nothing to rewrite. Below {floor}
+beyond the control's error: {below}."""
 
 LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, subgraphs and functions included. Constants
 are not counted as nodes: they are another way to write an initializer."""
@@ -77,8 +77,9 @@ the rounding of its weights (relative RMS; – if it uses operators that only on
 that folds less rounds less, and onnxoptimizer leaves the folding in the graph, as nodes."""
 
 COST_NOTE = """Wall seconds / peak memory in MB, of the whole process: medians of up to three runs.
-*bnfold* is `bnfold optimize --no-check --no-bench`, as no other tool checks or times its result;
-*bnfold with its proof* is `bnfold optimize --no-bench`."""
+*bnfold* is `bnfold optimize --no-check --no-bench`, as no other tool checks or times its result."""
+
+PROOF_NOTE = " *bnfold with its proof* is `bnfold optimize --no-bench`."
 
 
 def main() -> None:
@@ -115,7 +116,7 @@ def page(models: Sequence[ModelRecord]) -> str:
         "![Speed-up by model](speed.svg)",
         "## Where bnfold is not the best\n\n" + _not_the_best(shared),
         "## Speed with onnxruntime's optimizations\n\n"
-        + SPEED_NOTE.format(floor=FLOOR, below=below)
+        + SPEED_NOTE.format(floor=FLOOR, below=below, threads=_threads(models))
         + "\n\n"
         + _own_speed(models),
         "### All tools\n\n" + _table(models, results, _speed_cell("all")),
@@ -124,7 +125,9 @@ def page(models: Sequence[ModelRecord]) -> str:
         f"## What is left\n\n![BatchNormalizations left](left.svg)\n\n{LEFT_NOTE}\n\n"
         + _table(models, results, _left_cell, original=True),
         f"## Error\n\n{ERROR_NOTE}\n\n" + _table(models, results, _error_cell),
-        f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}\n\n"
+        f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}"
+        + PROOF_NOTE * (f"{BNFOLD} with its proof" in tools)
+        + "\n\n"
         + _table(models, tools, _cost_cell),
         "## Failures\n\n" + _failures(models),
     ]
@@ -138,6 +141,13 @@ def _machine(models: Sequence[ModelRecord]) -> str:
         f"Measured on {facts['threads']} cores of {facts['cpu']}, {facts['platform']}, "
         f"Python {facts['python']}."
     )
+
+
+def _threads(models: Sequence[ModelRecord]) -> str:
+    """Say on how many threads results were timed."""
+    timed = [t.speed[level] for r in models for t in r.tools.values() for level in t.speed]
+    counts = sorted({speed.threads for speed in timed})
+    return " and ".join("one thread" if count == 1 else f"{count} threads" for count in counts)
 
 
 def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:

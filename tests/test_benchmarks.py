@@ -317,6 +317,7 @@ def test_page() -> None:
         ]
     )
     assert "Measured on 2 cores of a processor" in text
+    assert "by the protocol of\n`bnfold bench` on 2 threads, with" in text
     assert "bnfold 1.0, other 1.0, onnx 1.18, torch 2.9" in text
     assert "| net | 2.00 | 1.200 [1.190, 1.210] |  | 1.000 [0.998, 1.002] | faster |" in text
     assert "| same |  | same file |" in text
@@ -340,7 +341,7 @@ def test_the_page_counts_portable_rivals_by_themselves() -> None:
 
 def test_page_names_models_below_the_floor() -> None:
     text = page.page([model_record("snail", bnfold=tool(0.9, graph()))])
-    assert "Below 0.99 beyond the\ncontrol's error: snail." in text
+    assert "Below 0.99\nbeyond the control's error: snail." in text
     assert "better on" in text
 
 

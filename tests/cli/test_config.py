@@ -51,6 +51,45 @@ def test_a_file_gives_defaults_and_the_command_line_counts_more(folder: Path) ->
     assert (plain["inputs"]["samples"], plain["inputs"]["seed"]) == (3, 0)
 
 
+def test_the_record_has_the_command_line_that_repeats_the_run_without_the_file(
+    folder: Path,
+) -> None:
+    place = write(
+        folder,
+        """
+        [tool.bnfold.check]
+        samples = 2
+        seed = 7
+        json = true
+        verbose = false
+        certify = "off"
+        provider = ["cpu"]
+        atol = ["1e9"]
+        """,
+    )
+    record = run("--config", place, "check", REWRITTEN, REWRITTEN, "--seed", "1").record
+    options = ["--atol", "1e9", "--provider", "cpu", "--certify", "off"]
+    options += ["--samples", "2", "--json"]
+    given = ["check", str(REWRITTEN), str(REWRITTEN), "--seed", "1"]
+    words = record["command"][1:]
+    assert words[:2] == ["--no-config", "check"]
+    assert sorted(words[2:]) == sorted([*options, *given[1:]])
+    place.unlink()
+    assert run(*words).record["equivalence"] == record["equivalence"]
+
+
+def test_what_the_command_line_overrules_is_not_in_the_command_line(folder: Path) -> None:
+    write(folder, "[tool.bnfold.explain]\nquiet = true\nskip = ['fold-batchnorm']\n")
+    record = run("explain", REWRITTEN, "--verbose", "--skip", "pool-before-conv", "--json").record
+    assert "--quiet" not in record["command"]
+    assert "fold-batchnorm" not in record["command"]
+
+
+def test_without_a_file_the_record_has_the_command_line_as_it_was(folder: Path) -> None:
+    record = run("explain", REWRITTEN, "--json").record
+    assert "--no-config" not in record["command"]
+
+
 @pytest.mark.parametrize("option", ["only", "skip"])
 def test_a_list_on_the_command_line_replaces_that_of_the_file(folder: Path, option: str) -> None:
     write(folder, f'[tool.bnfold.explain]\n{option} = ["fold-batchnorm"]\njson = true\n')

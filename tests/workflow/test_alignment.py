@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -108,9 +108,77 @@ def test_a_name_may_change_its_meaning_within(tmp_path: Path) -> None:
     assert not found.open
 
 
-def test_values_of_other_names_are_open(tmp_path: Path) -> None:
+def renamed(made: onnx.ModelProto, name: Callable[[int], str]) -> onnx.ModelProto:
+    """Return the model with other names for what its nodes compute, but its outputs."""
+    outputs = {value.name for value in made.graph.output}
+    inner = [each for node in made.graph.node for each in node.output if each not in outputs]
+    names = {old: name(place) for place, old in enumerate(dict.fromkeys(inner))}
+    for node in made.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(each, each) for each in values]
+    del made.graph.value_info[:]
+    return made
+
+
+RENAMED = {
+    "as numbers": lambda place: str(place),
+    "as other numbers": lambda place: str(place + 1),
+    "from the end": lambda place: str(1000 - place),
+}
+
+
+@pytest.mark.parametrize("name", RENAMED.values(), ids=list(RENAMED))
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_every_sample_is_certified_whatever_its_values_are_called(
+    path: Path, name: Callable[[int], str], tmp_path: Path
+) -> None:
+    original = renamed(onnx.load(path), str)
+    result = renamed(bnfold.optimize(path, check=False).to_proto(), name)
+    found = certified(original, result, tmp_path)
+    assert not found.open
+    assert found.values
+
+
+@pytest.mark.parametrize("error", [1e-4, -1e-3, 0.1])
+@pytest.mark.parametrize("name", RENAMED.values(), ids=list(RENAMED))
+def test_a_wrong_fold_is_not_certified_under_other_names(
+    name: Callable[[int], str], error: float, tmp_path: Path
+) -> None:
+    tail = "e = Relu(d) f = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(e) y = Sigmoid(f)"
+    one = renamed(model(f"{NORMAL} {tail}"), str)
+    right = renamed(model(f"{FOLDED} {tail}", folded()), name)
+    assert not certified(one, right, tmp_path).open
+    wrong = renamed(model(f"{FOLDED} {tail}", folded(error)), name)
+    assert [each.output for each in certified(one, wrong, tmp_path).open] == ["y"]
+
+
+def test_what_is_proven_under_another_name_is_one_value_on_both_sides(tmp_path: Path) -> None:
+    """The same names stand for each other's values, and the last operator takes both."""
+    body = "{} = Relu(x) {} = Sigmoid(x) {} = Concat<axis=1>(p, q) y = Conv<pads=[1,1,1,1]>(r, v)"
+    weights = {"v": GENERATOR.standard_normal((4, 6, 3, 3)).astype(np.float32)}
+    one = model(body.format("p", "q", "r"), weights)
+    swapped = model(body.format("q", "p", "r"), weights)
+    assert [each.output for each in certified(one, swapped, tmp_path).open] == ["y"]
+    reordered = model(body.format("q", "p", "r").replace("(p, q)", "(q, p)"), weights)
+    assert not certified(one, reordered, tmp_path).open
+
+
+def test_an_output_is_not_proven_by_an_inner_value(tmp_path: Path) -> None:
+    """What y is computed from is equal to the original's c; the output c is something else."""
+    outputs = "(float[n,3,8,8] c, float[n,3,8,8] y)"
+    one = model("c = Relu(x) y = Sigmoid(c)", outputs=outputs)
+    other = model("d = Relu(x) c = Abs(x) y = Sigmoid(d)", outputs=outputs)
+    assert "c" in [each.output for each in certified(one, other, tmp_path).open]
+
+
+def test_values_behind_an_operator_of_another_domain_are_matched_by_structure(
+    tmp_path: Path,
+) -> None:
     other = model("q = x.Own(x) y = Conv<pads=[1,1,1,1]>(q,w,b)")
     found = certified(model("p = x.Own(x) y = Conv<pads=[1,1,1,1]>(p,w,b)"), other, tmp_path)
+    assert not found.open
+    wrong = model("q = x.Own<a=1>(x) y = Conv<pads=[1,1,1,1]>(q,w,b)")
+    found = certified(model("p = x.Own(x) y = Conv<pads=[1,1,1,1]>(p,w,b)"), wrong, tmp_path)
     assert [each.output for each in found.open] == ["y"]
 
 

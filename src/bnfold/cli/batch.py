@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bnfold.cli.config import command_line
 from bnfold.cli.help import OUTPUT, SPEED, WORKERS
 from bnfold.cli.options import (
     AbsoluteTolerance,
@@ -194,7 +194,7 @@ def batch(
         engine = engine_of(backend, scheduler, jobs or default_jobs(threads), local)
         try:
             with place, BatchProgress(quiet=quiet) as progress:
-                manner = Manner(resume, send, each, local, command=sys.argv[:])
+                manner = Manner(resume, send, each, local, command=command_line())
                 index = run_batch(selected, place, engine, manner, progress)
         finally:
             engine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from difflib import get_close_matches
 from itertools import permutations
 from pathlib import Path
@@ -16,6 +17,16 @@ from bnfold.errors import UsageError, in_words
 
 _NO_DEFAULTS = ("help", "output")
 """Options that a file gives no default for: they are about one run alone."""
+
+
+_given: ContextVar[list[str] | None] = ContextVar("given", default=None)
+"""The words after the program's name, if a file has given any of them."""
+
+
+def command_line() -> list[str]:
+    """Return the command line that repeats this run, without a file that has given defaults."""
+    words = _given.get()
+    return sys.argv[:] if words is None else [sys.argv[0], *words]
 
 
 class ConfiguredCommand(GroupedCommand):
@@ -31,6 +42,7 @@ class ConfiguredCommand(GroupedCommand):
                 _require_known(path, "tool.bnfold", tables, root.command.commands, "command")
                 ctx.default_map = self._defaults(ctx, path, tables.get(ctx.info_name, {}))
                 ctx.meta["bnfold.config"] = path if ctx.default_map else None
+        ctx.meta["bnfold.words"] = args[:]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -40,7 +52,30 @@ class ConfiguredCommand(GroupedCommand):
                 ctx.params[mine] = False
         if ctx.params.get("verbose") and ctx.meta.get("bnfold.config") is not None:
             say(f"{ctx.meta['bnfold.config']} gives defaults to {', '.join(ctx.default_map)}")
-        return super().invoke(ctx)
+        words = self._words_of_file(ctx)
+        given = ["--no-config", ctx.info_name, *words, *ctx.meta["bnfold.words"]] if words else None
+        before = _given.set(given)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _given.reset(before)
+
+    def _words_of_file(self, ctx: Any) -> list[str]:
+        """Return the options that the file has given, as they stand on a command line."""
+        words: list[str] = []
+        for option in self.get_params(ctx):
+            if _source(ctx, option.name) != "DEFAULT_MAP":
+                continue
+            value = ctx.default_map[option.name]
+            if value is True and not ctx.params[option.name]:
+                continue  # the command line has said the opposite
+            if isinstance(value, bool):
+                names = option.opts if value else option.secondary_opts
+                words += sorted(names, key=len)[-1:]
+                continue
+            for each in value if isinstance(value, list) else [value]:
+                words += [max(option.opts, key=len), str(each)]
+        return words
 
     def _defaults(self, ctx: Any, path: Path, table: Any) -> dict[str, Any]:
         """Return the values of a table by the names of parameters."""

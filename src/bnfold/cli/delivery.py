@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bnfold.cli.config import command_line
 from bnfold.cli.streams import spare_output
 from bnfold.errors import NotEquivalentError, NotVerifiedError
 
@@ -44,7 +44,7 @@ def deliver(
     stderr: bool = False,
 ) -> None:
     """Write the reports of a run, then print its record."""
-    record = replace(record, command=sys.argv[:])
+    record = replace(record, command=command_line())
     reports.write(record)
     is_in_file = record.output is not None and record.output.written and not stderr
     if reports or is_in_file:

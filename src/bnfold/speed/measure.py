@@ -86,6 +86,7 @@ def compare_speeds(
     *,
     level: Level = Level.ALL,
     request: InputOptions | None = None,
+    threads: int | None = None,
     seconds: float = 5.0,
     at_most: float | None = None,
 ) -> dict[str, SpeedRecord]:
@@ -99,7 +100,7 @@ def compare_speeds(
         UsageError: if the request for inputs does not fit the model.
     """
     paths = {"original": original, **others, "control": original}
-    case = Case(paths, level, None, request or for_one_image(InputOptions()))
+    case = Case(paths, level, threads, request or for_one_image(InputOptions()))
     measured = _measure("cpu", case, seconds, at_most, None, silent)
     return {name: _record(measured, case, "cpu", [name], None) for name in others}
 

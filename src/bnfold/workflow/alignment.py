@@ -1,15 +1,16 @@
-"""Certifies two models, from any tool, by the values that have one name in both.
+"""Certifies two models, from any tool, by values within both that should be the same.
 
-Each such value is proven by the window between it and those before it that are proven. Values that
-keep a name and change their meaning are not proven, and the next window is larger. If all outputs
-are reached, the models are equal for all inputs.
+These have one name in both, or the same place in the graph. Each is proven by the window between it
+and those before it that are proven. Values that keep a name and change their meaning are not
+proven, and the next window is larger. If all outputs are reached, the models are equal for all
+inputs.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,7 +25,9 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
-from bnfold.workflow.slices import Names, Slice, content_of
+from bnfold.workflow.operators import is_same_operator
+from bnfold.workflow.slices import Names, Slice, are_equal
+from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
 _LARGEST = 100
@@ -51,12 +54,13 @@ def certify_models(
 class _Names(Names):
     """Names of one side: proven values have one name on both, all others one of their own."""
 
-    def __init__(self, side: str, proven: set[ir.Value]) -> None:
+    def __init__(self, side: str, proven: Mapping[ir.Value, str]) -> None:
         super().__init__()
         self._side, self._proven = side, proven
 
     def __getitem__(self, value: ir.Value) -> str:
-        return f"{value.name}" if value in self._proven else f"{self._side} {value.name}"
+        name = self._proven.get(value)
+        return f"{self._side} {value.name}" if name is None else f"both {name}"
 
 
 class _Alignment:
@@ -64,9 +68,9 @@ class _Alignment:
 
     def __init__(self, reference: ir.Model, candidate: ir.Model) -> None:
         self._models = reference, candidate
-        self._values = tuple(map(_values, self._models))
         self._nodes = tuple(set(model.graph) for model in self._models)
-        self._proven: tuple[set[ir.Value], set[ir.Value]] = (set(), set())
+        self._proven: tuple[dict[ir.Value, str], dict[ir.Value, str]] = ({}, {})
+        """The values that are proven equal to one of the other side, under the reference's name."""
         inputs = {value.name: value for value in candidate.graph.inputs}
         for value in reference.graph.inputs:
             twin = inputs.get(value.name)
@@ -76,43 +80,64 @@ class _Alignment:
     def certificate(self, seconds: float, told: Progress) -> ModelCertificate:
         """Go through the shared values in order, and say which outputs are reached."""
         begun = time.monotonic()
-        proven, failed = [], {}
-        pairs = list(self._pairs())
-        for number, (value, twin) in enumerate(pairs, 1):
-            if time.monotonic() > begun + seconds:
-                failed[value.name] = "there was no time left"
-                continue
-            told(Counted(f"certifying {value.name}", number, len(pairs)))
-            found = self._certify(value, twin, seconds_for_one(seconds))
-            if found.verdict == "certified":
-                self._prove(value, twin)
-                proven.append(found)
-            else:
-                failed[value.name] = found.note or "it is not shown to be equal"
-        outputs = [value.name or "" for value in self._models[0].graph.outputs]
-        names = {value.name for value in self._proven[0]}
+        proven: list[Certificate] = []
+        failed: dict[str | None, str] = {}
+        for pairs in self._ways():
+            if not self._open_outputs():
+                break
+            for number, (value, twin) in enumerate(pairs, 1):
+                if value in self._proven[0] or twin in self._proven[1]:
+                    continue
+                if time.monotonic() > begun + seconds:
+                    failed[value.name] = "there was no time left"
+                    continue
+                told(Counted(f"certifying {value.name}", number, len(pairs)))
+                found = self._certify(value, twin, seconds_for_one(seconds))
+                if found.verdict == "certified":
+                    self._prove(value, twin)
+                    proven.append(found)
+                else:
+                    failed[value.name] = found.note or "it is not shown to be equal"
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
             doubt=math.fsum(found.doubt or 0.0 for found in proven),
             open=[
                 OpenWindow(name, failed.get(name, "the candidate has no such value"))
-                for name in outputs
-                if name not in names
+                for name in self._open_outputs()
             ],
             seconds=time.monotonic() - begun,
         )
 
-    def _pairs(self) -> Iterator[tuple[ir.Value, ir.Value]]:
-        """Yield the values that both compute under one name, in the reference's order."""
-        for name, value in self._values[0].items():
-            twin = self._values[1].get(name)
-            if twin is not None and twin.dtype == value.dtype:
-                yield value, twin
+    def _open_outputs(self) -> list[str]:
+        """Return the names of the outputs that are not proven yet."""
+        outputs = [value.name or "" for value in self._models[0].graph.outputs]
+        names = {value.name for value in self._proven[0]}
+        return [name for name in outputs if name not in names]
+
+    def _ways(self) -> list[list[tuple[ir.Value, ir.Value]]]:
+        """Return the pairs to try, in the reference's order: first one way, then the other.
+
+        Names that another exporter has given mean nothing: unless most values that correspond by
+        structure have one name, structure comes first.
+        """
+        values, others = map(_values, self._models)
+        by_name = {value: others[name] for name, value in values.items() if name in others}
+        by_structure = pairs_by_structure(*self._models)
+        agreeing = sum(by_name.get(value) is twin for value, twin in by_structure.items())
+        are_names_kept = 2 * agreeing >= len(by_structure)
+        ways = [by_name, by_structure] if are_names_kept else [by_structure, by_name]
+        return [
+            [
+                (value, way[value])
+                for value in values.values()
+                if value in way and value.dtype == way[value].dtype
+            ]
+            for way in ways
+        ]
 
     def _prove(self, value: ir.Value, twin: ir.Value) -> None:
-        self._proven[0].add(value)
-        self._proven[1].add(twin)
+        self._proven[0][value] = self._proven[1][twin] = value.name or ""
 
     def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
@@ -140,12 +165,10 @@ class _Alignment:
         one, other = value.producer(), twin.producer()
         if one is None or other is None or has_body(one) or has_body(other):
             return False
-        if (one.op_identifier(), value.index()) != (other.op_identifier(), twin.index()):
+        if value.index() != twin.index() or one.op_identifier() in self._models[0].functions:
             return False
-        if one.op_identifier() in self._models[0].functions or one.attributes != other.attributes:
-            return False
-        same_opset = [model.opset_imports.get(one.domain) for model in self._models]
-        if same_opset[0] != same_opset[1] or len(one.inputs) != len(other.inputs):
+        first, second = (model.opset_imports.get(one.domain) for model in self._models)
+        if not is_same_operator(one, other, (first, second)):
             return False
         return all(map(self._is_equal, one.inputs, other.inputs))
 
@@ -153,12 +176,8 @@ class _Alignment:
         if value is None or twin is None:
             return value is twin
         if value in self._proven[0] and twin in self._proven[1]:
-            return value.name == twin.name
-        one, other = content_of(value), content_of(twin)
-        if one is None or other is None or value.is_graph_input():
-            return False
-        same_type = one.dtype == other.dtype and one.shape == other.shape
-        return same_type and one.tobytes() == other.tobytes()
+            return self._proven[0][value] == self._proven[1][twin]
+        return are_equal(value, twin)
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:

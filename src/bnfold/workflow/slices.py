@@ -226,6 +226,16 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
     return nodes
 
 
+def are_equal(value: ir.Value | None, other: ir.Value | None) -> bool:
+    """Say whether two values of different models are constants of the same type and bits."""
+    if value is None or other is None or value.is_graph_input():
+        return False
+    one, two = content_of(value), content_of(other)
+    if one is None or two is None:
+        return False
+    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+
+
 def content_of(value: ir.Value) -> ir.TensorProtocol | None:
     """Return the content of an initializer or a Constant node, else None."""
     node = value.producer()

@@ -58,7 +58,7 @@ class OpenWindow:
 
 @dataclass(frozen=True)
 class ModelCertificate:
-    """How far two models are proven equal for all inputs, by the values with one name in both."""
+    """How far two models are proven equal for all inputs, by values within both that correspond."""
 
     values: int
     """How many are proven, each from those before it."""

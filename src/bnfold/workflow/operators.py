@@ -1,0 +1,53 @@
+"""Whether two nodes are the same operator: in the same version, with the same attributes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import onnx.defs
+import onnx_ir as ir
+
+
+def is_same_operator(
+    node: ir.Node, other: ir.Node, versions: tuple[int | None, int | None]
+) -> bool:
+    """Say whether nodes of two models are the same operator. An attribute may be left out.
+
+    Args:
+        node: one of them, without a body.
+        other: the other.
+        versions: the operator sets of their domain that the models import.
+    """
+    if node.op_identifier() != other.op_identifier() or len(node.inputs) != len(other.inputs):
+        return False
+    one, two = (_schema(node.domain, node.op_type, version) for version in versions)
+    if one is None or two is None:
+        return versions[0] == versions[1] and node.attributes == other.attributes
+    if one.since_version != two.since_version:
+        return False
+    names = node.attributes.keys() | other.attributes.keys()
+    return all(_attribute(node, name, one) == _attribute(other, name, two) for name in names)
+
+
+@cache
+def _schema(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:
+    """Return the definition of an operator, if onnx has it."""
+    try:
+        return onnx.defs.get_schema(op_type, version or 0, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _attribute(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> object:
+    """Return type and value of an attribute, or of its default."""
+    attribute = node.attributes.get(name)
+    if attribute is None:
+        if name not in schema.attributes or not schema.attributes[name].default_value.name:
+            return None
+        attribute = ir.serde.deserialize_attribute(schema.attributes[name].default_value)
+    if attribute.is_ref():
+        return object()  # equal to nothing
+    if attribute.type == ir.AttributeType.TENSOR:
+        return ir.serde.serialize_attribute(attribute).t.SerializeToString()
+    return attribute.type, attribute.value
