@@ -163,6 +163,31 @@ def test_what_is_proven_under_another_name_is_one_value_on_both_sides(tmp_path: 
     assert not certified(one, reordered, tmp_path).open
 
 
+def test_exports_of_other_operator_sets_with_defaults_written_out_are_certified(
+    tmp_path: Path,
+) -> None:
+    one = renamed(model(f"{NORMAL} r = Relu(d) y = MaxPool<kernel_shape=[1,1]>(r)"), str)
+    other = renamed(
+        model(f"{FOLDED} r = Relu(d) y = MaxPool<kernel_shape=[1,1], ceil_mode=0>(r)", folded()),
+        RENAMED["from the end"],
+    )
+    other.opset_import[0].version = 20
+    found = certified(one, other, tmp_path)
+    assert not found.open
+    assert found.values == 2
+
+
+def test_a_pool_between_convolutions_keeps_their_windows_small(tmp_path: Path) -> None:
+    """Two Convs and a MaxPool in one window would take long, and need not."""
+    body = "e = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(d) y = Conv<pads=[1,1,1,1]>(e, k)"
+    weights = {"k": GENERATOR.standard_normal((4, 4, 3, 3)).astype(np.float32)}
+    one = renamed(model(f"{NORMAL} {body}", weights), str)
+    other = renamed(model(f"{FOLDED} {body}", {**folded(), **weights}), lambda place: f"n{place}")
+    found = certified(one, other, tmp_path)
+    assert not found.open
+    assert found.values >= 2
+
+
 def test_an_output_is_not_proven_by_an_inner_value(tmp_path: Path) -> None:
     """What y is computed from is equal to the original's c; the output c is something else."""
     outputs = "(float[n,3,8,8] c, float[n,3,8,8] y)"

@@ -1,0 +1,79 @@
+"""When two nodes are the same operator: defaults count, and so do versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx.helper
+import onnx.numpy_helper
+import onnx_ir as ir
+import pytest
+
+from bnfold.workflow.operators import is_same_operator
+
+
+def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: object) -> ir.Node:
+    names = [f"x{number}" for number in range(inputs)]
+    proto = onnx.helper.make_node(op_type, names, ["y"], domain=domain, **attributes)
+    return ir.serde.deserialize_node(proto)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "versions", "is_same"),
+    [
+        (node("Relu"), node("Relu"), (17, 17), True),
+        (node("Relu"), node("Abs"), (17, 17), False),
+        (node("Relu"), node("Relu"), (14, 20), True),
+        (node("Relu"), node("Relu"), (13, 14), False),
+        (node("Softmax"), node("Softmax"), (11, 11), True),
+        (node("Softmax"), node("Softmax"), (11, 13), False),
+        (node("Softmax", axis=1), node("Softmax"), (11, 11), True),
+        (node("Softmax", axis=1), node("Softmax"), (13, 13), False),
+        (node("Softmax", axis=-1), node("Softmax"), (13, 13), True),
+        (node("Elu"), node("Elu", alpha=1.0), (17, 17), True),
+        (node("Elu"), node("Elu", alpha=0.5), (17, 17), False),
+        (
+            node("MaxPool", kernel_shape=[2, 2]),
+            node("MaxPool", kernel_shape=[2, 3]),
+            (17, 17),
+            False,
+        ),
+        (
+            node("MaxPool", kernel_shape=[2, 2], auto_pad="NOTSET", storage_order=0),
+            node("MaxPool", kernel_shape=[2, 2], ceil_mode=0),
+            (17, 20),
+            True,
+        ),
+        (
+            node("MaxPool", kernel_shape=[2, 2], pads=[0] * 4),
+            node("MaxPool", kernel_shape=[2, 2]),
+            (17, 17),
+            False,
+        ),
+        (node("Clip", inputs=2), node("Clip", inputs=3), (17, 17), False),
+        (node("Own", domain="x"), node("Own", domain="x"), (1, 1), True),
+        (node("Own", domain="x"), node("Own", domain="x"), (1, 2), False),
+        (node("Own", domain="x", a=1), node("Own", domain="x"), (1, 1), False),
+        (node("Own", domain="x"), node("Own", domain="z"), (1, 1), False),
+        (node("Own"), node("Own"), (None, None), True),
+    ],
+)
+def test_the_same_operator(
+    one: ir.Node, other: ir.Node, versions: tuple[int | None, int | None], is_same: bool
+) -> None:
+    assert is_same_operator(one, other, versions) == is_same
+    assert is_same_operator(other, one, versions[::-1]) == is_same
+
+
+@pytest.mark.parametrize(("number", "is_same"), [(1.0, True), (2.0, False)])
+def test_tensors_are_compared_by_their_content(number: float, is_same: bool) -> None:
+    one, other = (
+        node("ConstantOfShape", value=onnx.numpy_helper.from_array(np.array([each], np.float32)))
+        for each in (1.0, number)
+    )
+    assert is_same_operator(one, other, (17, 17)) == is_same
+
+
+def test_an_attribute_that_a_function_passes_on_is_unknown() -> None:
+    reference = ir.RefAttr("alpha", "alpha", ir.AttributeType.FLOAT)
+    one, other = (ir.Node("", "Elu", [ir.Value("x")], [reference]) for _ in range(2))
+    assert not is_same_operator(one, other, (17, 17))
