@@ -10,6 +10,7 @@ confirms or not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
@@ -29,6 +30,9 @@ _MOST_STEPS = 3
 
 _MOST_READ = 32
 """Values that one expression reads: beyond that it is not followed."""
+
+_MOST_USES = 256
+"""Nodes that read one value, among which the one that computes a twin is sought."""
 
 _MOST_NODES = 100
 """Nodes of an expression, on either side."""
@@ -66,7 +70,8 @@ def _after(
 ) -> Iterator[tuple[ir.Value, ir.Value]]:
     """Yield what a node computes, with what the same operator does of twins and equal constants."""
     operands = [found[value] for value in node.inputs if value is not None and value in found]
-    for other, _ in operands[0].uses() if operands and not has_body(node) else ():
+    uses = operands[0].uses() if operands and not has_body(node) else ()
+    for other, _ in itertools.islice(uses, _MOST_USES):
         if is_same_operator(node, other, _versions(node, other)) and all(
             (left is None and right is None)
             or (left is not None and found.get(left) is right)
