@@ -165,7 +165,8 @@ class _Alignment:
         one, other = value.producer(), twin.producer()
         if one is None or other is None or has_body(one) or has_body(other):
             return False
-        if value.index() != twin.index() or one.op_identifier() in self._models[0].functions:
+        functions = (one.op_identifier() in model.functions for model in self._models)
+        if value.index() != twin.index() or any(functions):
             return False
         first, second = (model.opset_imports.get(one.domain) for model in self._models)
         if not is_same_operator(one, other, (first, second)):
