@@ -87,8 +87,13 @@ def _look(tools: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _speed(records: Sequence[ModelRecord]) -> Any:
-    """Draw bnfold's speed-ups with their intervals over the controls', and the other tools'."""
-    timed = [r for r in records if BNFOLD in r.tools and r.tools[BNFOLD].speed]
+    """Draw bnfold's speed-ups with their intervals over the controls', and the other tools'.
+
+    Only of the models that some tool makes faster or slower.
+    """
+    timed = [
+        r for r in records if BNFOLD in r.tools and r.tools[BNFOLD].speed and _makes_a_difference(r)
+    ]
     timed.sort(key=lambda record: speedup(record, BNFOLD, "all") or 1)
     figure, axes = _canvas(8, 1.5 + 0.22 * len(timed))
     tools = [name for name in tools_of(records) if not name.startswith(BNFOLD)]
@@ -116,6 +121,12 @@ def _speed(records: Sequence[ModelRecord]) -> Any:
     axes.set_xlabel("speed-up with onnxruntime's optimizations (bar: the control's interval)")
     _legend(figure, axes)
     return figure
+
+
+def _makes_a_difference(record: ModelRecord) -> bool:
+    """Say whether some tool makes the model faster or slower."""
+    speeds = [tool.speed.get("all") for tool in record.tools.values()]
+    return any(speed is not None and speed.verdict in ("faster", "slower") for speed in speeds)
 
 
 def _left(records: Sequence[ModelRecord]) -> Any:
