@@ -214,13 +214,13 @@ def test_the_same_operator_with_another_attribute_or_body_is_no_proof(tmp_path: 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_what_only_one_model_says_of_an_operator_is_no_proof(which: int, tmp_path: Path) -> None:
-    models = [model("q = x.Own(x) y = Conv<pads=[1,1,1,1]>(q,w,b)") for _ in range(2)]
-    assert not certified(*models, tmp_path).open
+    one, other = (model("q = x.Own(x) y = Conv<pads=[1,1,1,1]>(q,w,b)") for _ in range(2))
+    assert not certified(one, other, tmp_path).open
     body = onnx.helper.make_node("Neg", ["a"], ["b"])
     opset = [onnx.helper.make_opsetid("", 17)]
     own = onnx.helper.make_function("x", "Own", ["a"], ["b"], [body], opset)
-    models[which].functions.append(own)
-    assert [each.output for each in certified(*models, tmp_path).open] == ["y"]
+    (one, other)[which].functions.append(own)
+    assert [each.output for each in certified(one, other, tmp_path).open] == ["y"]
 
 
 def test_of_two_outputs_one_may_be_open(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx.helper
 import onnx.numpy_helper
@@ -11,7 +13,7 @@ import pytest
 from bnfold.workflow.operators import is_same_operator
 
 
-def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: object) -> ir.Node:
+def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: Any) -> ir.Node:
     names = [f"x{number}" for number in range(inputs)]
     proto = onnx.helper.make_node(op_type, names, ["y"], domain=domain, **attributes)
     return ir.serde.deserialize_node(proto)
@@ -75,5 +77,5 @@ def test_tensors_are_compared_by_their_content(number: float, is_same: bool) -> 
 
 def test_an_attribute_that_a_function_passes_on_is_unknown() -> None:
     reference = ir.RefAttr("alpha", "alpha", ir.AttributeType.FLOAT)
-    one, other = (ir.Node("", "Elu", [ir.Value("x")], [reference]) for _ in range(2))
+    one, other = (ir.Node("", "Elu", [ir.Value(name="x")], [reference]) for _ in range(2))
     assert not is_same_operator(one, other, (17, 17))
