@@ -89,7 +89,7 @@ def _look(tools: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _speed(records: Sequence[ModelRecord]) -> Any:
     """Draw bnfold's speed-ups with their intervals over the controls', and the other tools'.
 
-    Only of the models that some tool makes faster or slower.
+    Only of the models that bnfold changes, and that some tool makes faster or slower.
     """
     timed = [
         r for r in records if BNFOLD in r.tools and r.tools[BNFOLD].speed and _makes_a_difference(r)
