@@ -113,7 +113,8 @@ def page(models: Sequence[ModelRecord]) -> str:
         _versions(models, tools),
         "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
         SUMMARY_NOTE.format(models=len(shared)),
-        "![Speed-up by model](speed.svg)\n\nOf the models that bnfold changes, those that some tool makes faster or slower.",
+        "![Speed-up by model](speed.svg)\n\n"
+        "Of the models that bnfold changes, those that some tool makes faster or slower.",
         "## Where bnfold is not the best\n\n" + _not_the_best(shared),
         "## Speed with onnxruntime's optimizations\n\n"
         + SPEED_NOTE.format(floor=FLOOR, below=below, threads=_threads(models))
