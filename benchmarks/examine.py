@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,15 @@ from bnfold.speed.measure import compare_speeds
 
 @dataclass(frozen=True)
 class Truth:
-    """One input of a model, and the outputs in float64; empty if they cannot be evaluated."""
+    """One input of a model, and what the model computes of it in float64."""
 
+    path: Path
     feeds: Feeds
-    outputs: Mapping[str, Array]
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Array]:
+        """The outputs, evaluated when they are first asked for; empty if they cannot be."""
+        return _in_float64(self.path, self.feeds)
 
 
 def request_of(model: Model, path: Path) -> InputOptions:
@@ -37,9 +43,9 @@ def request_of(model: Model, path: Path) -> InputOptions:
 
 
 def truth_of(path: Path, request: InputOptions) -> Truth:
-    """Evaluate the original in float64."""
+    """Draw an input of the original."""
     feeds = next(make_inputs(Session(path, "cpu", Level.DISABLED), request).feeds())
-    return Truth(feeds, _in_float64(path, feeds))
+    return Truth(path, feeds)
 
 
 def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
@@ -63,6 +69,10 @@ def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
     )
 
 
+_MORE = (1.5, 8.0)
+"""How many times as long a level may take, and a large model of which that gives no interval."""
+
+
 def speeds_of(
     original: Path,
     results: Mapping[str, Path],
@@ -80,7 +90,7 @@ def speeds_of(
     """
     speeds: dict[str, dict[str, SpeedRecord]] = {name: {} for name in results}
     for level, share in ((Level.ALL, 1.0), (Level.DISABLED, 0.5)):
-        for more in (1.5, 8.0):
+        for more in _MORE:
             records = compare_speeds(
                 original,
                 results,

@@ -79,7 +79,7 @@ that folds less rounds less, and onnxoptimizer leaves the folding in the graph, 
 COST_NOTE = """Wall seconds / peak memory in MB, of the whole process: medians of up to three runs.
 *bnfold* is `bnfold optimize --no-check --no-bench`, as no other tool checks or times its result."""
 
-PROOF_NOTE = " *bnfold with its proof* is `bnfold optimize --no-bench`."
+_PROOF_NOTE = " *bnfold with its proof* is `bnfold optimize --no-bench`."
 
 
 def main() -> None:
@@ -126,9 +126,7 @@ def page(models: Sequence[ModelRecord]) -> str:
         f"## What is left\n\n![BatchNormalizations left](left.svg)\n\n{LEFT_NOTE}\n\n"
         + _table(models, results, _left_cell, original=True),
         f"## Error\n\n{ERROR_NOTE}\n\n" + _table(models, results, _error_cell),
-        f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{COST_NOTE}"
-        + PROOF_NOTE * (f"{BNFOLD} with its proof" in tools)
-        + "\n\n"
+        f"## Cost of the tools\n\n![Seconds and memory](cost.svg)\n\n{_cost_note(tools)}\n\n"
         + _table(models, tools, _cost_cell),
         "## Failures\n\n" + _failures(models),
     ]
@@ -142,6 +140,10 @@ def _machine(models: Sequence[ModelRecord]) -> str:
         f"Measured on {facts['threads']} cores of {facts['cpu']}, {facts['platform']}, "
         f"Python {facts['python']}."
     )
+
+
+def _cost_note(tools: Sequence[str]) -> str:
+    return COST_NOTE + (_PROOF_NOTE if f"{BNFOLD} with its proof" in tools else "")
 
 
 def _threads(models: Sequence[ModelRecord]) -> str:

@@ -26,7 +26,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from bnfold.graph.asked_sizes import SIZES
-from bnfold.graph.constants import bytes_of_initializers, constant, is_constant
+from bnfold.graph.constants import constant, first_bytes_of_initializers, is_constant
 from bnfold.graph.expressions import OPERATORS
 from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite
 from bnfold.rewriting.query import is_op, is_used
@@ -104,7 +104,7 @@ def _is_exact(node: ir.Node) -> bool:
 
 def _most_bytes(node: ir.Node) -> int:
     """Return how large the content may be."""
-    whole = bytes_of_initializers(node.graph) if isinstance(node.graph, ir.Graph) else 0
+    whole = first_bytes_of_initializers(node.graph) if isinstance(node.graph, ir.Graph) else 0
     return max(_MOST_MORE, whole // _MOST_SHARE) + _bytes_freed_with(node)
 
 

@@ -19,6 +19,13 @@ def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: Any) 
     return ir.serde.deserialize_node(proto)
 
 
+def within(node: ir.Node, version: int | None) -> ir.Node:
+    """Put a node into a graph of an operator set."""
+    imports = {} if version is None else {node.domain: version}
+    ir.Graph([], [], nodes=[node], opset_imports=imports)
+    return node
+
+
 @pytest.mark.parametrize(
     ("one", "other", "versions", "is_same"),
     [
@@ -62,20 +69,28 @@ def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: Any) 
 def test_the_same_operator(
     one: ir.Node, other: ir.Node, versions: tuple[int | None, int | None], is_same: bool
 ) -> None:
-    assert is_same_operator(one, other, versions) == is_same
-    assert is_same_operator(other, one, versions[::-1]) == is_same
+    nodes = [within(each, version) for each, version in zip((one, other), versions, strict=True)]
+    assert is_same_operator(*nodes) == is_same
+    assert is_same_operator(*nodes[::-1]) == is_same
 
 
 @pytest.mark.parametrize(("number", "is_same"), [(1.0, True), (2.0, False)])
 def test_tensors_are_compared_by_their_content(number: float, is_same: bool) -> None:
     one, other = (
-        node("ConstantOfShape", value=onnx.numpy_helper.from_array(np.array([each], np.float32)))
+        within(
+            node(
+                "ConstantOfShape", value=onnx.numpy_helper.from_array(np.array([each], np.float32))
+            ),
+            17,
+        )
         for each in (1.0, number)
     )
-    assert is_same_operator(one, other, (17, 17)) == is_same
+    assert is_same_operator(one, other) == is_same
 
 
 def test_an_attribute_that_a_function_passes_on_is_unknown() -> None:
     reference = ir.RefAttr("alpha", "alpha", ir.AttributeType.FLOAT)
-    one, other = (ir.Node("", "Elu", [ir.Value(name="x")], [reference]) for _ in range(2))
-    assert not is_same_operator(one, other, (17, 17))
+    one, other = (
+        within(ir.Node("", "Elu", [ir.Value(name="x")], [reference]), 17) for _ in range(2)
+    )
+    assert not is_same_operator(one, other)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnfold.cli.config import option_words
 from bnfold.cli.values import check_options, execution_options, pass_options
 from bnfold.errors import UsageError
 
@@ -96,14 +97,10 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     from bnfold.cli.optimize import optimize
 
     usual = inspect.signature(optimize).parameters
-    words = []
+    words: list[str] = []
     for name, value in values.items():
         option = name.replace("_", "-")
         if value is None or value == usual[name].default:
             continue
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        else:
-            for each in value if isinstance(value, list) else [value]:
-                words += [f"--{option}", str(each)]
+        words += option_words(f"--{option}", f"--no-{option}", value)
     return words

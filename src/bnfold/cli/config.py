@@ -29,6 +29,14 @@ def command_line() -> list[str]:
     return sys.argv[:] if words is None else [sys.argv[0], *words]
 
 
+def option_words(name: str, off: str | None, value: Any) -> list[str]:
+    """Return an option of this value as it stands on a command line; `off` says the opposite."""
+    if isinstance(value, bool):
+        return [word for word in [name if value else off] if word is not None]
+    values = value if isinstance(value, list) else [value]
+    return [word for each in values for word in (name, str(each))]
+
+
 class ConfiguredCommand(GroupedCommand):
     """A command whose options have defaults from a file; what the command line says counts more."""
 
@@ -69,12 +77,8 @@ class ConfiguredCommand(GroupedCommand):
             value = ctx.default_map[option.name]
             if value is True and not ctx.params[option.name]:
                 continue  # the command line has said the opposite
-            if isinstance(value, bool):
-                names = option.opts if value else option.secondary_opts
-                words += sorted(names, key=len)[-1:]
-                continue
-            for each in value if isinstance(value, list) else [value]:
-                words += [max(option.opts, key=len), str(each)]
+            off = max(option.secondary_opts, key=len, default=None)
+            words += option_words(max(option.opts, key=len), off, value)
         return words
 
     def _defaults(self, ctx: Any, path: Path, table: Any) -> dict[str, Any]:

@@ -88,20 +88,24 @@ def is_overridable(value: ir.Value | None) -> bool:
 
 
 def bytes_of_initializers(graph: ir.Graph) -> int:
+    """Return the size of the graph's initializers."""
+    tensors = [value.const_value for value in graph.initializers.values()]
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def first_bytes_of_initializers(graph: ir.Graph) -> int:
     """Return the size of the graph's initializers when it was first asked for.
 
     It is not summed up again, so that each node may ask; `forget_bytes` clears it.
     """
-    known: int | None = graph.meta.get(_BYTES)
-    if known is None:
-        tensors = [value.const_value for value in graph.initializers.values()]
-        known = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-        graph.meta[_BYTES] = known
+    if _BYTES not in graph.meta:
+        graph.meta[_BYTES] = bytes_of_initializers(graph)
+    known: int = graph.meta[_BYTES]
     return known
 
 
 def forget_bytes(graph: ir.Graph) -> None:
-    """Clear what `bytes_of_initializers` returned."""
+    """Clear what `first_bytes_of_initializers` returned."""
     graph.meta.pop(_BYTES, None)
 
 

@@ -25,7 +25,14 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.graph.asked_sizes import asked_sizes
 from bnfold.graph.bare import MOST_AXES
-from bnfold.graph.constants import constant, forget_bytes, is_constant, is_deferred, record_content
+from bnfold.graph.constants import (
+    bytes_of_initializers,
+    constant,
+    forget_bytes,
+    is_constant,
+    is_deferred,
+    record_content,
+)
 from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import all_graphs
 
@@ -115,12 +122,7 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
 
 def _budget(graphs: Iterable[ir.Graph]) -> int:
     """Return how many bytes all contents together may take."""
-    return _MOST_BYTES_IN_ALL + sum(
-        value.const_value.nbytes
-        for graph in graphs
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
+    return _MOST_BYTES_IN_ALL + sum(map(bytes_of_initializers, graphs))
 
 
 def _evaluated_later(node: ir.Node, evaluate: Evaluate) -> Array | None:

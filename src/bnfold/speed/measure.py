@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bnfold.options import InputOptions
@@ -71,13 +71,13 @@ def compare_speed(
         threads,
         request or for_one_image(InputOptions()),
     )
-    measured = _measure(provider, case, seconds, at_most, processes, progress)
+    measurement, blocks = _measure(provider, case, seconds, at_most, processes, progress)
     peaks = None
     if memory:
         progress(f"measuring memory ({provider}, optimization {level.value})")
         paths = [original, *others.values()]
-        peaks = [peak_mb(path, provider, level, threads, measured.feeds) for path in paths]
-    return _record(measured, case, provider, [*others], peaks)
+        peaks = [peak_mb(path, provider, level, threads, measurement.feeds) for path in paths]
+    return _record(measurement, blocks, provider, [*others], peaks)
 
 
 def compare_speeds(
@@ -101,18 +101,8 @@ def compare_speeds(
     """
     paths = {"original": original, **others, "control": original}
     case = Case(paths, level, threads, request or for_one_image(InputOptions()))
-    measured = _measure("cpu", case, seconds, at_most, None, silent)
-    return {name: _record(measured, case, "cpu", [name], None) for name in others}
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The blocks of a case, and what is known of its sessions."""
-
-    blocks: Sequence[SpeedBlock]
-    placement: Mapping[str, dict[str, int] | None]
-    feeds: Feeds
-    note: str
+    measurement, blocks = _measure("cpu", case, seconds, at_most, None, silent)
+    return {name: _record(measurement, blocks, "cpu", [name], None) for name in others}
 
 
 def _measure(
@@ -122,18 +112,19 @@ def _measure(
     at_most: float | None,
     processes: Processes | None,
     progress: Progress,
-) -> _Measured:
+) -> tuple[_Measurement, list[SpeedBlock]]:
+    """Time a case; return what it has learned, and the blocks."""
     with ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(provider, progress))
         measurement = _Measurement(processes, case, seconds)
         blocks = measurement.blocks(seconds, max(seconds, at_most or 0))
-    return _Measured(blocks, measurement.placement, measurement.feeds, measurement.note)
+    return measurement, blocks
 
 
 def _record(
-    measured: _Measured,
-    case: Case,
+    measurement: _Measurement,
+    blocks: Sequence[SpeedBlock],
     provider: str,
     others: Sequence[str],
     peaks: Sequence[float | None] | None,
@@ -141,27 +132,27 @@ def _record(
     """Return the record of the original and at most one other model, with their control."""
     timed = ["original", *others]
     names = {"original": "original", **dict.fromkeys(others, "optimized"), "control": "control"}
-    blocks = [
+    samples = [
         SpeedBlock(
             {names[name]: block.load_ms[name] for name in names},
             {names[name]: block.run_ms[name] for name in names},
         )
-        for block in measured.blocks
+        for block in blocks
     ]
-    placements = [measured.placement.get(name) for name in timed]
+    placements = [measurement.placement.get(name) for name in timed]
     known_placements = [each for each in placements if each is not None]
     known_peaks = [each for each in peaks or () if each is not None]
     return SpeedRecord(
         provider=provider,
-        level=case.level.value,
-        threads=case.threads or available_threads(),
-        shapes={name: list(array.shape) for name, array in measured.feeds.items()},
-        note=measured.note,
-        load_ms=[median([block.load_ms[name] for block in measured.blocks]) for name in timed],
+        level=measurement.case.level.value,
+        threads=measurement.case.threads or available_threads(),
+        shapes={name: list(array.shape) for name, array in measurement.feeds.items()},
+        note=measurement.note,
+        load_ms=[median([block.load_ms[name] for block in blocks]) for name in timed],
         peak_mb=known_peaks if peaks and len(known_peaks) == len(peaks) else None,
         placement=known_placements if len(known_placements) == len(placements) else None,
-        samples=blocks,
-        **vars(summarize(blocks)),
+        samples=samples,
+        **vars(summarize(samples)),
     )
 
 
@@ -178,7 +169,7 @@ class _Measurement:
 
     def __init__(self, processes: Processes, case: Case, seconds: float) -> None:
         self._processes = processes
-        self._case = case
+        self.case = case
         self._warm_up = seconds / MOST_BLOCKS * _WARM_UP_SHARE
         self.placement: Mapping[str, dict[str, int] | None] = {}
         self.feeds: Feeds = {}
@@ -189,7 +180,7 @@ class _Measurement:
         begun = time.perf_counter()
         (first,) = self._processes.take(1)
         started = time.perf_counter()
-        loaded = first.call(Block.load, self._case, 0, None)
+        loaded = first.call(Block.load, self.case, 0, None)
         self.placement, self.feeds = loaded.placement, loaded.feeds
         is_late = time.perf_counter() > begun + at_most
         turn = sum(loaded.first_ms.values()) / 1e3
@@ -205,7 +196,7 @@ class _Measurement:
                 break
             load_ms = loaded.load_ms
             if number:
-                load_ms = worker.call(Block.load, self._case, number, self.feeds).load_ms
+                load_ms = worker.call(Block.load, self.case, number, self.feeds).load_ms
             worker.call(Block.warm_up, self._warm_up)
             left = end - time.perf_counter() - (count - number - 1) * preparing
             run_ms = worker.call(Block.take_turns, number, left / (count - number))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -26,7 +26,7 @@ from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import Names, Slice, are_equal
+from bnfold.workflow.slices import Names, Slice, are_equal_constants
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
@@ -115,26 +115,21 @@ class _Alignment:
         names = {value.name for value in self._proven[0]}
         return [name for name in outputs if name not in names]
 
-    def _ways(self) -> list[list[tuple[ir.Value, ir.Value]]]:
-        """Return the pairs to try, in the reference's order: first one way, then the other.
+    def _ways(self) -> Iterator[list[tuple[ir.Value, ir.Value]]]:
+        """Yield the pairs to try, in the reference's order: first one way, then the other.
 
-        Names that another exporter has given mean nothing: unless most values that correspond by
-        structure have one name, structure comes first.
+        Names that another exporter has given mean nothing: unless most stand for the same operator
+        in both, structure comes first.
         """
         values, others = map(_values, self._models)
         by_name = {value: others[name] for name, value in values.items() if name in others}
-        by_structure = pairs_by_structure(*self._models)
-        agreeing = sum(by_name.get(value) is twin for value, twin in by_structure.items())
-        are_names_kept = 2 * agreeing >= len(by_structure)
-        ways = [by_name, by_structure] if are_names_kept else [by_structure, by_name]
-        return [
-            [
-                (value, way[value])
-                for value in values.values()
-                if value in way and value.dtype == way[value].dtype
-            ]
-            for way in ways
-        ]
+        kept = sum(_operator(value) == _operator(twin) for value, twin in by_name.items())
+        are_names_kept = 2 * kept >= min(len(values), len(others))
+        if are_names_kept:
+            yield _in_order(by_name, values.values())
+        yield _in_order(pairs_by_structure(*self._models), values.values())
+        if not are_names_kept:
+            yield _in_order(by_name, values.values())
 
     def _prove(self, value: ir.Value, twin: ir.Value) -> None:
         self._proven[0][value] = self._proven[1][twin] = value.name or ""
@@ -166,10 +161,7 @@ class _Alignment:
         if one is None or other is None or has_body(one) or has_body(other):
             return False
         functions = (one.op_identifier() in model.functions for model in self._models)
-        if value.index() != twin.index() or any(functions):
-            return False
-        first, second = (model.opset_imports.get(one.domain) for model in self._models)
-        if not is_same_operator(one, other, (first, second)):
+        if value.index() != twin.index() or any(functions) or not is_same_operator(one, other):
             return False
         return all(map(self._is_equal, one.inputs, other.inputs))
 
@@ -178,7 +170,24 @@ class _Alignment:
             return value is twin
         if value in self._proven[0] and twin in self._proven[1]:
             return self._proven[0][value] == self._proven[1][twin]
-        return are_equal(value, twin)
+        return are_equal_constants(value, twin)
+
+
+def _in_order(
+    pairs: Mapping[ir.Value, ir.Value], values: Iterable[ir.Value]
+) -> list[tuple[ir.Value, ir.Value]]:
+    """Return the pairs of values of one type, in this order."""
+    return [
+        (value, pairs[value])
+        for value in values
+        if value in pairs and value.dtype == pairs[value].dtype
+    ]
+
+
+def _operator(value: ir.Value) -> object:
+    """Return which operator computes a value, and as which of its results."""
+    node = value.producer()
+    return None if node is None else (node.op_identifier(), value.index())
 
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:

@@ -9,18 +9,14 @@ import onnx.defs
 import onnx_ir as ir
 
 
-def is_same_operator(
-    node: ir.Node, other: ir.Node, versions: tuple[int | None, int | None]
-) -> bool:
-    """Say whether nodes of two models are the same operator. An attribute may be left out.
+def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
+    """Say whether nodes of two graphs, without bodies, are the same operator.
 
-    Args:
-        node: one of them, without a body.
-        other: the other.
-        versions: the operator sets of their domain that the models import.
+    The version counts that each graph's operator set has. An attribute may be left out.
     """
     if node.op_identifier() != other.op_identifier() or len(node.inputs) != len(other.inputs):
         return False
+    versions = [_operator_set(each) for each in (node, other)]
     one, two = (_schema(node.domain, node.op_type, version) for version in versions)
     if one is None or two is None:
         return versions[0] == versions[1] and node.attributes == other.attributes
@@ -28,6 +24,11 @@ def is_same_operator(
         return False
     names = node.attributes.keys() | other.attributes.keys()
     return all(_attribute(node, name, one) == _attribute(other, name, two) for name in names)
+
+
+def _operator_set(node: ir.Node) -> int | None:
+    """Return the version of its domain's operator set that the node's graph imports."""
+    return None if node.graph is None else node.graph.opset_imports.get(node.domain)
 
 
 @cache

@@ -226,7 +226,7 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
     return nodes
 
 
-def are_equal(value: ir.Value | None, other: ir.Value | None) -> bool:
+def are_equal_constants(value: ir.Value | None, other: ir.Value | None) -> bool:
     """Say whether two values of different models are constants of the same type and bits."""
     if value is None or other is None or value.is_graph_input() or other.is_graph_input():
         return False

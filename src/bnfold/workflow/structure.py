@@ -20,7 +20,7 @@ from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import has_body
 from bnfold.proof.windows import AFFINE
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import are_equal
+from bnfold.workflow.slices import are_equal_constants
 
 _MOVABLE = AFFINE | {"MaxPool"}
 """Operators that rewrites merge or move."""
@@ -72,10 +72,10 @@ def _after(
     operands = [found[value] for value in node.inputs if value is not None and value in found]
     uses = operands[0].uses() if operands and not has_body(node) else ()
     for other, _ in itertools.islice(uses, _MOST_USES):
-        if is_same_operator(node, other, _versions(node, other)) and all(
+        if is_same_operator(node, other) and all(
             (left is None and right is None)
             or (left is not None and found.get(left) is right)
-            or are_equal(left, right)
+            or are_equal_constants(left, right)
             for left, right in zip(node.inputs, other.inputs, strict=True)
         ):
             yield from zip(node.outputs, other.outputs, strict=False)
@@ -120,23 +120,14 @@ def _nearest_alike(
 
 def _compute_the_same(node: ir.Node, other: ir.Node) -> bool:
     """Say whether nodes of one operator have equal attributes and constants, and one operand."""
-    if not is_same_operator(node, other, _versions(node, other)):
+    if not is_same_operator(node, other):
         return False
     operands = [
         (left, right)
         for left, right in zip(node.inputs, other.inputs, strict=True)
-        if not (left is None and right is None) and not are_equal(left, right)
+        if not (left is None and right is None) and not are_equal_constants(left, right)
     ]
     return len(operands) == 1 and None not in operands[0]
-
-
-def _versions(node: ir.Node, other: ir.Node) -> tuple[int | None, int | None]:
-    """Return the operator sets of two nodes' domain."""
-    first, second = (
-        None if each.graph is None else each.graph.opset_imports.get(each.domain)
-        for each in (node, other)
-    )
-    return first, second
 
 
 def _are_alike(value: ir.Value, twin: ir.Value) -> bool:
