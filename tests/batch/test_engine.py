@@ -31,11 +31,14 @@ class Threads:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.gone: set[threading.Thread] = set()
+        """Threads of pools in which a worker has died: a pool of processes dies as a whole."""
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
         return {}
 
     def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
+        self.gone = set(threading.enumerate())
         return {"backend": "threading", "n_jobs": 3}, 3 if places is None else len(places)
 
     def close(self) -> None: ...
@@ -61,6 +64,8 @@ def do(
     begun: Counter[str] = Counter()
 
     def work(task: Task) -> Outcome:
+        if threading.current_thread() in threads.gone:
+            raise DeathError
         begun[task.key] += 1
         threads.ledger.begin(task.key, f"host:{begun[task.key]}")
         return act(task, begun[task.key])
