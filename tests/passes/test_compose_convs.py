@@ -173,6 +173,23 @@ def test_patches_fill_the_map_or_not(size: str, *, composes: bool) -> None:
         assert_refused(model, NAME, NotOneConv.PADDED_BETWEEN)
 
 
+@pytest.mark.parametrize(
+    ("size", "composes"), [("8", True), ("9", False), ("8,8,8", True), ("8,8,9", False)]
+)
+def test_patches_of_other_ranks_fill_the_map_or_not(size: str, *, composes: bool) -> None:
+    rank = size.count(",") + 1
+    model = build(
+        f"(float[9,4,{size}] x) => (float[9,2,{','.join('abc'[:rank])}] y) {{ "
+        f"a = Conv<strides={[2] * rank}>(x, u) y = Conv<pads={[1] * 2 * rank}>(a, v) }}",
+        u=normal(32, 4, *[2] * rank),
+        v=normal(2, 32, *[2] * rank),
+    )
+    if composes:
+        assert_rewritten(model, NAME, ["Conv"])
+    else:
+        assert_refused(model, NAME, NotOneConv.PADDED_BETWEEN)
+
+
 def test_a_full_convolution_may_be_padded() -> None:
     model = in_a_row(
         "a = Conv<pads=[2,1,2,2]>(x, w) y = Conv<pads=[1,1,1,0]>(a, v)",
@@ -321,6 +338,11 @@ def test_a_pool_goes_before_a_pointwise_conv_first(average: str) -> None:
     assert result.record.rewrites[0].pass_name == "pool-before-conv"
     again = run_pass(result.to_proto(), NAME, "pool-before-conv").record
     assert not again.rewrites
+
+
+def test_a_pool_goes_after_a_wider_conv() -> None:
+    model = in_a_row("a = Conv(x, one) b = Conv(a, back3, d4) y = GlobalAveragePool(b)")
+    assert_rewritten(model, NAME, ["Conv", "GlobalAveragePool"])
 
 
 def test_batch_normalizations_fold_first() -> None:
