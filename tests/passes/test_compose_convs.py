@@ -110,6 +110,19 @@ def test_taps_that_share_a_dilation_keep_it() -> None:
     assert attributes(product)["dilations"] == [2, 4]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a = Conv<dilations=[2,3]>(x, three, d8) y = Conv(a, back)",
+        "a = Conv(x, one, d8) y = Conv<dilations=[2,3]>(a, back3)",
+    ],
+)
+def test_a_single_tap_has_no_dilation_to_share(lines: str) -> None:
+    product = assert_rewritten(in_a_row(lines), NAME, ["Conv"])
+    assert attributes(product)["kernel_shape"] == [3, 3]
+    assert attributes(product)["dilations"] == [2, 3]
+
+
 def test_depthwise_stays_depthwise() -> None:
     model = in_a_row(
         "a = Conv(x, one) b = Relu(a) c = Conv<group=8>(b, deep) y = Conv<group=8>(c, deeper)"
