@@ -356,6 +356,23 @@ def test_free_sizes_that_share_a_name_need_not_be_one_size() -> None:
     assert equivalence.verdict == "pass"
 
 
+def test_the_first_free_axis_of_a_state_may_be_the_batch() -> None:
+    """As of an LSTM, (layers, batch, features), in a file that names no sizes."""
+    model = build(
+        "(float[b,2,t] x, float[1,c,4] h) => (float[1,b,8] y) { "
+        "m = Conv(x, w) g = GlobalMaxPool(m) q = Transpose<perm=[2,0,1]>(g) "
+        "y = Concat<axis=2>(q, h) }",
+        w=normal(4, 2, 5),
+    )
+    for value in (*model.graph.input, *model.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            size.ClearField("dim_param")
+    shapes = inputs_for(model, samples=3).shapes
+    assert all(each["x"][0] == each["h"][1] for each in shapes)
+    assert {each["x"][0] for each in shapes} > {2}
+    assert verdict(model, model) == "pass"
+
+
 def test_inputs_of_one_sample_differ() -> None:
     feeds = next(inputs_for(ADD).feeds())
     assert not np.array_equal(feeds["a"], feeds["b"])

@@ -70,7 +70,13 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
     if samples > 1 and not everything_given:
         samples = max(samples, _samples_for_switches(specs))
-    candidates = [list(candidate_shapes(specs, feeds, request)) for feeds in given]
+    candidates = [
+        [
+            *candidate_shapes(specs, feeds, request),
+            *candidate_shapes(specs, feeds, request, batch_first=False),
+        ]
+        for feeds in given
+    ]
     first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
     first = replace(first, beside=samples > 1 and _may_be_others(session, first, samples))

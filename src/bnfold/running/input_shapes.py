@@ -13,13 +13,23 @@ ODD_SIZES = (47, 33)
 
 
 def candidate_shapes(
-    specs: Sequence[ValueSpec], given: Feeds, request: InputOptions, *, spread: bool = False
+    specs: Sequence[ValueSpec],
+    given: Feeds,
+    request: InputOptions,
+    *,
+    batch_first: bool = True,
+    spread: bool = False,
 ) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Yield shapes to try. Dimensions of one name have one size; the first axis is the batch.
+    """Yield shapes to try. Dimensions of one name have one size.
+
+    The first axis is the batch; or, unless it comes first, the first free axis, as in the states of
+    an LSTM.
 
     If they are to `spread`, the first shapes have another size for each free dimension in turn, so
     that a model which takes one for another gives something else.
     """
+    if not batch_first and not any(map(_first_free_axis, specs)):
+        return  # as if it came first
     requested = request.shapes
     seen = []
     fixed: dict[str, int] = {}
@@ -48,7 +58,8 @@ def candidate_shapes(
                     shapes[spec.name] = tuple(requested[spec.name])
                 else:
                     names = sizes if shared else None
-                    shapes[spec.name] = _fill(spec, names, batch, other, image)
+                    batch_axis = 0 if batch_first else _first_free_axis(spec)
+                    shapes[spec.name] = _fill(spec, names, batch, batch_axis, other, image)
             if shapes not in seen:
                 seen.append(shapes)
                 yield shapes
@@ -58,6 +69,7 @@ def _fill(
     spec: ValueSpec,
     sizes: dict[str, int] | None,
     batch: int,
+    batch_axis: int,
     others: Iterator[int],
     image: int | None,
 ) -> tuple[int, ...]:
@@ -68,15 +80,18 @@ def _fill(
         elif isinstance(size, str) and sizes is not None and size in sizes:
             filled.append(sizes[size])
         else:
-            filled.append(_free_size(axis, len(spec.shape), batch, others, image))
+            is_batch = axis == batch_axis
+            filled.append(batch if is_batch else _free_size(axis, len(spec.shape), others, image))
             if isinstance(size, str) and sizes is not None:
                 sizes[size] = filled[-1]
     return tuple(filled)
 
 
-def _free_size(axis: int, rank: int, batch: int, others: Iterator[int], image: int | None) -> int:
-    if axis == 0:
-        return batch
+def _first_free_axis(spec: ValueSpec) -> int:
+    return next((axis for axis, size in enumerate(spec.shape) if not isinstance(size, int)), 0)
+
+
+def _free_size(axis: int, rank: int, others: Iterator[int], image: int | None) -> int:
     if rank == 4 and axis == 1:
         return 3
     return (rank == 4 and image) or next(others)

@@ -45,8 +45,12 @@ def other_shapes(
         batch_sizes=(_larger_batch(first), _LARGER_BATCH, *request.batch_sizes),
         other_sizes=(*ODD_SIZES, *request.other_sizes),
     )
-    spread = candidate_shapes(first.specs, first.given[0], more, spread=True)
-    shapes += _another_size(session, first, spread)
+    for batch_first in (True, False):
+        spread = candidate_shapes(
+            first.specs, first.given[0], more, batch_first=batch_first, spread=True
+        )
+        if len(shapes) == 1:
+            shapes += _another_size(session, first, spread)
     free = {spec.name for spec in first.specs} - first.given[0].keys() - request.shapes.keys()
     special = _beyond_cuts(session, first, free)
     special += _around_thresholds(session, first, free, [*shapes, *special])
