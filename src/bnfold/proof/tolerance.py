@@ -102,13 +102,17 @@ class Allowance:
     def _largest_in_slices(self, sample: int, axis: int) -> FloatArray:
         """Return the largest magnitude in each slice along an axis, with headroom for few values.
 
-        Over all samples, if they have as many slices; else over this one alone.
+        Over all samples, if they have as many slices, and axes; else over this one alone.
         """
-        size = self._magnitudes[sample].shape[axis]
-        magnitudes = self._magnitudes.values()
-        alike = [values for values in magnitudes if values.shape[axis] == size and axis > 0]
-        others = tuple(other for other in range(self._magnitudes[sample].ndim) if other != axis)
-        chosen = alike or [self._magnitudes[sample]]
+        magnitude = self._magnitudes[sample]
+        size = magnitude.shape[axis]
+        alike = [
+            values
+            for values in self._magnitudes.values()
+            if axis > 0 and values.ndim == magnitude.ndim and values.shape[axis] == size
+        ]
+        others = tuple(other for other in range(magnitude.ndim) if other != axis)
+        chosen = alike or [magnitude]
         found = [values.max(axis=others, keepdims=True, initial=0.0) for values in chosen]
         count = sum(values.size for values in chosen) // max(size, 1)
         largest: FloatArray = np.maximum.reduce(found) * _headroom(count)
