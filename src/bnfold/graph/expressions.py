@@ -41,7 +41,8 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "And", "Ceil", "Clip", "Cos", "CumSum", "Div", "Equal", "Erf", "Exp"),
+        *("Abs", "Add", "And", "BatchNormalization", "Ceil", "Clip", "Conv", "Cos", "CumSum"),
+        *("Div", "Equal", "Erf", "Exp"),
         *("Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "MatMul", "Max"),
         *("Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "ReduceL2", "ReduceMax"),
         *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Round", "Sigmoid"),
@@ -98,7 +99,7 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
     small, found = [], False
     spent, budget = 0, -1  # not known yet: most graphs have no expressions
     for node in itertools.chain.from_iterable(graphs):
-        if node.domain != "" or len(node.outputs) != 1 or node.meta.get(_FAILED):
+        if node.domain != "" or not _has_one_result(node) or node.meta.get(_FAILED):
             continue
         value = node.outputs[0]
         if is_constant(value):
@@ -167,6 +168,13 @@ def _may_trap(node: ir.Node) -> bool:
         return False
     content = constant(divisor)
     return content is None or bool((content == -1).any())
+
+
+def _has_one_result(node: ir.Node) -> bool:
+    """Say whether only the first result is read: of a BatchNormalization, no statistics are."""
+    return bool(node.outputs) and not any(
+        value.uses() or value.is_graph_output() for value in node.outputs[1:]
+    )
 
 
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
@@ -253,7 +261,9 @@ def _run(nodes: Sequence[ir.Node], evaluate: Evaluate) -> Sequence[Array] | None
 def _as_proto(node: ir.Node, names: Mapping[ir.Value, str]) -> onnx.NodeProto:
     read = [names[value] if value is not None else "" for value in _operands(node)]
     op_type, attributes = node.op_type, ir.serde.serialize_node(node).attribute
-    proto = onnx.NodeProto(op_type=op_type, input=read, output=[names[node.outputs[0]]])
+    name = names[node.outputs[0]]
+    made = [name, *(f"{name} {place}" for place in range(1, len(node.outputs)))]
+    proto = onnx.NodeProto(op_type=op_type, input=read, output=made)
     if op_type == "CastLike":
         like = node.inputs[1]
         assert like is not None
