@@ -223,7 +223,7 @@ class Original:
         """Return how many samples it takes for each output to show something.
 
         More than there are if an output shows nothing, is settled on too few samples, or gives few
-        elements that either are equal or not: classes, say.
+        elements that either are equal or not: classes, say, or rows of floats behind a comparison.
         """
         assert self.inputs is not None
         count = len(self.references)
@@ -234,10 +234,13 @@ class Original:
         wanted = count + _MORE_SAMPLES if is_thin or self.inconclusive else count
         affordable = int(min(_MOST_SAMPLES, _SECONDS_FOR_SAMPLES / self._seconds))
         for name in self.names if count >= FEWEST_SAMPLES else ():
-            sizes = [outputs[name].size for outputs in self.references]
             is_float = self.references[0][name].dtype.kind == "f"
-            if sum(sizes) and not is_float and not self._is_constant(name):
-                needed = math.ceil(count * _FEW_ELEMENTS / sum(sizes))
+            if is_float and name not in self.traits.steps:
+                continue
+            values = [outputs[name] for outputs in self.references]
+            elements = sum(len(_rows(each)) if is_float else each.size for each in values)
+            if elements and not self._is_constant(name):
+                needed = math.ceil(count * _FEW_ELEMENTS / elements)
                 wanted = max(wanted, min(needed, affordable))
         return wanted
 
@@ -316,6 +319,11 @@ class Original:
                 for sample in range(len(self.references)):
                     if not noise.is_settled(sample, self.unit(name)):
                         self.unsettled[sample, name] = noise.share(sample)
+
+
+def _rows(values: Array) -> Array:
+    """Return the values with all axes but the last as one."""
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 and values.size else 1)
 
 
 def _is_throughout(values: Array, number: object) -> bool:
