@@ -42,7 +42,7 @@ def test_a_proof_ends_soon_after_its_time() -> None:
     begun = time.monotonic()
     found = certify(large(), 0.5)
     assert (found.verdict, "0.5 s" in found.note) == ("open", True)
-    assert time.monotonic() - begun < 10  # minutes, if it went on
+    assert time.monotonic() - begun < 60  # minutes, if it went on
 
 
 def test_windows_that_move_elements_and_pools_end_too() -> None:
@@ -56,7 +56,7 @@ def test_windows_that_move_elements_and_pools_end_too() -> None:
 def test_each_of_many_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_FOR_A_WINDOW", 0.0)
     pair = window(MAP.format(4, 9), "y = Abs(x)", "a = Neg(x) y = Abs(a)")
-    found = certify_all([lambda: pair, lambda: pair], 60)
+    found = certify_all([lambda: [pair], lambda: [pair]], 60)
     assert [each.verdict for each in found] == ["open", "open"]
-    assert certify_all([lambda: pair], np.inf)[0].verdict == "certified"
+    assert certify_all([lambda: [pair]], np.inf)[0].verdict == "certified"
     assert (seconds_for_one(-1), seconds_for_one(np.inf)) == (-1, np.inf)

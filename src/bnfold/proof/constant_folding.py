@@ -65,6 +65,8 @@ def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     made = {name for node in constant_nodes for name in node.output if name}
     wanted = dict.fromkeys(name for node in others for name in node.input if name in made)
     wanted |= dict.fromkeys(out.name for out in model.graph.output if out.name in made)
+    if not wanted:
+        return rebuilt(model, others, model.graph.input, [out.name for out in model.graph.output])
     source = rebuilt(model, constant_nodes, [], wanted)
     try:
         results = Session(source.SerializeToString(), "cpu", Level.DISABLED).run({})

@@ -1,4 +1,4 @@
-"""Replaces operators by simpler ones where ONNX defines both alike."""
+"""Replaces operators by simpler ones where ONNX defines both alike, or arithmetic says so."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import Iterator
 import onnx
 import onnx.helper
 
+from bnfold.arrays import Array
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints
 
 _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 """Operators of any number of operands, which return the first if there is no other."""
 
+_NEUTRAL = {"Add": 0, "Div": 1, "Mul": 1, "Sub": 0}
+"""Operators, and the second operand with which they return the first."""
+
 
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
+
+    And leave out x·1, x/1, and for integers x + 0 and x − 0.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
@@ -24,7 +30,7 @@ def with_definitions(window: Window) -> Window:
     pools = [node for node in window.nodes() if node.op_type == "MaxPool"]
     if pools and window.is_of_floats and all(map(_is_of_one_element, pools)):
         window = Window(*map(_averaged, window.models))
-    if not window.operators & {"If", "Cast", "CastLike", *_OF_SEVERAL}:
+    if not window.operators & {"If", "Cast", "CastLike", *_OF_SEVERAL, *_NEUTRAL}:
         return window
     return Window(*map(_simplified, window.models))
 
@@ -54,6 +60,12 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
     types = {value.name: value.type.tensor_type.elem_type for value in copy.graph.input}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*copy.graph.input, *copy.graph.value_info)
+        if value.type.tensor_type.HasField("shape")
+    }
+    constants = Constants(copy)
     for node in copy.graph.node:
         if node.op_type == "CastLike" and node.input[1] in types:
             node.op_type = "Cast"
@@ -62,7 +74,23 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         of_one = node.op_type in _OF_SEVERAL and len(node.input) == 1
         if of_one or (node.op_type == "Cast" and types.get(node.input[0]) == ints(node, "to")[0]):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+        for name, other in (node.input, node.input[::-1]) if node.op_type in _NEUTRAL else ():
+            is_neutral = _is_neutral(node.op_type, constants.get(other), ranks.get(name, 0))
+            if is_neutral and (other == node.input[1] or node.op_type in ("Add", "Mul")):
+                node.CopyFrom(onnx.helper.make_node("Identity", [name], node.output))
+                break
     return copy
+
+
+def _is_neutral(op_type: str, content: Array | None, rank: int) -> bool:
+    """Say whether an operator with this constant returns its other operand, of at least a rank.
+
+    A float is not, if it is added: −0 + 0 is 0.
+    """
+    if content is None or content.ndim > rank or content.size != 1:
+        return False
+    is_exact = content.dtype.kind in "iu" or (content.dtype.kind == "f" and _NEUTRAL[op_type] == 1)
+    return is_exact and bool(content.flat[0] == _NEUTRAL[op_type])
 
 
 def _branch(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.GraphProto | None:

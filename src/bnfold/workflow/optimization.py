@@ -230,10 +230,15 @@ class Optimization:
 
         seconds = math.inf if self._checking.certify == "always" else SECONDS_TO_CERTIFY
         cuts = self._variant.cuts
-        smallest_first = sorted(range(len(cuts)), key=lambda index: cuts[index].nbytes)
-        windows = [cuts[index].window for index in smallest_first]
         rewrites = self._variant.outcome.rewrites
-        found = zip(smallest_first, certify_all(windows, seconds, self._progress), strict=True)
+
+        def by_need(index: int) -> tuple[bool, int]:
+            """What rounds comes first, for there is most to prove; and what is small."""
+            return rewrites[index].exactness == "bitwise", cuts[index].nbytes
+
+        order = sorted(range(len(cuts)), key=by_need)
+        windows = [cuts[index].windows for index in order]
+        found = zip(order, certify_all(windows, seconds, self._progress), strict=True)
         certificates = [certificate for _, certificate in sorted(found, key=itemgetter(0))]
         rewrites[:] = [
             replace(rewrite, certificate=certificate)

@@ -7,7 +7,7 @@ the edit and after it, and takes nothing from a pass but which nodes its pattern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -31,11 +31,23 @@ class Cut:
     before: Part | None = None
     after: Part | None = None
     why_none: str = ""
+    wider: Cut | None = None
+    """The same with what both sides read and sizes determine computed within, if there is any."""
 
     @property
     def nbytes(self) -> int:
         """The size of the weights of both sides."""
         return sum(part.nbytes for part in (self.before, self.after) if part is not None)
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the window, and the wider one if there is one.
+
+        Raises:
+            NotShown: if the rewrite has none.
+        """
+        yield self.window()
+        if self.wider is not None:
+            yield self.wider.window()
 
     def window(self) -> Window:
         """Return both models.
@@ -89,6 +101,9 @@ class Cutter:
         except NotShown as reason:
             self._without(str(reason))
             return lambda _: None
+        wide = Slice.of(old, set(replace.nodes))
+        wide.expand(read, sizes=True)
+        taken_by_it = taken if wide.nodes == before.nodes else self._part_of(wide, names)
 
         def finish(edit: Edit) -> None:
             # What only the pattern has read may mean something else now.
@@ -99,16 +114,30 @@ class Cutter:
                 or any(_reads_content(*use) for use in readers[value])
             ]
             taken.outputs[:] = [names[value] for value in seen]
+            made = [edit.values[value] for value in seen]
             try:
-                after = Slice.of([edit.values[value] for value in seen], set(edit.created))
+                after = Slice.of(made, set(edit.created))
                 after.expand(set(before.leaves))
                 outputs = after.part(names, self._model)
             except NotShown as reason:
                 self._without(str(reason))
                 return
-            self.cuts.append(Cut(taken, outputs))
+            wider = None
+            if taken_by_it is not taken and taken_by_it is not None:
+                taken_by_it.outputs[:] = taken.outputs
+                wide_after = Slice.of(made, set(edit.created))
+                wide_after.expand(set(wide.leaves), sizes=True)
+                found = self._part_of(wide_after, names)
+                wider = None if found is None else Cut(taken_by_it, found)
+            self.cuts.append(Cut(taken, outputs, wider=wider))
 
         return finish
+
+    def _part_of(self, cut: Slice, names: Names) -> Part | None:
+        try:
+            return cut.part(names, self._model)
+        except NotShown:
+            return None
 
     def _without(self, why: str) -> None:
         self.cuts.append(Cut(why_none=why))
