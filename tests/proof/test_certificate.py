@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bnfold.proof import certificate as module
 from bnfold.proof import linear
-from bnfold.proof.certificate import certify, certify_all
+from bnfold.proof.certificate import certify, certify_all, certify_any
 from bnfold.proof.linear import bound_factor, norm_factor
 from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate
@@ -793,12 +793,31 @@ def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_windows_are_proven_in_turn() -> None:
-    def none() -> Window:
+    def none() -> list[Window]:
         raise NotShown("there is none")
 
-    found = certify_all([folded, none, lambda: folded(d=-D)], 60)
+    def right() -> list[Window]:
+        return [folded()]
+
+    found = certify_all([right, none, lambda: [folded(d=-D)]], 60)
     assert [each.verdict for each in found] == ["certified", "open", "differs"]
-    assert [each.verdict for each in certify_all([folded, folded], -1)] == ["open", "open"]
+    assert [each.verdict for each in certify_all([right, right], -1)] == ["open", "open"]
+
+
+def test_of_several_windows_of_a_rewrite_one_is_enough() -> None:
+    right, wrong, body = folded(), folded(d=-D), "a = RandomNormalLike(x) y = Mul(a, k)"
+    unknown = window(
+        "(float[N] x) => (float[N] y)", body, body.replace("a, k", "k, a"), {"k": one(2)}
+    )
+    for windows, verdict in (
+        ([wrong, right], "certified"),
+        ([unknown, right], "certified"),
+        ([wrong, wrong], "differs"),
+        ([wrong, unknown], "open"),
+        ([unknown, wrong], "open"),
+        ([wrong], "differs"),
+    ):
+        assert certify_any(windows).verdict == verdict
 
 
 # --- Random windows, and the rate at which bounds hold --------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from bnfold.proof.kinds import float_casts, is_chain, is_multilinear, is_same_but_pools
+from bnfold.proof.kinds import is_chain, is_multilinear, is_same_but_pools, rounding_casts
 from bnfold.proof.submodels import of_pool_inputs
 from tests.support.graphs import Parameters, build, normal, operators
 from tests.support.windows import window
@@ -27,9 +28,22 @@ def test_products_of_what_varies_are_not_linear() -> None:
         assert is_multilinear(build(f"{ROW} {{ {text} }}", **weights)) == (text in linear), text
 
 
-def test_casts_between_floats() -> None:
-    model = build(f"{ROW} {{ a = Cast<to=10>(x) b = Cast<to=7>(a) y = Cast<to=1>(b) }}")
-    assert float_casts(model) == {1, 10}
+@pytest.mark.parametrize(
+    ("read", "lines", "expected"),
+    [
+        ("float", "a = Cast<to=10>(x) b = Cast<to=7>(a) y = Cast<to=1>(b)", {"float16"}),
+        ("float", "y = Cast<to=11>(x)", set()),
+        ("double", "y = Cast<to=1>(x)", {"float32"}),
+        ("float16", "y = Cast<to=1>(x)", set()),
+        ("float16", "a = Cast<to=1>(x) y = Cast<to=10>(a)", {"float16"}),
+        ("float16", "y = Cast<to=16>(x)", {"bfloat16"}),
+        ("bfloat16", "y = Cast<to=10>(x)", {"float16"}),
+        ("float", "a = Cast<to=7>(x) y = Cast<to=1>(a)", set()),
+    ],
+)
+def test_casts_that_round(read: str, lines: str, expected: set[str]) -> None:
+    pair = window(f"({read}[N,4] x) => (float[N,4] y)", lines, "y = Identity(x)")
+    assert rounding_casts(pair) == expected
 
 
 def test_chains() -> None:

@@ -37,6 +37,41 @@ def test_free_sizes_leave_each_rest(stride: int, rests: int) -> None:
     assert len({shape[2] % stride for shape in found}) == rests
 
 
+@pytest.mark.parametrize(
+    ("sizes", "body", "rests"),
+    [
+        ("M", "y = Slice(x, a, b, a, c)", 6),
+        ("N,M", "y = Slice(x, a, b, d, c)", 6),
+        ("N,9", "y = Slice(x, a, b, d, c)", 2),
+        ("N,4,H,W", f"a = {CONV.format(7)[4:]} y = Transpose(a)", 7),
+        ("N,4,H,W", "s = Shape(x) t = Div(s, c) y = Expand(x, t)", 6),
+        ("N,4,H,W", "y = Transpose(x)", 2),
+    ],
+)
+def test_free_sizes_leave_each_rest_also_where_positions_mix(
+    sizes: str, body: str, rests: int
+) -> None:
+    numbers = {"a": np.array([0]), "b": np.array([2**62]), "c": np.array([6]), "d": np.array([1])}
+    found = shapes(of(sizes, body, w=normal(4, 4, 3, 3), **numbers))
+    free = [at for at, size in enumerate(sizes.split(",")) if size in "MHW" or size == sizes]
+    for axis in free:
+        assert len({shape[axis] % rests for shape in found}) == rests
+    assert rests <= len(found) <= rests + 1
+    assert not free or any(len({shape[axis] for axis in free}) == len(free) for shape in found)
+
+
+def test_too_many_rests_have_no_example() -> None:
+    with pytest.raises(NotShown, match="leave 17 rests"):
+        sizings(of("N,4,H,W", f"a = {CONV.format(17)[4:]} y = Transpose(a)", w=normal(4, 4, 3, 3)))
+
+
+def test_rows_stay_where_one_is_repeated() -> None:
+    text = "(float[2,1,4] x, float[2,3,4] z) => (float[2,3,4] y)"
+    body = "a = MatMul(x, w) y = Add(a, z)"
+    (found,) = sizings(window(text, body, body, {"w": normal(4, 4)}))
+    assert found.shapes == {"x": (1, 1, 4), "z": (1, 3, 4)}
+
+
 def test_one_sample_of_a_fixed_batch_is_enough_where_samples_do_not_mix() -> None:
     (found,) = sizings(of("8,4,9,9", CONV.format(1), w=normal(4, 4, 3, 3)))
     assert (found.shapes["x"][0], found.batched, found.shrunk) == (1, True, True)

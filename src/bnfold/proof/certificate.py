@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
-from bnfold.proof.kinds import float_casts, is_multilinear
+from bnfold.proof.kinds import is_multilinear, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
 from bnfold.proof.products import with_scales_after_products
@@ -51,12 +51,13 @@ from bnfold.running.isolation import CrashedError, isolated
 
 
 def certify_all(
-    windows: Sequence[Callable[[], Window]], seconds: float, progress: Progress = silent
+    windows: Sequence[Callable[[], Iterable[Window]]], seconds: float, progress: Progress = silent
 ) -> list[Certificate]:
     """Prove windows in a process of its own, one after another, in the time that there is.
 
     Args:
-        windows: each makes a window when it is its turn; it raises NotShown if there is none.
+        windows: each makes a window when it is its turn, or several, of which one is enough; it
+            raises NotShown if there is none.
         seconds: for all of them, of which each may take `SECONDS_FOR_A_WINDOW`; what is not proven
             by then is open.
         progress: called with what is being done.
@@ -73,7 +74,7 @@ def certify_all(
             total = len(windows)
             told(Counted(f"certifying rewrite {number} of {total}", number, total))
             try:
-                certificates.append(certify(window(), seconds_for_one(seconds)))
+                certificates.append(certify_any(window(), seconds_for_one(seconds)))
             except NotShown as reason:
                 certificates.append(Certificate("open", note=str(reason)))
         return certificates
@@ -93,6 +94,25 @@ def seconds_for_one(seconds: float) -> float:
     return min(seconds, SECONDS_FOR_A_WINDOW) if seconds < math.inf else math.inf
 
 
+def certify_any(windows: Iterable[Window], seconds: float = math.inf) -> Certificate:
+    """Prove one of several windows of a rewrite, of which each next one knows more of its inputs.
+
+    What differs with what cannot occur is no difference.
+    """
+    found: list[Certificate] = []
+    for window in windows:
+        found.append(certify(window, seconds))
+        if found[-1].verdict == "certified":
+            break
+    return found[-1] if found[-1].verdict == "certified" or len(found) == 1 else _doubtful(found)
+
+
+def _doubtful(found: Sequence[Certificate]) -> Certificate:
+    """Return the certificate of windows of which none is certified."""
+    shown = [each for each in found if each.verdict != "differs"]
+    return shown[0] if shown else found[-1]
+
+
 def certify(window: Window, seconds: float = math.inf) -> Certificate:
     """Prove a window, or find a difference; between its steps, give up if it is late."""
     begun = time.monotonic()
@@ -103,7 +123,10 @@ def certify(window: Window, seconds: float = math.inf) -> Certificate:
 
 def _certify(window: Window) -> Certificate:
     try:
-        computed = with_scales(with_constants_computed(with_definitions(window)))
+        defined = with_definitions(window)
+        if any(attribute.HasField("g") for node in defined.nodes() for attribute in node.attribute):
+            raise NotShown("a body within it depends on what varies")
+        computed = with_scales(with_constants_computed(defined))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
         computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
@@ -176,8 +199,8 @@ def _of_one(window: Window) -> Certificate:
     """
     if any(is_random(node, window.constants) for node in window.nodes()):
         raise NotShown("it draws random numbers")
-    if float_casts(window.before) != float_casts(window.after):
-        raise NotShown("only one side rounds to another type")
+    if types := rounding_casts(window):
+        raise NotShown(f"it rounds to {' and '.join(sorted(types))} within")
     every = sizings(window)
     require_small(every)
     chosen = _that_run(window, every)

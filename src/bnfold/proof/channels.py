@@ -137,7 +137,7 @@ class _Proof:
     def _channels(self, one: onnx.NodeProto, other: onnx.NodeProto) -> _Channels | None:
         full, full_again = (values[one.output[0]] for values in self._values[0])
         some = self._values[1][0][other.output[0]]
-        if full.ndim != some.ndim:
+        if full.ndim != some.ndim or not full.ndim:
             return None
         differ = [axis for axis in range(full.ndim) if full.shape[axis] != some.shape[axis]]
         if len(differ) > 1:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import onnx
 import onnx.helper
 
-from bnfold.proof.congruence import signature
+from bnfold.proof.congruence import signature, since
 from bnfold.proof.submodels import Constants
-from bnfold.proof.windows import AFFINE, Window, ints, is_float, is_random, is_training
+from bnfold.proof.windows import (
+    AFFINE,
+    Window,
+    dtype_of,
+    ints,
+    is_float,
+    is_random,
+    is_training,
+)
 
 _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 """Operators that multiply their first two operands."""
@@ -60,10 +68,22 @@ def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
     return node.op_type in _ADDENDS or at == {0}
 
 
-def float_casts(model: onnx.ModelProto) -> set[int]:
-    """Return the float types to which something is cast."""
-    casts = [node for node in model.graph.node if node.op_type == "Cast"]
-    return {ints(node, "to")[0] for node in casts if _is_float_cast(node)}
+def rounding_casts(window: Window) -> set[str]:
+    """Return the float types to which either side casts, where another float of it is wider.
+
+    What such a Cast rounds, and from where on it makes an infinity of it, shows in no float64.
+    """
+    casts = [node for node in window.nodes() if node.op_type == "Cast" and _is_float_cast(node)]
+    targets = {onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]) for node in casts}
+    read = {dtype_of(value) for value in window.inputs}
+    read |= {content.dtype for content in window.constants.values()}
+    floats = {each for each in targets | read if is_float(each)}
+    # Of the two types of two bytes, each rounds the other.
+    return {
+        target.name
+        for target in targets
+        if any(target != each and target.itemsize <= each.itemsize for each in floats)
+    }
 
 
 def _is_float_cast(node: onnx.NodeProto) -> bool:
@@ -76,6 +96,11 @@ def is_chain(model: onnx.ModelProto) -> bool:
     return all(sum(name not in constants for name in node.input) == 1 for node in model.graph.node)
 
 
+def _version(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
+    opsets = {each.domain: each.version for each in model.opset_import}
+    return since(node.domain, node.op_type, opsets.get(node.domain, 0))
+
+
 def is_same_but_pools(window: Window) -> bool:
     """Say whether both sides are chains of the same operators, MaxPools and Pads aside."""
     chains = []
@@ -85,6 +110,7 @@ def is_same_but_pools(window: Window) -> bool:
             [
                 (
                     signature(node),
+                    _version(model, node),
                     [
                         (
                             constants[name].dtype.name,

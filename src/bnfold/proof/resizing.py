@@ -68,7 +68,8 @@ def _with_scales(model: onnx.ModelProto, side: str) -> onnx.ModelProto:
         sizes = constants.get(node.input[3], np.zeros(0, np.int64)).tolist()
         old = known.get(node.input[0], [])
         has_policy = text(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
-        if len(old) != len(sizes) or 0 in old or has_policy:
+        has_axes = any(attribute.name == "axes" for attribute in node.attribute)
+        if len(old) != len(sizes) or 0 in old or has_policy or has_axes:
             continue
         if any(new % size for new, size in zip(sizes, old, strict=True)):
             continue

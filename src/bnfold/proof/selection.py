@@ -28,7 +28,7 @@ from bnfold.proof.probing import (
 from bnfold.proof.sampling import distances
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import of_pool_inputs
-from bnfold.proof.windows import STEPS, Window
+from bnfold.proof.windows import STEPS, Window, is_float
 from bnfold.record.data import Certificate, Difference
 
 _PAIRS = ((-1.0, 1.0), (0.25, 2.0), (-3.0, -0.5))
@@ -41,7 +41,10 @@ _PLAIN = 1e3
 """Of differences, one between smaller values than this is shown."""
 
 _MOST_NAMED = 16
-"""Constants, of one element each, around which a function is evaluated."""
+"""Constants, or elements of them, around which a function is evaluated."""
+
+_MOST_DIVISORS = 6
+"""Of these, if there are no more, around what each of their sums is divided by each of them."""
 
 
 def prove_selection(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
@@ -106,11 +109,14 @@ def _grid(window: Window, elements: int) -> FloatArray:
 
 
 def _named(window: Window) -> FloatArray:
-    """Return numbers at and around which a function may change: its constants, and their sums."""
+    """Return numbers at and around which a function may change: constants, sums, and quotients."""
     found = [attribute.f for node in window.nodes() for attribute in node.attribute]
-    found += [float(each.flat[0]) for each in window.constants.values() if each.size == 1]
+    floats = [each for each in window.constants.values() if is_float(each.dtype)]
+    found += [float(each) for content in floats for each in content.flat[:_MOST_NAMED]]
     named = np.array(sorted({abs(each) for each in found if 0 < abs(each) < 1e30})[:_MOST_NAMED])
     sums = np.concatenate([named, *(named[:, None] + np.outer(named, [1, -1]).reshape(1, -1))])
+    if len(named) <= _MOST_DIVISORS:
+        sums = np.concatenate([sums, np.outer(sums, 1 / named).reshape(-1)])
     return np.unique(np.abs(np.outer(sums, [1 - 2**-10, 1, 1 + 2**-10])))
 
 

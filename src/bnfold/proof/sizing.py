@@ -45,6 +45,9 @@ _MOST_SPATIAL = 3
 _MOST_RESTS = 8
 """Rests that a stride may leave, of those that are tried."""
 
+_MOST_RESTS_ANYWHERE = 16
+"""The same, where positions may depend on all of an axis; if there are more, nothing is shown."""
+
 _LARGEST_CUT = 4096
 """Free sizes go beyond the positions that a window cuts at, up to this one."""
 
@@ -84,19 +87,62 @@ def sizings(window: Window) -> list[Sizing]:
             size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
             for size in tensor.shape.dim
         ]
-    if _squeezes_any(window) and any(isinstance(size, str) for of in known.values() for size in of):
+    has_free = any(isinstance(size, str) for sizes in known.values() for size in sizes)
+    if has_free and _squeezes_any(window):
         raise NotShown("it squeezes all axes of size 1, and a size is free")
     kind = _kind(window, known)
-    choices: list[Sizing] = []
-    rests = 2
     if kind == "local":
         spatial = range(max(map(len, known.values())) - 2)
         rests = min(math.lcm(*(sizes_along(window, axis).period for axis in spatial)), _MOST_RESTS)
-    for rest in range(rests):
-        made = _sizing(window, known, kind, _FREE + rest)
+    else:
+        is_strided = any(isinstance(size, str) for sizes in known.values() for size in sizes[1:])
+        strided = _steps(window) if is_strided or _cuts_first(window) else 1
+        rests = max(2, math.lcm(strided, _divisor_of_sizes(window)))
+        if has_free and rests > _MOST_RESTS_ANYWHERE:
+            raise NotShown(f"its strides leave {rests} rests of a free size")
+    choices: list[Sizing] = []
+    apart = [] if kind else [(_FREE, True)]
+    equal = [(_FREE + rest, False) for rest in range(rests if has_free else 1)]
+    for free, are_apart in equal + apart:
+        made = _sizing(window, known, kind, free, are_apart=are_apart)
         if made not in choices:
             choices.append(made)
     return choices
+
+
+def _steps(window: Window) -> int:
+    """Return after how many sizes of an axis all rests have come that its strides may leave."""
+    steps = {
+        number
+        for node in window.nodes()
+        for name in ("blocksize", "steps", "strides")
+        for number in ints(node, name)
+    }
+    for node in window.nodes():
+        if node.op_type == "Slice":
+            steps.update(_integers(window, node.input[4:]))
+    return math.lcm(*map(abs, steps - {0}))
+
+
+def _divisor_of_sizes(window: Window) -> int:
+    """Return after how many sizes all rests have come that a division of sizes may leave."""
+    if "Shape" not in window.operators:
+        return 1
+    divisors = {
+        number
+        for node in window.nodes()
+        if node.op_type in ("Div", "Mod")
+        for number in _integers(window, node.input[1:])
+    }
+    return math.lcm(*map(abs, divisors - {0}))
+
+
+def _integers(window: Window, names: Iterable[str]) -> Iterator[int]:
+    """Yield the elements of those that are constants of integers."""
+    for name in names:
+        content = window.constants.get(name)
+        if content is not None and content.dtype.kind in "iu":
+            yield from content.reshape(-1).tolist()
 
 
 def require_small(chosen: Sequence[Sizing]) -> None:
@@ -191,9 +237,17 @@ def _spreads_over(window: Window, rank: int, axes: Iterable[int]) -> bool:
 
 
 def _sizing(
-    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, free: int
+    window: Window,
+    known: Mapping[str, Sequence[int | str]],
+    kind: str,
+    free: int,
+    *,
+    are_apart: bool,
 ) -> Sizing:
-    """Choose a size for each axis; free ones of one name have the same."""
+    """Choose a size for each axis; free ones of one name have the same.
+
+    If they are to be apart, those of other axes have others.
+    """
     names: dict[str, int] = {}
     shapes: Shapes = {}
     for name, sizes in known.items():
@@ -204,7 +258,8 @@ def _sizing(
             elif size in names:
                 chosen.append(names[size])
             else:
-                chosen.append(_free(window, kind, name, axis, len(sizes), free))
+                more = axis if are_apart else 0
+                chosen.append(_free(window, kind, name, axis, len(sizes), free + more))
                 if size:
                     names[size] = chosen[-1]
         shapes[name] = tuple(chosen)
@@ -239,7 +294,8 @@ def _shrunk(
         return size
     if kind == "local" and axis == 1 and _is_alike_in_channels(window):
         return 1
-    return 1 if kind == "rows" and 0 < axis < len(known[name]) - 1 else size
+    is_row = kind == "rows" and 0 < axis < len(known[name]) - 1
+    return 1 if is_row and len({sizes[axis] for sizes in known.values()}) == 1 else size
 
 
 def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int) -> int:
@@ -329,10 +385,7 @@ def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
     """Yield the integers that an operator goes by, attributes and constants."""
     for attribute in node.attribute:
         yield from attribute.ints
-    for name in node.input:
-        content = window.constants.get(name)
-        if content is not None and content.dtype.kind in "iu":
-            yield from content.reshape(-1).tolist()
+    yield from _integers(window, node.input)
 
 
 def _cuts_first(window: Window) -> bool:

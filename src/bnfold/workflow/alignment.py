@@ -8,6 +8,7 @@ inputs.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.facts import learn
-from bnfold.graph.walk import has_body
+from bnfold.graph.walk import captured, has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Counted, Progress
 from bnfold.proof.certificate import certify, seconds_for_one
@@ -26,7 +27,14 @@ from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import Names, Slice, are_equal_constants
+from bnfold.workflow.slices import (
+    Names,
+    Slice,
+    are_bodies_plain,
+    are_equal_constants,
+    content_of,
+    rename_bodies,
+)
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
@@ -74,7 +82,9 @@ class _Alignment:
         inputs = {value.name: value for value in candidate.graph.inputs}
         for value in reference.graph.inputs:
             twin = inputs.get(value.name)
-            if twin is not None and twin.dtype == value.dtype:
+            if twin is None or twin.dtype != value.dtype:
+                continue
+            if _content_of_default(value) == _content_of_default(twin):
                 self._prove(value, twin)
 
     def certificate(self, seconds: float, told: Progress) -> ModelCertificate:
@@ -158,12 +168,33 @@ class _Alignment:
     def _is_congruent(self, value: ir.Value, twin: ir.Value) -> bool:
         """Say whether the same operator computes both from proven values and equal constants."""
         one, other = value.producer(), twin.producer()
-        if one is None or other is None or has_body(one) or has_body(other):
+        if one is None or other is None:
             return False
         functions = (one.op_identifier() in model.functions for model in self._models)
         if value.index() != twin.index() or any(functions) or not is_same_operator(one, other):
             return False
-        return all(map(self._is_equal, one.inputs, other.inputs))
+        is_equal = all(map(self._is_equal, one.inputs, other.inputs))
+        return is_equal and self._bodies(one, 0) == self._bodies(other, 1)
+
+    def _bodies(self, node: ir.Node, side: int) -> list[object]:
+        """Return what tells the bodies of a node of one side from others; mostly there are none.
+
+        What they read from outside is named as it is proven, or by its content.
+        """
+        if not has_body(node):
+            return []
+        if not are_bodies_plain(node):
+            return [object()]  # equal to nothing
+        names = _Names(("reference", "candidate")[side], self._proven[side])
+        outside = {value.name: _content(value) or names[value] for value in captured(node)}
+        proto = ir.serde.serialize_node(node)
+        rename_bodies(proto, outside, "within")
+        bodies = sorted(
+            (each.name, each.SerializeToString(deterministic=True))
+            for each in proto.attribute
+            if each.HasField("g") or each.graphs
+        )
+        return [sorted(self._models[side].opset_imports.items()), *bodies]
 
     def _is_equal(self, value: ir.Value | None, twin: ir.Value | None) -> bool:
         if value is None or twin is None:
@@ -182,6 +213,21 @@ def _in_order(
         for value in values
         if value in pairs and value.dtype == pairs[value].dtype
     ]
+
+
+def _content(value: ir.Value) -> str:
+    """Return what tells a constant from others; nothing if it is none."""
+    return "" if value.is_graph_input() else _content_of_default(value)
+
+
+def _content_of_default(value: ir.Value) -> str:
+    """Return what tells the content of a constant, or that a caller may override, from others."""
+    content = content_of(value)
+    if content is None:
+        return ""
+    is_text = content.dtype is ir.DataType.STRING
+    stored = repr(content.numpy().tolist()).encode() if is_text else content.tobytes()
+    return f"{content.dtype} {content.shape} {hashlib.sha256(stored).hexdigest()}"
 
 
 def _operator(value: ir.Value) -> object:

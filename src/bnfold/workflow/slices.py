@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import RANDOM
 from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
-from bnfold.graph.walk import captured, has_body
+from bnfold.graph.walk import bodies_of, captured, has_body
 from bnfold.proof.windows import NotShown
 from bnfold.rewriting.query import is_op, reads_content
 
@@ -74,17 +75,19 @@ class Slice:
         cut._walk(stop)
         return cut
 
-    def expand(self, others: set[ir.Value]) -> None:
+    def expand(self, others: set[ir.Value], *, sizes: bool = False) -> None:
         """Take in nodes outside the pattern where they compute a leaf from the other side's.
 
-        Nodes that compute a leaf from sizes or types are taken in, too: it cannot be anything.
+        Nodes that compute a leaf from sizes or types are taken in, too: it cannot be anything. So
+        are those of a leaf of both sides, if `sizes` are to be computed in the window.
         """
         known, missing = others | set(self.leaves), others - set(self.leaves)
         wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
-            if leaf in others:
-                continue
-            nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
+            if leaf not in others:
+                nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
+            else:
+                nodes = _from_sizes(leaf) if sizes else set()
             if nodes:
                 wider |= nodes
                 computed.add(leaf)
@@ -119,12 +122,9 @@ class Slice:
 
     def _takes(self, node: ir.Node, value: ir.Value) -> bool:
         if has_body(node):
-            return is_op(node, "If") and node in self.pattern
-        if node.domain not in ("", "ai.onnx"):
-            return False
-        if any(attribute.is_ref() for attribute in node.attributes.values()):
-            return False
-        return node in self.pattern or is_constant(value)
+            is_decided = is_op(node, "If") and node.inputs[0] and is_constant(node.inputs[0])
+            return bool(is_decided) and node in self.pattern and are_bodies_plain(node)
+        return _is_plain(node) and (node in self.pattern or is_constant(value))
 
     def part(self, names: Names, model: ir.Model) -> Part:
         """Return the nodes as protobufs, with names of the window's own.
@@ -140,6 +140,8 @@ class Slice:
             del proto.input[:], proto.output[:]
             proto.input.extend(read)
             proto.output.extend(made)
+            outside = {value.name: names[value] for value in captured(node)}
+            rename_bodies(proto, outside, f"within {made[0]}")
             nodes.append(proto)
         constants = {}
         for value in self.constants:
@@ -160,6 +162,55 @@ class Slice:
             dict(model.opset_imports),
             model.ir_version,
         )
+
+
+def _is_plain(node: ir.Node) -> bool:
+    """Say whether ONNX defines the operator, and nothing around it does: no function, no caller."""
+    is_standard = node.domain in ("", "ai.onnx")
+    return is_standard and not any(each.is_ref() for each in node.attributes.values())
+
+
+def are_bodies_plain(node: ir.Node) -> bool:
+    """Say whether ONNX defines all operators in the bodies of a node."""
+    return all(
+        _is_plain(inner)
+        for body in bodies_of(node)
+        for graph in (body, *body.subgraphs())
+        for inner in graph
+    )
+
+
+def rename_bodies(node: onnx.NodeProto, outside: Mapping[str | None, str], within: str) -> None:
+    """Give what the bodies of a node read from outside other names, and number what is within."""
+    numbers = itertools.count()
+    _rename(node, outside, lambda: f"{within} {next(numbers)}")
+
+
+def _rename(node: onnx.NodeProto, names: Mapping[str | None, str], new: Callable[[], str]) -> None:
+    bodies = [each.g for each in node.attribute if each.HasField("g")]
+    bodies += [body for each in node.attribute for body in each.graphs]
+    for body in bodies:
+        made = [value.name for value in (*body.input, *body.initializer)]
+        made += [tensor.values.name for tensor in body.sparse_initializer]
+        known = {**names, **{name: new() for name in dict.fromkeys(made)}}
+        for value in (*body.input, *body.initializer):
+            value.name = known[value.name]
+        for tensor in body.sparse_initializer:
+            tensor.values.name = known[tensor.values.name]
+        for inner in body.node:
+            for index, name in enumerate(inner.input):
+                inner.input[index] = known.get(name, name)
+            _rename(inner, known, new)
+            for index, name in enumerate(inner.output):
+                if name:
+                    known[name] = inner.output[index] = new()
+            for told in ("name", "doc_string", "metadata_props"):
+                inner.ClearField(told)
+        for value in body.output:
+            value.name = known.get(value.name, value.name)
+        for told in ("value_info", "doc_string", "metadata_props"):
+            body.ClearField(told)
+        body.name = "body"
 
 
 def _is_tensor(value: ir.Value) -> bool:
@@ -233,7 +284,11 @@ def are_equal_constants(value: ir.Value | None, other: ir.Value | None) -> bool:
     one, two = content_of(value), content_of(other)
     if one is None or two is None:
         return False
-    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    if one.dtype is ir.DataType.STRING:
+        return bool((one.numpy() == two.numpy()).all())
+    return one.tobytes() == two.tobytes()
 
 
 def content_of(value: ir.Value) -> ir.TensorProtocol | None:
