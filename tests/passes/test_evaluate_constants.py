@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bnfold
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, operators
+from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
 from tests.support.passes import run_pass
 
 NAME = "evaluate-constants"
@@ -59,6 +59,41 @@ def test_bounds_of_a_relu6_as_the_dynamo_exporter_writes_them() -> None:
     optimized = assert_evaluated(model, "Clip")
     assert {tensor.data_type for tensor in optimized.graph.initializer} == {onnx.TensorProto.FLOAT}
     assert [list(tensor.dims) for tensor in optimized.graph.initializer] == [[], []]
+
+
+@pytest.mark.parametrize(("results", "mode"), [("n", ""), ("n, m, v", "<training_mode=1>")])
+def test_a_weight_that_is_standardized_when_the_model_runs(results: str, mode: str) -> None:
+    """As the ScaledStdConv of NFNets: a BatchNormalization of the weight, over its channels."""
+    weights: Parameters = {"g": normal(8), "zeros": np.zeros(8, np.float32)}
+    model = build(
+        "(float[N,3,9,9] x) => (float[N,8,7,7] y) { p = Reshape(w, flat) e = ReduceMean<axes=[0,2]"
+        f", keepdims=0>(p) o = Abs(g) {results} = BatchNormalization{mode}(p, o, zeros, e, o) "
+        "u = Reshape(n, whole) y = Conv(x, u) }",
+        w=normal(8, 3, 3, 3),
+        flat=ints(1, 8, 27),
+        whole=ints(8, 3, 3, 3),
+        **weights,
+    )
+    assert_evaluated(model, "Conv")
+
+
+def test_statistics_that_are_read_stay() -> None:
+    model = build(
+        "(float[N,8] x) => (float[1,8,27] y, float[N,8] z) { n, m, v = BatchNormalization"
+        "<training_mode=1>(p, o, o, o, o) y = Identity(n) z = Add(x, m) }",
+        p=normal(1, 8, 27),
+        o=np.ones(8, np.float32),
+    )
+    assert "BatchNormalization" in operators(run_pass(model, NAME).to_proto())
+
+
+def test_a_convolution_of_constants() -> None:
+    model = build(
+        "(float[N,4,7,7] x) => (float[N,4,7,7] y) { c = Conv(p, w) y = Mul(x, c) }",
+        p=normal(1, 3, 9, 9),
+        w=normal(4, 3, 3, 3),
+    )
+    assert_evaluated(model, "Mul")
 
 
 def test_one_rewrite_for_all_readers() -> None:

@@ -786,6 +786,41 @@ def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.Mo
     assert module._at_sizes(pair).verdict == "open"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "body", "constant", "is_shown"),
+    [
+        ("int64", "y = Mul(x, k)", np.array(1), True),
+        ("int64", "y = Mul(k, x)", np.array([1]), True),
+        ("int32", "y = Add(k, x)", np.array(0, np.int32), True),
+        ("int64", "y = Sub(x, k)", np.array([[0]]), True),
+        ("int64", "y = Div(x, k)", np.array(1), True),
+        ("float", "y = Div(x, k)", np.array(1, np.float32), True),
+        ("int64", "y = Sub(k, x)", np.array(0), False),
+        ("int64", "y = Div(k, x)", np.array(1), False),
+        ("int64", "y = Mul(x, k)", np.array(2), False),
+        ("int64", "y = Add(x, k)", np.array([0, 0]), False),
+        ("int64", "y = Mul(x, k)", np.array([[[1]]]), False),
+    ],
+)
+def test_integers_that_arithmetic_leaves_as_they_are(
+    dtype: str, body: str, constant: Array, is_shown: bool
+) -> None:
+    pair = window(
+        f"({dtype}[N,M] x) => ({dtype}[n] y)", body, "y = Identity(x)", {"k": constant}, {}
+    )
+    assert (certify(pair).verdict == "certified") == is_shown
+    assert (certify(pair).kind == "constant") == is_shown
+
+
+def test_without_a_rank_only_a_scalar_leaves_integers_as_they_are() -> None:
+    for constant, verdict in ((np.array(1), "certified"), (np.array([1]), "open")):
+        text = "(int64[N] x) => (int64[n] y)"
+        pair = window(text, "y = Mul(x, k)", "y = Identity(x)", {"k": constant}, {})
+        for model in pair.models:
+            model.graph.input[0].type.tensor_type.ClearField("shape")
+        assert certify(pair).verdict == verdict
+
+
 def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "sizings", lambda _: 1 / 0)
     found = certify(folded())

@@ -19,7 +19,7 @@ from bnfold.proof.comparison import STEP_FACTOR, Accumulator
 from bnfold.proof.noise import Noise
 from bnfold.proof.tolerance import Allowance, within_tolerance
 from bnfold.record.data import OutputComparison, ProviderEquivalence
-from tests.support.graphs import batch_norm, build, normal
+from tests.support.graphs import Parameters, batch_norm, build, normal
 
 
 def compare(
@@ -383,3 +383,19 @@ def test_where_every_element_jumps_the_output_is_not_taken_for_equal() -> None:
     }
     one, other = (build(text, w=np.full(1, w, np.float32), **weights) for w in (1, 100))
     assert check(one, other).verdict != "pass"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_threshold_between_rows_of_floats_is_tried_on_enough_of_them(seed: int) -> None:
+    text = (
+        "(float[N,8] x) => (float[N,4] y) { p = MatMul(x, w) c = Greater(p, t) "
+        "a = MatMul(x, u) b = MatMul(x, v) y = Where(c, a, b) }"
+    )
+    weights: Parameters = {
+        "w": normal(8, 1, seed=seed),
+        "u": normal(8, 4),
+        "v": normal(8, 4, seed=9),
+    }
+    right, wrong = (build(text, t=np.array([at], np.float32), **weights) for at in (0.5, 0.8))
+    assert check(right, right).verdict == "pass"
+    assert check(right, wrong).verdict == "fail"

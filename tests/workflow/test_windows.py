@@ -8,11 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.graph.facts import learn
+from bnfold.modelfile.loading import load
 from bnfold.options import PassOptions
-from bnfold.proof.certificate import certify
+from bnfold.proof.certificate import certify, certify_any
 from bnfold.proof.windows import NotShown, Window
+from bnfold.rewriting.contract import Replace
+from bnfold.rewriting.editor import Editor
+from bnfold.running.learning import TOOLS
 from bnfold.workflow.variants import Variant, Variants
-from bnfold.workflow.windows import Cut
+from bnfold.workflow.windows import Cut, Cutter
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
 
@@ -100,6 +105,47 @@ def test_what_is_computed_from_sizes_is_no_input_of_a_window(tmp_path: Path) -> 
     )
     for found in windows(model, tmp_path):
         assert certify(found).verdict == "certified"
+
+
+def test_what_both_sides_read_and_sizes_determine_is_known(tmp_path: Path) -> None:
+    """As TensorFlow pads: by a number that a size gives, half of it before, and the rest after."""
+    model = build(
+        "(float[N,4,9,9] x) => (float[N,4,a,b] y) { h = Shape<start=2, end=3>(x) "
+        "f = Sub(h, eight) t = Div(f, two) r = Sub(f, t) l = Add(r, t) "
+        "p = Concat<axis=0>(zeros, r, t, zeros, t, l) y = Pad(x, p) }",
+        eight=np.array([8]),
+        two=np.array([2]),
+        zeros=np.zeros(2, np.int64),
+    )
+    variant = rewritten(model, tmp_path)
+    found = [certify_any(cut.windows()) for cut in variant.cuts]
+    assert found
+    assert {each.verdict for each in found} == {"certified"}
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_wider_window_decides_where_a_value_cannot_be_anything(right: bool) -> None:
+    """Half of a free number, rounded down, is not 0; half of 1 is."""
+    model = build(
+        "(float[N,4,9,9] x) => (int64[1] y) { a = Shape<start=2, end=3>(x) f = Sub(a, k) "
+        "t = Div(f, two) y = Sub(f, t) }",
+        k=np.array([8 if right else 7]),
+        two=np.array([2]),
+        opset=17,
+    )
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    last = loaded.graph[-1]
+    operand = last.inputs[0]
+    assert operand is not None
+    replace = Replace([last], {last.outputs[0]: operand}, "x − 0")
+    finish = cutter.watch(replace)
+    finish(Editor(loaded).apply(replace))
+    (cut,) = cutter.cuts
+    assert cut.wider is not None
+    assert certify(cut.window()).verdict != "certified"
+    assert (certify_any(cut.windows()).verdict == "certified") == right
 
 
 def test_a_cut_without_sides_says_why() -> None:
