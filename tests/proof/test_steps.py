@@ -385,7 +385,7 @@ def test_where_every_element_jumps_the_output_is_not_taken_for_equal() -> None:
     assert check(one, other).verdict != "pass"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])  # of seed 3, no row of any sample lies between
 def test_a_threshold_between_rows_of_floats_is_tried_on_enough_of_them(seed: int) -> None:
     text = (
         "(float[N,8] x) => (float[N,4] y) { p = MatMul(x, w) c = Greater(p, t) "
