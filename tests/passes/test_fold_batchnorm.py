@@ -204,6 +204,38 @@ def test_refuses_residual_add() -> None:
     assert_refused(model, NAME, NotReached.GRAPH_INPUT)
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("p = Add(k, d) q = Add(v, d)", ["Add", "Add"]),
+        ("p = Sub(k, d) q = Relu(v)", ["Add", "Add", "Relu"]),
+        ("p = Relu(k) q = Relu(v)", None),
+        ("p = Add(k, z) q = Relu(v)", None),
+    ],
+)
+def test_a_bias_that_is_there_takes_the_shift(lines: str, expected: list[str] | None) -> None:
+    """As of keys and values: a BatchNormalization before two products, each with a bias."""
+    model = build(
+        "(float[N,4,T] x, float[N,T,4] z) => (float[N,T,4] p, float[N,T,4] q) "
+        "{ n = BatchNormalization(x, s, b, m, v0) t = Transpose<perm=[0,2,1]>(n) "
+        f"k = MatMul(t, w) v = MatMul(t, u) {lines} }}",
+        w=normal(4, 4),
+        u=normal(4, 4, seed=1),
+        d=normal(4),
+        **{"v0" if name == "v" else name: each for name, each in batch_norm(4).items()},
+    )
+    if expected is None:
+        record = run_pass(model, NAME).record
+        assert not record.rewrites
+        assert "NO_GAIN" in str(record.refusals[0])
+        return
+    result = run_pass(model, NAME, "fold-scale-shift").to_proto()
+    left = [each for each in operators(result) if each not in ("MatMul", "Transpose")]
+    assert sorted(left) == expected
+    assert_equivalent(model, result, draw_feeds(model))
+    assert not run_pass(result, NAME, "fold-scale-shift").record.rewrites
+
+
 # --- Opsets and modes -----------------------------------------------------------------------
 
 

@@ -283,13 +283,24 @@ class _IntoConsumers:
 def _profitable(
     pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
 ) -> Replace:
-    """Require fewer operators, or as many with an Add in place of a BatchNormalization."""
+    """Require fewer operators, or as many with an Add in place of a BatchNormalization.
+
+    An Add before another map is none: they become one.
+    """
     before = [node.op_type for node in pattern]
     after = _operators(outputs)
     is_cheaper = after.count("BatchNormalization") < before.count("BatchNormalization")
-    gain = len(before) - len(after)
+    gain = len(before) - len(after) + sum(_is_merged(*each) for each in outputs.items())
     require(gain > 0 or (gain == 0 and is_cheaper), Common.NO_GAIN)
     return Replace(pattern, outputs, detail)
+
+
+def _is_merged(value: ir.Value, operand: ir.Value | Op) -> bool:
+    """Say whether an Add takes the place of a MatMul's result, and a map is all that reads it."""
+    node = value.producer()
+    if node is None or node.op_type != "MatMul" or _sole_map_after(node) is None:
+        return False
+    return isinstance(operand, Op) and operand.op_type == "Add"
 
 
 def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
