@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from bnfold.graph.facts import learn
@@ -16,6 +17,7 @@ from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Replace
 from bnfold.rewriting.editor import Editor
 from bnfold.running.learning import TOOLS
+from bnfold.workflow import slices
 from bnfold.workflow.variants import Variant, Variants
 from bnfold.workflow.windows import Cut, Cutter
 from tests.support.evaluate import run_plain
@@ -146,6 +148,32 @@ def test_a_wider_window_decides_where_a_value_cannot_be_anything(right: bool) ->
     assert cut.wider is not None
     assert certify(cut.window()).verdict != "certified"
     assert (certify_any(cut.windows()).verdict == "certified") == right
+
+
+@pytest.mark.parametrize("asks_for_sizes", [True, False])
+def test_each_value_is_looked_at_a_few_times(
+    asks_for_sizes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is constant, or of sizes alone: not all of the graph before it for each cut."""
+    looked_at = 0
+    decide = slices._is_of_constants
+
+    def counted(value: ir.Value) -> bool | None:
+        nonlocal looked_at
+        looked_at += 1
+        return decide(value)
+
+    monkeypatch.setattr(slices, "_is_of_constants", counted)
+    counts = []
+    for length in (50, 200):
+        step = "s{0} = Shape(v{0}) r{0} = Reshape(v{0}, s{0}) " if asks_for_sizes else ""
+        step += f"d{{0}} = Dropout({'r' if asks_for_sizes else 'v'}{{0}}) v{{1}} = Relu(d{{0}})"
+        chain = " ".join(step.format(n, n + 1) for n in range(length))
+        text = f"(float[N,4] x) => (float[N,4] y) {{ v0 = Neg(x) {chain} y = Neg(v{length}) }}"
+        looked_at = 0
+        assert len(rewritten(build(text), tmp_path).cuts) >= length
+        counts.append(looked_at)
+    assert counts[1] < 5 * counts[0]
 
 
 def test_a_cut_without_sides_says_why() -> None:

@@ -260,20 +260,14 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
     what a pass has computed.
     """
     nodes: set[ir.Node] = set()
-    pending = [value]
+    pending = [value] if _holds("from sizes", value, _contents_read) else []
     while pending:
         value = pending.pop()
         node = value.producer()
-        if node in nodes or is_constant(value):
+        if node is None or node in nodes or is_constant(value):
             continue
-        if node is None or has_body(node) or node.domain:
-            return set()
         nodes.add(node)
-        pending += [
-            read
-            for index, read in enumerate(node.inputs)
-            if read is not None and reads_content(node, index)
-        ]
+        pending += _contents_read(node)
     return nodes
 
 
@@ -301,23 +295,49 @@ def content_of(value: ir.Value) -> ir.TensorProtocol | None:
 
 def is_constant(value: ir.Value) -> bool:
     """Say whether a value depends on constants alone, by the structure of the graph."""
-    known = memory().answers("constant by structure")
-    pending, seen = [value], {value}
+    return _holds("constant by structure", value, _read)
+
+
+def _is_of_constants(value: ir.Value) -> bool | None:
+    """Say whether a value is a constant, or none; None if that is so if its operands are."""
+    node = value.producer()
+    if value.const_value is not None or (node is not None and node.op_type == "Constant"):
+        return not value.is_graph_input()
+    if node is None or node.domain or has_body(node) or node.op_type in RANDOM:
+        return False
+    return None if any(read is not None for read in node.inputs) else False
+
+
+def _read(node: ir.Node) -> list[ir.Value]:
+    return [value for value in node.inputs if value is not None]
+
+
+def _contents_read(node: ir.Node) -> list[ir.Value]:
+    """Return the operands of which a node reads more than the shape or type."""
+    return [
+        value
+        for index, value in enumerate(node.inputs)
+        if value is not None and reads_content(node, index)
+    ]
+
+
+def _holds(question: str, value: ir.Value, operands: Callable[[ir.Node], list[ir.Value]]) -> bool:
+    """Say whether a value is constant, or computed from operands of which this holds.
+
+    Each value is asked about once in a sweep.
+    """
+    answers: dict[ir.Value, bool] = memory().answers(question)
+    pending = [value]
     while pending:
-        value = pending.pop()
-        node = value.producer()
-        if value in known:
-            continue
-        if value.const_value is not None or (node is not None and node.op_type == "Constant"):
-            if value.is_graph_input():
-                return False
-            continue
-        if node is None or node.domain or has_body(node) or node.op_type in RANDOM:
-            return False
-        read = {source for source in node.inputs if source is not None}
-        if not read:
-            return False
-        pending += read - seen
-        seen |= read
-    known.update(dict.fromkeys(seen, True))
-    return True
+        last = pending[-1]
+        decided = answers[last] if last in answers else _is_of_constants(last)
+        if decided is None and (node := last.producer()) is not None:
+            read = operands(node)
+            open_ones = [each for each in read if each not in answers]
+            if open_ones and all(answers.get(each, True) for each in read):
+                pending.append(open_ones[0])
+                continue
+            decided = all(answers.get(each, False) for each in read)
+        answers[last] = bool(decided)
+        pending.pop()
+    return answers[value]
