@@ -99,6 +99,7 @@ def test_a_wrong_fold_is_not_certified(error: float, tmp_path: Path) -> None:
     wrong = model(f"{FOLDED} y = Relu(d)", folded(error))
     found = certified(model(f"{NORMAL} y = Relu(d)"), wrong, tmp_path)
     assert [each.output for each in found.open] == ["y"]
+    assert "from some values of what is proven before it, the two compute" in found.open[0].reason
 
 
 def test_a_name_may_change_its_meaning_within(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bnfold.modelfile.loading import load
 from bnfold.progress import Counted, Progress
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
-from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
+from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
 from bnfold.workflow.operators import is_same_operator
@@ -107,7 +107,7 @@ class _Alignment:
                     self._prove(value, twin)
                     proven.append(found)
                 else:
-                    failed[value.name] = found.note or "it is not shown to be equal"
+                    failed[value.name] = found.note or _why_not(found.worst)
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
@@ -202,6 +202,16 @@ class _Alignment:
         if value in self._proven[0] and twin in self._proven[1]:
             return self._proven[0][value] == self._proven[1][twin]
         return are_equal_constants(value, twin)
+
+
+def _why_not(difference: Difference | None) -> str:
+    """Return why a value is not proven, from those that are."""
+    if difference is None:
+        return "it is not shown to be equal"
+    apart = difference.mismatch or (
+        f"{difference.before:.6g} and {difference.after:.6g} at {difference.index}"
+    )
+    return f"from some values of what is proven before it, the two compute {apart}"
 
 
 def _in_order(
