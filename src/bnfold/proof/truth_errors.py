@@ -32,8 +32,11 @@ from bnfold.proof.truth_slices import (
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Truth, TruthOutput
 
-_SECONDS_FOR_MORE = 1.0
-"""Where one more sample would take longer in all, there is none, unless an output is in doubt."""
+_SECONDS_FOR_MORE = 2.0
+"""Where one more sample would take longer in all, there is none, unless an output is in doubt.
+
+Of the processor, so that a verdict does not depend on what else it does.
+"""
 
 NEGLIGIBLE = 4.0
 """In units of the rounding unit's error: what is never too far from the truth. An original without
@@ -70,15 +73,16 @@ def compare_with_truth(
         every_sample: whether to use all of the time, not a few seconds.
         arrange: brings rows whose order is open into the original's order.
     """
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     end = math.inf if whatever_it_takes else begun + seconds
     evaluations: list[Evaluation] = []
     try:
         models = Truth64(original), Truth64(optimized)
         for sample in samples:
-            share = 1 + 1 / max(len(evaluations), 1)
-            expected = share * (time.monotonic() - begun)
-            if evaluations and expected > (seconds if every_sample else _SECONDS_FOR_MORE):
+            spent, most = time.process_time() - used, _SECONDS_FOR_MORE
+            if every_sample:
+                spent, most = time.monotonic() - begun, seconds
+            if evaluations and spent * (1 + 1 / len(evaluations)) > most:
                 break
             truth, exact = (model.outputs(sample.feeds, end) for model in models)
             evaluations.append(arrange(Evaluation(sample, truth, exact)))
