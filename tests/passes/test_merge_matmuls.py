@@ -15,6 +15,7 @@ from bnfold.rewriting.contract import Common, Refusal
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Parameters,
+    build,
     draw_feeds,
     make_overridable,
     normal,
@@ -284,3 +285,17 @@ def test_random_sums(model: onnx.ModelProto) -> None:
     assert_equivalent(model, optimized, draw_feeds(model), rtol=1e-3, atol=1e-4)
     assert not run_pass(optimized, NAME, "compose-matmuls").record.rewrites
     assert len(optimized.graph.node) <= len(model.graph.node)
+
+
+@pytest.mark.parametrize(("axis", "is_bias"), [(0, False), (1, True), (-1, True), (-2, False)])
+def test_before_opset_7_the_axis_says_what_is_a_bias(axis: int, is_bias: bool) -> None:
+    model = build(
+        f"(float[4,4] x) => (float[4,4] y) {{ p = MatMul(x, w) a = Add<broadcast=1, axis={axis}>"
+        "(p, k) q = MatMul(x, u) y = Add(a, q) }",
+        opset=6,
+        w=normal(4, 4),
+        u=normal(4, 4, seed=1),
+        k=normal(4),
+    )
+    found = operators(run_pass(model, NAME).to_proto())
+    assert found == (["Gemm"] if is_bias else ["MatMul", "Add", "MatMul", "Add"])
