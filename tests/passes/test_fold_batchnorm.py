@@ -17,7 +17,7 @@ from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common
-from tests.support.evaluate import assert_equivalent
+from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import (
     Array,
     Parameters,
@@ -654,3 +654,32 @@ def linear_then_batch_norm(draw: st.DrawFn) -> onnx.ModelProto:
 def test_random_convolutions(model: onnx.ModelProto) -> None:
     (expected,) = {node.op_type for node in model.graph.node} - {"BatchNormalization"}
     assert_rewritten(model, NAME, [expected], sizes={"H": 9, "W": 8, "D": 7})
+
+
+@pytest.mark.parametrize("mode", ["", '<mode="edge">', '<mode="reflect">'])
+@pytest.mark.parametrize("widths", [[0, 0, -1, -2, 0, 0, -1, 0], [0, 0, -1, 0, 0, 0, 0, 0]])
+def test_a_pad_that_crops_has_no_border(mode: str, widths: list[int]) -> None:
+    model = build(
+        "(float[N,3,9,9] x) => (float[N,4,h,l] y) { c = Conv(x, w) "
+        f"p = Pad{mode}(c, pads, value) y = BatchNormalization(p, s, b, m, v) }}",
+        pads=np.array(widths),
+        value=np.array(3, np.float32),
+        w=normal(4, 3, 3, 3),
+        **batch_norm(4),
+    )
+    result = run_pass(model, NAME).to_proto()
+    assert operators(result) == ["Conv", "Pad"]
+    feeds = draw_feeds(model)  # onnx's reference evaluation does not crop
+    (expected,), (found,) = run_plain(model, feeds), run_plain(result, feeds)
+    np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
+
+
+def test_a_pad_that_crops_channels_stays_between() -> None:
+    model = build(
+        "(float[N,3,9,9] x) => (float[N,4,h,l] y) { c = Conv(x, w) "
+        "p = Pad(c, pads) y = BatchNormalization(p, s, b, m, v) }",
+        pads=np.array([0, -1, 0, 0, 0, 0, 0, 0]),
+        w=normal(5, 3, 3, 3),
+        **batch_norm(4),
+    )
+    assert not run_pass(model, NAME).record.rewrites

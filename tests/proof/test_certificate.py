@@ -786,6 +786,40 @@ def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.Mo
     assert module._at_sizes(pair).verdict == "open"
 
 
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu<alpha=0.2>", "Elu"])
+@pytest.mark.parametrize("scale", ["m = Mul(r, k)", "m = Mul(k, r)", "m = Div(r, k)"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("error", [0.0, 1e-3])
+def test_a_positive_scale_after_a_relu_is_one_before_it(
+    activation: str, scale: str, sign: float, error: float
+) -> None:
+    w, k = normal(4, 8), np.abs(normal(8, seed=1)) + np.float32(0.1)
+    k[3] *= sign
+    factor = (1 / k if "Div" in scale else k) * np.float32(1 + error)
+    pair = window(
+        "(float[N,4] x) => (float[N,8] y)",
+        f"a = MatMul(x, w) r = {activation}(a) {scale} y = Tanh(m)",
+        f"a = MatMul(x, w2) r = {activation}(a) y = Tanh(r)",
+        {"w": w, "k": k},
+        {"w2": (w.astype(np.float64) * factor).astype(np.float32)},
+    )
+    is_right = "Elu" not in activation.split("<")[0].replace("Relu", "") and sign > 0 and not error
+    assert (certify(pair).verdict == "certified") == is_right
+
+
+def test_a_scale_after_a_relu_that_others_read_stays() -> None:
+    k = np.abs(normal(8, seed=1))
+    body = "a = MatMul(x, w) r = Relu(a) m = Mul(r, k) y = Add(m, r)"
+    pair = window(
+        "(float[N,4] x) => (float[N,8] y)",
+        body,
+        "a = MatMul(x, w2) r = Relu(a) y = Add(r, r)",
+        {"w": normal(4, 8), "k": k},
+        {"w2": normal(4, 8) * k},
+    )
+    assert certify(pair).verdict != "certified"
+
+
 @pytest.mark.parametrize(
     ("dtype", "body", "constant", "is_shown"),
     [

@@ -139,3 +139,28 @@ def test_functions_that_mix_channels_are_sampled() -> None:
     old["b"][GONE] = -1000  # Softmax makes nothing of them
     new = narrowed(old, 0)
     assert outcome(pair("t = Softmax<axis=1>(c)", old, new))[0] == "sampled"
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", ["N,4", "1,4"])
+def test_a_relu_that_happens_to_be_zero_is_no_constant(seed: int, size: str) -> None:
+    """Of two random inputs, both may be negative in a channel that nothing reads later."""
+    w, b, u, e = normal(4, 16, seed=seed), normal(16), normal(16, 5), normal(5)
+    u[[2, 5]] = 0
+    left = [i for i in range(16) if i not in (2, 5)]
+    pair = window(
+        f"(float[{size}] x) => (float[N,5] y)",
+        "a = Gemm(x, w, b) r = Relu(a) y = Gemm(r, u, e)",
+        "a = Gemm(x, w2, b2) r = Relu(a) y = Gemm(r, u2, e)",
+        {"w": w, "b": b, "u": u, "e": e},
+        {"w2": w[:, left], "b2": b[left], "u2": u[left], "e": e},
+    )
+    assert outcome(pair) == PROVEN
+    wrong = window(
+        f"(float[{size}] x) => (float[N,5] y)",
+        "a = Gemm(x, w, b) r = Relu(a) y = Gemm(r, u, e)",
+        "a = Gemm(x, w2, b2) r = Relu(a) y = Gemm(r, u2, e)",
+        {"w": w, "b": b, "u": normal(16, 5), "e": e},
+        {"w2": w[:, left], "b2": b[left], "u2": normal(16, 5)[left], "e": e},
+    )
+    assert certify(wrong).verdict != "certified"

@@ -150,6 +150,27 @@ def test_a_wider_window_decides_where_a_value_cannot_be_anything(right: bool) ->
     assert (certify_any(cut.windows()).verdict == "certified") == right
 
 
+@pytest.mark.parametrize("opset", [10, 13, 17])
+def test_a_transpose_says_how_many_axes_there_are(opset: int, tmp_path: Path) -> None:
+    """As before an adapter in attention, where onnx does not infer what a Reshape gives."""
+    model = build(
+        "(float[N,8,H,W] x) => (float[N,L,8] y) { r = Relu(x) s = Shape(r) "
+        "l = Slice(s, zero, two, zero) h = Concat<axis=0>(l, last) f = Reshape(r, h) "
+        "t = Transpose<perm=[0,2,1]>(f) a = MatMul(t, w) b = MatMul(t, d) c = MatMul(b, u) "
+        "y = Add(a, c) }",
+        opset=opset,
+        w=normal(8, 8),
+        d=normal(8, 4),
+        u=normal(4, 8),
+        zero=np.array([0]),
+        two=np.array([2]),
+        last=np.array([-1]),
+    )
+    variant = rewritten(model, tmp_path)
+    assert any(each.pass_name == "merge-matmuls" for each in variant.outcome.rewrites)
+    assert {certify_any(cut.windows()).verdict for cut in variant.cuts} == {"certified"}
+
+
 @pytest.mark.parametrize("asks_for_sizes", [True, False])
 def test_each_value_is_looked_at_a_few_times(
     asks_for_sizes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

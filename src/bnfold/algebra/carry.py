@@ -186,15 +186,18 @@ def fills_in_from_outside(resize: ir.Node) -> bool:
 
 
 def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Repeated and mirrored borders commute; a constant border only if it is zero and t = 0."""
+    """Repeated and mirrored borders commute; a constant border only if it is zero and t = 0.
+
+    What is cut off (a negative width) has no border.
+    """
     require(string_attribute(node, "mode", "constant") != "wrap", NotCarried.PADDED_BORDER, node)
     amounts = ints_parameter(node, "pads", 1)
     require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
     pads = np.array(amounts).reshape(2, -1)
-    if not pads.any():
-        return affine
     on_channels = not affine.is_uniform and bool(pads[:, affine.axis].any())
     require(not on_channels, NotCarried.AXIS_POOLED, node)
+    if not (pads > 0).any():
+        return affine  # it crops, if anything
     if string_attribute(node, "mode", "constant") == "constant":
         require(not affine.has_shift, NotCarried.PADDED_BORDER, node)
         value = input_of(node, 2)

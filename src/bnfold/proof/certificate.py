@@ -25,7 +25,7 @@ import numpy as np
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
-from bnfold.proof.activations import with_activations_last
+from bnfold.proof.activations import with_activations_last, with_scales_before_activations
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
@@ -129,21 +129,46 @@ def _certify(window: Window) -> Certificate:
         computed = with_scales(with_constants_computed(defined))
         if "Shape" in computed.operators:
             return _at_sizes(computed)
-        computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
-        computed = with_interleaving(with_activations_last(computed))
-        rest = peeled(without_shared(computed))
-        if not rest:
-            return Certificate("certified", "constant")
-        try:
-            certificates = [_of_one(each) for each in rest]
-        except (Differs, NotShown, NoTruth, BnfoldError):  # operands may differ, results need not
-            certificates = [_of_one(each) for each in of_one_output(computed)]
+        return _of_either(computed, with_scales_before_activations(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
         return Certificate("open", note=str(reason))
     except Differs as differs:
         return Certificate("differs", worst=differs.difference)
     except Exception as error:  # a model may be anything, and then the whole is still compared
         return Certificate("open", note=f"{type(error).__name__}: {error}")
+
+
+def _of_either(window: Window, other: Window) -> Certificate:
+    """Prove a window, or the same written otherwise.
+
+    Raises:
+        Differs: if the two sides do.
+        NotShown: if it is neither equal nor different.
+    """
+    if other is window:
+        return _proven(window)
+    try:
+        certificate = _proven(window)
+        if certificate.verdict == "certified":
+            return certificate
+    except (NotShown, NoTruth, BnfoldError):
+        return _proven(other)
+    with suppress(NotShown, NoTruth, BnfoldError):
+        again = _proven(other)
+        certificate = again if again.verdict == "certified" else certificate
+    return certificate
+
+
+def _proven(computed: Window) -> Certificate:
+    computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
+    computed = with_interleaving(with_activations_last(computed))
+    rest = peeled(without_shared(computed))
+    if not rest:
+        return Certificate("certified", "constant")
+    try:
+        certificates = [_of_one(each) for each in rest]
+    except (Differs, NotShown, NoTruth, BnfoldError):  # operands may differ, results need not
+        certificates = [_of_one(each) for each in of_one_output(computed)]
     doubts = [found.doubt for found in certificates if found.doubt is not None]
     worst = max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
     return replace(worst, doubt=sum(doubts) if doubts else None)

@@ -154,9 +154,28 @@ class _Proof:
             return None
         rows, rows_again = np.moveaxis(full, axis, 0), np.moveaxis(full_again, axis, 0)
         gone = [i for i in range(len(rows)) if i not in set(left)]
-        is_constant = {i for i in gone if _is_one_number(rows[i], rows_again[i])}
+        is_constant = {
+            i
+            for i in gone
+            if _is_one_number(rows[i], rows_again[i]) and self._reads_one_number(one, i, axis)
+        }
         constant, free = ([i for i in gone if (i in is_constant) == has] for has in (True, False))
         return _Channels(axis, left, constant, free, len(rows))
+
+    def _reads_one_number(self, function: onnx.NodeProto, channel: int, axis: int) -> bool:
+        """Say whether it does in a channel: a Relu makes 0 of all that is negative, by chance.
+
+        Of the factors of a product, one is enough.
+        """
+        varying = [name for name in function.input if name and name not in self._constants[0]]
+        read = (
+            [np.take(values[name], channel, axis) for values in self._values[0]]
+            for name in varying
+            if self._values[0][0][name].ndim > axis
+            and self._values[0][0][name].shape[axis] > channel
+        )
+        found = [_is_one_number(*each) for each in read]
+        return any(found) if function.op_type == "Mul" else all(found)
 
     def _prints(self, side: int, function: onnx.NodeProto, axis: int) -> FloatArray:
         """Return, channel by channel, what a function reads there, and what it makes of it."""

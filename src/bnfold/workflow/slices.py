@@ -232,7 +232,16 @@ def described(value: ir.Value, name: str) -> onnx.ValueInfoProto:
         sizes = [size if isinstance(size, int) else size.value for size in shape]
     elif tensor is not None:
         sizes = list(tensor.shape.numpy())
+    elif permutation := _permutation(value.producer()):
+        sizes = [None] * len(permutation)
     return onnx.helper.make_tensor_value_info(name, dtype.value, sizes)
+
+
+def _permutation(node: ir.Node | None) -> Sequence[int]:
+    """Return the order of axes of a Transpose, which says how many there are; nothing of others."""
+    if node is None or not is_op(node, "Transpose"):
+        return ()
+    return node.attributes.get_ints("perm", ())
 
 
 def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> set[ir.Node]:
