@@ -32,7 +32,7 @@ class NotReached(Refusal):
     NOT_LINEAR = "the operator before it is not a linear operator with constant weights"
     GRAPH_INPUT = "it reads an input of its graph, so there is no operator before it"
     OTHER_GRAPH = "an If, Loop or Scan body separates it from the operator next to it"
-    GRAPH_OUTPUT = "its result is a graph output, which must not change"
+    GRAPH_OUTPUT = "its result, or what it goes through, is a graph output, which must not change"
     READER_NOT_LINEAR = "the operator after it is not a linear operator with constant weights"
     TOO_FAR = "no linear operator is within reach of it"
 
