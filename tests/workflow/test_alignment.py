@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import pytest
 
 import bnfold
 from bnfold.arrays import Array
-from bnfold.progress import silent
-from bnfold.record.data import ModelCertificate
-from bnfold.workflow.alignment import certify_models
+from tests.support.alignment import certified
 
 MODELS = sorted((Path(__file__).parent.parent.parent / "models").glob("*.onnx"))
 GENERATOR = np.random.default_rng(0)
@@ -55,15 +52,6 @@ def folded(scale_error: float = 0.0) -> dict[str, Array]:
         "w": (wide["w"] * scale[:, None, None, None]).astype(np.float32),
         "b": ((wide["b"] - wide["m"]) * scale + wide["t"]).astype(np.float32),
     }
-
-
-def certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> ModelCertificate:
-    paths = folder / "one.onnx", folder / "other.onnx"
-    for place, made in zip(paths, (one, other), strict=True):
-        onnx.save(made, place)
-    found = certify_models(*paths, math.inf, silent)
-    assert found is not None
-    return found
 
 
 CONV = "c = Conv<pads=[1,1,1,1]>(x,w,b)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ import onnx.parser
 import pytest
 
 from bnfold.arrays import Array
-from bnfold.progress import silent
-from bnfold.workflow.alignment import certify_models
+from tests.support.alignment import certified
 
 IMAGE = "(float[N,4,H,W] x) => (float[a,b,c,d] y)"
 ROWS = "(float[N,4] x) => (float[a,b] y)"
@@ -54,12 +52,7 @@ def made(text: str, opset: int = 17) -> onnx.ModelProto:
 
 
 def is_certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> bool:
-    paths = folder / "one.onnx", folder / "other.onnx"
-    for place, model in zip(paths, (one, other), strict=True):
-        onnx.save(model, place)
-    found = certify_models(*paths, math.inf, silent)
-    assert found is not None
-    return not found.open
+    return not certified(one, other, folder).open
 
 
 def branches(then: str) -> str:

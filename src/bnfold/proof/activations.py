@@ -8,9 +8,11 @@ Where one side computes f of several parts and the other of the whole, both then
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx
 
+from bnfold.graph.schemas import opsets_of
 from bnfold.proof.congruence import signature
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import Window
@@ -34,6 +36,7 @@ def _with_activations_last(model: onnx.ModelProto) -> onnx.ModelProto:
     moved.CopyFrom(model)
     nodes: list[onnx.NodeProto] = []
     makers: dict[str, onnx.NodeProto] = {}
+    opsets = opsets_of(model)
     for node in model.graph.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
@@ -41,7 +44,9 @@ def _with_activations_last(model: onnx.ModelProto) -> onnx.ModelProto:
         functions = [makers.get(name) for name in operands]
         function = functions[0] if copy.op_type in _MOVES and functions else None
         nodes.append(copy)
-        if function is not None and all(each and _is_same(each, function) for each in functions):
+        if function is not None and all(
+            each and _is_same(each, function, opsets) for each in functions
+        ):
             for place, each in enumerate(functions):
                 copy.input[place] = each.input[0] if each is not None else ""
             last = onnx.NodeProto()
@@ -106,6 +111,7 @@ def _scaled_before(model: onnx.ModelProto) -> onnx.ModelProto:
     return moved
 
 
-def _is_same(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+def _is_same(one: onnx.NodeProto, other: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     """Say whether two functions are the same, of whatever element."""
-    return signature(one) == signature(other) and one.input[1:] == other.input[1:]
+    is_same_function = signature(one, opsets) == signature(other, opsets)
+    return is_same_function and one.input[1:] == other.input[1:]

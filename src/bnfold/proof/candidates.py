@@ -20,9 +20,10 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.errors import ModelError
+from bnfold.graph.schemas import opsets_of
 from bnfold.modelfile.external import load_whole
 from bnfold.proof.cutting import cut_off, tail
-from bnfold.proof.sides import Side, opsets_of, sources
+from bnfold.proof.sides import Side, sources
 
 
 @dataclass(frozen=True)

@@ -103,14 +103,8 @@ def certify_any(windows: Iterable[Window], seconds: float = math.inf) -> Certifi
     for window in windows:
         found.append(certify(window, seconds))
         if found[-1].verdict == "certified":
-            break
-    return found[-1] if found[-1].verdict == "certified" or len(found) == 1 else _doubtful(found)
-
-
-def _doubtful(found: Sequence[Certificate]) -> Certificate:
-    """Return the certificate of windows of which none is certified."""
-    shown = [each for each in found if each.verdict != "differs"]
-    return shown[0] if shown else found[-1]
+            return found[-1]
+    return next((each for each in found if each.verdict != "differs"), found[-1])
 
 
 def certify(window: Window, seconds: float = math.inf) -> Certificate:

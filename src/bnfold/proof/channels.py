@@ -23,6 +23,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array, FloatArray
+from bnfold.graph.schemas import opsets_of
 from bnfold.proof.congruence import signature
 from bnfold.proof.kinds import functions_of
 from bnfold.proof.linear import DOUBT, PROBES, linear_bound
@@ -55,7 +56,11 @@ def prove_channels(window: Window, chosen: Sequence[Sizing]) -> Certificate | No
     """Bound the difference of the results, if all functions are shown to be the same; or None."""
     functions = [functions_of(model) for model in window.models]
     before, after = functions
-    if not before or [*map(signature, before)] != [*map(signature, after)]:
+    kinds, others = (
+        [signature(node, opsets_of(model)) for node in nodes]
+        for model, nodes in zip(window.models, functions, strict=True)
+    )
+    if not before or kinds != others:
         return None
     if not all(node.op_type in _FUNCTIONS and len(node.output) == 1 for node in before):
         return None

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping
-from functools import cache
 
 import onnx
-import onnx.defs
 
 from bnfold.arrays import Array
+from bnfold.graph.schemas import opsets_of, schema_of
 from bnfold.proof.submodels import Constants, cut, needed_nodes, rebuilt
 from bnfold.proof.windows import Window, is_random
 
@@ -122,7 +121,7 @@ class _Side:
         self.constants = Constants(model)
         self.described = {value.name: value for value in model.graph.value_info}
         self._model = model
-        self._opsets = {each.domain: each.version for each in model.opset_import}
+        self._opsets = opsets_of(model)
 
     def numbered(self, numbers: _Numbers) -> dict[str, int]:
         """Number each value by what computes it, alike on both sides of a window."""
@@ -131,7 +130,7 @@ class _Side:
         for node in self._model.graph.node:
             operands = tuple(own[name] if name else -1 for name in node.input)
             drawn = is_random(node, self.constants)
-            made: object = (id(node),) if drawn else (self.signature(node), operands)
+            made: object = (id(node),) if drawn else (signature(node, self._opsets), operands)
             for index, name in enumerate(node.output):
                 own[name] = numbers.of((made, index))
         return own
@@ -149,11 +148,6 @@ class _Side:
                 yield name
             else:
                 pending += node.input
-
-    def signature(self, node: onnx.NodeProto) -> tuple[object, ...]:
-        """Return what an operator does, its operands aside, by the version that the model uses."""
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        return *signature(node), since(domain, node.op_type, self._opsets.get(domain, 0))
 
     def source(self, name: str) -> str:
         """Return the value of which a value is a copy, through Identity."""
@@ -173,7 +167,9 @@ class _Side:
     def operands(self, name: str, side: _Side, other: str) -> list[tuple[str, str]] | None:
         """Return what must be equal for two results of one operator to be; None if they differ."""
         node, twin = self.producers.get(name), side.producers.get(other)
-        if node is None or twin is None or self.signature(node) != side.signature(twin):
+        if node is None or twin is None:
+            return None
+        if signature(node, self._opsets) != signature(twin, side._opsets):
             return None
         if is_random(node, self.constants):
             return None
@@ -187,19 +183,16 @@ class _Side:
         return [pair for pair in pairs if pair[0] and pair[0] not in self.constants]
 
 
-@cache
-def since(domain: str, op_type: str, opset: int) -> int:
-    """Return the operator set in which an operator got the meaning that it has in this one."""
-    try:
-        return onnx.defs.get_schema(op_type, opset, domain).since_version
-    except onnx.defs.SchemaError:
-        return opset
+def signature(node: onnx.NodeProto, opsets: Mapping[str, int]) -> tuple[object, ...]:
+    """Return what an operator does in a model of these operator sets, its operands aside.
 
-
-def signature(node: onnx.NodeProto) -> tuple[object, ...]:
-    """Return what an operator does in a model, its operands aside."""
+    That is told by the operator set in which it got the meaning that it has in this one.
+    """
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    schema = schema_of(domain, node.op_type, opsets.get(domain))
+    since = opsets.get(domain) if schema is None else schema.since_version
     attributes = sorted((attribute.name, _bytes(attribute)) for attribute in node.attribute)
-    return node.domain, node.op_type, len(node.input), len(node.output), tuple(attributes)
+    return node.domain, node.op_type, since, len(node.input), len(node.output), tuple(attributes)
 
 
 def _bytes(attribute: onnx.AttributeProto) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -65,17 +66,18 @@ def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     made = {name for node in constant_nodes for name in node.output if name}
     wanted = dict.fromkeys(name for node in others for name in node.input if name in made)
     wanted |= dict.fromkeys(out.name for out in model.graph.output if out.name in made)
-    if not wanted:
-        return rebuilt(model, others, model.graph.input, [out.name for out in model.graph.output])
-    source = rebuilt(model, constant_nodes, [], wanted)
-    try:
-        results = Session(source.SerializeToString(), "cpu", Level.DISABLED).run({})
-    except SessionError as error:
-        raise NotShown(f"its constants cannot be computed: {error}") from error
+    results = _results_of(rebuilt(model, constant_nodes, [], wanted)) if wanted else {}
     computed = rebuilt(model, others, model.graph.input, [out.name for out in model.graph.output])
     for name, content in results.items():
         computed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(content), name))
     return computed
+
+
+def _results_of(model: onnx.ModelProto) -> dict[str, Any]:
+    try:
+        return Session(model.SerializeToString(), "cpu", Level.DISABLED).run({})
+    except SessionError as error:
+        raise NotShown(f"its constants cannot be computed: {error}") from error
 
 
 def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:

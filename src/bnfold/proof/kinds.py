@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx.helper
 
-from bnfold.proof.congruence import signature, since
+from bnfold.graph.schemas import opsets_of
+from bnfold.proof.congruence import signature
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import (
     AFFINE,
@@ -96,11 +97,6 @@ def is_chain(model: onnx.ModelProto) -> bool:
     return all(sum(name not in constants for name in node.input) == 1 for node in model.graph.node)
 
 
-def _version(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
-    opsets = {each.domain: each.version for each in model.opset_import}
-    return since(node.domain, node.op_type, opsets.get(node.domain, 0))
-
-
 def is_same_but_pools(window: Window) -> bool:
     """Say whether both sides are chains of the same operators, MaxPools and Pads aside."""
     chains = []
@@ -109,8 +105,7 @@ def is_same_but_pools(window: Window) -> bool:
         chains.append(
             [
                 (
-                    signature(node),
-                    _version(model, node),
+                    signature(node, opsets_of(model)),
                     [
                         (
                             constants[name].dtype.name,

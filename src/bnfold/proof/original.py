@@ -238,7 +238,7 @@ class Original:
             if is_float and name not in self.traits.steps:
                 continue
             values = [outputs[name] for outputs in self.references]
-            elements = sum(len(_rows(each)) if is_float else each.size for each in values)
+            elements = sum(_rows(each) if is_float else each.size for each in values)
             if elements and not self._is_constant(name):
                 needed = math.ceil(count * _FEW_ELEMENTS / elements)
                 wanted = max(wanted, min(needed, affordable))
@@ -321,9 +321,9 @@ class Original:
                         self.unsettled[sample, name] = noise.share(sample)
 
 
-def _rows(values: Array) -> Array:
-    """Return the values with all axes but the last as one."""
-    return values.reshape(-1, values.shape[-1] if values.ndim > 1 and values.size else 1)
+def _rows(values: Array) -> int:
+    """Return how many rows there are along the last axis; elements are rows if it is the first."""
+    return values.size // (values.shape[-1] or 1) if values.ndim > 1 else values.size
 
 
 def _is_throughout(values: Array, number: object) -> bool:

@@ -26,7 +26,7 @@ def whole_scales(node: onnx.NodeProto, constants: Mapping[str, Array]) -> list[i
     """
     if node.op_type not in RESIZING or ints(node, "antialias", [0]) != [0]:
         return []
-    if any(attribute.name == "axes" for attribute in node.attribute) or any(node.input[3:4]):
+    if _has_axes(node) or any(node.input[3:4]):
         return []
     if text(node, "coordinate_transformation_mode", "half_pixel") not in _REGARDLESS_OF_SIZE:
         return []
@@ -35,6 +35,11 @@ def whole_scales(node: onnx.NodeProto, constants: Mapping[str, Array]) -> list[i
     scales = scales or [each for at in node.attribute if at.name == "scales" for each in at.floats]
     is_whole = all(scale >= 1 and scale == int(scale) for scale in scales)
     return [int(scale) for scale in scales] if is_whole and scales[:2] == [1, 1] else []
+
+
+def _has_axes(node: onnx.NodeProto) -> bool:
+    """Say whether scales or sizes are those of some axes only, or in another order."""
+    return any(attribute.name == "axes" for attribute in node.attribute)
 
 
 def text(node: onnx.NodeProto, name: str, default: str) -> str:
@@ -68,8 +73,7 @@ def _with_scales(model: onnx.ModelProto, side: str) -> onnx.ModelProto:
         sizes = constants.get(node.input[3], np.zeros(0, np.int64)).tolist()
         old = known.get(node.input[0], [])
         has_policy = text(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
-        has_axes = any(attribute.name == "axes" for attribute in node.attribute)
-        if len(old) != len(sizes) or 0 in old or has_policy or has_axes:
+        if len(old) != len(sizes) or 0 in old or has_policy or _has_axes(node):
             continue
         if any(new % size for new, size in zip(sizes, old, strict=True)):
             continue

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bnfold.arrays import Array
 from bnfold.graph.constants import RANDOM
+from bnfold.graph.schemas import opsets_of
 from bnfold.graph.sizes import ENDLESS
 from bnfold.proof.cutting import bodies, nodes_within, reads
 from bnfold.running.learning import infer
@@ -33,11 +34,6 @@ _RANDOM = RANDOM | {"Dropout"}
 
 _MOST_COMPUTED = 2**16
 """Elements up to which an expression of constants is computed."""
-
-
-def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the versions of the operator sets of a model, by domain."""
-    return {each.domain: each.version for each in model.opset_import}
 
 
 class Scope:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import onnx
 import onnx.defs
 import onnx_ir as ir
+
+from bnfold.graph.schemas import schema_of
 
 
 def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
@@ -20,7 +19,7 @@ def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
     if len(node.inputs) != len(other.inputs) or len(node.outputs) != len(other.outputs):
         return False
     versions = [_operator_set(each) for each in (node, other)]
-    one, two = (_schema(node.domain, node.op_type, version) for version in versions)
+    one, two = (schema_of(node.domain, node.op_type, version) for version in versions)
     if one is None or two is None:
         return versions[0] == versions[1] and node.attributes == other.attributes
     if one.since_version != two.since_version:
@@ -38,15 +37,6 @@ def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
 def _operator_set(node: ir.Node) -> int | None:
     """Return the version of its domain's operator set that the node's graph imports."""
     return None if node.graph is None else node.graph.opset_imports.get(node.domain)
-
-
-@cache
-def _schema(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:
-    """Return the definition of an operator, if onnx has it."""
-    try:
-        return onnx.defs.get_schema(op_type, version or 0, domain)
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _attribute(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> object:

@@ -1,0 +1,22 @@
+"""What onnx says of operators in a version of their operator set."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import onnx.defs
+
+
+@cache
+def schema_of(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:
+    """Return the definition of an operator, if onnx has it."""
+    try:
+        return onnx.defs.get_schema(op_type, version or 0, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the versions of the operator sets of a model, by domain."""
+    return {each.domain: each.version for each in model.opset_import}
