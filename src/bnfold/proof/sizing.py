@@ -6,25 +6,27 @@ Sizes are shrunk where operators do the same at every position.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from bnfold.graph.sizes import ENDLESS
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
 from bnfold.proof.resizing import RESIZING, text, whole_scales
+from bnfold.proof.size_demands import (
+    common_step,
+    cuts_first,
+    divisor_of_sizes,
+    largest_cut,
+    normalized_channels,
+    required_size,
+)
 from bnfold.proof.slicing import spatial_steps
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
 
-_CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
-"""Operators that go by positions along an axis."""
-
-_MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that may make another axis of the first."""
 
 _LOCAL = (
     POINTWISE
@@ -48,8 +50,6 @@ _MOST_RESTS = 8
 _MOST_RESTS_ANYWHERE = 16
 """The same, where positions may depend on all of an axis; if there are more, nothing is shown."""
 
-_LARGEST_CUT = 4096
-"""Free sizes go beyond the positions that a window cuts at, up to this one."""
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
@@ -96,8 +96,8 @@ def sizings(window: Window) -> list[Sizing]:
         rests = min(math.lcm(*(sizes_along(window, axis).period for axis in spatial)), _MOST_RESTS)
     else:
         is_strided = any(isinstance(size, str) for sizes in known.values() for size in sizes[1:])
-        strided = _steps(window) if is_strided or _cuts_first(window) else 1
-        rests = max(2, math.lcm(strided, _divisor_of_sizes(window)))
+        strided = common_step(window) if is_strided or cuts_first(window) else 1
+        rests = max(2, math.lcm(strided, divisor_of_sizes(window)))
         if has_free and rests > _MOST_RESTS_ANYWHERE:
             raise NotShown(f"its strides leave {rests} rests of a free size")
     choices: list[Sizing] = []
@@ -108,41 +108,6 @@ def sizings(window: Window) -> list[Sizing]:
         if made not in choices:
             choices.append(made)
     return choices
-
-
-def _steps(window: Window) -> int:
-    """Return after how many sizes of an axis all rests have come that its strides may leave."""
-    steps = {
-        number
-        for node in window.nodes()
-        for name in ("blocksize", "steps", "strides")
-        for number in ints(node, name)
-    }
-    for node in window.nodes():
-        if node.op_type == "Slice":
-            steps.update(_integers(window, node.input[4:]))
-    return math.lcm(*map(abs, steps - {0}))
-
-
-def _divisor_of_sizes(window: Window) -> int:
-    """Return after how many sizes all rests have come that a division of sizes may leave."""
-    if "Shape" not in window.operators:
-        return 1
-    divisors = {
-        number
-        for node in window.nodes()
-        if node.op_type in ("Div", "Mod")
-        for number in _integers(window, node.input[1:])
-    }
-    return math.lcm(*map(abs, divisors - {0}))
-
-
-def _integers(window: Window, names: Iterable[str]) -> Iterator[int]:
-    """Yield the elements of those that are constants of integers."""
-    for name in names:
-        content = window.constants.get(name)
-        if content is not None and content.dtype.kind in "iu":
-            yield from content.reshape(-1).tolist()
 
 
 def require_small(chosen: Sequence[Sizing]) -> None:
@@ -266,7 +231,7 @@ def _sizing(
     stackable = all(
         bool(sizes)
         and (shapes[name][0] == 1 or isinstance(sizes[0], str))
-        and not _required(window, name, 0, len(sizes))
+        and not required_size(window, name, 0, len(sizes))
         for name, sizes in known.items()
     )
     shrunk = any(
@@ -284,7 +249,7 @@ def _shrunk(
     size = known[name][axis]
     assert isinstance(size, int)
     if axis == 0 and kind and len({sizes[0] for sizes in known.values()}) == 1:
-        return size if _required(window, name, 0, len(known[name])) else 1
+        return size if required_size(window, name, 0, len(known[name])) else 1
     if kind == "local" and axis >= 2:
         sizes = sizes_along(window, axis - 2)
         smallest = size // sizes.ratios[name]
@@ -300,10 +265,12 @@ def _shrunk(
 
 def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int) -> int:
     """Return a size for an axis whose size is free, beyond what something is cut at."""
-    required = _required(window, name, axis, rank) or (axis == 1 and _normalized(window, name))
+    required = required_size(window, name, axis, rank) or (
+        axis == 1 and normalized_channels(window, name)
+    )
     if required:
         return required
-    if axis == 0 and (kind or not _cuts_first(window)):
+    if axis == 0 and (kind or not cuts_first(window)):
         return 2 + free - _FREE
     if kind == "local" and axis >= 2:
         sizes = sizes_along(window, axis - 2)
@@ -312,7 +279,7 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
         return 1 if _is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
     ratio = sizes_along(window, axis - 2).ratios[name] if 2 <= axis < 2 + _MOST_SPATIAL else 1
-    return (free + 2 * reach + _largest_cut(window)) * ratio
+    return (free + 2 * reach + largest_cut(window)) * ratio
 
 
 def _is_alike_in_channels(window: Window) -> bool:
@@ -320,87 +287,3 @@ def _is_alike_in_channels(window: Window) -> bool:
     scalars = all(content.size == 1 for content in window.constants.values())
     mixes = window.operators & {"Concat", "DepthToSpace"}
     return scalars and len(window.inputs) == 1 and not mixes
-
-
-def _normalized(window: Window, name: str) -> int:
-    """Return how many channels a BatchNormalization of an input has; 0 without one."""
-    for node in window.nodes():
-        if node.op_type == "BatchNormalization" and node.input[0] == name:
-            scale = window.constants.get(node.input[1])
-            return scale.size if scale is not None else 0
-    return 0
-
-
-def _required(window: Window, name: str, axis: int, rank: int) -> int:
-    """Return the size that a constant asks of an input that it meets; 0 if none does."""
-    for node in window.nodes():
-        for other in node.input if name in node.input else ():
-            content = window.constants.get(other)
-            if content is not None and content.ndim and other != name:
-                size = _asked(node, node.input[0] == name, content.shape, axis - rank)
-                if size > 1:
-                    return size
-    return 0
-
-
-def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int) -> int:
-    """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
-    if node.op_type == "Conv" and is_first and len(shape) > 2:
-        return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
-    if node.op_type == "ConvTranspose" and is_first and len(shape) > 2:
-        return shape[0] if axis == 1 - len(shape) else 0
-    if node.op_type == "Gemm" and is_first and len(shape) == 2:
-        is_asked = axis == -1 - ints(node, "transA", [0])[0]
-        return shape[ints(node, "transB", [0])[0]] if is_asked else 0
-    if node.op_type == "MatMul" and len(shape) > 1:
-        is_asked = axis == (-1 if is_first else -2)
-        return shape[-2 if is_first else -1] if is_asked else 0
-    if node.op_type in POINTWISE and node.op_type != "BatchNormalization":
-        return shape[axis] if axis >= -len(shape) else 0
-    return 0
-
-
-def _largest_cut(window: Window) -> int:
-    """Return how far from an end of an axis its operators cut.
-
-    Raises:
-        NotShown: if that is too far for a small example.
-    """
-    largest = max(
-        (
-            abs(number)
-            for node in window.nodes()
-            if node.op_type in _CUTTING
-            for number in _positions(node, window)
-            if abs(number) < ENDLESS
-        ),
-        default=0,
-    )
-    if largest > _LARGEST_CUT:
-        raise NotShown(f"it cuts at {largest} along an axis of a free size")
-    return largest
-
-
-def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
-    """Yield the integers that an operator goes by, attributes and constants."""
-    for attribute in node.attribute:
-        yield from attribute.ints
-    yield from _integers(window, node.input)
-
-
-def _cuts_first(window: Window) -> bool:
-    """Say whether an operator may cut along the first axis."""
-    cutting = [node for node in window.nodes() if node.op_type in _CUTTING]
-    if cutting and window.operators & _MOVING:
-        return True
-    return any(_may_cut_first(node, window) for node in cutting)
-
-
-def _may_cut_first(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type in ("Gather", "Split"):
-        return ints(node, "axis", [0])[0] <= 0
-    if node.op_type == "Pad":
-        return False
-    named = window.constants.get(node.input[3]) if len(node.input) > 3 else None
-    axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
-    return not axes or min(axes) <= 0

@@ -26,15 +26,9 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
+from bnfold.workflow.bodies import are_bodies_plain, rename_bodies
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import (
-    Names,
-    Slice,
-    are_bodies_plain,
-    are_equal_constants,
-    content_of,
-    rename_bodies,
-)
+from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,9 +12,10 @@ import onnx_ir as ir
 from bnfold.graph.constants import RANDOM
 from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
-from bnfold.graph.walk import bodies_of, captured, has_body
+from bnfold.graph.walk import captured, has_body
 from bnfold.proof.windows import NotShown
 from bnfold.rewriting.query import is_op, reads_content
+from bnfold.workflow.bodies import are_bodies_plain, is_plain, rename_bodies
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
@@ -124,7 +124,7 @@ class Slice:
         if has_body(node):
             is_decided = is_op(node, "If") and node.inputs[0] and is_constant(node.inputs[0])
             return bool(is_decided) and node in self.pattern and are_bodies_plain(node)
-        return _is_plain(node) and (node in self.pattern or is_constant(value))
+        return is_plain(node) and (node in self.pattern or is_constant(value))
 
     def part(self, names: Names, model: ir.Model) -> Part:
         """Return the nodes as protobufs, with names of the window's own.
@@ -162,55 +162,6 @@ class Slice:
             dict(model.opset_imports),
             model.ir_version,
         )
-
-
-def _is_plain(node: ir.Node) -> bool:
-    """Say whether ONNX defines the operator, and nothing around it does: no function, no caller."""
-    is_standard = node.domain in ("", "ai.onnx")
-    return is_standard and not any(each.is_ref() for each in node.attributes.values())
-
-
-def are_bodies_plain(node: ir.Node) -> bool:
-    """Say whether ONNX defines all operators in the bodies of a node."""
-    return all(
-        _is_plain(inner)
-        for body in bodies_of(node)
-        for graph in (body, *body.subgraphs())
-        for inner in graph
-    )
-
-
-def rename_bodies(node: onnx.NodeProto, outside: Mapping[str | None, str], within: str) -> None:
-    """Give what the bodies of a node read from outside other names, and number what is within."""
-    numbers = itertools.count()
-    _rename(node, outside, lambda: f"{within} {next(numbers)}")
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str | None, str], new: Callable[[], str]) -> None:
-    bodies = [each.g for each in node.attribute if each.HasField("g")]
-    bodies += [body for each in node.attribute for body in each.graphs]
-    for body in bodies:
-        made = [value.name for value in (*body.input, *body.initializer)]
-        made += [tensor.values.name for tensor in body.sparse_initializer]
-        known = {**names, **{name: new() for name in dict.fromkeys(made)}}
-        for value in (*body.input, *body.initializer):
-            value.name = known[value.name]
-        for tensor in body.sparse_initializer:
-            tensor.values.name = known[tensor.values.name]
-        for inner in body.node:
-            for index, name in enumerate(inner.input):
-                inner.input[index] = known.get(name, name)
-            _rename(inner, known, new)
-            for index, name in enumerate(inner.output):
-                if name:
-                    known[name] = inner.output[index] = new()
-            for told in ("name", "doc_string", "metadata_props"):
-                inner.ClearField(told)
-        for value in body.output:
-            value.name = known.get(value.name, value.name)
-        for told in ("value_info", "doc_string", "metadata_props"):
-            body.ClearField(told)
-        body.name = "body"
 
 
 def _is_tensor(value: ir.Value) -> bool:

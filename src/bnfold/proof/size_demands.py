@@ -1,0 +1,139 @@
+"""What the operators of a window ask of the sizes of its inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import onnx
+
+from bnfold.graph.sizes import ENDLESS
+from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
+
+_CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
+"""Operators that go by positions along an axis."""
+
+_MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that may make another axis of the first."""
+
+_LARGEST_CUT = 4096
+"""Free sizes go beyond the positions that a window cuts at, up to this one."""
+
+
+def common_step(window: Window) -> int:
+    """Return after how many sizes of an axis all rests have come that its strides may leave."""
+    steps = {
+        number
+        for node in window.nodes()
+        for name in ("blocksize", "steps", "strides")
+        for number in ints(node, name)
+    }
+    for node in window.nodes():
+        if node.op_type == "Slice":
+            steps.update(_integers(window, node.input[4:]))
+    return math.lcm(*map(abs, steps - {0}))
+
+
+def divisor_of_sizes(window: Window) -> int:
+    """Return after how many sizes all rests have come that a division of sizes may leave."""
+    if "Shape" not in window.operators:
+        return 1
+    divisors = {
+        number
+        for node in window.nodes()
+        if node.op_type in ("Div", "Mod")
+        for number in _integers(window, node.input[1:])
+    }
+    return math.lcm(*map(abs, divisors - {0}))
+
+
+def _integers(window: Window, names: Iterable[str]) -> Iterator[int]:
+    """Yield the elements of those that are constants of integers."""
+    for name in names:
+        content = window.constants.get(name)
+        if content is not None and content.dtype.kind in "iu":
+            yield from content.reshape(-1).tolist()
+
+
+def normalized_channels(window: Window, name: str) -> int:
+    """Return how many channels a BatchNormalization of an input has; 0 without one."""
+    for node in window.nodes():
+        if node.op_type == "BatchNormalization" and node.input[0] == name:
+            scale = window.constants.get(node.input[1])
+            return scale.size if scale is not None else 0
+    return 0
+
+
+def required_size(window: Window, name: str, axis: int, rank: int) -> int:
+    """Return the size that a constant asks of an input that it meets; 0 if none does."""
+    for node in window.nodes():
+        for other in node.input if name in node.input else ():
+            content = window.constants.get(other)
+            if content is not None and content.ndim and other != name:
+                size = _asked(node, node.input[0] == name, content.shape, axis - rank)
+                if size > 1:
+                    return size
+    return 0
+
+
+def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int) -> int:
+    """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
+    if node.op_type == "Conv" and is_first and len(shape) > 2:
+        return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "ConvTranspose" and is_first and len(shape) > 2:
+        return shape[0] if axis == 1 - len(shape) else 0
+    if node.op_type == "Gemm" and is_first and len(shape) == 2:
+        is_asked = axis == -1 - ints(node, "transA", [0])[0]
+        return shape[ints(node, "transB", [0])[0]] if is_asked else 0
+    if node.op_type == "MatMul" and len(shape) > 1:
+        is_asked = axis == (-1 if is_first else -2)
+        return shape[-2 if is_first else -1] if is_asked else 0
+    if node.op_type in POINTWISE and node.op_type != "BatchNormalization":
+        return shape[axis] if axis >= -len(shape) else 0
+    return 0
+
+
+def largest_cut(window: Window) -> int:
+    """Return how far from an end of an axis its operators cut.
+
+    Raises:
+        NotShown: if that is too far for a small example.
+    """
+    largest = max(
+        (
+            abs(number)
+            for node in window.nodes()
+            if node.op_type in _CUTTING
+            for number in _positions(node, window)
+            if abs(number) < ENDLESS
+        ),
+        default=0,
+    )
+    if largest > _LARGEST_CUT:
+        raise NotShown(f"it cuts at {largest} along an axis of a free size")
+    return largest
+
+
+def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
+    """Yield the integers that an operator goes by, attributes and constants."""
+    for attribute in node.attribute:
+        yield from attribute.ints
+    yield from _integers(window, node.input)
+
+
+def cuts_first(window: Window) -> bool:
+    """Say whether an operator may cut along the first axis."""
+    cutting = [node for node in window.nodes() if node.op_type in _CUTTING]
+    if cutting and window.operators & _MOVING:
+        return True
+    return any(_may_cut_first(node, window) for node in cutting)
+
+
+def _may_cut_first(node: onnx.NodeProto, window: Window) -> bool:
+    if node.op_type in ("Gather", "Split"):
+        return ints(node, "axis", [0])[0] <= 0
+    if node.op_type == "Pad":
+        return False
+    named = window.constants.get(node.input[3]) if len(node.input) > 3 else None
+    axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
+    return not axes or min(axes) <= 0
