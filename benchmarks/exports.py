@@ -30,14 +30,15 @@ def export(model: Model, folder: Path) -> None:
     """Write the model to its path, and its re-parameterised twin to the twin's."""
     torch.manual_seed(SEED)
     network = _create(model)
-    images = torch.randn(CALIBRATION_BATCH, *model.shape[1:])
+    batch = model.shape[0]
+    images = torch.randn(max(CALIBRATION_BATCH, batch), *model.shape[1:])
     _draw_constants(network)
     _calibrate(network, images)
     network.eval()
-    _write(network, images[:1], model.path(folder), dynamo=model.dynamo)
+    _write(network, images[:batch], model.path(folder), dynamo=model.dynamo)
     if model.twin:
         twin = reparameterize_model(copy.deepcopy(network))
-        _write(twin, images[:1], model.twin_path(folder), dynamo=model.dynamo, fold=True)
+        _write(twin, images[:batch], model.twin_path(folder), dynamo=model.dynamo, fold=True)
 
 
 def _create(model: Model) -> nn.Module:
@@ -87,7 +88,7 @@ def _calibrate(network: nn.Module, images: torch.Tensor) -> None:
 
 
 def _write(
-    network: nn.Module, image: torch.Tensor, path: Path, *, dynamo: bool, fold: bool = False
+    network: nn.Module, images: torch.Tensor, path: Path, *, dynamo: bool, fold: bool = False
 ) -> None:
     """Export a network; `fold` lets the exporter fold BatchNormalization, as it does by default."""
     partial = path.with_suffix(".partial")
@@ -104,6 +105,6 @@ def _write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (image,), partial, dynamo=dynamo, external_data=False, **settings
+            network, (images,), partial, dynamo=dynamo, external_data=False, **settings
         )
     partial.rename(path)

@@ -129,6 +129,11 @@ SUITE: Sequence[Model] = (
 )
 
 
+def batched(model: Model, size: int) -> Model:
+    """Return the model for so many images at once."""
+    return replace(model, name=f"{model.name}_batch{size}", shape=(size, *model.shape[1:]))
+
+
 def chosen(names: Sequence[str] | None) -> list[Model]:
     """Return the models with these names, in the suite's order; without names, all models.
 

@@ -158,3 +158,11 @@ def test_all_exceptions_are_exported() -> None:
     names = {name for name, value in vars(errors).items() if isinstance(value, type)}
     exceptions = {name for name in names if issubclass(getattr(errors, name), Exception)}
     assert exceptions <= set(bnfold.__all__)
+
+
+def test_each_provider_has_its_usual_seconds_or_an_equal_share_of_what_is_asked() -> None:
+    usual = bnfold.TimingOptions()
+    assert usual.seconds_on(["cpu"]) == {"cpu": 5.0}
+    assert usual.seconds_on(["cpu", "cuda"]) == {"cpu": 5.0, "cuda": 30.0}
+    asked = bnfold.TimingOptions(seconds=8.0)
+    assert asked.seconds_on(["cpu", "cuda"]) == {"cpu": 4.0, "cuda": 4.0}

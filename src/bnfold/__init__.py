@@ -65,7 +65,7 @@ _HOMES = {
     ),
     "bnfold.record.data": ("Record",),
     "bnfold.workflow.ir_pass": ("RewritePass",),
-    "bnfold.workflow.optimization": ("Result",),
+    "bnfold.workflow.result": ("Result",),
 }
 
 __all__ = [name for names in _HOMES.values() for name in names]

@@ -273,7 +273,7 @@ def bench(
     Args:
         model: a path, or a ModelProto.
         candidate: another model, to be timed against it.
-        seconds: how long, in all (5).
+        seconds: how long, in all (5; 30 with CUDA).
         batches: the sizes of the first dimension to time, where it is free.
         require_speedup: the least speed-up at onnxruntime's best.
         providers: as in `optimize`, and so are the keywords from here to `execution`.

@@ -180,12 +180,17 @@ class CheckOptions:
         return own.rtol is not None or own.atol is not None
 
 
+USUAL_SECONDS: Mapping[str, float] = {"cpu": 5.0, "cuda": 30.0}
+"""Of timing, by provider: on CUDA, each session first tries the algorithms of cuDNN for seconds."""
+
+
 @dataclass(frozen=True)
 class TimingOptions:
     """Specify how long to time models, and which speed-up to require.
 
     Args:
-        seconds: the time for all timing, loading included; more if a single round takes longer.
+        seconds: the time for all timing, loading included, of which each provider has an equal
+            share; more if a single round takes longer. By default, `USUAL_SECONDS` for each.
         require_speedup: the minimum speed-up at onnxruntime's full optimization, on every provider.
         require_speedup_at: what must reach it: the lower ``bound`` of its 95 % interval, or the
             ``median``.
@@ -198,7 +203,7 @@ class TimingOptions:
         UsageError: if a number is not finite, or a choice is unknown.
     """
 
-    seconds: float = 5.0
+    seconds: float | None = None
     require_speedup: float | None = None
     require_speedup_at: str = "bound"
     tune_seconds: float = 60.0
@@ -212,11 +217,17 @@ class TimingOptions:
             raise UsageError(
                 f"unknown --require-speedup-at {self.require_speedup_at!r}; known: {known}"
             )
-        for number in (self.seconds, self.tune_seconds, self.require_speedup or 0.0):
+        for number in (self.seconds or 0.0, self.tune_seconds, self.require_speedup or 0.0):
             if not math.isfinite(number):
                 raise UsageError(
                     f"{number} is not a number of seconds or a speed-up; give a finite one"
                 )
+
+    def seconds_on(self, providers: Sequence[str]) -> dict[str, float]:
+        """Return the time for each of the providers that models are timed on."""
+        if self.seconds is None:
+            return {provider: USUAL_SECONDS[provider] for provider in providers}
+        return dict.fromkeys(providers, self.seconds / len(providers))
 
 
 def require_inputs(

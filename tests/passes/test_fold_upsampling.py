@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,11 +16,13 @@ from onnx import helper
 import bnfold_passes.fold_upsampling
 from bnfold.algebra.repetition import NotRepeated
 from bnfold.modelfile.loading import load
+from bnfold.options import PROVIDER_CHOICES, PassOptions
 from bnfold.proof.certificate import certify
-from bnfold.rewriting.contract import Common, Refusal
+from bnfold.rewriting.contract import Common, General, Refusal
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.registry import choose_passes
 from bnfold.running.learning import TOOLS
+from bnfold.workflow.variants import Variants
 from bnfold.workflow.windows import Cutter
 from bnfold_passes.fold_upsampling import Why
 from tests.support.evaluate import RuntimeException, run_plain
@@ -434,3 +438,25 @@ def test_random_convs(drawn: tuple[onnx.ModelProto, dict[str, int]]) -> None:
     result = run_pass(model, NAME)
     assert {refusal.reason for refusal in result.record.refusals} <= {"NOT_WHOLE", "NO_GAIN"}
     assert_rewritten(model, NAME, operators(result.to_proto()), sizes=sizes, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_left_out_where_models_are_slower_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(after_resize(), path)
+
+    def refused(*providers: str, only: Sequence[str] = ()) -> set[str]:
+        variant = Variants(path, PassOptions(only=only), providers=providers).without()
+        reasons = {refusal.reason for refusal in variant.outcome.refusals}
+        rewritten = NAME in {rewrite.pass_name for rewrite in variant.outcome.rewrites}
+        assert rewritten != (General.SLOWER_ON_PROVIDER.name in reasons)
+        return reasons
+
+    assert not refused("cpu")
+    assert refused("cuda") == refused("cpu", "cuda") == {"SLOWER_ON_PROVIDER"}
+    assert not refused("cuda", only=[NAME])
+
+
+def test_passes_are_slower_on_providers_that_there_are() -> None:
+    slower = {each.name: each.slower_on for each in choose_passes() if each.slower_on}
+    assert slower == {NAME: ("cuda",)}
+    assert {*slower[NAME]} <= {*PROVIDER_CHOICES}

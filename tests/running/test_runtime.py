@@ -87,7 +87,8 @@ def test_another_provider_in_its_place_is_an_error(monkeypatch: pytest.MonkeyPat
     has_device(monkeypatch, False)
     real = onnxruntime.InferenceSession
 
-    def fall_back(model: Any, options: Any, providers: Any) -> Any:
+    def fall_back(model: Any, options: Any, providers: Any, enable_fallback: int) -> Any:
+        assert not enable_fallback
         assert providers[0][0] == "CUDAExecutionProvider"
         return real(model, options, providers=["CPUExecutionProvider"])
 
@@ -95,6 +96,37 @@ def test_another_provider_in_its_place_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(runtime, "require_provider", lambda _: None)
     with pytest.raises(ProviderError, match=r"fell back to the CPU; .*no NVIDIA device"):
         Session(NEGATE, "cuda", Level.ALL)
+
+
+_NO_DEVICE = """/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 \
+std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, \
+const char*, const char*, SUCCTYPE, const char*, const char*, int) [with ERRTYPE = cudaError; \
+bool THRW = true; SUCCTYPE = cudaError; std::conditional_t<THRW, void, common::Status> = void] \
+CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ; hostname=vm ; \
+file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider.cc ; line=355 ; \
+expr=cudaSetDevice(info_.device_id); """
+"""As onnxruntime-gpu 1.31 raises it where CUDA_VISIBLE_DEVICES is empty."""
+
+
+def test_a_driver_that_shows_no_device(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, GPU)
+    has_device(monkeypatch, True)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+
+    def refuse(*_: object, **settings: object) -> None:
+        assert not settings["enable_fallback"]
+        raise RuntimeError(_NO_DEVICE)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(ProviderError) as raised:
+        runtime.require_provider("cuda")
+    assert str(raised.value) == (
+        "the provider 'cuda' is not available: CUDA failure 100: no CUDA-capable device is "
+        "detected; the driver says so: see nvidia-smi, and the variable CUDA_VISIBLE_DEVICES"
+    )
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

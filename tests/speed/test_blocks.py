@@ -16,8 +16,9 @@ from bnfold.progress import silent
 from bnfold.record.data import SpeedSummary
 from bnfold.running.runtime import Level
 from bnfold.speed import blocks
-from bnfold.speed.blocks import Block, Case, balanced_orders
+from bnfold.speed.blocks import Block, Case, Loaded, balanced_orders
 from bnfold.speed.measure import _Measurement, compare_speed
+from bnfold.speed.processes import Processes
 from tests.support.cli import REWRITTEN
 
 NAMES = ("original", "optimized", "control")
@@ -105,6 +106,28 @@ class Started:
 
     def seconds_to_take(self, count: int) -> float:
         return 0.3 * (count - 1)
+
+
+def test_no_first_run_is_reported_however_late_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device, the first run of a session tries algorithms for seconds."""
+    block = block_of(**dict.fromkeys(NAMES, lambda: None))
+    first_ms = {"original": 2.0, "optimized": 900.0, "control": 900.0}
+    loaded = Loaded(first_ms, first_ms, dict.fromkeys(NAMES), {}, 0.0)
+    monkeypatch.setattr(Block, "load", lambda *_: loaded)
+
+    class Here:
+        def call(self, method: Callable[..., Any], *arguments: object) -> object:
+            return method(block, *arguments)
+
+    class InThisProcess(Processes):
+        def take(self, count: int) -> list[Any]:
+            return [Here()] * count
+
+    case = Case(dict.fromkeys(NAMES, REWRITTEN), Level.ALL, 1, InputOptions())
+    (only,) = _Measurement(InThisProcess("cpu", silent), case, 0.0).blocks(0.0, 0.0)
+    assert only.load_ms == first_ms
+    assert {name: len(times) for name, times in only.run_ms.items()} == dict.fromkeys(NAMES, 1)
+    assert max(times[0] for times in only.run_ms.values()) < 1
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ class Asked:
         return self.bench or self.timing.require_speedup is not None
 
     @property
+    def seconds_to_time(self) -> float:
+        return sum(self.timing.seconds_on(self.execution.providers).values())
+
+    @property
     def is_whole(self) -> bool:
         """Whether rewriting and timing cannot be told apart, so that all of it runs alone.
 

@@ -145,7 +145,7 @@ class _Batch:
     def _check(self, tasks: list[Task], wholes: int) -> None:
         pending = sum(row.pending for row in self._rows.values())
         timed = sum(task.asked.is_timed for task in tasks) + pending + wholes
-        seconds = max((job.asked.timing.seconds for job in self._jobs.values()), default=0.0)
+        seconds = max((job.asked.seconds_to_time for job in self._jobs.values()), default=0.0)
         self._estimate = Estimate(len(tasks), timed, seconds + 1)
         self._estimate.begin("check")
         self._tell("checking")

@@ -76,7 +76,7 @@ def batch(
     set_shape: SetShape = None,
     check: Check = True,
     bench: Bench = True,
-    bench_seconds: BenchSeconds = 5.0,
+    bench_seconds: BenchSeconds = None,
     bench_on: Annotated[
         str,
         typer.Option(

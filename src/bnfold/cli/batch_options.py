@@ -82,7 +82,7 @@ def _asked_of(values: Mapping[str, Any]) -> Asked:
         values["require"],
     )
     timing = TimingOptions(
-        float(values["bench_seconds"]),
+        None if values["bench_seconds"] is None else float(values["bench_seconds"]),
         values["require_speedup"],
         values["require_speedup_at"],
         float(values["tune_seconds"]),

@@ -56,16 +56,16 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--seconds",
             "--bench-seconds",
             min=0,
             metavar="SECONDS",
-            help="Total time.",
+            help="Total time (default: 20; 120 with cuda).",
             rich_help_panel=SPEED,
         ),
-    ] = 20.0,
+    ] = None,
     memory: Annotated[
         bool,
         typer.Option(
@@ -88,6 +88,8 @@ def bench(
 
     execution = execution_options(provider, threads, input, data, 1, seed, custom_ops)
     is_recorded = bool(report) or json
+    if seconds is None:  # a command of its own may take longer than a part of another
+        seconds = 4 * sum(TimingOptions().seconds_on(execution.providers).values())
     timing = TimingOptions(
         seconds,
         require_speedup,

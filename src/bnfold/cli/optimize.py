@@ -89,7 +89,7 @@ def optimize(
     set_shape: SetShape = None,
     check: Check = True,
     bench: Bench = True,
-    bench_seconds: BenchSeconds = 5.0,
+    bench_seconds: BenchSeconds = None,
     require_speedup: RequireSpeedup = None,
     require_speedup_at: RequireSpeedupAt = "bound",
     tune: Tune = False,

@@ -21,11 +21,11 @@ Bench = Annotated[
     ),
 ]
 BenchSeconds = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--bench-seconds",
         min=0,
-        help="Total time for the benchmark.",
+        help="Total time for the benchmark (default: 5; 30 with cuda).",
         metavar="SECONDS",
         rich_help_panel=SPEED,
     ),

@@ -105,7 +105,8 @@ class Original:
                 self._run_again(self.session(Level.DISABLED))
                 self._take_notes()
         except (SessionError, UnsupportedInput) as error:
-            raise Undecided("not-verified", str(error)) from error
+            elsewhere = "" if self.provider == "cpu" else "; try --provider cpu"
+            raise Undecided("not-verified", f"{error}{elsewhere}") from error
         if self.inconclusive.keys() >= set(self.names):
             name, reason = next(iter(self.inconclusive.items()))
             raise Undecided("not-verified", f"output {name!r} {reason}; try --data or --input")

@@ -50,6 +50,10 @@ class General(Refusal):
     """Reasons that any pass may give without declaring them."""
 
     KEPT_BY_REQUEST = "--keep-node matches it", "drop --keep-node"
+    SLOWER_ON_PROVIDER = (
+        "models were measured to be slower with it on a provider that is asked for",
+        "name the pass with --only to make it all the same",
+    )
     SLOWER_HERE = "--tune measured that the model is faster without this rewrite", "drop --tune"
     NOT_EQUIVALENT = "the check failed with this rewrite (--drop-culprit)", "report it as a bug"
     UNDER_SUSPICION = "left out in the search for the rewrite that makes the check fail"
@@ -196,6 +200,8 @@ class Pass:
     documentation: str = field(repr=False)
     origin: str = ""
     """The package that offers it, with its version; empty for bnfold's own."""
+    slower_on: tuple[str, ...] = ()
+    """The providers where models were measured to be slower with its rewrites."""
 
     @property
     def title(self) -> str:
@@ -212,6 +218,7 @@ class Pass:
             "roots": list(self.roots),
             "exactness": self.exactness.value,
             "documentation": self.documentation,
+            "slower_on": list(self.slower_on),
             "refusals": [
                 {"reason": reason.name, "message": reason.message, "remedy": reason.remedy}
                 for reason in self.refusals
@@ -225,10 +232,12 @@ def rewrite(
     roots: Sequence[str],
     exactness: Exactness,
     refusals: Iterable[Refusal],
+    slower_on: Sequence[str] = (),
 ) -> Callable[[PassFunction], Pass]:
     """Declare the decorated function as the pass `name`, for each node of a type in `roots`.
 
     `refusals` are all reasons that it may raise, except `General` ones; their names are distinct.
+    Where models are to run on a provider in `slower_on`, it rewrites only if it is asked for.
     The docstring of its module must state the identity: ``bnfold passes NAME`` prints it.
     """
 
@@ -236,6 +245,14 @@ def rewrite(
         import inspect
 
         documentation = inspect.getdoc(inspect.getmodule(function)) or ""
-        return Pass(name, tuple(roots), exactness, tuple(refusals), function, documentation)
+        return Pass(
+            name,
+            tuple(roots),
+            exactness,
+            tuple(refusals),
+            function,
+            documentation,
+            slower_on=tuple(slower_on),
+        )
 
     return declare

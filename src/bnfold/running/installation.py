@@ -45,6 +45,8 @@ def diagnosis(provider: str, symptom: str) -> str:
         )
     elif provider == "cuda" and not _has_device() and os.name == "posix":
         cure = "this machine has no NVIDIA device, or its driver is not loaded"
+    elif "CUDA failure" in symptom:
+        cure = "the driver says so: see nvidia-smi, and the variable CUDA_VISIBLE_DEVICES"
     else:
         cure = "a CUDA or cuDNN library is missing or too old; see onnxruntime's requirements"
     return f"the provider {provider!r} is not available: {symptom}; {cure}"

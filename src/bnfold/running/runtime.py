@@ -6,6 +6,7 @@ import contextlib
 import enum
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -252,9 +253,7 @@ def _providers_of_session(runtime: Any) -> list[str]:
     model = onnx.helper.make_model(graph, ir_version=7, opset_imports=[opset])
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    session = runtime.InferenceSession(
-        model.SerializeToString(), options, providers=[PROVIDERS["cuda"]]
-    )
+    session = _make_session(runtime, options, [PROVIDERS["cuda"]], model.SerializeToString())
     return list(session.get_providers())
 
 
@@ -287,7 +286,8 @@ def _import_runtime() -> Any:
 
 
 def _make_session(runtime: Any, options: Any, providers: Any, source: str | bytes) -> Any:
-    return runtime.InferenceSession(source, options, providers=providers)
+    """Make a session that does not fall back to the CPU, which onnxruntime would print."""
+    return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
 
 
 def _from_source(make: Callable[[str | bytes], Any], model: Path | bytes) -> Any:
@@ -309,9 +309,14 @@ def _spec(argument: Any) -> ValueSpec:
     return ValueSpec(argument.name, argument.type, shape)
 
 
+_CUDA_FAILURE = re.compile(r"CU(DA|DNN|BLAS) failure \d+: [^;]*")
+
+
 def _one_line(error: BaseException, model: Path | bytes = b"") -> str:
     """Return the message in one line, without the model's path, which may be temporary."""
     text = " ".join(str(error).split())
+    if failure := _CUDA_FAILURE.search(text):  # after names of functions and files of onnxruntime
+        return failure[0].strip()
     if isinstance(model, Path):
         text = text.replace(str(model), "the model")
     return text if len(text) <= 300 else f"{text[:297]}..."

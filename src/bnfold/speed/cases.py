@@ -25,11 +25,13 @@ def time_models(
     execution: ExecutionOptions,
     timing: TimingOptions,
     progress: Progress,
+    *,
+    share: float = 1.0,
 ) -> list[SpeedRecord]:
     """Time one or two models, on every provider and batch size, at both optimization levels.
 
-    All cases get an equal share of the time. If one level needs the time of both, the other is
-    skipped, and a note says so.
+    All batch sizes get an equal part of this share of a provider's time. If one level needs the
+    time of both, the other is skipped, and a note says so.
 
     Raises:
         ProviderError: if a provider is not available.
@@ -38,15 +40,15 @@ def time_models(
         UsageError: if the request for inputs does not fit the model.
     """
     requests = requests_of(execution, timing)
-    share = timing.seconds / len(execution.providers) / len(requests)
     records: list[SpeedRecord] = []
-    for provider in execution.providers:
+    for provider, seconds in timing.seconds_on(execution.providers).items():
+        part = seconds * share / len(requests)
         with Processes(provider, progress) as processes:
             for request in requests:
-                end = time.monotonic() + share
+                end = time.monotonic() + part
                 for level in (Level.ALL, Level.DISABLED):
                     left = end - time.monotonic()
-                    if level is Level.DISABLED and left < share * _LEAST_SHARE:
+                    if level is Level.DISABLED and left < part * _LEAST_SHARE:
                         note = f"no time was left for optimization {level.value}"
                         note = "; ".join(filter(None, [records[-1].note, note]))
                         records[-1] = replace(records[-1], note=note)
@@ -58,7 +60,7 @@ def time_models(
                         level=level,
                         request=request,
                         threads=execution.threads,
-                        seconds=min(left, share / 2),
+                        seconds=min(left, part / 2),
                         at_most=left,
                         memory=timing.memory,
                         processes=processes,

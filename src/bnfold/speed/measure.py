@@ -188,8 +188,8 @@ class _Measurement:
         now = time.perf_counter()
         preparing = now - started - loaded.making_inputs
         count, end = self._plan(begun, seconds, at_most, preparing, turn)
-        if is_late:
-            return [SpeedBlock(loaded.load_ms, {k: [ms] for k, ms in loaded.first_ms.items()})]
+        if is_late:  # a first run may take a thousand times as long as the next one on a device
+            return [SpeedBlock(loaded.load_ms, first.call(Block.take_turns, 0, 0.0))]
         blocks: list[SpeedBlock] = []
         for number, worker in enumerate(self._processes.take(count)):
             if number >= FEWEST_BLOCKS and time.perf_counter() > end:

@@ -49,16 +49,16 @@ def time_and_profile(
 
     onnxruntime's files are in `folder` for a moment.
     """
-    reserved = timing.seconds * SHARE if timing.profile else 0.0
-    timed = replace(timing, seconds=timing.seconds - reserved)
-    records = time_models(original, optimized, execution, timed, progress)
+    share = 1 - SHARE if timing.profile else 1.0
+    records = time_models(original, optimized, execution, timing, progress, share=share)
     if not timing.profile:
         return records
     models = [original, *([optimized] if optimized is not None else [])]
     requests = requests_of(execution, timing) * len(execution.providers)
     best = [place for place, record in enumerate(records) if record.level == Level.ALL.value]
     for place, request in zip(best, requests, strict=False):
-        seconds = reserved / len(requests)
+        seconds = timing.seconds_on(execution.providers)[records[place].provider] * SHARE
+        seconds /= len(timing.batches) or 1
         records[place] = _with_profile(records[place], models, request, seconds, folder, progress)
     return records
 

@@ -69,7 +69,7 @@ class Optimization:
         force: bool,
     ) -> None:
         self._load = load_average()
-        self._variants = Variants(model, passes, scratch)
+        self._variants = Variants(model, passes, scratch, execution.providers)
         self._source, self._scratch = model, scratch
         self._output = output
         self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"

@@ -21,8 +21,8 @@ from bnfold.modelfile.saving import StagedModel
 from bnfold.modelfile.source import ModelSource
 from bnfold.options import PassOptions
 from bnfold.record.data import PassRecord, RefusalRecord, RewriteRecord
-from bnfold.rewriting.contract import Pass
-from bnfold.rewriting.engine import Outcome, Unwanted, is_matched, run_passes
+from bnfold.rewriting.contract import General, Pass, Refusal
+from bnfold.rewriting.engine import Outcome, Site, Unwanted, is_matched, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
@@ -76,6 +76,8 @@ class Variants:
     source: ModelSource
     passes: PassOptions
     scratch: Scratch = field(default_factory=Scratch, repr=False)
+    providers: Sequence[str] = ()
+    """Where the model is to run."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count, repr=False)
 
     def unchanged(self) -> tuple[LoadedModel, list[RewriteRecord]]:
@@ -100,12 +102,18 @@ class Variants:
             inlined, kept = inline_functions(loaded.ir, chosen)
         if inlined:
             prepare(loaded.ir, loaded.source.name)
+        slower = {each.name for each in chosen if {*each.slower_on} & {*self.providers}}
+        slower -= {*self.passes.only}
+
+        def refusal(site: Site) -> Refusal | None:
+            return General.SLOWER_ON_PROVIDER if site[0] in slower else unwanted(site)
+
         cutter = Cutter(loaded.ir)
         watch = cutter.watch if cut else None
         self._warn_unless_kept(loaded.ir)
         try:
             outcome = run_passes(
-                loaded.ir, chosen, self.passes.keep_pattern(), unwanted, watch, TOOLS
+                loaded.ir, chosen, self.passes.keep_pattern(), refusal, watch, TOOLS
             )
         except (ModelError, OSError, MemoryError):
             raise
