@@ -155,8 +155,10 @@ def test_an_exception_that_cannot_be_sent_comes_back_as_words(error: Exception, 
     def work(_: Progress) -> None:
         raise error
 
-    with pytest.raises(RuntimeError, match=words):
+    # tblib, once Dask has loaded it into this process, sends exceptions that pickle alone cannot
+    with pytest.raises((RuntimeError, type(error))) as caught:
         run(work)
+    assert words in f"{type(caught.value).__name__}: {caught.value}"
 
 
 def test_a_cause_need_not_be_picklable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,8 +113,10 @@ def test_a_profile_of_another_form_is_an_error(content: Any) -> None:
 # --- A profile of real models ---------------------------------------------------------------------
 
 
-def timing(folder: Path, seconds: float = 5.0, **options: Any) -> list[SpeedRecord]:
-    execution = ExecutionOptions(threads=1)
+def timing(
+    folder: Path, seconds: float = 5.0, provider: str = "cpu", **options: Any
+) -> list[SpeedRecord]:
+    execution = ExecutionOptions([provider], threads=1)
     asked = TimingOptions(seconds=seconds, **options)
     return time_and_profile(REWRITTEN, OTHER, execution, asked, folder, silent)
 
@@ -148,9 +150,9 @@ def test_no_session_that_is_timed_has_a_profiler() -> None:
 def test_the_time_of_the_profile_is_taken_from_the_timing(tmp_path: Path) -> None:
     given = []
 
-    def watched(*arguments: Any) -> list[SpeedRecord]:
-        given.append(arguments[3].seconds)
-        return time_models(*arguments)
+    def watched(*arguments: Any, share: float) -> list[SpeedRecord]:
+        given.append(arguments[3].seconds * share)
+        return time_models(*arguments, share=share)
 
     with mock.patch("bnfold.speed.profile.time_models", watched):
         timing(tmp_path, 10.0)
@@ -174,7 +176,7 @@ def test_where_a_profile_is_left_out_a_note_says_why(
         mock.patch("bnfold.speed.profile.time_models", return_value=made),
         mock.patch("bnfold.speed.profile.profiles", side_effect=AssertionError),
     ):
-        (record,) = timing(tmp_path)
+        (record,) = timing(tmp_path, provider=made[0].provider)
     assert record.profile == []
     assert note in record.profile_note
 
