@@ -78,9 +78,9 @@ def names(found: Candidates | None, *, tails: bool = False) -> set[str]:
 def test_where_other_rows_tie_the_candidates_decide() -> None:
     found = compare(detector(), detector(wc=rounded(normal(8, BOXES * 5))))
     assert (found.verdict, found.reason) == ("pass", "")
-    assert {output.name for output in found.outputs} == {"best", "kind", "b"}
+    assert {output.name for output in found.outputs} == {"best", "s", "b"}
     assert found.selection is not None
-    assert found.selection.operators == ["TopK"]
+    assert found.selection.operators == ["ArgMax", "TopK"]
     assert found.selection.outputs == ["boxes", "scores", "labels"]
     assert found.selection.rows == 80
     assert found.selection.same <= 80
@@ -142,7 +142,7 @@ def test_wrong_models_do_not_pass(kind: str) -> None:
 def test_what_is_not_selected_is_compared_too(kind: str) -> None:
     found = compare(detector(), WRONG[kind]())
     assert found.verdict == "fail"
-    assert found.reason.startswith("before TopK: ")
+    assert found.reason.startswith("before ArgMax, TopK: ")
 
 
 def test_a_tolerance_that_is_asked_for_is_one_of_the_outputs() -> None:
@@ -152,6 +152,68 @@ def test_a_tolerance_that_is_asked_for_is_one_of_the_outputs() -> None:
 
 
 # --- Where models are cut -------------------------------------------------------------------------
+
+
+CLASSES = (
+    "(float[N,3,20,20] x) => (int64[N,1,20,20] y) {{ c = Conv<pads=[1,1,1,1]>(x, first) "
+    "r = Relu(c) l = Conv(r, second) s = Softmax<axis=1>(l) i = Identity(l) {last} }}"
+)
+
+
+def classes(last: str = "y = ArgMax<axis=1>(l)", **changes: Array) -> onnx.ModelProto:
+    """Return a class of eleven for each pixel."""
+    weights: dict[str, Any] = {"first": normal(6, 3, 3, 3), "second": normal(11, 6, 1, 1)} | changes
+    return build(CLASSES.format(last=last), **weights)
+
+
+def one_weight_off(share: float) -> Array:
+    second = normal(11, 6, 1, 1)
+    second[3, 2] *= 1 + share
+    return second
+
+
+@pytest.mark.parametrize(
+    "last", ["y = ArgMax<axis=1>(i)", "k = ArgMax<axis=1>(l) y = Cast<to=7>(k)"]
+)
+def test_what_classes_are_taken_from_is_compared(last: str) -> None:
+    found = compare(
+        classes(), classes("y = ArgMax<axis=1>(i)", second=rounded(normal(11, 6, 1, 1)))
+    )
+    assert (found.verdict, found.reason) == ("pass", "")
+    assert [output.name for output in found.outputs] == ["l"]
+    assert found.selection is not None
+    assert (found.selection.operators, found.selection.outputs) == (["ArgMax"], ["y"])
+    assert found.selection.rows == found.selection.same > 5000
+    found = compare(classes(last), classes(last, second=one_weight_off(1e-5)))
+    assert found.verdict == "fail"
+    assert "before ArgMax: " in found.reason
+
+
+def test_a_softmax_before_classes_changes_none() -> None:
+    for last in ("y = ArgMax<axis=1>(s)", "t = Mul(l, two) y = ArgMax<axis=1>(t)"):
+        more = {"two": np.array(2, np.float32)} if "two" in last else {}
+        for pair in ((classes(), classes(last, **more)), (classes(last, **more), classes())):
+            found = compare(*pair)
+            assert (found.verdict, found.selection) == ("pass", None)
+    assert compare(classes(), classes("y = ArgMin<axis=1>(l)")).verdict == "fail"
+    wrong = classes("y = ArgMax<axis=1>(s)", second=one_weight_off(0.1))
+    assert compare(classes(), wrong).verdict == "fail"
+
+
+def test_a_class_that_is_always_the_same_is_no_riddle() -> None:
+    bias = "b = Add(l, bias) y = ArgMax<axis=1>(b)"
+    sure = {"bias": np.float32(1e3) * (np.arange(11) == 4).astype("f").reshape(1, 11, 1, 1)}
+    assert compare(classes(bias, **sure), classes(bias, **sure)).verdict == "pass"
+    wrong = compare(classes(bias, **sure), classes(bias, second=one_weight_off(0.1), **sure))
+    assert wrong.verdict == "fail"
+
+
+def test_operator_sets_that_one_model_alone_imports_are_no_difference() -> None:
+    other = classes(second=rounded(normal(11, 6, 1, 1)))
+    other.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    assert compare(classes(), other).selection is not None
+    other.opset_import[0].version = 18
+    assert compare(classes(), other).selection is None
 
 
 def test_models_without_a_selection_are_not_cut(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""What a detection model selects from: the boxes and scores before its TopK or NonMaxSuppression.
+"""What a model selects from: scores before a TopK or NonMaxSuppression, logits before an ArgMax.
 
 Which rows are selected is decided by the last bit where scores tie, so the outputs of two right
 models may have other rows. But if both select by the same operators, from values that are equal
 within rounding, then that is all the difference there is. So the values before the selection are
 compared as if they were outputs: none of them is left out, selected or not, and rounding is small.
+Of a class, there is more to see before the ArgMax, too: a small error moves hardly any.
 
 Where they have other operators after that, as where one of them was rewritten, the two are cut at
 values of one name, and what comes after is run on the same values: see `bnfold.proof.tails`.
@@ -23,7 +24,7 @@ from bnfold.errors import ModelError
 from bnfold.graph.schemas import opsets_of
 from bnfold.modelfile.external import load_whole
 from bnfold.proof.cutting import cut_off, tail
-from bnfold.proof.sides import Side, sources
+from bnfold.proof.sides import CLASSIFYING, Side, sources
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,12 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         models = [load_whole(path) for path in (original, other)]
     except (OSError, ValueError, ModelError):
         return None
-    if any(model.functions for model in models) or opsets_of(models[0]) != opsets_of(models[1]):
+    if any(model.functions for model in models) or not _of_one_version(*models):
         return None
     sides = Side(models[0]), Side(models[1])
+    operators = sides[0].deciding()
+    if not operators:
+        return None
     pairs = _common_tail(*sides)
     is_same = bool(pairs)
     pairs = pairs or _of_one_name(*sides)
@@ -63,7 +67,6 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         cut_off(side.model, list(zip(names, [pair[place] for pair in pairs], types, strict=True)))
         for place, side in enumerate(sides)
     ]
-    operators = tuple(sorted(sides[0].selecting))
     if is_same:
         return Candidates(cut[0], cut[1], operators)
     if onnx.TensorProto.UNDEFINED in types:
@@ -72,13 +75,19 @@ def candidates(original: Path, other: Path) -> Candidates | None:
     return Candidates(cut[0], cut[1], operators, (tails[0], tails[1]))
 
 
+def _of_one_version(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Say whether both have the same version of each operator set that both import."""
+    versions, others = opsets_of(one), opsets_of(other)
+    return all(versions[domain] == others[domain] for domain in versions.keys() & others.keys())
+
+
 def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
     """Return the values from which on both models are the same, in pairs; none if there are none.
 
     Equal operators of equal operands give equal results, so operands take the results' place: as
     long as these depend on a selection, and past operators that round nothing.
     """
-    if one.outputs != other.outputs or one.selected.isdisjoint(one.outputs):
+    if one.outputs != other.outputs or not one.decides_outputs():
         return []
     pending = list(zip(one.outputs, other.outputs, strict=True))
     found: dict[tuple[str, str], None] = {}
@@ -88,7 +97,13 @@ def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
             continue
         operands = one.operands(pair[0], other, pair[1])
         is_selected = pair[0] in one.selected or pair[1] in other.selected
-        if operands is not None and (is_selected or one.is_transparent(pair[0])):
+        is_class = pair[0] in one.classes and pair[1] in other.classes
+        if is_class and operands is not None and one.operator(pair[0]) in CLASSIFYING:
+            # A Softmax in one of them alone changes the values, and no class.
+            of, its = operands[0]
+            is_class = one.operator(one.source(of)) == other.operator(other.source(its))
+        is_passed = is_selected or is_class or one.is_transparent(pair[0])
+        if operands is not None and is_passed:
             pending += operands
         elif one.place(pair[0]) >= 0 and pair[0] == pair[1]:
             continue
@@ -96,7 +111,8 @@ def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
             return []
         else:
             found[pair] = None
-    return list(found)
+    is_cut = not found.keys() >= set(zip(one.outputs, other.outputs, strict=True))
+    return list(found) if is_cut else []
 
 
 def _of_one_name(one: Side, other: Side) -> list[tuple[str, str]]:

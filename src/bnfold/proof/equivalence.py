@@ -111,7 +111,7 @@ def _before_selection(
     checking = compared.checking
     # A tolerance that is asked for is one of the outputs.
     is_asked = any(map(checking.asks_for, [*checking.rtols, *checking.atols, ""]))
-    if not whole.traits.ordered or is_asked:
+    if not (whole.traits.ordered or whole.traits.indices) or is_asked:
         return None
     cut = candidates(whole.path, compared.path)
     if cut is None:

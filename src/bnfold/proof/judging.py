@@ -103,7 +103,12 @@ class Judge:
         return in_order, moves
 
     def common_rows(self, results: Results) -> tuple[int, int]:
-        """Return how many rows the original has, and how many of them the other model has, too."""
+        """Return how many rows the original has, and how many of them the other model has, too.
+
+        Where there are no rows that are selected, the elements of classes are counted.
+        """
+        if not self.ordered:
+            return self._common_classes(results)
         every = range(len(self.original.references))
         allowances = {n: self.allowance(n, self.original.references, every) for n in self.ordered}
         rows = same = 0
@@ -113,6 +118,16 @@ class Judge:
             counts = common(chosen, other, allowed)
             rows, same = rows + counts[0], same + counts[1]
         return rows, same
+
+    def _common_classes(self, results: Results) -> tuple[int, int]:
+        pairs = [
+            (one[name], other[name])
+            for one, other in zip(self.original.references, results, strict=True)
+            for name in self.original.traits.indices & one.keys()
+            if one[name].shape == other[name].shape
+        ]
+        same = sum(int((one == other).sum()) for one, other in pairs)
+        return sum(one.size for one, _ in pairs), same
 
     def in_the_originals_order(self, evaluation: Evaluation) -> Evaluation:
         """Bring rows into the order that the original has in its own type.

@@ -23,6 +23,9 @@ SELECTING = frozenset(["NonMaxSuppression", "TopK", "Unique"])
 _SELECTED = SELECTING | {"Compress", "NonZero"}
 """Operators whose results have other rows if their inputs change by the last bit."""
 
+CLASSIFYING = frozenset({"ArgMax", "ArgMin"})
+"""Operators that select the index of an element by its value."""
+
 _TRANSPARENT = frozenset(
     {"And", "Cast", "Ceil", "Concat", "Equal", "Expand", "Flatten", "Floor", "Gather", "Greater"}
     | {"GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Not", "Or", "Reshape", "Round"}
@@ -62,6 +65,11 @@ class Scope:
         """Say whether its operator, or one in its bodies, gives other values in each run."""
         node = self._producers.get(name)
         return node is not None and any(n.op_type in _RANDOM for n in nodes_within(node))
+
+    def operator(self, name: str) -> str:
+        """Return the operator that computes a value; empty if it is an input or initializer."""
+        node = self._producers.get(name)
+        return node.op_type if node is not None else ""
 
     def operands_of(self, name: str) -> set[str]:
         """Return what the node that computes a value reads, also in its bodies."""
@@ -196,6 +204,8 @@ class Side(Scope):
         self.selecting: set[str] = set()
         self.selected: set[str] = set()
         """All values that depend on a selection of what an input decides."""
+        self.classes: dict[str, str] = {}
+        """Indices of the largest or smallest elements, copied at most, by the operator."""
         live = set(self._inputs)
         for node in model.graph.node:
             read = reads(node)
@@ -205,9 +215,22 @@ class Side(Scope):
                 self.selecting |= kinds & SELECTING
                 if kinds & _SELECTED:
                     self.selected.update(node.output)
+                if node.op_type in CLASSIFYING:
+                    self.classes[node.output[0]] = node.op_type
+                elif node.op_type in _TRANSPARENT and node.input[0] in self.classes:
+                    self.classes |= dict.fromkeys(node.output, self.classes[node.input[0]])
             if not self.selected.isdisjoint(read):
                 self.selected.update(node.output)
         self.selected.discard("")
+
+    def decides_outputs(self) -> bool:
+        """Say whether an output depends on a selection, or is the class of something."""
+        return any(name in self.selected or name in self.classes for name in self.outputs)
+
+    def deciding(self) -> tuple[str, ...]:
+        """Return the operators whose selections the outputs depend on."""
+        classes = {self.classes[name] for name in self.outputs if name in self.classes}
+        return tuple(sorted(self.selecting | classes))
 
     def types(self) -> dict[str, int]:
         """Return the element types of values, where they can be inferred."""

@@ -62,7 +62,9 @@ def selection_note(selection: Selection) -> Sentence:
     last = selection.operators[-1]
     operators = " and ".join([", ".join(selection.operators[:-1]), last]).removeprefix(" and ")
     others = selection.rows - selection.same
-    rows = f"{selection.same:,} of {count(selection.rows, 'selected row')} match"
+    is_index = {"ArgMax", "ArgMin"}.issuperset(selection.operators)
+    kind = "selected element" if is_index else "selected row"
+    rows = f"{selection.same:,} of {count(selection.rows, kind)} match"
     after = "the same operators" if selection.same_operators else "equal results on the same values"
     return [
         f"compared before {operators}, with {after} after that; {rows}",
