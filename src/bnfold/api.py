@@ -221,6 +221,7 @@ def check(
     from bnfold.proof.equivalence import compare_models
     from bnfold.workflow.alignment import certify_models
     from bnfold.workflow.certified import with_certificate
+    from bnfold.workflow.validity import require_valid_unless_loaded
 
     if outputs not in OUTPUT_CHOICES:
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
@@ -232,6 +233,7 @@ def check(
         for source in sources:
             source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
+        require_valid_unless_loaded(paths[0], equivalence)
         if checking.certify != "off" and equivalence.verdict != "fail":
             seconds = math.inf if checking.certify == "always" else SECONDS_TO_CERTIFY
             certificate = certify_models(paths[0], paths[1], seconds, progress)

@@ -26,6 +26,9 @@ from bnfold.running.input_search import make_inputs
 from bnfold.running.inputs import Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Level, Session
 
+_FIRST_OPSET = 7
+"""The first version of the default operator set that onnxruntime supports."""
+
 _MORE_SAMPLES = 4
 """Samples that are drawn where too few say something of an output."""
 
@@ -105,11 +108,20 @@ class Original:
                 self._run_again(self.session(Level.DISABLED))
                 self._take_notes()
         except (SessionError, UnsupportedInput) as error:
-            elsewhere = "" if self.provider == "cpu" else "; try --provider cpu"
-            raise Undecided("not-verified", f"{error}{elsewhere}") from error
+            raise Undecided("not-verified", f"{error}{self._advice}") from error
         if self.inconclusive.keys() >= set(self.names):
             name, reason = next(iter(self.inconclusive.items()))
             raise Undecided("not-verified", f"output {name!r} {reason}; try --data or --input")
+
+    @property
+    def _advice(self) -> str:
+        """What to try where it does not run."""
+        if self.traits.opset is not None and self.traits.opset < _FIRST_OPSET:
+            return (
+                f"; its operator set is {self.traits.opset}, and onnxruntime supports those from "
+                f"{_FIRST_OPSET} on: export it with a later one"
+            )
+        return "" if self.provider == "cpu" else "; try --provider cpu"
 
     def run_again(self, inputs: Inputs) -> None:
         """Run it on known inputs, without onnxruntime's optimizations, and take no notes.

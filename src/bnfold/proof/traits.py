@@ -66,6 +66,8 @@ class Traits:
     """The rounding unit of each output: the coarsest float type on the way to it."""
     indices: frozenset[str] = frozenset()
     """The outputs of integers that are indices, such as classes: none is near another."""
+    opset: int | None = None
+    """The version of the default operator set."""
     random: str = ""
     """The first operator that draws numbers, if any."""
     weights: Mapping[str, ir.TensorProtocol] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Traits:
             constant=frozenset(names - _outputs(model, live)),
             units=_rounding_units(model),
             indices=_outputs(model, _indices(model)),
+            opset=model.opset_imports.get(""),
             random=next(_random(model), ""),
             weights=_float_weights(model),
         )

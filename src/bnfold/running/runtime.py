@@ -30,6 +30,10 @@ Feeds = Mapping[str, Array]
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+CANNOT_LOAD = "onnxruntime cannot load the model"
+"""How the message of an error begins."""
+
+
 class Level(enum.Enum):
     """The optimization level at which onnxruntime loads a model."""
 
@@ -115,9 +119,7 @@ class Session:
         try:
             self._session = _from_source(make, model)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise SessionError(
-                f"onnxruntime cannot load the model: {_one_line(error, model)}"
-            ) from error
+            raise SessionError(f"{CANNOT_LOAD}: {_one_line(error, model)}") from error
         if PROVIDERS[provider] not in self._session.get_providers():
             raise ProviderError(diagnosis(provider, "onnxruntime fell back to the CPU"))
         self._provider = provider

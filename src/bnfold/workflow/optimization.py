@@ -191,6 +191,7 @@ class Optimization:
         """
         from bnfold.proof.equivalence import compare_models
         from bnfold.workflow.certified import differing, with_certificates
+        from bnfold.workflow.validity import require_valid_unless_loaded
 
         culprits: list[Culprit] = []
         checking = self._checking
@@ -203,6 +204,7 @@ class Optimization:
                 equivalence = compare_models(
                     self._reference, self._staged.path, self._execution, checking, self._progress
                 )
+                require_valid_unless_loaded(self._source, equivalence)
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
                     equivalence,

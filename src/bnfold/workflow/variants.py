@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from bnfold.errors import ModelError
 from bnfold.graph.walk import all_graphs
-from bnfold.modelfile.loading import load, require_valid
+from bnfold.modelfile.loading import load
 from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.normalize import prepare
 from bnfold.modelfile.saving import StagedModel
@@ -27,15 +27,12 @@ from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
 from bnfold.rewriting.overridable import overridable_weights
 from bnfold.rewriting.registry import choose_passes, installed
-from bnfold.running.isolation import CrashedError, Limits, isolated
 from bnfold.running.learning import TOOLS
 from bnfold.scratch import Scratch
+from bnfold.workflow.validity import require_valid_apart
 from bnfold.workflow.windows import Cut, Cutter
 
 _log = logging.getLogger("bnfold")
-
-_LIMITS = Limits(seconds=20, more_bytes=2**32)
-"""Of onnx's own checker, which crashes on some files."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Variants:
         except (ModelError, OSError, MemoryError):
             raise
         except Exception:
-            _require_valid(loaded)  # an invalid model may be why the pass failed
+            require_valid_apart(loaded)  # an invalid model may be why the pass failed
             raise
         kept += outcome.refusals
         if not any("--freeze-initializers" in refusal.remedy for refusal in kept):
@@ -151,17 +148,3 @@ class Variants:
         """
         shutil.rmtree(place.parent)
         gc.collect()
-
-
-def _require_valid(loaded: LoadedModel) -> None:
-    """Check the model with onnx's own checker, in a process of its own.
-
-    Raises:
-        ModelError: if it is invalid.
-    """
-    try:
-        isolated(lambda _: require_valid(loaded), lambda _: None, _LIMITS)
-    except CrashedError as crash:
-        raise ModelError(
-            f"{loaded.source.name} is not a valid ONNX model: onnx's own checker crashes on it"
-        ) from crash
