@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -35,13 +36,16 @@ from bnfold.rewriting.contract import (
     Common,
     Op,
     Operand,
+    Output,
     Refused,
     Replace,
+    every_operand,
     require,
     same_op,
 )
 from bnfold.rewriting.query import (
     int_attribute,
+    is_used,
     opset,
     rank_of,
     reads_content,
@@ -50,6 +54,7 @@ from bnfold.rewriting.query import (
     sole_use,
 )
 
+Outputs: TypeAlias = dict[ir.Value, ir.Value | Op | Output]
 _Step = Callable[[ir.Node, Affine], Op]
 
 
@@ -86,7 +91,7 @@ class _IntoProducers:
     """
 
     def __init__(self) -> None:
-        self.outputs: dict[ir.Value, ir.Value | Op] = {}
+        self.outputs: Outputs = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
 
@@ -230,7 +235,7 @@ class _IntoConsumers:
     """The downstream search. It collects the values to replace and the nodes that it passes."""
 
     def __init__(self) -> None:
-        self.outputs: dict[ir.Value, ir.Value | Op] = {}
+        self.outputs: Outputs = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
 
@@ -251,7 +256,10 @@ class _IntoConsumers:
         self.nodes.append(node)
         if known and node.op_type in CONSUMERS:
             self.absorbers.add(node.op_type)
-            self.outputs[node.outputs[0]] = CONSUMERS[node.op_type](affine, node, data)
+            absorbed = CONSUMERS[node.op_type](affine, node, data)
+            self.outputs[node.outputs[0]] = absorbed
+            others = enumerate(node.outputs[1:], 1)
+            self.outputs |= {v: Output(absorbed, i) for i, v in others if is_used(v)}
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
             output = node.outputs[0]
@@ -280,9 +288,7 @@ class _IntoConsumers:
         self.readers_of(output, affine, rebuilt)
 
 
-def _profitable(
-    pattern: list[ir.Node], outputs: dict[ir.Value, ir.Value | Op], detail: str
-) -> Replace:
+def _profitable(pattern: list[ir.Node], outputs: Outputs, detail: str) -> Replace:
     """Require fewer operators, or as many with an Add in place of a BatchNormalization.
 
     An Add before another map is none: they become one.
@@ -295,7 +301,7 @@ def _profitable(
     return Replace(pattern, outputs, detail)
 
 
-def _is_merged(value: ir.Value, operand: ir.Value | Op) -> bool:
+def _is_merged(value: ir.Value, operand: ir.Value | Op | Output) -> bool:
     """Say whether an Add takes the place of a MatMul's result, and a map is all that reads it."""
     node = value.producer()
     if node is None or node.op_type != "MatMul" or _sole_map_after(node) is None:
@@ -303,15 +309,8 @@ def _is_merged(value: ir.Value, operand: ir.Value | Op) -> bool:
     return isinstance(operand, Op) and operand.op_type == "Add"
 
 
-def _operators(outputs: dict[ir.Value, ir.Value | Op]) -> list[str]:
-    pending: list[Operand] = list(outputs.values())
-    op_types: dict[Op, str] = {}
-    while pending:
-        operand = pending.pop()
-        if isinstance(operand, Op) and operand not in op_types:
-            op_types[operand] = operand.op_type
-            pending += operand.inputs
-    return list(op_types.values())
+def _operators(outputs: Outputs) -> list[str]:
+    return [each.op_type for each in every_operand(outputs.values()) if isinstance(each, Op)]
 
 
 def _rank(node: ir.Node) -> int:

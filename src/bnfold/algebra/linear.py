@@ -8,6 +8,7 @@ identity; the tables list which operators have which.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -230,6 +231,30 @@ def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op
     return Op("BatchNormalization", inputs, tuple(attributes.values()), bn)
 
 
+def _recurrent_after(affine: Affine, node: ir.Node, data: Operand) -> Op:
+    """W·(s·x + t) + Wb + … = (W·s)·x + (Wb + W·t) + …, in each gate and direction.
+
+    W is (directions, gates·hidden, inputs), and B holds Wb and then Rb along its last axis: (ONNX,
+    LSTM, GRU and RNN). The channels are on the last axis of x, whichever its layout is. Initial
+    states, peepholes and the lengths of sequences do not depend on x.
+    """
+    weight, recurrent = weight_of(node, 1), weight_of(node, 2)
+    fits = weight.ndim == 3 and recurrent.shape[:2] == weight.shape[:2]
+    require(fits, NotAbsorbed.CHANNELS_DIFFER, node)
+    affine = _on_axis(affine, 2, weight.shape[2], node)
+    shift = weight.astype(np.float64) @ affine.shift
+    bias = optional_weight_of(node, 3)
+    inputs = list[Operand](node.inputs)
+    inputs[:2] = data, _store(weight, node, 1, channel_axis=2, scale=affine.scale)
+    if affine.has_shift:
+        total = np.concatenate([shift, np.zeros_like(shift)], axis=1)
+        if bias is not None:
+            require(bias.shape == total.shape, NotAbsorbed.CHANNELS_DIFFER, node)
+            total = bias + total
+        inputs[3:4] = [_store(total, node, 3)]
+    return replace(same_op(node, inputs), outputs=len(node.outputs))
+
+
 IntoConsumer = Callable[[Affine, ir.Node, Operand], Op]
 
 CONSUMERS: Mapping[str, IntoConsumer] = {
@@ -238,6 +263,9 @@ CONSUMERS: Mapping[str, IntoConsumer] = {
     "Gemm": _gemm_after,
     "MatMul": _matmul_after,
     "BatchNormalization": _batch_normalization_after,
+    "LSTM": _recurrent_after,
+    "GRU": _recurrent_after,
+    "RNN": _recurrent_after,
 }
 """Maps an operator after an affine map, and the data of the map, to an expression for both."""
 

@@ -38,6 +38,7 @@ from bnfold.proof.kinds import is_multilinear, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
 from bnfold.proof.products import with_scales_after_products
+from bnfold.proof.projections import with_projections
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
@@ -154,6 +155,7 @@ def _of_either(window: Window, other: Window) -> Certificate:
 
 
 def _proven(computed: Window) -> Certificate:
+    computed = with_projections(computed)
     computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
     computed = with_interleaving(with_activations_last(computed))
     rest = peeled(without_shared(computed))

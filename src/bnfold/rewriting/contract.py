@@ -13,7 +13,7 @@ Passes use this module, `bnfold.rewriting.query`, `bnfold.algebra`, `bnfold.grap
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -137,6 +137,7 @@ class Weight:
 class Op:
     """A node to be created, as an expression over values, weights and other nodes to be created.
 
+    As an operand, it is the first output of the node, which has as many as `outputs` says.
     `like` is the node whose name, documentation and metadata the new one inherits.
     `shape` is that of its output, as far as known, and `type_of` a value of the same type. A node
     that computes a value of `Replace.outputs` takes both from that value, and needs none here.
@@ -148,9 +149,32 @@ class Op:
     like: ir.Node | None = None
     shape: ir.Shape | None = None
     type_of: ir.Value | None = None
+    outputs: int = 1
 
 
-Operand: TypeAlias = ir.Value | Weight | Op | None
+@dataclass(frozen=True)
+class Output:
+    """Another output than the first of a node to be created, in place of a value of its type."""
+
+    op: Op
+    index: int
+
+
+Operand: TypeAlias = ir.Value | Weight | Op | Output | None
+
+
+def every_operand(operands: Iterable[Operand]) -> Iterator[ir.Value | Weight | Op]:
+    """Yield all values, weights and nodes to be created that expressions consist of, each once."""
+    pending, seen = list(operands), set()
+    while pending:
+        operand = pending.pop()
+        operand = operand.op if isinstance(operand, Output) else operand
+        if operand is None or operand in seen:
+            continue
+        seen.add(operand)
+        yield operand
+        if isinstance(operand, Op):
+            pending += operand.inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +186,7 @@ class Replace:
     """
 
     nodes: Sequence[ir.Node]
-    outputs: Mapping[ir.Value, ir.Value | Op | Weight]
+    outputs: Mapping[ir.Value, ir.Value | Op | Output | Weight]
     detail: str = ""
     exactness: Exactness | None = None
     """The exactness of this rewrite, if it differs from that of the pass."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.walk import all_graphs, bodies_of
-from bnfold.rewriting.contract import Op, Replace, Weight
+from bnfold.rewriting.contract import Op, Output, Replace, Weight
 from bnfold.rewriting.query import is_used, may_take_over
 
 
@@ -134,10 +134,16 @@ class _Built:
         """Say whether the value is computed by one of the new nodes."""
         return value.producer() in self.nodes
 
-    def value_of(self, operand: ir.Value | Op | Weight) -> ir.Value:
+    def value_of(self, operand: ir.Value | Op | Output | Weight) -> ir.Value:
         """Return the value of an expression, making its nodes if needed."""
         if isinstance(operand, ir.Value):
             return self._hoisted.get(operand, operand)
+        if isinstance(operand, Output):
+            node = self.value_of(operand.op).producer()
+            assert node is not None
+            output = node.outputs[operand.index]
+            output.name = output.name or self._editor.fresh_name(f"{node.outputs[0].name}.other")
+            return output
         if operand not in self._values:
             if isinstance(operand, Weight):
                 self._values[operand] = self._make_weight(operand)
@@ -149,6 +155,8 @@ class _Built:
         """Insert a new node, with a fresh name for its output."""
         output = node.outputs[0]
         output.name = self._editor.fresh_name(stem)
+        for other in node.outputs[1:]:
+            other.name = ""  # unless something reads it
         named = node.name is not None
         self._graph.insert_before(self._anchor, node)
         if not named:
@@ -180,6 +188,7 @@ class _Built:
             op.op_type,
             inputs,
             op.attributes,
+            num_outputs=op.outputs,
             name=like.name if like is not None else None,
             doc_string=like.doc_string if like is not None else None,
             metadata_props=dict(like.metadata_props) if like is not None else None,

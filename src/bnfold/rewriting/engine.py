@@ -18,13 +18,12 @@ from bnfold.record.data import ExactnessName, RefusalRecord, RewriteRecord
 from bnfold.rewriting.contract import (
     ANY,
     General,
-    Op,
-    Operand,
     Pass,
     Refusal,
     Refused,
     Replace,
     Weight,
+    every_operand,
 )
 from bnfold.rewriting.editor import Edit, Editor
 from bnfold.rewriting.query import is_op
@@ -257,14 +256,5 @@ def _with_flushed(replace: Replace) -> str:
 
 
 def _weights(replace: Replace) -> list[Weight]:
-    weights: dict[Weight, None] = {}
-    seen: set[Op] = set()
-    pending: list[Operand] = list(replace.outputs.values())
-    while pending:
-        operand = pending.pop()
-        if isinstance(operand, Weight):
-            weights[operand] = None
-        elif isinstance(operand, Op) and operand not in seen:
-            seen.add(operand)
-            pending += operand.inputs
-    return list(weights)
+    operands = every_operand(replace.outputs.values())
+    return [operand for operand in operands if isinstance(operand, Weight)]

@@ -15,7 +15,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from bnfold.proof.windows import NotShown, Window
-from bnfold.rewriting.contract import Op, Operand, Replace
+from bnfold.rewriting.contract import Operand, Replace, every_operand
 from bnfold.rewriting.editor import Edit
 from bnfold.rewriting.query import reads_content
 from bnfold.workflow.slices import Names, Part, Slice, is_constant
@@ -150,14 +150,8 @@ def _reads_content(node: ir.Node, index: int) -> bool:
 
 def _values_read(operands: Iterable[Operand]) -> list[ir.Value]:
     """Return the values of the graph that expressions read, constants aside."""
-    values, pending = [], list(operands)
-    seen: set[Op] = set()
-    while pending:
-        operand = pending.pop()
-        if isinstance(operand, Op):
-            if operand not in seen:
-                pending += operand.inputs
-                seen.add(operand)
-        elif isinstance(operand, ir.Value) and not is_constant(operand):
-            values.append(operand)
-    return values
+    return [
+        operand
+        for operand in every_operand(operands)
+        if isinstance(operand, ir.Value) and not is_constant(operand)
+    ]

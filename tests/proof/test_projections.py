@@ -1,0 +1,112 @@
+"""What recurrent operators compute of their input is proven apart from the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfold.proof.certificate import certify
+from bnfold.proof.projections import with_projections
+from bnfold.proof.windows import Window
+from tests.support.evaluate import run_plain
+from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal, operators
+from tests.support.windows import window
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+INTERFACE = "(float[T,N,5] x) => (float[T,D,N,H] y, float[D,N,H] z)"
+
+
+def weights(kind: str, directions: int) -> dict[str, Any]:
+    gates = GATES[kind] * 3
+    return {
+        "w": normal(directions, gates, 5, seed=1),
+        "r": normal(directions, gates, 3, seed=2),
+        "bias": normal(directions, 2 * gates, seed=3),
+    }
+
+
+def line(kind: str, directions: int, inputs: str = "w, r, bias", of: str = "x") -> str:
+    direction = "bidirectional" if directions == 2 else "forward"
+    more = ", linear_before_reset=1" if kind == "GRU" else ""
+    return f'y, z = {kind}<hidden_size=3, direction="{direction}"{more}>({of}, {inputs})'
+
+
+@pytest.mark.parametrize("inputs", ["w, r, bias", "w, r", "w, r, bias, , h", "w, r, , , h"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kind", list(GATES))
+def test_they_compute_the_same_with_their_projection_apart(
+    kind: str, directions: int, inputs: str
+) -> None:
+    given = weights(kind, directions)
+    interface = INTERFACE
+    if "h" in inputs:
+        interface = interface.replace("x)", f"x, float[{directions},N,3] h)")
+    if "bias" not in inputs:
+        del given["bias"]
+    model = build(f"{interface} {{ {line(kind, directions, inputs)} }}", **given)
+    apart = with_projections(Window(model, model)).before
+    assert operators(apart) == ["MatMul", "Add", kind]
+    feeds = draw_feeds(model, sizes={"T": 6, "N": 2})
+    for one, other in zip(run_plain(model, feeds), run_plain(apart, feeds), strict=True):
+        np.testing.assert_allclose(other, one, 1e-4, 1e-6)
+
+
+def test_weights_that_are_computed_or_large_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = weights("RNN", 1)
+    del given["bias"]
+    model = build(f"{INTERFACE} {{ u = Relu(w) {line('RNN', 1, 'u, r')} }}", **given)
+    assert operators(with_projections(Window(model, model)).before) == ["Relu", "RNN"]
+    monkeypatch.setattr("bnfold.proof.projections._LARGEST", 8)
+    model = build(f"{INTERFACE} {{ {line('RNN', 1, 'w, r')} }}", **given)
+    assert operators(with_projections(Window(model, model)).before) == ["RNN"]
+
+
+def folded(kind: str, directions: int) -> dict[str, Array]:
+    given, norm = weights(kind, directions), batch_norm(5)
+    scale = norm["s"] / np.sqrt(norm["v"].astype(np.float64) + 1e-5)
+    shift = norm["b"] - norm["m"] * scale
+    gates = GATES[kind] * 3
+    moved = given["bias"].astype(np.float64)
+    moved[:, :gates] += given["w"].astype(np.float64) @ shift
+    return {
+        "w": np.asarray(given["w"] * scale, np.float32),
+        "r": given["r"],
+        "bias": moved.astype(np.float32),
+    }
+
+
+def swapped(parameters: dict[str, Array]) -> None:
+    """Add Wb where Rb is, and Rb where Wb is."""
+    halves = np.split(parameters["bias"], 2, axis=1)
+    parameters["bias"] = np.concatenate(halves[::-1], axis=1)
+
+
+def one_weight(parameters: dict[str, Array]) -> None:
+    parameters["w"][-1, 2, 3] *= 1.001
+
+
+def one_recurrent(parameters: dict[str, Array]) -> None:
+    parameters["r"][0, 1, 1] += 1e-2
+
+
+@pytest.mark.parametrize("change", [None, swapped, one_weight, one_recurrent])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("kind", list(GATES))
+def test_a_fold_is_proven_and_a_wrong_one_is_not(kind: str, directions: int, change: Any) -> None:
+    new = folded(kind, directions)
+    if change is not None:
+        change(new)
+    before = f"n = BatchNormalization(q, s, b, m, v) p = Transpose<perm=[2,0,1]>(n) {line(kind, directions, of='p')}"  # noqa: E501
+    after = f"p = Transpose<perm=[2,0,1]>(q) {line(kind, directions, of='p')}"
+    interface = INTERFACE.replace("float[T,N,5] x", "float[N,5,T] q")
+    pair = window(interface, before, after, weights(kind, directions) | batch_norm(5), new)
+    certificate = certify(Window(*map(onnx.shape_inference.infer_shapes, pair.models)))
+    if change is None:
+        assert (certificate.verdict, certificate.kind) == ("certified", "linear")
+    elif change is swapped and kind != "GRU":
+        assert certificate.verdict == "sampled"  # only their sum counts
+    else:
+        assert certificate.verdict == "differs"
