@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import ml_dtypes
@@ -871,6 +873,21 @@ def test_all_windows_are_proven_in_turn() -> None:
     found = certify_all([right, none, lambda: [folded(d=-D)]], 60)
     assert [each.verdict for each in found] == ["certified", "open", "differs"]
     assert [each.verdict for each in certify_all([right, right], -1)] == ["open", "open"]
+
+
+def test_what_crashes_leaves_the_others_proven() -> None:
+    def right() -> list[Window]:
+        return [folded()]
+
+    def crash() -> list[Window]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    found = certify_all([right, crash, right], 60)
+    assert [each.verdict for each in found] == ["certified", "open", "certified"]
+    assert "was killed" in found[1].note
+    found = certify_all([crash, right], 1e-9)
+    assert [each.verdict for each in found] == ["open", "open"]
 
 
 def test_of_several_windows_of_a_rewrite_one_is_enough() -> None:

@@ -69,8 +69,7 @@ def certify_all(
         certificates = []
         for number, window in enumerate(windows, 1):
             if time.monotonic() > end:
-                late = "there was no time left; --certify always takes it"
-                certificates.append(Certificate("open", note=late))
+                certificates.append(Certificate("open", note=_LATE))
                 continue
             total = len(windows)
             told(Counted(f"certifying rewrite {number} of {total}", number, total))
@@ -82,9 +81,22 @@ def certify_all(
 
     try:
         return isolated(work, progress)
-    except CrashedError as crash:
-        return [Certificate("open", note=str(crash))] * len(windows)
+    except CrashedError:  # over one of them
+        end = time.monotonic() + seconds
+        return [_apart(window, min(seconds, end - time.monotonic())) for window in windows]
 
+
+def _apart(window: Callable[[], Iterable[Window]], seconds: float) -> Certificate:
+    """Prove a window in a process of its own."""
+    try:
+        if seconds <= 0:
+            raise NotShown(_LATE)
+        return isolated(lambda _: certify_any(window(), seconds_for_one(seconds)), silent)
+    except (NotShown, CrashedError) as reason:
+        return Certificate("open", note=str(reason))
+
+
+_LATE = "there was no time left; --certify always takes it"
 
 SECONDS_FOR_A_WINDOW = 5.0
 """Where all windows have some time together, each has this at most; none is started after that."""

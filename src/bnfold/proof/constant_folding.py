@@ -13,7 +13,7 @@ import onnx.numpy_helper
 from bnfold.errors import SessionError
 from bnfold.proof.submodels import Constants, rebuilt
 from bnfold.proof.windows import NotShown, Window, is_random
-from bnfold.running.learning import infer
+from bnfold.running.learning import infer_small
 from bnfold.running.runtime import Level, Session
 
 
@@ -124,7 +124,7 @@ def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
     bare = rebuilt(model, model.graph.node, model.graph.input, [o.name for o in model.graph.output])
     del bare.graph.value_info[:]  # these may be of another size
     known = {}
-    for value in (infer(bare) or bare).graph.value_info:
+    for value in (infer_small(bare) or bare).graph.value_info:
         tensor = value.type.tensor_type
         sizes = [size.dim_value for size in tensor.shape.dim]
         if tensor.HasField("shape") and all(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from bnfold.graph.facts import Tools
 from bnfold.graph.inference import infer_here
@@ -34,6 +37,34 @@ def infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
             _log.warning("onnx's shape inference crashes on this model, so some sizes stay unknown")
         return None
     return None if found is None else onnx.ModelProto.FromString(found)
+
+
+_MOST_ELEMENTS = 2**26
+"""Up to which nothing that a small model asks for is large."""
+
+
+def infer_small(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Let onnx infer the shapes of a small model, in this process if no number in it is large.
+
+    A fork takes a hundred times as long. If onnx crashes all the same, this process does: it is
+    for one that has an answer to that.
+    """
+    return infer_here(model) if is_forked() and _asks_for_little(model) else infer(model)
+
+
+def _asks_for_little(model: onnx.ModelProto) -> bool:
+    """Say whether sizes of inputs, and counts that operators repeat something by, are small."""
+    enlarging = [node for node in model.graph.node if node.op_type in _MAY_HARM - {"Slice"}]
+    read = {name for node in enlarging for name in node.input}
+    total = 1.0
+    for value in model.graph.input:
+        sizes = [size.dim_value for size in value.type.tensor_type.shape.dim]
+        total = max(total, math.prod(float(size) for size in sizes))
+    for tensor in model.graph.initializer:
+        if tensor.name in read and tensor.data_type == onnx.TensorProto.INT64:
+            numbers = np.abs(onnx.numpy_helper.to_array(tensor).astype(np.float64))
+            total *= math.prod(numbers[numbers > 1].tolist())
+    return total <= _MOST_ELEMENTS
 
 
 def _may_harm(nodes: Iterable[onnx.NodeProto]) -> bool:
