@@ -39,6 +39,7 @@ from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
 from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.projections import with_projections
+from bnfold.proof.reshaping import fitting
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
@@ -206,6 +207,9 @@ def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
     if len(chosen) == 1:
         return chosen
     running = [sizing for sizing in chosen if _runs(window, single(sizing))]
+    if not running:
+        fits = [found for sizing in chosen if (found := fitting(window, sizing)) is not None]
+        running = [sizing for sizing in fits if _runs(window, single(sizing))]
     return running or chosen
 
 

@@ -59,15 +59,16 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes = [each for node in copy.graph.node for each in _in_place_of(copy, node)]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
-    types = {value.name: value.type.tensor_type.elem_type for value in copy.graph.input}
+    described = [*copy.graph.input, *copy.graph.value_info]
+    types = {value.name: value.type.tensor_type.elem_type for value in described}
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*copy.graph.input, *copy.graph.value_info)
+        for value in described
         if value.type.tensor_type.HasField("shape")
     }
     constants = Constants(copy)
     for node in copy.graph.node:
-        if node.op_type == "CastLike" and node.input[1] in types:
+        if node.op_type == "CastLike" and types.get(node.input[1]):
             node.op_type = "Cast"
             node.attribute.append(onnx.helper.make_attribute("to", types[node.input[1]]))
             del node.input[1:]

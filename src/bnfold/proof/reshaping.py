@@ -1,0 +1,103 @@
+"""Chooses free sizes such that Reshapes to known sizes get as many elements as they ask for.
+
+A free size may be the product of others, as of what a Reshape before the window has flattened.
+Elements then fit the target of a Reshape at few sizes only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import onnx
+
+from bnfold.proof.constant_folding import with_sizes
+from bnfold.proof.sizing import Shapes, Sizing
+from bnfold.proof.submodels import Constants
+from bnfold.proof.windows import Window
+
+_COUNT_KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators whose result has as many elements as their input."""
+
+_MOST_CHANGES = 4
+
+_MOST_ELEMENTS = 2**22
+"""Of an input: what is larger takes too long to prove."""
+
+
+def fitting(window: Window, sizing: Sizing) -> Sizing | None:
+    """Return the choice with other free sizes, at which the Reshapes of what is replaced can run.
+
+    None if nothing is to be changed, or no few sizes would do.
+    """
+    shapes = sizing.shapes
+    for _ in range(_MOST_CHANGES):
+        changes = _changes(window, shapes)
+        if not changes:
+            break
+        shapes = min(changes, key=lambda each: (bool(_changes(window, each)), _elements(each)))
+    if shapes is sizing.shapes:
+        return None
+    return replace(sizing, shapes=shapes, stackable=False, batched=False)
+
+
+def _elements(shapes: Shapes) -> int:
+    return max(map(math.prod, shapes.values()))
+
+
+def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
+    """Return other shapes for the input of the first Reshape that cannot run, one free size each.
+
+    The smallest size that fits: as many elements as the target has, or a multiple of its known
+    sizes.
+    """
+    free = _free_axes(window)
+    model = with_sizes(window, shapes).before
+    constants = Constants(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        target = [int(size) for size in constants[node.input[1]].reshape(-1)]
+        source = _source(node.input[0], makers)
+        if source not in shapes or 0 in target:
+            continue
+        total, asked = math.prod(shapes[source]), math.prod(s for s in target if s > 0)
+        if total == asked or (-1 in target and total % asked == 0):
+            continue
+        found = []
+        for symbol, axis in free.get(source, {}).items():
+            rest = total // shapes[source][axis]
+            new = asked // math.gcd(rest, asked) if -1 in target else asked // rest
+            if -1 in target or rest * new == asked:
+                found.append(_with_size(shapes, free, symbol, new))
+        return [each for each in found if _elements(each) <= _MOST_ELEMENTS]
+    return []
+
+
+def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str:
+    """Return what has the same elements, as far back as can be told."""
+    while name in makers and makers[name].op_type in _COUNT_KEEPING:
+        name = makers[name].input[0]
+    return name
+
+
+def _free_axes(window: Window) -> dict[str, dict[str, int]]:
+    """Return the axes of free sizes by input and by the name of the size, the last of one name."""
+    return {
+        value.name: {
+            size.dim_param or f"{value.name}[{axis}]": axis
+            for axis, size in enumerate(value.type.tensor_type.shape.dim)
+            if size.dim_value <= 0
+        }
+        for value in window.inputs
+    }
+
+
+def _with_size(shapes: Shapes, free: dict[str, dict[str, int]], symbol: str, new: int) -> Shapes:
+    """Return the shapes with another size for all axes whose size has this name."""
+    changed = {name: list(shape) for name, shape in shapes.items()}
+    for name, axes in free.items():
+        if symbol in axes:
+            changed[name][axes[symbol]] = new
+    return {name: tuple(shape) for name, shape in changed.items()}
