@@ -270,6 +270,10 @@ def test_wrong_usage_is_a_one_line_error_and_writes_nothing(folder: Path, case: 
 def test_a_report_never_replaces_the_output(folder: Path) -> None:
     output = folder / "out.json"
     outcome = run("optimize", folder / "m.onnx", output, "--report", output)
+    outcome.failed(2, f"--report {output}")
+    assert not output.exists()
+    output.symlink_to(folder / "out.onnx")
+    outcome = run("optimize", folder / "m.onnx", folder / "out.onnx", "--report", output)
     outcome.failed(2, "--report", "same file as OUTPUT")
     assert not output.exists()
 
@@ -279,6 +283,8 @@ def test_a_report_never_replaces_the_output(folder: Path) -> None:
     [
         ("{folder}", "is the folder of the model; to replace the model, name it: "),
         ("{folder}/missing/", "this folder does not exist"),
+        ("{folder}/record.json", "--json prints the record to standard output"),
+        ("{folder}/page.HTML", "page.HTML is the name of a report: that is --report "),
         ("/dev/fd/1", "is an open stream, not a file"),
         ("/dev/null", "is not a regular file"),
         ("{folder}/missing/out.onnx", "No such file or directory"),

@@ -153,7 +153,7 @@ def test_a_report_that_cannot_be_written_is_known_before_the_work(
     option = "-o" if command == "report" else "--report"
     arguments: list[str | Path] = [command, folder / "m.onnx", option, folder / place]
     if command in ("optimize", "check"):
-        arguments.insert(2, folder / "other.html")
+        arguments.insert(2, folder / "other.onnx")
     before = names(folder)
     work = raising(AssertionError("the work has started"))
     with (

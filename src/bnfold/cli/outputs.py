@@ -28,7 +28,7 @@ def output_file(model: Path, output: Path | None, given: str | None = None) -> P
     `given` is OUTPUT as it was typed: a path does not keep the slash at its end.
 
     Raises:
-        UsageError: if the folder does not exist, or is the model's own.
+        UsageError: if the folder does not exist, or is the model's own; if it is a report by name.
     """
     if output is None:
         return model.with_name(f"{model.stem}.bnfold.onnx")
@@ -37,6 +37,11 @@ def output_file(model: Path, output: Path | None, given: str | None = None) -> P
         raise UsageError(f"{output} is a folder: a model from standard input needs a name, too")
     if not is_folder and (given or "").endswith(("/", os.sep)):
         raise UsageError(f"{given}: this folder does not exist")
+    if not is_folder and output.suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"OUTPUT is where the model goes, and {output} is the name of a report: that is "
+            f"--report {output}; --json prints the record to standard output"
+        )
     if not is_folder:
         return output
     place = output / model.name
