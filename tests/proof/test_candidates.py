@@ -331,3 +331,25 @@ def test_models_of_other_opsets_are_not_cut(tmp_path: Path) -> None:
     other = top()
     other.opset_import[0].version = 16
     assert cut(tmp_path, top(), other) is None
+
+
+def test_a_deep_network_before_classes_is_no_recursion() -> None:
+    lines = " ".join(f"h{k} = Relu(h{k - 1})" for k in range(1, 1500))
+    last = "y = ArgMax<axis=1>(h1499)"
+    text = f"(float[N,9] x) => (int64[N,1] y) {{ h0 = MatMul(x, w) {lines} {last} }}"
+    one, other = (build(text, w=w) for w in (normal(9, 9), rounded(normal(9, 9))))
+    found = compare(one, other)
+    assert (found.verdict, [output.name for output in found.outputs]) == ("pass", ["h1499"])
+
+
+def test_constants_are_computed_through_long_chains(tmp_path: Path) -> None:
+    lines = " ".join(f"k{n} = Add(k{n - 1}, one)" for n in range(1, 1500))
+    text = (
+        f"(float[N,9] x) => (int64[N,1] y) {{ k0 = Identity(one) {lines} "
+        "h = MatMul(x, w) g = Mul(h, k1499) y = ArgMax<axis=1>(g) }"
+    )
+    one, other = (
+        build(text, w=normal(9, 9), one=np.array(number, np.float32)) for number in (1, 2)
+    )
+    assert names(cut(tmp_path, one, one)) == {"g"}
+    assert names(cut(tmp_path, one, other)) == {"g"}

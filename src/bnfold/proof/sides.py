@@ -52,6 +52,19 @@ class Scope:
         self._inputs = [value.name for value in graph.input]
         self._producers = {name: node for node in graph.node for name in node.output if name}
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._fixed: dict[str, int] = {}
+        """What is computed from constants alone, and the place of the node that does."""
+        for place, node in enumerate(graph.node):
+            is_pure = len(node.output) == 1 and node.op_type not in _RANDOM
+            if is_pure and not any(bodies(node)) and all(map(self._is_fixed, node.input)):
+                self._fixed[node.output[0]] = place
+
+    def _is_fixed(self, name: str) -> bool:
+        if not name or name in self._fixed:
+            return True
+        if not self.has(name):
+            return self._around is not None and self._around._is_fixed(name)
+        return name in self._initializers and name not in self._inputs
 
     def has(self, name: str) -> bool:
         """Say whether the graph itself has a value of this name."""
@@ -108,15 +121,24 @@ class Scope:
         if not self.has(name):
             return self._around.constant(name) if self._around else None
         if name not in self._known:
-            self._known[name] = self._constant(name)
-        return self._known[name]
+            for each in self._needed(name):
+                self._known[each] = self._computed(each)
+            if name in self._initializers and self._is_fixed(name):
+                self._known[name] = onnx.numpy_helper.to_array(self._initializers[name])
+        return self._known.setdefault(name, None)
 
-    def _constant(self, name: str) -> Array | None:
-        if name in self._initializers and name not in self._inputs:
-            return onnx.numpy_helper.to_array(self._initializers[name])
-        node = self._producers.get(name)
-        if node is None or len(node.output) > 1 or node.op_type in _RANDOM or any(bodies(node)):
-            return None
+    def _needed(self, name: str) -> list[str]:
+        """Return what a constant is computed from and is not known yet, and itself, in order."""
+        needed, pending = set(), [name]
+        while pending:
+            each = pending.pop()
+            if each in self._fixed and each not in self._known and each not in needed:
+                needed.add(each)
+                pending += self._producers[each].input
+        return sorted(needed, key=self._fixed.__getitem__)
+
+    def _computed(self, name: str) -> Array | None:
+        node = self._producers[name]
         operands = {each: self.constant(each) for each in node.input if each}
         contents = {each: array for each, array in operands.items() if array is not None}
         if len(contents) < len(operands):
