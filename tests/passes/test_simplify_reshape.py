@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
-from tests.support.evaluate import run_plain
-from tests.support.graphs import Parameters, build, operators
+from tests.support.evaluate import assert_equivalent, run_plain
+from tests.support.graphs import Parameters, build, draw_feeds, normal, operators
 from tests.support.passes import run_pass
 
 NAME = "simplify-reshape"
@@ -138,3 +138,34 @@ def test_random_shapes(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         sizes[data.draw(st.integers(0, len(sizes) - 1))] = -1
     simplified(reshaped(x, sizes), tuple(own))
+
+
+@pytest.mark.parametrize("opset", [11, 12, 13, 14, 21])
+@pytest.mark.parametrize("split", [False, True])
+def test_what_older_operator_sets_compute_of_sizes_is_known_too(opset: int, split: bool) -> None:
+    """onnx infers what a Reshape makes of computed sizes from operator set 14 on."""
+    is_old = opset < 13
+    unsqueeze = "Unsqueeze<axes=[0]>(n)" if is_old else "Unsqueeze(n, first)"
+    parts = "Split<axis=1, split=[8,8]>(h)" if is_old else "Split<axis=1>(h, halves)"
+    total = "ReduceSum<axes=[1], keepdims=0>(r)" if is_old else "ReduceSum<keepdims=0>(r, second)"
+    more: Parameters = {} if is_old else {"first": np.array([0])}
+    parameters: Parameters = {} if split else {"v": normal(16, 8)}
+    if split and not is_old:
+        more |= {"halves": np.array([8, 8]), "second": np.array([1])}
+    lines = f"p, q = {parts} a = Add(p, q)" if split else "a = MatMul(h, v)"
+    end = f"y = {total}" if split else "y = Identity(r)"
+    shape = "N,c" if split else "N,b,c"
+    model = build(
+        f"(float[N,5] x) => (float[{shape}] y) {{ h = MatMul(x, w) "
+        f"{lines} s = Shape(x) n = Gather(s, zero) u = {unsqueeze} "
+        f"t = Concat<axis=0>(u, rest) r = Reshape(a, t) {end} }}",
+        opset=opset,
+        w=normal(5, 16),
+        zero=np.array(0),
+        rest=np.array([2, 4]),
+        **more,
+        **parameters,
+    )
+    result = run_pass(model, "simplify-reshape").to_proto()
+    assert not {"Shape", "Gather", "Unsqueeze"} & {*operators(result)}
+    assert_equivalent(model, result, draw_feeds(model, sizes={"N": 3}))

@@ -31,6 +31,15 @@ _LARGEST_FLOATS = 16
 
 _FLOATS = frozenset(dtype.value for dtype in ir.DataType if dtype.is_floating_point())
 
+_READ_BY_RESHAPE = 14
+"""From this operator set on, onnx infers what a Reshape to computed sizes makes."""
+
+_LIKE_IT = range(11, _READ_BY_RESHAPE)
+"""Operator sets whose operators infer the same sizes in that one, with numbers as inputs."""
+
+_INPUTS_SINCE_13 = {"ReduceSum": "axes", "Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
+"""Operators that have an input in place of an attribute since operator set 13."""
+
 Known = Mapping[ir.Node, tuple[Size, ...]]
 """The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
 
@@ -41,7 +50,10 @@ def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
     Through functions onnx infers its own sizes, and believes what is claimed in their bodies.
     """
     bare = onnx.ModelProto(ir_version=8)
-    for domain, version in {_UNKNOWN_DOMAIN: 1, **graph.opset_imports}.items():
+    versions = {_UNKNOWN_DOMAIN: 1, **graph.opset_imports}
+    is_raised = versions.get("") in _LIKE_IT
+    versions |= {"": _READ_BY_RESHAPE} if is_raised else {}
+    for domain, version in versions.items():
         bare.opset_import.add(domain=domain, version=version)
     names = free_names()
     for value in graph.inputs:
@@ -54,7 +66,28 @@ def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
             _add_result(bare.graph, node.outputs[0])
         else:
             _add_node(bare.graph, node, known)
+    if is_raised:
+        _raise(bare.graph, bare.graph)
     return bare
+
+
+def _raise(graph: onnx.GraphProto, outermost: onnx.GraphProto) -> None:
+    """Turn attributes into inputs, as the operators of operator set 14 have them."""
+    for node in graph.node:
+        name = _INPUTS_SINCE_13.get(node.op_type, "") if node.domain == "" else ""
+        for place, attribute in enumerate(node.attribute):
+            if attribute.name == name and len(node.input) == 1:
+                numbers = f"bnfold.{name}.{len(outermost.initializer)}"
+                content = onnx.helper.make_tensor(
+                    numbers, onnx.TensorProto.INT64, [len(attribute.ints)], attribute.ints
+                )
+                outermost.initializer.append(content)
+                node.input.append(numbers)
+                del node.attribute[place]
+                break
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _raise(body, outermost)
 
 
 def is_result_known(node: ir.Node) -> bool:
