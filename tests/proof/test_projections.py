@@ -99,8 +99,10 @@ def test_a_fold_is_proven_and_a_wrong_one_is_not(kind: str, directions: int, cha
     new = folded(kind, directions)
     if change is not None:
         change(new)
-    before = f"n = BatchNormalization(q, s, b, m, v) p = Transpose<perm=[2,0,1]>(n) {line(kind, directions, of='p')}"  # noqa: E501
-    after = f"p = Transpose<perm=[2,0,1]>(q) {line(kind, directions, of='p')}"
+    last = line(kind, directions, of="p")
+    norm = "n = BatchNormalization(q, s, b, m, v)"
+    before = f"{norm} p = Transpose<perm=[2,0,1]>(n) {last}"
+    after = f"p = Transpose<perm=[2,0,1]>(q) {last}"
     interface = INTERFACE.replace("float[T,N,5] x", "float[N,5,T] q")
     pair = window(interface, before, after, weights(kind, directions) | batch_norm(5), new)
     certificate = certify(Window(*map(onnx.shape_inference.infer_shapes, pair.models)))

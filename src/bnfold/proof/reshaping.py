@@ -30,12 +30,12 @@ def fitting(window: Window, sizing: Sizing) -> Sizing | None:
 
     None if nothing is to be changed, or no few sizes would do.
     """
-    shapes = sizing.shapes
+    shapes, changes = sizing.shapes, _changes(window, sizing.shapes)
     for _ in range(_MOST_CHANGES):
-        changes = _changes(window, shapes)
         if not changes:
             break
-        shapes = min(changes, key=lambda each: (bool(_changes(window, each)), _elements(each)))
+        following = [(each, _changes(window, each)) for each in changes]
+        shapes, changes = min(following, key=lambda pair: (bool(pair[1]), _elements(pair[0])))
     if shapes is sizing.shapes:
         return None
     return replace(sizing, shapes=shapes, stackable=False, batched=False)

@@ -27,7 +27,6 @@ from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
 
-
 _LOCAL = (
     POINTWISE
     | {"AveragePool", "Concat", "Conv", "DepthToSpace", "GlobalAveragePool", "MaxPool", "Pad"}
@@ -49,7 +48,6 @@ _MOST_RESTS = 8
 
 _MOST_RESTS_ANYWHERE = 16
 """The same, where positions may depend on all of an axis; if there are more, nothing is shown."""
-
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
