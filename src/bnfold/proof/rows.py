@@ -23,6 +23,9 @@ from bnfold.proof.noise import distance
 _MOST_REPLACED = 0.5
 """Where more rows than this share have no match, they are no longer those of the original."""
 
+_MOST_AT_ONCE = 1 << 20
+"""How many elements of pairs of rows are compared at once, at most."""
+
 _LOOSE = 30.0
 """In a draw of its noise, a row that is off by so many times its tolerance is the same row."""
 
@@ -70,7 +73,8 @@ def matched(
                 sizes = *values.shape[: axis + 1], result[name].shape[axis]
                 groups.setdefault(sizes, []).append(name)
         for sizes, names in groups.items():
-            for batch in np.ndindex(*sizes[:axis]):
+            differ = [_differ(original[name], result[name], allowed[name], axis) for name in names]
+            for batch in map(tuple, np.argwhere(np.logical_or.reduce(differ))):
                 rows = [_rows(original[name][batch], result[name][batch]) for name in names]
                 limits = [
                     np.broadcast_to(allowed[name], original[name].shape)[batch].reshape(each.shape)
@@ -131,6 +135,16 @@ def _are_rows(original: Array, other: Array, axis: int) -> bool:
     return other.ndim == original.ndim and sizes[0] == sizes[1]
 
 
+def _differ(original: Array, other: Array, allowed: FloatArray, axis: int) -> Array:
+    """Say, by the axes before this one, whether rows would have to change places."""
+    before, after = original.shape[:axis], math.prod(original.shape[axis:])
+    if original.shape != other.shape:
+        return np.ones(before, np.bool_)
+    limit = np.broadcast_to(allowed, original.shape)
+    flat = (each.reshape(*before, after) for each in (original, other, limit))
+    return ~_within(*flat)
+
+
 def _flat(values: Array) -> Array:
     return values.reshape(len(values), math.prod(values.shape[1:]))
 
@@ -167,27 +181,26 @@ def _order(
     None if a row has no match that is excused.
     """
     count, others = len(limits[0]), len(rows[0][1])
-    as_they_are = np.arange(others)
-    is_open = _open(rows, limits, draws) | any_order
     order = np.full(count, -1)
     common = min(count, others)
     same = np.ones(common, np.bool_)
     for (original, other), limit in zip(rows, limits, strict=True):
         same &= _within(original[:common], other[:common], limit[:common])
     order[:common][same] = np.flatnonzero(same)
-    free = np.setdiff1d(as_they_are, order[:common][same])
-    for row in np.flatnonzero(order < 0):
-        fits = np.ones(len(free), np.bool_)
-        for (original, other), limit in zip(rows, limits, strict=True):
-            fits &= _within(original[[row]], other[free], limit[row])
-        at = np.minimum(free, count - 1)
-        fits &= _ties(int(row), at, rows, limits) | (is_open[row] & is_open[at])
-        candidates = free[fits]
+    if same.all() and count == others:
+        return order
+    free = np.setdiff1d(np.arange(others), order[:common][same])
+    missed = np.flatnonzero(order < 0)
+    excused = _excused(missed, free, rows, limits, draws, any_order)
+    is_taken = np.zeros(len(free), np.bool_)
+    for row, fits in zip(missed, excused, strict=True):
+        candidates = np.flatnonzero(fits & ~is_taken)
         if len(candidates):
-            nearest = candidates[np.argmin(np.abs(candidates - row))]
-            order[row] = nearest
-            free = free[free != nearest]
+            nearest = candidates[np.argmin(np.abs(free[candidates] - row))]
+            order[row] = free[nearest]
+            is_taken[nearest] = True
     left = np.flatnonzero(order < 0)
+    free = free[~is_taken]
     if not len(left) and not len(free):
         return order
     if max(len(left), len(free)) > _MOST_REPLACED * max(count, others):
@@ -204,6 +217,30 @@ def _order(
     return order if known.all() and missing.all() else None
 
 
+def _excused(
+    missed: Array,
+    free: Array,
+    rows: Sequence[tuple[Array, Array]],
+    limits: Sequence[FloatArray],
+    draws: Sequence[Sequence[Array]],
+    any_order: bool,
+) -> Array:
+    """Say of each row and each free one whether it may take the place: [missed, free]."""
+    ours, theirs = [one[missed] for one, _ in rows], [other[free] for _, other in rows]
+    fits = _all_pairs(ours, theirs, [limit[missed] for limit in limits])
+    if not fits.any():
+        return fits
+    is_open = _open(rows, limits, draws) | any_order
+    at = np.minimum(free, len(is_open) - 1)
+    excused = is_open[missed][:, None] & is_open[at]
+    for (original, _), limit in zip(rows, limits, strict=True):
+        if original.dtype.kind == "f" and original.shape[1] == 1:
+            # A tie: the original's own scores are equal within what both may be off by.
+            both = limit[missed][:, None] + limit[at]
+            excused |= _within(original[missed][:, None], original[at], both)
+    return np.asarray(fits & excused)
+
+
 def _loosely(
     order: Array,
     left: Array,
@@ -212,16 +249,18 @@ def _loosely(
     limits: Sequence[FloatArray],
 ) -> Array:
     """Match what is left with the nearest row that differs by a little more."""
-    for row in left:
-        fits = np.ones(len(free), np.bool_)
-        off = np.zeros(len(free))
-        for (original, other), limit in zip(rows, limits, strict=True):
-            fits &= _within(original[[row]], other[free], _LOOSE * limit[row])
-            off += distance(np.broadcast_to(original[[row]], other[free].shape), other[free]).sum(1)
+    loose = [_LOOSE * limit[left] for limit in limits]
+    ours, theirs = [one[left] for one, _ in rows], [other[free] for _, other in rows]
+    is_taken = np.zeros(len(free), np.bool_)
+    for number, fits in enumerate(_all_pairs(ours, theirs, loose)):
+        fits &= ~is_taken
         if fits.any():
-            nearest = free[np.argmin(np.where(fits, off, math.inf))]
-            order[row] = nearest
-            free = free[free != nearest]
+            off = np.zeros(len(free))
+            for one, other in zip(ours, theirs, strict=True):
+                off += distance(np.broadcast_to(one[number], other.shape), other).sum(1)
+            nearest = np.argmin(np.where(fits, off, math.inf))
+            order[left[number]] = free[nearest]
+            is_taken[nearest] = True
     return order
 
 
@@ -232,37 +271,35 @@ def _widest(limits: Sequence[FloatArray]) -> list[FloatArray]:
 
 def _found(rows: Sequence[Array], among: Sequence[Array], limits: Sequence[FloatArray]) -> Array:
     """Say of each row whether it is among others."""
-    found = np.zeros(len(rows[0]), np.bool_)
-    for number in range(len(found)):
-        fits = np.ones(len(among[0]), np.bool_)
-        for own, others, limit in zip(rows, among, limits, strict=True):
-            fits &= _within(own[[number]], others, limit)
-        found[number] = fits.any()
-    return found
+    return np.asarray(_all_pairs(rows, among, limits).any(axis=1))
 
 
-def _ties(
-    row: int,
-    places: Array,
-    rows: Sequence[tuple[Array, Array]],
-    limits: Sequence[FloatArray],
+def _all_pairs(
+    rows: Sequence[Array], others: Sequence[Array], limits: Sequence[FloatArray]
 ) -> Array:
-    """Say of each place whether the original has a float there, one by row, that equals the row's.
+    """Say of each row and each other one whether they are equal in every output: [rows, others]."""
+    fits = np.ones((len(rows[0]), len(others[0])), np.bool_)
+    for own, other, limit in zip(rows, others, limits, strict=True):
+        fits &= _pairs(own, other, np.broadcast_to(limit, own.shape))
+    return fits
 
-    That is, within what both may be off by.
-    """
-    ties = np.zeros(len(places), np.bool_)
-    for (original, _), limit in zip(rows, limits, strict=True):
-        if original.dtype.kind == "f" and original.shape[1] == 1:
-            ties |= _within(original[[row]], original[places], limit[row] + limit[places])
-    return ties
+
+def _pairs(rows: Array, others: Array, limits: FloatArray) -> Array:
+    """Say of each row and each other one whether all of their elements are equal."""
+    at_once = max(1, _MOST_AT_ONCE // max(1, others.size))
+    parts = [slice(at, at + at_once) for at in range(0, len(rows), at_once)]
+    fits = [_within(rows[part][:, None], others, limits[part][:, None]) for part in parts]
+    return np.concatenate([np.zeros((0, len(others)), np.bool_), *fits])
 
 
 def _within(original: Array, other: Array, limit: FloatArray) -> Array:
-    """Say of each row whether all of its elements are within the limit."""
-    original = np.broadcast_to(original, other.shape)
+    """Say of each row, on the last but one axis, whether all of its elements are within the limit.
+
+    The axes before it broadcast.
+    """
+    original, other = np.broadcast_arrays(original, other)
     if original.dtype.kind in "fiu":
         near = distance(original, other) <= limit
     else:
         near = np.asarray(original == other)
-    return np.asarray(near.all(axis=1))
+    return np.asarray(near.all(axis=-1))
