@@ -7,7 +7,6 @@ beside its group replaces the group's field.
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -47,7 +46,7 @@ from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.inspection import with_figures
-from bnfold.workflow.optimization import SECONDS_TO_CERTIFY, Optimization
+from bnfold.workflow.optimization import Optimization
 from bnfold.workflow.result import Result
 from bnfold.workflow.variants import Variants
 
@@ -235,7 +234,7 @@ def check(
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
         require_valid_unless_loaded(paths[0], equivalence)
         if checking.certify != "off" and equivalence.verdict != "fail":
-            seconds = math.inf if checking.certify == "always" else SECONDS_TO_CERTIFY
+            seconds = checking.seconds_to_certify
             certificate = certify_models(paths[0], paths[1], seconds, progress)
             equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
         if outputs == "all":

@@ -118,6 +118,10 @@ class ExecutionOptions:
                 raise UsageError(f"unknown provider {provider!r}; known: {known}")
 
 
+SECONDS_TO_CERTIFY = 30.0
+"""For all certificates, unless ``--certify always`` asks for each of them."""
+
+
 @dataclass(frozen=True)
 class CheckOptions:
     """Specify how strictly to compare two models.
@@ -165,6 +169,11 @@ class CheckOptions:
                 raise UsageError(
                     f"--{name} {tolerance} would let anything pass; give a finite number"
                 )
+
+    @property
+    def seconds_to_certify(self) -> float:
+        """The time for all certificates together."""
+        return math.inf if self.certify == "always" else SECONDS_TO_CERTIFY
 
     def of(self, output: str) -> CheckOptions:
         """Return the options for one output, whose own tolerances count more."""

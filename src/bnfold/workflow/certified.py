@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bnfold.options import CheckOptions, InputOptions
+from bnfold.progress import Progress
+from bnfold.proof.certificate import certify_all
 from bnfold.record.data import (
     Certificate,
     Culprit,
@@ -15,6 +17,22 @@ from bnfold.record.data import (
     RewriteRecord,
     Worst,
 )
+from bnfold.workflow.windows import Cut
+
+
+def with_proofs(
+    rewrites: Sequence[RewriteRecord], cuts: Sequence[Cut], seconds: float, progress: Progress
+) -> list[RewriteRecord]:
+    """Return the rewrites with their certificates, each proven by itself on its window."""
+
+    def by_need(index: int) -> tuple[bool, int]:
+        """What rounds comes first, for there is most to prove; and what is small."""
+        return rewrites[index].exactness == "bitwise", cuts[index].nbytes
+
+    order = sorted(range(len(cuts)), key=by_need)
+    certificates = certify_all([cuts[index].windows for index in order], seconds, progress)
+    proofs = dict(zip(order, certificates, strict=True))
+    return [replace(one, certificate=proofs[place]) for place, one in enumerate(rewrites)]
 
 
 def differing(rewrites: Sequence[RewriteRecord]) -> Culprit | None:

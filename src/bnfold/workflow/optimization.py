@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 
 from bnfold.errors import (
@@ -39,9 +37,6 @@ from bnfold.scratch import Scratch
 from bnfold.workflow.rejection import rejection
 from bnfold.workflow.result import Result
 from bnfold.workflow.variants import Variant, Variants
-
-SECONDS_TO_CERTIFY = 30.0
-"""For all certificates, unless ``--certify always`` asks for each of them."""
 
 
 class Optimization:
@@ -228,25 +223,12 @@ class Optimization:
         """Prove each rewrite by itself, and put the certificate into its record."""
         if self._checking.certify == "off":
             return
-        from bnfold.proof.certificate import certify_all
+        from bnfold.workflow.certified import with_proofs
 
-        seconds = math.inf if self._checking.certify == "always" else SECONDS_TO_CERTIFY
-        cuts = self._variant.cuts
-        rewrites = self._variant.outcome.rewrites
-
-        def by_need(index: int) -> tuple[bool, int]:
-            """What rounds comes first, for there is most to prove; and what is small."""
-            return rewrites[index].exactness == "bitwise", cuts[index].nbytes
-
-        order = sorted(range(len(cuts)), key=by_need)
-        windows = [cuts[index].windows for index in order]
-        found = zip(order, certify_all(windows, seconds, self._progress), strict=True)
-        certificates = [certificate for _, certificate in sorted(found, key=itemgetter(0))]
-        rewrites[:] = [
-            replace(rewrite, certificate=certificate)
-            for rewrite, certificate in zip(rewrites, certificates, strict=True)
-        ]
-        self._variant = replace(self._variant, cuts=())  # they keep weights in memory
+        variant, seconds = self._variant, self._checking.seconds_to_certify
+        rewrites = variant.outcome.rewrites
+        rewrites[:] = with_proofs(rewrites, variant.cuts, seconds, self._progress)
+        self._variant = replace(variant, cuts=())  # they keep weights in memory
 
     def _find_culprit(self, failed: Equivalence) -> Culprit | None:
         from bnfold.workflow.culprit import find_culprit
