@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Trained models for the tests, installed without dependencies (OpenCV and others).
 OCR_MODELS := rapidocr-onnxruntime==1.4.4
 
+# Where it is set, each of the many processes of the tests compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-cuda lint docs serve-docs models schema clean
 
 demo: $(VENV)/installed

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import bnfold
 from bnfold.record.data import Record
+from tests.support.slow import few
 from tests.support.zoo import LIGHT_MODELS, OCR_MODELS, light_model, ocr_model
 
 # BatchNormalizations before and after.
@@ -27,12 +26,6 @@ OCR_OUTCOMES = {
 
 
 SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "resnet50", "vgg19", "zfnet512")
-
-
-def with_slow(names: Iterable[str], *slow: str) -> list[Any]:
-    """Mark the models that take long."""
-    marks = {name: [pytest.mark.slow] if name in slow else [] for name in names}
-    return [pytest.param(name, marks=marks[name]) for name in marks]
 
 
 def batch_normalizations(record: Record) -> tuple[int, int]:
@@ -54,9 +47,7 @@ def assert_no_further_from_the_truth(record: Record) -> None:
     assert output.optimized <= 3 * max(output.original, output.noise)
 
 
-@pytest.mark.parametrize(
-    "name", with_slow(OCR_MODELS, "ch_PP-OCRv4_rec_infer", "ch_PP-OCRv4_det_infer")
-)
+@pytest.mark.parametrize("name", few(OCR_MODELS, ["ch_ppocr_mobile_v2.0_cls_infer"]))
 def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.onnx", tmp_path / "twice.onnx"
     record = bnfold.optimize(ocr_model(name), once, truth="always").record
@@ -67,7 +58,7 @@ def test_trained_ocr_models(name: str, tmp_path: Path) -> None:
     assert once.read_bytes() == twice.read_bytes()
 
 
-@pytest.mark.parametrize("name", with_slow(LIGHT_MODELS, *SLOW))
+@pytest.mark.parametrize("name", few(LIGHT_MODELS, {*LIGHT_MODELS} - {*SLOW}))
 def test_light_model_zoo(name: str) -> None:
     model = light_model(name)
     result = bnfold.optimize(model, truth="off", figures=False, hashes=False)

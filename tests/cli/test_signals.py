@@ -17,6 +17,7 @@ import pytest
 from bnfold.atomic import AtomicFile
 from tests.support.cli import REWRITTEN, names, run
 from tests.support.files import save_external
+from tests.support.slow import few
 
 WHILE_IMPORTING = """
 import builtins, os, runpy, signal, sys
@@ -77,7 +78,7 @@ MAKERS = ["os.open", "os.mkdir", "pathlib.Path.chmod", "os.replace", "os.close"]
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
+@pytest.mark.parametrize("external", few([False, True], [True]))
 def test_a_signal_right_after_each_call_that_makes_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str, external: bool
 ) -> None:

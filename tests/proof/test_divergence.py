@@ -135,7 +135,7 @@ def test_models_of_one_operator_and_of_other_outputs() -> None:
     assert divergence(one, other) is None  # another interface: the verdict says it
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**16), depth=st.integers(1, 6), at=st.integers(0, 5))
 def test_the_operator_that_was_changed_is_found(seed: int, depth: int, at: int) -> None:
     """In chains of operators, each with a skip, whose values have other names in the other."""

@@ -13,11 +13,11 @@ import bnfold
 from benchmarks import blocks
 from tests.support.graphs import draw_feeds
 from tests.support.networks import GAINS, NETWORKS, folded_elsewhere, wrong_by
+from tests.support.slow import few
 
 SIZES = {"N": 17, "H": 12, "W": 12}
 CHANGES = [(kind, change) for kind in NETWORKS for change in ("weight", "channel", "tap")]
 CHANGES += [("deep", "border"), ("gated", "border")]
-MOST_GAINS = [pytest.param(gain, marks=() if gain == 1 else pytest.mark.slow) for gain in GAINS]
 
 
 def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str]:
@@ -26,8 +26,8 @@ def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str
     return equivalence.verdict, equivalence.reason
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("seed", few([0, 1], [0]))
+@pytest.mark.parametrize("gain", few(GAINS, [1]))
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_right_variants_pass(kind: str, gain: float, seed: int) -> None:
     model = NETWORKS[kind](seed, gain)
@@ -37,7 +37,7 @@ def test_right_variants_pass(kind: str, gain: float, seed: int) -> None:
         assert verdict(model, other) == ("pass", "")
 
 
-@pytest.mark.parametrize("gain", MOST_GAINS)
+@pytest.mark.parametrize("gain", few(GAINS, [1]))
 @pytest.mark.parametrize(("kind", "change"), CHANGES)
 def test_wrong_variants_fail(kind: str, change: str, gain: float) -> None:
     model = NETWORKS[kind](0, gain)

@@ -11,11 +11,12 @@ from bnfold.record.data import ProviderEquivalence
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, batch_norm, build, normal
 from tests.support.networks import folded_elsewhere, with_weights
+from tests.support.slow import few
 
 LAYERS = 4
 
 
-SEEDS = [pytest.param(seed, marks=pytest.mark.slow if seed > 2 else ()) for seed in range(6)]
+SEEDS = few(range(6), [0, 1])
 
 
 def network(seed: int, *, opset: int = 13, layers: int = LAYERS) -> onnx.ModelProto:
