@@ -186,3 +186,82 @@ def test_sizes_of_one_name_are_equal(model: onnx.ModelProto, height: int, width:
                 assert size == actual
             elif size.value is not None:
                 assert named.setdefault(size.value, actual) == actual
+
+
+@pytest.mark.parametrize(
+    ("line", "x", "expected"),
+    [
+        ("Reshape(x, t)", "n,3,4", ["n", 2, 6]),
+        ("Reshape(x, t)", "6,n,2", ["n", 2, 6]),  # asked for on another axis
+        ("Reshape(x, open)", "n,3,4", ["n", 12]),
+        ("Reshape(x, open)", "6,n,2", ["n", 12]),
+        ("Reshape(x, open)", "6,n", [None, 12]),
+        ("Reshape(x, open)", "n,m,12", [None, 12]),
+        ("Expand(x, t)", "n,1,6", ["n", 2, 6]),
+        ("Expand(x, t)", "n", ["n", 2, 6]),
+        ("Expand(x, t)", "m,n,1", [None, 2, 6]),
+        ("Tile(x, t)", "1,n,1", ["n", None, 6]),
+        ("Tile(x, t)", "n,5,1", [None, 10, 6]),
+        ("Tile(x, t)", "n,1,3", [None, 2, 18]),
+    ],
+)
+def test_sizes_that_an_operator_is_given(
+    line: str, x: str, expected: list[int | str | None]
+) -> None:
+    axis = x.split(",").index("n")
+    lines = f"s = Shape<start={axis}, end={axis + 1}>(x) t = Concat<axis=0>(s, more) y = {line}"
+    weights: Parameters = {"more": np.array([2, 6]), "open": np.array([-1, 12])}
+    loaded = load(build(f"(float[{x}] x) => (y) {{ {lines} }}", **weights)).ir
+    learn(loaded, TOOLS)
+    own, made = (shape_of(value) for value in (loaded.graph.inputs[0], loaded.graph.outputs[0]))
+    assert own is not None
+    assert made is not None
+    found = [size if isinstance(size, int) else "n" if size == own[axis] else None for size in made]
+    assert found == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_sizes_that_an_operator_is_given_are_those_that_it_makes(data: st.DataObject) -> None:
+    """Also of an empty input, whose zeros a Reshape takes for sizes to copy.
+
+    Unless one of several is open then: onnx's own inference takes these for zeros, too.
+    """
+    own = data.draw(st.lists(st.sampled_from(["N", "M", "2", "3", "1"]), min_size=1, max_size=3))
+    kind = data.draw(st.sampled_from(["Reshape", "Reshape", "Expand", "Tile"]))
+    axes = st.sampled_from([str(axis) for axis in range(len(own))])
+    fixed = ["1", "2", "6", "-1", "0"] if kind == "Reshape" else ["1", "2"]
+    parts = data.draw(
+        st.lists(st.one_of(axes.map("a{}".format), st.sampled_from(fixed)), min_size=1, max_size=4)
+    )
+    weights: Parameters = {}
+    lines, names = [], []
+    for number, part in enumerate(parts):
+        names.append(f"p{number}")
+        if part.startswith("a"):
+            axis = int(part[1:])
+            lines.append(f"p{number} = Shape<start={axis}, end={axis + 1}>(x)")
+        else:
+            weights[f"p{number}"] = np.array([int(part)])
+    lines += [f"t = Concat<axis=0>({', '.join(names)})", f"y = {kind}(x, t)"]
+    model = build(f"(float[{','.join(own)}] x) => (y) {{ {' '.join(lines)} }}", **weights)
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    before, after = (shape_of(value) for value in (loaded.graph.inputs[0], loaded.graph.outputs[0]))
+    assert before is not None
+    for n, m in [(0, 5), (1, 1), (4, 6), (6, 4), (0, 0)]:
+        shape = [int({"N": n, "M": m}.get(size, size)) for size in own]
+        if 0 in shape and (len(parts) - len(weights) > 1 or "-1" in parts):
+            continue
+        try:
+            (result,) = run_plain(model, {"x": np.zeros(shape, np.float32)})
+        except RuntimeException:
+            continue
+        named = {
+            size.value: actual
+            for size, actual in zip(before, shape, strict=True)
+            if not isinstance(size, int)
+        }
+        for size, actual in zip(after or (), result.shape, strict=after is not None):
+            if isinstance(size, int) or size.value in named:
+                assert (size if isinstance(size, int) else named[size.value]) == actual

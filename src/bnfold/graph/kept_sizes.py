@@ -1,17 +1,20 @@
 """Sizes that operators keep whatever they are, where onnx infers nothing: they get one name.
 
 A Conv or pool of stride 1 whose window reaches over r more positions, and that pads r in all, makes
-as many positions as it reads. What is computed element by element has the sizes of its operands.
+as many positions as it reads. What is computed element by element has the sizes of its operands. A
+Reshape, Expand or Tile makes the sizes that it is given, also those that are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import onnx_ir as ir
 
 from bnfold.graph.shapes import record_shape, shape_of
+from bnfold.graph.size_terms import Term, terms
 from bnfold.graph.walk import bodies_of
 
 _Size: TypeAlias = int | ir.SymbolicDim
@@ -23,7 +26,7 @@ _ELEMENTWISE = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Su
 
 def name_kept_sizes(graph: ir.Graph) -> None:
     """Give sizes that are equal for every input one name, in a graph and its bodies, in order."""
-    names: dict[str, ir.SymbolicDim] = {}
+    names: dict[str, _Size] = {}
     known: dict[tuple[int | str | None, ...], ir.Shape] = {}
     for node in _nodes(graph):
         for value in node.outputs:
@@ -38,7 +41,7 @@ def name_kept_sizes(graph: ir.Graph) -> None:
                     continue
                 if axis in kept and size.value is not None:
                     names.setdefault(size.value, kept[axis])
-                sizes.append(kept.get(axis) or names.get(size.value or "", size))
+                sizes.append(kept[axis] if axis in kept else names.get(size.value or "", size))
             if tuple(sizes) != shape.dims:
                 key = tuple(s if isinstance(s, int) else s.value for s in sizes)
                 record_shape(value, known.setdefault(key, ir.Shape(sizes)))
@@ -52,12 +55,14 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
         yield node
 
 
-def _kept(node: ir.Node, rank: int) -> dict[int, ir.SymbolicDim]:
-    """Return named sizes of what a node computes, by axis."""
+def _kept(node: ir.Node, rank: int) -> Mapping[int, _Size]:
+    """Return sizes of what a node computes, by axis."""
     if node.domain != "":
         return {}
     if node.op_type in _ELEMENTWISE:
         return _of_operands(node, rank)
+    if node.op_type in _OF_TARGET:
+        return _of_target(node, rank)
     data = shape_of(node.inputs[0]) if node.op_type in _WINDOWS and node.inputs else None
     if data is None or data.rank() != rank:
         return {}
@@ -69,7 +74,7 @@ def _kept(node: ir.Node, rank: int) -> dict[int, ir.SymbolicDim]:
     }
 
 
-def _of_operands(node: ir.Node, rank: int) -> dict[int, ir.SymbolicDim]:
+def _of_operands(node: ir.Node, rank: int) -> Mapping[int, _Size]:
     """Return the sizes that all operands have, but those that are repeated."""
     shapes = [shape_of(value) for value in node.inputs if value is not None]
     if "axis" in node.attributes or not all(shapes):
@@ -86,6 +91,72 @@ def _of_operands(node: ir.Node, rank: int) -> dict[int, ir.SymbolicDim]:
         if isinstance(size, ir.SymbolicDim) and size.value is not None:
             sizes[axis] = size
     return sizes
+
+
+def _of_target(node: ir.Node, rank: int) -> Mapping[int, _Size]:
+    """Return the sizes that an operator is given, and makes whatever they are."""
+    if len(node.inputs) < 2:
+        return {}
+    data, target = shape_of(node.inputs[0]), terms(node.inputs[1])
+    if data is None or target is None or len(target) != rank:
+        return {}
+    found = _OF_TARGET[node.op_type]([Term.of(size) for size in data], target)
+    return {
+        axis: term.factor if term.size is None else ir.SymbolicDim(term.size)
+        for axis, term in found.items()
+        if term.factor == 1 or (term.size is None and term.factor > 1)
+    }
+
+
+def _of_expand(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[int, Term]:
+    """Return the sizes asked for that the data have, too, or 1 instead."""
+    aligned = [Term(1)] * (len(target) - len(data)) + list(data)
+    pairs = enumerate(zip(aligned, target, strict=True))
+    return {axis: term for axis, (own, term) in pairs if own in (Term(1), term)}
+
+
+def _of_tile(data: Sequence[Term | None], repeats: Sequence[Term]) -> Mapping[int, Term]:
+    """Return the products of sizes and repeats, of which one has no name."""
+    found = {}
+    for axis, (own, times) in enumerate(zip(data, repeats, strict=True)):
+        if own is not None and None in (own.size, times.size):
+            found[axis] = Term(own.factor * times.factor, own.size or times.size)
+    return found
+
+
+def _of_reshape(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[int, Term]:
+    """Return the sizes asked for that have names, or the one that is left open.
+
+    Where 0 is asked for, as an empty batch does, the data's size is copied: that is 0, too, if it
+    is of the same axis, or if no other size is asked for that may be 0 or is left open.
+    """
+    named = {axis: term for axis, term in enumerate(target) if term.size is not None}
+    if not named:
+        return _left_open(data, target)
+    is_open = any(term.size is None and term.factor <= 0 for term in target)
+    is_alone = len(named) == 1 and not is_open
+    return {axis: t for axis, t in named.items() if is_alone or data[axis : axis + 1] == [t]}
+
+
+def _left_open(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[int, Term]:
+    """Return the one size left open, where all but a named one of the data have what is asked."""
+    known = [term for term in data if term is not None]
+    named = [term for term in known if term.size is not None]
+    asked = [term.factor for term in target]
+    if len(known) < len(data) or len(named) != 1:
+        return {}
+    if asked.count(-1) != 1 or any(number < 1 for number in asked if number != -1):
+        return {}
+    if math.prod(term.factor for term in known) != -math.prod(asked):
+        return {}
+    return {asked.index(-1): named[0]}
+
+
+_OF_TARGET: Mapping[str, Callable[[Sequence[Term | None], Sequence[Term]], Mapping[int, Term]]] = {
+    "Expand": _of_expand,
+    "Reshape": _of_reshape,
+    "Tile": _of_tile,
+}
 
 
 def _keeps_size(node: ir.Node, axis: int, rank: int) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -26,6 +26,7 @@ import numpy as np
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last, with_scales_before_activations
+from bnfold.proof.broadcasts import expands_operands, with_broadcasts
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
@@ -135,9 +136,9 @@ def _certify(window: Window) -> Certificate:
         if any(attribute.HasField("g") for node in defined.nodes() for attribute in node.attribute):
             raise NotShown("a body within it depends on what varies")
         computed = with_scales(with_constants_computed(defined))
-        if "Shape" in computed.operators:
+        if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
             return _at_sizes(computed)
-        return _of_either(computed, with_scales_before_activations(computed))
+        return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
         return Certificate("open", note=str(reason))
     except Differs as differs:
@@ -146,25 +147,43 @@ def _certify(window: Window) -> Certificate:
         return Certificate("open", note=f"{type(error).__name__}: {error}")
 
 
-def _of_either(window: Window, other: Window) -> Certificate:
-    """Prove a window, or the same written otherwise.
+def _has_free(window: Window) -> bool:
+    """Say whether a size of an input is free."""
+    sizes = (size for value in window.inputs for size in value.type.tensor_type.shape.dim)
+    return any(not size.HasField("dim_value") for size in sizes)
+
+
+def _forms(window: Window) -> Iterator[Window]:
+    """Yield a window, and the same written otherwise: first what is proven fastest."""
+    expanded, scaled = with_broadcasts(window), with_scales_before_activations(window)
+    if expanded is not window:
+        yield expanded
+    yield window
+    if scaled is not window:
+        yield scaled
+
+
+def _of_any(forms: Iterable[Window]) -> Certificate:
+    """Prove one of the forms of a window.
 
     Raises:
         Differs: if the two sides do.
         NotShown: if it is neither equal nor different.
     """
-    if other is window:
-        return _proven(window)
-    try:
-        certificate = _proven(window)
+    found: Certificate | None = None
+    reasons = []
+    for form in forms:
+        try:
+            certificate = _proven(form)
+        except (NotShown, NoTruth, BnfoldError) as reason:
+            reasons.append(reason)
+            continue
         if certificate.verdict == "certified":
             return certificate
-    except (NotShown, NoTruth, BnfoldError):
-        return _proven(other)
-    with suppress(NotShown, NoTruth, BnfoldError):
-        again = _proven(other)
-        certificate = again if again.verdict == "certified" else certificate
-    return certificate
+        found = found or certificate
+    if found is None:
+        raise reasons[-1]
+    return found
 
 
 def _proven(computed: Window) -> Certificate:

@@ -91,7 +91,8 @@ def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
                 kind = value.type.tensor_type.elem_type
                 fixed = onnx.helper.make_tensor_value_info(value.name, kind, shapes[value.name])
                 value.CopyFrom(fixed)
-        known = {**_sizes_within(copy), **shapes}
+        asks = any(node.op_type == "Shape" for node in copy.graph.node)
+        known = {**(sizes_within(copy) if asks else {}), **shapes}
         for value in copy.graph.value_info:
             if value.name in known:
                 kind = value.type.tensor_type.elem_type
@@ -117,14 +118,13 @@ def _reading_only_needed(window: Window) -> Window:
     )
 
 
-def _sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes of what is computed, where its inputs' sizes determine them."""
-    if not any(node.op_type == "Shape" for node in model.graph.node):
-        return {}
+def sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Return the shapes of all values, where the sizes of the inputs determine them."""
     bare = rebuilt(model, model.graph.node, model.graph.input, [o.name for o in model.graph.output])
     del bare.graph.value_info[:]  # these may be of another size
     known = {}
-    for value in (infer_small(bare) or bare).graph.value_info:
+    inferred = (infer_small(bare) or bare).graph
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
         tensor = value.type.tensor_type
         sizes = [size.dim_value for size in tensor.shape.dim]
         if tensor.HasField("shape") and all(
