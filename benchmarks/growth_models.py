@@ -392,6 +392,16 @@ def padded_readers(n: int) -> onnx.ModelProto:
     return graph.finish(*(graph.conv(value, kernel) for _ in range(n)))
 
 
+def nested_concats(n: int) -> onnx.ModelProto:
+    """A chain of Concats, and a chain of Concats that read each one before twice."""
+    graph = _Graph()
+    value = twice = graph.x
+    for _ in range(n):
+        value = graph.node("Concat", value, graph.x, axis=1)
+        twice = graph.node("Concat", twice, twice, axis=1)
+    return graph.finish(value, twice)
+
+
 KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "conv_bn_relu": (conv_bn_relu, 800),
     "adds": (adds, 500),
@@ -424,5 +434,6 @@ KINDS: Mapping[str, tuple[Callable[[int], onnx.ModelProto], int]] = {
     "clamps": (clamps, 400),
     "hard_swishes": (hard_swishes, 400),
     "padded_readers": (padded_readers, 400),
+    "nested_concats": (nested_concats, 400),
 }
 """The function that makes each kind of graph, and the smallest size that is measured."""
