@@ -6,9 +6,9 @@ Conditions: c are constants that no caller may override, or the shapes of values
 known; f consists of operators of a list, none of them random, and onnxruntime computes it. Only
 what something else reads is evaluated: the rest of f goes with it. An Identity is strip-identity's.
 
-The file grows by 64 KiB at most for each c', or by a sixteenth of the graph's initializers if that
-is more, beyond the constants that are needed no more: a large table that a few numbers describe
-stays an expression.
+The file grows by 64 KiB at most for each c' (the parts of a Split are one), or by a sixteenth of
+the graph's initializers if that is more, beyond the constants that are needed no more: a large
+table that a few numbers describe stays an expression.
 
 Profit: an operator less. onnxruntime fuses a Clip into the preceding Conv only if its bounds are
 constants, and never evaluates CastLike, which torch's dynamo exporter uses in those of a ReLU6. In
@@ -25,9 +25,10 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from bnfold.arrays import Array
 from bnfold.graph.asked_sizes import SIZES
 from bnfold.graph.constants import constant, first_bytes_of_initializers, is_constant
-from bnfold.graph.expressions import OPERATORS
+from bnfold.graph.expressions import OPERATORS, results_of
 from bnfold.rewriting.contract import Exactness, Replace, Weight, rewrite
 from bnfold.rewriting.query import is_op, is_used
 
@@ -35,12 +36,12 @@ _EXACT = frozenset(
     {
         *SIZES,
         *("Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape"),
-        *("DepthToSpace", "Div", "Equal", "Expand", "Flatten", "Floor", "Gather"),
-        *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "Less"),
-        *("LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or"),
-        *("Pad", "Range", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "Sign", "Slice"),
-        *("SpaceToDepth", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze"),
-        *("Where", "Xor"),
+        *("DepthToSpace", "Div", "Equal", "Expand", "EyeLike", "Flatten", "Floor", "Gather"),
+        *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN"),
+        *("Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot"),
+        *("Or", "Pad", "Range", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "Sign"),
+        *("Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose"),
+        *("Trilu", "Unsqueeze", "Where", "Xor"),
     }
 )
 """Operators that give the same bits in every implementation."""
@@ -59,31 +60,37 @@ _MOST_SHARE = 16
     refusals=[],
 )
 def evaluate_constants(node: ir.Node) -> Replace | None:
-    """Replace a value by its content, if more than other expressions reads it."""
-    value = node.outputs[0]
-    if is_op(node, "Identity") or not _is_read_by_more_than_expressions(value):
+    """Replace values by their contents, if more than other expressions reads them."""
+    values = [value for value in results_of(node) if _is_read_by_more_than_expressions(value)]
+    if is_op(node, "Identity") or not values:
         return None
-    content = constant(value) if is_constant(value) else None
-    if content is None or content.dtype.kind in "OSU":
+    contents = [content for value in values if (content := _content(value)) is not None]
+    if len(contents) < len(values):
         return None
-    dtype = ir.DataType.from_numpy(content.dtype)
-    if value.dtype not in (None, dtype):
+    size = sum(content.nbytes for content in contents)
+    if size > _MOST_MORE and size > _most_bytes(node):
         return None
-    if content.nbytes > _MOST_MORE and content.nbytes > _most_bytes(node):
-        return None
+    weights = {
+        value: Weight(content, ir.DataType.from_numpy(content.dtype), value.name or "")
+        for value, content in zip(values, contents, strict=True)
+    }
     exactness = Exactness.BITWISE if _is_exact(node) else Exactness.ROUNDED
-    return Replace([node], {value: Weight(content, dtype, value.name or "")}, "", exactness)
+    return Replace([node], weights, "", exactness)
 
 
 def _is_read_by_more_than_expressions(value: ir.Value) -> bool:
-    """Say whether something reads the value whose own result is not constant."""
+    """Say whether something reads the value whose own results are not constant."""
     return value.is_graph_output() or any(
-        not is_constant(_only_output(reader)) for reader in value.consumers()
+        not all(map(is_constant, results_of(reader))) for reader in value.consumers()
     )
 
 
-def _only_output(node: ir.Node) -> ir.Value | None:
-    return node.outputs[0] if len(node.outputs) == 1 else None
+def _content(value: ir.Value) -> Array | None:
+    """Return the content of an expression, if it can be stored with the type of the value."""
+    content = constant(value)
+    if content is None or content.dtype.kind in "OSU":
+        return None
+    return content if value.dtype in (None, ir.DataType.from_numpy(content.dtype)) else None
 
 
 def _is_exact(node: ir.Node) -> bool:

@@ -42,6 +42,14 @@ def assert_same_bits(model: onnx.ModelProto, optimized: onnx.ModelProto) -> None
         np.testing.assert_array_equal(one, other)
 
 
+SPLIT: Parameters = {
+    "w": normal(2, 4, seed=3),
+    "s": ints(2, 2),
+    "t": ints(1, 1, 2),
+    "k": ints(2),
+}
+
+
 def assert_left_alone(model: onnx.ModelProto) -> None:
     record = run_pass(model, NAME).record
     assert record.output is not None
@@ -140,6 +148,62 @@ def test_operands(graph: str, kept: str, rank: int) -> None:
     assert_evaluated(model, kept)
 
 
+@pytest.mark.parametrize(
+    ("lines", "opset"),
+    [
+        ("p, q = Split<axis=1>(w, s)", 17),
+        ("p, q = Split<axis=1, num_outputs=2>(w)", 18),
+        ("p, q = Split<axis=1, split=[1, 3]>(w)", 11),
+        ("p, q, r = Split<axis=1>(w, t)", 17),
+        ("q, i = TopK<axis=1>(w, k) p = Cast<to=1>(i)", 17),
+    ],
+)
+def test_all_results_of_an_operator(lines: str, opset: int) -> None:
+    read = {name: c for name, c in SPLIT.items() if f", {name})" in lines or name == "w"}
+    text = f"(float[2,1] x) => (float[2,n] y) {{ {lines} a = Mul(x, p) y = Add(a, q) }}"
+    model = build(text, opset=opset, **read)
+    del model.graph.output[0].type.tensor_type.shape.dim[1]
+    model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="n")
+    optimized = run_pass(model, NAME).to_proto()
+    assert operators(optimized) == ["Mul", "Add"]
+    assert_same_bits(model, optimized)
+    assert not run_pass(optimized, NAME).record.rewrites
+
+
+def test_an_operator_of_which_one_result_is_constant_in_an_expression() -> None:
+    model = build(
+        "(float[2,2] x) => (float[2,2] y) "
+        "{ p, q = Split<axis=1>(w) e = Exp(p) f = Mul(x, e) y = Add(f, q) }",
+        w=normal(2, 4),
+    )
+    assert_evaluated(model, "Mul", "Add")
+    (first, second) = run_pass(model, NAME).record.rewrites
+    assert (first.exactness, second.exactness) == ("bitwise", "rounded")
+
+
+def test_results_that_are_outputs_keep_their_names() -> None:
+    model = build(
+        "(float[2] x) => (float[1] p, float[3] q, float[2] y) "
+        "{ p, q = Split<axis=0>(w, s) y = Neg(x) }",
+        w=normal(4),
+        s=ints(1, 3),
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    assert [output.name for output in optimized.graph.output] == ["p", "q", "y"]
+    assert sorted(operators(optimized)) == ["Identity", "Identity", "Neg"]
+    assert_same_bits(model, optimized)
+
+
+def test_results_count_together_towards_what_a_file_may_grow() -> None:
+    for size, kept in ((2**13, ["Mul", "Mul", "Add"]), (2**13 + 1, ["Split", "Mul", "Mul", "Add"])):
+        model = build(
+            f"(float[{size}] x, float u) => (float[{size}] y, float[{2 * size}] z) "
+            "{ p, q = Split<axis=0>(w) a = Mul(x, p) y = Add(a, q) z = Mul(u, w) }",
+            w=normal(2 * size),
+        )
+        assert sorted(operators(run_pass(model, NAME).to_proto())) == sorted(kept)
+
+
 def test_in_bodies_and_functions() -> None:
     model = build(
         """(float[N,4] x, bool c) => (float[N,4] z) {
@@ -202,7 +266,7 @@ def test_a_shape_is_not_constant_if_an_input_has_a_free_dimension() -> None:
     [
         "z = Clip(x, low, low)",
         "l = Constant<value_float=0.0>() z = Clip(x, l)",
-        "l = Atan(low) z = Clip(x, l)",
+        "l = Softsign(low) z = Clip(x, l)",
         "l = ReduceMax<keepdims=0>(x) z = Clip(x, l)",
         "l = RandomNormal<shape=[1]>() z = Mul(x, l)",
         "s = Shape(x) c = ConstantOfShape(s) z = Add(x, c)",

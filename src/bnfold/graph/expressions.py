@@ -41,16 +41,17 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "And", "BatchNormalization", "Ceil", "Clip", "Conv", "Cos", "CumSum"),
-        *("Div", "Equal", "Erf", "Exp"),
-        *("Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "MatMul", "Max"),
-        *("Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "ReduceL2", "ReduceMax"),
-        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Round", "Sigmoid"),
-        *("Sign", "Sin", "Softmax", "Sqrt", "Sub", "Tanh", "Where", "Xor"),
+        *("Abs", "Add", "And", "ArgMax", "ArgMin", "Atan", "BatchNormalization", "Ceil", "Clip"),
+        *("Conv", "Cos", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "EyeLike", "Floor"),
+        *("Gemm", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log"),
+        *("MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal"),
+        *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
+        *("ReduceSum", "ReduceSumSquare", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax"),
+        *("Sqrt", "Sub", "Sum", "Tan", "Tanh", "Where", "Xor"),
         *("Cast", "CastLike", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
         *("Gather", "GatherElements", "GatherND", "Identity", "NonZero", "OneHot", "Pad"),
-        *("Range", "Reshape", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth"),
-        *("Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze"),
+        *("Range", "Reshape", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split"),
+        *("Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze"),
     }
 )
 """Operators of which expressions of constants consist: weights, shapes, masks and positions."""
@@ -99,26 +100,33 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
     small, found = [], False
     spent, budget = 0, -1  # not known yet: most graphs have no expressions
     for node in itertools.chain.from_iterable(graphs):
-        if node.domain != "" or not _has_one_result(node) or node.meta.get(_FAILED):
+        results = results_of(node)
+        if node.domain != "" or not results or node.meta.get(_FAILED):
             continue
-        value = node.outputs[0]
-        if is_constant(value):
-            spent += _bytes_of(value)
+        if all(map(is_constant, results)):
+            spent += sum(map(_bytes_of, results))
         elif (sizes := asked_sizes(node)) is not None:
-            record_content(value, sizes)
+            record_content(results[0], sizes)
             found = True
         elif _is_expression(node) and (size := _bytes(node)) is not None:
             budget = _budget(graphs) if budget < 0 else budget
             if spent + size > budget:
                 continue
             spent += size
-            record_content(value, partial(_evaluated_later, node, evaluate))
-            if _elements(value) <= _SMALL:
+            for value in results:
+                record_content(value, partial(_evaluated_later, node, value, evaluate))
+            if sum(map(_elements, results)) <= _SMALL:
                 small.append(node)
-    for node, content in zip(small, _evaluated(small, evaluate), strict=True):
-        _record(node, content)
-        found |= content is not None
+    for node, contents in zip(small, _evaluated(small, evaluate), strict=True):
+        _record(node, contents)
+        found |= contents is not None
     return found
+
+
+def results_of(node: ir.Node) -> list[ir.Value]:
+    """Return what is read of what a node computes; its first output if nothing is."""
+    read = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+    return read or list(node.outputs[:1])
 
 
 def _budget(graphs: Iterable[ir.Graph]) -> int:
@@ -126,16 +134,18 @@ def _budget(graphs: Iterable[ir.Graph]) -> int:
     return _MOST_BYTES_IN_ALL + sum(map(bytes_of_initializers, graphs))
 
 
-def _evaluated_later(node: ir.Node, evaluate: Evaluate) -> Array | None:
-    (content,) = _evaluated([node], evaluate)
-    _record(node, content)
-    return content
+def _evaluated_later(node: ir.Node, value: ir.Value, evaluate: Evaluate) -> Array | None:
+    (contents,) = _evaluated([node], evaluate)
+    _record(node, contents)
+    return dict(zip(results_of(node), contents or (), strict=False)).get(value)
 
 
-def _record(node: ir.Node, content: Array | None) -> None:
-    """Record the content, or that there is none, so that it is not tried again."""
-    record_content(node.outputs[0], content)
-    node.meta[_FAILED] = content is None
+def _record(node: ir.Node, contents: Sequence[Array] | None) -> None:
+    """Record the contents, or that there are none, so that it is not tried again."""
+    found = dict(zip(results_of(node), contents or (), strict=False))
+    for value in results_of(node):
+        record_content(value, found.get(value))
+    node.meta[_FAILED] = contents is None
 
 
 def forget_contents(model: ir.Model) -> None:
@@ -170,13 +180,6 @@ def _may_trap(node: ir.Node) -> bool:
     return content is None or bool((content == -1).any())
 
 
-def _has_one_result(node: ir.Node) -> bool:
-    """Say whether only the first result is read: of a BatchNormalization, no statistics are."""
-    return bool(node.outputs) and not any(
-        value.uses() or value.is_graph_output() for value in node.outputs[1:]
-    )
-
-
 def _operands(node: ir.Node) -> Sequence[ir.Value | None]:
     """Return what a node reads the content of. CastLike reads only the type of its second input."""
     return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
@@ -189,14 +192,15 @@ def _elements(value: ir.Value) -> int:
 
 
 def _bytes(node: ir.Node) -> int | None:
-    """Return the size of an expression's content, if it is known and not too large."""
-    value = node.outputs[0]
-    shape, dtype = shape_of(value), value.dtype
-    if shape is None or not shape.is_static() or dtype is None or not value.name:
-        return None
-    if dtype == ir.DataType.STRING or shape.rank() > MOST_AXES:
-        return None
-    size = math.ceil(math.prod(shape.numpy()) * dtype.itemsize)
+    """Return the size of an expression's contents, if it is known and not too large."""
+    results = results_of(node)
+    for value in results:
+        shape, dtype = shape_of(value), value.dtype
+        if shape is None or not shape.is_static() or dtype is None or not value.name:
+            return None
+        if dtype == ir.DataType.STRING or shape.rank() > MOST_AXES:
+            return None
+    size = sum(map(_bytes_of, results))
     read = [operand for operand in dict.fromkeys(_operands(node)) if operand is not None]
     return size if size <= sum(map(_bytes_of, read)) + _MOST_MORE_BYTES else None
 
@@ -213,25 +217,29 @@ def _bytes_of(value: ir.Value) -> int:
 # --- Evaluation ---------------------------------------------------------------------------------
 
 
-def _evaluated(nodes: Sequence[ir.Node], evaluate: Evaluate) -> list[Array | None]:
+def _evaluated(nodes: Sequence[ir.Node], evaluate: Evaluate) -> list[Sequence[Array] | None]:
     """Evaluate expressions together; where that fails, each half by itself."""
     if not nodes:
         return []
-    results = _run(nodes, evaluate)
-    if results is not None:
-        return list(results)
+    contents = _run(nodes, evaluate)
+    if contents is not None:
+        left = iter(contents)
+        return [[next(left) for _ in results_of(node)] for node in nodes]
     if len(nodes) == 1:
         return [None]
     middle = len(nodes) // 2
     # The first half comes first in the graph, so the second one may read its results.
     first = _evaluated(nodes[:middle], evaluate)
-    for node, content in zip(nodes[:middle], first, strict=True):
-        _record(node, content)
+    for node, contents in zip(nodes[:middle], first, strict=True):
+        _record(node, contents)
     return [*first, *_evaluated(nodes[middle:], evaluate)]
 
 
 def _run(nodes: Sequence[ir.Node], evaluate: Evaluate) -> Sequence[Array] | None:
-    """Evaluate expressions by one model, whose inputs are what they are computed from."""
+    """Evaluate expressions by one model, whose inputs are what they are computed from.
+
+    Return the contents of all results of the first node, then those of the next one.
+    """
     try:
         needed, leaves = _needed(nodes)
     except _NotConstantError:
@@ -243,13 +251,15 @@ def _run(nodes: Sequence[ir.Node], evaluate: Evaluate) -> Sequence[Array] | None
         dtype = ir.DataType.from_numpy(content.dtype)
         graph.input.append(onnx.helper.make_tensor_value_info(name, dtype.value, content.shape))
     for number, node in enumerate(needed):
-        names[node.outputs[0]] = f"o{number}"
+        for place, value in enumerate(node.outputs):
+            names[value] = f"o{number} {place}"
         graph.node.append(_as_proto(node, names))
     graph.output.extend(
         onnx.helper.make_tensor_value_info(
-            names[node.outputs[0]], (node.outputs[0].dtype or ir.DataType.UNDEFINED).value, None
+            names[value], (value.dtype or ir.DataType.UNDEFINED).value, None
         )
         for node in nodes
+        for value in results_of(node)
     )
     version = nodes[0].graph.opset_imports.get("", 1) if nodes[0].graph is not None else 1
     opsets = [onnx.helper.make_opsetid("", version)]
@@ -261,8 +271,7 @@ def _run(nodes: Sequence[ir.Node], evaluate: Evaluate) -> Sequence[Array] | None
 def _as_proto(node: ir.Node, names: Mapping[ir.Value, str]) -> onnx.NodeProto:
     read = [names[value] if value is not None else "" for value in _operands(node)]
     op_type, attributes = node.op_type, ir.serde.serialize_node(node).attribute
-    name = names[node.outputs[0]]
-    made = [name, *(f"{name} {place}" for place in range(1, len(node.outputs)))]
+    made = [names[value] for value in node.outputs]
     proto = onnx.NodeProto(op_type=op_type, input=read, output=made)
     if op_type == "CastLike":
         like = node.inputs[1]
