@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from bnfold.algebra.reshapes import keeps_order
 from bnfold.graph.shapes import are_equal
 from bnfold.graph.sizes import ENDLESS
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
@@ -115,16 +116,11 @@ def _follows(node: ir.Node, axis: int, sizes: ir.Shape) -> bool:
     return target[axis] == -1 or all(isinstance(size, int) and size > 0 for size in others)
 
 
-def _keeps_order(node: ir.Node) -> bool:
-    """Say whether a Transpose leaves the axes that are not of size 1 in their order."""
-    data = node.inputs[0]
-    rank = rank_of(data)
-    if rank is None:
-        order = ints_attribute(node, "perm")
-        return bool(order) and order == tuple(range(len(order)))
-    order = ints_attribute(node, "perm", range(rank)[::-1])
-    moved = [axis for axis in order if size_of(data, axis) != 1]
-    return moved == sorted(moved) and (order == tuple(range(rank)) or _keeps_shape(node))
+def _keeps_order_and_shape(node: ir.Node) -> bool:
+    """Say whether a Transpose changes nothing; one that leaves all axes keeps any shape."""
+    order = ints_attribute(node, "perm")
+    is_trivial = bool(order) and order == tuple(range(len(order)))
+    return is_trivial or (keeps_order(node) and _keeps_shape(node))
 
 
 def _resizes_nothing(node: ir.Node) -> bool:
@@ -161,7 +157,7 @@ _CHANGES_NOTHING: Mapping[str, Callable[[ir.Node], bool]] = {
     "Pad": _pads_nothing,
     "Slice": _takes_all,
     **dict.fromkeys(("Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Unsqueeze"), _keeps_shape),
-    "Transpose": _keeps_order,
+    "Transpose": _keeps_order_and_shape,
     **dict.fromkeys(("Resize", "Upsample"), _resizes_nothing),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _keeps_shape),
     **dict.fromkeys(

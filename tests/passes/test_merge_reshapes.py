@@ -71,6 +71,42 @@ def test_two_become_one(lines: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "x", "shapes"),
+    [
+        ("a = Transpose<perm=[0,2,1,3]>(y) z = Reshape(a, kept)", "N,6,1,4", [(3, 6, 1, 4)]),
+        ("a = Transpose<perm=[2,0,1,3]>(y) z = Reshape(a, rows)", "1,1,6,4", [(1, 1, 6, 4)]),
+        ("a = Transpose<perm=[0,2,1]>(y) z = Unsqueeze(a, ones)", "N,24,1", [(3, 24, 1)]),
+        ("a = Transpose<perm=[1,0,2]>(y) z = Squeeze(a, first)", "N,1,4", [(3, 1, 4), (0, 1, 4)]),
+        ("a = Transpose(y) z = Flatten<axis=2>(a)", "1,24,1", [(1, 24, 1)]),
+        ("a = Unsqueeze(y, first) z = Transpose<perm=[1,0,2]>(a)", "N,4", [(3, 4), (0, 4)]),
+        ("a = Unsqueeze(y, last) z = Transpose<perm=[0,2,1]>(a)", "N,4", [(3, 4), (1, 4)]),
+    ],
+)
+def test_a_transpose_that_moves_axes_of_size_1(
+    lines: str, x: str, shapes: list[tuple[int, ...]]
+) -> None:
+    model = chain(lines, x)
+    assert merged(model, *shapes) == ["Reshape"]
+    (rewrite,) = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
+
+
+@pytest.mark.parametrize(
+    ("lines", "x"),
+    [
+        ("a = Transpose<perm=[0,2,1,3]>(y) z = Reshape(a, kept)", "N,6,M,4"),
+        ("a = Transpose<perm=[0,2,3,1]>(y) z = Reshape(a, kept)", "N,6,1,4"),
+        ("a = Transpose(y) z = Reshape(a, rows)", "N,1,24"),
+        ("a = Unsqueeze(y, first) z = Transpose<perm=[2,0,1]>(a)", "N,4"),
+        ("a = Transpose<perm=[1,0,2]>(y) z = Transpose<perm=[0,2,1]>(a)", "1,1,4"),
+    ],
+)
+def test_transposes_that_stay(lines: str, x: str) -> None:
+    assert not run_pass(chain(lines, x), NAME).record.rewrites
+
+
 def test_a_size_that_a_shape_leaves_open() -> None:
     model = chain("a = Reshape(y, open) z = Unsqueeze(a, last)")
     assert merged(model, (3, 6, 4)) == ["Reshape"]
@@ -108,7 +144,7 @@ def test_random_chains(data: st.DataObject) -> None:
     weights: Parameters = {}
     shape, lines, last = list(own), [], "y"
     for number in range(data.draw(st.integers(2, 3))):
-        kind = data.draw(st.sampled_from(["Reshape", "Unsqueeze", "Flatten"]))
+        kind = data.draw(st.sampled_from(["Reshape", "Unsqueeze", "Flatten", "Transpose"]))
         if kind == "Reshape":
             shape = list(data.draw(st.permutations(shape)))
             target = list(shape)
@@ -122,6 +158,10 @@ def test_random_chains(data: st.DataObject) -> None:
             shape.insert(axis, 1)
             weights[f"w{number}"] = np.array([axis])
             lines.append(f"v{number} = Unsqueeze({last}, w{number})")
+        elif kind == "Transpose":
+            order = data.draw(st.permutations(range(len(shape))))
+            shape = [shape[axis] for axis in order]
+            lines.append(f"v{number} = Transpose<perm={list(order)}>({last})")
         else:
             axis = data.draw(st.integers(0, len(shape)))
             shape = [int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))]

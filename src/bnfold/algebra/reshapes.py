@@ -1,4 +1,4 @@
-"""Shapes that a Reshape can have as a constant."""
+"""Shapes that a Reshape can have as a constant, and Transposes that only reshape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.graph.shapes import are_equal, shape_of
+from bnfold.graph.shapes import are_equal, rank_of, shape_of, size_of
+from bnfold.rewriting.query import ints_attribute
 
 _Size: TypeAlias = int | ir.SymbolicDim
 
@@ -30,6 +31,17 @@ def constant_target(
         told = _with_the_open_one_computed(told, own)
     with_own_sizes = _with_own_sizes(told, own) if copies_sizes else None
     return with_own_sizes or _with_one_left_open(told)
+
+
+def keeps_order(transpose: ir.Node) -> bool:
+    """Say whether a Transpose leaves the axes that are not of size 1 in their order."""
+    data = transpose.inputs[0]
+    rank = rank_of(data)
+    if rank is None:
+        return False
+    order = ints_attribute(transpose, "perm", range(rank)[::-1])
+    moved = [axis for axis in order if size_of(data, axis) != 1]
+    return moved == sorted(moved)
 
 
 def _with_the_open_one_computed(sizes: list[_Size], own: Sequence[_Size]) -> list[_Size]:
