@@ -110,6 +110,88 @@ def test_a_wrong_size_is_not_passed_on(seed: int) -> None:
     assert differences(set_free(model, seed), shape) == []
 
 
+OLD = [
+    (9, "y = Slice<starts=[1,-3], ends=[9,-1], axes=[2,-1]>(x)"),
+    (9, "y = Slice<starts=[0,1], ends=[1,2]>(x)"),
+    (9, "y, i = TopK<k=2, axis=2>(x)"),
+    (9, 'y = Upsample<mode="nearest">(x, scales)'),
+    (9, "i = Cast<to=7>(x) y = Scatter<axis=1>(x, i, x)"),
+    (10, 'y = Resize<mode="nearest">(x, scales)'),
+    (10, "y = Slice(x, one, two)"),
+    (10, "y, i = TopK<axis=3>(x, two)"),
+    (10, "y = Dropout<ratio=0.5>(x)"),
+    *(
+        (opset, line)
+        for opset in (9, 10)
+        for line in [
+            "y = Pad<pads=[0,0,1,2,0,0,-1,3]>(x)",
+            "y = ReduceSum<axes=[1,-1], keepdims=0>(x)",
+            "y = ReduceSum<keepdims=0>(x)",
+            "y, z = Split<axis=1, split=[1,2]>(x)",
+            "y, z, a = Split<axis=1>(x)",
+            "y = Squeeze<axes=[0]>(x)",
+            "y = Squeeze(x)",
+            "y = Unsqueeze<axes=[0,5]>(x)",
+            "y = Clip<min=0.0, max=6.0>(x)",
+            "y = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[0,0,1,1]>(x)",
+            'y = AveragePool<kernel_shape=[3,3], auto_pad="SAME_UPPER", strides=[2,2]>(x)',
+            "y = Flatten<axis=2>(x)",
+            "y = ArgMax<axis=2, keepdims=0>(x)",
+            "y = DepthToSpace<blocksize=1>(x)",
+            "y = Softmax<axis=1>(x)",
+            "y = Gather<axis=2>(x, one)",
+            "y = Expand(x, shape)",
+            "y = Tile(x, shape)",
+            "y = Where(mask, x, x)",
+            "y = ConstantOfShape(shape)",
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("opset", "line"), OLD)
+def test_sizes_in_old_operator_sets(opset: int, line: str) -> None:
+    """They are inferred in a later one, whose operators have inputs in place of attributes."""
+    weights: Parameters = {
+        "scales": np.array([1, 1, 2, 1.5], np.float32),
+        "one": np.array([1]),
+        "two": np.array([2]),
+        "shape": np.array([2, 1, 1, 1]),
+        "mask": np.ones((3, 1, 1), np.bool_),
+    }
+    read = {name: content for name, content in weights.items() if name in line}
+    model = build(f"(float[1,3,5,7] x) => (float y) {{ {line} }}", opset=opset, **read)
+    (output,) = model.graph.output
+    output.CopyFrom(onnx.helper.make_empty_tensor_value_info("y"))
+    if "x" not in model.graph.node[0].input:
+        model.graph.node.add(op_type="Identity", input=["x"], output=["v"])
+    (result,) = run_plain(model, {"x": np.zeros((1, 3, 5, 7), np.float32)})
+    known = known_shapes(model)["y"]
+    assert known == list(result.shape)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "N"
+    known = known_shapes(model)["y"]
+    native = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    (inferred,) = [value for value in native.graph.output if value.name == "y"]
+    assert known is not None or not inferred.type.tensor_type.HasField("shape")
+    for size, dim in zip(known or (), inferred.type.tensor_type.shape.dim, strict=True):
+        assert size in (dim.dim_value, None) or not dim.HasField("dim_value")
+        is_known = size is not None or line.startswith(("y = Slice", "y, i = TopK"))
+        assert is_known or not dim.HasField("dim_value")
+
+
+def test_an_attribute_that_a_function_is_given_is_not_known() -> None:
+    """Without its axes, a Squeeze or ReduceSum takes all of them."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 11, "f" : 1]>
+        graph (float[1,1,3] x) => (float y) { y = f.sum<axes=[1]>(x) }
+        <domain: "f", opset_import: ["" : 11]>
+        sum <axes> (a) => (b) { c = Squeeze<axes: ints = @axes>(a) b = Neg(c) }
+    """
+    model = learned(onnx.parser.parse_model(text))
+    (function,) = model.functions.values()
+    assert [shape_of(value) for node in function.graph for value in node.outputs] == [None, None]
+
+
 def integers(**numbers: int) -> Parameters:
     return {name: np.array([number], np.int64) for name, number in numbers.items()}
 

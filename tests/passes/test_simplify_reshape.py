@@ -140,7 +140,7 @@ def test_random_shapes(data: st.DataObject) -> None:
     simplified(reshaped(x, sizes), tuple(own))
 
 
-@pytest.mark.parametrize("opset", [11, 12, 13, 14, 21])
+@pytest.mark.parametrize("opset", [9, 10, 11, 12, 13, 14, 21])
 @pytest.mark.parametrize("split", [False, True])
 def test_what_older_operator_sets_compute_of_sizes_is_known_too(opset: int, split: bool) -> None:
     """onnx infers what a Reshape makes of computed sizes from operator set 14 on."""

@@ -34,11 +34,22 @@ _FLOATS = frozenset(dtype.value for dtype in ir.DataType if dtype.is_floating_po
 _READ_BY_RESHAPE = 14
 """From this operator set on, onnx infers what a Reshape to computed sizes makes."""
 
-_LIKE_IT = range(11, _READ_BY_RESHAPE)
+_LIKE_IT = range(9, _READ_BY_RESHAPE)
 """Operator sets whose operators infer the same sizes in that one, with numbers as inputs."""
 
-_INPUTS_SINCE_13 = {"ReduceSum": "axes", "Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
-"""Operators that have an input in place of an attribute since operator set 13."""
+_INPUTS_LATER: Mapping[str, Sequence[str]] = {
+    "Pad": ["pads"],
+    "ReduceSum": ["axes"],
+    "Slice": ["starts", "ends", "axes"],
+    "Split": ["split"],
+    "Squeeze": ["axes"],
+    "TopK": ["k"],
+    "Unsqueeze": ["axes"],
+}
+"""Operators that have inputs in place of attributes by that operator set."""
+
+_NAMED_LATER = {"Scatter": "ScatterElements", "Upsample": "Resize"}
+"""Operators that have another name by that operator set."""
 
 Known = Mapping[ir.Node, tuple[Size, ...]]
 """The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
@@ -72,22 +83,40 @@ def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
 
 
 def _raise(graph: onnx.GraphProto, outermost: onnx.GraphProto) -> None:
-    """Turn attributes into inputs, as the operators of operator set 14 have them."""
+    """Turn operators into those of operator set 14."""
     for node in graph.node:
-        name = _INPUTS_SINCE_13.get(node.op_type, "") if node.domain == "" else ""
-        for place, attribute in enumerate(node.attribute):
-            if attribute.name == name and len(node.input) == 1:
-                numbers = f"bnfold.{name}.{len(outermost.initializer)}"
-                content = onnx.helper.make_tensor(
-                    numbers, onnx.TensorProto.INT64, [len(attribute.ints)], attribute.ints
-                )
-                outermost.initializer.append(content)
-                node.input.append(numbers)
-                del node.attribute[place]
-                break
+        if node.domain == "":
+            _turn_into_inputs(node, _INPUTS_LATER.get(node.op_type, ()), outermost)
+            node.op_type = _NAMED_LATER.get(node.op_type, node.op_type)
+            if node.op_type == "Resize" and len(node.input) == 2:
+                node.input.insert(1, "")  # the region, before the scales
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
                 _raise(body, outermost)
+
+
+def _turn_into_inputs(
+    node: onnx.NodeProto, names: Sequence[str], outermost: onnx.GraphProto
+) -> None:
+    """Turn attributes into inputs; onnx must not infer from one that a function is given."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if len(node.input) != 1 or not attributes.keys() & set(names):
+        return
+    for name in names:
+        if name not in attributes:
+            continue
+        attribute = attributes[name]
+        if attribute.ref_attr_name:
+            node.domain = _UNKNOWN_DOMAIN
+            return
+        is_one = attribute.type == onnx.AttributeProto.INT
+        numbers = [attribute.i] if is_one else list(attribute.ints)
+        content = f"bnfold.{name}.{len(outermost.initializer)}"
+        outermost.initializer.append(
+            onnx.helper.make_tensor(content, onnx.TensorProto.INT64, [len(numbers)], numbers)
+        )
+        node.input.append(content)
+        node.attribute.remove(attribute)
 
 
 def is_result_known(node: ir.Node) -> bool:
