@@ -48,9 +48,6 @@ _INPUTS_LATER: Mapping[str, Sequence[str]] = {
 }
 """Operators that have inputs in place of attributes by that operator set."""
 
-_NAMED_LATER = {"Scatter": "ScatterElements", "Upsample": "Resize"}
-"""Operators that have another name by that operator set."""
-
 Known = Mapping[ir.Node, tuple[Size, ...]]
 """The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
 
@@ -87,7 +84,6 @@ def _raise(graph: onnx.GraphProto, outermost: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.domain == "":
             _turn_into_inputs(node, _INPUTS_LATER.get(node.op_type, ()), outermost)
-            node.op_type = _NAMED_LATER.get(node.op_type, node.op_type)
             if node.op_type == "Resize" and len(node.input) == 2:
                 node.input.insert(1, "")  # the region, before the scales
         for attribute in node.attribute:
@@ -100,18 +96,13 @@ def _turn_into_inputs(
 ) -> None:
     """Turn attributes into inputs; onnx must not infer from one that a function is given."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
-    if len(node.input) != 1 or not attributes.keys() & set(names):
-        return
-    for name in names:
-        if name not in attributes:
-            continue
-        attribute = attributes[name]
+    for attribute in [attributes[name] for name in names if name in attributes]:
         if attribute.ref_attr_name:
             node.domain = _UNKNOWN_DOMAIN
             return
         is_one = attribute.type == onnx.AttributeProto.INT
         numbers = [attribute.i] if is_one else list(attribute.ints)
-        content = f"bnfold.{name}.{len(outermost.initializer)}"
+        content = f"bnfold.{attribute.name}.{len(outermost.initializer)}"
         outermost.initializer.append(
             onnx.helper.make_tensor(content, onnx.TensorProto.INT64, [len(numbers)], numbers)
         )
