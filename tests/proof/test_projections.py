@@ -112,3 +112,13 @@ def test_a_fold_is_proven_and_a_wrong_one_is_not(kind: str, directions: int, cha
         assert certificate.verdict == "sampled"  # only their sum counts
     else:
         assert certificate.verdict == "differs"
+
+
+@pytest.mark.parametrize("kind", list(GATES))
+def test_only_a_state_of_zeros_is_the_default(kind: str) -> None:
+    row = INTERFACE.replace("[T,N,5]", "[3,2,5]")
+    plain, given = line(kind, 1), line(kind, 1, "w, r, bias, , h")
+    for state, expected in ((0.0, "certified"), (0.5, "differs")):
+        before = {**weights(kind, 1), "h": np.full((1, 2, 3), state, np.float32)}
+        found = certify(window(row, given, plain, before, weights(kind, 1)))
+        assert found.verdict == expected

@@ -4,7 +4,7 @@
 
 by ONNX's equations of these operators, for all gates and both directions at once: p is as wide as
 all of them together, and each direction takes its part. So only p depends on W and x, and it is
-linear; the rest is the same operator on both sides.
+linear; the rest is the same operator on both sides. An initial state of zeros is the default.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from bnfold.proof.windows import Window
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
+_STATES = (5, 6)
+"""The places of what the hidden state is at first, and of the LSTM's cell."""
+
 _LARGEST = 2**24
 """Elements of an identity that are written out."""
 
@@ -36,13 +39,27 @@ def with_projections(window: Window) -> Window:
 def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = Constants(model)
     tensors: dict[str, Array] = {}
-    nodes = [each for node in model.graph.node for each in _parts(node, constants, tensors)]
+    whole = [_without_zero_states(node, constants) for node in model.graph.node]
+    nodes = [each for node in whole for each in _parts(node, constants, tensors)]
     outputs = [output.name for output in model.graph.output]
     changed = rebuilt(model, nodes, model.graph.input, outputs)
     changed.graph.initializer.extend(
         onnx.numpy_helper.from_array(content, name) for name, content in tensors.items()
     )
     return changed
+
+
+def _without_zero_states(node: onnx.NodeProto, constants: Constants) -> onnx.NodeProto:
+    """Return a recurrent node without initial states that are constants of zeros."""
+    if node.op_type not in _RECURRENT:
+        return node
+    inputs = [
+        "" if place in _STATES and name in constants and not constants[name].any() else name
+        for place, name in enumerate(node.input)
+    ]
+    while not inputs[-1]:
+        inputs.pop()
+    return _reading(node, inputs)
 
 
 def _parts(
