@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from typing import Any
+from unittest.mock import Mock
 
 import ml_dtypes
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnfold.errors import BnfoldError
 from bnfold.proof import certificate as module
 from bnfold.proof import linear
 from bnfold.proof.certificate import certify, certify_all, certify_any
 from bnfold.proof.linear import bound_factor, norm_factor
+from bnfold.proof.truth import NoTruth
 from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate
 from tests.support.graphs import Array, Parameters, batch_norm, normal
@@ -857,10 +860,29 @@ def test_without_a_rank_only_a_scalar_leaves_integers_as_they_are() -> None:
         assert certify(pair).verdict == verdict
 
 
-def test_any_error_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "sizings", lambda _: 1 / 0)
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (StopIteration(), "StopIteration"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (AssertionError(), "AssertionError"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+@pytest.mark.parametrize("step", ["with_definitions", "with_scales", "sizings", "prove_linear"])
+def test_any_error_is_a_reason(
+    step: str, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, step, Mock(side_effect=error))
     found = certify(folded())
-    assert (found.verdict, found.note) == ("open", "ZeroDivisionError: division by zero")
+    assert (found.verdict, found.note) == ("open", f"its proof failed with {told}")
+
+
+@pytest.mark.parametrize("error", [NotShown(), NoTruth(), BnfoldError("")])
+def test_no_reason_is_empty(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sizings", Mock(side_effect=error))
+    assert certify(folded()).note == f"its proof failed with {type(error).__name__}"
 
 
 def test_all_windows_are_proven_in_turn() -> None:

@@ -125,6 +125,73 @@ def test_what_both_sides_read_and_sizes_determine_is_known(tmp_path: Path) -> No
     assert {each.verdict for each in found} == {"certified"}
 
 
+@pytest.mark.parametrize(
+    ("body", "right"),
+    [
+        ("here = Relu(x) s = Shape(here) y = Cast<to=1>(s)", True),
+        ("here = Transpose(x) s = Shape(here) y = Cast<to=1>(s)", False),
+        ("here = Flatten<axis=0>(x) s = Shape(here) y = Cast<to=1>(s)", False),
+        ("here = Unsqueeze(x, zero) s = Size(here) y = Cast<to=1>(s)", False),  # as Shape may say
+        ("here = Cast<to=1>(x) y = CastLike(k, here)", True),
+        ("here = Relu(x) y = CastLike(k, here)", True),
+        ("here = Cast<to=10>(x) c = CastLike(k, here) y = Cast<to=1>(c)", False),
+        ("here = Transpose(x) c = CastLike(k, here) s = Shape(here) y = CastLike(s, c)", False),
+        ("here = Transpose(x) c = CastLike(k, here) y = Cast<to=1>(c)", True),
+        ("here = Identity(x) z = Shape(here) c = Cast<to=1>(z) y = Add(here, c)", True),
+        ("here = Transpose(x) z = Shape(here) t = CastLike(z, x) y = Mul(t, two)", False),
+    ],
+)
+@pytest.mark.parametrize("size", ["N", "3"])
+def test_of_a_value_what_is_read_is_compared(body: str, right: bool, size: str) -> None:
+    """Nothing of its content, where only its shape or its type is read."""
+    model = build(
+        f"(float[{size},2] x) => (float[m] y) {{ {body} }}",
+        opset=17,
+        k=np.array([3]),
+        zero=np.array([0]),
+        two=np.array(2, np.float32),
+    )
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    (node,) = (node for node in loaded.graph if node.outputs[0].name == "here")
+    assert node.inputs[0] is not None
+    replace = Replace([node], {node.outputs[0]: node.inputs[0]})
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    (cut,) = cutter.cuts
+    found = certify_any(cut.windows())
+    assert (found.verdict == "certified") == right, found
+
+
+@pytest.mark.parametrize("between", ["Identity(n)", "Transpose<perm=[0,1,3,2]>(n)"])
+def test_a_fold_past_readers_of_shapes_is_proven(between: str, tmp_path: Path) -> None:
+    model = build(
+        "(float[N,2,H,W] x) => (float[N,3,a,b] y, int64[4] p, int64[4] q) { r = Relu(x) "
+        f"n = BatchNormalization(r, s, b, m, v) t = {between} "
+        "y = Conv(t, w) p = Shape(n) q = Shape(t) }",
+        w=normal(3, 2, 1, 1),
+        **batch_norm(2),
+    )
+    variant = rewritten(model, tmp_path)
+    assert "fold-batchnorm" in {each.pass_name for each in variant.outcome.rewrites}
+    assert {certify_any(cut.windows()).verdict for cut in variant.cuts} == {"certified"}
+
+
+def test_what_nothing_reads_is_not_proven() -> None:
+    """And no window has sides without results, of which a proof would find none."""
+    model = build("(float[N] x) => (float[N] y) { a = Relu(x) b = Neg(a) y = Abs(x) }")
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    nodes = list(loaded.graph)[:2]
+    operand = nodes[0].inputs[0]
+    assert operand is not None
+    replace = Replace(nodes, {nodes[0].outputs[0]: operand})
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    found = certify_any(cutter.cuts[0].windows())
+    assert (found.verdict, found.note) == ("open", "nothing reads what it computes")
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_a_wider_window_decides_where_a_value_cannot_be_anything(right: bool) -> None:
     """Half of a free number, rounded down, is not 0; half of 1 is."""

@@ -132,6 +132,8 @@ def certify(window: Window, seconds: float = math.inf) -> Certificate:
 
 def _certify(window: Window) -> Certificate:
     try:
+        if not window.before.graph.output:
+            raise NotShown("nothing reads what it computes")
         defined = with_definitions(window)
         if any(attribute.HasField("g") for node in defined.nodes() for attribute in node.attribute):
             raise NotShown("a body within it depends on what varies")
@@ -140,11 +142,17 @@ def _certify(window: Window) -> Certificate:
             return _at_sizes(computed)
         return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
-        return Certificate("open", note=str(reason))
+        return Certificate("open", note=str(reason) or _failed(reason))
     except Differs as differs:
         return Certificate("differs", worst=differs.difference)
     except Exception as error:  # a model may be anything, and then the whole is still compared
-        return Certificate("open", note=f"{type(error).__name__}: {error}")
+        return Certificate("open", note=_failed(error))
+
+
+def _failed(error: Exception) -> str:
+    """Return an error as a reason; many have no message, and none is one alone."""
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"its proof failed with {told}"
 
 
 def _has_free(window: Window) -> bool:

@@ -7,8 +7,9 @@ the edit and after it, and takes nothing from a pass but which nodes its pattern
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import onnx
 import onnx.helper
@@ -17,7 +18,7 @@ import onnx_ir as ir
 from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Operand, Replace, every_operand
 from bnfold.rewriting.editor import Edit
-from bnfold.rewriting.query import reads_content
+from bnfold.rewriting.query import is_op, reads_content
 from bnfold.workflow.slices import Names, Part, Slice, is_constant
 
 _LARGEST = 2**28
@@ -108,13 +109,13 @@ class Cutter:
         def finish(edit: Edit) -> None:
             # What only the pattern has read may mean something else now.
             seen = [
-                value
+                (value, what)
                 for value in old
-                if edit.values[value].is_graph_output()
-                or any(_reads_content(*use) for use in readers[value])
+                for what in _read_of(edit.values[value].is_graph_output(), readers[value])
             ]
-            taken.outputs[:] = [names[value] for value in seen]
-            made = [edit.values[value] for value in seen]
+            _give(taken, [(names[value], what) for value, what in seen])
+            made = [edit.values[value] for value, _ in seen]
+            results = [(names[value], what) for value, (_, what) in zip(made, seen, strict=True)]
             try:
                 after = Slice.of(made, set(edit.created))
                 after.expand(set(before.leaves))
@@ -122,13 +123,16 @@ class Cutter:
             except NotShown as reason:
                 self._without(str(reason))
                 return
+            _give(outputs, results)
             wider = None
             if taken_by_it is not taken and taken_by_it is not None:
-                taken_by_it.outputs[:] = taken.outputs
+                _give(taken_by_it, [(names[value], what) for value, what in seen])
                 wide_after = Slice.of(made, set(edit.created))
                 wide_after.expand(set(wide.leaves), sizes=True)
                 found = self._part_of(wide_after, names)
-                wider = None if found is None else Cut(taken_by_it, found)
+                if found is not None:
+                    _give(found, results)
+                    wider = Cut(taken_by_it, found)
             self.cuts.append(Cut(taken, outputs, wider=wider))
 
         return finish
@@ -143,9 +147,31 @@ class Cutter:
         self.cuts.append(Cut(why_none=why))
 
 
-def _reads_content(node: ir.Node, index: int) -> bool:
-    """Say whether a node is still there, and reads more of an operand than its shape or type."""
-    return node.graph is not None and reads_content(node, index)
+_Read: TypeAlias = Literal["content", "shape", "type"]
+
+
+def _read_of(is_output: bool, readers: Iterable[tuple[ir.Node, int]]) -> list[_Read]:
+    """Return what is read of a value by those of its readers that are still there."""
+    there = [use for use in readers if use[0].graph is not None]
+    if is_output or any(reads_content(*use) for use in there):
+        return ["content"]
+    kinds: list[_Read] = ["type" if is_op(node, "CastLike") else "shape" for node, _ in there]
+    return list(dict.fromkeys(kinds))
+
+
+def _give(part: Part, results: Sequence[tuple[str, _Read]]) -> None:
+    """Make the outputs of a part what is read of some of its values."""
+    del part.outputs[:]
+    for name, what in results:
+        output = name
+        if what == "shape":
+            output = f"shape of {name}"
+            part.nodes.append(onnx.helper.make_node("Shape", [name], [output]))
+        elif what == "type":
+            output, zero = f"type of {name}", f"zero for {name}"
+            part.nodes.append(onnx.helper.make_node("Constant", [], [zero], value_float=0.0))
+            part.nodes.append(onnx.helper.make_node("CastLike", [zero, name], [output]))
+        part.outputs.append(output)
 
 
 def _values_read(operands: Iterable[Operand]) -> list[ir.Value]:
