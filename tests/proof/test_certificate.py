@@ -851,6 +851,36 @@ def test_integers_that_arithmetic_leaves_as_they_are(
     assert (certify(pair).kind == "constant") == is_shown
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize(
+    ("body", "weight", "axis"),
+    [
+        ("Conv(x, w)", normal(3, 4, 2), 0),
+        ("Conv(x, w)", normal(3, 4, 2, 2), 0),
+        ("ConvTranspose(x, w)", normal(4, 3, 2), 1),
+        ("Gemm(x, w)", normal(4, 3), 1),
+        ("Gemm<transA=1, transB=1>(x, w)", normal(3, 4), 0),
+    ],
+)
+def test_what_reads_an_input_says_its_rank(
+    body: str, weight: Array, axis: int, wrong: bool
+) -> None:
+    factors = np.array([2, 3, 5], np.float32)
+    new = scaled(weight, factors, axis)
+    if wrong:
+        new.flat[-1] *= -1
+    pair = window(
+        "(float[N] x) => (float[n] y)",
+        f"c = {body} y = Mul(c, k)",
+        f"y = {body}",
+        {"w": weight, "k": factors.reshape(3, *[1] * (weight.ndim - 2))},
+        {"w": new},
+    )
+    for model in pair.models:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert certify(pair).verdict == ("differs" if wrong else "certified")
+
+
 def test_without_a_rank_only_a_scalar_leaves_integers_as_they_are() -> None:
     for constant, verdict in ((np.array(1), "certified"), (np.array([1]), "open")):
         text = "(int64[N] x) => (int64[n] y)"

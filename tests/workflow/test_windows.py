@@ -14,7 +14,7 @@ from bnfold.modelfile.loading import load
 from bnfold.options import PassOptions
 from bnfold.proof.certificate import certify, certify_any
 from bnfold.proof.windows import NotShown, Window
-from bnfold.rewriting.contract import Replace
+from bnfold.rewriting.contract import Op, Replace
 from bnfold.rewriting.editor import Editor
 from bnfold.running.learning import TOOLS
 from bnfold.workflow import slices
@@ -175,6 +175,65 @@ def test_a_fold_past_readers_of_shapes_is_proven(between: str, tmp_path: Path) -
     variant = rewritten(model, tmp_path)
     assert "fold-batchnorm" in {each.pass_name for each in variant.outcome.rewrites}
     assert {certify_any(cut.windows()).verdict for cut in variant.cuts} == {"certified"}
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_wider_window_compares_shapes_alone_too(right: bool) -> None:
+    axis = 0 if right else 1
+    model = build(
+        "(float[N,2] x) => (int64[m] y) { h = Shape(x) a = Gather<axis=0>(h, k) "
+        "q = Concat<axis=0>(a, two) here = Expand(x, q) y = Shape(here) }",
+        k=np.array([axis]),
+        two=np.array([2]),
+        opset=17,
+    )
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    node = loaded.graph[-2]
+    replace = Replace([node], {node.outputs[0]: Op("Reshape", node.inputs)})
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    (cut,) = cutter.cuts
+    assert cut.wider is not None
+    assert certify(cut.window()).verdict != "certified"
+    assert (certify_any(cut.windows()).verdict == "certified") == right
+
+
+FOLD = "d = MatMul({0}, w) f = BatchNormalization(d, s, b, m, v)"
+BODIES = {
+    "a Loop": (
+        "y = Loop(n, yes, x) <body = b (int64 i, bool c, float[] h) => (bool e, float[] g) "
+        f"{{ e = Identity(c) {FOLD.format('h')} g = Tanh(f) }}>"
+    ),
+    "a Scan": (
+        "z, u = Scan(x, r) <num_scan_inputs=1, body = b (float[] h, float[] j) => "
+        f"(float[] f, float[] k) {{ a = Add(h, j) {FOLD.format('a')} k = Tanh(f) }}> y = Abs(z)"
+    ),
+    "an If after a Loop": (
+        "l = Loop(n, yes, x) <body = b (int64 i, bool c, float[] h) => (bool e, float[] g) "
+        "{ e = Identity(c) g = Tanh(h) }> "
+        f"y = If(q) <then_branch = t () => (float[] f) {{ {FOLD.format('l')} }}, "
+        "else_branch = o () => (float[] p) { p = Relu(l) }>"
+    ),
+    "an If within a Loop": (
+        "y = Loop(n, yes, x) <body = b (int64 i, bool c, float[] h) => (bool e, float[] g) "
+        "{ e = Identity(c) g = If(q) <then_branch = t () => (float[] f) "
+        f"{{ {FOLD.format('h')} }}, else_branch = o () => (float[] p) {{ p = Relu(h) }}> }}>"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_folds_in_bodies_are_proven(case: str, tmp_path: Path) -> None:
+    model = build(
+        "(float[N,2] x, float[T,N,2] r, int64 n, bool q) => (float[] y) { " + BODIES[case] + " }",
+        w=normal(2, 2),
+        yes=np.array(True),
+        **batch_norm(2),
+    )
+    variant = rewritten(model, tmp_path)
+    assert [each.pass_name for each in variant.outcome.rewrites] == ["fold-batchnorm"]
+    assert certify_any(variant.cuts[0].windows()).verdict == "certified"
 
 
 def test_what_nothing_reads_is_not_proven() -> None:

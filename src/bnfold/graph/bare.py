@@ -9,6 +9,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
+from bnfold.graph.carried import Carried, Link, Sizes, links
 from bnfold.graph.constants import constant, is_constant, is_deferred
 from bnfold.graph.shapes import free_names, shape_of
 from bnfold.graph.sizes import Size
@@ -52,7 +53,7 @@ Known = Mapping[ir.Node, tuple[Size, ...]]
 """The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
 
 
-def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
+def bare_model(graph: ir.Graph, known: Known, carried: Carried) -> onnx.ModelProto:
     """Return the graph without large weights, without claims and without functions.
 
     Through functions onnx infers its own sizes, and believes what is claimed in their bodies.
@@ -73,7 +74,7 @@ def bare_model(graph: ir.Graph, known: Known) -> onnx.ModelProto:
         if is_result_known(node):
             _add_result(bare.graph, node.outputs[0])
         else:
-            _add_node(bare.graph, node, known)
+            _add_node(bare.graph, node, known, carried)
     if is_raised:
         _raise(bare.graph, bare.graph)
     return bare
@@ -174,15 +175,17 @@ def _describe(graph: onnx.GraphProto, name: str, dtype: int, shape: Sequence[int
         described.shape.dim.add(dim_value=size)
 
 
-def _add_node(graph: onnx.GraphProto, node: ir.Node, known: Known) -> None:
+def _add_node(graph: onnx.GraphProto, node: ir.Node, known: Known, carried: Carried) -> None:
     proto = ir.serde.serialize_node(node)
-    _prepare(graph, node, proto, known)
+    _prepare(graph, node, proto, known, carried)
     graph.node.append(proto)
     if _changes_numbers(node):
         graph.node.append(_stop(graph.node[-1]))
 
 
-def _prepare(graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto, known: Known) -> None:
+def _prepare(
+    graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto, known: Known, carried: Carried
+) -> None:
     """Hide a node that onnx must not infer from, and take the claims out of its bodies."""
     is_misread = _has_too_many_axes(node) or _squeezes_all_ones(node) or _carries_sequences(node)
     if node in known or is_misread:
@@ -199,14 +202,30 @@ def _prepare(graph: onnx.GraphProto, node: ir.Node, proto: onnx.NodeProto, known
         del body_proto.value_info[:]
         for value in (*body_proto.input, *body_proto.output):
             _clear_shapes(value.type)
+        for link in links(node):
+            _assume(graph, body_proto, link, carried.get(link.within))
         nodes = []
         for inner, inner_proto in zip(body, body_proto.node, strict=True):
-            _prepare(body_proto, inner, inner_proto, known)
+            _prepare(body_proto, inner, inner_proto, known, carried)
             stop = _stop(inner_proto) if _changes_numbers(inner) else None
             nodes += [onnx.NodeProto.FromString(inner_proto.SerializeToString())]
             nodes += [stop] if stop is not None else []
         del body_proto.node[:]
         body_proto.node.extend(nodes)
+
+
+def _assume(graph: onnx.GraphProto, body: onnx.GraphProto, link: Link, sizes: Sizes | None) -> None:
+    """Describe a value that a Loop carries, in its body and as its result."""
+    dtype = link.within.dtype
+    if sizes is None or dtype is None:
+        return
+    for places, name in ((body.input, link.within.name), (graph.output, link.result.name)):
+        described = onnx.helper.make_tensor_value_info(name or "", dtype.value, sizes)
+        found = [value for value in places if value.name == name] if name else []
+        for value in found:
+            value.CopyFrom(described)
+        if name and not found:
+            graph.value_info.append(described)
 
 
 def _changes_numbers(node: ir.Node) -> bool:

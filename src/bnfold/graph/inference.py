@@ -15,6 +15,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from bnfold.graph.bare import MOST_AXES, bare_model, bodies, is_result_known
+from bnfold.graph.carried import Carried, revised
 from bnfold.graph.constants import constant, is_constant, is_deferred
 from bnfold.graph.kept_sizes import name_kept_sizes
 from bnfold.graph.shapes import record_shape, shape_of
@@ -26,6 +27,9 @@ Infer: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto | None]
 
 _ROUNDS = 6
 """Times that onnx infers again because a size was wrong; later ones are left unknown."""
+
+_ROUNDS_ASSUMING = 3
+"""Of these, those after which shapes of what Loops carry are assumed; later, they may be wrong."""
 
 
 def infer_here(model: onnx.ModelProto, *, contents: bool = True) -> onnx.ModelProto | None:
@@ -77,20 +81,33 @@ def learn_shapes(model: ir.Model, infer: Infer = infer_here) -> None:
 
 
 def _infer(graph: ir.Graph, infer: Infer) -> None:
-    """Infer the shapes of one graph and its bodies, again where onnx inferred a wrong one."""
+    """Infer the shapes of one graph and its bodies, again where onnx inferred a wrong one.
+
+    And where what Loops carry becomes known.
+    """
     known: dict[ir.Node, tuple[Size, ...]] = {}
-    for _ in range(_ROUNDS):
-        bare = bare_model(graph, known)
-        inferred = infer(bare)
-        _fill_in(graph, (inferred or bare).graph)
-        search = _WrongSizes(known)
-        search.look_at(graph)
-        if not search.found:
+    carried: Carried = {}
+    for number in range(_ROUNDS):
+        search = _infer_once(graph, infer, known, carried)
+        assumed, carried = carried, revised(graph, carried, more=number < _ROUNDS_ASSUMING)
+        if not search.found and carried == assumed:
             return
         known |= search.found
+    search = _infer_once(graph, infer, known, {})
     for value in search.affected:
         shape = shape_of(value)
         record_shape(value, None if shape is None else ir.Shape([None] * shape.rank()))
+
+
+def _infer_once(
+    graph: ir.Graph, infer: Infer, known: Mapping[ir.Node, tuple[Size, ...]], carried: Carried
+) -> _WrongSizes:
+    """Infer the shapes of a graph and its bodies; return where onnx inferred wrong ones."""
+    bare = bare_model(graph, known, carried)
+    _fill_in(graph, (infer(bare) or bare).graph)
+    search = _WrongSizes(known)
+    search.look_at(graph)
+    return search
 
 
 # --- What onnx inferred ---------------------------------------------------------------------------

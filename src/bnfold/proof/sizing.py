@@ -128,16 +128,18 @@ def _squeezes_any(window: Window) -> bool:
 
 
 def _rank(window: Window, name: str) -> int:
-    """Return the number of axes of an input, if a Conv that reads it says so.
+    """Return the number of axes of an input, if a Conv or Gemm that reads it says so.
 
     Raises:
         NotShown: if none does.
     """
     for node in window.nodes():
-        if node.op_type == "Conv" and node.input[0] == name:
+        if node.op_type in ("Conv", "ConvTranspose") and node.input[0] == name:
             weight = window.constants.get(node.input[1])
             if weight is not None:
                 return weight.ndim
+        if node.op_type == "Gemm" and node.input[0] == name:
+            return 2
     raise NotShown(f"the number of axes of {name!r} is not known")
 
 
