@@ -119,20 +119,20 @@ def test_what_changes_places_is_not_taken_for_kept() -> None:
     assert told(loop.outputs[2], {}) == [None, 1, 1]
 
 
-@pytest.mark.parametrize("grows", [True, False])
-def test_chains_of_loops_are_known_as_far_as_there_are_rounds(grows: bool) -> None:
-    body = "Concat<axis=0>(h{0}, h{0})" if grows else "Relu(h{0})"
+@pytest.mark.parametrize("growing", [0, 2, 8])
+def test_chains_of_loops_are_known_as_far_as_there_are_rounds(growing: int) -> None:
     step = (
         "v{1} = Loop(n, yes, v{0}) <body = b{0} (int64 i{0}, bool c{0}, float[] h{0}) => "
-        f"(bool d{{0}}, float[] g{{0}}) {{{{ d{{0}} = Identity(c{{0}}) g{{0}} = {body} }}}}>"
+        "(bool d{0}, float[] g{0}) {{ d{0} = Identity(c{0}) g{0} = {2} }}>"
     )
-    chain = " ".join(step.format(number, number + 1) for number in range(8))
+    grows = ["Concat<axis=0>(h{0}, h{0})"] * growing + ["Relu(h{0})"] * (8 - growing)
+    chain = " ".join(step.format(at, at + 1, body.format(at)) for at, body in enumerate(grows))
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3] v0, int64 n) => (float[] v8) '
         f"<bool yes = {{1}}> {{ {chain} }}"
     )
     known = [told(node.outputs[0], {}) for node in learned(model).graph]
-    right = [None if grows else 2, 3]
+    right = [None if growing else 2, 3]
     assert known[:2] == [right] * 2
     assert all(each in (None, right) for each in known)
 
@@ -159,3 +159,16 @@ def test_what_a_scan_and_an_if_read_is_known() -> None:
         "w": [None, 2, 8],
         **{name: [2, 3] for name in "oyqrv"},
     }
+
+
+def test_a_scan_is_no_loop() -> None:
+    """Though what it reads third, and makes second and first, may have one shape."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[4,2,3] x, float[2,3] s, float[4,2,3] t) => (float[] y, float[] w) {
+            y, w = Scan(s, t, x) <num_scan_inputs = 1, body = b (float[] h, float[] k, float[] e)
+                => (float[] o, float[] p) { o = Add(h, e) p = Relu(k) }>
+        }
+    """)
+    (scan,) = learned(model).graph
+    assert [told(value, {}) for value in scan.outputs] == [[2, 3], [4, 2, 3]]

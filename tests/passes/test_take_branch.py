@@ -30,6 +30,12 @@ def taken(model: onnx.ModelProto, *more: str) -> onnx.ModelProto:
     return optimized
 
 
+def assert_certified(model: onnx.ModelProto) -> None:
+    (rewrite,) = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"), [(True, ["Constant", "Mul"]), (False, ["Relu", "Neg"])]
 )
@@ -41,9 +47,7 @@ def test_either_branch(condition: bool, expected: list[str]) -> None:
     optimized = taken(model)
     assert operators(optimized) == ["Abs", *expected]
     assert optimized.graph.output[0].name == "z"
-    (rewrite,) = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record.rewrites
-    assert rewrite.certificate is not None
-    assert rewrite.certificate.verdict == "certified"
+    assert_certified(model)
 
 
 @pytest.mark.parametrize(("size", "expected"), [("1", ["Squeeze"]), ("C", None)])
@@ -94,6 +98,29 @@ def test_weights_and_names_of_a_branch_and_branches_within() -> None:
     )
     optimized = taken(model)
     assert operators(optimized) == ["Abs", "If", "If", "Neg"]
+    assert_certified(model)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_branch_with_a_body_is_certified_taken_or_not(condition: bool) -> None:
+    model = build(
+        """(float[N,4] x, bool d, int64 n) => (float[N,4] y) {
+            r = If (c) <
+                then_branch = t () => (float[N,4] a) {
+                    a = If (d) <then_branch = i () => (float[N,4] p) { p = Tanh(x) },
+                                else_branch = j () => (float[N,4] q) { q = Abs(x) }>
+                },
+                else_branch = e () => (float[N,4] b) {
+                    b = Loop (n, c, x) <body = l (int64 m, bool f, float[N,4] h)
+                        => (bool g, float[N,4] o) { g = Identity(f) o = Sin(h) }>
+                }
+            >
+            y = Neg(r)
+        }""",
+        c=np.array(condition),
+    )
+    assert operators(taken(model)) == ["If" if condition else "Loop", "Neg"]
+    assert_certified(model)
 
 
 def test_strings_in_a_branch_move_out() -> None:

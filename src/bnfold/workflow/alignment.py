@@ -21,12 +21,13 @@ from bnfold.graph.facts import learn
 from bnfold.graph.walk import captured, has_body
 from bnfold.modelfile.loading import load
 from bnfold.progress import Counted, Progress
+from bnfold.proof.bodies import rename_bodies
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.learning import TOOLS
-from bnfold.workflow.bodies import are_bodies_plain, rename_bodies
+from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of
 from bnfold.workflow.structure import pairs_by_structure

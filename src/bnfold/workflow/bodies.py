@@ -1,11 +1,7 @@
-"""The bodies of nodes, as they are compared and cut out with their nodes."""
+"""Which nodes are cut out with their bodies."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
-
-import onnx
 import onnx_ir as ir
 
 from bnfold.graph.walk import bodies_of
@@ -25,36 +21,3 @@ def are_bodies_plain(node: ir.Node) -> bool:
         for graph in (body, *body.subgraphs())
         for inner in graph
     )
-
-
-def rename_bodies(node: onnx.NodeProto, outside: Mapping[str | None, str], within: str) -> None:
-    """Give what the bodies of a node read from outside other names, and number what is within."""
-    numbers = itertools.count()
-    _rename(node, outside, lambda: f"{within} {next(numbers)}")
-
-
-def _rename(node: onnx.NodeProto, names: Mapping[str | None, str], new: Callable[[], str]) -> None:
-    bodies = [each.g for each in node.attribute if each.HasField("g")]
-    bodies += [body for each in node.attribute for body in each.graphs]
-    for body in bodies:
-        made = [value.name for value in (*body.input, *body.initializer)]
-        made += [tensor.values.name for tensor in body.sparse_initializer]
-        known = {**names, **{name: new() for name in dict.fromkeys(made)}}
-        for value in (*body.input, *body.initializer):
-            value.name = known[value.name]
-        for tensor in body.sparse_initializer:
-            tensor.values.name = known[tensor.values.name]
-        for inner in body.node:
-            for index, name in enumerate(inner.input):
-                inner.input[index] = known.get(name, name)
-            _rename(inner, known, new)
-            for index, name in enumerate(inner.output):
-                if name:
-                    known[name] = inner.output[index] = new()
-            for told in ("name", "doc_string", "metadata_props"):
-                inner.ClearField(told)
-        for value in body.output:
-            value.name = known.get(value.name, value.name)
-        for told in ("value_info", "doc_string", "metadata_props"):
-            body.ClearField(told)
-        body.name = "body"

@@ -13,9 +13,10 @@ from bnfold.graph.constants import RANDOM
 from bnfold.graph.memory import memory
 from bnfold.graph.shapes import rank_of, shape_of
 from bnfold.graph.walk import captured, has_body
+from bnfold.proof.bodies import rename_bodies
 from bnfold.proof.windows import NotShown
 from bnfold.rewriting.query import is_op, reads_content
-from bnfold.workflow.bodies import are_bodies_plain, is_plain, rename_bodies
+from bnfold.workflow.bodies import are_bodies_plain, is_plain
 
 _MOST_EXPANDED = 8
 """Nodes outside a pattern that a window takes in, so that both sides read the same values."""
@@ -121,10 +122,9 @@ class Slice:
                 pending += [(value, False) for value in read]
 
     def _takes(self, node: ir.Node, value: ir.Value) -> bool:
-        if has_body(node):
-            is_decided = is_op(node, "If") and node.inputs[0] and is_constant(node.inputs[0])
-            return bool(is_decided) and node in self.pattern and are_bodies_plain(node)
-        return is_plain(node) and (node in self.pattern or is_constant(value))
+        if not is_plain(node) or not are_bodies_plain(node):
+            return False
+        return node in self.pattern or (is_constant(value) and not has_body(node))
 
     def part(self, names: Names, model: ir.Model) -> Part:
         """Return the nodes as protobufs, with names of the window's own.
