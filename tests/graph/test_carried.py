@@ -103,6 +103,19 @@ def test_what_a_body_keeps_is_known(kind: str, opset: int) -> None:
             assert all(size in (None, got) for size, got in pairs)
 
 
+def test_a_number_that_is_carried_stays_one() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1] x, int64 n, float z) => (float[] y) <bool yes = {1}> {
+            s = Squeeze(x)
+            y = Loop(n, yes, s) <body = b (int64 i, bool c, float[] h) => (bool d, float[] g)
+                { d = Identity(c) g = Add(h, z) }>
+        }
+    """)
+    (_, loop) = learned(model).graph
+    assert told(loop.outputs[0], {}) == []
+
+
 def test_what_changes_places_is_not_taken_for_kept() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 17]>

@@ -138,7 +138,18 @@ def test_what_a_body_reads_is_read_in_order() -> None:
     (node,) = with_bodies_closed(pair).before.graph.node
     assert node.domain == CLOSED
     assert list(node.input) == ["n", "yes", "x", "k", "z", "x"]
-    assert {each.type for each in node.attribute} <= {
-        onnx.AttributeProto.STRINGS,
-        onnx.AttributeProto.INT,
-    }
+    assert {each.type for each in node.attribute} == {onnx.AttributeProto.STRINGS}
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_what_a_body_only_returns_is_an_operand(within: bool) -> None:
+    text = (
+        "(float[N,3] v) {{ }}, else_branch = {0}e () => (float[] {0}q) {{ {0}q = Abs(z) }}>"
+    ).format("a")
+    body = f"y = If(k) <then_branch = t () => {text}"
+    if within:
+        body = f"y = If(k) <then_branch = u () => (float[] w) {{ {body.replace('y =', 'w =')} }}, "
+        body += "else_branch = f () => (float[] g) { g = Abs(z) }>"
+    for other, verdict in (("Relu(x)", "certified"), ("Neg(x)", "open")):
+        pair = window(INTERFACE, f"v = Relu(x) {body}", f"v = {other} {body}")
+        assert certify(pair).verdict == verdict

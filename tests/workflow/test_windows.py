@@ -12,7 +12,7 @@ import pytest
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import load
 from bnfold.options import PassOptions
-from bnfold.proof.certificate import certify, certify_any
+from bnfold.proof.certificate import certify, certify_all, certify_any
 from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Op, Replace
 from bnfold.rewriting.editor import Editor
@@ -234,6 +234,25 @@ def test_folds_in_bodies_are_proven(case: str, tmp_path: Path) -> None:
     variant = rewritten(model, tmp_path)
     assert [each.pass_name for each in variant.outcome.rewrites] == ["fold-batchnorm"]
     assert certify_any(variant.cuts[0].windows()).verdict == "certified"
+
+
+@pytest.mark.parametrize(("op", "verdict"), [("Relu", "certified"), ("my.Draw", "open")])
+def test_what_onnx_does_not_define_is_in_no_window(op: str, verdict: str, tmp_path: Path) -> None:
+    model = build(
+        "(float[N,2] x, bool k) => (float[N,2] y) { r = If(yes) <then_branch = t () => (float[] a) "
+        f"{{ a = If(k) <then_branch = u () => (float[] p) {{ p = {op}(x) }}, "
+        "else_branch = o () => (float[] q) { q = Abs(x) }> }, "
+        "else_branch = e () => (float[] b) { b = Relu(x) }> y = Neg(r) }",
+        yes=np.array(True),
+        opset=17,
+    )
+    model.opset_import.add(domain="my", version=1)
+    variant = rewritten(model, tmp_path)
+    (rewrite,) = variant.outcome.rewrites
+    assert rewrite.pass_name == "take-branch"
+    (found,) = certify_all([cut.windows for cut in variant.cuts], 60)
+    assert found.verdict == verdict
+    assert found.note == ("ONNX does not define all of its If" if verdict == "open" else "")
 
 
 @pytest.mark.parametrize("sizes", ["", "h = Shape(a) "])

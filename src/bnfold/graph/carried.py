@@ -47,7 +47,11 @@ def revised(graph: ir.Graph, carried: Carried, *, more: bool) -> Carried:
     every = [link for node in graph.all_nodes() for link in links(node)]
     if more:
         shapes = {link.within: shape_of(link.initial) for link in every}
-        new = {value: shape for value, shape in shapes.items() if shape and value not in carried}
+        new = {
+            value: shape
+            for value, shape in shapes.items()
+            if shape is not None and value not in carried
+        }
         if new:
             return {**carried, **{value: tuple(map(_told, shape)) for value, shape in new.items()}}
     return {

@@ -48,7 +48,6 @@ def _close(node: onnx.NodeProto, opsets: list[str]) -> None:
             stored = [graph.SerializeToString(deterministic=True) for graph in graphs]
             each.CopyFrom(onnx.helper.make_attribute(each.name, stored))
     node.attribute.append(onnx.helper.make_attribute("opsets", opsets))
-    node.attribute.append(onnx.helper.make_attribute("operands", len(node.input)))
     node.input.extend(captured)
     node.domain = CLOSED
 

@@ -36,6 +36,7 @@ from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
+from bnfold.proof.joining import with_joins_fitting
 from bnfold.proof.kinds import is_multilinear, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
@@ -230,6 +231,7 @@ def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
 
     A block of four slices that are put together again has no odd ones.
     """
+    chosen = [with_joins_fitting(window, sizing) for sizing in chosen]
     if len(chosen) == 1:
         return chosen
     running = [sizing for sizing in chosen if _runs(window, single(sizing))]

@@ -21,7 +21,7 @@ _COUNT_KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transp
 
 _MOST_CHANGES = 4
 
-_MOST_ELEMENTS = 2**22
+MOST_ELEMENTS = 2**22
 """Of an input: what is larger takes too long to prove."""
 
 
@@ -35,13 +35,14 @@ def fitting(window: Window, sizing: Sizing) -> Sizing | None:
         if not changes:
             break
         following = [(each, _changes(window, each)) for each in changes]
-        shapes, changes = min(following, key=lambda pair: (bool(pair[1]), _elements(pair[0])))
+        shapes, changes = min(following, key=lambda pair: (bool(pair[1]), elements(pair[0])))
     if shapes is sizing.shapes:
         return None
     return replace(sizing, shapes=shapes, stackable=False, batched=False)
 
 
-def _elements(shapes: Shapes) -> int:
+def elements(shapes: Shapes) -> int:
+    """Return how many elements the largest input has."""
     return max(map(math.prod, shapes.values()))
 
 
@@ -51,7 +52,7 @@ def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
     The smallest size that fits: as many elements as the target has, or a multiple of its known
     sizes.
     """
-    free = _free_axes(window)
+    free = free_axes(window)
     model = with_sizes(window, shapes).before
     constants = Constants(model)
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -70,8 +71,8 @@ def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
             rest = total // shapes[source][axis]
             new = asked // math.gcd(rest, asked) if -1 in target else asked // rest
             if -1 in target or rest * new == asked:
-                found.append(_with_size(shapes, free, symbol, new))
-        return [each for each in found if _elements(each) <= _MOST_ELEMENTS]
+                found.append(with_size(shapes, free, symbol, new))
+        return [each for each in found if elements(each) <= MOST_ELEMENTS]
     return []
 
 
@@ -82,7 +83,7 @@ def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str:
     return name
 
 
-def _free_axes(window: Window) -> dict[str, dict[str, int]]:
+def free_axes(window: Window) -> dict[str, dict[str, int]]:
     """Return the axes of free sizes by input and by the name of the size, the last of one name."""
     return {
         value.name: {
@@ -94,7 +95,7 @@ def _free_axes(window: Window) -> dict[str, dict[str, int]]:
     }
 
 
-def _with_size(shapes: Shapes, free: dict[str, dict[str, int]], symbol: str, new: int) -> Shapes:
+def with_size(shapes: Shapes, free: dict[str, dict[str, int]], symbol: str, new: int) -> Shapes:
     """Return the shapes with another size for all axes whose size has this name."""
     changed = {name: list(shape) for name, shape in shapes.items()}
     for name, axes in free.items():

@@ -66,6 +66,8 @@ class Slice:
     nodes: list[ir.Node] = field(default_factory=list)
     constants: list[ir.Value] = field(default_factory=list)
     leaves: list[ir.Value] = field(default_factory=list)
+    undefined: list[ir.Node] = field(default_factory=list)
+    """Nodes of the pattern that ONNX does not define, nor what they compute, then."""
 
     @staticmethod
     def of(
@@ -98,7 +100,7 @@ class Slice:
 
     def _walk(self, stop: Iterable[ir.Value] = ()) -> None:
         """Collect nodes, constants and leaves, in an order in which nodes can run."""
-        self.nodes, self.constants, self.leaves = [], [], []
+        self.nodes, self.constants, self.leaves, self.undefined = [], [], [], []
         stopping, seen, done = set(stop), set(), set()
         pending = [(value, False) for value in reversed(self.wanted)]
         while pending:
@@ -116,6 +118,8 @@ class Slice:
                 self.constants.append(value)
             elif node is None or value in stopping or not self._takes(node, value):
                 self.leaves.append(value)
+                if node in self.pattern and value not in stopping:
+                    self.undefined.append(node)
             else:
                 pending.append((value, True))
                 read = [value for value in (*node.inputs, *captured(node)) if value is not None]
@@ -130,8 +134,10 @@ class Slice:
         """Return the nodes as protobufs, with names of the window's own.
 
         Raises:
-            NotShown: if the type of what it reads is not known.
+            NotShown: if the type of what it reads is not known, or not what it computes.
         """
+        if self.undefined:
+            raise NotShown(f"ONNX does not define all of its {self.undefined[0].op_type}")
         nodes = []
         for node in self.nodes:
             proto = ir.serde.serialize_node(node)
