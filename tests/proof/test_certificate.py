@@ -126,11 +126,20 @@ def test_opsets(opset: int) -> None:
     certified(found, "linear")
 
 
-def test_conv_transpose() -> None:
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "output_padding=[1,1]",
+        'auto_pad="SAME_UPPER"',
+        'auto_pad="SAME_LOWER"',
+        "output_shape=[4,5]",
+    ],
+)
+def test_conv_transpose(attributes: str) -> None:
     old = {"k": normal(4, 3, 3, 3), **batch_norm(6)}
     scale, shift = affine_of(old)
     new = np.concatenate([scaled(old["k"][:2], scale[:3], 1), scaled(old["k"][2:], scale[3:], 1)])
-    conv = "ConvTranspose<group=2, strides=[2,2], output_padding=[1,1]>"
+    conv = f"ConvTranspose<group=2, strides=[2,2], {attributes}>"
     after = f"y = {conv}(x, k2, d)"
     before = f"c = {conv}(x, k) y = BatchNormalization(c, s, b, m, v)"
     others = {"k2": new, "d": shift.astype(np.float32)}

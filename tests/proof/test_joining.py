@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bnfold.proof import joining
 from bnfold.proof.certificate import certify
 from bnfold.proof.joining import with_joins_fitting
 from bnfold.proof.sizing import Shapes, sizings
@@ -98,6 +99,34 @@ def test_a_larger_map_is_made_by_a_larger_stride() -> None:
         assert [-(-size // 8) for size in fit["x"][2:]] == list(fit["z"][2:])
 
 
+def test_along_the_axis_of_a_concat_sizes_may_differ() -> None:
+    for chosen, fit in fitted(
+        "float[N,2,H,W] x, float[N,2,I,J] z",
+        "c = Conv(x, k) y = Concat<axis=-2>(c, z)",
+        k=normal(2, 2, 2, 2),
+    ):
+        assert fit["x"] == (*chosen["x"][:3], chosen["x"][3] + 1)
+        assert fit["z"] == chosen["z"]
+
+
+def test_a_constant_says_how_large_what_is_computed_must_be() -> None:
+    for _, fit in fitted(
+        "float[N,2,H,W] x, float[N,2,I,J] z",
+        "c = Conv(x, k) d = Sum(c, w, b) y = Add(d, z)",
+        b=normal(1),
+        k=normal(2, 2, 2, 2),
+        w=normal(1, 2, 19, 19),
+    ):
+        assert (fit["x"][2:], fit["z"][2:]) == ((20, 20), (19, 19))
+
+
+def test_inputs_do_not_become_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "MOST_ELEMENTS", 1)
+    pair = parallel((1, 3))
+    for sizing in sizings(pair):
+        assert with_joins_fitting(pair, sizing).shapes == sizing.shapes
+
+
 @pytest.mark.parametrize(
     ("interface", "body"),
     [
@@ -106,6 +135,8 @@ def test_a_larger_map_is_made_by_a_larger_stride() -> None:
         ("float[N,2,H,W] x, float[N,2,1,1] z", "c = Conv(x, k) y = Mul(c, z)"),  # spread
         ("float[N,2,H,W] x, float[M,2] z", "c = Conv(x, k) m = MatMul(z, z) y = Add(c, m)"),
         ("float[N,2,H,W] x, float[N,2,I,J] z", "y = Sum(x, z)"),  # they fit
+        ("float[N,2,H,W] x, float[N,2,I,J] z", "c = Conv(x, k) y = MatMul(c, z)"),  # by rows
+        ("float[N,2,H,W] x, float[N,2,I] z", "c = Conv(x, k) y = Add(c, z)"),  # of other ranks
         (
             "float[N,2,H,W] x, float[N,2,I,J] z",
             "g = GlobalAveragePool(z) y = Mul(x, g)",  # spread, whatever the size

@@ -55,6 +55,11 @@ CHAINS = [
         for stride in (1, 2, 3)
         for low, high in ((0, 0), (1, 1), (2, 0), (0, 3))
     ),
+    *(
+        f'y = ConvTranspose<strides=[{stride}], auto_pad="SAME_{side}">(x, v)'
+        for stride in (1, 2, 3)
+        for side in ("UPPER", "LOWER")
+    ),
     "y = ConvTranspose<dilations=[2], strides=[2], output_padding=[1]>(x, w)",
     "a = ConvTranspose<strides=[2], pads=[1,1]>(x, v) y = Conv<pads=[1,1]>(a, w)",
     "a = Conv<pads=[1,1], strides=[2]>(x, w) y = ConvTranspose<strides=[2], pads=[1,1]>(a, v)",

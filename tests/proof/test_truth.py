@@ -108,6 +108,41 @@ def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, ex
     agrees_with_onnxruntime(folder, "ConvTranspose", weights, {**attributes, "group": group})
 
 
+@pytest.mark.parametrize(
+    "given_as", ["auto_pad", "output_shape", "whole output_shape", "larger output_shape"]
+)
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "NOTSET"])
+@pytest.mark.parametrize(
+    ("kernel", "strides"), [([3, 4], [2, 2]), ([5, 2], [2, 1]), ([1, 3], [3, 4])], ids=str
+)
+def test_conv_transpose_pads_for_a_size_as_onnx_says(
+    folder: Path, given_as: str, auto_pad: str, kernel: list[int], strides: list[int]
+) -> None:
+    """Versions of onnxruntime differ here, but do not where the padding is given."""
+    weights = {"w": normal(4, 3, *kernel)}
+    sizes = [9, 7]
+    full = [(sizes[i] - 1) * strides[i] + kernel[i] for i in range(2)]
+    wanted = [min(sizes[i] * strides[i], full[i]) for i in range(2)]
+    attributes: dict[str, Any] = {"strides": strides, "auto_pad": auto_pad}
+    if given_as != "auto_pad":
+        wanted = [15, full[1] + 2] if given_as.startswith("larger") else [4, 5]
+        attributes["output_shape"] = [*([2, 3] if given_as.startswith("whole") else []), *wanted]
+    elif auto_pad == "NOTSET":
+        wanted = full
+    totals = [max(0, full[i] - wanted[i]) for i in range(2)]
+    begins = [total // 2 if auto_pad == "SAME_UPPER" else -(-total // 2) for total in totals]
+    model = one_node("ConvTranspose", weights, {"strides": strides})
+    feeds = draw_feeds(model)
+    (everything,) = run_plain(model, feeds)
+    expected = np.pad(everything, [(0, 0), (0, 0), (0, 2), (0, 2)])
+    for axis in range(2):
+        places = np.arange(begins[axis], begins[axis] + wanted[axis])
+        expected = np.take(expected, places, axis + 2)
+    actual = evaluate(folder, one_node("ConvTranspose", weights, attributes), feeds)["y"]
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 @settings(max_examples=30)
 @given(attributes=windows(ceil=True))
 def test_max_pool(folder: Path, attributes: dict[str, Any]) -> None:

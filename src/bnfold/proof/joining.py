@@ -15,7 +15,6 @@ import onnx
 from bnfold.proof.constant_folding import sizes_within, with_sizes
 from bnfold.proof.reshaping import MOST_ELEMENTS, elements, free_axes, with_size
 from bnfold.proof.sizing import Shapes, Sizing
-from bnfold.proof.submodels import needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
 
 _JOINING = POINTWISE | {"Concat", "Max", "Mean", "Min", "Sum", "Where"}
@@ -72,7 +71,7 @@ def _gaps(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> Iterato
         if node.op_type not in _JOINING or len({*map(len, operands.values())}) != 1:
             continue
         rank = len(next(iter(operands.values())))
-        joined = ints(node, "axis")[0] % rank if node.op_type == "Concat" else rank
+        joined = ints(node, "axis", [1])[0] % rank if node.op_type == "Concat" else rank
         for axis in (axis for axis in range(rank) if axis != joined):
             needed = max(each[axis] for each in operands.values())
             for name, each in operands.items():
@@ -83,8 +82,7 @@ def _gaps(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> Iterato
 def _closed(window: Window, shapes: Shapes, gap: _Gap) -> Shapes | None:
     """Return the shapes with a larger input, at which a value is as large as it is to be."""
     free = free_axes(window)
-    sources = _sources(window.before, gap.name)
-    for source in (name for name in shapes if name in sources):
+    for source in free:
         for symbol in (symbol for symbol, axis in free[source].items() if axis == gap.axis):
             for stride in range(1, _LARGEST_STRIDE + 1):
                 size = shapes[source][gap.axis] + stride * (gap.needed - gap.size)
@@ -93,8 +91,3 @@ def _closed(window: Window, shapes: Shapes, gap: _Gap) -> Shapes | None:
                 if found is not None and found[gap.axis] == gap.needed:
                     return larger if elements(larger) <= MOST_ELEMENTS else None
     return None
-
-
-def _sources(model: onnx.ModelProto, name: str) -> set[str]:
-    """Return all that a value is computed from."""
-    return {read for node in needed_nodes(model.graph.node, [name]) for read in node.input}

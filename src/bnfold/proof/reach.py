@@ -145,13 +145,19 @@ def _of_transposed(
     """Return what position j of a ConvTranspose reads: from (j + p − (k−1)·d)/s to (j + p)/s."""
     kernel = _kernel(node, window)
     span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1) if axis < len(kernel) else 0
-    stride, padded = _along(node, "strides", axis, 1), _along(node, "pads", axis, 0)
-    return Fraction(padded - span, stride), Fraction(padded, stride), Fraction(1, stride)
+    stride, padded = _along(node, "strides", axis, 1), [_along(node, "pads", axis, 0)]
+    if text(node, "auto_pad", "NOTSET") != "NOTSET":  # at most what makes a window shorter
+        padded = [0, span]
+    return (
+        Fraction(min(padded) - span, stride),
+        Fraction(max(padded), stride),
+        Fraction(1, stride),
+    )
 
 
 def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
     given = ints(node, name)
-    return given[axis] if given else default
+    return given[axis] if axis < len(given) else default
 
 
 def _kernel(node: onnx.NodeProto, window: Window) -> list[int]:

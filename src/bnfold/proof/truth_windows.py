@@ -97,14 +97,18 @@ class ConvTranspose(OpRun):
         strides: Integers = None,
         **_: object,
     ) -> tuple[Array]:
-        if auto_pad not in (None, "NOTSET", "VALID") or output_shape is not None:
-            raise NotImplementedError("ConvTranspose with auto_pad or output_shape")
         rank, groups = x.ndim - 2, group or 1
         strides, dilations = strides or [1] * rank, dilations or [1] * rank
         pads, extra = pads or [0] * 2 * rank, output_padding or [0] * rank
         size, kernel = x.shape[2:], w.shape[2:]
         reach = [(kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
         full = [(size[i] - 1) * strides[i] + reach[i] + extra[i] for i in range(rank)]
+        if output_shape is not None:
+            wanted = output_shape[-rank:]  # beyond what a window reaches are zeros
+            pads = _halves([full[i] - wanted[i] for i in range(rank)], auto_pad)
+            full = [max(full[i], wanted[i]) for i in range(rank)]
+        elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            pads = _halves([full[i] - size[i] * strides[i] for i in range(rank)], auto_pad)
         batch, inputs, outputs = x.shape[0], x.shape[1] // groups, w.shape[1]
         weights = w.reshape(groups, inputs, outputs, *kernel).swapaxes(1, 2)
         columns = x.reshape(batch, groups, inputs, -1)
@@ -120,6 +124,13 @@ class ConvTranspose(OpRun):
         cropped = tuple(slice(pads[i], full[i] - pads[rank + i]) for i in range(rank))
         y = y[at(cropped)]
         return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
+
+
+def _halves(totals: Sequence[int], auto_pad: str | None) -> list[int]:
+    """Return the padding before and after each axis, of which one is larger if a total is odd."""
+    less = [max(0, total) // 2 for total in totals]
+    more = [max(0, total) - half for total, half in zip(totals, less, strict=True)]
+    return [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
 
 
 class MaxPool(OpRun):
@@ -217,9 +228,8 @@ class Windows:
             return [0] * 2 * len(self._sizes)
         totals = []
         for size, stride, reach in zip(self._sizes, self._strides, self._reach, strict=True):
-            totals.append(max(0, (math.ceil(size / stride) - 1) * stride + reach - size))
-        less, more = [total // 2 for total in totals], [-(-total // 2) for total in totals]
-        return [*less, *more] if auto_pad == "SAME_UPPER" else [*more, *less]
+            totals.append((math.ceil(size / stride) - 1) * stride + reach - size)
+        return _halves(totals, auto_pad)
 
     def _count(self, axis: int, ceil_mode: bool) -> int:
         before, after = self._pads[axis], self._pads[len(self._sizes) + axis]

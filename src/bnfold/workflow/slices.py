@@ -128,7 +128,7 @@ class Slice:
     def _takes(self, node: ir.Node, value: ir.Value) -> bool:
         if not is_plain(node) or not are_bodies_plain(node):
             return False
-        return node in self.pattern or (is_constant(value) and not has_body(node))
+        return node in self.pattern or is_constant(value)
 
     def part(self, names: Names, model: ir.Model) -> Part:
         """Return the nodes as protobufs, with names of the window's own.
