@@ -66,6 +66,25 @@ def test_ratio_zero_does_nothing_even_in_training() -> None:
     assert_rewritten(model, NAME, ["Relu", "Neg"])
 
 
+@pytest.mark.parametrize(
+    ("opset", "attributes", "inputs"),
+    [
+        (6, "<is_test=1>", ""),
+        (7, "<ratio=0.4>", ""),
+        (13, "", ", ratio"),
+        (13, "", ", ratio, off"),
+        (22, "", ", zero, on"),
+    ],
+)
+def test_in_each_mode_it_is_certified(opset: int, attributes: str, inputs: str) -> None:
+    given: Parameters = {"ratio": RATIO, "zero": np.array(0, np.float32), "on": TRUE, "off": FALSE}
+    weights = {name: array for name, array in given.items() if name in inputs}
+    model = dropout(attributes, inputs, opset=opset, **weights)
+    (rewrite,) = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
+
+
 def test_refuses_a_mode_that_a_caller_decides() -> None:
     model = build(
         "(float[N,4] x, bool mode) => (float[N,4] y) { y = Dropout(x, ratio, mode) }", ratio=RATIO

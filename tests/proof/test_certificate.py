@@ -689,6 +689,47 @@ def test_what_cannot_be_decided_says_why(case: str) -> None:
     assert found.note
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+@pytest.mark.parametrize("mask", ["", ", k"])
+def test_a_dropout_in_training_draws_unless_its_ratio_is_0(ratio: float, mask: str) -> None:
+    weights = {"r": one(ratio), "t": np.array(True)}
+    found = certify(window(ROW, f"y{mask} = Dropout(x, r, t)", "y = Identity(x)", weights))
+    if ratio:
+        assert (found.verdict, found.note) == ("open", "it draws random numbers")
+    else:
+        certified(found, "copying")
+        differs(certify(window(ROW, "y = Dropout(x, r, t)", "y = Neg(x)", weights)))
+    masks = "(float[N,4] x) => (bool[N,4] y)", "a, y = Dropout(x, r, t)"
+    right = "s = Shape(x) y = ConstantOfShape<value=bool[1] {1}>(s)"
+    found = certify(window(*masks, right, weights))
+    assert (found.verdict == "certified") == (ratio == 0)
+    assert certify(window(*masks, right.replace("{1}", "{0}"), weights)).verdict != "certified"
+
+
+@pytest.mark.parametrize("opset", [1, 6])
+def test_a_dropout_of_an_old_operator_set_says_whether_it_draws(opset: int) -> None:
+    """onnxruntime has no such operators: a proof must do without."""
+    for before, after, verdict in (
+        ("a = Dropout<is_test=1>(x) y = Relu(a)", "y = Relu(x)", "certified"),
+        ("a, m = Dropout<is_test=1>(x) y = Relu(a)", "y = Relu(x)", "certified"),
+        ("a, m = Dropout<is_test=1>(x) y = Relu(m)", "y = Relu(x)", "open"),
+        ("a = Dropout<is_test=1>(x) y = Relu(a)", "y = Neg(x)", "differs"),
+        ("a = Dropout<is_test=0>(x) y = Relu(a)", "y = Relu(x)", "open"),
+        ("a = Dropout(x) y = Relu(a)", "a = Dropout(x) y = Relu(a)", "open"),
+    ):
+        found = certify(window(ROW, before, after, opset=opset))
+        assert found.verdict == verdict, (before, after, found)
+        assert "failed" not in found.note
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+def test_a_dropout_that_cannot_say_does_not_draw(domain: str) -> None:
+    pair = window(ROW, "a = Dropout(x) y = Relu(a)", "y = Relu(x)")
+    for model in pair.models:
+        model.opset_import[0].domain = domain
+    assert certify(pair).verdict == "certified"
+
+
 def test_statistics_of_a_batch_differ_from_those_of_its_maxima() -> None:
     found = certify(
         window(

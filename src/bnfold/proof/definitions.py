@@ -8,8 +8,9 @@ import onnx
 import onnx.helper
 
 from bnfold.arrays import Array
+from bnfold.graph.schemas import opsets_of
 from bnfold.proof.submodels import Constants
-from bnfold.proof.windows import Window, ints
+from bnfold.proof.windows import NotShown, Window, ints
 
 _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 """Operators of any number of operands, which return the first if there is no other."""
@@ -17,20 +18,27 @@ _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 _NEUTRAL = {"Add": 0, "Div": 1, "Mul": 1, "Sub": 0}
 """Operators, and the second operand with which they return the first."""
 
+_ALWAYS_INFERENCE = 7
+"""The operator set from which on a Dropout is one of inference, unless an input says otherwise."""
+
 
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
 
-    And leave out x·1, x/1, and for integers x + 0 and x − 0.
+    And leave out x·1, x/1, and for integers x + 0 and x − 0, and a Dropout that says that it is one
+    of inference, as up to operator set 6.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
     No name within a branch is one outside: loaded models are normalized so.
+
+    Raises:
+        NotShown: if a Dropout of operator set 6 or earlier is in training, or its mask is read.
     """
     pools = [node for node in window.nodes() if node.op_type == "MaxPool"]
     if pools and window.is_of_floats and all(map(_is_of_one_element, pools)):
         window = Window(*map(_averaged, window.models))
-    if not window.operators & {"If", "Cast", "CastLike", *_OF_SEVERAL, *_NEUTRAL}:
+    if not window.operators & {"If", "Cast", "CastLike", "Dropout", *_OF_SEVERAL, *_NEUTRAL}:
         return window
     return Window(*map(_simplified, window.models))
 
@@ -67,7 +75,17 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.tensor_type.HasField("shape")
     }
     constants = Constants(copy)
+    read = {name for node in copy.graph.node for name in node.input if name}
+    read |= {output.name for output in copy.graph.output}
+    opsets = opsets_of(model)
+    is_old = opsets.get("", opsets.get("ai.onnx", 1)) < _ALWAYS_INFERENCE
     for node in copy.graph.node:
+        if node.op_type == "Dropout" and is_old:
+            if ints(node, "is_test", [0]) == [0]:
+                raise NotShown("it draws random numbers")
+            if not read.isdisjoint(node.output[1:]):
+                raise NotShown("it reads the mask of a Dropout that is not defined")
+            node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output[:1]))
         if node.op_type == "CastLike" and types.get(node.input[1]):
             node.op_type = "Cast"
             node.attribute.append(onnx.helper.make_attribute("to", types[node.input[1]]))

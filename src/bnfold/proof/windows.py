@@ -141,11 +141,13 @@ def is_float(dtype: np.dtype[np.generic]) -> bool:
 
 
 def is_random(node: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
-    """Say whether an operator may draw random numbers."""
+    """Say whether an operator may draw random numbers, as a Dropout does of a ratio above 0."""
     if node.op_type != "Dropout":
         return node.op_type in RANDOM
-    training = node.input[2] if len(node.input) > 2 else ""
-    return bool(training) and (training not in constants or bool(np.any(constants[training])))
+    _, ratio, training = (*node.input, "", "")[:3]
+    if not training or (ratio in constants and not np.any(constants[ratio])):
+        return False
+    return training not in constants or bool(np.any(constants[training]))
 
 
 def is_training(node: onnx.NodeProto) -> bool:
