@@ -813,6 +813,19 @@ def test_sizes_within_a_window_are_inferred() -> None:
     differs(certify(window(text, before, after, weights, others)))
 
 
+def test_what_is_the_same_at_any_sizes_is_tried_at_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operators that ask for sizes twice are merged by the dozen, as in torch's exports."""
+    monkeypatch.setattr(module, "sizings", Mock(side_effect=AssertionError))
+    sizes = "s{0} = Shape(x) g{0} = Gather(s{0}, k) c{0} = Concat<axis=0>(g{0}, rest) "
+    before = sizes.format(0) + sizes.format(1) + "r = Reshape(x, c0) a = Reshape(x, c1) "
+    weights = {"k": np.array([0]), "rest": np.array([-1]), "other": np.array([1])}
+    interface, after = "(float[N,4] x) => (float[A,B] y)", sizes.format(0) + "r = Reshape(x, c0) "
+    right = window(interface, before + "y = Add(r, a)", after + "y = Add(r, r)", weights)
+    certified(certify(right), "constant")
+    wrong = window(interface, before + "y = Add(r, a)", after + "y = Sub(r, r)", weights)
+    assert certify(wrong).verdict == "open"
+
+
 def test_a_constant_proof_needs_no_small_inputs() -> None:
     text = "(float[1,64,1024,1024] x) => (float[n] y)"
     before = "s = Shape(x) a = Mul(s, d) y = Reshape(x, a)"

@@ -56,6 +56,14 @@ class Sizes:
 
 def sizes_along(window: Window, axis: int) -> Sizes:
     """Return the sizes for a spatial axis, counted from the first of them."""
+    question = "sizes along", axis
+    if question not in window.answers:
+        window.answers[question] = _sizes_along(window, axis)
+    sizes: Sizes = window.answers[question]
+    return sizes
+
+
+def _sizes_along(window: Window, axis: int) -> Sizes:
     ratios = _ratios(window, axis)
     starts = {  # positions of a larger input are between those of the smallest
         name: Reach(Fraction(1 - ratio, ratio), Fraction(0), Fraction(1, ratio))

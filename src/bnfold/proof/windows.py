@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -115,6 +116,11 @@ class Window:
             name not in read or not is_float(content.dtype) or np.isfinite(content).all()
             for name, content in self.constants.items()
         )
+
+    @cached_property
+    def answers(self) -> dict[tuple[str, int], Any]:
+        """What has been found out about it, by question: it is not computed again."""
+        return {}
 
     def nodes(self) -> Iterator[onnx.NodeProto]:
         """Yield the nodes of both."""
