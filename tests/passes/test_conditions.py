@@ -119,6 +119,9 @@ def test_opset_6_broadcasts_by_an_attribute(operator: str) -> None:
     assert operators(optimized) == ["Gemm"]
     attributes = {each.name: each.i for each in only_node(optimized, "Gemm").attribute}
     assert attributes["broadcast"] == 1
+    (rewrite,) = bnfold.optimize(model, only=[FOLD]).record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
     feeds = draw_feeds(model)
     onnx.checker.check_model(optimized, full_check=True)
     (expected,), (values,) = run_float64(model, feeds), run_float64(optimized, feeds)

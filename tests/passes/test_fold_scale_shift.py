@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+import bnfold
 from tests.cli.test_explain import lines
 from tests.support.evaluate import RuntimeException, assert_equivalent, run_float64, run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
@@ -130,6 +131,9 @@ def test_the_broadcast_attribute_of_old_opsets(attributes: str, shape: tuple[int
     result = run_pass(model, NAME)
     assert operators(result.to_proto()) == ["Conv"]
     onnx.checker.check_model(result.to_proto(), full_check=True)
+    (rewrite,) = bnfold.optimize(model, only=[NAME]).record.rewrites  # onnxruntime cannot run it
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
 
 
 # --- The scale alone, before an operator that pads ----------------------------------------------

@@ -730,6 +730,26 @@ def test_a_dropout_that_cannot_say_does_not_draw(domain: str) -> None:
     assert certify(pair).verdict == "certified"
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, -2])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+def test_old_operators_spread_along_an_axis(op: str, axis: int) -> None:
+    """Which onnx's reference evaluator leaves out: all of the axes have one size here."""
+    interface = "(float[3,3,3] x) => (float[3,3,3] y)"
+    k = normal(3) + 3
+    old = f"y = {op}<broadcast=1, axis={axis}>(x, k)"
+    for spread, verdict in ((axis % 3, "certified"), ((axis + 1) % 3, "differs")):
+        others = {"k": k.reshape([3 if at == spread else 1 for at in range(3)])}
+        new = f"y = {op}<broadcast=1>(x, k)"
+        assert certify(window(interface, old, new, {"k": k}, others, opset=6)).verdict == verdict
+    pair = window(
+        "(float[N,3,3] x, float[3] z) => (float[A,3,3] y)",
+        f"y = {op}<broadcast=1, axis=1>(x, z)",
+        f"y = {op}<broadcast=1>(x, z)",
+        opset=6,
+    )
+    assert certify(pair).verdict == "open"
+
+
 def test_statistics_of_a_batch_differ_from_those_of_its_maxima() -> None:
     found = certify(
         window(
@@ -912,6 +932,23 @@ def test_integers_that_arithmetic_leaves_as_they_are(
     )
     assert (certify(pair).verdict == "certified") == is_shown
     assert (certify(pair).kind == "constant") == is_shown
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_what_a_gemm_adds_may_say_how_many_rows_there_are(turned: int, columns: int) -> None:
+    weights = {"w": normal(4, 3), "c": normal(7, columns), "two": one(2)}
+    others = {"w": weights["w"] * 2, "c": weights["c"] * 2}
+    interface = f"(float[{'4,N' if turned else 'N,4'}] x) => (float[N,m] y)"
+    gemm = f"Gemm<transA={turned}>(x, w, c)"
+    certified(
+        certify(window(interface, f"p = {gemm} y = Mul(p, two)", f"y = {gemm}", weights, others)),
+        "linear",
+    )
+    others["c"] = weights["c"]
+    differs(
+        certify(window(interface, f"p = {gemm} y = Mul(p, two)", f"y = {gemm}", weights, others))
+    )
 
 
 @pytest.mark.parametrize("wrong", [False, True])

@@ -108,6 +108,26 @@ def test_conv_transpose(folder: Path, attributes: dict[str, Any], group: int, ex
     agrees_with_onnxruntime(folder, "ConvTranspose", weights, {**attributes, "group": group})
 
 
+@pytest.mark.parametrize("opset", [1, 6, 7, 9, 11, 13])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, 0.0), (1.0, 2.5)])
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("size", [(3, 2), (2,), ()])
+def test_gemm(opset: int, alpha: float, beta: float, turned: int, size: tuple[int, ...]) -> None:
+    """onnx's own leaves beta out below operator set 7, unless C is spread."""
+    a, b, c = (normal(*shape, seed=at) for at, shape in enumerate([(3, 4), (4, 2), size]))
+    spread = ", broadcast=1" if opset < 7 and len(size) < 2 else ""
+    model = build(
+        f"(float[{'4,3' if turned else '3,4'}] x) => (float[3,2] y) {{ y = Gemm<alpha={alpha}, "
+        f"beta={beta}, transA={turned}, transB={turned}{spread}>(x, b, c) }}",
+        opset=opset,
+        b=b.T.copy() if turned else b,
+        c=c,
+    )
+    found = Truth64(model).outputs({"x": a.T.copy() if turned else a})["y"]
+    wide = [array.astype(np.float64) for array in (a, b, c)]
+    np.testing.assert_allclose(found, alpha * wide[0] @ wide[1] + beta * wide[2], 1e-12)
+
+
 @pytest.mark.parametrize(
     "given_as", ["auto_pad", "output_shape", "whole output_shape", "larger output_shape"]
 )

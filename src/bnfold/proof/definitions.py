@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 import onnx.helper
+import onnx.numpy_helper
 
 from bnfold.arrays import Array
 from bnfold.graph.schemas import opsets_of
@@ -86,6 +87,8 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
             if not read.isdisjoint(node.output[1:]):
                 raise NotShown("it reads the mask of a Dropout that is not defined")
             node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output[:1]))
+        if is_old and ints(node, "axis") and node.op_type in _NEUTRAL:
+            _spread(copy, node, constants.get(node.input[1]), ranks.get(node.input[0]))
         if node.op_type == "CastLike" and types.get(node.input[1]):
             node.op_type = "Cast"
             node.attribute.append(onnx.helper.make_attribute("to", types[node.input[1]]))
@@ -99,6 +102,26 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
                 node.CopyFrom(onnx.helper.make_node("Identity", [name], node.output))
                 break
     return copy
+
+
+def _spread(
+    model: onnx.ModelProto, node: onnx.NodeProto, content: Array | None, rank: int | None
+) -> None:
+    """Give the second operand the axes after its own, as `axis` counts them before set 7.
+
+    Raises:
+        NotShown: if it is not known how many there are.
+    """
+    if content is None or rank is None:
+        raise NotShown(f"it is not known how {node.op_type} spreads its operand")
+    missing = rank - ints(node, "axis")[0] % rank - content.ndim
+    name = f"{node.input[1]} for {node.output[0]}"
+    wide = content.reshape(*content.shape, *[1] * missing)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(wide, name))
+    node.input[1] = name
+    kept = [each for each in node.attribute if each.name not in ("axis", "broadcast")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _is_neutral(op_type: str, content: Array | None, rank: int) -> bool:

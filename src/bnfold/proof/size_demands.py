@@ -67,23 +67,32 @@ def normalized_channels(window: Window, name: str) -> int:
 def required_size(window: Window, name: str, axis: int, rank: int) -> int:
     """Return the size that a constant asks of an input that it meets; 0 if none does."""
     for node in window.nodes():
-        for other in node.input if name in node.input else ():
+        for place, other in enumerate(node.input) if name in node.input else ():
             content = window.constants.get(other)
             if content is not None and content.ndim and other != name:
-                size = _asked(node, node.input[0] == name, content.shape, axis - rank)
+                is_first = node.input[0] == name
+                size = _asked(node, place, is_first, content.shape, axis - rank)
                 if size > 1:
                     return size
     return 0
 
 
-def _asked(node: onnx.NodeProto, is_first: bool, shape: Sequence[int], axis: int) -> int:
-    """Return the size that a constant's shape asks of an axis, counted from the last; 0 if none."""
+def _asked(
+    node: onnx.NodeProto, place: int, is_first: bool, shape: Sequence[int], axis: int
+) -> int:
+    """Return the size that a constant asks of an axis, counted from the last; 0 if none.
+
+    By its place among the operands, its shape, and whether the input is the first of them.
+    """
     if node.op_type == "Conv" and is_first and len(shape) > 2:
         return shape[1] * ints(node, "group", [1])[0] if axis == 1 - len(shape) else 0
     if node.op_type == "ConvTranspose" and is_first and len(shape) > 2:
         return shape[0] if axis == 1 - len(shape) else 0
     if node.op_type == "Gemm" and is_first and len(shape) == 2:
-        is_asked = axis == -1 - ints(node, "transA", [0])[0]
+        is_turned = ints(node, "transA", [0])[0]
+        if place == 2:
+            return shape[0] if axis == is_turned - 2 else 0
+        is_asked = axis == -1 - is_turned
         return shape[ints(node, "transB", [0])[0]] if is_asked else 0
     if node.op_type == "MatMul" and len(shape) > 1:
         is_asked = axis == (-1 if is_first else -2)

@@ -156,6 +156,26 @@ class MatMul(OpRun):
         return (np.matmul(a, b),)
 
 
+class Gemm(OpRun):
+    """α·A·B + β·C. That of operator sets below 7 leaves out β in onnx, where C need not spread."""
+
+    def _run(
+        self,
+        a: Array,
+        b: Array,
+        c: Array | None = None,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        **given: object,
+    ) -> tuple[Array]:
+        y = (a.T if given.get("transA") else a) @ (b.T if given.get("transB") else b)
+        y = y if alpha is None else y * alpha
+        if c is None or beta == 0:
+            return (y,)
+        return (y + (c if beta is None else c * beta),)
+
+
 class LRN(OpRun):
     """x / (bias + alpha/size · Σ x²)^beta, over `size` channels around each."""
 
@@ -194,6 +214,7 @@ OPERATORS: list[type[OpRun]] = [
     BatchNormalization,
     Erf,
     Gelu,
+    Gemm,
     LRN,
     LogSoftmax,
     MatMul,
