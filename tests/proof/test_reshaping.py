@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -10,10 +11,12 @@ import pytest
 
 from bnfold.proof.certificate import certify
 from bnfold.proof.reshaping import fitting
-from bnfold.proof.sizing import sizings
+from bnfold.proof.sizing import Sizing, sizings
 from bnfold.proof.windows import Window
 from bnfold.record.data import Certificate
 from tests.support.windows import window
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 def pair(interface: str, before: str, after: str, **constants: Any) -> Window:
@@ -86,3 +89,59 @@ def test_what_runs_or_cannot_run_at_all_stays() -> None:
     huge = pair("(float[N,3] x) => (float[A,B] y)", "y = Reshape(x, a)", "y = Reshape(x, a)",
                 a=[2**20, 2**20])  # fmt: skip
     assert [fitting(huge, each) for each in sizings(huge)] == [None] * len(sizings(huge))
+
+
+def chosen(interface: str, body: str, **constants: Any) -> list[tuple[int, ...] | None]:
+    """Return the shape of x at each choice of sizes, or None if it stays."""
+    found = pair(f"({interface}) => (float[A,B] y)", body, body, **constants)
+    fits = [fitting(found, sizing) for sizing in sizings(found)]
+    return [None if fit is None else fit.shapes["x"] for fit in fits]
+
+
+@pytest.mark.parametrize(
+    ("target", "fits"),
+    [
+        ([-1, 35], lambda x: x[0] * x[1] % 7 == 0),
+        ([14, 10], lambda x: x[0] * x[1] == 28),
+        ([-1, 11], lambda x: x[0] * x[1] % 11 == 0),
+    ],
+)
+@pytest.mark.parametrize("fixed", ["5", "1,5", "5,1"])
+def test_known_sizes_stay(fixed: str, target: list[int], fits: Callable[[Shape], bool]) -> None:
+    sizes = tuple(map(int, fixed.split(",")))
+    for shape in chosen(f"float[N,M,{fixed}] x", "y = Reshape(x, a)", a=target):
+        assert shape is None or (shape[2:] == sizes and fits(shape))
+    for shape in chosen(f"float[N,{fixed},M] x", "y = Reshape(x, a)", a=target):
+        assert shape is None or (shape[1:-1] == sizes and fits((shape[0], shape[-1])))
+
+
+def test_sizes_without_a_name_are_apart() -> None:
+    found = pair("(float[N,M,6] x) => (float[A,B] y)", "y = Reshape(x, a)", "y = Reshape(x, a)",
+                 a=[9, 10])  # fmt: skip
+    for model in found.models:
+        for size in model.graph.input[0].type.tensor_type.shape.dim[:2]:
+            size.ClearField("dim_param")
+    fit = fitting(found, Sizing({"x": (2, 5, 6)}, False, False, False))
+    assert fit is not None
+    assert fit.shapes["x"] == (3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"), [(35, 7), (50, 10), (70, 14), (11, 11), (20, 4), (36, 12)]
+)
+def test_the_smallest_multiple_is_chosen(asked: int, size: int) -> None:
+    found = chosen("float[3,M,5] x", "y = Reshape(x, a)", a=[-1, asked])
+    assert {*found} - {None} == {(3, size, 5)}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "t = Concat<axis=2>(x, x) y = Reshape(t, a)",  # not as many elements as the input
+        "y = Reshape(x, b)",  # whose 0 stands for a size of the input
+        "y = Reshape(x, c)",  # to what is computed
+    ],
+)
+def test_what_it_cannot_count_stays(body: str) -> None:
+    found = chosen("float[N,M,5] x, int64[2] c", body, a=[-1, 77], b=[0, 0, -1])
+    assert found == [None] * len(found)

@@ -69,7 +69,7 @@ def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
         found = []
         for symbol, axis in free.get(source, {}).items():
             rest = total // shapes[source][axis]
-            new = asked // math.gcd(rest, asked) if -1 in target else asked // rest
+            new = asked // math.gcd(rest, asked)
             if -1 in target or rest * new == asked:
                 found.append(with_size(shapes, free, symbol, new))
         return [each for each in found if elements(each) <= MOST_ELEMENTS]
