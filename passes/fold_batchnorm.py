@@ -9,7 +9,8 @@ Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, a
 BatchNormalization. After: Conv without padding (or with t = 0), ConvTranspose with t = 0,
 Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalization. On its way, the
 map passes operators that average, pick or rearrange elements (pools, Reshape, Transpose and similar
-operators), other affine maps, and, upstream, every branch of a Concat or Add.
+operators), other affine maps, and, upstream, every branch of a Concat or Add. Downstream, it passes
+a Concat, whatever the other branches are: what reads the result absorbs the map on these channels.
 
 Conditions: the BatchNormalization runs in inference mode; its parameters and the operators' weights
 are constants; before it, nothing else reads the values on the way; after it, every reader absorbs

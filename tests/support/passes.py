@@ -7,8 +7,12 @@ from collections.abc import Mapping
 import onnx
 
 import bnfold
+from bnfold.options import PassOptions
+from bnfold.proof.certificate import certify_any
+from bnfold.record.data import Certificate
 from bnfold.rewriting.contract import Refusal
 from bnfold.workflow.result import Result
+from bnfold.workflow.variants import Variants
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Array, draw_feeds, operators
 
@@ -26,14 +30,28 @@ def assert_rewritten(
     sizes: Mapping[str, int] | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    certified: bool = False,
 ) -> onnx.ModelProto:
-    """Assert that the pass gives the operators `expected` and equal values, and is idempotent."""
+    """Assert that the pass gives the operators `expected` and equal values, and is idempotent.
+
+    With `certified`, assert also that each rewrite is proven for all inputs.
+    """
     result = run_pass(model, pass_name)
     optimized = result.to_proto()
     assert operators(optimized) == expected, result.record.refusals
     assert_equivalent(model, optimized, draw_feeds(model, sizes=sizes), rtol=rtol, atol=atol)
     assert not run_pass(optimized, pass_name).record.rewrites
+    if certified:
+        proven = certificates(model, pass_name)
+        assert [each.verdict for each in proven] == ["certified"] * len(proven), proven
+        assert len(proven) == len(result.record.rewrites) > 0
     return optimized
+
+
+def certificates(model: onnx.ModelProto, *names: str) -> list[Certificate]:
+    """Prove each rewrite that these passes make, in this process."""
+    cuts = Variants(model, PassOptions(only=names)).without(cut=True).cuts
+    return [certify_any(cut.windows()) for cut in cuts]
 
 
 def assert_refused(

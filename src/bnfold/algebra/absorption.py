@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +23,7 @@ from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
 from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
+from bnfold.algebra.parts import divided, joined
 from bnfold.algebra.reach import (
     NotReached,
     dead_end_after,
@@ -30,6 +32,7 @@ from bnfold.algebra.reach import (
     is_read_once,
     is_sum,
     mapped_input,
+    reached_after,
 )
 from bnfold.algebra.weights import NotStorable, stored
 from bnfold.rewriting.contract import (
@@ -44,13 +47,12 @@ from bnfold.rewriting.contract import (
     same_op,
 )
 from bnfold.rewriting.query import (
-    int_attribute,
+    is_op,
     is_used,
     opset,
     rank_of,
     reads_content,
     shape_of,
-    size_of,
     sole_use,
 )
 
@@ -130,21 +132,9 @@ class _IntoProducers:
         return same_op(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:
-        """Along the channels, a branch takes its part of the map; along other axes, all of it."""
-        rank = _rank(node)
-        along_channels = (
-            not affine.is_uniform and int_attribute(node, "axis", 1) % rank == affine.axis
-        )
-        start = 0
-        branches: list[Operand] = []
-        for value in node.inputs:
-            piece = affine
-            if along_channels:
-                length = _size(value, affine.axis, node)
-                piece = affine.piece(start, length)
-                start += length
-            branches.append(self.of(value, piece, node))
-        return same_op(node, branches)
+        maps = divided(affine, node)
+        branches = zip(node.inputs, maps, strict=True)
+        return same_op(node, [self.of(value, part, node) for value, part in branches])
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
         """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
@@ -172,7 +162,7 @@ def absorb_into_consumers(root: ir.Node) -> Replace:
     dead_end = dead_end_after(root.outputs[0])
     if dead_end is not None:
         raise dead_end.refused()
-    search = _IntoConsumers()
+    search = _IntoConsumers(root.outputs[0])
     search.readers_of(root.outputs[0], affine, root.inputs[index])
     pattern = [root, *search.nodes]
     absorbers = ", ".join(sorted(search.absorbers))
@@ -199,7 +189,7 @@ def absorb_scale_into_consumers(root: ir.Node) -> Replace:
         pattern.append(reader)
     output, data = pattern[-1].outputs[0], root.inputs[index]
     require(len(pattern) > 1 and affine.has_shift and opset(root) >= 7, Common.NO_GAIN)
-    search = _IntoConsumers()
+    search = _IntoConsumers(output)
     search.readers_of(output, affine.without_shift(), _shifted(data, affine, output, root))
     pattern += search.nodes
     return _profitable(pattern, search.outputs, f"scale into {', '.join(sorted(search.absorbers))}")
@@ -234,10 +224,16 @@ def _shifted(data: ir.Value | None, affine: Affine, output: ir.Value, root: ir.N
 class _IntoConsumers:
     """The downstream search. It collects the values to replace and the nodes that it passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: ir.Value) -> None:
         self.outputs: Outputs = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
+        self._start = start
+        self._branches: dict[ir.Node, dict[int, tuple[Affine, Operand]]] = {}
+
+    @cached_property
+    def _reached(self) -> set[ir.Value]:
+        return reached_after(self._start)
 
     def readers_of(self, value: ir.Value, affine: Affine, data: Operand) -> None:
         """Make all readers of `value`, i.e. ``affine(data)``, read `data` and absorb the map."""
@@ -252,6 +248,9 @@ class _IntoConsumers:
             self.outputs[value] = data  # of the same shape and type, all that the others read
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
+        if is_op(node, "Concat"):
+            self._concat(node, index, affine, data)
+            return
         known = node.domain == "" and index == 0
         self.nodes.append(node)
         if known and node.op_type in CONSUMERS:
@@ -273,6 +272,19 @@ class _IntoConsumers:
             self._product(node, index, affine, data)
         else:
             raise Refused(NotReached.READER_NOT_LINEAR, node, node.op_type)
+
+    def _concat(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
+        """Go on when the map has come in through all inputs that it reaches; others stay."""
+        branches = self._branches.setdefault(node, {})
+        branches[index] = affine, data
+        if len(branches) < sum(value in self._reached for value in node.inputs):
+            return
+        self.nodes.append(node)
+        maps = [branches[i][0] if i in branches else None for i in range(len(node.inputs))]
+        inputs = [branches[i][1] if i in branches else v for i, v in enumerate(node.inputs)]
+        output = node.outputs[0]
+        rebuilt = same_op(node, inputs, shape=shape_of(output), type_of=output)
+        self.readers_of(output, joined(maps, node), rebuilt)
 
     def _product(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         """(s·x)·y = s·(x·y), if the other factor does not depend on the map, too."""
@@ -325,10 +337,3 @@ def _shape(value: ir.Value | None, subject: ir.Node) -> ir.Shape:
     if shape is None:
         raise Refused(Common.SHAPE_UNKNOWN, subject)
     return shape
-
-
-def _size(value: ir.Value | None, axis: int, subject: ir.Node) -> int:
-    size = size_of(value, axis)
-    if size is None:
-        raise Refused(Common.SHAPE_UNKNOWN, subject)
-    return size

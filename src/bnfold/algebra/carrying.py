@@ -33,6 +33,10 @@ class NotCarried(Refusal):
         "channels that the operator in between makes of one, or one of, have different scales "
         "or shifts"
     )
+    PARTS_DIFFER = (
+        "the Concat in between joins values along another axis than its channels', and not all of "
+        "them have the same scale and shift"
+    )
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
     AXIS_LOST = "the operator in between does not keep its channels on one axis"
 

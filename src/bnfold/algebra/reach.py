@@ -60,6 +60,16 @@ def dead_end_after(value: ir.Value) -> DeadEnd | None:
     return _within_reach(_distance(value, "distance after", _after))
 
 
+def reached_after(value: ir.Value) -> set[ir.Value]:
+    """Return the values that are maps of a value, itself included, if nothing is a dead end."""
+    reached, pending = {value}, [value]
+    while pending:
+        new = {step for step in _after(pending.pop()) if isinstance(step, ir.Value)} - reached
+        reached |= new
+        pending += new
+    return reached
+
+
 def _within_reach(distance: DeadEnd | int) -> DeadEnd | None:
     if isinstance(distance, DeadEnd):
         return distance
@@ -199,6 +209,7 @@ def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
         elif (
             (is_op(reader, *CARRIERS) and index == 0)
             or (is_op(reader, *AFFINE_OPERATORS) and index == mapped_input(reader))
+            or is_op(reader, "Concat")
             or is_product(reader)
         ):
             yield reader.outputs[0]
