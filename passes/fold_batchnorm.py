@@ -11,10 +11,12 @@ Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalizatio
 map passes operators that average, pick or rearrange elements (pools, Reshape, Transpose and similar
 operators), other affine maps, and, upstream, every branch of a Concat or Add. Downstream, it passes
 a Concat, whatever the other branches are: what reads the result absorbs the map on these channels.
+Through a Split, Slice or Gather of the channels, either way, a part of them takes part of the map.
 
 Conditions: the BatchNormalization runs in inference mode; its parameters and the operators' weights
-are constants; before it, nothing else reads the values on the way; after it, every reader absorbs
-the map; the new weights are finite; there are fewer operators afterwards.
+are constants; before it, nothing else reads the values on the way, unless it picks other channels
+of them; after it, every reader absorbs the map; the new weights are finite; there are fewer
+operators afterwards.
 
 Profit: an operator less. onnxruntime folds a BatchNormalization directly after a Conv itself when
 it loads a model; the gain is in those that it does not fold.

@@ -1,19 +1,33 @@
-"""Maps of parts of the channels: through a Concat downstream, into what reads those channels."""
+"""Maps of parts of the channels: through Concat, Split, Slice and Gather."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bnfold.algebra import parts
+from bnfold.algebra import parts, reach
 from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.rewriting.contract import Common, Refusal
-from tests.support.graphs import Parameters, batch_norm, build, normal, only_node, operators
-from tests.support.passes import assert_rewritten, run_pass
+from tests.support.evaluate import assert_equivalent
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    normal,
+    only_node,
+    operators,
+)
+from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "fold-batchnorm"
 FREE = {"H": 5, "W": 3}
@@ -31,7 +45,7 @@ def assert_refused_after(model: onnx.ModelProto, reason: Refusal, subject: str) 
 # --- Concat, downstream -------------------------------------------------------------------------
 
 
-def concat(lines: str, axis: int = 1, rank: int = 4, **weights: object) -> onnx.ModelProto:
+def concat(lines: str, axis: int = 1, rank: int = 4, **weights: Any) -> onnx.ModelProto:
     """Return a BatchNormalization n of 3 channels beside a Sigmoid p of x, and lines after them."""
     shape = ",".join(["N", "3", "H", "W"][:rank])
     return build(
@@ -39,7 +53,7 @@ def concat(lines: str, axis: int = 1, rank: int = 4, **weights: object) -> onnx.
         f"{{ r = Relu(x) n = BatchNormalization(r, s, b, m, v) p = Sigmoid(x) "
         f"{lines.replace('AXIS', str(axis))} }}",
         **batch_norm(3),
-        **weights,  # type: ignore[arg-type]
+        **weights,
     )
 
 
@@ -172,3 +186,286 @@ def test_a_concat_whose_size_is_read_keeps_it() -> None:
     model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.INT64, [4]))
     expected = ["Relu", "Sigmoid", "Concat", "Shape", "Conv"]
     assert_rewritten(model, NAME, expected, sizes=FREE)
+
+
+# --- Split, Slice and Gather, upstream ----------------------------------------------------------
+
+
+def cut(lines: str, outputs: str, channels: int = 6, **others: Any) -> onnx.ModelProto:
+    """Return a Conv c of x, and lines after it."""
+    return build(
+        f"(float[N,4,W] x) => ({outputs}) {{ c = Conv(x, w) {lines} }}",
+        w=normal(channels, 4, 1),
+        **others,
+    )
+
+
+YZ = "float[N,a,W] y, float[N,e,W] z"
+SPLITS: list[tuple[str, int, list[int], Parameters]] = [
+    ("Split<axis=1>(c)", 11, [3, 3], {}),
+    ("Split<axis=-2, split=[2,4]>(c)", 11, [2, 4], {}),
+    ("Split<axis=1>(c)", 17, [3, 3], {}),
+    ("Split<axis=1>(c, l)", 13, [5, 1], {"l": np.array([5, 1])}),
+    ("Split<axis=1, num_outputs=2>(c)", 18, [4, 3], {}),
+]
+
+
+@pytest.mark.parametrize(("split", "opset", "sizes", "weights"), SPLITS)
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_part_of_a_split_folds_into_its_channels(
+    split: str, opset: int, sizes: list[int], weights: Parameters, part: int
+) -> None:
+    mine, other = ("p", "q") if part == 0 else ("q", "p")
+    model = cut(
+        f"p, q = {split} y = BatchNormalization({mine}, s, b, m, v) z = Sigmoid({other})",
+        YZ,
+        channels=sum(sizes),
+        opset=opset,
+        **batch_norm(sizes[part]),
+        **weights,
+    )
+    assert_rewritten(model, NAME, ["Conv", "Split", "Sigmoid"], sizes=FREE, certified=True)
+
+
+def test_both_parts_of_a_split_fold() -> None:
+    others = {f"{name}2": array for name, array in batch_norm(3, seed=1).items()}
+    model = cut(
+        "p, q = Split<axis=1>(c) y = BatchNormalization(p, s, b, m, v) "
+        "z = BatchNormalization(q, s2, b2, m2, v2)",
+        YZ,
+        **batch_norm(3),
+        **others,
+    )
+    assert_rewritten(model, NAME, ["Conv", "Split"], sizes=FREE, certified=True)
+
+
+def bounds(*numbers: int) -> Parameters:
+    return {f"i{number}": np.array([number]) for number in numbers}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "p = Slice(c, i0, i3, i1) q = Slice(c, i3, i6, i1)",
+        "p = Slice(c, i1, i6, i1, i2) q = Slice(c, i0, i6, i1, i2)",
+        "q = Gather<axis=1>(c, first) p = Slice(c, i3, i6, i1)",
+        "p = Gather<axis=1>(c, first) q = Gather<axis=1>(c, last)",
+    ],
+)
+def test_what_picks_other_channels_does_not_block(lines: str) -> None:
+    weights: Parameters = {"first": np.array([2, 0, 1]), "last": np.array(-1)} | bounds(
+        0, 1, 2, 3, 6
+    )
+    model = cut(
+        f"{lines} y = BatchNormalization(p, s, b, m, v) z = Sigmoid(q)",
+        YZ,
+        **batch_norm(3),
+        **{name: array for name, array in weights.items() if name in lines},
+    )
+    if "last" in lines:
+        del model.graph.output[1].type.tensor_type.shape.dim[1]
+    expected = [op for op in operators(model) if op != "BatchNormalization"]
+    assert_rewritten(model, NAME, expected, sizes=FREE, certified=True)
+
+
+REFUSED_CUTS: list[tuple[str, Refusal]] = [
+    ("p = Slice(c, i0, i3, i1) q = Slice(c, i2, i6, i1)", Common.SHARED),
+    ("p = Slice(c, i0, i3, i1) q = Slice(c, i0, i1, i2)", Common.SHARED),
+    ("p = Slice(c, i0, i3, i1) q = Neg(c)", Common.SHARED),
+    ("p = Slice(c, i0, i3, i1) q = Gather<axis=1>(c, i2)", Common.SHARED),
+    ("p = Slice(c, i0, i3, i1) q, r = Split<axis=1>(c)", Common.SHARED),
+    ("p = Slice(c, i0, i3, i1) q = Gather<axis=1>(c, free)", Common.PARAMETER_NOT_CONSTANT),
+    ("q, r = Split<axis=1>(c) u = Concat<axis=1>(r, q) p = Slice(u, i0, i3, i1)", Common.SHARED),
+    ("q, r = Split<axis=1>(c) p = Add(q, r)", Common.SHARED),
+    ("i = Slice(c, i0, i3, i1) q = Slice(c, i3, i6, i1) p = Add(i, q)", Common.SHARED),
+    ("t, q = Split<axis=2>(c) p = Slice(t, i0, i3, i1)", NotCarried.PARTS_DIFFER),
+    ("p, q = Split<axis=1>(c, free)", Common.PARAMETER_NOT_CONSTANT),
+]
+
+
+@pytest.mark.parametrize(("lines", "reason"), REFUSED_CUTS)
+def test_refuses_where_more_than_its_part_would_change(lines: str, reason: Refusal) -> None:
+    model = cut(
+        f"{lines} y = BatchNormalization(p, s, b, m, v) z = Sigmoid(q)",
+        "float[N,a,h] y, float[N,e,i] z",
+        **batch_norm(3),
+        **{name: array for name, array in bounds(0, 1, 2, 3, 6).items() if name in lines},
+    )
+    if "free" in lines:
+        model.graph.input.append(helper.make_tensor_value_info("free", TensorProto.INT64, [2]))
+    result = run_pass(model, NAME)
+    assert [refusal.reason for refusal in result.record.refusals] == [reason.name]
+    assert operators(result.to_proto()) == operators(model)
+
+
+def test_many_readers_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "FARTHEST", 1)
+    lines = "p = Slice(c, i0, i3, i1) q = Slice(c, i3, i6, i1)"
+    model = cut(
+        f"{lines} y = BatchNormalization(p, s, b, m, v) z = Sigmoid(q)",
+        YZ,
+        **batch_norm(3),
+        **bounds(0, 1, 3, 6),
+    )
+    assert_refused(model, NAME, Common.SHARED)
+
+
+def test_a_part_that_is_an_output_keeps_its_name_and_values() -> None:
+    lines = "p, z = Split<axis=1>(c) y = BatchNormalization(p, s, b, m, v) t = Shape(p)"
+    model = cut(lines, f"{YZ}, int64[3] t", **batch_norm(3))
+    assert_rewritten(model, NAME, ["Conv", "Split", "Shape"], sizes=FREE, certified=True)
+
+
+@pytest.mark.parametrize("way", ["Gather", "Split", "Slice"])
+def test_the_scale_of_a_query_folds_into_its_part_of_one_projection(way: str) -> None:
+    """One MatMul for query, key and value, of which the query is scaled, as in vision models."""
+    lines = {
+        "Gather": "q = Gather(t, first) k = Gather(t, second) v = Gather(t, third)",
+        "Split": "q1, k1, v1 = Split(t) "
+        + " ".join(f"{name} = Squeeze({name}1, i0)" for name in "qkv"),
+        "Slice": "k1 = Slice(t, i1, i2) v1 = Slice(t, i2, i3) k = Squeeze(k1, i0) "
+        "v = Squeeze(v1, i0) q1 = Slice(t, i0, i1) q = Squeeze(q1, i0)",
+    }[way]
+    weights: Parameters = {name: np.array(i) for i, name in enumerate(("first", "second", "third"))}
+    weights |= bounds(0, 1, 2, 3) | {"r": np.array([0, 0, 3, 2, 2])}
+    model = build(
+        "(float[N,L,5] x) => (float[N,2,L,2] y, float[N,2,L,2] k, float[N,2,L,2] v) "
+        "{ l = MatMul(x, w) c = Add(l, b) g = Reshape(c, r) "
+        f"t = Transpose<perm=[2,0,3,1,4]>(g) {lines} y = Mul(q, a) }}",
+        w=normal(5, 12),
+        b=normal(12),
+        a=np.array(0.5, np.float32),
+        **{name: array for name, array in weights.items() if f" {name})" in lines or
+           f" {name}," in lines or name == "r"},
+    )  # fmt: skip
+    expected = [op for op in operators(model) if op != "Mul"]
+    assert_rewritten(model, "fold-scale-shift", expected, sizes={"L": 3}, certified=True)
+
+
+# --- Split, downstream --------------------------------------------------------------------------
+
+
+def before_split(lines: str, outputs: str, channels: int = 6, **others: Any) -> onnx.ModelProto:
+    """Return a BatchNormalization n of a Relu of x, and lines after it."""
+    return build(
+        f"(float[N,{channels},W] x) => ({outputs}) "
+        f"{{ r = Relu(x) n = BatchNormalization(r, s, b, m, v) {lines} }}",
+        **batch_norm(channels),
+        **others,
+    )
+
+
+@pytest.mark.parametrize(("split", "opset", "sizes", "weights"), SPLITS)
+def test_each_reader_of_a_split_absorbs_its_part(
+    split: str, opset: int, sizes: list[int], weights: Parameters
+) -> None:
+    model = before_split(
+        f"p, q = {split.replace('(c', '(n')} y = Conv(p, k) z = Conv(q, w)",
+        YZ,
+        channels=sum(sizes),
+        opset=opset,
+        k=normal(2, sizes[0], 1),
+        w=normal(3, sizes[1], 1),
+        **weights,
+    )
+    expected = ["Relu", "Split", "Conv", "Conv"]
+    assert_rewritten(model, NAME, expected, sizes=FREE, certified=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "channels"),
+    [
+        ("p, q = Split<axis=2>(n) y = Conv(p, k) z = Conv(q, k)", 6),
+        ("p, q = Split<axis=1>(n) z = Conv(q, k) y = Sqrt(z)", 3),
+        ("p, q = Split<axis=1>(n) i = Concat<axis=1>(q, p) y = Conv(i, k) z = Sqrt(y)", 6),
+        ("p, q = Split<axis=1>(n) t = Shape(q) y = Conv(q, k) z = Conv(p, k)", 3),
+    ],
+)
+def test_what_a_split_leads_to(lines: str, channels: int) -> None:
+    model = before_split(lines, "float[N,2,h] y, float[N,2,i] z", k=normal(2, channels, 1))
+    if "Shape" in lines:
+        model.graph.output.append(helper.make_tensor_value_info("t", TensorProto.INT64, [3]))
+    expected = [op for op in operators(model) if op != "BatchNormalization"]
+    assert_rewritten(model, NAME, expected, sizes={"W": 4}, certified=True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "subject"),
+    [
+        ("p, q = Split<axis=1>(n) y = Conv(p, k) z = Exp(q)",
+         NotReached.READER_NOT_LINEAR, "Exp z"),
+        ("p, z = Split<axis=1>(n) y = Conv(p, k)", NotReached.GRAPH_OUTPUT, ""),
+        ("p, q = Split<axis=1>(n, free) y = Conv(p, k) z = Conv(q, k)",
+         Common.PARAMETER_NOT_CONSTANT, "Split p"),
+    ],
+)  # fmt: skip
+def test_refuses_a_split(lines: str, reason: Refusal, subject: str) -> None:
+    model = before_split(lines, YZ, k=normal(2, 3, 1))
+    if "free" in lines:
+        model.graph.input.append(helper.make_tensor_value_info("free", TensorProto.INT64, [2]))
+    assert_refused_after(model, reason, subject)
+
+
+# --- All of them --------------------------------------------------------------------------------
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> onnx.ModelProto:
+    """Return a model of rank 2 that divides, joins, scales and multiplies; what is left is read."""
+    values, read = {"x": 4}, set[str]()
+    lines = list[str]()
+    weights: Parameters = {}
+
+    def some() -> str:
+        name = draw(st.sampled_from(sorted(values)))
+        read.add(name)
+        return name
+
+    def weight(array: Array) -> str:
+        weights[f"w{len(weights)}"] = array
+        return f"w{len(weights) - 1}"
+
+    def add(line: str, *sizes: int) -> None:
+        names = [f"v{len(values) + index}" for index in range(len(sizes))]
+        values.update(zip(names, sizes, strict=True))
+        lines.append(f"{', '.join(names)} = {line}")
+
+    add(f"MatMul({some()}, {weight(normal(4, 6))})", 6)
+    kinds = st.sampled_from(["Split", "Slice", "Gather", "Concat", "Mul", "Mul", "MatMul", "Abs"])
+    for kind in draw(st.lists(kinds, min_size=2, max_size=9)):
+        value = some()
+        size = values[value]
+        if kind == "Split" and size > 1:
+            first = draw(st.integers(1, size - 1))
+            parts = (first, size - first)
+            add(f"Split<axis=1>({value}, {weight(np.array(parts))})", *parts)
+        elif kind == "Slice" and size > 1:
+            start = draw(st.integers(0, size - 2))
+            bound = [weight(np.array([each])) for each in (start, size, 1)]
+            add(f"Slice({value}, {', '.join(bound)})", size - start)
+        elif kind == "Gather":
+            indices = draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=4))
+            add(f"Gather<axis=1>({value}, {weight(np.array(indices))})", len(indices))
+        elif kind == "Concat":
+            other = some()
+            add(f"Concat<axis=1>({value}, {other})", size + values[other])
+        elif kind == "Mul":
+            shape = (size,) if draw(st.booleans()) else ()
+            add(f"Mul({value}, {weight(normal(*shape, seed=len(lines)))})", size)
+        elif kind == "MatMul":
+            add(f"MatMul({value}, {weight(normal(size, 3, seed=len(lines)))})", 3)
+        elif kind == "Abs":
+            add(f"Abs({value})", size)
+    left = [name for name in values if name not in read]
+    outputs = ", ".join(f"float[N,{values[name]}] {name}" for name in left)
+    return build(f"(float[N,4] x) => ({outputs}) {{ {' '.join(lines)} }}", **weights)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graphs())
+def test_what_is_rewritten_computes_the_same(model: onnx.ModelProto) -> None:
+    optimized = run_pass(model, "fold-scale-shift").to_proto()
+    if operators(optimized) != operators(model):
+        assert_equivalent(model, optimized, draw_feeds(model), rtol=1e-4, atol=1e-4)
+        assert operators(optimized).count("MatMul") <= operators(model).count("MatMul")
+        assert not run_pass(optimized, "fold-scale-shift").record.rewrites

@@ -12,7 +12,7 @@ if one branch or reader cannot absorb its part, they refuse.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
+from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
 from bnfold.algebra.parts import divided, joined
@@ -28,6 +29,7 @@ from bnfold.algebra.reach import (
     NotReached,
     dead_end_after,
     dead_end_before,
+    is_picked_from,
     is_product,
     is_read_once,
     is_sum,
@@ -57,7 +59,7 @@ from bnfold.rewriting.query import (
 )
 
 Outputs: TypeAlias = dict[ir.Value, ir.Value | Op | Output]
-_Step = Callable[[ir.Node, Affine], Op]
+_Step = Callable[[ir.Node, Affine], Op | Output]
 
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
@@ -94,22 +96,43 @@ class _IntoProducers:
 
     def __init__(self) -> None:
         self.outputs: Outputs = {}
-        self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
+        self._passed: dict[ir.Node, None] = {}
 
-    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op:
-        """Return an expression for ``affine(value)``; only `reader` may read the value."""
+    @property
+    def nodes(self) -> list[ir.Node]:
+        return list(self._passed)
+
+    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op | Output:
+        """Return an expression for ``affine(value)``; only `reader` may read what it changes."""
         node = value.producer() if value is not None else None
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
         require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
         step = self._step(node)
-        require(is_read_once(value), Common.SHARED, node)
-        expression = dataclasses.replace(step(node, affine), shape=shape_of(value), type_of=value)
-        self.nodes.append(node)
-        if len(value.uses()) > 1:
-            self.outputs[value] = expression  # of the same shape and type, all that they read
-        return expression
+        require(node not in self._passed, Common.SHARED, node)
+        others = _readers_of_the_rest(value, affine, reader)
+        if is_op(node, "Split"):
+            affine = joined([affine if part is value else None for part in node.outputs], node)
+        made = step(node, affine)
+        if isinstance(made, Op) and made.type_of is None:  # else it is what another node became
+            made = _typed(made, node)
+        self._passed[node] = None
+        if is_op(node, "Split"):
+            assert isinstance(made, Op)
+            parts = _results(node, made)
+            made = parts.pop(value)
+            self._replace(parts)
+        for other in others:
+            rebuilt = _typed(same_op(other, [made, *other.inputs[1:]]), other)
+            self._replace(_results(other, rebuilt))
+            self._passed[other] = None
+        if len(value.uses()) > 1 + len(others):
+            self.outputs[value] = made  # of the same shape and type, all that they read
+        return made
+
+    def _replace(self, results: Mapping[ir.Value, Op | Output]) -> None:
+        self.outputs |= {old: new for old, new in results.items() if is_used(old)}
 
     def _step(self, node: ir.Node) -> _Step:
         if node.domain == "":
@@ -119,6 +142,8 @@ class _IntoProducers:
                 return self._carry
             if node.op_type == "Concat":
                 return self._concat
+            if node.op_type == "Split":
+                return self._split
             if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
                 return self._arithmetic
         raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
@@ -128,15 +153,24 @@ class _IntoProducers:
         return PRODUCERS[node.op_type](affine, node)
 
     def _carry(self, node: ir.Node, affine: Affine) -> Op:
-        moved = carry(affine, node, Direction.TO_INPUT)
-        return same_op(node, [self.of(node.inputs[0], moved, node), *node.inputs[1:]])
+        data = node.inputs[0]
+        is_part = is_op(node, "Gather", "Slice") and data is not None and not is_read_once(data)
+        if is_part and affine.is_uniform:
+            moved = of_what_is_picked(affine, node)
+        else:
+            moved = carry(affine, node, Direction.TO_INPUT)
+        return same_op(node, [self.of(data, moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:
         maps = divided(affine, node)
         branches = zip(node.inputs, maps, strict=True)
         return same_op(node, [self.of(value, part, node) for value, part in branches])
 
-    def _arithmetic(self, node: ir.Node, affine: Affine) -> Op:
+    def _split(self, node: ir.Node, affine: Affine) -> Op:
+        data = self.of(node.inputs[0], affine, node)
+        return same_op(node, [data, *node.inputs[1:]])
+
+    def _arithmetic(self, node: ir.Node, affine: Affine) -> Op | Output:
         """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
         index = mapped_input(node)
         if index is not None:
@@ -150,6 +184,36 @@ class _IntoProducers:
         branches: list[Operand] = [self.of(first, affine, node)]
         branches += [self.of(value, affine.without_shift(), node) for value in others]
         return same_op(node, branches)
+
+
+def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> list[ir.Node]:
+    """Return what reads other channels than those that the map changes for `reader`.
+
+    Raises:
+        Refused: SHARED, if anything else reads what it changes.
+    """
+    if is_read_once(value):
+        return []
+    node = value.producer()
+    require(is_picked_from(value), Common.SHARED, node)
+    others = [use.node for use in value.uses() if use.node is not reader and reads_content(*use)]
+    for other in others:
+        is_split = is_op(other, "Split")
+        maps = divided(affine, other) if is_split else [carry(affine, other, Direction.TO_OUTPUT)]
+        require(all(each.is_identity for each in maps), Common.SHARED, node)
+    return others
+
+
+def _typed(op: Op, node: ir.Node) -> Op:
+    """Return an operator that computes the output of a node, or all those of a Split."""
+    output, count = node.outputs[0], len(node.outputs) if is_op(node, "Split") else op.outputs
+    return dataclasses.replace(op, shape=shape_of(output), type_of=output, outputs=count)
+
+
+def _results(node: ir.Node, made: Op) -> dict[ir.Value, Op | Output]:
+    """Return what takes the place of each output of a node, of which `made` is the new one."""
+    outputs = node.outputs[: made.outputs]
+    return {old: Output(made, i, old) if i else made for i, old in enumerate(outputs)}
 
 
 def absorb_into_consumers(root: ir.Node) -> Replace:
@@ -244,12 +308,15 @@ class _IntoConsumers:
             require(reader.graph is value.graph, NotReached.OTHER_GRAPH, reader)
             self._reader(reader, index, affine, data)
         if len(uses) < len(value.uses()):
-            assert isinstance(data, (ir.Value, Op))
+            assert isinstance(data, (ir.Value, Op, Output))
             self.outputs[value] = data  # of the same shape and type, all that the others read
 
     def _reader(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         if is_op(node, "Concat"):
             self._concat(node, index, affine, data)
+            return
+        if is_op(node, "Split") and index == 0:
+            self._split(node, affine, data)
             return
         known = node.domain == "" and index == 0
         self.nodes.append(node)
@@ -261,11 +328,8 @@ class _IntoConsumers:
             self.outputs |= {v: Output(absorbed, i) for i, v in others if is_used(v)}
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
-            output = node.outputs[0]
-            rebuilt = same_op(
-                node, [data, *node.inputs[1:]], shape=shape_of(output), type_of=output
-            )
-            self.readers_of(output, moved, rebuilt)
+            rebuilt = _typed(same_op(node, [data, *node.inputs[1:]]), node)
+            self.readers_of(node.outputs[0], moved, rebuilt)
         elif index == mapped_input(node):
             self.readers_of(node.outputs[0], affine_map(node)[0].after(affine), data)
         elif is_product(node):
@@ -282,22 +346,29 @@ class _IntoConsumers:
         self.nodes.append(node)
         maps = [branches[i][0] if i in branches else None for i in range(len(node.inputs))]
         inputs = [branches[i][1] if i in branches else v for i, v in enumerate(node.inputs)]
-        output = node.outputs[0]
-        rebuilt = same_op(node, inputs, shape=shape_of(output), type_of=output)
-        self.readers_of(output, joined(maps, node), rebuilt)
+        rebuilt = _typed(same_op(node, inputs), node)
+        self.readers_of(node.outputs[0], joined(maps, node), rebuilt)
+
+    def _split(self, node: ir.Node, affine: Affine, data: Operand) -> None:
+        self.nodes.append(node)
+        rebuilt = _typed(same_op(node, [data, *node.inputs[1:]]), node)
+        results = _results(node, rebuilt).items()
+        for (output, result), part in zip(results, divided(affine, node), strict=True):
+            if is_used(output):
+                self.readers_of(output, part, result)
 
     def _product(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         """(s·x)·y = s·(x·y), if the other factor does not depend on the map, too."""
         require(not affine.has_shift, NotCarried.PRODUCT_SHIFT, node)
         require(self.nodes.count(node) == 1, NotReached.READER_NOT_LINEAR, node, node.op_type)
-        output, own = node.outputs[0], node.inputs[index]
+        own = node.inputs[index]
         if not affine.is_uniform:
             more = _rank(node) - len(_shape(own, node))
             affine = affine.along(affine.axis + more)
         factors: list[Operand] = list(node.inputs)
         factors[index] = data
-        rebuilt = same_op(node, factors, shape=shape_of(output), type_of=output)
-        self.readers_of(output, affine, rebuilt)
+        rebuilt = _typed(same_op(node, factors), node)
+        self.readers_of(node.outputs[0], affine, rebuilt)
 
 
 def _profitable(pattern: list[ir.Node], outputs: Outputs, detail: str) -> Replace:

@@ -86,6 +86,11 @@ class Affine:
         """Whether zero does not map to zero."""
         return bool(self.shift.any())
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether everything maps to itself."""
+        return not self.has_shift and bool((self.scale == 1).all())
+
     def along(self, axis: int) -> Affine:
         """Return the same channels along another axis."""
         return replace(self, axis=axis)

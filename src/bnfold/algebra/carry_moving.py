@@ -30,7 +30,6 @@ from bnfold.rewriting.query import (
     ints_attribute,
     ints_parameter,
     opset,
-    rank_of,
     size_of,
     string_attribute,
 )
@@ -128,53 +127,85 @@ def _divisors(number: int) -> list[int]:
 
 def _slice(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """Along other axes than the channels' it picks positions, whichever they are."""
-    if affine.is_uniform:
+    if affine.is_uniform or affine.axis not in _sliced_axes(node):
         return affine
+    return _through_choice(affine, node, *_sliced(node, affine.axis), direction)
+
+
+def _sliced_axes(node: ir.Node) -> list[int]:
     rank = known_rank(node.inputs[0], node)
     axes = ints_parameter(node, "axes", 3)
     if axes is None:
         axes = tuple(range(len(ints_parameter(node, "starts", 1, ()))))
-    places = [place for place, axis in enumerate(axes) if axis % rank == affine.axis]
-    if not places:
-        return affine
+    return [axis % rank for axis in axes]
+
+
+def _sliced(node: ir.Node, axis: int) -> tuple[IntArray, int]:
+    """Return what a Slice picks along an axis, and of how many."""
+    axes = _sliced_axes(node)
     ones = (1,) * len(axes)
     bounds = [
         ints_parameter(node, name, index, ones if name == "steps" else ())
         for index, name in ((1, "starts"), (2, "ends"), (4, "steps"))
     ]
-    count = size_of(node.inputs[0], affine.axis)
-    are_read = len(places) == 1 and all(len(each) == len(axes) for each in bounds)
+    count = size_of(node.inputs[0], axis)
+    are_read = axes.count(axis) == 1 and all(len(each) == len(axes) for each in bounds)
     if count is None or not are_read:
         raise Refused(Common.SHAPE_UNKNOWN, node)
-    start, end, step = (each[places[0]] for each in bounds)
+    start, end, step = (each[axes.index(axis)] for each in bounds)
     kept = sliced(start, end, step, count)
     if kept is None:
         raise Refused(Common.SHAPE_UNKNOWN, node)
     require(count <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
-    return _through_choice(affine, node, np.array(kept, np.int64), count, direction)
+    return np.array(kept, np.int64), count
 
 
 def _gather(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Along other axes than the channels' it picks positions; a single index takes the axis away.
+    """Along other axes than the channels' it picks positions, and has as many axes as the indices.
 
     A single index along the channels leaves one of them.
     """
     if affine.is_uniform:
         return affine
-    rank, single = known_rank(node.inputs[0], node), known_rank(node.inputs[1], node) == 0
-    require(single or rank_of(node.inputs[1]) == 1, NotCarried.AXIS_LOST, node)
-    axis = int_attribute(node, "axis", 0) % rank
-    if axis != affine.axis or (single and direction is Direction.TO_INPUT):
-        removed = {axis} if single else set()
-        return through_removed_axes(affine, node, removed, rank, direction)
+    axis = int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)
+    indexed = known_rank(node.inputs[1], node)
+    to_output = direction is Direction.TO_OUTPUT
+    after, more = (axis + 1, indexed - 1) if to_output else (axis + indexed, 1 - indexed)
+    if affine.axis < axis:
+        return affine
+    if affine.axis >= after:
+        return affine.along(affine.axis + more)
+    require(indexed <= 1, NotCarried.AXIS_LOST, node)
+    return _through_choice(affine, node, *_gathered(node, axis), direction)
+
+
+def _gathered(node: ir.Node, axis: int) -> tuple[IntArray, int]:
+    """Return what a Gather picks along its axis, and of how many."""
     indices, count = constant(node.inputs[1]), size_of(node.inputs[0], axis)
     if indices is None:
         raise Refused(Common.PARAMETER_NOT_CONSTANT, node)
     if count is None:
         raise Refused(Common.SHAPE_UNKNOWN, node)
     require(0 < count <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
-    chosen = indices.reshape(-1).astype(np.int64) % count
-    return _through_choice(affine, node, chosen, count, direction)
+    return indices.reshape(-1).astype(np.int64) % count, count
+
+
+def of_what_is_picked(affine: Affine, node: ir.Node) -> Affine:
+    """Return the map of the input of a Slice or Gather that changes only what it picks.
+
+    The map is one for all elements, and what is picked lies along one axis.
+    """
+    if node.op_type == "Gather":
+        axis = int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)
+        chosen, count = _gathered(node, axis)
+    else:
+        axes = _sliced_axes(node)
+        require(len(axes) == 1, NotCarried.AXIS_LOST, node)
+        axis = axes[0]
+        chosen, count = _sliced(node, axis)
+    there = Affine(np.ones(count), np.zeros(count), axis)
+    there.scale[chosen], there.shift[chosen] = affine.scale, affine.shift
+    return there
 
 
 def _through_choice(

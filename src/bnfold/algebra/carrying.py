@@ -34,8 +34,8 @@ class NotCarried(Refusal):
         "or shifts"
     )
     PARTS_DIFFER = (
-        "the Concat in between joins values along another axis than its channels', and not all of "
-        "them have the same scale and shift"
+        "the Concat or Split in between works along another axis than its channels', and not all "
+        "of its parts have the same scale and shift"
     )
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
     AXIS_LOST = "the operator in between does not keep its channels on one axis"

@@ -1,4 +1,7 @@
-"""How a per-channel affine map passes a Concat: each of its inputs holds a part of the result."""
+"""How a per-channel affine map passes a Concat or a Split: between a tensor and its parts.
+
+The inputs of a Concat are the parts of its output, the outputs of a Split those of its input.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +14,37 @@ from bnfold.algebra.affine import Affine
 from bnfold.algebra.carry_moving import MOST_CHANNELS
 from bnfold.algebra.carrying import NotCarried, known_rank
 from bnfold.rewriting.contract import Common, Refused, require
-from bnfold.rewriting.query import int_attribute, size_of
+from bnfold.rewriting.query import int_attribute, ints_parameter, is_op, size_of
 
 
-def divided(affine: Affine, concat: ir.Node) -> list[Affine]:
-    """Return the map of each input of a Concat, for one of its result.
+def divided(affine: Affine, node: ir.Node) -> list[Affine]:
+    """Return the map of each part of a Concat or Split, for that of the whole.
 
-    Along the channels, an input takes its part of the map; along other axes, all of it.
+    Along the channels, each has its part of the map; along other axes, all of it.
     """
-    axis = _axis(concat, concat.outputs[0])
+    axis = _axis(node)
     if affine.is_uniform or affine.axis != axis:
-        return [affine] * len(concat.inputs)
+        return [affine] * len(_parts(node))
     maps, start = [], 0
-    for length in _sizes(concat.inputs, axis, concat):
+    for length in _sizes(node, axis):
         maps.append(affine.piece(start, length))
         start += length
     return maps
 
 
-def joined(maps: Sequence[Affine | None], concat: ir.Node) -> Affine:
-    """Return the map of the result of a Concat, for those of its inputs; None is no map at all.
+def joined(maps: Sequence[Affine | None], node: ir.Node) -> Affine:
+    """Return the map of the whole, for those of the parts of a Concat or Split; None is no map.
 
-    Along the channels, it consists of theirs. Along another axis, all inputs need the same map.
+    Along the channels, it consists of theirs. Along another axis, all need the same map.
     """
     known = [affine for affine in maps if affine is not None]
-    axis = _axis(concat, concat.outputs[0])
+    axis = _axis(node)
     if len(known) == len(maps) and _is_one(known, axis):
         return known[0]
     along = all(affine.is_uniform or affine.axis == axis for affine in known)
-    require(along, NotCarried.PARTS_DIFFER, concat)
-    sizes = _sizes(concat.inputs, axis, concat)
-    require(sum(sizes) <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, concat)
+    require(along, NotCarried.PARTS_DIFFER, node)
+    sizes = _sizes(node, axis)
+    require(sum(sizes) <= MOST_CHANNELS, NotCarried.TOO_MANY_CHANNELS, node)
     parts = [_over(affine, size) for affine, size in zip(maps, sizes, strict=True)]
     scale = np.concatenate([part.scale for part in parts])
     return Affine(scale, np.concatenate([part.shift for part in parts]), axis)
@@ -69,13 +72,29 @@ def _is_one(maps: Sequence[Affine], axis: int) -> bool:
     )
 
 
-def _axis(node: ir.Node, value: ir.Value | None) -> int:
-    return int_attribute(node, "axis", 1) % known_rank(value, node)
+def _parts(node: ir.Node) -> Sequence[ir.Value | None]:
+    return node.outputs if is_op(node, "Split") else node.inputs
 
 
-def _sizes(values: Sequence[ir.Value | None], axis: int, subject: ir.Node) -> list[int]:
-    sizes = [size_of(value, axis) for value in values]
+def _axis(node: ir.Node) -> int:
+    if is_op(node, "Split"):
+        return int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)
+    return int_attribute(node, "axis", 1) % known_rank(node.outputs[0], node)
+
+
+def _sizes(node: ir.Node, axis: int) -> Sequence[int]:
+    """Return the sizes of the parts along the axis."""
+    given = ints_parameter(node, "split", 1) if is_op(node, "Split") else None
+    if given is not None:
+        return given
+    if is_op(node, "Split"):  # into equal parts, of which the last may be smaller
+        whole, count = size_of(node.inputs[0], axis), len(node.outputs)
+        if whole is None:
+            raise Refused(Common.SHAPE_UNKNOWN, node)
+        most = -(-whole // count)
+        return [min(most, max(0, whole - most * index)) for index in range(count)]
+    sizes = [size_of(value, axis) for value in node.inputs]
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
-        raise Refused(Common.SHAPE_UNKNOWN, subject)
+        raise Refused(Common.SHAPE_UNKNOWN, node)
     return known

@@ -20,7 +20,7 @@ from bnfold.algebra.linear import CONSUMERS, PRODUCERS
 from bnfold.graph.constants import constant
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused
-from bnfold.rewriting.query import is_op, reads_content, shape_of
+from bnfold.rewriting.query import is_op, is_used, reads_content, shape_of
 
 FARTHEST = 64
 """Maximum number of operators that a map passes; moving it farther costs more than it gains."""
@@ -87,6 +87,20 @@ def is_read_once(value: ir.Value) -> bool:
     return is_read and not value.is_graph_output()
 
 
+def is_picked_from(value: ir.Value) -> bool:
+    """Say whether all that reads the content of the value picks some of it, perhaps all others."""
+    uses = value.uses()
+    return (
+        not value.is_graph_output()
+        and len(uses) <= FARTHEST
+        and all(
+            is_op(node, "Gather", "Slice", "Split") and index == 0 and node.graph is value.graph
+            for node, index in uses
+            if reads_content(node, index)
+        )
+    )
+
+
 _S = TypeVar("_S", ir.Node, ir.Value)
 
 
@@ -132,20 +146,20 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
             yield DeadEnd(NotReached.OTHER_GRAPH, source)
         elif not _leads_on(source):
             yield DeadEnd(NotReached.NOT_LINEAR, source, source.op_type)
-        elif not is_read_once(value):
+        elif not (is_read_once(value) or is_picked_from(value)):
             yield DeadEnd(Common.SHARED, source)
         elif source.op_type not in PRODUCERS:
             yield source
 
 
 def _leads_on(node: ir.Node) -> bool:
-    if is_op(node, *PRODUCERS, *CARRIERS, "Concat"):
+    if is_op(node, *PRODUCERS, *CARRIERS, "Concat", "Split"):
         return True
     return mapped_input(node) is not None or is_sum(node)
 
 
 def _carried_inputs(node: ir.Node) -> Iterator[ir.Value | None]:
-    index = 0 if is_op(node, *CARRIERS) else mapped_input(node)
+    index = 0 if is_op(node, *CARRIERS, "Split") else mapped_input(node)
     if index is None:
         yield from node.inputs
     else:
@@ -213,5 +227,7 @@ def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
             or is_product(reader)
         ):
             yield reader.outputs[0]
+        elif is_op(reader, "Split") and index == 0:
+            yield from filter(is_used, reader.outputs)
         else:
             yield DeadEnd(NotReached.READER_NOT_LINEAR, reader, reader.op_type)

@@ -154,10 +154,14 @@ class Op:
 
 @dataclass(frozen=True)
 class Output:
-    """Another output than the first of a node to be created, in place of a value of its type."""
+    """Another output than the first of a node to be created, of the shape and type of a value.
+
+    One that takes the place of a value in `Replace.outputs` takes both from that, and needs none.
+    """
 
     op: Op
     index: int
+    like: ir.Value | None = None
 
 
 Operand: TypeAlias = ir.Value | Weight | Op | Output | None

@@ -143,6 +143,9 @@ class _Built:
             assert node is not None
             output = node.outputs[operand.index]
             output.name = output.name or self._editor.fresh_name(f"{node.outputs[0].name}.other")
+            if operand.like is not None and output.type is None:
+                output.type = operand.like.type
+                record_shape(output, shape_of(operand.like))
             return output
         if operand not in self._values:
             if isinstance(operand, Weight):

@@ -94,6 +94,7 @@ class Cutter:
         names = Names()
         old = list(replace.outputs)
         readers = {value: list(value.uses()) for value in old}
+        interface = {value for value in old if value.is_graph_output()}
         read = set(_values_read(replace.outputs.values()))
         try:
             before = Slice.of(old, set(replace.nodes))
@@ -111,7 +112,7 @@ class Cutter:
             seen = [
                 (value, what)
                 for value in old
-                for what in _read_of(edit.values[value].is_graph_output(), readers[value])
+                for what in _read_of(value in interface, readers[value])
             ]
             _give(taken, [(names[value], what) for value, what in seen])
             made = [edit.values[value] for value, _ in seen]
