@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ from bnfold.algebra import parts, reach
 from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
-from bnfold.rewriting.contract import Common, Refusal
+from bnfold.graph.shapes import record_shape, shape_of
+from bnfold.rewriting.contract import Common, Op, Output, Refusal, Replace
+from bnfold.rewriting.editor import Editor
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (
     Array,
@@ -275,12 +278,13 @@ REFUSED_CUTS: list[tuple[str, Refusal]] = [
     ("p = Slice(c, i0, i3, i1) q = Gather<axis=1>(c, i2)", Common.SHARED),
     ("p = Slice(c, i0, i3, i1) q, r = Split<axis=1>(c)", Common.SHARED),
     ("p = Slice(c, i0, i3, i1) q = Gather<axis=1>(c, free)", Common.PARAMETER_NOT_CONSTANT),
-    ("q, r = Split<axis=1>(c) u = Concat<axis=1>(r, q) p = Slice(u, i0, i3, i1)", Common.SHARED),
-    ("q, r = Split<axis=1>(c) p = Add(q, r)", Common.SHARED),
-    ("i = Slice(c, i0, i3, i1) q = Slice(c, i3, i6, i1) p = Add(i, q)", Common.SHARED),
+    ("i, r = Split<axis=1>(c) u = Concat<axis=1>(r, i) p = Slice(u, i1, i6, i1, i2) q = Neg(x)",
+     Common.SHARED),
+    ("i, r = Split<axis=1>(c) p = Add(i, r) q = Neg(x)", Common.SHARED),
+    ("i = Slice(c, i0, i3, i1) r = Slice(c, i3, i6, i1) p = Add(i, r) q = Neg(x)", Common.SHARED),
     ("t, q = Split<axis=2>(c) p = Slice(t, i0, i3, i1)", NotCarried.PARTS_DIFFER),
     ("p, q = Split<axis=1>(c, free)", Common.PARAMETER_NOT_CONSTANT),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("lines", "reason"), REFUSED_CUTS)
@@ -296,6 +300,67 @@ def test_refuses_where_more_than_its_part_would_change(lines: str, reason: Refus
     result = run_pass(model, NAME)
     assert [refusal.reason for refusal in result.record.refusals] == [reason.name]
     assert operators(result.to_proto()) == operators(model)
+
+
+@pytest.mark.parametrize("other", ["z = Slice(c, i1, i3, i1)", "z = Identity(c)", "z = If"])
+def test_refuses_what_others_read_or_another_graph_does(other: str) -> None:
+    """The Slice of positions leaves each channel; a graph output and a body read all of it."""
+    one, two = (f"b{n} () => (float[N,1,W] o{n}) {{ o{n} = Slice(c, i1, i3, i1) }}" for n in (1, 2))
+    other = other.replace("If", f"If(t) <then_branch = {one}, else_branch = {two}>")
+    model = cut(
+        f"p = Slice(c, i0, i1, i2) y = BatchNormalization(p, s, b, m, v) {other}",
+        YZ,
+        channels=3,
+        **batch_norm(3),
+        **bounds(0, 1, 2, 3),
+    )
+    if "If" in other:
+        model.graph.input.append(helper.make_tensor_value_info("t", TensorProto.BOOL, []))
+    if "Identity" in other:
+        del model.graph.node[-1]
+        model.graph.output[1].name = "c"
+    assert_refused(model, NAME, Common.SHARED)
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Add"])
+@pytest.mark.parametrize("start", [2, 3])
+def test_a_scale_or_a_shift_alone_changes_what_it_reads(operator: str, start: int) -> None:
+    model = cut(
+        f"p = Slice(c, i0, i3, i1) y = {operator}(p, k) q = Slice(c, i{start}, i6, i1) "
+        "z = Sigmoid(q)",
+        YZ,
+        k=normal(3, 1),
+        **bounds(0, 1, start, 3, 6),
+    )
+    result = operators(run_pass(model, "fold-scale-shift").to_proto())
+    assert (operator in result) == (start == 2)
+
+
+def test_a_map_after_another_in_a_part_folds_once() -> None:
+    model = cut(
+        "p, q = Split<axis=1>(c) i = Add(p, k) y = BatchNormalization(i, s, b, m, v) "
+        "z = Sigmoid(q)",
+        YZ,
+        k=normal(3, 1),
+        **batch_norm(3),
+    )
+    assert_rewritten(model, NAME, ["Conv", "Split", "Sigmoid"], sizes=FREE, certified=True)
+
+
+def test_a_part_that_is_read_within_the_rewrite_has_its_type_and_shape() -> None:
+    """The rewrites that follow in the same sweep may need it."""
+    proto = cut("p, q = Split<axis=1>(c) y = Neg(q) z = Abs(p)", YZ)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    split, negation = model.graph[1], model.graph[2]
+    old = split.outputs[1]
+    record_shape(old, old.shape)
+    new = Op("Split", split.inputs, tuple(split.attributes.values()), outputs=2)
+    result = Op("Neg", [Output(new, 1, old)])
+    Editor(model).apply(Replace([negation], {negation.outputs[0]: result}))
+    (made,) = [node for node in model.graph if node.op_type == "Neg"]
+    assert made.inputs[0] is not None
+    assert made.inputs[0].type == old.type
+    assert shape_of(made.inputs[0]) == old.shape
 
 
 def test_many_readers_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

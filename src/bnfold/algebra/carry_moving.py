@@ -193,15 +193,13 @@ def _gathered(node: ir.Node, axis: int) -> tuple[IntArray, int]:
 def of_what_is_picked(affine: Affine, node: ir.Node) -> Affine:
     """Return the map of the input of a Slice or Gather that changes only what it picks.
 
-    The map is one for all elements, and what is picked lies along one axis.
+    The map is the same for all elements.
     """
     if node.op_type == "Gather":
         axis = int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)
         chosen, count = _gathered(node, axis)
     else:
-        axes = _sliced_axes(node)
-        require(len(axes) == 1, NotCarried.AXIS_LOST, node)
-        axis = axes[0]
+        axis = _sliced_axes(node)[0]  # of several, any would do: it is what the others leave
         chosen, count = _sliced(node, axis)
     there = Affine(np.ones(count), np.zeros(count), axis)
     there.scale[chosen], there.shift[chosen] = affine.scale, affine.shift

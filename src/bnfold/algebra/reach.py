@@ -94,7 +94,7 @@ def is_picked_from(value: ir.Value) -> bool:
         not value.is_graph_output()
         and len(uses) <= FARTHEST
         and all(
-            is_op(node, "Gather", "Slice", "Split") and index == 0 and node.graph is value.graph
+            is_op(node, "Gather", "Slice", "Split") and node.graph is value.graph
             for node, index in uses
             if reads_content(node, index)
         )
