@@ -7,11 +7,16 @@
 
 Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, and another
 BatchNormalization. After: Conv without padding (or with t = 0), ConvTranspose with t = 0,
-Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalization. On its way, the
-map passes operators that average, pick or rearrange elements (pools, Reshape, Transpose and similar
-operators), other affine maps, and, upstream, every branch of a Concat or Add. Downstream, it passes
-a Concat, whatever the other branches are: what reads the result absorbs the map on these channels.
-Through a Split, Slice or Gather of the channels, either way, a part of them takes part of the map.
+Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalization.
+
+On its way, the map passes
+
+- operators that average, pick or rearrange elements: pools, Reshape, Transpose and similar ones;
+- a ReduceSum of n elements, which makes n·t of t; n must be known, unless t = 0;
+- other affine maps, and, upstream, every branch of a Concat or Add;
+- downstream, a Concat, whatever its other branches are: what reads it absorbs the map on these
+  channels alone;
+- Split, Slice and Gather: a part of the channels takes its part of the map.
 
 Conditions: the BatchNormalization runs in inference mode; its parameters and the operators' weights
 are constants; before it, nothing else reads the values on the way, unless it picks other channels

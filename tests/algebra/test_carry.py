@@ -24,7 +24,7 @@ from bnfold.algebra.carry import CARRIERS, carry
 from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.graph.shapes import record_shape
 from bnfold.rewriting.contract import Common, Refusal, Refused
-from tests.support.evaluate import run_plain
+from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import (
     Array,
     Parameters,
@@ -70,6 +70,8 @@ UPSTREAM = [
     ("g = ReduceMax<axes=[2,3]>(c)", 17),
     ("g = ReduceMin<axes=[-1]>(c)", 17),
     ("g = ReduceMax(c, last_two)", 18),
+    ("g = ReduceSum(c, last_two)", 17),
+    ("g = ReduceSum<axes=[2,-1]>(c)", 11),
     ("g = Identity(c)", 17),
     ("g = Neg(c)", 17),
     ('g = Resize<mode="nearest">(c, , scales)', 17),
@@ -135,6 +137,8 @@ def test_carried_upstream(lines: str, opset: int) -> None:
         ("g = LeakyRelu(c)", NotCarried.ACTIVATION_SHIFT),
         ("g = Pad(c, pads)", NotCarried.PADDED_BORDER),
         ("g = ReduceMean<axes=[1]>(c)", NotCarried.AXIS_POOLED),
+        ("g = ReduceSum(c, last_two)", Common.SHAPE_UNKNOWN),
+        ("g = ReduceSum(c, channels)", NotCarried.AXIS_POOLED),
         ("g = ReduceMax<axes=[1]>(c)", NotCarried.AXIS_POOLED),
         ("g = ReduceMin(c)", NotCarried.AXIS_POOLED),
         ("g = Reshape(c, free)", Common.SHAPE_UNKNOWN),
@@ -671,6 +675,80 @@ def test_through_flatten_into_a_dense_layer(lines: str) -> None:
     )
     expected = [op_type for op_type in operators(model) if op_type != "BatchNormalization"]
     assert_rewritten(model, "fold-batchnorm", expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "axes", "shape", "is_folded"),
+    [
+        ("keepdims=0", [2], "N,4,5", True),
+        ("keepdims=1", [-1, 0], "2,4,5", True),
+        ("keepdims=0", [0, -1], "2,4,5", True),
+        ("keepdims=0", [2], "N,4,L", False),
+        ("keepdims=0", [2], "N,4,0", False),
+        ("keepdims=1", [], "2,4,5", False),
+    ],
+)
+def test_a_sum_takes_the_shift_once_for_each_element(
+    attributes: str, axes: list[int], shape: str, is_folded: bool
+) -> None:
+    reduction = f"g = ReduceSum<{attributes}>(a, axes)"
+    rank = 3 - len({axis % 3 for axis in axes}) * ("=0" in attributes)
+    flat = "h = Reshape(g, rows) " + "y = Gemm(h, w, d)" if rank != 2 else "y = Gemm(g, w, d)"
+    weights: Parameters = {"rows": ints(-1, 4)} if rank != 2 else {}
+    model = build(
+        f"(float[{shape}] x) => (float[u,3] y) "
+        f"{{ r = Sigmoid(x) a = BatchNormalization(r, s, b, m, v) {reduction} {flat} }}",
+        axes=np.array(axes, np.int64),
+        w=normal(4, 3),
+        d=normal(3),
+        **batch_norm(4),
+        **weights,
+    )
+    expected = operators(model)
+    if not is_folded:
+        assert operators(run_pass(model, "fold-batchnorm").to_proto()) == expected
+        return
+    expected.remove("BatchNormalization")
+    assert_rewritten(model, "fold-batchnorm", expected, certified=True)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "axes", "shape"),
+    [("noop_with_empty_axes=1", [], "N,5"), ("keepdims=1", [], "2,5"), ("keepdims=1", [1], "N,5")],
+)
+@pytest.mark.parametrize("upstream", [True, False])
+def test_one_shift_for_all_elements_of_a_sum(
+    attributes: str, axes: list[int], shape: str, upstream: bool
+) -> None:
+    reduction, is_kept = f"ReduceSum<{attributes}>", "noop" in attributes
+    bias: Parameters = {"e": normal(5)}
+    lines = (
+        f"c = MatMul(x, w) d = Add(c, e) g = {reduction}(d, axes) y = Add(g, k)"
+        if upstream
+        else f"r = Sigmoid(x) n = Add(r, k) g = {reduction}(n, axes) y = MatMul(g, w)"
+    )
+    model = build(
+        f"(float[{shape}] x) => (float[u,q] y) {{ {lines} }}",
+        axes=np.array(axes, np.int64),
+        w=normal(5 if upstream or is_kept else 1, 5),
+        k=np.array(0.7, np.float32),
+        **(bias if upstream else {}),
+    )
+    optimized = run_pass(model, "fold-scale-shift").to_proto()
+    assert_equivalent(model, optimized, draw_feeds(model))
+    assert len(optimized.graph.node) < len(model.graph.node)
+
+
+def test_a_scale_needs_no_count() -> None:
+    model = build(
+        "(float[N,4,L] x) => (float[N,3] y) "
+        "{ r = Sigmoid(x) a = Mul(r, k) g = ReduceSum<keepdims=0>(a, axes) y = MatMul(g, w) }",
+        axes=ints(2),
+        k=normal(4, 1),
+        w=normal(4, 3),
+    )
+    expected = ["Sigmoid", "ReduceSum", "MatMul"]
+    assert_rewritten(model, "fold-scale-shift", expected, certified=True)
 
 
 def test_every_operator_of_the_table_is_tested_here() -> None:

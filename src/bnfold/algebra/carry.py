@@ -7,6 +7,7 @@ other side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -27,7 +28,7 @@ from bnfold.graph.constants import constant
 from bnfold.graph.shapes import are_equal
 from bnfold.graph.size_terms import Term, terms
 from bnfold.graph.sizes import resize_scales
-from bnfold.rewriting.contract import Common, require
+from bnfold.rewriting.contract import Common, Refused, require
 from bnfold.rewriting.query import (
     input_of,
     int_attribute,
@@ -123,6 +124,25 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return through_removed_axes(affine, node, reduced, rank, direction)
 
 
+def _reduce_sum(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """A sum of n elements s·x + t is s times the sum, plus n·t, for an n that is known."""
+    moved = _reduce_mean(affine, node, direction)
+    if not affine.has_shift:
+        return moved
+    shape, axes = shape_of(node.inputs[0]), ints_parameter(node, "axes", 1)
+    if shape is None:
+        raise Refused(Common.SHAPE_UNKNOWN, node)
+    if not axes:
+        is_all = not int_attribute(node, "noop_with_empty_axes", 0)
+        axes = tuple(range(shape.rank())) if is_all else ()
+    sizes = [shape[axis] for axis in {axis % shape.rank() for axis in axes}]
+    count = math.prod(size for size in sizes if isinstance(size, int))
+    is_known = count > 0 and all(isinstance(size, int) for size in sizes)
+    require(is_known, Common.SHAPE_UNKNOWN, node)
+    to_output = direction is Direction.TO_OUTPUT
+    return replace(moved, shift=moved.shift * count if to_output else moved.shift / count)
+
+
 def _reduce_extreme(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     """As for MaxPool: for s ≥ 0 the largest or smallest of s·x + t is where that of x is."""
     require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
@@ -214,6 +234,7 @@ CARRIERS: Mapping[str, Carrier] = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
     "ReduceMax": _reduce_extreme,
     "ReduceMin": _reduce_extreme,
     "Relu": _activation,
