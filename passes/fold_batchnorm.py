@@ -7,7 +7,8 @@
 
 Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, and another
 BatchNormalization. After: Conv without padding (or with t = 0), ConvTranspose with t = 0,
-Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalization.
+Gemm, MatMul, LSTM, GRU, RNN (of their input, not of a state), BatchNormalization. The weight of a
+MatMul may be either operand: A·(s·x + t) = (A·s)·x + A·t, where the channels are the rows of x.
 
 On its way, the map passes
 

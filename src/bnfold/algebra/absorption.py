@@ -23,7 +23,7 @@ from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
 from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried
-from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS
+from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS, data_input
 from bnfold.algebra.parts import divided, joined
 from bnfold.algebra.reach import (
     NotReached,
@@ -318,7 +318,7 @@ class _IntoConsumers:
         if is_op(node, "Split") and index == 0:
             self._split(node, affine, data)
             return
-        known = node.domain == "" and index == 0
+        known = node.domain == "" and index == data_input(node)
         self.nodes.append(node)
         if known and node.op_type in CONSUMERS:
             self.absorbers.add(node.op_type)

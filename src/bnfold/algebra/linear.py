@@ -18,6 +18,7 @@ from bnfold.algebra.matrices import product
 from bnfold.algebra.padding import padding_of
 from bnfold.algebra.weights import folded_name, optional_weight_of, stored, weight_of
 from bnfold.arrays import Array, FloatArray
+from bnfold.graph.constants import is_constant, is_overridable
 from bnfold.rewriting.contract import (
     Common,
     Op,
@@ -34,6 +35,7 @@ from bnfold.rewriting.query import (
     ints_attribute,
     opset,
     rank_of,
+    shape_of,
 )
 
 
@@ -112,12 +114,24 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Op:
 
 def _matmul(affine: Affine, matmul: ir.Node) -> Op:
     """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis."""
+    if data_input(matmul) == 1:
+        return _left_matmul(affine, matmul)
     weight = weight_of(matmul, 1)
     rank = _matmul_rank(matmul)
     require(weight.ndim >= 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[-1], matmul)
     folded = _store(weight, matmul, 1, channel_axis=-1, scale=affine.scale)
     return _matmul_with(matmul, matmul.inputs[0], folded, affine.shift, rank)
+
+
+def _left_matmul(affine: Affine, matmul: ir.Node) -> Op:
+    """A(s,t)(A·x) = (s·A)·x + t, where the channels are the rows of A, on the last axis but one."""
+    weight, data = weight_of(matmul, 0), matmul.inputs[1]
+    rank = _matmul_rank(matmul)
+    require(weight.ndim >= 2 and (rank_of(data) or 0) >= 2, NotAbsorbed.OTHER_AXIS, matmul)
+    affine = _on_axis(affine, rank - 2, weight.shape[-2], matmul)
+    folded = _store_left(weight, matmul, -2, affine.scale[:, None])
+    return _left_matmul_with(matmul, data, folded, affine.shift, rank)
 
 
 def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
@@ -205,12 +219,24 @@ def _gemm_after(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
 
 def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     """(x·s + t)·B = x·(s·B) + t·B, where the channels are on the last axis of x."""
+    if data_input(matmul) == 1:
+        return _left_matmul_after(affine, matmul, data)
     weight = weight_of(matmul, 1)
     rank = _matmul_rank(matmul)
     require(weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank - 1, weight.shape[0], matmul)
     folded = _store(weight, matmul, 1, channel_axis=0, scale=affine.scale[:, None])
     return _matmul_with(matmul, data, folded, affine.shift @ weight.astype(np.float64), rank)
+
+
+def _left_matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
+    """A·(s·x + t) = (A·s)·x + A·t, where the channels are on the last axis but one of x."""
+    weight = weight_of(matmul, 0)
+    rank = _matmul_rank(matmul)
+    require(weight.ndim == 2 and rank >= 2, NotAbsorbed.OTHER_AXIS, matmul)
+    affine = _on_axis(affine, rank - 2, weight.shape[1], matmul)
+    folded = _store_left(weight, matmul, 1, affine.scale)
+    return _left_matmul_with(matmul, data, folded, weight.astype(np.float64) @ affine.shift, rank)
 
 
 def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op:
@@ -307,6 +333,35 @@ def _matmul_with(
     bias = _store(shift, matmul, 2) if shift.any() else None
     is_gemm = rank == 2 and weight.array.ndim == 2
     return product(matmul.outputs[0], data, weight, bias, matmul, is_gemm=is_gemm)
+
+
+def _left_matmul_with(
+    matmul: ir.Node, data: Operand, weight: Weight, shift: FloatArray, rank: int
+) -> Op:
+    """Return weight·data + shift, which has one element for each row."""
+    if not shift.any():
+        return Op("MatMul", [weight, data], (), matmul)
+    output, legacy = matmul.outputs[0], list[ir.Attr]()
+    if opset(matmul) < 7:
+        legacy = [ir.AttrInt64("broadcast", 1), ir.AttrInt64("axis", rank - 2)]
+    else:
+        shift = shift[:, None]
+    name = f"{weight.stem.removesuffix('.folded')}.bias.folded"
+    made = Op("MatMul", [weight, data], (), matmul, shape_of(output), output)
+    return Op("Add", [made, stored(shift, weight.dtype, name, matmul)], legacy)
+
+
+def _store_left(weight: Array, matmul: ir.Node, channel_axis: int, scale: FloatArray) -> Weight:
+    dtype, name = ir.DataType.from_numpy(weight.dtype), folded_name(matmul, 0)
+    return stored(weight, dtype, name, matmul, channel_axis, scale=scale)
+
+
+def data_input(node: ir.Node) -> int:
+    """Return which input of a linear operator is not a weight: the second of a MatMul, perhaps."""
+    if node.op_type != "MatMul" or len(node.inputs) != 2:
+        return 0
+    is_left, is_right = (is_constant(each) or is_overridable(each) for each in node.inputs)
+    return int(is_left and not is_right)
 
 
 def _matmul_rank(matmul: ir.Node) -> int:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import AFFINE_OPERATORS, NotAffine, affine_map
 from bnfold.algebra.carry import CARRIERS
 from bnfold.algebra.hard_sigmoid import hard_activation
-from bnfold.algebra.linear import CONSUMERS, PRODUCERS
+from bnfold.algebra.linear import CONSUMERS, PRODUCERS, data_input
 from bnfold.graph.constants import constant
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused
@@ -218,7 +218,7 @@ def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:
     for reader, index in uses:
         if reader.graph is not value.graph:
             yield DeadEnd(NotReached.OTHER_GRAPH, reader)
-        elif is_op(reader, *CONSUMERS) and index == 0:
+        elif is_op(reader, *CONSUMERS) and index == data_input(reader):
             continue
         elif (
             (is_op(reader, *CARRIERS) and index == 0)
