@@ -13,6 +13,7 @@ _NOTHING = "Nothing: the identity does not hold here."
 _REMEDIES = {
     "ACTIVATION_SHIFT": "Build the network with the BatchNormalization before the activation.",
     "AFFINE_NEXT": "Nothing: the affine map is folded first, and then this is tried again.",
+    "CONSTANT_SHARED": "Nothing: the model would grow by the constant.",
     "COSTLIER": _NO_GAIN,
     "COUNTED_PADDING": _NOT_COUNTED,
     "EXTRA_OUTPUT_USED": "Export the model without the other output, if nothing needs it.",

@@ -302,23 +302,33 @@ def test_refuses_where_more_than_its_part_would_change(lines: str, reason: Refus
     assert operators(result.to_proto()) == operators(model)
 
 
-@pytest.mark.parametrize("other", ["z = Slice(c, i1, i3, i1)", "z = Identity(c)", "z = If"])
-def test_refuses_what_others_read_or_another_graph_does(other: str) -> None:
-    """The Slice of positions leaves each channel; a graph output and a body read all of it."""
-    one, two = (f"b{n} () => (float[N,1,W] o{n}) {{ o{n} = Slice(c, i1, i3, i1) }}" for n in (1, 2))
+@pytest.mark.parametrize("other", ["z = Slice(c, i1, i3, i2)", "z = Identity(c)", "z = If"])
+def test_refuses_what_others_read_of_all_channels_or_in_another_graph(other: str) -> None:
+    one, two = (f"b{n} () => (float[N,3,W] o{n}) {{ o{n} = Slice(c, i3, i6, i1) }}" for n in (1, 2))
     other = other.replace("If", f"If(t) <then_branch = {one}, else_branch = {two}>")
     model = cut(
-        f"p = Slice(c, i0, i1, i2) y = BatchNormalization(p, s, b, m, v) {other}",
+        f"p = Slice(c, i0, i3, i1) y = BatchNormalization(p, s, b, m, v) {other}",
         YZ,
-        channels=3,
         **batch_norm(3),
-        **bounds(0, 1, 2, 3),
+        **bounds(0, 1, 2, 3, 6),
     )
     if "If" in other:
         model.graph.input.append(helper.make_tensor_value_info("t", TensorProto.BOOL, []))
     if "Identity" in other:
         del model.graph.node[-1]
         model.graph.output[1].name = "c"
+    assert_refused(model, NAME, Common.SHARED)
+
+
+def test_refuses_positions_of_all_channels_beside_other_positions() -> None:
+    model = cut(
+        "p = Slice(c, i0, i1, i2) q = Slice(c, i1, i3, i2) y = BatchNormalization(p, s, b, m, v) "
+        "z = Sigmoid(q)",
+        YZ,
+        channels=3,
+        **batch_norm(3),
+        **bounds(0, 1, 2, 3),
+    )
     assert_refused(model, NAME, Common.SHARED)
 
 

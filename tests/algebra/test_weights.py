@@ -84,10 +84,11 @@ def test_blocks_do_not_change_the_result(
     rng = np.random.default_rng(seed)
     values = np.array(rng.normal(size=shape) * 10.0 ** rng.integers(-42, 3, shape), np.float32)
     scale = np.array(rng.normal(size=[size if rng.random() < 0.5 else 1 for size in shape]))
-    whole = stored(values.astype(np.float64) * scale, dtype, "w", NODE)
+    shift = np.array(rng.normal(size=[size if rng.random() < 0.5 else 1 for size in shape]))
+    whole = stored(values.astype(np.float64) * scale + shift, dtype, "w", NODE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bnfold.algebra.weights._BLOCK", 4)
-        blocks = stored(values, dtype, "w", NODE, scale=scale)
+        blocks = stored(values, dtype, "w", NODE, scale=scale, shift=shift)
     assert blocks.array.dtype == whole.array.dtype
     assert blocks.array.tobytes() == whole.array.tobytes()
     assert blocks.flushed == whole.flushed

@@ -23,7 +23,7 @@ from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
 from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried
-from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS, data_input
+from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS, NotAbsorbed, data_input
 from bnfold.algebra.parts import divided, joined
 from bnfold.algebra.reach import (
     NotReached,
@@ -33,6 +33,7 @@ from bnfold.algebra.reach import (
     is_product,
     is_read_once,
     is_sum,
+    is_weight,
     mapped_input,
     reached_after,
 )
@@ -44,11 +45,13 @@ from bnfold.rewriting.contract import (
     Output,
     Refused,
     Replace,
+    Weight,
     every_operand,
     require,
     same_op,
 )
 from bnfold.rewriting.query import (
+    constant,
     is_op,
     is_used,
     opset,
@@ -58,8 +61,9 @@ from bnfold.rewriting.query import (
     sole_use,
 )
 
-Outputs: TypeAlias = dict[ir.Value, ir.Value | Op | Output]
-_Step = Callable[[ir.Node, Affine], Op | Output]
+Made: TypeAlias = Op | Output | Weight
+Outputs: TypeAlias = dict[ir.Value, ir.Value | Made]
+_Step = Callable[[ir.Node, Affine], Made]
 
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
@@ -78,11 +82,13 @@ def absorb_into_producers(root: ir.Node) -> Replace:
         Refused: if `root` is not affine, or an upstream operator neither carries nor absorbs it.
     """
     affine, index = affine_map(root)
+    data = root.inputs[index]
+    require(data is None or not is_weight(data), Common.NO_GAIN)  # it can be evaluated
     dead_end = dead_end_before(root)
     if dead_end is not None:
         raise dead_end.refused()
     search = _IntoProducers()
-    expression = search.of(root.inputs[index], affine, root)
+    expression = search.of(data, affine, root)
     pattern = [*search.nodes, root]
     search.outputs[root.outputs[0]] = expression
     return _profitable(pattern, search.outputs, f"into {', '.join(sorted(search.absorbers))}")
@@ -103,8 +109,11 @@ class _IntoProducers:
     def nodes(self) -> list[ir.Node]:
         return list(self._passed)
 
-    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Op | Output:
+    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Made:
         """Return an expression for ``affine(value)``; only `reader` may read what it changes."""
+        if value is not None and is_weight(value):
+            self.absorbers.add("a constant")
+            return _mapped(value, affine, reader)
         node = value.producer() if value is not None else None
         if value is None or node is None:
             raise Refused(NotReached.GRAPH_INPUT, reader)
@@ -131,7 +140,7 @@ class _IntoProducers:
             self.outputs[value] = made  # of the same shape and type, all that they read
         return made
 
-    def _replace(self, results: Mapping[ir.Value, Op | Output]) -> None:
+    def _replace(self, results: Mapping[ir.Value, Made]) -> None:
         self.outputs |= {old: new for old, new in results.items() if is_used(old)}
 
     def _step(self, node: ir.Node) -> _Step:
@@ -170,7 +179,7 @@ class _IntoProducers:
         data = self.of(node.inputs[0], affine, node)
         return same_op(node, [data, *node.inputs[1:]])
 
-    def _arithmetic(self, node: ir.Node, affine: Affine) -> Op | Output:
+    def _arithmetic(self, node: ir.Node, affine: Affine) -> Made:
         """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
         index = mapped_input(node)
         if index is not None:
@@ -202,6 +211,27 @@ def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> li
         maps = divided(affine, other) if is_split else [carry(affine, other, Direction.TO_OUTPUT)]
         require(all(each.is_identity for each in maps), Common.SHARED, node)
     return others
+
+
+def _mapped(value: ir.Value, affine: Affine, reader: ir.Node) -> Weight:
+    """Return a constant of which each element is mapped."""
+    content = constant(value)
+    assert content is not None
+    rank, axis, along = content.ndim, affine.axis, list[int]()
+    if not affine.is_uniform:
+        fits = axis < rank and content.shape[axis] == affine.channels
+        require(fits, NotAbsorbed.CHANNELS_DIFFER, reader)
+        affine, along = affine.spread(), [-1, *[1] * (rank - 1 - axis)]
+    scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
+    return stored(
+        content,
+        ir.DataType.from_numpy(content.dtype),
+        f"{(value.name or '').removesuffix('.folded')}.folded",
+        reader,
+        axis if along else None,
+        scale=scale,
+        shift=shift if affine.has_shift else None,
+    )
 
 
 def _typed(op: Op, node: ir.Node) -> Op:
@@ -384,7 +414,7 @@ def _profitable(pattern: list[ir.Node], outputs: Outputs, detail: str) -> Replac
     return Replace(pattern, outputs, detail)
 
 
-def _is_merged(value: ir.Value, operand: ir.Value | Op | Output) -> bool:
+def _is_merged(value: ir.Value, operand: ir.Value | Made) -> bool:
     """Say whether an Add takes the place of a MatMul's result, and a map is all that reads it."""
     node = value.producer()
     if node is None or node.op_type != "MatMul" or _sole_map_after(node) is None:

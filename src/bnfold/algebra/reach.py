@@ -17,7 +17,7 @@ from bnfold.algebra.affine import AFFINE_OPERATORS, NotAffine, affine_map
 from bnfold.algebra.carry import CARRIERS
 from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.algebra.linear import CONSUMERS, PRODUCERS, data_input
-from bnfold.graph.constants import constant
+from bnfold.graph.constants import constant, is_constant, is_overridable
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Refusal, Refused
 from bnfold.rewriting.query import is_op, is_used, reads_content, shape_of
@@ -30,6 +30,9 @@ class NotReached(Refusal):
     """Why an affine map does not reach a linear operator."""
 
     NOT_LINEAR = "the operator before it is not a linear operator with constant weights"
+    CONSTANT_SHARED = (
+        "the constant that would take it is used elsewhere, too, and would be stored twice"
+    )
     GRAPH_INPUT = "it reads an input of its graph, so there is no operator before it"
     OTHER_GRAPH = "an If, Loop or Scan body separates it from the operator next to it"
     GRAPH_OUTPUT = "its result, or what it goes through, is a graph output, which must not change"
@@ -87,6 +90,12 @@ def is_read_once(value: ir.Value) -> bool:
     return is_read and not value.is_graph_output()
 
 
+def is_weight(value: ir.Value) -> bool:
+    """Say whether the value is constant, and stored as such rather than computed from constants."""
+    node = value.producer()
+    return is_constant(value) and (node is None or is_op(node, "Constant"))
+
+
 def is_picked_from(value: ir.Value) -> bool:
     """Say whether all that reads the content of the value picks some of it, perhaps all others."""
     uses = value.uses()
@@ -140,7 +149,12 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
     """Yield where a map goes from an operator that carries it upstream, input by input."""
     for value in _carried_inputs(node):
         source = value.producer() if value is not None else None
-        if value is None or source is None:
+        if value is not None and is_weight(value):
+            if not is_read_once(value):
+                yield DeadEnd(NotReached.CONSTANT_SHARED, node, value.name or "")
+        elif is_overridable(value):
+            yield DeadEnd(Common.WEIGHT_OVERRIDABLE, node, (value and value.name) or "")
+        elif value is None or source is None:
             yield DeadEnd(NotReached.GRAPH_INPUT, node)
         elif source.graph is not node.graph:
             yield DeadEnd(NotReached.OTHER_GRAPH, source)

@@ -64,12 +64,13 @@ def stored(
     channel_axis: int | None = None,
     *,
     scale: FloatArray | None = None,
+    shift: FloatArray | None = None,
 ) -> Weight:
-    """Round `values`, or ``values · scale`` computed in float64, once to `dtype`.
+    """Round `values`, or ``values · scale + shift`` computed in float64, once to `dtype`.
 
-    It rounds to nearest, ties to even. `scale` broadcasts to the values. Subnormal results become
-    zero and are counted, because some processors compute with them many times slower; those of
-    float16 stay, because they are needed there (6e-8 to 6e-5).
+    It rounds to nearest, ties to even. `scale` and `shift` broadcast to the values. Subnormal
+    results become zero and are counted, because some processors compute with them many times
+    slower; those of float16 stay, because they are needed there (6e-8 to 6e-5).
 
     Raises:
         Refused: NOT_REPRESENTABLE, if a value is not finite in `dtype`. LOSES_DIGITS, if the
@@ -81,7 +82,7 @@ def stored(
     flushed, has_subnormals = 0, False
     for block in _blocks(values.shape):
         with np.errstate(over="ignore", invalid="ignore"):
-            rounded = _rounded(_product(values, scale, block), dtype)
+            rounded = _rounded(_mapped(values, scale, shift, block), dtype)
         require(bool(np.isfinite(rounded).all()), NotStorable.NOT_REPRESENTABLE, subject)
         array[block] = rounded
         magnitude = np.abs(rounded)
@@ -92,7 +93,7 @@ def stored(
                 flushed += int(np.count_nonzero(subnormal))
                 array[block][subnormal] = 0
     if channel_axis is not None and has_subnormals:
-        exact = _product(values, scale, ...)
+        exact = _mapped(values, scale, shift, ...)
         keeps = _keeps_digits(exact, array, channel_axis, float(limits.eps))
         require(keeps, NotStorable.LOSES_DIGITS, subject)
     return Weight(array, dtype, stem, flushed)
@@ -108,9 +109,16 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
         yield slice(start, start + rows)
 
 
-def _product(values: Array, scale: FloatArray | None, block: slice | EllipsisType) -> FloatArray:
+def _mapped(
+    values: Array,
+    scale: FloatArray | None,
+    shift: FloatArray | None,
+    block: slice | EllipsisType,
+) -> FloatArray:
     exact: FloatArray = np.asarray(values[block], np.float64)
-    return exact if scale is None else exact * np.broadcast_to(scale, values.shape)[block]
+    if scale is not None:
+        exact = exact * np.broadcast_to(scale, values.shape)[block]
+    return exact if shift is None else exact + np.broadcast_to(shift, values.shape)[block]
 
 
 def _keeps_digits(exact: FloatArray, array: Array, channel_axis: int, epsilon: float) -> bool:

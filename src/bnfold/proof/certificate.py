@@ -48,6 +48,7 @@ from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
 from bnfold.proof.sizing import Shapes, Sizing, require_small, sizings
 from bnfold.proof.submodels import of_one_output
+from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
 from bnfold.proof.windows import AFFINE, COPYING, POINTWISE, NotShown, Window, dtype_of, is_random
@@ -141,6 +142,11 @@ def _certify(window: Window) -> Certificate:
         if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
             is_same = not peeled(without_shared(computed))  # at any sizes
             return Certificate("certified", "constant") if is_same else _at_sizes(computed)
+        with suppress(NotShown, NoTruth, BnfoldError, Differs):
+            products = with_tables_as_products(computed)
+            certificate = prove_rows(products, sizings(products)) or _proven(products)
+            if certificate.verdict == "certified":
+                return certificate
         return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
         return Certificate("open", note=str(reason) or _failed(reason))

@@ -38,7 +38,7 @@ DOUBT = 1e-9
 _AFFINE = 1e-9
 """Relative: an affine model, in float64, is affine to this."""
 
-_FLOAT64 = 2.0**-45
+FLOAT64 = 2.0**-45
 """Relative: what rounding in float64 may come to over a sum."""
 
 
@@ -115,7 +115,7 @@ def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
         defined = np.asarray(~np.isnan(before).any(axis=0))
         if not (_is_defined_at(before, defined) and _is_defined_at(after, defined)):
             return None
-        if not (_is_affine(before) and _is_affine(after)):
+        if not (is_affine(before) and is_affine(after)):
             return None
         before, after = (np.where(defined, outputs, 0.0) for outputs in (before, after))
         try:
@@ -134,8 +134,11 @@ def _is_defined_at(outputs: FloatArray, defined: Array) -> bool:
     return bool((np.isfinite(outputs) == defined).all() and not np.isinf(outputs).any())
 
 
-def _is_affine(outputs: FloatArray) -> bool:
-    """Say whether f(a + b) − f(a) − f(b) + f(0) is zero, up to rounding in float64."""
+def is_affine(outputs: FloatArray) -> bool:
+    """Say whether f(a + b) − f(a) − f(b) + f(0) is zero, up to rounding in float64.
+
+    The outputs are f(0), f(a + b), f(a) and f(b), and perhaps more.
+    """
     zero, both, one, other = outputs[:4]
     size = np.nanmax(np.abs(outputs[:4]), initial=0.0)
     residual = np.abs(both - one - other + zero)
@@ -177,8 +180,8 @@ def _difference(
         moved = other[2:] - other[0] - rows
         rounding = np.maximum(rounding, np.sqrt((moved**2).mean(axis=0)))
         constant_rounding = np.maximum(constant_rounding, np.abs(other[0] - before[0]))
-    allowed = MOST_ROUNDINGS * rounding + _FLOAT64 * sizes + tiny
-    shift = MOST_ROUNDINGS * constant_rounding + _FLOAT64 * sizes + tiny
+    allowed = MOST_ROUNDINGS * rounding + FLOAT64 * sizes + tiny
+    shift = MOST_ROUNDINGS * constant_rounding + FLOAT64 * sizes + tiny
     excess = np.maximum(largest / allowed, np.abs(constant) / shift)
     if (excess.size and float(excess.max()) > 1) or not np.isfinite(excess).all():
         at = np.unravel_index(int(np.nan_to_num(excess, nan=np.inf).argmax()), excess.shape)
@@ -193,6 +196,6 @@ def _difference(
             )
         )
     factor = bound_factor(PROBES, excess.size or 1) * norm_factor(PROBES, excess.size or 1)
-    counts = largest > tiny + _FLOAT64 * sizes
+    counts = largest > tiny + FLOAT64 * sizes
     shares = np.divide(largest, norms, out=np.zeros(norms.shape), where=counts)
     return factor * float(shares.max(initial=0.0))
