@@ -34,7 +34,10 @@ def line(kind: str, directions: int, inputs: str = "w, r, bias", of: str = "x") 
     return f'y, z = {kind}<hidden_size=3, direction="{direction}"{more}>({of}, {inputs})'
 
 
-@pytest.mark.parametrize("inputs", ["w, r, bias", "w, r", "w, r, bias, , h", "w, r, , , h"])
+@pytest.mark.parametrize(
+    "inputs",
+    ["w, r, bias", "w, r", "w, r, bias, , h", "w, r, , , h", "w, r, bias, lens", "w, r, , lens"],
+)
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("kind", list(GATES))
 def test_they_compute_the_same_with_their_projection_apart(
@@ -44,12 +47,15 @@ def test_they_compute_the_same_with_their_projection_apart(
     interface = INTERFACE
     if "h" in inputs:
         interface = interface.replace("x)", f"x, float[{directions},N,3] h)")
+    if "lens" in inputs:
+        interface = interface.replace("x)", "x, int32[N] lens)")
     if "bias" not in inputs:
         del given["bias"]
     model = build(f"{interface} {{ {line(kind, directions, inputs)} }}", **given)
     apart = with_projections(Window(model, model)).before
     assert operators(apart) == ["MatMul", "Add", kind]
     feeds = draw_feeds(model, sizes={"T": 6, "N": 2})
+    feeds = {**feeds, "lens": np.array([6, 4], np.int32)} if "lens" in inputs else feeds
     for one, other in zip(run_plain(model, feeds), run_plain(apart, feeds), strict=True):
         np.testing.assert_allclose(other, one, 1e-4, 1e-6)
 
