@@ -184,6 +184,16 @@ def test_refuses_more_channels_than_it_follows_one_by_one(monkeypatch: pytest.Mo
     assert_refused_after(model, NotCarried.TOO_MANY_CHANNELS, "Concat c")
 
 
+def test_refuses_more_parts_than_it_makes_anew_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = concat("c = Concat<axis=1>(n, p) y = Conv(c, w)", w=normal(2, 6, 1, 1))
+    divided = cut(
+        "p, z = Split<axis=1>(c) y = BatchNormalization(p, s, b, m, v)", YZ, **batch_norm(3)
+    )
+    monkeypatch.setattr(parts, "MOST_PARTS", 1)
+    assert_refused_after(model, NotCarried.TOO_MANY_PARTS, "Concat c")
+    assert_refused(divided, NAME, NotCarried.TOO_MANY_PARTS)
+
+
 def test_a_concat_whose_size_is_read_keeps_it() -> None:
     model = concat("c = Concat<axis=1>(p, n) z = Shape(c) y = Conv(c, w)", w=normal(2, 6, 1, 1))
     model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.INT64, [4]))

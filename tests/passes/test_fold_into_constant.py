@@ -112,6 +112,16 @@ def test_a_table_of_masks_stays() -> None:
     assert_refused(model, NAME, NotStorable.NOT_REPRESENTABLE)
 
 
+def test_a_table_that_is_computed_is_followed_to_what_is_stored() -> None:
+    model = build(
+        "(int64[N] i) => (float[N,4] y) "
+        "{ u = Neg(t) e = Gather(u, i) y = BatchNormalization(e, s, b, m, v) }",
+        t=normal(6, 4),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, NAME, ["Neg", "Gather"], certified=True)
+
+
 def test_what_can_be_evaluated_is_not_folded() -> None:
     model = build(
         "(float[N,4] x) => (float[N,4] y) { n = BatchNormalization(t, s, b, m, v) y = Add(x, n) }",

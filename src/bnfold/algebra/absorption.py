@@ -24,7 +24,7 @@ from bnfold.algebra.carry import CARRIERS, NOT_CARRIED, carry
 from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried
 from bnfold.algebra.linear import CONSUMERS, NOT_ABSORBED, PRODUCERS, NotAbsorbed, data_input
-from bnfold.algebra.parts import divided, joined
+from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import (
     NotReached,
     dead_end_after,
@@ -122,6 +122,7 @@ class _IntoProducers:
         require(node not in self._passed, Common.SHARED, node)
         others = _readers_of_the_rest(value, affine, reader)
         if is_op(node, "Split"):
+            require_few_parts(node)
             affine = joined([affine if part is value else None for part in node.outputs], node)
         made = step(node, affine)
         if isinstance(made, Op) and made.type_of is None:  # else it is what another node became
@@ -369,6 +370,7 @@ class _IntoConsumers:
 
     def _concat(self, node: ir.Node, index: int, affine: Affine, data: Operand) -> None:
         """Go on when the map has come in through all inputs that it reaches; others stay."""
+        require_few_parts(node)
         branches = self._branches.setdefault(node, {})
         branches[index] = affine, data
         if len(branches) < sum(value in self._reached for value in node.inputs):

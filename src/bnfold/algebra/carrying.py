@@ -37,6 +37,7 @@ class NotCarried(Refusal):
         "the Concat or Split in between works along another axis than its channels', and not all "
         "of its parts have the same scale and shift"
     )
+    TOO_MANY_PARTS = "the Concat or Split in between has too many parts to be made anew for each"
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
     AXIS_LOST = "the operator in between does not keep its channels on one axis"
 

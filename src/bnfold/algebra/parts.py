@@ -16,6 +16,14 @@ from bnfold.algebra.carrying import NotCarried, known_rank
 from bnfold.rewriting.contract import Common, Refused, require
 from bnfold.rewriting.query import int_attribute, ints_parameter, is_op, size_of
 
+MOST_PARTS = 256
+"""Maximum number of parts of which one may have a map of its own: each makes all anew."""
+
+
+def require_few_parts(node: ir.Node) -> None:
+    """Require that the Concat or Split has at most `MOST_PARTS`."""
+    require(len(_parts(node)) <= MOST_PARTS, NotCarried.TOO_MANY_PARTS, node)
+
 
 def divided(affine: Affine, node: ir.Node) -> list[Affine]:
     """Return the map of each part of a Concat or Split, for that of the whole.
