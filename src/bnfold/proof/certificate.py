@@ -211,7 +211,7 @@ def _proven(computed: Window) -> Certificate:
     try:
         certificates = [_of_one(each) for each in rest]
     except (Differs, NotShown, NoTruth, BnfoldError):  # operands may differ, results need not
-        certificates = [_of_one(each) for each in of_one_output(computed)]
+        certificates = [_of_one(each) for each in of_one_output(computed) if peeled(each)]
     doubts = [found.doubt for found in certificates if found.doubt is not None]
     worst = max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
     return replace(worst, doubt=sum(doubts) if doubts else None)
