@@ -132,6 +132,7 @@ def test_strings_in_a_branch_move_out() -> None:
         c=np.array(True),
     )
     assert operators(taken(model)) == ["Identity"]
+    assert_certified(model)
 
 
 def test_in_a_function() -> None:

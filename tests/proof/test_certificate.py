@@ -1019,11 +1019,16 @@ def test_all_windows_are_proven_in_turn() -> None:
     def none() -> list[Window]:
         raise NotShown("there is none")
 
+    def broken() -> list[Window]:
+        raise StopIteration
+
     def right() -> list[Window]:
         return [folded()]
 
-    found = certify_all([right, none, lambda: [folded(d=-D)]], 60)
-    assert [each.verdict for each in found] == ["certified", "open", "differs"]
+    found = certify_all([right, none, broken, lambda: [folded(d=-D)]], 60)
+    assert [each.verdict for each in found] == ["certified", "open", "open", "differs"]
+    assert found[1].note == "there is none"
+    assert found[2].note == "its proof failed with StopIteration"
     assert [each.verdict for each in certify_all([right, right], -1)] == ["open", "open"]
 
 

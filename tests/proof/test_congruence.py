@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed
 from bnfold.proof.windows import Window
-from tests.support.graphs import normal, operators
+from tests.support.graphs import build, normal, operators
 from tests.support.windows import window
 
 ROW = "(float[N,4] x) => (float[N,m] y)"
@@ -78,3 +79,12 @@ def test_constants_that_differ_in_the_end_are_not_shared() -> None:
     same = window(ROW, body.format("Neg"), body.format("Abs"), {"w": one}, {"w": one.copy()})
     described(same, "a")
     assert [operators(model) for model in without_shared(same).models] == [["Neg"], ["Abs"]]
+
+
+@pytest.mark.parametrize(("other", "left"), [("a", 0), ("b", 1)])
+def test_strings_are_compared_and_not_where_they_are_stored(other: str, left: int) -> None:
+    text = "(string[2] x) => (string[4] y) {{ k = Constant<value_strings=[{}]>() {} }}"
+    joined = "y = Concat<axis=0>(x, k)"
+    pair = Window(*(build(text.format(f'"c", "{each}"', joined)) for each in ("a", other)))
+    assert len(peeled(with_constants_computed(pair))) == left
+    assert len(peeled(without_shared(with_constants_computed(pair)))) == left

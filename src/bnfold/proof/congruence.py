@@ -103,10 +103,10 @@ class _Numbers:
 
     def of_constant(self, content: Array) -> int:
         """Return the number of a constant: most are told apart by their first elements."""
-        first = content.reshape(-1)[:16].tobytes()
+        first = _content_of(content.reshape(-1)[:16])
         alike = self._constants.setdefault((content.dtype.name, content.shape, first), [])
         for known, number in alike:
-            if known.tobytes() == content.tobytes():
+            if _content_of(known) == _content_of(content):
                 return number
         alike.append((content, next(self._next)))
         return alike[-1][1]
@@ -160,7 +160,7 @@ class _Side:
         if name in self.constants and other in side.constants:
             one, two = self.constants[name], side.constants[other]
             same_kind = one.dtype == two.dtype and one.shape == two.shape
-            return same_kind and one.tobytes() == two.tobytes()
+            return same_kind and _content_of(one) == _content_of(two)
         is_input = name not in self.constants and name not in self.producers
         return is_input and name == other and other not in side.producers
 
@@ -181,6 +181,11 @@ class _Side:
             if has_constant and (one or two) and not self.is_same_leaf(one, side, two):
                 return None
         return [pair for pair in pairs if pair[0] and pair[0] not in self.constants]
+
+
+def _content_of(content: Array) -> bytes:
+    """Return what tells a constant from another; the bits of strings are those of pointers."""
+    return repr(content.tolist()).encode() if content.dtype.kind == "O" else content.tobytes()
 
 
 def signature(node: onnx.NodeProto, opsets: Mapping[str, int]) -> tuple[object, ...]:

@@ -74,7 +74,10 @@ class Cut:
         graph.value_info.extend(part.described)
         for name, tensor in part.constants.items():
             proto = graph.initializer.add()
-            ir.serde.serialize_tensor_into(proto, ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+            if tensor.dtype is ir.DataType.STRING:
+                ir.serde.serialize_tensor_into(proto, tensor)
+            else:
+                ir.serde.serialize_tensor_into(proto, ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
             proto.name = name
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()
