@@ -123,6 +123,16 @@ def test_a_weight_that_may_be_overridden_is_named() -> None:
     assert_refused(both, NAME, Common.WEIGHT_NOT_CONSTANT)
 
 
+def test_a_left_operand_that_may_be_overridden_is_data() -> None:
+    model = build(
+        "(float[2,4] x) => (float[2,3] y) { p = MatMul(x, w) y = BatchNormalization(p, s, b, m, v) }",
+        x=normal(2, 4),
+        w=normal(4, 3),
+        **batch_norm(3),
+    )
+    assert operators(run_pass(model, NAME).to_proto()) == ["Gemm"]
+
+
 def test_weights_are_named_after_the_old_one() -> None:
     optimized = run_pass(before_map(), NAME).to_proto()
     assert set(parameters(optimized)) == {"a.folded", "a.bias.folded"}

@@ -1,0 +1,26 @@
+"""The expressions that take the place of operators which a map passes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from bnfold.rewriting.contract import Op, Output, Weight
+from bnfold.rewriting.query import is_op, shape_of
+
+Made: TypeAlias = Op | Output | Weight
+Outputs: TypeAlias = dict[ir.Value, ir.Value | Made]
+
+
+def typed(op: Op, node: ir.Node) -> Op:
+    """Return an operator that computes the output of a node, or all those of a Split."""
+    output, count = node.outputs[0], len(node.outputs) if is_op(node, "Split") else op.outputs
+    return dataclasses.replace(op, shape=shape_of(output), type_of=output, outputs=count)
+
+
+def results_of(node: ir.Node, made: Op) -> dict[ir.Value, Op | Output]:
+    """Return what takes the place of each output of a node, of which `made` is the new one."""
+    outputs = node.outputs[: made.outputs]
+    return {old: Output(made, i, old) if i else made for i, old in enumerate(outputs)}

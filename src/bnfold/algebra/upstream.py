@@ -1,0 +1,170 @@
+"""The search for the operators and constants before an affine map that absorb it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from bnfold.algebra.affine import Affine, affine_map
+from bnfold.algebra.carry import CARRIERS, carry
+from bnfold.algebra.carry_moving import of_what_is_picked
+from bnfold.algebra.carrying import Direction
+from bnfold.algebra.linear import PRODUCERS, NotAbsorbed
+from bnfold.algebra.parts import divided, joined, require_few_parts
+from bnfold.algebra.reach import (
+    NotReached,
+    is_picked_from,
+    is_read_once,
+    is_sum,
+    is_weight,
+    mapped_input,
+)
+from bnfold.algebra.rebuilding import Made, Outputs, results_of, typed
+from bnfold.algebra.weights import stored
+from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require, same_op
+from bnfold.rewriting.query import constant, is_op, is_used, reads_content
+
+_Step = Callable[[ir.Node, Affine], Made]
+
+
+class IntoProducers:
+    """The upstream search. It collects the nodes that it passes, in graph order.
+
+    Nodes that only read the shape or type of a value on the way do not block it: both stay.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: Outputs = {}
+        self.absorbers: set[str] = set()
+        self._passed: dict[ir.Node, None] = {}
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of the pattern so far."""
+        return list(self._passed)
+
+    def of(self, value: ir.Value | None, affine: Affine, reader: ir.Node) -> Made:
+        """Return an expression for ``affine(value)``; only `reader` may read what it changes."""
+        if value is not None and is_weight(value):
+            self.absorbers.add("a constant")
+            return _mapped(value, affine, reader)
+        node = value.producer() if value is not None else None
+        if value is None or node is None:
+            raise Refused(NotReached.GRAPH_INPUT, reader)
+        require(node.graph is reader.graph, NotReached.OTHER_GRAPH, node)
+        step = self._step(node)
+        require(node not in self._passed, Common.SHARED, node)
+        others = _readers_of_the_rest(value, affine, reader)
+        if is_op(node, "Split"):
+            require_few_parts(node)
+            affine = joined([affine if part is value else None for part in node.outputs], node)
+        made = step(node, affine)
+        if isinstance(made, Op) and made.type_of is None:  # else it is what another node became
+            made = typed(made, node)
+        self._passed[node] = None
+        if is_op(node, "Split"):
+            assert isinstance(made, Op)
+            parts = results_of(node, made)
+            made = parts.pop(value)
+            self._replace(parts)
+        for other in others:
+            rebuilt = typed(same_op(other, [made, *other.inputs[1:]]), other)
+            self._replace(results_of(other, rebuilt))
+            self._passed[other] = None
+        if len(value.uses()) > 1 + len(others):
+            self.outputs[value] = made  # of the same shape and type, all that they read
+        return made
+
+    def _replace(self, results: Mapping[ir.Value, Made]) -> None:
+        self.outputs |= {old: new for old, new in results.items() if is_used(old)}
+
+    def _step(self, node: ir.Node) -> _Step:
+        if node.domain == "":
+            if node.op_type in PRODUCERS:
+                return self._absorb
+            if node.op_type in CARRIERS:
+                return self._carry
+            if node.op_type == "Concat":
+                return self._concat
+            if node.op_type == "Split":
+                return self._split
+            if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
+                return self._arithmetic
+        raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
+
+    def _absorb(self, node: ir.Node, affine: Affine) -> Op:
+        self.absorbers.add(node.op_type)
+        return PRODUCERS[node.op_type](affine, node)
+
+    def _carry(self, node: ir.Node, affine: Affine) -> Op:
+        data = node.inputs[0]
+        is_part = is_op(node, "Gather", "Slice") and data is not None and not is_read_once(data)
+        if is_part and affine.is_uniform:
+            moved = of_what_is_picked(affine, node)
+        else:
+            moved = carry(affine, node, Direction.TO_INPUT)
+        return same_op(node, [self.of(data, moved, node), *node.inputs[1:]])
+
+    def _concat(self, node: ir.Node, affine: Affine) -> Op:
+        maps = divided(affine, node)
+        branches = zip(node.inputs, maps, strict=True)
+        return same_op(node, [self.of(value, part, node) for value, part in branches])
+
+    def _split(self, node: ir.Node, affine: Affine) -> Op:
+        data = self.of(node.inputs[0], affine, node)
+        return same_op(node, [data, *node.inputs[1:]])
+
+    def _arithmetic(self, node: ir.Node, affine: Affine) -> Made:
+        """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
+        index = mapped_input(node)
+        if index is not None:
+            try:
+                joined = affine.after(affine_map(node)[0])
+            except Refused as refused:
+                raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
+            return self.of(node.inputs[index], joined, node)
+        require(is_sum(node), NotReached.NOT_LINEAR, node, node.op_type)
+        first, *others = node.inputs
+        branches: list[Operand] = [self.of(first, affine, node)]
+        branches += [self.of(value, affine.without_shift(), node) for value in others]
+        return same_op(node, branches)
+
+
+def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> list[ir.Node]:
+    """Return what reads other channels than those that the map changes for `reader`.
+
+    Raises:
+        Refused: SHARED, if anything else reads what it changes.
+    """
+    if is_read_once(value):
+        return []
+    node = value.producer()
+    require(is_picked_from(value), Common.SHARED, node)
+    others = [use.node for use in value.uses() if use.node is not reader and reads_content(*use)]
+    for other in others:
+        is_split = is_op(other, "Split")
+        maps = divided(affine, other) if is_split else [carry(affine, other, Direction.TO_OUTPUT)]
+        require(all(each.is_identity for each in maps), Common.SHARED, node)
+    return others
+
+
+def _mapped(value: ir.Value, affine: Affine, reader: ir.Node) -> Weight:
+    """Return a constant of which each element is mapped."""
+    content = constant(value)
+    assert content is not None
+    rank, axis, along = content.ndim, affine.axis, list[int]()
+    if not affine.is_uniform:
+        fits = axis < rank and content.shape[axis] == affine.channels
+        require(fits, NotAbsorbed.CHANNELS_DIFFER, reader)
+        affine, along = affine.spread(), [-1, *[1] * (rank - 1 - axis)]
+    scale, shift = affine.scale.reshape(along), affine.shift.reshape(along)
+    return stored(
+        content,
+        ir.DataType.from_numpy(content.dtype),
+        f"{(value.name or '').removesuffix('.folded')}.folded",
+        reader,
+        axis if along else None,
+        scale=scale,
+        shift=shift if affine.has_shift else None,
+    )
