@@ -125,7 +125,8 @@ def test_a_weight_that_may_be_overridden_is_named() -> None:
 
 def test_a_left_operand_that_may_be_overridden_is_data() -> None:
     model = build(
-        "(float[2,4] x) => (float[2,3] y) { p = MatMul(x, w) y = BatchNormalization(p, s, b, m, v) }",
+        "(float[2,4] x) => (float[2,3] y) { p = MatMul(x, w) "
+        "y = BatchNormalization(p, s, b, m, v) }",
         x=normal(2, 4),
         w=normal(4, 3),
         **batch_norm(3),
