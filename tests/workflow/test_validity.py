@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfold.record.data import Equivalence, OverallVerdict
 from bnfold.running.isolation import CrashedError
+from bnfold.running.runtime import CANNOT_LOAD
 from bnfold.workflow import validity
 from tests.support.cli import run
 from tests.support.graphs import batch_norm, build, normal
@@ -70,3 +73,26 @@ def test_old_operator_sets_are_named(tmp_path: Path) -> None:
     onnx.save(of_old_operators(), path)
     outcome = run("optimize", path, tmp_path / "out.onnx", "--certify", "off")
     outcome.failed(5, "its operator set is 6", "supports those from 7 on")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason", "looks"),
+    [
+        ("not-verified", f"cpu: {CANNOT_LOAD} the model", 1),
+        ("not-verified", "the model is random", 0),
+        ("certified", f"cpu: {CANNOT_LOAD} the model", 0),
+        ("pass", "", 0),
+    ],
+)
+def test_only_a_model_that_cannot_be_loaded_is_checked(
+    verdict: OverallVerdict,
+    reason: str,
+    looks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """onnx's checker takes a process of its own, and long for large models."""
+    isolated = Mock()
+    monkeypatch.setattr(validity, "isolated", isolated)
+    validity.require_valid_unless_loaded(tmp_path / "m.onnx", Equivalence(verdict, reason=reason))
+    assert isolated.call_count == looks
