@@ -24,6 +24,7 @@ WEIGHTS: Parameters = {
     "ones": np.array([1, 1]),
     "five": np.array([1, 5]),
     "fifth": np.array([5]),
+    "pairs": np.array([2, 2]),
     "zero": np.array([0]),
 }
 
@@ -132,6 +133,8 @@ def test_an_expand_with_other_readers_stays_for_them() -> None:
         ("e = Expand(x, rank3) z = Add(e, y)", "1,1", "3,5"),  # an axis comes from it
         ("e = Expand(x, two) z = Add(e, y)", "3,5", "3,5"),
         ("e = Expand(x, row) z = Add(e, y)", "1,1", "2,3,1"),
+        ("e = Expand(x, five) z = Add(e, y)", "1,1", "5,1"),  # another axis has that size
+        ("e = Expand(x, pairs) z = Add(e, y)", "1,1", "1,2"),
         ("s = Shape(y) e = Expand(x, s) z = Neg(e)", "N,1", "N,5"),
         ("s = Shape(y) e = Expand(x, s) z = PRelu(e, y)", "N,1", "N,5"),
     ],
