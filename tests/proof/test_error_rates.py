@@ -26,11 +26,10 @@ def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str
     return equivalence.verdict, equivalence.reason
 
 
-@pytest.mark.parametrize("seed", few([0, 1], [0]))
 @pytest.mark.parametrize("gain", few(GAINS, [1]))
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_right_variants_pass(kind: str, gain: float, seed: int) -> None:
-    model = NETWORKS[kind](seed, gain)
+def test_right_variants_pass(kind: str, gain: float) -> None:
+    model = NETWORKS[kind](0, gain)
     folded = bnfold.optimize(model, check=False, figures=False)
     assert folded.record.rewrites or kind in ("recurrent", "attention")
     for other in (folded.to_proto(), folded_elsewhere(model)):
