@@ -130,13 +130,18 @@ def _end(inner: _Bounds, outer: _Bounds) -> int | None:
     return outer.end + min(inner.end, 0)
 
 
+def _within_range(number: int) -> int:
+    """Return the nearest number of 64 bits: beyond them, no axis has more elements to leave out."""
+    return min(max(number, -(2**63)), 2**63 - 1)
+
+
 def _slice(node: ir.Node, data: ir.Value, bounds: Mapping[int, _Bounds]) -> Op:
     """Return a Slice as the operator set of a node has it."""
     parameters = {
-        "starts": [each.start for each in bounds.values()],
-        "ends": [each.end for each in bounds.values()],
+        "starts": [_within_range(each.start) for each in bounds.values()],
+        "ends": [_within_range(each.end) for each in bounds.values()],
         "axes": list(bounds),
-        "steps": [each.step for each in bounds.values()],
+        "steps": [_within_range(each.step) for each in bounds.values()],
     }
     if opset(node) < _INPUTS_SINCE:
         attributes = [ir.AttrInt64s(name, parameters[name]) for name in _INPUTS[:3]]

@@ -41,7 +41,7 @@ _FIRST_OPSET = 8
 def strip_expand(node: ir.Node) -> Replace | None:
     """Let an elementwise operator read what an Expand reads; None if that would change its shape.
 
-    One operand at a time: of two, only one may have to be expanded.
+    One Expand at a time: of two, only one may have to be done.
     """
     if opset(node) < _FIRST_OPSET:
         return None
@@ -49,11 +49,11 @@ def strip_expand(node: ir.Node) -> Replace | None:
         expand = producer(node, place, "Expand", "Tile")
         if expand is None or expand.inputs[0] is None:
             continue
-        operands = list(node.inputs)
-        operands[place] = expand.inputs[0]
+        data, expanded = expand.inputs[0], expand.outputs[0]
+        operands = [data if value is expanded else value for value in node.inputs]
         sizes = _expanded(expand)
         if sizes is not None and _cover(operands, sizes):
-            gone = [expand, node] if sole_use(expand.outputs[0]) else [node]
+            gone = [expand, node] if sole_use(expanded) else [node]
             return Replace(gone, {node.outputs[0]: same_op(node, operands)})
     return None
 

@@ -116,6 +116,19 @@ def test_two_operands_are_expanded_at_most_once() -> None:
     assert stripped(model(lines, "N,1", "1,5"), 1, 3) == ["Add"]
 
 
+@pytest.mark.parametrize(
+    ("line", "is_stripped"),
+    [("Max(y, e, e)", True), ("Sub(e, e)", False), ("Pow(e, e)", False)],
+)
+def test_an_expand_that_is_read_twice(line: str, is_stripped: bool) -> None:
+    """All of its reads are left out, or none: its window reads what the Expand reads alone."""
+    original = model(f"{AS_Y} z = {line}", "1,1")
+    assert ("Expand" not in stripped(original, 1, 3)) == is_stripped
+    record = bnfold.optimize(original, only=[NAME, "strip-unused"]).record
+    assert [each.pass_name for each in record.rewrites].count(NAME) == is_stripped
+    assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)
+
+
 def test_an_expand_with_other_readers_stays_for_them() -> None:
     lines = f"{AS_Y} n = Neg(e) a = Add(e, y) z = Concat<axis=1>(n, a)"
     assert stripped(model(lines), 1, 3) == ["Shape", "Expand", "Neg", "Add", "Concat"]
