@@ -140,6 +140,18 @@ def hidden(body: str, hiding: str) -> onnx.ModelProto:
     )
 
 
+def test_what_takes_the_name_of_an_output_keeps_its_own_sizes() -> None:
+    """In operator set 8, onnx does not know the size that a start before the axis leaves."""
+    model = build(
+        "(float[N,M] x) => (float[N,1,M] z) { y = Unsqueeze<axes=[1]>(x) r = Relu(y) "
+        "z = Slice<axes=[1], starts=[-2], ends=[1]>(r) }",
+        opset=8,
+    )
+    (rewrite,) = bnfold.optimize(model).record.rewrites
+    assert rewrite.certificate is not None
+    assert rewrite.certificate.verdict == "certified"
+
+
 @pytest.mark.parametrize("hiding", HIDING)
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_rewrite_is_named_wherever_it_hides(case: str, hiding: str) -> None:

@@ -225,8 +225,18 @@ def _rename(new: ir.Value, old: ir.Value) -> None:
     """Give `new` the name and description of `old`, which loses them."""
     new.name, old.name = old.name, ""
     new.type, new.shape, new.doc_string = old.type, old.shape, old.doc_string
-    record_shape(new, shape_of(old))
+    record_shape(new, _known_of_either(shape_of(new), shape_of(old)))
     new.metadata_props.update(old.metadata_props)
+
+
+def _known_of_either(one: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
+    """Return the shape of one value of which two are known, each perhaps in part."""
+    if one is None or other is None or one.rank() != other.rank():
+        return other if one is None else one
+    pairs = zip(one, other, strict=True)
+    return ir.Shape(
+        [other_size if isinstance(other_size, int) else size for size, other_size in pairs]
+    )
 
 
 def _remove_dead(nodes: Sequence[ir.Node]) -> list[ir.Node]:
