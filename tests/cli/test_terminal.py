@@ -73,7 +73,7 @@ def test_what_is_printed_fits_and_the_progress_is_gone(
 
 def test_an_interrupt_ends_it_and_leaves_the_terminal_as_it_was() -> None:
     terminal = Terminal(bnfold("check", REWRITTEN, REWRITTEN, "--samples", "100000", *CHECKED))
-    terminal.wait_for("…")
+    terminal.wait_for("sample")  # earlier, modules are imported, and it may end without a word
     terminal.press(b"\x03")
     assert terminal.finish() == 128 + signal.SIGINT
     assert terminal.shows_cursor
