@@ -13,10 +13,13 @@ BITWISE.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
+from bnfold.algebra.rebuilding import results_of
 from bnfold.graph.constants import constant
-from bnfold.rewriting.contract import Exactness, Op, Output, Replace, rewrite
+from bnfold.rewriting.contract import Exactness, Replace, rewrite, same_op
 from bnfold.rewriting.query import is_op, is_used
 
 _STATES = (5, 6)
@@ -43,10 +46,8 @@ def strip_zero_state(node: ir.Node) -> Replace | None:
         return None
     while inputs[-1] is None:
         inputs.pop()
-    attributes = tuple(node.attributes.values())
-    without = Op(node.op_type, inputs, attributes, node, outputs=len(node.outputs))
-    used = [(value, Output(without, place)) for place, value in enumerate(node.outputs)]
-    return Replace([node], {value: output for value, output in used if is_used(value)})
+    results = results_of(node, replace(same_op(node, inputs), outputs=len(node.outputs)))
+    return Replace([node], {value: made for value, made in results.items() if is_used(value)})
 
 
 def _is_zero(value: ir.Value | None) -> bool:

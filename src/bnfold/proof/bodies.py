@@ -71,9 +71,7 @@ def rename_bodies(node: onnx.NodeProto, outside: Mapping[str | None, str], withi
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str | None, str], new: Callable[[], str]) -> None:
-    bodies = [each.g for each in node.attribute if each.HasField("g")]
-    bodies += [body for each in node.attribute for body in each.graphs]
-    for body in bodies:
+    for body in bodies(node):
         made = [value.name for value in (*body.input, *body.initializer)]
         made += [tensor.values.name for tensor in body.sparse_initializer]
         known = {**names, **{name: new() for name in dict.fromkeys(made)}}

@@ -54,12 +54,8 @@ def _with_broadcasts(model: onnx.ModelProto) -> onnx.ModelProto:
         expanding.add(node)
     outputs = [output.name for output in model.graph.output]
     nodes = needed_nodes(expanding.nodes, outputs)
-    changed = rebuilt(model, nodes, model.graph.input, outputs)
-    changed.graph.initializer.extend(
-        onnx.numpy_helper.from_array(np.array(sizes, np.int64), name)
-        for sizes, name in expanding.targets.items()
-    )
-    return changed
+    targets = {name: np.array(sizes, np.int64) for sizes, name in expanding.targets.items()}
+    return rebuilt(model, nodes, model.graph.input, outputs, targets)
 
 
 class _Expanding:
@@ -73,6 +69,7 @@ class _Expanding:
         self._sizes: Mapping[str, Sequence[int]] = sizes_within(model)
         self._sources: dict[str, str] = {}
         """Of what is expanded, what it is expanded from."""
+        self._made: set[str] = set()
 
     def add(self, node: onnx.NodeProto) -> None:
         """Add a node, or what it is written as."""
@@ -109,6 +106,7 @@ class _Expanding:
             return source
         target = self.targets.setdefault(sizes, f"sizes {sizes}")
         result = f"{source} in {sizes}"
-        if not any(result in node.output for node in self.nodes):
+        if result not in self._made:
+            self._made.add(result)
             self.nodes.append(onnx.helper.make_node("Expand", [source, target], [result]))
         return result

@@ -67,10 +67,9 @@ def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     wanted = dict.fromkeys(name for node in others for name in node.input if name in made)
     wanted |= dict.fromkeys(out.name for out in model.graph.output if out.name in made)
     results = _results_of(rebuilt(model, constant_nodes, [], wanted)) if wanted else {}
-    computed = rebuilt(model, others, model.graph.input, [out.name for out in model.graph.output])
-    for name, content in results.items():
-        computed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(content), name))
-    return computed
+    evaluated = {name: np.array(content) for name, content in results.items()}
+    outputs = [out.name for out in model.graph.output]
+    return rebuilt(model, others, model.graph.input, outputs, evaluated)
 
 
 def _results_of(model: onnx.ModelProto) -> dict[str, Any]:

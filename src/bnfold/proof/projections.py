@@ -42,11 +42,7 @@ def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
     whole = [_without_zero_states(node, constants) for node in model.graph.node]
     nodes = [each for node in whole for each in _parts(node, constants, tensors)]
     outputs = [output.name for output in model.graph.output]
-    changed = rebuilt(model, nodes, model.graph.input, outputs)
-    changed.graph.initializer.extend(
-        onnx.numpy_helper.from_array(content, name) for name, content in tensors.items()
-    )
-    return changed
+    return rebuilt(model, nodes, model.graph.input, outputs, tensors)
 
 
 def _without_zero_states(node: onnx.NodeProto, constants: Constants) -> onnx.NodeProto:

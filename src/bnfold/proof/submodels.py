@@ -80,8 +80,9 @@ def rebuilt(
     nodes: Iterable[onnx.NodeProto],
     inputs: Iterable[onnx.ValueInfoProto],
     outputs: Iterable[str],
+    more: Mapping[str, Array] | None = None,
 ) -> onnx.ModelProto:
-    """Return a model of some of the nodes, with the constants that they read."""
+    """Return a model of some of the nodes, with the constants that they read, and more by name."""
     nodes, outputs = list(nodes), list(outputs)
     read = {name for node in nodes for name in node.input} | set(outputs)
     rebuilt = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
@@ -91,5 +92,7 @@ def rebuilt(
     graph.input.extend(inputs)
     graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
     graph.initializer.extend(each for each in model.graph.initializer if each.name in read)
+    added = (more or {}).items()
+    graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in added)
     graph.value_info.extend(model.graph.value_info)
     return rebuilt

@@ -66,12 +66,11 @@ def _with_products(
     model: onnx.ModelProto, lengths: Mapping[str, tuple[int, np.dtype[np.generic]]]
 ) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
-    tensors: list[onnx.TensorProto] = []
+    tensors: dict[str, Array] = {}
     make = onnx.helper.make_node
     for name, (length, dtype) in lengths.items():
-        minus, one = np.full((length - 1, 1), -1, dtype), np.ones(1, dtype)
-        tensors.append(onnx.numpy_helper.from_array(minus, f"{name}/minus"))
-        tensors.append(onnx.numpy_helper.from_array(one, f"{name}/one"))
+        tensors[f"{name}/minus"] = np.full((length - 1, 1), -1, dtype)
+        tensors[f"{name}/one"] = np.ones(1, dtype)
         nodes.append(make("MatMul", [name, f"{name}/minus"], [f"{name}/less"]))
         nodes.append(make("Add", [f"{name}/less", f"{name}/one"], [f"{name}/rest"]))
         nodes.append(make("Concat", [name, f"{name}/rest"], [f"{name}/whole"], axis=-1))
@@ -82,9 +81,7 @@ def _with_products(
             make("MatMul", [f"{index}/whole", node.input[0]], node.output) if is_row else node
         )
     inputs = [_vectors(value, *lengths.get(value.name, (0, None))) for value in model.graph.input]
-    changed = rebuilt(model, nodes, inputs, [output.name for output in model.graph.output])
-    changed.graph.initializer.extend(tensors)
-    return changed
+    return rebuilt(model, nodes, inputs, [output.name for output in model.graph.output], tensors)
 
 
 def _vectors(
