@@ -129,6 +129,14 @@ def test_an_expand_that_is_read_twice(line: str, is_stripped: bool) -> None:
     assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)
 
 
+def test_an_expand_to_the_sizes_of_a_value_that_is_not_read() -> None:
+    """It stays for its other reader; the windows know where its sizes are from."""
+    lines = "s = Shape(y) e = Expand(x, s) b = Less(e, e) z = Where(b, e, e)"
+    record = bnfold.optimize(model(lines, "1,5"), only=[NAME]).record
+    assert record.rewrites
+    assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)
+
+
 def test_an_expand_with_other_readers_stays_for_them() -> None:
     lines = f"{AS_Y} n = Neg(e) a = Add(e, y) z = Concat<axis=1>(n, a)"
     assert stripped(model(lines), 1, 3) == ["Shape", "Expand", "Neg", "Add", "Concat"]

@@ -866,7 +866,7 @@ def test_a_window_is_as_certain_as_its_least_certain_output() -> None:
 
 
 def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([Certificate("certified", "constant"), Certificate("open", note="why")] * 2)
+    answers = iter([Certificate("certified", "constant"), Certificate("open", note="why")] * 9)
     text = "(float[N,M] x) => (float[n] y)"
     body = "s = Shape(x) f = Cast<to=1>(s) y = Mul(f, k)"
     pair = window(text, body, body, {"k": one(2)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bnfold.proof.certificate import certify
 from bnfold.proof.kinds import is_chain, is_multilinear, is_same_but_pools, rounding_casts
 from bnfold.proof.submodels import of_pool_inputs
 from tests.support.graphs import Parameters, build, normal, operators
@@ -58,3 +59,23 @@ def test_chains() -> None:
     assert not is_chain(build(f"{text} {{ a = {pool}(x) y = Add(a, x) }}"))
     other = window(text, f"a = Elu(x) y = {pool}(a)", f"a = {pool}(x) y = Elu<alpha=2.0>(a)")
     assert not is_same_but_pools(other)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("y = MatMul(x, w)", "a = MatMul(x, w) y = Cast<to=11>(a)"),
+        ("y = MatMul(x, w)", "a = Cast<to=11>(x) y = MatMul(a, v)"),
+        ("y = Relu(x)", "a = Relu(x) y = Cast<to=11>(a)"),
+        ("a = Relu(x) y = Sqrt(a)", "a = Relu(x) b = CastLike(a, v) y = Sqrt(b)"),
+    ],
+)
+def test_another_type_is_a_difference(before: str, after: str) -> None:
+    """In float64 it is none."""
+    w = normal(4, 3)
+    weights: Parameters = {"w": w, "v": w.astype(np.float64)}
+    pair = window("(float[N,4] x) => (float[N,M] y)", before, after, weights)
+    found = certify(pair)
+    assert found.verdict == "differs"
+    assert found.worst is not None
+    assert found.worst.mismatch == "float becomes double"

@@ -6,11 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from bnfold.proof.certificate import certify
 from bnfold.proof.sizing import require_small, sizings
 from bnfold.proof.windows import NotShown, Window
-from tests.support.graphs import Array, batch_norm, build, normal
-from tests.support.windows import window
+from tests.support.graphs import Array, Parameters, batch_norm, build, normal
+from tests.support.windows import usual, window
 
 CONV = "y = Conv<pads=[1,1,1,1], strides=[{0},{0}]>(x, w)"
 
@@ -20,7 +23,7 @@ def of(sizes: str, body: str, **weights: Array) -> Window:
 
 
 def shapes(pair: Window) -> list[tuple[int, ...]]:
-    return [sizing.shapes["x"] for sizing in sizings(pair)]
+    return [sizing.shapes["x"] for sizing in usual(pair)]
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 8])
@@ -223,3 +226,103 @@ def test_transposed_convs(attributes: str, *, is_small: bool) -> None:
     assert (found.shapes["x"][3] < 20) == is_small
     (free, *_) = sizings(of("N,C,H,W", body, w=normal(4, 3, 3, 3)))
     assert free.shapes["x"][1] == 4
+
+
+CUTS = st.integers(-4, 4)
+ENDS = st.one_of(CUTS, st.just(2**62))
+
+
+@settings(max_examples=40, deadline=None)
+@given(CUTS, ENDS, CUTS, ENDS, st.data())
+def test_slices_are_compared_at_sizes_of_which_they_leave_little(
+    a: int, b: int, c: int, d: int, data: st.DataObject
+) -> None:
+    """One Slice may be two at large sizes and not at small ones."""
+
+    def merged(size: int, start: int, end: int) -> bool:
+        numbers = np.arange(size)
+        return np.array_equal(numbers[a:b][c:d], numbers[start:end])
+
+    assume(np.arange(19)[a:b][c:d].size)
+    starts, ends = range(-8, 9), [*range(-8, 9), 2**62]
+    same = [(e, f) for e in starts for f in ends if merged(18, e, f) and merged(19, e, f)]
+    e, f = data.draw(st.sampled_from(same)) if same else (a, b)
+    numbers = dict(zip("abcdef", (np.array([each]) for each in (a, b, c, d, e, f)), strict=True))
+    found = certify(
+        window(
+            "(float[N] x) => (float[M] y)",
+            "s = Slice(x, a, b) y = Slice(s, c, d)",
+            "y = Slice(x, e, f)",
+            numbers,
+        )
+    )
+    is_same = all(merged(size, e, f) for size in range(1, 19) if np.arange(size)[a:b][c:d].size)
+    assert found.verdict == ("certified" if is_same else "differs")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "same", "before", "after"),
+    [
+        ("N,4 M,4", "N,4 N,4", "s = Shape(z) a = Expand(x, s) y = Mul(a, x)", "y = Mul(x, x)"),
+        (
+            "N,M N,M",
+            "N,5 N,5",
+            "a = Add(x, c) y = ReduceSum(a, i)",
+            "a = ReduceSum(x, i) y = Add(a, d)",
+        ),
+        ("N,M N,M", "N,5 N,5", "a = Add(x, c) y = MatMul(a, w)", "a = MatMul(x, w) y = Add(a, v)"),
+        (
+            "N,4 M,4",
+            "N,4 N,4",
+            "a = Add(x, z) y = ReduceSum(a, j)",
+            "a = ReduceSum(x, j) b = ReduceSum(z, j) y = Add(a, b)",
+        ),
+        (
+            "N,3,H,W N,3,I,J",
+            "N,3,H,W N,3,H,W",
+            "a = Add(x, z) y = Conv<pads=[1,1,1,1]>(a, k)",
+            "a = Conv<pads=[1,1,1,1]>(x, k) b = Conv<pads=[1,1,1,1]>(z, k) y = Add(a, b)",
+        ),
+    ],
+)
+def test_a_size_of_one_spreads(sizes: str, same: str, before: str, after: str) -> None:
+    c, w = normal(5), normal(5, 3)
+    weights: Parameters = {"c": c, "d": c.sum(keepdims=True), "w": w, "v": c @ w}
+    weights |= {"i": np.array([1]), "j": np.array([0]), "k": normal(3, 3, 3, 3)}
+
+    def verdict(of: str) -> str:
+        x, z = of.split()
+        text = f"(float[{x}] x, float[{z}] z) => (float[{','.join('ABCD'[: 1 + x.count(',')])}] y)"
+        return certify(window(text, before, after, weights)).verdict
+
+    assert verdict(sizes) in ("differs", "open")
+    assert verdict(same) == "certified"
+
+
+def smaller(inputs: str, body: str, **weights: Array) -> list[list[tuple[int, ...]]]:
+    pair = window(f"({inputs}) => (float[A,B] y)", body, body, weights)
+    return [list(each.shapes.values()) for each in sizings(pair) if each.is_small]
+
+
+def test_small_sizes_are_of_all_together_and_of_each_alone() -> None:
+    body = "a = Add(x, z) y = Transpose(a)"
+    assert smaller("float[N,M] x, float[N,4] z", body) == [
+        [(1, 1), (1, 4)],
+        [(1, 7), (1, 4)],
+        [(2, 1), (2, 4)],
+    ]
+    assert smaller("float[3,M] x", "y = MatMul(x, w)", w=normal(4, 4)) == [[(1, 1)]]
+    assert not smaller("float[N,4] x", "y = MatMul(x, w)", w=normal(4, 4))
+    assert not smaller("float[N,4,9,9] x", CONV.format(1), w=normal(4, 4, 3, 3))
+
+
+def test_small_maps_are_tried_up_to_what_shows_borders() -> None:
+    found = smaller("float[N,4,H,W] x", CONV.format(2), w=normal(4, 4, 3, 3))
+    assert [shapes[0][2:] for shapes in found] == [(1, 1), (2, 2), (3, 3), (1, 4), (4, 1)]
+
+
+def test_of_many_small_sizes_some_are_tried() -> None:
+    ends = {name: np.array([end]) for name, end in zip("abcd", (100, 3000, 20, 900), strict=True)}
+    found = smaller("float[N] x", "s = Slice(x, a, b) y = Slice(s, c, d)", **ends)
+    assert len(found) == 12
+    assert (found[0], found[-1]) == ([(1,)], [(3001,)])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bnfold.proof.sizing import Sizing, sizings
 from bnfold.proof.windows import Window
 from tests.support.graphs import Array, Parameters, build
 
@@ -26,6 +27,11 @@ def window(
         build(f"{interface} {{ {before} }}", opset=opset, **old),
         build(f"{interface} {{ {after} }}", opset=opset, **new),
     )
+
+
+def usual(pair: Window) -> list[Sizing]:
+    """Return the sizes at which a window is proven, without the small ones."""
+    return [sizing for sizing in sizings(pair) if not sizing.is_small]
 
 
 def scaled(weight: Array, scale: Array, axis: int = 0) -> Array:

@@ -22,7 +22,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import onnx
 
+from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last, with_scales_before_activations
@@ -37,16 +39,16 @@ from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.joining import with_joins_fitting
-from bnfold.proof.kinds import is_multilinear, rounding_casts
+from bnfold.proof.kinds import is_multilinear, require_same_types, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
-from bnfold.proof.probing import Differs, by_onnxruntime, evaluator, single
+from bnfold.proof.probing import Differs, Run, by_onnxruntime, evaluator, single
 from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.projections import with_projections
 from bnfold.proof.reshaping import fitting
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
-from bnfold.proof.sizing import Shapes, Sizing, require_small, sizings
+from bnfold.proof.sizing import Sizing, require_small, sizings
 from bnfold.proof.submodels import of_one_output
 from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
@@ -243,26 +245,47 @@ def _at_sizes(window: Window) -> Certificate:
 def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
     """Leave out sizes at which what is replaced cannot run, neither here nor by onnxruntime.
 
-    A block of four slices that are put together again has no odd ones.
+    A block of four slices that are put together again has no odd ones. Small sizes are left out,
+    too, where float64 evaluation fails or nothing is computed.
     """
-    chosen = [with_joins_fitting(window, sizing) for sizing in chosen]
-    if len(chosen) == 1:
-        return chosen
-    running = [sizing for sizing in chosen if _runs(window, single(sizing))]
-    if not running:
-        fits = [found for sizing in chosen if (found := fitting(window, sizing)) is not None]
-        running = [sizing for sizing in fits if _runs(window, single(sizing))]
-    return running or chosen
+    usual = [with_joins_fitting(window, sizing) for sizing in chosen if not sizing.is_small]
+    small = [sizing for sizing in chosen if sizing.is_small]
+    if len(usual) > 1:
+        runs = [_result_of(make, window.before) for make in (by_onnxruntime, evaluator)]
+        running = [each for each in usual if any(run(each) is not None for run in runs)]
+        if not running:
+            fits = [found for each in usual if (found := fitting(window, each)) is not None]
+            running = [each for each in fits if any(run(each) is not None for run in runs)]
+        usual = running or usual
+    if small:
+        run = _result_of(by_onnxruntime if _copies(window) else evaluator, window.before)
+        small = [each for each in small if (made := run(each)) is not None and made.size]
+    return usual + small
 
 
-def _runs(window: Window, shapes: Shapes) -> bool:
-    types = {value.name: dtype_of(value) for value in window.inputs}
-    feeds = {name: np.zeros(shape, types[name]) for name, shape in shapes.items()}
-    for run in (by_onnxruntime, evaluator):
+def _result_of(
+    make: Callable[[onnx.ModelProto], Run], model: onnx.ModelProto
+) -> Callable[[Sizing], Array | None]:
+    """Return a function that runs a side on zeros; None where it cannot."""
+    types = {value.name: dtype_of(value) for value in model.graph.input}
+    try:
+        run = make(model)
+    except (NoTruth, BnfoldError):
+        return lambda _: None
+
+    def result(sizing: Sizing) -> Array | None:
+        shapes = single(sizing).items()
         with suppress(NoTruth, BnfoldError):
-            run(window.before)(feeds)
-            return True
-    return False
+            return run({name: np.zeros(shape, types[name]) for name, shape in shapes})
+        return None
+
+    return result
+
+
+def _copies(window: Window) -> bool:
+    """Say whether it only moves elements, as far as they can be told apart."""
+    is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
+    return window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models))
 
 
 def _number_of_shapes(window: Window) -> int:
@@ -285,9 +308,9 @@ def _of_one(window: Window) -> Certificate:
     every = sizings(window)
     require_small(every)
     chosen = _that_run(window, every)
-    is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
-    if window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models)):
+    if _copies(window):
         return prove_copying(window, chosen)
+    require_same_types(window)
     if not window.unit:
         raise NotShown("it computes with integers")
     if not window.is_of_floats:

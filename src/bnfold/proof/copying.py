@@ -21,6 +21,7 @@ def prove_copying(window: Window, chosen: Sequence[Sizing]) -> Certificate:
     if not window.inputs:
         raise NotShown("both sides are constants, which rounding may tell apart")
     runs = 0
+    sides = [by_onnxruntime(model) for model in window.models]
     for sizing in chosen:
         count = sum(math.prod(shape) for shape in sizing.shapes.values())
         base = min(_digits(dtype_of(value)) for value in window.inputs)
@@ -32,7 +33,7 @@ def prove_copying(window: Window, chosen: Sequence[Sizing]) -> Certificate:
                 numbers = (np.arange(at, at + math.prod(shape)) // base**digit + change) % base
                 feeds[value.name] = numbers.reshape(shape).astype(dtype_of(value))
                 at += math.prod(shape)
-            before, after = (by_onnxruntime(model)(feeds) for model in window.models)
+            before, after = (run(feeds) for run in sides)
             require_equal_bits(window, before, after)
             require_content(before)
             runs += 1

@@ -7,7 +7,8 @@ import onnx.helper
 
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.congruence import signature
-from bnfold.proof.submodels import Constants
+from bnfold.proof.probing import Differs
+from bnfold.proof.submodels import Constants, rebuilt
 from bnfold.proof.windows import (
     AFFINE,
     Window,
@@ -17,6 +18,8 @@ from bnfold.proof.windows import (
     is_random,
     is_training,
 )
+from bnfold.record.data import Difference
+from bnfold.running.learning import infer_small
 
 _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 """Operators that multiply their first two operands."""
@@ -67,6 +70,35 @@ def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
     if node.op_type == "Cast" and not _is_float_cast(node):
         return False
     return node.op_type in _ADDENDS or at == {0}
+
+
+def require_same_types(window: Window) -> None:
+    """Raise `Differs` if results are of other element types, which float64 does not show."""
+    if not _has_several_types(window):
+        return
+    (one, types), (_, others) = (_output_types(model) for model in window.models)
+    for name, kind, other in zip(one, types, others, strict=True):
+        if kind and other and kind != other:
+            names = map(onnx.TensorProto.DataType.Name, (kind, other))
+            mismatch = " becomes ".join(name.lower() for name in names)
+            raise Differs(Difference(name, [], None, None, mismatch))
+
+
+def _has_several_types(window: Window) -> bool:
+    """Say whether a result may have another type than what is read."""
+    read = {value.type.tensor_type.elem_type for value in window.inputs}
+    read |= {tensor.data_type for model in window.models for tensor in model.graph.initializer}
+    names = {attribute.name for node in window.nodes() for attribute in node.attribute}
+    is_named = bool(names & {"dtype", "output_dtype", "to", "value"})
+    return is_named or len(read - {onnx.TensorProto.INT64}) > 1
+
+
+def _output_types(model: onnx.ModelProto) -> tuple[list[str], list[int]]:
+    names = [output.name for output in model.graph.output]
+    bare = rebuilt(model, model.graph.node, model.graph.input, names)
+    del bare.graph.value_info[:]  # these are what is to be seen
+    outputs = (infer_small(bare) or bare).graph.output
+    return names, [output.type.tensor_type.elem_type for output in outputs]
 
 
 def rounding_casts(window: Window) -> set[str]:

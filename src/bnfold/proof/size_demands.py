@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import onnx
 
@@ -15,6 +15,9 @@ _CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
 
 _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators that may make another axis of the first."""
+
+_MOST_CUTS = 16
+"""Of a window, around which sizes are tried."""
 
 _LARGEST_CUT = 4096
 """Free sizes go beyond the positions that a window cuts at, up to this one."""
@@ -108,19 +111,47 @@ def largest_cut(window: Window) -> int:
     Raises:
         NotShown: if that is too far for a small example.
     """
-    largest = max(
-        (
-            abs(number)
-            for node in window.nodes()
-            if node.op_type in _CUTTING
-            for number in _positions(node, window)
-            if abs(number) < ENDLESS
-        ),
-        default=0,
-    )
+    largest = max(_cuts(window), default=0)
     if largest > _LARGEST_CUT:
         raise NotShown(f"it cuts at {largest} along an axis of a free size")
     return largest
+
+
+def sizes_at_cuts(window: Window) -> set[int]:
+    """Return the sizes at which a cut, or one after another, is just beyond the end or before."""
+    cuts = sorted(_cuts(window))[:_MOST_CUTS]
+    ends = {*cuts, *(one + other for one in cuts for other in cuts)}
+    return {end + step for end in ends for step in (-1, 0, 1) if end + step > 0}
+
+
+def _cuts(window: Window) -> set[int]:
+    """Return how far from an end of an axis its operators cut."""
+    return {
+        abs(number)
+        for node in _cutting(window)
+        for number in _positions(node, window)
+        if abs(number) < ENDLESS
+    }
+
+
+def _cutting(window: Window) -> Iterator[onnx.NodeProto]:
+    """Yield the operators that go by positions, but for those that pick out sizes."""
+    for node in window.nodes():
+        if node.op_type in _CUTTING and node.input[0] not in sizes_computed(window):
+            yield node
+
+
+def sizes_computed(window: Window) -> Container[str]:
+    """Return the constants, and what is computed from sizes and constants alone."""
+    question = "sizes computed", 0
+    if question not in window.answers:
+        found = set(window.constants)
+        for node in window.nodes():
+            if node.op_type == "Shape" or found.issuperset(filter(None, node.input)):
+                found.update(node.output)
+        window.answers[question] = found
+    computed: set[str] = window.answers[question]
+    return computed
 
 
 def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
@@ -132,7 +163,7 @@ def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
 
 def cuts_first(window: Window) -> bool:
     """Say whether an operator may cut along the first axis."""
-    cutting = [node for node in window.nodes() if node.op_type in _CUTTING]
+    cutting = list(_cutting(window))
     if cutting and window.operators & _MOVING:
         return True
     return any(_may_cut_first(node, window) for node in cutting)

@@ -1,6 +1,7 @@
 """Chooses the sizes at which a window is proven: small ones, which keep what happens at borders.
 
-Sizes are shrunk where operators do the same at every position.
+Sizes are shrunk where operators do the same at every position. Free ones are also 1, which spreads
+over another size, and below what something is cut at.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from bnfold.proof.size_demands import (
     largest_cut,
     normalized_channels,
     required_size,
+    sizes_at_cuts,
+    sizes_computed,
 )
 from bnfold.proof.slicing import spatial_steps
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
@@ -49,6 +52,9 @@ _MOST_RESTS = 8
 _MOST_RESTS_ANYWHERE = 16
 """The same, where positions may depend on all of an axis; if there are more, nothing is shown."""
 
+_MOST_SMALL = 12
+"""Sizes below the usual ones that are tried, of those at which something else may happen."""
+
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
 
@@ -65,6 +71,8 @@ class Sizing:
     stackable: bool
     batched: bool
     shrunk: bool
+    is_small: bool = False
+    """Whether a free size is below the usual ones: what is replaced need not run then."""
 
 
 def sizings(window: Window) -> list[Sizing]:
@@ -105,7 +113,7 @@ def sizings(window: Window) -> list[Sizing]:
         made = _sizing(window, known, kind, free, are_apart=are_apart)
         if made not in choices:
             choices.append(made)
-    return choices
+    return choices + _smaller(window, known, kind, choices[0])
 
 
 def require_small(chosen: Sequence[Sizing]) -> None:
@@ -117,14 +125,14 @@ def require_small(chosen: Sequence[Sizing]) -> None:
 
 
 def _squeezes_any(window: Window) -> bool:
-    """Say whether a Squeeze names no axes."""
-    sizes = set(window.constants)
-    for node in window.nodes():
-        if node.op_type == "Shape" or sizes.issuperset(node.input):
-            sizes.update(node.output)  # of as many axes at any size
-        elif node.op_type == "Squeeze" and len(node.input) < 2 and not ints(node, "axes"):
-            return True
-    return False
+    """Say whether a Squeeze names no axes; what is computed from sizes has as many at any size."""
+    return any(
+        node.op_type == "Squeeze"
+        and len(node.input) < 2
+        and not ints(node, "axes")
+        and node.input[0] not in sizes_computed(window)
+        for node in window.nodes()
+    )
 
 
 def _rank(window: Window, name: str) -> int:
@@ -265,9 +273,7 @@ def _shrunk(
 
 def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int) -> int:
     """Return a size for an axis whose size is free, beyond what something is cut at."""
-    required = required_size(window, name, axis, rank) or (
-        axis == 1 and normalized_channels(window, name)
-    )
+    required = _asked_for(window, name, axis, rank)
     if required:
         return required
     if axis == 0 and (kind or not cuts_first(window)):
@@ -280,6 +286,85 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
     ratio = sizes_along(window, axis - 2).ratios[name] if 2 <= axis < 2 + _MOST_SPATIAL else 1
     return (free + 2 * reach + largest_cut(window)) * ratio
+
+
+def _asked_for(window: Window, name: str, axis: int, rank: int) -> int:
+    """Return the size that a constant asks of an axis; 0 if none does."""
+    return required_size(window, name, axis, rank) or (
+        normalized_channels(window, name) if axis == 1 else 0
+    )
+
+
+def _smaller(
+    window: Window, known: Mapping[str, Sequence[int | str]], kind: str, usual: Sizing
+) -> list[Sizing]:
+    """Return choices of smaller free sizes: of all of them, and 1 for each of them alone."""
+    axes: dict[str, list[tuple[str, int]]] = {}
+    for name, sizes in known.items():
+        for axis, size in enumerate(sizes):
+            if isinstance(size, str):
+                axes.setdefault(size or f"{name}[{axis}]", []).append((name, axis))
+    smaller = {
+        symbol: found
+        for symbol, places in axes.items()
+        if (found := _small_sizes(window, known, kind, usual, places))
+    }
+    most = max(map(len, smaller.values()), default=0)
+    together = [
+        {symbol: sizes[min(at, len(sizes) - 1)] for symbol, sizes in smaller.items()}
+        for at in range(most)
+    ]
+    alone = [{symbol: sizes[0]} for symbol, sizes in smaller.items()]
+    choices: list[Sizing] = []
+    for change in (*together, *alone):
+        shapes = {name: list(shape) for name, shape in usual.shapes.items()}
+        for symbol, size in change.items():
+            for name, axis in axes[symbol]:
+                ratio = sizes_along(window, axis - 2).ratios[name] if axis >= 2 else 1
+                shapes[name][axis] = size * (ratio if kind == "local" else 1)
+        made = {name: tuple(shape) for name, shape in shapes.items()}
+        is_stackable = usual.stackable and all(
+            made[name][0] == usual.shapes[name][0] for name in made
+        )
+        small = Sizing(made, is_stackable, usual.batched, usual.shrunk, is_small=True)
+        if small not in choices:
+            choices.append(small)
+    return choices
+
+
+def _small_sizes(
+    window: Window,
+    known: Mapping[str, Sequence[int | str]],
+    kind: str,
+    usual: Sizing,
+    places: Sequence[tuple[str, int]],
+) -> list[int]:
+    """Return sizes below the usual one at which something else may happen, from 1 on.
+
+    Axes along which samples or rows do not mix have none.
+    """
+    ranks = {name: len(sizes) for name, sizes in known.items()}
+    if kind and any(axis == 0 for _, axis in places):
+        return []
+    if kind == "rows" and any(axis < ranks[name] - 1 for name, axis in places):
+        return []
+    if any(_asked_for(window, name, axis, ranks[name]) for name, axis in places):
+        return [1]  # which may spread over it
+    limit = min(usual.shapes[name][axis] for name, axis in places)
+    if kind == "local":
+        spatial = [axis - 2 for _, axis in places if axis >= 2]
+        return _thinned(range(1, min((sizes_along(window, a).least for a in spatial), default=2)))
+    reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
+    critical = {1, *range(1, reach), *sizes_at_cuts(window)}
+    return _thinned(sorted(size for size in critical if size < limit))
+
+
+def _thinned(sizes: Sequence[int]) -> list[int]:
+    """Return as many of the sizes as are tried, the first and the last among them."""
+    if len(sizes) <= _MOST_SMALL:
+        return list(sizes)
+    step = (len(sizes) - 1) / (_MOST_SMALL - 1)
+    return [sizes[round(at * step)] for at in range(_MOST_SMALL)]
 
 
 def _is_alike_in_channels(window: Window) -> bool:

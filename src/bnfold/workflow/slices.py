@@ -202,7 +202,10 @@ def _permutation(node: ir.Node | None) -> Sequence[int]:
 
 
 def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> set[ir.Node]:
-    """Return the nodes that compute a value from known ones, some of them needed; else none."""
+    """Return the nodes that compute a value from known ones, some of them needed, and from sizes.
+
+    None if it is computed from anything else.
+    """
     nodes: set[ir.Node] = set()
     reaches = False
     pending = [value]
@@ -211,6 +214,8 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
         node = value.producer()
         if value in known:
             reaches |= value in needed
+        elif sizes := _from_sizes(value):
+            nodes |= sizes
         elif not is_constant(value):
             if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
                 return set()
