@@ -76,6 +76,14 @@ def test_a_branch_with_a_body_within_is_the_same_without_its_if(case: str) -> No
     assert (found.verdict, found.kind) == ("certified", "constant")
 
 
+def test_types_within_a_branch_are_known() -> None:
+    """Where the branch is taken, a Cast to the type that its operand has is none."""
+    inner = "{0}c = Less(x, z) {1} {0} = Where({2}, x, z)"
+    before = TAKEN.format(inner.format("f", "d = Cast<to=9>(fc)", "d"))
+    after = f"{inner.format('g', '', 'gc')} a = Relu(g) y = Neg(a)"
+    assert certify(window(INTERFACE, before, after, WEIGHTS)).kind == "constant"
+
+
 @pytest.mark.parametrize("case", CHANGED)
 def test_another_body_is_not_the_same(case: str) -> None:
     inner, changed = CHANGED[case]

@@ -79,6 +79,21 @@ def test_a_size_may_be_the_product_of_others(more: str) -> None:
     assert certify(found).verdict == "certified"
 
 
+@pytest.mark.parametrize("error", [0, 1])
+def test_elementwise_operators_may_come_before(error: int) -> None:
+    w = np.arange(60, dtype=np.float32).reshape(20, 3) + 1
+    found = pair(
+        "(float[5,T,4] x) => (float[A,B] y)",
+        "m = Mul(x, k) t = Reshape(m, a) y = MatMul(t, w)",
+        "t = Reshape(x, a) y = MatMul(t, v)",
+        k=np.float32([2]),
+        a=[1, 20],
+        w=w,
+        v=w * np.float32(2 + error),
+    )
+    assert certify(found).verdict == ("differs" if error else "certified")
+
+
 def test_what_runs_or_cannot_run_at_all_stays() -> None:
     runs = pair("(float[N,L,6] x) => (float[A,B] y)", "y = Reshape(x, a)", "y = Reshape(x, a)",
                 a=[-1, 6])  # fmt: skip

@@ -12,6 +12,7 @@ from bnfold.arrays import Array
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import NotShown, Window, ints
+from bnfold.running.learning import infer_small
 
 _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 """Operators of any number of operands, which return the first if there is no other."""
@@ -68,7 +69,9 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes = [each for node in copy.graph.node for each in _in_place_of(copy, node)]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
-    described = [*copy.graph.input, *copy.graph.value_info]
+    # A branch says nothing of the types within it.
+    graph = ((infer_small(copy) or copy) if _has_branches(model) else copy).graph
+    described = [*graph.input, *graph.value_info]
     types = {value.name: value.type.tensor_type.elem_type for value in described}
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
@@ -133,6 +136,10 @@ def _is_neutral(op_type: str, content: Array | None, rank: int) -> bool:
         return False
     is_exact = content.dtype.kind in "iu" or (content.dtype.kind == "f" and _NEUTRAL[op_type] == 1)
     return is_exact and bool(content.flat[0] == _NEUTRAL[op_type])
+
+
+def _has_branches(model: onnx.ModelProto) -> bool:
+    return any(node.op_type == "If" for node in model.graph.node)
 
 
 def _branch(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.GraphProto | None:

@@ -14,10 +14,10 @@ import onnx
 from bnfold.proof.constant_folding import with_sizes
 from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.submodels import Constants
-from bnfold.proof.windows import Window
+from bnfold.proof.windows import POINTWISE, Window
 
-_COUNT_KEEPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators whose result has as many elements as their input."""
+_COUNT_KEEPING = POINTWISE | {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators whose result has as many elements as their input, unless it spreads over others."""
 
 _MOST_CHANGES = 4
 
