@@ -316,6 +316,11 @@ def test_arguments_that_the_parser_rejects(arguments: list[str]) -> None:
     assert outcome.out == ""
 
 
+def test_json_takes_no_file(folder: Path) -> None:
+    outcome = run("check", REWRITTEN, REWRITTEN, "--json", folder / "record.json")
+    outcome.failed(2, "record.json", "--report FILE.json writes the record")
+
+
 # --- 4: provider not available ------------------------------------------------------------------
 
 

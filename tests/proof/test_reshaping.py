@@ -86,7 +86,7 @@ def test_elementwise_operators_may_come_before(error: int) -> None:
         "(float[5,T,4] x) => (float[A,B] y)",
         "m = Mul(x, k) t = Reshape(m, a) y = MatMul(t, w)",
         "t = Reshape(x, a) y = MatMul(t, v)",
-        k=np.float32([2]),
+        k=np.array([2], np.float32),
         a=[1, 20],
         w=w,
         v=w * np.float32(2 + error),

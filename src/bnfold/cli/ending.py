@@ -42,6 +42,14 @@ def run(command: Callable[[], int | None]) -> int:
         return exit_code
 
 
+def _of_usage(error: TyperException) -> str:
+    """Return what is wrong with a command line, and what may have been meant."""
+    wrong = error.format_message().rstrip(".")
+    if "unexpected extra argument" in wrong and "--json" in sys.argv:
+        return f"{wrong}; --json takes no file: --report FILE.json writes the record"
+    return f"{wrong}; see --help"
+
+
 def _told(error: BaseException) -> tuple[str, int]:
     """Return what to say of the end of a run, and the exit code."""
     number = received()
@@ -50,7 +58,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, BnfoldError):
         return str(error), error.exit_code
     if isinstance(error, TyperException):
-        return f"{error.format_message().rstrip('.')}; see --help", UsageError.exit_code
+        return _of_usage(error), UsageError.exit_code
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return "interrupted", 128 + signal.SIGINT
     if isinstance(error, OSError):
