@@ -65,3 +65,20 @@ def test_what_differs_is_not(interface: str, before: str, after: str) -> None:
 def test_another_shape_is_not_proven(before: str, after: str, shape: str) -> None:
     interface = f"(float[{shape}] x, float[{shape}] y) => (z)"
     assert verdict(interface, before, after) != "certified"
+
+
+@pytest.mark.parametrize("interface", [FREE, FIXED])
+@pytest.mark.parametrize("operator", ["Max({0}, y)", "Pow(y, {0})", "Where(b, {0}, y)"])
+@pytest.mark.parametrize(("other", "is_same"), [("k", True), ("l", False)])
+def test_a_constant_that_was_expanded(
+    interface: str, operator: str, other: str, is_same: bool
+) -> None:
+    """It is computed at each size, and then a constant, too."""
+    k = np.linspace(0.5, 2, 5, dtype=np.float32)
+    weights = {"k": k, "l": np.flip(k).copy()}
+    less = "b = Less(y, x) "
+    before = f"{less} s = Shape(y) e = Expand(k, s) z = {operator.format('e')}"
+    after = f"{less} z = {operator.format(other)}"
+    pair = window(interface, before, after, weights)
+    found = certify(Window(*map(onnx.shape_inference.infer_shapes, pair.models))).verdict
+    assert (found == "certified") == is_same

@@ -1151,3 +1151,20 @@ def test_a_squeeze_of_a_size_does_not_keep_free_ones_from_being_tried() -> None:
     body = f"{sizes} u = Concat<axis=0>(last, t) y = Reshape(x, u)"
     other = "t = Shape<start=1, end=2>(x) u = Concat<axis=0>(last, t) y = Reshape(x, u)"
     assert certify(window(interface, body, other, weights)).verdict == "certified"
+
+
+@pytest.mark.parametrize("operator", ["Max", "Mean", "Min", "Prod", "Sum"])
+@pytest.mark.parametrize(
+    ("axis", "keepdims", "is_same"), [(1, 1, True), (-1, 1, True), (0, 1, False), (1, 0, False)]
+)
+def test_a_reduction_of_one_element_is_that_element(
+    operator: str, axis: int, keepdims: int, is_same: bool
+) -> None:
+    pair = window(
+        "(float[N,1] x) => (float[N,1] y)",
+        f"a = Reduce{operator}<keepdims={keepdims}>(x, axes) y = Exp(a)",
+        "y = Exp(x)",
+        {"axes": np.array([axis])},
+        opset=18,
+    )
+    assert (certify(pair).kind == "constant") == is_same

@@ -8,6 +8,7 @@ operands of the same size, expanded once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from bnfold.arrays import Array
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.constant_folding import sizes_within
 from bnfold.proof.submodels import Constants, needed_nodes, rebuilt
@@ -27,6 +29,9 @@ _BROADCASTING = frozenset(
     | {"GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow"}
     | {"Sub", "Sum", "Where", "Xor"}
 )
+
+_MOST_ELEMENTS = 2**20
+"""Of a constant in the size of a result."""
 
 _FIRST_OPSET = 8
 """From this one on there is an Expand, and all of these operators broadcast."""
@@ -43,28 +48,38 @@ def with_broadcasts(window: Window) -> Window:
     """Expand each operand of an elementwise operator to the size of the result, once."""
     if not expands_operands(window):
         return window
-    return Window(*map(_with_broadcasts, window.models))
+    return Window(*(_with_broadcasts(model, of_constants=False) for model in window.models))
 
 
-def _with_broadcasts(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_constants_expanded(window: Window) -> Window:
+    """Do the same to constants, too: one side may have computed what its operators broadcast."""
+    if window.operators.isdisjoint(_BROADCASTING):
+        return window
+    return Window(*(_with_broadcasts(model, of_constants=True) for model in window.models))
+
+
+def _with_broadcasts(model: onnx.ModelProto, *, of_constants: bool) -> onnx.ModelProto:
     if opsets_of(model).get("", 0) < _FIRST_OPSET:
         return model
-    expanding = _Expanding(model)
+    expanding = _Expanding(model, of_constants)
     for node in model.graph.node:
         expanding.add(node)
     outputs = [output.name for output in model.graph.output]
     nodes = needed_nodes(expanding.nodes, outputs)
     targets = {name: np.array(sizes, np.int64) for sizes, name in expanding.targets.items()}
-    return rebuilt(model, nodes, model.graph.input, outputs, targets)
+    return rebuilt(model, nodes, model.graph.input, outputs, targets | expanding.constants)
 
 
 class _Expanding:
     """The nodes of a model, with each operand expanded."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, of_constants: bool) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.targets: dict[tuple[int, ...], str] = {}
-        """The constants to add, by their content."""
+        """The sizes to add as constants, by their content."""
+        self.constants: dict[str, Array] = {}
+        """Constants in the size of a result, by name."""
+        self._of_constants = of_constants
         self._constants = Constants(model)
         self._sizes: Mapping[str, Sequence[int]] = sizes_within(model)
         self._sources: dict[str, str] = {}
@@ -97,10 +112,12 @@ class _Expanding:
         return all(one in (1, other) for one, other in zip(own, aligned, strict=True))
 
     def _expanded(self, name: str, sizes: tuple[int, ...]) -> str:
-        """Return what holds a value in these sizes; constants are left as they are."""
+        """Return what holds a value in these sizes; constants are left as they are, but if told."""
         source = self._sources.get(name, name)
         own = self._sizes.get(source)
-        if source in self._constants or own is None:
+        if source in self._constants:
+            return self._constant(source, sizes)
+        if own is None:
             return name
         if tuple(own) == sizes:
             return source
@@ -109,4 +126,12 @@ class _Expanding:
         if result not in self._made:
             self._made.add(result)
             self.nodes.append(onnx.helper.make_node("Expand", [source, target], [result]))
+        return result
+
+    def _constant(self, name: str, sizes: tuple[int, ...]) -> str:
+        content = self._constants[name]
+        if not self._of_constants or content.shape == sizes or math.prod(sizes) > _MOST_ELEMENTS:
+            return name
+        result = f"{name} in {sizes}"
+        self.constants[result] = np.broadcast_to(content, sizes)
         return result

@@ -29,7 +29,7 @@ from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last, with_scales_before_activations
 from bnfold.proof.bodies import CLOSED, with_bodies_closed
-from bnfold.proof.broadcasts import expands_operands, with_broadcasts
+from bnfold.proof.broadcasts import expands_operands, with_broadcasts, with_constants_expanded
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
@@ -185,6 +185,9 @@ def _forms(window: Window) -> Iterator[Window]:
     yield window
     if scaled is not window:
         yield scaled
+    spread = with_constants_expanded(window)
+    if spread is not window:
+        yield spread
 
 
 def _of_any(forms: Iterable[Window]) -> Certificate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx.helper
@@ -17,6 +17,9 @@ from bnfold.running.learning import infer_small
 _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
 """Operators of any number of operands, which return the first if there is no other."""
 
+_REDUCING = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
+"""Operators that return one element as it is."""
+
 _NEUTRAL = {"Add": 0, "Div": 1, "Mul": 1, "Sub": 0}
 """Operators, and the second operand with which they return the first."""
 
@@ -27,8 +30,8 @@ _ALWAYS_INFERENCE = 7
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
 
-    And leave out x·1, x/1, and for integers x + 0 and x − 0, and a Dropout that says that it is one
-    of inference, as up to operator set 6.
+    And leave out x·1, x/1, and for integers x + 0 and x − 0, reductions over axes of size 1, and a
+    Dropout that says that it is one of inference, as up to operator set 6.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
@@ -40,7 +43,15 @@ def with_definitions(window: Window) -> Window:
     pools = [node for node in window.nodes() if node.op_type == "MaxPool"]
     if pools and window.is_of_floats and all(map(_is_of_one_element, pools)):
         window = Window(*map(_averaged, window.models))
-    if not window.operators & {"If", "Cast", "CastLike", "Dropout", *_OF_SEVERAL, *_NEUTRAL}:
+    if not window.operators & {
+        "If",
+        "Cast",
+        "CastLike",
+        "Dropout",
+        *_OF_SEVERAL,
+        *_NEUTRAL,
+        *_REDUCING,
+    }:
         return window
     return Window(*map(_simplified, window.models))
 
@@ -73,11 +84,12 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = ((infer_small(copy) or copy) if _has_branches(model) else copy).graph
     described = [*graph.input, *graph.value_info]
     types = {value.name: value.type.tensor_type.elem_type for value in described}
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
         for value in described
         if value.type.tensor_type.HasField("shape")
     }
+    ranks = {name: len(sizes) for name, sizes in shapes.items()}
     constants = Constants(copy)
     read = {name for node in copy.graph.node for name in node.input if name}
     read |= {output.name for output in copy.graph.output}
@@ -97,6 +109,9 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
             node.attribute.append(onnx.helper.make_attribute("to", types[node.input[1]]))
             del node.input[1:]
         of_one = node.op_type in _OF_SEVERAL and len(node.input) == 1
+        of_one |= node.op_type in _REDUCING and _is_over_ones(
+            node, shapes.get(node.input[0], []), constants
+        )
         if of_one or (node.op_type == "Cast" and types.get(node.input[0]) == ints(node, "to")[0]):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
         for name, other in (node.input, node.input[::-1]) if node.op_type in _NEUTRAL else ():
@@ -105,6 +120,14 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
                 node.CopyFrom(onnx.helper.make_node("Identity", [name], node.output))
                 break
     return copy
+
+
+def _is_over_ones(node: onnx.NodeProto, sizes: Sequence[int], constants: Constants) -> bool:
+    """Say whether a reduction is over axes of size 1, and keeps them."""
+    named = constants.get(node.input[1]) if len(node.input) > 1 else None
+    axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
+    is_kept = ints(node, "keepdims", [1]) == [1]
+    return bool(axes and sizes) and is_kept and all(sizes[axis] == 1 for axis in axes)
 
 
 def _spread(
