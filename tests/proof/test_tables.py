@@ -63,6 +63,31 @@ def test_a_wrong_table_is_not_certified(change: Any) -> None:
     assert certify(pair(change=change)).verdict != "certified"
 
 
+@pytest.mark.parametrize("of", ["", "N", "N,3"])
+@pytest.mark.parametrize("row", [(), (4, 2), (4, 2, 3)])
+@pytest.mark.parametrize("change", [None, one_row])
+def test_rows_of_any_rank(of: str, row: tuple[int, ...], change: Any) -> None:
+    table, k = (
+        normal(6, *row),
+        np.array([3, -2, 0.5, 7], np.float32).reshape(4, *[1] * len(row[1:])),
+    )
+    k = k if row else k[:1].reshape(())
+    new = table * k
+    if change is not None:
+        change(new)
+    sizes = ",".join([*filter(None, [of]), *map(str, row)])
+    found = certify(
+        window(
+            f"(int64{f'[{of}]' if of else ''} i) => (float[{sizes}] y)",
+            "e = Gather(t, i) y = Mul(e, k)",
+            "y = Gather(t, i)",
+            {"t": table, "k": k},
+            {"t": new},
+        )
+    )
+    assert (found.verdict == "certified") == (change is None)
+
+
 @pytest.mark.parametrize(
     "after",
     [
@@ -106,7 +131,7 @@ def test_another_input_beside_the_rows() -> None:
     ("lines", "table", "reason"),
     [
         ("y = Gather<axis=1>(t, i)", normal(6, 4), "not rows"),
-        ("y = Gather(t, i)", normal(6), "not rows"),
+        ("y = Gather(t, i)", np.array(2, np.float32), "not rows"),
         ("e = Gather(t, i) z = Relu(e) y = Neg(z)", normal(6, 4), "no table"),
         ("e = Gather(t, i) c = Cast<to=1>(i) r = Reshape(c, one) y = Add(e, r)", normal(6, 4),
          "not rows"),

@@ -46,25 +46,36 @@ def with_tables_as_products(window: Window) -> Window:
     if not indices or not window.operators <= AFFINE:
         raise NotShown("it has no table")
     lengths: dict[str, tuple[int, np.dtype[np.generic]]] = {}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in window.inputs
+        if value.type.tensor_type.HasField("shape")
+    }
     for model in window.models:
         constants = Constants(model)
         for node in model.graph.node:
             for name in indices.intersection(node.input):
                 table = constants.get(node.input[0])
                 is_rows = node.op_type == "Gather" and ints(node, "axis", [0]) == [0]
-                if table is None or not is_rows or table.ndim != 2 or not is_float(table.dtype):
+                if table is None or not is_rows or not table.ndim or not is_float(table.dtype):
                     raise NotShown("its integers are not rows of a table")
+                if table.ndim != 2 and name not in ranks:
+                    raise NotShown("it is not known how many axes its integers have")
                 length = len(table), table.dtype
                 if not 1 < len(table) <= MOST_ROWS or lengths.setdefault(name, length) != length:
                     raise NotShown("its tables are too long, or of several lengths")
     if indices & {output.name for model in window.models for output in model.graph.output}:
         raise NotShown("its integers are an output")
-    return Window(*(_with_products(model, lengths) for model in window.models))
+    return Window(*(_with_products(model, lengths, ranks) for model in window.models))
 
 
 def _with_products(
-    model: onnx.ModelProto, lengths: Mapping[str, tuple[int, np.dtype[np.generic]]]
+    model: onnx.ModelProto,
+    lengths: Mapping[str, tuple[int, np.dtype[np.generic]]],
+    ranks: Mapping[str, int],
 ) -> onnx.ModelProto:
+    """Return the model with products of vectors and matrices; rows that are none are reshaped."""
+    constants = Constants(model)
     nodes: list[onnx.NodeProto] = []
     tensors: dict[str, Array] = {}
     make = onnx.helper.make_node
@@ -76,10 +87,17 @@ def _with_products(
         nodes.append(make("Concat", [name, f"{name}/rest"], [f"{name}/whole"], axis=-1))
     for node in model.graph.node:
         index = node.input[1] if node.op_type == "Gather" else ""
-        is_row = index in lengths
-        nodes.append(
-            make("MatMul", [f"{index}/whole", node.input[0]], node.output) if is_row else node
-        )
+        if index not in lengths:
+            nodes.append(node)
+            continue
+        (result,), table = node.output, constants[node.input[0]]
+        if table.ndim == 2:
+            nodes.append(make("MatMul", [f"{index}/whole", node.input[0]], [result]))
+            continue
+        tensors[f"{result}/table"] = table.reshape(len(table), -1)
+        tensors[f"{result}/sizes"] = np.array([0] * ranks[index] + [*table.shape[1:]], np.int64)
+        nodes.append(make("MatMul", [f"{index}/whole", f"{result}/table"], [f"{result}/row"]))
+        nodes.append(make("Reshape", [f"{result}/row", f"{result}/sizes"], [result]))
     inputs = [_vectors(value, *lengths.get(value.name, (0, None))) for value in model.graph.input]
     return rebuilt(model, nodes, inputs, [output.name for output in model.graph.output], tensors)
 
