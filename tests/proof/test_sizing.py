@@ -312,7 +312,7 @@ def test_small_sizes_are_of_all_together_and_of_each_alone() -> None:
         [(2, 1), (2, 4)],
     ]
     assert smaller("float[3,M] x", "y = MatMul(x, w)", w=normal(4, 4)) == [[(1, 1)]]
-    assert not smaller("float[N,4] x", "y = MatMul(x, w)", w=normal(4, 4))
+    assert not smaller("float[N,T,4] x", "y = MatMul(x, w)", w=normal(4, 4))
     assert not smaller("float[N,4,9,9] x", CONV.format(1), w=normal(4, 4, 3, 3))
 
 
