@@ -14,6 +14,8 @@ A·(s·x + t) = (A·s)·x + A·t, where the channels are the rows of x.
 On its way, the map passes
 
 - operators that average, pick or rearrange elements: pools, Reshape, Transpose and similar ones;
+- a Cast of floats, if the type beyond has all numbers of the type that the map's result is cast to
+  in the end, or that its data was cast from: Conv (float16) → Cast → BN (float32) → Cast to float16;
 - a ReduceSum of n elements, which makes n·t of t; n must be known, unless t = 0;
 - other affine maps, and, upstream, every branch of a Concat or Add;
 - downstream, a Concat, whatever its other branches are: what reads it absorbs the map on these

@@ -2,7 +2,7 @@
 
     f(x) = x        for every x that the model computes here
 
-- Identity; Cast and CastLike to the type of x
+- Identity; Cast and CastLike to the type of x, also back to it from a wider type of floats
 - x·1, x/1, x + 0, x − 0, and x to the power of 1, where the constant does not widen x
 - Sum, Mean, Max, Min and Concat of one operand; Split into one part
 - Pad by nothing, a Slice of everything, Resize and Upsample to the same size
@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from bnfold.algebra.casting import CASTS, holds
 from bnfold.algebra.reshapes import keeps_order
 from bnfold.graph.shapes import are_equal
 from bnfold.graph.sizes import ENDLESS
@@ -39,6 +40,7 @@ from bnfold.rewriting.query import (
     ints_parameter,
     is_used,
     may_take_over,
+    producer,
     rank_of,
     shape_of,
     size_of,
@@ -50,9 +52,18 @@ def _is_identity(_: ir.Node) -> bool:
     return True
 
 
-def _is_cast_to_own_type(node: ir.Node) -> bool:
-    data = node.inputs[0]
-    return data is not None and data.dtype is not None and data.dtype.value == _cast_to(node)
+def _cast_to_own_type(node: ir.Node) -> ir.Value | None:
+    """Return the operand of a Cast, or of a Cast before it to a type that has all its numbers."""
+    data, target = node.inputs[0], _cast_to(node)
+    if data is None or data.dtype is None or target is None:
+        return None
+    if data.dtype.value == target:
+        return data
+    before = producer(node, 0, *CASTS)
+    source = before.inputs[0] if before is not None else None
+    if source is None or source.dtype is None or source.dtype.value != target:
+        return None
+    return source if holds(data.dtype, source.dtype) else None
 
 
 def _cast_to(node: ir.Node) -> int | None:
@@ -151,7 +162,6 @@ def _has_window_of_one(node: ir.Node) -> bool:
 
 _CHANGES_NOTHING: Mapping[str, Callable[[ir.Node], bool]] = {
     "Identity": _is_identity,
-    **dict.fromkeys(("Cast", "CastLike"), _is_cast_to_own_type),
     **dict.fromkeys(("Concat", "Max", "Mean", "Min", "Sum"), _has_one_operand),
     "Split": _has_one_result,
     "Pad": _pads_nothing,
@@ -178,7 +188,7 @@ _NEUTRAL: Mapping[str, tuple[int, tuple[int, ...]]] = {
 
 @rewrite(
     "strip-identity",
-    roots=[*_CHANGES_NOTHING, *_NEUTRAL],
+    roots=[*_CHANGES_NOTHING, *_NEUTRAL, *CASTS],
     exactness=Exactness.BITWISE,
     refusals=[],
 )
@@ -200,6 +210,8 @@ def _unchanged(node: ir.Node) -> ir.Value | None:
     """Return the operand that the result equals, if there is one."""
     if node.op_type in _NEUTRAL:
         return _beside_neutral(node, *_NEUTRAL[node.op_type])
+    if node.op_type in CASTS:
+        return _cast_to_own_type(node)
     return node.inputs[0] if _CHANGES_NOTHING[node.op_type](node) else None
 
 

@@ -30,21 +30,41 @@ def test_products_of_what_varies_are_not_linear() -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "lines", "expected"),
+    ("types", "lines", "expected"),
     [
         ("float", "a = Cast<to=10>(x) b = Cast<to=7>(a) y = Cast<to=1>(b)", {"float16"}),
         ("float", "y = Cast<to=11>(x)", set()),
         ("double", "y = Cast<to=1>(x)", {"float32"}),
         ("float16", "y = Cast<to=1>(x)", set()),
-        ("float16", "a = Cast<to=1>(x) y = Cast<to=10>(a)", {"float16"}),
+        ("float16 float", "a = Cast<to=1>(x) y = Cast<to=10>(a)", {"float16"}),
+        ("float16", "a = Cast<to=1>(x) y = Cast<to=10>(a)", set()),
         ("float16", "y = Cast<to=16>(x)", {"bfloat16"}),
         ("bfloat16", "y = Cast<to=10>(x)", {"float16"}),
         ("float", "a = Cast<to=7>(x) y = Cast<to=1>(a)", set()),
     ],
 )
-def test_casts_that_round(read: str, lines: str, expected: set[str]) -> None:
-    pair = window(f"({read}[N,4] x) => (float[N,4] y)", lines, "y = Identity(x)")
+def test_casts_that_round(types: str, lines: str, expected: set[str]) -> None:
+    read, _, made = types.partition(" ")
+    pair = window(f"({read}[N,4] x) => ({made or read}[N,4] y)", lines, "y = Identity(x)")
     assert rounding_casts(pair) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("a = Neg(x) y = Cast<to=10>(a)", set()),
+        ("a = Cast<to=10>(x) b = Flatten(a) y = Concat<axis=1>(b)", set()),
+        ("a = Cast<to=10>(x) b = Neg(a) y = Relu(b)", set()),
+        ("a = Cast<to=10>(x) y = Add(a, a)", {"float16"}),
+        ("a = Cast<to=10>(x) b = Cast<to=1>(a) y = Cast<to=10>(b)", {"float16"}),
+        ("a = Cast<to=16>(x) b = Flatten(a) y = Cast<to=10>(b)", {"float16", "bfloat16"}),
+    ],
+)
+def test_casts_that_round_results_alone(lines: str, expected: set[str]) -> None:
+    interface, old = "(float[N,4] x) => (float16[N,4] y)", "a = Cast<to=10>(x) y = Neg(a)"
+    assert rounding_casts(window(interface, old, lines)) == expected
+    wide = interface.replace("float16", "float")
+    assert rounding_casts(window(wide, old, lines)) == (expected or {"float16"})
 
 
 def test_chains() -> None:

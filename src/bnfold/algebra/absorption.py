@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, Affine, affine_map
 from bnfold.algebra.carry import NOT_CARRIED
+from bnfold.algebra.carrying import NotCarried
+from bnfold.algebra.casting import widening_before
 from bnfold.algebra.downstream import IntoConsumers
 from bnfold.algebra.linear import NOT_ABSORBED
 from bnfold.algebra.reach import (
@@ -25,10 +27,19 @@ from bnfold.algebra.reach import (
     is_weight,
     mapped_input,
 )
-from bnfold.algebra.rebuilding import Made, Outputs
+from bnfold.algebra.rebuilding import Made, Outputs, typed
 from bnfold.algebra.upstream import IntoProducers
 from bnfold.algebra.weights import NotStorable, stored
-from bnfold.rewriting.contract import Common, Op, Refused, Replace, every_operand, require
+from bnfold.rewriting.contract import (
+    Common,
+    Op,
+    Operand,
+    Refused,
+    Replace,
+    every_operand,
+    require,
+    same_op,
+)
 from bnfold.rewriting.query import opset, rank_of, shape_of, sole_use
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
@@ -52,7 +63,7 @@ def absorb_into_producers(root: ir.Node) -> Replace:
     dead_end = dead_end_before(root)
     if dead_end is not None:
         raise dead_end.refused()
-    search = IntoProducers()
+    search = IntoProducers(root.outputs[0])
     expression = search.of(data, affine, root)
     pattern = [*search.nodes, root]
     search.outputs[root.outputs[0]] = expression
@@ -69,9 +80,30 @@ def absorb_into_consumers(root: ir.Node) -> Replace:
     dead_end = dead_end_after(root.outputs[0])
     if dead_end is not None:
         raise dead_end.refused()
-    search = IntoConsumers(root.outputs[0])
-    search.readers_of(root.outputs[0], affine, root.inputs[index])
-    pattern = [root, *search.nodes]
+    data = root.inputs[index]
+    try:
+        return _into_consumers(root, affine, data)
+    except Refused as refused:
+        widening = widening_before(data) if refused.reason is NotCarried.NARROWER_TYPE else None
+        if widening is None or not sole_use(widening.outputs[0]):
+            raise
+    return _into_consumers(root, affine, data, widening)
+
+
+def _into_consumers(
+    root: ir.Node, affine: Affine, data: ir.Value | None, widening: ir.Node | None = None
+) -> Replace:
+    """Fold a map of `data`, which is within the pattern if a Cast has widened it."""
+    operand: Operand = data
+    dtype = data.dtype if data is not None else None
+    pattern = [root]
+    if widening is not None and widening.inputs[0] is not None:
+        operand = typed(same_op(widening, widening.inputs), widening)
+        dtype = widening.inputs[0].dtype
+        pattern = [widening, root]
+    search = IntoConsumers(root.outputs[0], dtype)
+    search.readers_of(root.outputs[0], affine, operand)
+    pattern += search.nodes
     absorbers = ", ".join(sorted(search.absorbers))
     return _profitable(pattern, search.outputs, f"into the following {absorbers}")
 
@@ -96,7 +128,7 @@ def absorb_scale_into_consumers(root: ir.Node) -> Replace:
         pattern.append(reader)
     output, data = pattern[-1].outputs[0], root.inputs[index]
     require(len(pattern) > 1 and affine.has_shift and opset(root) >= 7, Common.NO_GAIN)
-    search = IntoConsumers(output)
+    search = IntoConsumers(output, output.dtype)
     search.readers_of(output, affine.without_shift(), _shifted(data, affine, output, root))
     pattern += search.nodes
     return _profitable(pattern, search.outputs, f"scale into {', '.join(sorted(search.absorbers))}")

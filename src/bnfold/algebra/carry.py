@@ -23,6 +23,7 @@ from bnfold.algebra.carrying import (
     known_rank,
     through_removed_axes,
 )
+from bnfold.algebra.casting import CASTS, is_float
 from bnfold.algebra.pooling import Pool
 from bnfold.graph.constants import constant
 from bnfold.graph.shapes import are_equal
@@ -60,6 +61,14 @@ def carry(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
 
 
 def _same(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    return affine
+
+
+def _cast(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """A Cast of floats is the identity, but for rounding."""
+    data = node.inputs[0]
+    are_floats = data is not None and is_float(data.dtype) and is_float(node.outputs[0].dtype)
+    require(are_floats, NotCarried.NOT_FLOATS, node)
     return affine
 
 
@@ -241,6 +250,7 @@ CARRIERS: Mapping[str, Carrier] = {
     "LeakyRelu": _activation,
     "PRelu": _activation,
     "Identity": _same,
+    **dict.fromkeys(CASTS, _cast),
     "Neg": _negation,
     "Resize": _resize,
     "Upsample": _resize,

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, carry
 from bnfold.algebra.carrying import Direction, NotCarried
+from bnfold.algebra.casting import CASTS, holds
 from bnfold.algebra.linear import CONSUMERS, data_input
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import NotReached, is_product, mapped_input, reached_after
@@ -18,13 +19,17 @@ from bnfold.rewriting.query import is_op, is_used, rank_of, reads_content, shape
 
 
 class IntoConsumers:
-    """The downstream search. It collects the values to replace and the nodes that it passes."""
+    """The downstream search. It collects the values to replace and the nodes that it passes.
 
-    def __init__(self, start: ir.Value) -> None:
+    What they read instead has all of its numbers in the type `dtype`.
+    """
+
+    def __init__(self, start: ir.Value, dtype: ir.DataType | None) -> None:
         self.outputs: Outputs = {}
         self.nodes: list[ir.Node] = []
         self.absorbers: set[str] = set()
         self._start = start
+        self._type = dtype
         self._branches: dict[ir.Node, dict[int, tuple[Affine, Operand]]] = {}
 
     @cached_property
@@ -60,6 +65,9 @@ class IntoConsumers:
             self.outputs |= {v: Output(absorbed, i) for i, v in others if is_used(v)}
         elif known and node.op_type in CARRIERS:
             moved = carry(affine, node, Direction.TO_OUTPUT)
+            if is_op(node, *CASTS):
+                is_wide = holds(node.outputs[0].dtype, self._type)
+                require(is_wide, NotCarried.NARROWER_TYPE, node)
             rebuilt = typed(same_op(node, [data, *node.inputs[1:]]), node)
             self.readers_of(node.outputs[0], moved, rebuilt)
         elif index == mapped_input(node):

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from bnfold.algebra.affine import Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, carry
 from bnfold.algebra.carry_moving import of_what_is_picked
-from bnfold.algebra.carrying import Direction
+from bnfold.algebra.carrying import Direction, NotCarried
+from bnfold.algebra.casting import CASTS, holds, type_kept_of
 from bnfold.algebra.linear import PRODUCERS, NotAbsorbed
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import (
@@ -34,9 +35,10 @@ class IntoProducers:
     Nodes that only read the shape or type of a value on the way do not block it: both stay.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, result: ir.Value) -> None:
         self.outputs: Outputs = {}
         self.absorbers: set[str] = set()
+        self._type = type_kept_of(result)
         self._passed: dict[ir.Node, None] = {}
 
     @property
@@ -104,6 +106,9 @@ class IntoProducers:
             moved = of_what_is_picked(affine, node)
         else:
             moved = carry(affine, node, Direction.TO_INPUT)
+        if is_op(node, *CASTS):
+            is_wide = data is not None and holds(data.dtype, self._type)
+            require(is_wide, NotCarried.NARROWER_TYPE, node)
         return same_op(node, [self.of(data, moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
@@ -11,7 +12,7 @@ import onnx.numpy_helper
 from bnfold.arrays import Array
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.submodels import Constants
-from bnfold.proof.windows import NotShown, Window, ints
+from bnfold.proof.windows import NotShown, Window, ints, is_float
 from bnfold.running.learning import infer_small
 
 _OF_SEVERAL = ("Concat", "Max", "Mean", "Min", "Sum")
@@ -30,8 +31,9 @@ _ALWAYS_INFERENCE = 7
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
 
-    And leave out x·1, x/1, and for integers x + 0 and x − 0, reductions over axes of size 1, and a
-    Dropout that says that it is one of inference, as up to operator set 6.
+    And leave out x·1, x/1, a Cast of floats to a wider type and back, reductions over axes of size
+    1, for integers x + 0 and x − 0, and a Dropout that says that it is one of inference, as up to
+    operator set 6.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
@@ -91,6 +93,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     ranks = {name: len(sizes) for name, sizes in shapes.items()}
     constants = Constants(copy)
+    widened: dict[str, str] = {}
     read = {name for node in copy.graph.node for name in node.input if name}
     read |= {output.name for output in copy.graph.output}
     opsets = opsets_of(model)
@@ -114,6 +117,12 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         if of_one or (node.op_type == "Cast" and types.get(node.input[0]) == ints(node, "to")[0]):
             node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output))
+        elif node.op_type == "Cast":
+            source = widened.get(node.input[0], "")
+            if types.get(source) == ints(node, "to")[0]:
+                node.CopyFrom(onnx.helper.make_node("Identity", [source], node.output))
+            elif _is_wider(ints(node, "to")[0], types.get(node.input[0])):
+                widened[node.output[0]] = node.input[0]
         for name, other in (node.input, node.input[::-1]) if node.op_type in _NEUTRAL else ():
             is_neutral = _is_neutral(node.op_type, constants.get(other), ranks.get(name, 0))
             if is_neutral and (other == node.input[1] or node.op_type in ("Add", "Mul")):
@@ -128,6 +137,14 @@ def _is_over_ones(node: onnx.NodeProto, sizes: Sequence[int], constants: Constan
     axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
     is_kept = ints(node, "keepdims", [1]) == [1]
     return bool(axes and sizes) and is_kept and all(sizes[axis] == 1 for axis in axes)
+
+
+def _is_wider(one: int, other: int | None) -> bool:
+    """Say whether a float type has all numbers of another one, and more."""
+    if other is None:
+        return False
+    types = [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(each)) for each in (one, other)]
+    return all(map(is_float, types)) and types[0].itemsize > types[1].itemsize
 
 
 def _spread(

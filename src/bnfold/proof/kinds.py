@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+import numpy as np
 import onnx
 import onnx.helper
 
@@ -11,6 +14,7 @@ from bnfold.proof.probing import Differs
 from bnfold.proof.submodels import Constants, rebuilt
 from bnfold.proof.windows import (
     AFFINE,
+    COPYING,
     Window,
     dtype_of,
     ints,
@@ -26,6 +30,12 @@ _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 
 _ADDENDS = {"Add", "Concat", "Sub", "Sum"}
 """Operators that are linear in all of their operands together."""
+
+_AVERAGING = frozenset(
+    {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Neg", "Pad", "ReduceMax"}
+    | {"ReduceMean", "ReduceMin", "Relu", "Resize", "Upsample"}
+)
+"""Operators whose results are no larger than the largest number that they read."""
 
 
 def is_multilinear(model: onnx.ModelProto) -> bool:
@@ -104,23 +114,55 @@ def _output_types(model: onnx.ModelProto) -> tuple[list[str], list[int]]:
 def rounding_casts(window: Window) -> set[str]:
     """Return the float types to which either side casts, where another float of it is wider.
 
-    What such a Cast rounds, and from where on it makes an infinity of it, shows in no float64.
+    What such a Cast rounds, and from where on it makes an infinity of it, shows in no float64. But
+    where the results are of this type, and all that the side after does with what it casts to it is
+    to move or average it, both are rounded alike, and what is too large there is so in the results.
     """
     casts = [node for node in window.nodes() if node.op_type == "Cast" and _is_float_cast(node)]
-    targets = {onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]) for node in casts}
+    targets = {_target(node) for node in casts}
     read = {dtype_of(value) for value in window.inputs}
     read |= {content.dtype for content in window.constants.values()}
     floats = {each for each in targets | read if is_float(each)}
     # Of the two types of two bytes, each rounds the other.
-    return {
-        target.name
+    rounding = {
+        target
         for target in targets
         if any(target != each and target.itemsize <= each.itemsize for each in floats)
     }
+    is_alike = rounding == _types_of_results(window) and _keeps_sizes(window.after, rounding)
+    return set() if is_alike else {target.name for target in rounding}
+
+
+def _types_of_results(window: Window) -> set[np.dtype[np.generic]]:
+    """Return the types of the results, as far as they are described."""
+    names = {output.name for model in window.models for output in model.graph.output}
+    return {
+        dtype_of(value)
+        for model in window.models
+        for value in (*model.graph.value_info, *model.graph.output)
+        if value.name in names and value.type.tensor_type.elem_type
+    }
+
+
+def _keeps_sizes(model: onnx.ModelProto, types: Container[np.dtype[np.generic]]) -> bool:
+    """Say whether all that a model does with what it casts to some types is to move or average."""
+    cast: set[str] = set()
+    for node in model.graph.node:
+        is_moved = not cast.isdisjoint(node.input)
+        if is_moved and node.op_type not in COPYING | _AVERAGING:
+            return False
+        if is_moved or (node.op_type == "Cast" and _target(node) in types):
+            cast.update(node.output)
+    return True
 
 
 def _is_float_cast(node: onnx.NodeProto) -> bool:
-    return is_float(onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]))
+    return is_float(_target(node))
+
+
+def _target(node: onnx.NodeProto) -> np.dtype[np.generic]:
+    """Return the type to which a Cast casts."""
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]))
 
 
 def is_chain(model: onnx.ModelProto) -> bool:

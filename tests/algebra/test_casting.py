@@ -1,0 +1,208 @@
+"""Maps through Casts of floats: where the type beyond has all digits that are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import pytest
+
+from bnfold.algebra.carrying import NotCarried
+from bnfold.algebra.casting import holds
+from tests.support.evaluate import assert_equivalent
+from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.passes import assert_refused, assert_rewritten, certificates, run_pass
+
+NAME, SCALE, STRIP = "fold-batchnorm", "fold-scale-shift", "strip-identity"
+TYPES: dict[str, npt.DTypeLike] = {
+    "float16": np.float16,
+    "float": np.float32,
+    "double": np.float64,
+}
+TO = {"float16": 10, "float": 1, "double": 11, "bfloat16": 16}
+
+
+def after_product(lines: str, weights: str, norm: str, result: str) -> onnx.ModelProto:
+    """Return a MatMul c of 4 columns, and lines with a BatchNormalization of another type."""
+    return build(
+        f"({weights}[N,3] x) => ({result}[N,4] y) {{ c = MatMul(x, w) {lines} }}",
+        w=normal(3, 4, dtype=TYPES[weights]),
+        **batch_norm(4, dtype=TYPES[norm]),
+    )
+
+
+def before_product(lines: str, data: str, norm: str, weights: str) -> onnx.ModelProto:
+    """Return lines with a BatchNormalization, from r to a MatMul y of d of another type."""
+    return build(
+        f"({data}[N,3] x) => ({weights}[N,4] y) {{ r = Relu(x) {lines} y = MatMul(d, w) }}",
+        w=normal(3, 4, dtype=TYPES[weights]),
+        **batch_norm(3, dtype=TYPES[norm]),
+    )
+
+
+def bn(data: str, result: str) -> str:
+    return f"{result} = BatchNormalization({data}, s, b, m, v)"
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"), [("float", "float16"), ("double", "float16"), ("double", "float")]
+)
+@pytest.mark.parametrize("opset", [9, 15, 17])
+def test_a_map_moves_to_the_wider_type(wide: str, narrow: str, opset: int) -> None:
+    tolerance = 1e-2 if narrow == "float16" else 1e-5
+    upstream = after_product(f"d = Cast<to={TO[narrow]}>(c) {bn('d', 'y')}", wide, narrow, narrow)
+    downstream = before_product(f"{bn('r', 'n')} d = Cast<to={TO[wide]}>(n)", narrow, narrow, wide)
+    for model, expected in ((upstream, ["Gemm", "Cast"]), (downstream, ["Relu", "Cast", "Gemm"])):
+        model.opset_import[0].version = opset
+        assert_rewritten(model, NAME, expected, rtol=tolerance, atol=tolerance, certified=True)
+
+
+def test_what_is_narrowed_in_the_end_may_move_to_the_type_that_it_gets() -> None:
+    lines = f"d = Cast<to=1>(c) {bn('d', 'n')} y = Cast<to=10>(n)"
+    model = after_product(lines, "float16", "float", "float16")
+    expected = ["Gemm", "Cast", "Cast"]
+    assert_rewritten(model, NAME, expected, rtol=1e-2, atol=1e-2, certified=True)
+    assert operators(run_pass(model, NAME, STRIP).to_proto()) == ["Gemm"]
+    assert [each.verdict for each in certificates(model, NAME, STRIP)] == ["certified"] * 2
+
+
+def test_what_was_widened_may_move_to_the_type_that_it_had() -> None:
+    lines = f"e = Cast<to=1>(r) {bn('e', 'n')} d = Cast<to=10>(n)"
+    model = before_product(lines, "float16", "float", "float16")
+    expected = ["Relu", "Cast", "Cast", "Gemm"]
+    assert_rewritten(model, NAME, expected, rtol=1e-2, atol=1e-2, certified=True)
+    assert operators(run_pass(model, NAME, STRIP).to_proto()) == ["Relu", "Gemm"]
+
+
+def test_all_elementwise_maps_move_with_cast_like() -> None:
+    weights: Parameters = {"w": normal(4, 3, 1, 1), "k": normal(4, 1, 1, dtype=np.float16)}
+    model = build(
+        "(float[N,3,5,5] x, float16[1] t) => (float16[n,4,h,w] y) "
+        "{ c = Conv(x, w) d = CastLike(c, t) e = Mul(d, k) f = Neg(e) y = Sub(k, f) }",
+        **weights,
+    )
+    expected = ["Conv", "CastLike", "Neg"]
+    assert_rewritten(model, SCALE, expected, rtol=1e-2, atol=1e-2, certified=True)
+
+
+ADD_TO_OTHER = "q = Cast<to=10>(n) p = Cast<to=1>(q) y = Add(n, p)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "types"),
+    [
+        (f"d = Cast<to=1>(c) {bn('d', 'y')}", ("float16", "float", "float")),
+        (f"d = Cast<to=1>(c) {bn('d', 'n')} y = Relu(n)", ("float16", "float", "float")),
+        (f"d = Cast<to=1>(c) {bn('d', 'n')} {ADD_TO_OTHER}", ("float16", "float", "float")),
+        (f"d = Cast<to=11>(c) {bn('d', 'n')} y = Cast<to=1>(n)", ("float16", "double", "float")),
+        (f"d = Cast<to=1>(c) {bn('d', 'n')} y = Cast<to=16>(n)", ("float16", "float", "bfloat16")),
+        (f"d = Cast<to=1>(c) {bn('d', 'n')} y = Cast<to=11>(n)", ("float16", "float", "double")),
+    ],
+)
+def test_a_map_does_not_move_up_to_a_narrower_type(lines: str, types: tuple[str, ...]) -> None:
+    model = after_product(lines, *types)
+    assert_refused(model, NAME, NotCarried.NARROWER_TYPE, in_the_way="Cast d")
+
+
+def test_a_result_that_a_caller_reads_is_kept_wide() -> None:
+    model = after_product(
+        f"d = Cast<to=1>(c) {bn('d', 'z')} y = Cast<to=10>(z)", "float16", "float", "float16"
+    )
+    z = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 4])
+    model.graph.output.append(z)
+    assert_refused(model, NAME, NotCarried.NARROWER_TYPE, in_the_way="Cast d")
+
+
+@pytest.mark.parametrize(
+    ("lines", "data"),
+    [
+        (f"{bn('r', 'n')} d = Cast<to=10>(n)", "float"),
+        (f"e = Cast<to=1>(r) {bn('e', 'n')} d = Cast<to=10>(n)", "double"),
+        (f"f = Cast<to=1>(r) u = Neg(f) {bn('u', 'n')} d = Cast<to=10>(n)", "float16"),
+    ],
+)
+def test_a_map_does_not_move_down_to_a_narrower_type(lines: str, data: str) -> None:
+    model = before_product(lines, data, "float", "float16")
+    (refusal,) = run_pass(model, NAME).record.refusals
+    assert (refusal.also_reason, refusal.also_in_the_way) == ("NARROWER_TYPE", "Cast d")
+
+
+def test_a_widened_value_that_is_read_elsewhere_stays() -> None:
+    lines = f"e = Cast<to=1>(r) z = Abs(e) {bn('e', 'n')} d = Cast<to=10>(n)"
+    model = before_product(lines, "float16", "float", "float16")
+    z = onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None)
+    model.graph.output.append(z)
+    (refusal,) = run_pass(model, NAME).record.refusals
+    assert refusal.also_reason == "NARROWER_TYPE"
+
+
+def test_a_shift_that_stays_is_not_narrowed() -> None:
+    """(x + t/s) may be larger than s·x + t."""
+    lines = "n = Mul(r, k) o = Add(n, k) d = Cast<to=TO>(o)"
+    for to, data, weights, expected in (
+        (10, "float", "float16", ["Relu", "Mul", "Add", "Cast", "Conv"]),
+        (10, "float16", "float16", ["Relu", "Cast", "Mul", "Add", "Cast", "Conv"]),
+        (1, "float16", "float", ["Relu", "Add", "Cast", "Conv"]),
+    ):
+        widened = "" if len(expected) < 6 else "e = Cast<to=1>(r) "
+        text = widened + lines.replace("TO", str(to))
+        model = build(
+            f"({data}[N,3,5,5] x) => ({weights}[n,4,h,w] y) {{ r = Relu(x) "
+            f"{text.replace('(r, k)', '(e, k)') if widened else text} "
+            "y = Conv<pads=[1,1,1,1]>(d, w) }",
+            w=normal(4, 3, 3, 3, dtype=TYPES[weights]),
+            k=normal(3, 1, 1, dtype=TYPES["float" if to == 10 else data]),
+        )
+        optimized = run_pass(model, SCALE).to_proto()
+        assert operators(optimized) == expected
+        assert_equivalent(model, optimized, draw_feeds(model), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("to", [6, 9])
+def test_only_casts_of_floats_commute(to: int) -> None:
+    lines = f"d = Cast<to={to}>(c) e = Cast<to=1>(d) {bn('e', 'y')}"
+    model = after_product(lines, "float", "float", "float")
+    assert_refused(model, NAME, NotCarried.NOT_FLOATS, in_the_way="Cast e")
+
+
+def test_types_that_hold_others() -> None:
+    half, brain, single, double = (
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+    )
+    held = {
+        (one, other)
+        for one in (half, brain, single, double, ir.DataType.INT32, None)
+        for other in (half, brain, single, double, ir.DataType.INT32, None)
+        if holds(one, other)
+    }
+    narrower = {(single, half), (single, brain), (double, half), (double, brain), (double, single)}
+    assert held == narrower | {(each, each) for each in (half, brain, single, double)}
+
+
+@pytest.mark.parametrize(
+    ("types", "is_removed"),
+    [
+        (("float16", "float", "float16"), True),
+        (("float", "double", "float"), True),
+        (("float", "float16", "float"), False),
+        (("float16", "bfloat16", "float16"), False),
+        (("float16", "float", "double"), False),
+        (("float16", "int32", "float16"), False),
+    ],
+)
+def test_a_cast_to_a_wider_type_and_back(types: tuple[str, ...], is_removed: bool) -> None:
+    first, between, last = types
+    numbers = {**TO, "int32": 6}
+    model = build(
+        f"({first}[N,3] x) => ({last}[N,3] y) {{ r = Relu(x) a = Cast<to={numbers[between]}>(r) "
+        f"b = Cast<to={numbers[last]}>(a) y = Abs(b) }}"
+    )
+    expected = ["Relu", "Abs"] if is_removed else ["Relu", "Cast", "Cast", "Abs"]
+    if is_removed:
+        assert_rewritten(model, STRIP, expected, certified=True)
+    else:
+        assert operators(run_pass(model, STRIP).to_proto()) == expected
