@@ -15,9 +15,10 @@ On its way, the map passes
 
 - operators that average, pick or rearrange elements: pools, Reshape, Transpose and similar ones;
 - a Cast of floats, if the type beyond has all numbers of the type that the map's result is cast to
-  in the end, or that its data was cast from: Conv (float16) → Cast → BN (float32) → Cast to float16;
+  in the end, or that its data was cast from: Conv (float16) → Cast → BN (float32) → Cast, back;
 - a ReduceSum of n elements, which makes n·t of t; n must be known, unless t = 0;
-- other affine maps, and, upstream, every branch of a Concat or Add;
+- other affine maps, and, upstream, every branch of a Concat, Add or Where, whatever a Where chooses
+  by: of a constant branch, each element is mapped;
 - downstream, a Concat, whatever its other branches are: what reads it absorbs the map on these
   channels alone;
 - Split, Slice and Gather: a part of the channels takes its part of the map.

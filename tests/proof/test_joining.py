@@ -136,7 +136,7 @@ def test_inputs_do_not_become_large(monkeypatch: pytest.MonkeyPatch) -> None:
         ("float[N,2,H,W] x, float[M,2] z", "c = Conv(x, k) m = MatMul(z, z) y = Add(c, m)"),
         ("float[N,2,H,W] x, float[N,2,I,J] z", "y = Sum(x, z)"),  # they fit
         ("float[N,2,H,W] x, float[N,2,I,J] z", "c = Conv(x, k) y = MatMul(c, z)"),  # by rows
-        ("float[N,2,H,W] x, float[N,2,I] z", "c = Conv(x, k) y = Add(c, z)"),  # of other ranks
+        ("float[N,2,H,W] x, float[N,2,I] z", "y = Concat<axis=1>(x, z)"),  # of other ranks
         (
             "float[N,2,H,W] x, float[N,2,I,J] z",
             "g = GlobalAveragePool(z) y = Mul(x, g)",  # spread, whatever the size
@@ -145,4 +145,16 @@ def test_inputs_do_not_become_large(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_fits_or_cannot_stays(interface: str, body: str) -> None:
     for chosen, fit in fitted(interface, body, k=normal(2, 2, 2, 2)):
+        assert fit == chosen
+
+
+@pytest.mark.parametrize(("shape", "axis"), [("I", 3), ("I,1", 2), ("1,J,1", 2)])
+def test_operands_of_fewer_axes_have_the_sizes_of_the_last_ones(shape: str, axis: int) -> None:
+    for _, fit in fitted(f"float[N,2,H,W] x, float[{shape}] z", "y = Add(x, z)"):
+        assert max(fit["z"]) == fit["x"][axis]
+
+
+def test_parameters_of_a_normalization_are_no_operands_beside_it() -> None:
+    interface = "float[N,C,H,W] x, float[I] z"
+    for chosen, fit in fitted(interface, "y = BatchNormalization(x, z, z, z, z)"):
         assert fit == chosen

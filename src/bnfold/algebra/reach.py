@@ -96,6 +96,11 @@ def is_weight(value: ir.Value) -> bool:
     return is_constant(value) and (node is None or is_op(node, "Constant"))
 
 
+def _is_one_number(value: ir.Value) -> bool:
+    shape = shape_of(value)
+    return shape is not None and all(size == 1 for size in shape)
+
+
 def is_picked_from(value: ir.Value) -> bool:
     """Say whether all that reads the content of the value picks some of it, perhaps all others."""
     uses = value.uses()
@@ -150,7 +155,7 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
     for value in _carried_inputs(node):
         source = value.producer() if value is not None else None
         if value is not None and is_weight(value):
-            if not is_read_once(value):
+            if not (is_read_once(value) or (is_op(node, "Where") and _is_one_number(value))):
                 yield DeadEnd(NotReached.CONSTANT_SHARED, node, value.name or "")
         elif is_overridable(value):
             yield DeadEnd(Common.WEIGHT_OVERRIDABLE, node, (value and value.name) or "")
@@ -167,7 +172,7 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
 
 
 def _leads_on(node: ir.Node) -> bool:
-    if is_op(node, *PRODUCERS, *CARRIERS, "Concat", "Split"):
+    if is_op(node, *PRODUCERS, *CARRIERS, "Concat", "Split", "Where"):
         return True
     return mapped_input(node) is not None or is_sum(node)
 
@@ -175,7 +180,7 @@ def _leads_on(node: ir.Node) -> bool:
 def _carried_inputs(node: ir.Node) -> Iterator[ir.Value | None]:
     index = 0 if is_op(node, *CARRIERS, "Split") else mapped_input(node)
     if index is None:
-        yield from node.inputs
+        yield from node.inputs[1 if is_op(node, "Where") else 0 :]
     else:
         yield node.inputs[index]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, affine_map
 from bnfold.algebra.carry import CARRIERS, carry
 from bnfold.algebra.carry_moving import of_what_is_picked
-from bnfold.algebra.carrying import Direction, NotCarried
+from bnfold.algebra.carrying import Direction, NotCarried, known_rank
 from bnfold.algebra.casting import CASTS, holds, type_kept_of
 from bnfold.algebra.linear import PRODUCERS, NotAbsorbed
 from bnfold.algebra.parts import divided, joined, require_few_parts
@@ -24,7 +25,7 @@ from bnfold.algebra.reach import (
 from bnfold.algebra.rebuilding import Made, Outputs, results_of, typed
 from bnfold.algebra.weights import stored
 from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require, same_op
-from bnfold.rewriting.query import constant, is_op, is_used, reads_content
+from bnfold.rewriting.query import constant, is_op, is_used, reads_content, size_of
 
 _Step = Callable[[ir.Node, Affine], Made]
 
@@ -91,6 +92,8 @@ class IntoProducers:
                 return self._concat
             if node.op_type == "Split":
                 return self._split
+            if node.op_type == "Where":
+                return self._where
             if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
                 return self._arithmetic
         raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
@@ -119,6 +122,23 @@ class IntoProducers:
     def _split(self, node: ir.Node, affine: Affine) -> Op:
         data = self.of(node.inputs[0], affine, node)
         return same_op(node, [data, *node.inputs[1:]])
+
+    def _where(self, node: ir.Node, affine: Affine) -> Op:
+        """Map what is chosen, and what is chosen otherwise: A(c ? x : y) = c ? A(x) : A(y)."""
+        is_mapped = any(value is None or not is_weight(value) for value in node.inputs[1:])
+        require(is_mapped, NotReached.NOT_LINEAR, node, node.op_type)
+        rank = known_rank(node.outputs[0], node)
+        branches: list[Operand] = [node.inputs[0]]
+        for value in node.inputs[1:]:
+            own = affine.along(affine.axis - rank + known_rank(value, node))
+            if value is not None and is_weight(value):
+                self.absorbers.add("a constant")
+                branches.append(_mapped(value, own, node, repeats=True))
+                continue
+            is_whole = own.is_uniform or size_of(value, max(own.axis, 0)) == own.channels
+            require(is_whole and (own.is_uniform or own.axis >= 0), NotCarried.BROADCAST, node)
+            branches.append(self.of(value, own, node))
+        return same_op(node, branches)
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Made:
         """Compose with another affine map; else s·(x ± y) + t = (s·x + t) ± s·y."""
@@ -154,10 +174,19 @@ def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> li
     return others
 
 
-def _mapped(value: ir.Value, affine: Affine, reader: ir.Node) -> Weight:
-    """Return a constant of which each element is mapped."""
+def _mapped(value: ir.Value, affine: Affine, reader: ir.Node, *, repeats: bool = False) -> Weight:
+    """Return a constant of which each element is mapped.
+
+    One that the reader `repeats` along the channels gets them: its axes are those of the map from
+    the last one back.
+    """
     content = constant(value)
     assert content is not None
+    if repeats and not affine.is_uniform:
+        content = content.reshape(*[1] * -min(affine.axis, 0), *content.shape)
+        affine = affine.along(max(affine.axis, 0))
+        if content.shape[affine.axis] == 1:
+            content = np.repeat(content, affine.channels, affine.axis)
     rank, axis, along = content.ndim, affine.axis, list[int]()
     if not affine.is_uniform:
         fits = axis < rank and content.shape[axis] == affine.channels

@@ -31,6 +31,7 @@ from bnfold.proof.activations import with_activations_last, with_scales_before_a
 from bnfold.proof.bodies import CLOSED, with_bodies_closed
 from bnfold.proof.broadcasts import expands_operands, with_broadcasts, with_constants_expanded
 from bnfold.proof.channels import prove_channels
+from bnfold.proof.choices import prove_choices
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
@@ -316,6 +317,8 @@ def _of_one(window: Window) -> Certificate:
     require_same_types(window)
     if not window.unit:
         raise NotShown("it computes with integers")
+    if "Where" in window.operators and (certificate := prove_choices(window, chosen)) is not None:
+        return certificate
     if not window.is_of_floats:
         return sample(window, chosen)
     proofs: list[tuple[frozenset[str], Callable[[Window, Sequence[Sizing]], Certificate | None]]]

@@ -17,7 +17,7 @@ from bnfold.proof.reshaping import MOST_ELEMENTS, elements, free_axes, with_size
 from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.windows import POINTWISE, Window, ints
 
-_JOINING = POINTWISE | {"Concat", "Max", "Mean", "Min", "Sum", "Where"}
+_JOINING = (POINTWISE | {"Concat", "Max", "Mean", "Min", "Sum", "Where"}) - {"BatchNormalization"}
 """Operators whose operands have the same sizes, but for sizes of 1 and the axis of a Concat."""
 
 _MOST_CHANGES = 16
@@ -44,8 +44,13 @@ def with_joins_fitting(window: Window, sizing: Sizing) -> Sizing:
 
 
 def _has_several_free(window: Window) -> bool:
-    """Say whether several inputs have free sizes, the first aside, which may have to differ."""
-    return sum(any(axes.values()) for axes in free_axes(window).values()) > 1
+    """Say whether several inputs have free sizes that may have to differ, or to be the same.
+
+    The first aside, where all inputs have as many axes.
+    """
+    free = free_axes(window).values()
+    ranks = {len(value.type.tensor_type.shape.dim) for value in window.inputs}
+    return sum(any(axes.values()) if len(ranks) == 1 else bool(axes) for axes in free) > 1
 
 
 class _Gap(NamedTuple):
@@ -67,16 +72,20 @@ def _known(window: Window, shapes: Shapes) -> tuple[onnx.ModelProto, Mapping[str
 def _gaps(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> Iterator[_Gap]:
     """Yield the operands that are too small, as far as sizes are known; some may be spread."""
     for node in model.graph.node:
-        operands = {name: sizes[name] for name in node.input if len(sizes.get(name, ())) > 1}
-        if node.op_type not in _JOINING or len({*map(len, operands.values())}) != 1:
+        operands = {name: sizes[name] for name in node.input if sizes.get(name)}
+        if node.op_type not in _JOINING or not operands:
             continue
-        rank = len(next(iter(operands.values())))
+        ranks = {*map(len, operands.values())}
+        rank = max(ranks)
         joined = ints(node, "axis", [1])[0] % rank if node.op_type == "Concat" else rank
-        for axis in (axis for axis in range(rank) if axis != joined):
-            needed = max(each[axis] for each in operands.values())
-            for name, each in operands.items():
-                if each[axis] < needed:
-                    yield _Gap(name, axis, each[axis], needed)
+        if joined < rank and len(ranks) > 1:
+            continue
+        for axis in (axis for axis in range(-rank, 0) if axis + rank != joined):
+            aligned = {name: each[axis] for name, each in operands.items() if len(each) >= -axis}
+            needed = max(aligned.values())
+            for name, size in aligned.items():
+                if size < needed:
+                    yield _Gap(name, len(operands[name]) + axis, size, needed)
 
 
 def _closed(window: Window, shapes: Shapes, gap: _Gap) -> Shapes | None:
