@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import helper
 
 from bnfold.graph.facts import learn
-from bnfold.graph.shapes import shape_of
-from bnfold.graph.size_terms import Term, terms
+from bnfold.graph.shapes import is_free, shape_of, size_of
+from bnfold.graph.size_terms import Term, factors_of, terms
 from bnfold.modelfile.loading import load
 from bnfold.running.learning import TOOLS
 from tests.support.evaluate import RuntimeException, run_plain
@@ -70,7 +72,10 @@ def found(lines: str, *, version: int = 17) -> list[tuple[int, int | None]] | No
         ("s = Shape<start=2, end=3>(x) v = Cast<to=6>(s)", [(1, 2)]),
         ("s = Shape<start=2, end=3>(x) v = Cast<to=3>(s)", None),
         ("s = Shape<start=2, end=3>(x) v = Add(s, two)", None),
-        ("s = Shape<start=2, end=3>(x) v = Mul(s, s)", None),
+        (
+            "s = Shape<start=2, end=3>(x) d = Mul(s, s) f = Mul(d, d) e = Mul(f, f) v = Mul(e, s)",
+            None,
+        ),
         ("s = Shape<start=2, end=3>(x) v = Div(s, two)", None),
         ("s = Shape(x) v = Slice(s, one, three, zero, two)", None),
         ("s = Shape(x) v = Reshape(s, pairs)", None),
@@ -265,3 +270,52 @@ def test_sizes_that_an_operator_is_given_are_those_that_it_makes(data: st.DataOb
         for size, actual in zip(after or (), result.shape, strict=after is not None):
             if isinstance(size, int) or size.value in named:
                 assert (size if isinstance(size, int) else named[size.value]) == actual
+
+
+def test_products_of_sizes() -> None:
+    two, three = Term(2, "h"), Term(3, "n")
+    product = two.times(three)
+    assert product == three.times(two) == Term(6, "bnfold.product: h × n")
+    assert product is not None
+    assert product.over(two) == three
+    assert product.over(product) == Term(1)
+    assert product.over(Term(4)) is None
+    assert product.over(Term(0)) is None
+    assert product.over(Term(1, "w")) is None
+    assert two.over(product) is None
+    square = two.times(two)
+    assert square is not None
+    assert factors_of(square.size or "") == ["h", "h"]
+    assert square.over(two) == two
+    assert factors_of("h") == ["h"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("p = Mul(n, h) t = Concat<axis=0>(p, last) r = Reshape(x, t)", 15),
+        ("p = Mul(n, h) t = Concat<axis=0>(n, h, last) r = Reshape(x, t)", 15),
+        ("p = Mul(n, h) t = Concat<axis=0>(p, three, last) r = Reshape(x, t)", 5),
+        ("p = Mul(n, h) t = Concat<axis=0>(p, last) q = Reshape(x, t) "
+         "u = Concat<axis=0>(n, h, last) r = Reshape(q, u)", 15),
+        ("p = Mul(n, h) t = Concat<axis=0>(p, last) q = Reshape(x, t) "
+         "u = Concat<axis=0>(h, n, last) r = Reshape(q, u)", 15),
+        ("t = Concat<axis=0>(n, last) r = Reshape(x, t)", None),
+        ("t = Concat<axis=0>(h, h, last) r = Reshape(x, t)", None),
+        ("p = Mul(n, h) t = Concat<axis=0>(p, two, last) r = Reshape(x, t)", None),
+        ("p = Mul(n, h) t = Concat<axis=0>(p, zero, last) r = Reshape(x, t)", None),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_products_is_known(lines: str, expected: int | None) -> None:
+    used = {name: array for name, array in INTEGERS.items() if re.search(rf"\b{name}\b", lines)}
+    sizes = "n = Shape<start=0, end=1>(x) h = Shape<start=2, end=3>(x)"
+    model = load(build(f"(float[N,3,H,5] x) => (r) {{ {sizes} {lines} }}", **used)).ir
+    learn(model, TOOLS)
+    value = next(v for node in model.graph for v in node.outputs if v.name == "r")
+    assert size_of(value, -1) == expected
+
+
+def test_a_product_of_sizes_is_not_one_that_a_caller_chooses() -> None:
+    term = Term(1, "bnfold.free.0").times(Term(1, "bnfold.free.1"))
+    assert term is not None
+    assert not is_free(ir.SymbolicDim(term.size))

@@ -7,8 +7,7 @@ Reshape, Expand or Tile makes the sizes that it is given, also those that are co
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -22,6 +21,15 @@ _Size: TypeAlias = int | ir.SymbolicDim
 _WINDOWS = ("AveragePool", "Conv", "LpPool", "MaxPool")
 
 _ELEMENTWISE = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
+
+COUNT_KEEPING = frozenset(
+    {"BatchNormalization", "Cast", "Clip", "Dropout", "Flatten", "Identity", "LeakyRelu", "Relu"}
+    | {"Reshape", "Sigmoid", "Squeeze", "Tanh", "Transpose", "Unsqueeze"}
+)
+"""Operators whose result has as many elements as their first input."""
+
+_MOST_STEPS = 8
+"""Operators before a Reshape that are followed for the number of its elements."""
 
 
 def name_kept_sizes(graph: ir.Graph) -> None:
@@ -100,7 +108,9 @@ def _of_target(node: ir.Node, rank: int) -> Mapping[int, _Size]:
     data, target = shape_of(node.inputs[0]), terms(node.inputs[1])
     if data is None or target is None or len(target) != rank:
         return {}
-    found = _OF_TARGET[node.op_type]([Term.of(size) for size in data], target)
+    found = dict(_OF_TARGET[node.op_type]([Term.of(size) for size in data], target))
+    if node.op_type == "Reshape":
+        found.update(_left_open(_counts(node.inputs[0]), target))
     return {
         axis: term.factor if term.size is None else ir.SymbolicDim(term.size)
         for axis, term in found.items()
@@ -131,25 +141,44 @@ def _of_reshape(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[
     is of the same axis, or if no other size is asked for that may be 0 or is left open.
     """
     named = {axis: term for axis, term in enumerate(target) if term.size is not None}
-    if not named:
-        return _left_open(data, target)
     is_open = any(term.size is None and term.factor <= 0 for term in target)
     is_alone = len(named) == 1 and not is_open
     return {axis: t for axis, t in named.items() if is_alone or data[axis : axis + 1] == [t]}
 
 
-def _left_open(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[int, Term]:
-    """Return the one size left open, where all but a named one of the data have what is asked."""
-    known = [term for term in data if term is not None]
-    named = [term for term in known if term.size is not None]
-    asked = [term.factor for term in target]
-    if len(known) < len(data) or len(named) != 1:
+def _left_open(counts: Iterable[Term], target: Sequence[Term]) -> Mapping[int, Term]:
+    """Return the one size left open: what is left of all elements over the sizes asked for.
+
+    If one of these is 0, as in an empty batch, onnxruntime leaves nothing open.
+    """
+    open_axes = [axis for axis, term in enumerate(target) if term == Term(-1)]
+    given = _product([term for term in target if term != Term(-1)])
+    if len(open_axes) != 1 or given is None or given.factor < 1:
         return {}
-    if asked.count(-1) != 1 or any(number < 1 for number in asked if number != -1):
-        return {}
-    if math.prod(term.factor for term in known) != -math.prod(asked):
-        return {}
-    return {asked.index(-1): named[0]}
+    rests = (count.over(given) for count in counts)
+    rest = next((each for each in rests if each is not None), None)
+    return {} if rest is None else {open_axes[0]: rest}
+
+
+def _counts(value: ir.Value | None) -> Iterator[Term]:
+    """Yield the number of elements of a value, in the sizes of those before that have as many."""
+    for _ in range(_MOST_STEPS):
+        shape, node = shape_of(value), value.producer() if value is not None else None
+        sizes = [None] if shape is None else [Term.of(size) for size in shape]
+        known = [size for size in sizes if size is not None]
+        count = _product(known) if len(known) == len(sizes) else None
+        if count is not None:
+            yield count
+        if node is None or node.domain or node.op_type not in COUNT_KEEPING:
+            return
+        value = node.inputs[0]
+
+
+def _product(terms_of_it: Sequence[Term]) -> Term | None:
+    product: Term | None = Term(1)
+    for term in terms_of_it:
+        product = product.times(term) if product is not None else None
+    return product
 
 
 _OF_TARGET: Mapping[str, Callable[[Sequence[Term | None], Sequence[Term]], Mapping[int, Term]]] = {

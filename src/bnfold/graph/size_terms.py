@@ -1,4 +1,4 @@
-"""What a graph computes from sizes, where it is a multiple of one of them for every input.
+"""What a graph computes from sizes, where it is a multiple of some of them for every input.
 
 ``Concat(Gather(Shape(x), [0, 1]), 2·Slice(Shape(x), 2, 4))`` is n, c, 2·h and 2·w, whatever these
 are. Exporters write that for the sizes of a Resize, with casts to floats and rounding between,
@@ -8,6 +8,7 @@ which change nothing up to 2²⁴.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,13 +26,19 @@ _MOST_TERMS = 64
 """Numbers in a shape, and more."""
 
 
+_MOST_SIZES = 8
+"""Sizes of which the product has a name."""
+
+_PRODUCT, _TIMES = "bnfold.product: ", " × "
+
+
 @dataclass(frozen=True)
 class Term:
-    """A whole number of times a size, or a whole number."""
+    """A whole number of times a size, or a product of sizes; or a whole number."""
 
     factor: int
     size: str | None = None
-    """The name of the size."""
+    """The name of the size, or of the product, which is the same in whatever order."""
 
     @staticmethod
     def of(size: int | ir.SymbolicDim) -> Term | None:
@@ -39,6 +46,34 @@ class Term:
         if isinstance(size, int):
             return Term(size)
         return None if size.value is None else Term(1, size.value)
+
+    @property
+    def _sizes(self) -> list[str]:
+        return [] if self.size is None else factors_of(self.size)
+
+    def times(self, other: Term) -> Term | None:
+        """Return the product; None if it is one of too many sizes."""
+        return _of_sizes(self.factor * other.factor, [*self._sizes, *other._sizes])
+
+    def over(self, other: Term) -> Term | None:
+        """Return the quotient; None if it is not a whole number of times some of the sizes."""
+        left = Counter(self._sizes)
+        left.subtract(other._sizes)
+        if not other.factor or self.factor % other.factor or min(left.values(), default=0) < 0:
+            return None
+        return _of_sizes(self.factor // other.factor, list(left.elements()))
+
+
+def factors_of(size: str) -> list[str]:
+    """Return the names of the sizes of which one is the product; of most, its own."""
+    return size.removeprefix(_PRODUCT).split(_TIMES)
+
+
+def _of_sizes(factor: int, sizes: list[str]) -> Term | None:
+    if len(sizes) > _MOST_SIZES:
+        return None
+    name = _TIMES.join(sorted(sizes))
+    return Term(factor, f"{_PRODUCT}{name}" if len(sizes) > 1 else name or None)
 
 
 def terms(value: ir.Value | None) -> Sequence[Term] | None:
@@ -97,7 +132,7 @@ class _Search:
         return None if len(known) < len(parts) else [term for part in known for term in part]
 
     def product(self, node: ir.Node) -> Sequence[Term] | None:
-        return self._each(node, _product)
+        return self._each(node, Term.times)
 
     def sum(self, node: ir.Node) -> Sequence[Term] | None:
         return self._each(node, _sum)
@@ -126,12 +161,6 @@ def _whole_numbers(content: Array) -> Sequence[Term] | None:
 def _all_known(found: Sequence[Term | None]) -> Sequence[Term] | None:
     known = [term for term in found if term is not None]
     return known if len(known) == len(found) else None
-
-
-def _product(one: Term, other: Term) -> Term | None:
-    if one.size is not None and other.size is not None:
-        return None
-    return Term(one.factor * other.factor, one.size or other.size)
 
 
 def _sum(one: Term, other: Term) -> Term | None:

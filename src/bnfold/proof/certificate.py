@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -246,6 +247,9 @@ def _at_sizes(window: Window) -> Certificate:
     return max(certificates, key=lambda found: found.verdict != "certified")
 
 
+_Result: TypeAlias = Callable[[Sizing], Array | None]
+
+
 def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
     """Leave out sizes at which what is replaced cannot run, neither here nor by onnxruntime.
 
@@ -256,10 +260,11 @@ def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
     small = [sizing for sizing in chosen if sizing.is_small]
     if len(usual) > 1:
         runs = [_result_of(make, window.before) for make in (by_onnxruntime, evaluator)]
-        running = [each for each in usual if any(run(each) is not None for run in runs)]
-        if not running:
-            fits = [found for each in usual if (found := fitting(window, each)) is not None]
-            running = [each for each in fits if any(run(each) is not None for run in runs)]
+        running = _running(usual, runs)
+        for splits in (False, True):
+            if not running:
+                fits = [fitting(window, each, splits=splits) for each in usual]
+                running = _running([each for each in fits if each is not None], runs)
         usual = running or usual
     if small:
         run = _result_of(by_onnxruntime if _copies(window) else evaluator, window.before)
@@ -267,9 +272,11 @@ def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
     return usual + small
 
 
-def _result_of(
-    make: Callable[[onnx.ModelProto], Run], model: onnx.ModelProto
-) -> Callable[[Sizing], Array | None]:
+def _running(chosen: Sequence[Sizing], runs: Iterable[_Result]) -> list[Sizing]:
+    return [each for each in chosen if any(run(each) is not None for run in runs)]
+
+
+def _result_of(make: Callable[[onnx.ModelProto], Run], model: onnx.ModelProto) -> _Result:
     """Return a function that runs a side on zeros; None where it cannot."""
     types = {value.name: dtype_of(value) for value in model.graph.input}
     try:

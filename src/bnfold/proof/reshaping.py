@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import onnx
 
+from bnfold.graph.kept_sizes import COUNT_KEEPING
 from bnfold.proof.constant_folding import with_sizes
 from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import POINTWISE, Window
 
-_COUNT_KEEPING = POINTWISE | {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-"""Operators whose result has as many elements as their input, unless it spreads over others."""
+_KEEPING = COUNT_KEEPING | POINTWISE
+"""Operators whose result has as many elements as their first input, unless it spreads."""
 
 _MOST_CHANGES = 4
 
@@ -25,16 +26,18 @@ MOST_ELEMENTS = 2**22
 """Of an input: what is larger takes too long to prove."""
 
 
-def fitting(window: Window, sizing: Sizing) -> Sizing | None:
+def fitting(window: Window, sizing: Sizing, *, splits: bool = False) -> Sizing | None:
     """Return the choice with other free sizes, at which the Reshapes of what is replaced can run.
 
-    None if nothing is to be changed, or no few sizes would do.
+    The smallest; or, if one `splits`, the free size is the product of all that are asked for, so
+    that the one left open is what the input has already. None if nothing is to be changed, or no
+    few sizes would do.
     """
-    shapes, changes = sizing.shapes, _changes(window, sizing.shapes)
+    shapes, changes = sizing.shapes, _changes(window, sizing.shapes, splits=splits)
     for _ in range(_MOST_CHANGES):
         if not changes:
             break
-        following = [(each, _changes(window, each)) for each in changes]
+        following = [(each, _changes(window, each, splits=splits)) for each in changes]
         shapes, changes = min(following, key=lambda pair: (bool(pair[1]), elements(pair[0])))
     if shapes is sizing.shapes:
         return None
@@ -46,7 +49,7 @@ def elements(shapes: Shapes) -> int:
     return max(map(math.prod, shapes.values()))
 
 
-def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
+def _changes(window: Window, shapes: Shapes, *, splits: bool) -> list[Shapes]:
     """Return other shapes for the input of the first Reshape that cannot run, one free size each.
 
     The smallest size that fits: as many elements as the target has, or a multiple of its known
@@ -64,12 +67,14 @@ def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
         if source not in shapes or 0 in target:
             continue
         total, asked = math.prod(shapes[source]), math.prod(s for s in target if s > 0)
-        if total == asked or (-1 in target and total % asked == 0):
+        axes = free.get(source, {})
+        is_split = not splits or asked in {shapes[source][axis] for axis in axes.values()}
+        if total == asked or (-1 in target and total % asked == 0 and is_split):
             continue
         found = []
-        for symbol, axis in free.get(source, {}).items():
+        for symbol, axis in axes.items():
             rest = total // shapes[source][axis]
-            new = asked // math.gcd(rest, asked)
+            new = asked // (1 if splits and -1 in target else math.gcd(rest, asked))
             if -1 in target or rest * new == asked:
                 found.append(with_size(shapes, free, symbol, new))
         return [each for each in found if elements(each) <= MOST_ELEMENTS]
@@ -78,7 +83,7 @@ def _changes(window: Window, shapes: Shapes) -> list[Shapes]:
 
 def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str:
     """Return what has the same elements, as far back as can be told."""
-    while name in makers and makers[name].op_type in _COUNT_KEEPING:
+    while name in makers and makers[name].op_type in _KEEPING:
         name = makers[name].input[0]
     return name
 

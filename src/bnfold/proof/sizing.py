@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from bnfold.graph.size_terms import factors_of
 from bnfold.proof.padding import spatial_widths
 from bnfold.proof.reach import sizes_along
 from bnfold.proof.resizing import RESIZING, text, whole_scales
@@ -219,17 +220,18 @@ def _sizing(
 ) -> Sizing:
     """Choose a size for each axis; free ones of one name have the same.
 
-    If they are to be apart, those of other axes have others.
+    If they are to be apart, those of other axes have others. The product of others comes after
+    these.
     """
     names: dict[str, int] = {}
     shapes: Shapes = {}
-    for name, sizes in known.items():
+    for name, sizes in sorted(known.items(), key=lambda item: any(map(_is_product, item[1]))):
         chosen = []
         for axis, size in enumerate(sizes):
             if isinstance(size, int):
                 chosen.append(_shrunk(window, known, kind, name, axis))
-            elif size in names:
-                chosen.append(names[size])
+            elif all(factor in names for factor in factors_of(size)):
+                chosen.append(math.prod(names[factor] for factor in factors_of(size)))
             else:
                 more = axis if are_apart else 0
                 chosen.append(_free(window, kind, name, axis, len(sizes), free + more))
@@ -248,6 +250,10 @@ def _sizing(
         for size, chosen in zip(sizes, shapes[name], strict=True)
     )
     return Sizing(shapes, stackable, bool(kind) and stackable, shrunk)
+
+
+def _is_product(size: int | str) -> bool:
+    return isinstance(size, str) and len(factors_of(size)) > 1
 
 
 def _shrunk(
