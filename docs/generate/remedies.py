@@ -24,6 +24,7 @@ _REMEDIES = {
     "INDICES_USED": "Export the model without the Indices, if nothing needs them.",
     "MASK_UNDEFINED": "Convert the model to opset 12 or later, or export it without the mask.",
     "MORE_MULTIPLICATIONS": _NO_GAIN,
+    "NARROWER_TYPE": "Cast after the operator that follows, or export the model in one type.",
     "NOT_REPRESENTABLE": _NARROW,
     "NOT_SMALLER": _NO_GAIN,
     "NO_GAIN": _NO_GAIN,

@@ -73,6 +73,8 @@ def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
     """Say whether an operator is affine in the operands at some places together."""
     if node.op_type in _FACTORS:
         return not {0, 1} <= at
+    if node.op_type == "Einsum":
+        return len(at) == 1
     if node.op_type == "Pad":
         return at <= {0, 2}
     if node.op_type == "BatchNormalization" and is_training(node):

@@ -20,7 +20,7 @@ from bnfold.graph.constants import RANDOM
 
 AFFINE = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Cast", "Concat", "Constant", "Conv", "Div"}
-    | {"ConvTranspose", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Gemm"}
+    | {"ConvTranspose", "DepthToSpace", "Dropout", "Einsum", "Expand", "Flatten", "Gather", "Gemm"}
     | {"GlobalAveragePool", "Identity", "MatMul", "Mul", "Neg", "Pad", "ReduceMean", "ReduceSum"}
     | {"Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tile"}
     | {"Transpose", "Unsqueeze", "Upsample"}
