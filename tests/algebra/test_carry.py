@@ -73,6 +73,8 @@ UPSTREAM = [
     ("g = ReduceSum(c, last_two)", 17),
     ("g = ReduceSum<axes=[2,-1]>(c)", 11),
     ("g = Identity(c)", 17),
+    ("g = Cast<to=1>(c)", 17),
+    ("g = CastLike(c, x)", 17),
     ("g = Neg(c)", 17),
     ('g = Resize<mode="nearest">(c, , scales)', 17),
     ('g = Resize<mode="linear">(c, , scales)', 17),
