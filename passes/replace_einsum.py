@@ -53,7 +53,7 @@ class Why(Refusal):
         "its subscripts are not those of a product with a matrix: an axis occurs twice in an "
         "operand, is summed over alone, or is in both operands and the result"
     )
-    OTHER_AXIS = "the axes that it sums over are not the last ones of what it multiplies"
+    NOT_LAST_AXES = "the axes that it sums over are not the last ones of what it multiplies"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class _Product:
             made, order = self._of_rows(), [*kept, *added]
         else:
             is_one = len(summed) == len(added) == 1
-            require(is_one and self.subscripts.data[-2] == summed[0], Why.OTHER_AXIS)
+            require(is_one and self.subscripts.data[-2] == summed[0], Why.NOT_LAST_AXES)
             order = [*kept[:-1], *added, kept[-1]]
             matrix = self._matrix([*added, *summed], self._lengths([*added, *summed]))
             made = self._op("MatMul", [matrix, self.data], [self.sizes[each] for each in order])

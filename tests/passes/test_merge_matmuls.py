@@ -299,3 +299,90 @@ def test_before_opset_7_the_axis_says_what_is_a_bias(axis: int, is_bias: bool) -
     )
     found = operators(run_pass(model, NAME).to_proto())
     assert found == (["Gemm"] if is_bias else ["MatMul", "Add", "MatMul", "Add"])
+
+
+FACTORS: Parameters = {
+    "a": normal(8, 2),
+    "b": normal(2, 7, seed=1),
+    "c": normal(8, 1, seed=2),
+    "d": normal(1, 7, seed=3),
+    "e": normal(7, seed=4),
+    "f": normal(2, seed=5),
+    "g": normal(7, 2, seed=6),
+}
+TWO = "p = MatMul(x, a) q = MatMul(p, b) r = MatMul(x, c) s = MatMul(r, d)"
+
+
+def low_rank(lines: str, shape: str = "N,3") -> onnx.ModelProto:
+    """Return a sum y of products of two small matrices each."""
+    read = {n: each for n, each in FACTORS.items() if f", {n})" in lines or f", {n}," in lines}
+    text = f"(float[{shape},8] x) => (float[{shape},7] y) {{ {lines} }}"
+    return build(text, **read)
+
+
+@pytest.mark.parametrize("shape", ["N", "2,3", "N,L,1"])
+@pytest.mark.parametrize(
+    ("lines", "has_shift"),
+    [
+        (f"{TWO} y = Add(q, s)", False),
+        (f"{TWO} y = Sub(q, s)", False),
+        (f"{TWO} y = Sub(s, q)", False),
+        (f"{TWO} y = Sum(q, s)", False),
+        (f"{TWO.replace('MatMul(p,', 'MatMul(k,').replace(' q', ' k = Mul(p, f) q')} "
+         "u = Mul(s, e) y = Sub(q, u)", False),
+        (f"{TWO.replace('MatMul(p,', 'MatMul(k,').replace(' q', ' k = Add(p, f) q')} "
+         "u = Add(s, e) y = Sub(q, u)", True),
+        (f"{TWO} u = Add(q, e) y = Sub(s, u)", True),
+    ],
+)  # fmt: skip
+def test_products_of_low_rank_stand_side_by_side(lines: str, has_shift: bool, shape: str) -> None:
+    model = low_rank(lines, shape)
+    last = ["Gemm"] if shape == "N" else ["MatMul", "Add"]
+    expected = ["MatMul", *(last if has_shift else ["MatMul"])]
+    is_certified = shape == "2,3"
+    assert_rewritten(model, NAME, expected, sizes={"L": 2}, certified=is_certified)
+
+
+def test_factors_may_be_gemms() -> None:
+    lines = "p = Gemm(x, a, f) q = Gemm<transB=1, alpha=2.0>(p, g) r = MatMul(x, c) "
+    model = low_rank(f"{lines} s = MatMul(r, d) y = Add(s, q)", "3")
+    assert_rewritten(model, NAME, ["MatMul", "Gemm"], certified=True)
+
+
+def test_what_is_computed_in_one_type_is_stored_in_it() -> None:
+    optimized = run_pass(low_rank(f"{TWO} y = Sub(q, s)"), NAME).to_proto()
+    assert [array.shape for array in parameters(optimized).values()] == [(8, 3), (3, 7)]
+    columns, rows = parameters(optimized).values()
+    np.testing.assert_array_equal(columns, np.concatenate([FACTORS["a"], FACTORS["c"]], 1))
+    np.testing.assert_array_equal(rows, np.concatenate([FACTORS["b"], -FACTORS["d"]], 0))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (f"{TWO} z = Relu(p) w = MatMul(z, b) v = Add(q, s) y = Add(v, w)", Common.SHARED),
+        (f"{TWO} z = Relu(q) v = Add(q, s) y = Add(v, z)", Common.SHARED),
+    ],
+)
+def test_a_factor_that_is_read_elsewhere_stays(lines: str, reason: Refusal) -> None:
+    assert_refused(low_rank(lines), NAME, reason)
+
+
+def test_an_overridable_factor_stays() -> None:
+    model = make_overridable(low_rank(f"{TWO} y = Add(q, s)"), "d")
+    assert_refused(model, NAME, Common.WEIGHT_OVERRIDABLE)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "z = Relu(x) p = MatMul(x, a) q = MatMul(p, b) r = MatMul(z, c) s = MatMul(r, d) "
+        "y = Add(q, s)",
+        "p = MatMul(x, a) t = Relu(p) q = MatMul(t, b) r = MatMul(x, c) s = MatMul(r, d) "
+        "y = Add(q, s)",
+    ],
+)
+def test_factors_of_different_values_stay(lines: str) -> None:
+    record = run_pass(low_rank(lines), NAME).record
+    assert not record.rewrites
+    assert not record.refusals

@@ -102,10 +102,10 @@ def test_other_types(kind: str, dtype: npt.DTypeLike) -> None:
         ("bii,ik->bk", "2,4,4", "2,3", (4, 3), Why.NOT_A_PRODUCT),  # a diagonal
         ("bij,jj->bi", "2,3,4", "2,3", (4, 4), Why.NOT_A_PRODUCT),
         ("bij,...j->bi...", "2,3,4", "2,3,3", (3, 4), Why.NOT_A_PRODUCT),
-        ("jbi,jk->bik", "4,2,3", "2,3,3", (4, 3), Why.OTHER_AXIS),
-        ("bjid,jkd->bik", "2,4,3,5", "2,3,3", (4, 3, 5), Why.OTHER_AXIS),
-        ("bjdi,jdk->bik", "2,4,5,3", "2,3,3", (4, 5, 3), Why.OTHER_AXIS),
-        ("bji,jkl->bkli", "2,4,3", "2,3,2,3", (4, 3, 2), Why.OTHER_AXIS),
+        ("jbi,jk->bik", "4,2,3", "2,3,3", (4, 3), Why.NOT_LAST_AXES),
+        ("bjid,jkd->bik", "2,4,3,5", "2,3,3", (4, 3, 5), Why.NOT_LAST_AXES),
+        ("bjdi,jdk->bik", "2,4,5,3", "2,3,3", (4, 5, 3), Why.NOT_LAST_AXES),
+        ("bji,jkl->bkli", "2,4,3", "2,3,2,3", (4, 3, 2), Why.NOT_LAST_AXES),
         ("bij,jk->bik", "2,3,J", "2,3,3", (4, 3), Common.SHAPE_UNKNOWN),
         ("bij,jk->bik", "2,3,1", "2,3,3", (4, 3), Common.SHAPE_UNKNOWN),  # it is repeated
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -72,7 +72,7 @@ def _replacement(root: ir.Node, form: Linear) -> Replace:
     is_gemm = rank_of(root.outputs[0]) == 2
     if form.source.leading is None:
         is_gemm = is_gemm or any(is_op(node, "Gemm") for node in form.nodes)
-    gone = _no_longer_needed(form, root)
+    gone = no_longer_needed(form.nodes, root)
     shared = next((node for node in form.nodes if node not in gone), None)
     if shared is not None:
         made = 2 if not is_gemm and any(map(_has_shift, form.nodes)) else 1
@@ -91,10 +91,10 @@ def _has_shift(node: ir.Node) -> bool:
     return is_op(node, "Add", "Sub") and constant_operand(node) is not None
 
 
-def _no_longer_needed(form: Linear, root: ir.Node) -> set[ir.Node]:
-    """Return the operators that nothing else reads than the root, directly or not."""
+def no_longer_needed(nodes: Sequence[ir.Node], root: ir.Node) -> set[ir.Node]:
+    """Return those of some operators, in order, that nothing else reads than the root, at last."""
     gone = {root}
-    for node in reversed(form.nodes):
+    for node in reversed(nodes):
         value = node.outputs[0]
         if not value.is_graph_output() and all(use.node in gone for use in value.uses()):
             gone.add(node)
