@@ -7,15 +7,12 @@ over another size, and below what something is cut at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import onnx
-
 from bnfold.graph.size_terms import factors_of
-from bnfold.proof.padding import spatial_widths
+from bnfold.proof.locality import is_alike_in_channels, kind_of
 from bnfold.proof.reach import sizes_along
-from bnfold.proof.resizing import RESIZING, text, whole_scales
 from bnfold.proof.size_demands import (
     common_step,
     cuts_first,
@@ -26,20 +23,9 @@ from bnfold.proof.size_demands import (
     sizes_at_cuts,
     sizes_computed,
 )
-from bnfold.proof.slicing import spatial_steps
-from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
+from bnfold.proof.windows import NotShown, Window, ints
 
 Shapes = dict[str, tuple[int, ...]]
-
-_LOCAL = (
-    POINTWISE
-    | {"AveragePool", "Concat", "Conv", "DepthToSpace", "GlobalAveragePool", "MaxPool", "Pad"}
-    | {"ConvTranspose", "Resize", "Slice", "Sum", "Upsample"}
-) - {"Cast"}
-"""Operators that do the same to each sample of a batch and, borders aside, at each position."""
-
-_ROWWISE = (POINTWISE | {"Gemm", "MatMul", "Sum"}) - {"BatchNormalization"}
-"""Operators that do the same to each row, along the last axis."""
 
 _FREE = 5
 """What free sizes are at first, where nothing asks for more; then one more."""
@@ -97,7 +83,7 @@ def sizings(window: Window) -> list[Sizing]:
     has_free = any(isinstance(size, str) for sizes in known.values() for size in sizes)
     if has_free and _squeezes_any(window):
         raise NotShown("it squeezes all axes of size 1, and a size is free")
-    kind = _kind(window, known)
+    kind = kind_of(window, known)
     if kind == "local":
         spatial = range(max(map(len, known.values())) - 2)
         rests = min(math.lcm(*(sizes_along(window, axis).period for axis in spatial)), _MOST_RESTS)
@@ -150,64 +136,6 @@ def _rank(window: Window, name: str) -> int:
         if node.op_type == "Gemm" and node.input[0] == name:
             return 2
     raise NotShown(f"the number of axes of {name!r} is not known")
-
-
-def _kind(window: Window, known: Mapping[str, Sequence[int | str]]) -> str:
-    """Say along which axes the operators do the same everywhere."""
-    ranks = {len(sizes) for sizes in known.values()}
-    outputs = {value.name for model in window.models for value in model.graph.output}
-    if len(ranks) != 1 or not outputs.isdisjoint(window.constants):
-        return ""  # a constant result has a size of its own
-    (rank,) = ranks
-    if (
-        window.operators <= _LOCAL
-        and rank >= 3
-        and all(_is_local(node, window) for node in window.nodes())
-    ):
-        return "local" if _spreads_over(window, rank, range(2, rank)) else ""
-    is_rows = window.operators <= _ROWWISE and rank >= 1
-    if is_rows and all(_is_rowwise(node, window) for node in window.nodes()):
-        return "rows" if _spreads_over(window, rank, range(rank - 1)) else ""
-    return ""
-
-
-def _is_local(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type in ("Conv", "ConvTranspose") and node.input[1] not in window.constants:
-        return False
-    if node.op_type == "ConvTranspose":
-        return text(node, "auto_pad", "NOTSET") == "NOTSET" and not ints(node, "output_shape")
-    if node.op_type == "Slice":
-        return spatial_steps(node, window.constants) is not None
-    if node.op_type == "Pad":
-        return spatial_widths(node, window.constants) is not None
-    if node.op_type == "Concat":
-        is_constant = any(name in window.constants for name in node.input)
-        return ints(node, "axis", [0]) == [1] and not is_constant
-    if node.op_type in RESIZING:
-        return bool(whole_scales(node, window.constants))
-    return node.op_type != "MaxPool" or len([name for name in node.output if name]) == 1
-
-
-def _is_rowwise(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type == "Gemm":
-        return ints(node, "transA", [0]) == [0] and node.input[1] in window.constants
-    if node.op_type == "MatMul":
-        weight = window.constants.get(node.input[1])
-        return weight is not None and weight.ndim == 2
-    return True
-
-
-def _spreads_over(window: Window, rank: int, axes: Iterable[int]) -> bool:
-    """Say whether all constants of elementwise operators are of one value along axes."""
-    for node in window.nodes():
-        if node.op_type not in POINTWISE or node.op_type == "BatchNormalization":
-            continue
-        for name in node.input:
-            shape = window.constants[name].shape if name in window.constants else ()
-            aligned = (1,) * (rank - len(shape)) + shape
-            if len(shape) > rank or any(aligned[axis] != 1 for axis in axes):
-                return False
-    return True
 
 
 def _sizing(
@@ -271,7 +199,7 @@ def _shrunk(
             size = min(smallest, sizes.least + (smallest - sizes.least) % sizes.period)
             return size * sizes.ratios[name]
         return size
-    if kind == "local" and axis == 1 and _is_alike_in_channels(window):
+    if kind == "local" and axis == 1 and is_alike_in_channels(window):
         return 1
     is_row = kind == "rows" and 0 < axis < len(known[name]) - 1
     return 1 if is_row and len({sizes[axis] for sizes in known.values()}) == 1 else size
@@ -288,7 +216,7 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
         sizes = sizes_along(window, axis - 2)
         return (sizes.least + free - _FREE) * sizes.ratios[name]
     if kind == "local":
-        return 1 if _is_alike_in_channels(window) else free
+        return 1 if is_alike_in_channels(window) else free
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
     ratio = sizes_along(window, axis - 2).ratios[name] if 2 <= axis < 2 + _MOST_SPATIAL else 1
     return (free + 2 * reach + largest_cut(window)) * ratio
@@ -371,10 +299,3 @@ def _thinned(sizes: Sequence[int]) -> list[int]:
         return list(sizes)
     step = (len(sizes) - 1) / (_MOST_SMALL - 1)
     return [sizes[round(at * step)] for at in range(_MOST_SMALL)]
-
-
-def _is_alike_in_channels(window: Window) -> bool:
-    """Say whether it does the same in each channel."""
-    scalars = all(content.size == 1 for content in window.constants.values())
-    mixes = window.operators & {"Concat", "DepthToSpace"}
-    return scalars and len(window.inputs) == 1 and not mixes
