@@ -86,6 +86,14 @@ def test_all_elementwise_maps_move_with_cast_like() -> None:
     assert_rewritten(model, SCALE, expected, rtol=1e-2, atol=1e-2, certified=True)
 
 
+@pytest.mark.parametrize("to", [6, 11])
+def test_a_type_that_does_not_narrow_the_result_does_not_count(to: int) -> None:
+    result = "int32" if to == 6 else "double"
+    lines = f"d = Cast<to=10>(c) {bn('d', 'n')} y = Cast<to={to}>(n)"
+    model = after_product(lines, "float", "float16", result)
+    assert operators(run_pass(model, NAME).to_proto()) == ["Gemm", "Cast", "Cast"]
+
+
 ADD_TO_OTHER = "q = Cast<to=10>(n) p = Cast<to=1>(q) y = Add(n, p)"
 
 

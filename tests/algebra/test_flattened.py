@@ -24,7 +24,7 @@ rows = Concat<axis=0>(p_, last) sequence = Concat<axis=0>(t_, n_, last)
 
 
 def flattened(
-    before: str, after: str, *, width: str = "4", order: tuple[str, str] = ("t", "n"),
+    before: str, after: str, *, width: str = "6", order: tuple[str, str] = ("t", "n"),
     result: str = "float[i,j,k] y", **weights: object,
 ) -> onnx.ModelProto:  # fmt: skip
     """Return a BatchNormalization b of rows h of x, lines before h, and after q, in sequences."""
@@ -36,7 +36,7 @@ def flattened(
         one=np.array(1),
         first=np.array([0]),
         last=np.array([-1]),
-        **{f"{name}_": array for name, array in batch_norm(4).items()},
+        **{f"{name}_": array for name, array in batch_norm(6).items()},
         **weights,  # type: ignore[arg-type]
     )
 
@@ -55,7 +55,7 @@ def flattened(
 def test_a_map_of_rows(
     before: str, after: str, expected: list[str], order: tuple[str, str]
 ) -> None:
-    weights: Parameters = {"w": normal(1, 9, 4), "r": normal(1, 9, 3, seed=1), "v": normal(4, 4)}
+    weights: Parameters = {"w": normal(1, 9, 6), "r": normal(1, 9, 3, seed=1), "v": normal(6, 6)}
     read = {n: each for n, each in weights.items() if re.search(rf"\b{n}\b", f"{before} {after}")}
     result = "float[i,d,j,k] y" if "GRU" in after else "float[i,j,k] y"
     model = flattened(before, after, order=order, result=result, **read)
@@ -69,10 +69,10 @@ def test_a_map_of_rows(
     assert [each.verdict for each in found] == ["certified"] * len(found)
 
 
-@pytest.mark.parametrize(("width", "order"), [("H", "t_, n_, last"), ("4", "t_, last, n_")])
+@pytest.mark.parametrize(("width", "order"), [("H", "t_, n_, last"), ("6", "t_, last, n_")])
 def test_what_is_not_known_to_stay_last_is_refused(width: str, order: str) -> None:
     before = f"u = Relu(x) h = Reshape(u, rows) turned = Concat<axis=0>({order})"
-    model = flattened(before, "y = MatMul(q, v)", width=width, v=normal(4, 4))
+    model = flattened(before, "y = MatMul(q, v)", width=width, v=normal(6, 6))
     last_reshape = [node for node in model.graph.node if node.op_type == "Reshape"][-1]
     last_reshape.input[1] = "turned"
     record = run_pass(model, NAME).record

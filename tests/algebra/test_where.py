@@ -136,6 +136,12 @@ def test_refused(lines: str, reason: Refusal, subject: str) -> None:
     assert_refused(model, NAME, reason, in_the_way=subject)
 
 
+def test_what_has_no_channels_is_not_taken_for_some() -> None:
+    lines = f"{P} i = ReduceSum<keepdims=0>(p, axes) c = Where(k, o, i)"
+    model = chosen(lines, "1,4,4", o=normal(1, 4, 1, 1), axes=np.array([0, 1]))
+    assert_refused(model, NAME, NotCarried.BROADCAST, in_the_way="Where c")
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_what_is_folded_is_equal(data: st.DataObject) -> None:

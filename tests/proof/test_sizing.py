@@ -326,3 +326,14 @@ def test_of_many_small_sizes_some_are_tried() -> None:
     found = smaller("float[N] x", "s = Slice(x, a, b) y = Slice(s, c, d)", **ends)
     assert len(found) == 12
     assert (found[0], found[-1]) == ([(1,)], [(3001,)])
+
+
+def test_the_product_of_sizes_is_that_of_those_that_are_chosen() -> None:
+    text = "(float[P,4] h, float[A,B,4] x) => (float[i,j,k] y)"
+    pair = window(text, "s = Shape(x) y = Reshape(h, s)", "s = Shape(x) y = Reshape(h, s)")
+    for model in pair.models:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "bnfold.product: A × B"
+    for sizing in sizings(pair):
+        one, other, _ = sizing.shapes["x"]
+        assert sizing.shapes["h"] == (one * other, 4)
+    assert {sizing.shapes["x"][:2] for sizing in sizings(pair)} >= {(1, 1), (1, 7), (2, 1)}

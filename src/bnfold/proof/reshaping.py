@@ -67,12 +67,10 @@ def _changes(window: Window, shapes: Shapes, *, splits: bool) -> list[Shapes]:
         if source not in shapes or 0 in target:
             continue
         total, asked = math.prod(shapes[source]), math.prod(s for s in target if s > 0)
-        axes = free.get(source, {})
-        is_split = not splits or asked in {shapes[source][axis] for axis in axes.values()}
-        if total == asked or (-1 in target and total % asked == 0 and is_split):
+        if total == asked or (-1 in target and total % asked == 0):
             continue
         found = []
-        for symbol, axis in axes.items():
+        for symbol, axis in free.get(source, {}).items():
             rest = total // shapes[source][axis]
             new = asked // (1 if splits and -1 in target else math.gcd(rest, asked))
             if -1 in target or rest * new == asked:

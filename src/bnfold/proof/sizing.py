@@ -238,10 +238,15 @@ def _smaller(
         for axis, size in enumerate(sizes):
             if isinstance(size, str):
                 axes.setdefault(size or f"{name}[{axis}]", []).append((name, axis))
+    products = {
+        symbol: factors
+        for symbol in axes
+        if len(factors := factors_of(symbol)) > 1 and axes.keys() >= {*factors}
+    }
     smaller = {
         symbol: found
         for symbol, places in axes.items()
-        if (found := _small_sizes(window, known, kind, usual, places))
+        if symbol not in products and (found := _small_sizes(window, known, kind, usual, places))
     }
     most = max(map(len, smaller.values()), default=0)
     together = [
@@ -250,9 +255,14 @@ def _smaller(
     ]
     alone = [{symbol: sizes[0]} for symbol, sizes in smaller.items()]
     choices: list[Sizing] = []
+    usually = {symbol: usual.shapes[name][axis] for symbol, ((name, axis), *_) in axes.items()}
     for change in (*together, *alone):
         shapes = {name: list(shape) for name, shape in usual.shapes.items()}
-        for symbol, size in change.items():
+        chosen = usually | change
+        made_of = {
+            symbol: math.prod(chosen[each] for each in of) for symbol, of in products.items()
+        }
+        for symbol, size in (change | made_of).items():
             for name, axis in axes[symbol]:
                 ratio = sizes_along(window, axis - 2).ratios[name] if axis >= 2 else 1
                 shapes[name][axis] = size * (ratio if kind == "local" else 1)
