@@ -3,7 +3,8 @@
     f(x) = x        for every x that the model computes here
 
 - Identity; Cast and CastLike to the type of x, also back to it from a wider type of floats
-- x·1, x/1, x + 0, x − 0, and x to the power of 1, where the constant does not widen x
+- x·1, x/1, x + 0, x − 0, x to the power of 1, x and true, and x or false, where the constant does
+  not widen x
 - Sum, Mean, Max, Min and Concat of one operand; Split into one part
 - Pad by nothing, a Slice of everything, Resize and Upsample to the same size
 - Reshape, Flatten, Squeeze, Unsqueeze, Expand and Tile to the same shape; a Transpose that moves
@@ -182,6 +183,9 @@ _NEUTRAL: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "Mul": (1, (0, 1)),
     "Div": (1, (1,)),
     "Pow": (1, (1,)),
+    "And": (True, (0, 1)),
+    "Or": (False, (0, 1)),
+    "Xor": (False, (0, 1)),
 }
 """The neutral element of an operator, and the operands that may be it."""
 

@@ -448,3 +448,45 @@ def test_functions_that_call_each_other_twice_end() -> None:
     text += "main (float[N,3] x) => (float[N,3] y) { c = Relu(x) y = f.f29(c) }\n"
     model = onnx.parser.parse_model(text + "\n".join(lines))
     assert "c" in known_shapes(model)
+
+
+@pytest.mark.parametrize("opset", [10, 13, 17])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("v = Slice(x, zero, e, first, first)", "N?W"),
+        ("v = Slice(x, first, last, first)", "N2W"),
+        ("v = Slice(x, zero, e, first)", "N?W"),
+        ("v = Slice(x, e, one, first)", "N?W"),
+        ("v = Slice(x, e, one, minus)", "N?W"),
+        ("v = Slice(x, zeros, f, pair)", "??W"),
+        ("v = Slice(x, zero, e, zero)", "?3W"),
+        ("v = Slice(x, zero, e, e)", "???"),
+        ("v = Slice(x, zero, e)", "???"),
+    ],
+)
+def test_a_slice_with_computed_bounds_keeps_the_other_sizes(
+    lines: str, expected: str, opset: int
+) -> None:
+    weights: Parameters = {
+        name: np.array(numbers, np.int64)
+        for name, numbers in {
+            "zero": [0], "one": [1], "first": [1], "last": [3], "minus": [-2],
+            "zeros": [0, 0], "pair": [1, -3],
+        }.items()
+    }  # fmt: skip
+    model = build(
+        f"(float[N,3,W] x, int64[1] e, int64[2] f) => (v) {{ {lines} }}", opset=opset, **weights
+    )
+    loaded = learned(model)
+    first, given = shape_of(loaded.graph.outputs[0]), shape_of(loaded.graph.inputs[0])
+    assert first is not None
+    assert given is not None
+    names = {given[0]: "N", given[2]: "W", 3: "3", 2: "2"}
+    assert "".join(names.get(size, "?") for size in first) == expected
+
+
+def test_sizes_cut_from_a_shape_by_computed_bounds_are_not_said_to_be_others() -> None:
+    lines = "s = Shape(x) c = Slice(s, zero, e, zero) v = ConstantOfShape(c)"
+    model = build(f"(float[2,3,4] x, int64[1] e) => (v) {{ {lines} }}", zero=np.array([0]))
+    assert known_shapes(model)["v"] is None

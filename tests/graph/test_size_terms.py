@@ -13,6 +13,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from bnfold.graph.constants import constant
 from bnfold.graph.facts import learn
 from bnfold.graph.shapes import is_free, shape_of, size_of
 from bnfold.graph.size_terms import Term, factors_of, terms
@@ -319,3 +320,38 @@ def test_a_product_of_sizes_is_not_one_that_a_caller_chooses() -> None:
     term = Term(1, "bnfold.free.0").times(Term(1, "bnfold.free.1"))
     assert term is not None
     assert not is_free(ir.SymbolicDim(term.size))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("v = Equal(s, last)", [False] * 4),
+        ("v = Equal(last, s)", [False] * 4),
+        ("c = Concat<axis=0>(n, last, two) v = Equal(c, last)", [False, True, False]),
+        ("m = Mul(n, two) v = Equal(m, last)", [False]),
+        ("v = Equal(n, n)", [True]),
+        ("g = Gather(s, scalar) v = Equal(g, last)", [False]),
+        ("v = Equal(n, two)", None),
+        ("v = Equal(n, zero)", None),
+        ("v = Equal(n, h)", None),
+        ("m = Mul(n, two) v = Equal(m, n)", None),
+        ("m = Mul(n, last) v = Equal(m, two)", None),
+        ("m = Mul(n, last) v = Equal(m, last)", None),
+        ("v = Greater(n, last)", None),
+    ],
+)
+def test_what_an_equal_says_for_every_input(lines: str, expected: list[bool] | None) -> None:
+    text = f"s = Shape(x) n = Gather(s, zero) h = Shape<start=2, end=3>(x) {lines}"
+    used = {name: array for name, array in INTEGERS.items() if f" {name}" in lines + " zero"}
+    used |= {name: INTEGERS[name] for name in ("last", "two", "scalar", "zero") if name in text}
+    model = build(f"(float[N,3,H,5] x) => (v) {{ {text} }}", **used)
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    content = constant(next(v for node in loaded.graph for v in node.outputs if v.name == "v"))
+    assert (None if content is None else content.reshape(-1).tolist()) == expected
+    for shape in ((0, 3, 0, 5), (1, 3, 2, 5), (2, 3, 4, 5)):
+        (result,) = run_plain(model, {"x": np.zeros(shape, np.float32)})
+        assert content is None or (result.shape, result.tolist()) == (
+            content.shape,
+            content.tolist(),
+        )

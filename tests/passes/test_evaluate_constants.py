@@ -69,6 +69,17 @@ def test_bounds_of_a_relu6_as_the_dynamo_exporter_writes_them() -> None:
     assert [list(tensor.dims) for tensor in optimized.graph.initializer] == [[], []]
 
 
+def test_the_type_of_a_constant_node_is_known_without_its_being_told() -> None:
+    """As the dynamo exporter writes an arange."""
+    text = (
+        "(int64[3] x) => (int64[3] z) { n = Constant<value_int=3>() zero = Constant<value_int=0>() "
+        "step = Constant<value_float=1.0>() a = CastLike(zero, n) b = CastLike(step, n) "
+        "r = Range(a, n, b) z = Add(x, r) }"
+    )
+    optimized = assert_evaluated(build(text, opset=18), "Add")
+    assert [list(tensor.dims) for tensor in optimized.graph.initializer] == [[3]]
+
+
 @pytest.mark.parametrize(("results", "mode"), [("n", ""), ("n, m, v", "<training_mode=1>")])
 def test_a_weight_that_is_standardized_when_the_model_runs(results: str, mode: str) -> None:
     """As the ScaledStdConv of NFNets: a BatchNormalization of the weight, over its channels."""

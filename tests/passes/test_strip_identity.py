@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import bnfold
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, Parameters, build, draw_feeds, operators
-from tests.support.passes import run_pass
+from tests.support.passes import assert_rewritten, run_pass
 
 NAME = "strip-identity"
 LAST = 2**63 - 1
@@ -371,3 +371,42 @@ def test_each_removal_is_certified() -> None:
     assert {rewrite.certificate and rewrite.certificate.verdict for rewrite in record.rewrites} == {
         "certified"
     }
+
+
+@pytest.mark.parametrize("opset", [7, 17])
+@pytest.mark.parametrize(
+    ("line", "is_stripped"),
+    [
+        ("And(y, true)", True),
+        ("And(trues, y)", True),
+        ("Or(false, y)", True),
+        ("Or(y, falses)", True),
+        ("Xor(y, false)", True),
+        ("Xor(falses, y)", True),
+        ("And(y, false)", False),
+        ("Or(y, true)", False),
+        ("Xor(y, trues)", False),
+        ("And(y, mixed)", False),
+        ("And(y, wide)", False),
+    ],
+)
+def test_what_is_true_or_false_everywhere(line: str, is_stripped: bool, opset: int) -> None:
+    constants = {
+        "true": np.array(True),
+        "trues": np.ones((3, 1), np.bool_),
+        "false": np.array([[False]]),
+        "falses": np.zeros(2, np.bool_),
+        "mixed": np.array([True, False]),
+        "wide": np.ones((4, 3, 2), np.bool_),
+    }
+    used: Parameters = {n: array for n, array in constants.items() if re.search(rf"\b{n}\b", line)}
+    shape = "4,3,2" if "wide" in line else "3,2"
+    model = build(
+        f"(bool[3,2] x) => (bool[{shape}] z) {{ y = Not(x) w = {line} z = Not(w) }}",
+        opset=opset,
+        **used,
+    )
+    if not is_stripped:
+        assert not run_pass(model, NAME).record.rewrites
+        return
+    assert_rewritten(model, NAME, ["Not", "Not"], rtol=0, atol=0, certified=True)

@@ -49,6 +49,9 @@ _INPUTS_LATER: Mapping[str, Sequence[str]] = {
 }
 """Operators that have inputs in place of attributes by that operator set."""
 
+_PLACES = "bnfold.places"
+"""An input of the model that stands for so many places along an axis, each time for others."""
+
 Known = Mapping[ir.Node, tuple[Size, ...]]
 """The sizes, as onnxruntime computes them, of nodes where onnx infers others."""
 
@@ -67,6 +70,7 @@ def bare_model(graph: ir.Graph, known: Known, carried: Carried) -> onnx.ModelPro
     names = free_names()
     for value in graph.inputs:
         _add_input(bare.graph, value, names)
+    _describe(bare.graph, _PLACES, onnx.TensorProto.INT64, [None])
     for value in graph.initializers.values():
         if not value.is_graph_input() and value.const_value is not None:
             _add_constant(bare.graph, value.name or "", value.const_value)
@@ -167,20 +171,15 @@ def _add_constant(graph: onnx.GraphProto, name: str, content: ir.TensorProtocol)
     graph.initializer[-1].name = name
 
 
-def _describe(graph: onnx.GraphProto, name: str, dtype: int, shape: Sequence[int]) -> None:
-    described = graph.input.add(name=name).type.tensor_type
-    described.elem_type = dtype
-    described.shape.SetInParent()
-    for size in shape:
-        described.shape.dim.add(dim_value=size)
+def _describe(graph: onnx.GraphProto, name: str, dtype: int, shape: Sequence[Size]) -> None:
+    described = onnx.helper.make_tensor_value_info(name, dtype, shape)
+    graph.input.append(described)
 
 
 def _add_node(graph: onnx.GraphProto, node: ir.Node, known: Known, carried: Carried) -> None:
     proto = ir.serde.serialize_node(node)
     _prepare(graph, node, proto, known, carried)
-    graph.node.append(proto)
-    if _changes_numbers(node):
-        graph.node.append(_stop(graph.node[-1]))
+    graph.node.extend(_inferred(node, proto))
 
 
 def _prepare(
@@ -207,9 +206,8 @@ def _prepare(
         nodes = []
         for inner, inner_proto in zip(body, body_proto.node, strict=True):
             _prepare(body_proto, inner, inner_proto, known, carried)
-            stop = _stop(inner_proto) if _changes_numbers(inner) else None
-            nodes += [onnx.NodeProto.FromString(inner_proto.SerializeToString())]
-            nodes += [stop] if stop is not None else []
+            copy = onnx.NodeProto.FromString(inner_proto.SerializeToString())
+            nodes += _inferred(inner, copy)
         del body_proto.node[:]
         body_proto.node.extend(nodes)
 
@@ -226,6 +224,38 @@ def _assume(graph: onnx.GraphProto, body: onnx.GraphProto, link: Link, sizes: Si
             value.CopyFrom(described)
         if name and not found:
             graph.value_info.append(described)
+
+
+def _inferred(node: ir.Node, proto: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return the nodes from which onnx infers what a node makes."""
+    axes = _axes_cut_anywhere(node) if proto.domain != _UNKNOWN_DOMAIN else ()
+    if axes:
+        return _gathers(proto, axes)
+    return [proto, _stop(proto)] if _changes_numbers(node) else [proto]
+
+
+def _axes_cut_anywhere(node: ir.Node) -> Sequence[int]:
+    """Return the axes of a Slice with computed bounds, if onnx can learn from them."""
+    if node.op_type != "Slice" or node.domain or len(node.inputs) < 4 or not node.outputs[0].name:
+        return ()
+    axes = constant(node.inputs[3])
+    if axes is None or all(map(is_constant, node.inputs[1:3])):
+        return ()
+    numbers = [int(axis) for axis in axes.reshape(-1)]
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    is_float = dtype is not None and dtype.is_floating_point()
+    # A vector of integers may be a shape, whose content onnx can know.
+    has_more = is_float or any(axis not in (0, -1) for axis in numbers)
+    return numbers if has_more else ()
+
+
+def _gathers(cut: onnx.NodeProto, axes: Sequence[int]) -> list[onnx.NodeProto]:
+    """Return Gathers in place of a Slice: onnx then keeps the sizes of the other axes."""
+    names = [cut.input[0], *(f"{cut.output[0]}.bnfold.{axis}" for axis in axes[1:]), cut.output[0]]
+    return [
+        onnx.helper.make_node("Gather", [names[place], _PLACES], [names[place + 1]], axis=axis)
+        for place, axis in enumerate(axes)
+    ]
 
 
 def _changes_numbers(node: ir.Node) -> bool:

@@ -34,6 +34,7 @@ from bnfold.graph.constants import (
     record_content,
 )
 from bnfold.graph.shapes import shape_of
+from bnfold.graph.size_terms import compared
 from bnfold.graph.walk import all_graphs
 
 Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[Array] | None]
@@ -105,8 +106,8 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
             continue
         if all(map(is_constant, results)):
             spent += sum(map(_bytes_of, results))
-        elif (sizes := asked_sizes(node)) is not None:
-            record_content(results[0], sizes)
+        elif (known := _known_of_sizes(node)) is not None:
+            record_content(results[0], known)
             found = True
         elif _is_expression(node) and (size := _bytes(node)) is not None:
             budget = _budget(graphs) if budget < 0 else budget
@@ -121,6 +122,12 @@ def learn_constants(model: ir.Model, evaluate: Evaluate) -> bool:
         _record(node, contents)
         found |= contents is not None
     return found
+
+
+def _known_of_sizes(node: ir.Node) -> Array | None:
+    """Return what a node computes from sizes, if it is the same for every input."""
+    known = asked_sizes(node)
+    return compared(node) if known is None else known
 
 
 def results_of(node: ir.Node) -> list[ir.Value]:

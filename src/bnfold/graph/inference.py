@@ -132,9 +132,13 @@ def _fill_in(graph: ir.Graph, proto: onnx.GraphProto) -> None:
 
 
 def _take_constant(value: ir.Value) -> None:
-    if not is_deferred(value):  # else its shape is known already
-        content = constant(value)
-        record_shape(value, None if content is None else ir.Shape(content.shape))
+    """Take over the shape of a constant, and its type, which files leave out."""
+    if is_deferred(value):
+        return  # its shape is known already
+    content = constant(value)
+    record_shape(value, None if content is None else ir.Shape(content.shape))
+    if value.type is None and content is not None and content.dtype.kind not in "OSU":
+        value.type = ir.TensorType(ir.DataType.from_numpy(content.dtype))
 
 
 _Shapes: TypeAlias = dict[tuple[int | str | None, ...], ir.Shape]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array
@@ -82,6 +83,36 @@ def terms(value: ir.Value | None) -> Sequence[Term] | None:
     They are those for every input.
     """
     return _Search().of(value)
+
+
+def compared(node: ir.Node) -> Array | None:
+    """Return what an Equal says of sizes and numbers, if that is the same for every input.
+
+    Exporters look for the -1 that stands for a size in what they give an Expand: no size is -1.
+    """
+    if node.domain or node.op_type != "Equal" or len(node.inputs) != 2 or node.attributes:
+        return None
+    shape = shape_of(node.outputs[0])
+    pair = [terms(value) for value in node.inputs]
+    one, other = ([] if found is None else list(found) for found in pair)
+    if shape is None or not shape.is_static() or not one or not other:
+        return None
+    count = max(len(one), len(other))
+    one, other = (found * (count if len(found) == 1 else 1) for found in (one, other))
+    answers = [_are_equal(*terms) for terms in zip(one, other, strict=False)]
+    if len(one) != len(other) or math.prod(shape.numpy()) != count or None in answers:
+        return None
+    return np.array(answers, np.bool_).reshape(shape.numpy())
+
+
+def _are_equal(one: Term, other: Term) -> bool | None:
+    """Say whether two terms are equal for every input, or for none; None if that depends on it."""
+    if one == other:
+        return True
+    if one.size is None and other.size is None:
+        return False
+    low, high = sorted((one, other), key=lambda term: term.size is not None)
+    return False if low.size is None and low.factor < 0 <= high.factor else None
 
 
 class _Search:

@@ -77,6 +77,8 @@ def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
         return len(at) == 1
     if node.op_type == "Pad":
         return at <= {0, 2}
+    if node.op_type == "Where":
+        return 0 not in at
     if node.op_type == "BatchNormalization" and is_training(node):
         return False
     if node.op_type == "Cast" and not _is_float_cast(node):

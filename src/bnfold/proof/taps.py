@@ -154,6 +154,8 @@ def _is_per_channel(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) 
 
 def increases(node: onnx.NodeProto, reached: set[str], constants: Mapping[str, Array]) -> bool:
     """Say whether an operator is increasing and affine in the one operand that was reached."""
+    if node.op_type == "Where" and node.input[0] in reached:
+        return False
     if node.op_type in COPYING:
         return not is_random(node, constants)
     if node.op_type == "BatchNormalization":

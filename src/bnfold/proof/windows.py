@@ -29,9 +29,12 @@ AFFINE = frozenset(
 
 COPYING = frozenset(
     {"Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape"}
-    | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+    | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
 )
-"""Operators whose output's elements are elements of their input, whatever these are."""
+"""Operators whose output's elements are elements of their input, whatever these are.
+
+Of a Where, if its condition is constant.
+"""
 
 POINTWISE = frozenset(
     {"Abs", "Add", "Atan", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Div", "Dropout"}
