@@ -226,6 +226,54 @@ def test_sizes_that_an_operator_is_given(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("lines", "x", "expected"),
+    [
+        ("y = Reshape(x, r4)", "n,6,4", [None, 4]),
+        ("r = Reshape(x, r4) y = Reshape(r, r24)", "n,6,4", ["n", 24]),
+        ("r = Reshape(x, r4) t = Transpose(r) y = Reshape(t, r24)", "n,6,4", ["n", 24]),
+        ("r = Reshape(x, r4) m = Mul(n, six) t = Concat<axis=0>(m, o) y = Reshape(r, t)",
+         "n,6,4", [None, 4]),
+        ("m = Mul(n, six) t = Concat<axis=0>(m, o) y = Reshape(x, t)", "n,6,4", [None, 4]),
+        ("t = Concat<axis=0>(n, o) y = Reshape(x, t)", "n,6,4", ["n", 24]),
+        ("t = Concat<axis=0>(n, two, o) y = Reshape(x, t)", "n,6,4", ["n", 2, 12]),
+        ("t = Concat<axis=0>(o, n) y = Reshape(x, t)", "n,6", [6, "n"]),
+        ("t = Concat<axis=0>(two, o) y = Reshape(x, t)", "n,3", [2, None]),
+        ("m = Mul(n, six) t = Concat<axis=0>(m, o) y = Reshape(x, t)", "n,3,1", [None, None]),
+        ("t = Concat<axis=0>(n, o) y = Reshape(x, t)", "n,m", ["n", None]),
+        ("t = Concat<axis=0>(n, n, o) y = Reshape(x, t)", "n,6,4", ["n", "n", None]),
+    ],
+)  # fmt: skip
+def test_a_size_that_is_left_open(lines: str, x: str, expected: list[int | str | None]) -> None:
+    weights: Parameters = {
+        "r4": np.array([-1, 4]),
+        "r24": np.array([-1, 24]),
+        "six": np.array([6]),
+        "o": np.array([-1]),
+        "two": np.array([2]),
+    }
+    text = f"n = Shape<start=0, end=1>(x) {lines}"
+    used = {name: array for name, array in weights.items() if re.search(rf"\b{name}\b", text)}
+    model = build(f"(float[{x}] x) => (y) {{ {text} }}", **used)
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    own, made = (shape_of(value) for value in (loaded.graph.inputs[0], loaded.graph.outputs[0]))
+    assert own is not None
+    assert made is not None
+    found = [size if isinstance(size, int) else "n" if size == own[0] else None for size in made]
+    assert found == expected
+    is_copying = "(o, n)" in lines  # where n is 0, a size that onnx takes for n
+    for size in (1, 4) if is_copying else (0, 1, 4):
+        sizes = {"n": size, "m": 3}
+        shape = [int(sizes.get(each, each)) for each in x.split(",")]
+        try:
+            (result,) = run_plain(model, {"x": np.zeros(shape, np.float32)})
+        except RuntimeException:
+            continue
+        for told, real in zip(found, result.shape, strict=True):
+            assert told is None or sizes.get(str(told), told) == real
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_sizes_that_an_operator_is_given_are_those_that_it_makes(data: st.DataObject) -> None:
