@@ -4,7 +4,8 @@
 
 along one axis; along different axes, one Slice has the bounds of both.
 
-Conditions: nothing else reads the result in between; starts, ends, axes and steps are constants.
+Conditions: only Slices read the result in between, 8 at most, and each can read x instead; starts,
+ends, axes and steps are constants.
 Where the size of an axis that both slice is not known, neither counts its start from the end, both
 step forward, and what the end counts from follows from one of the two ends.
 
@@ -30,8 +31,8 @@ from bnfold.rewriting.query import (
     opset,
     producer,
     rank_of,
+    readers_alike,
     size_of,
-    sole_use,
 )
 
 _INPUTS = ("starts", "ends", "axes", "steps")
@@ -53,10 +54,23 @@ def merge_slices(node: ir.Node) -> Replace | None:
     """Let the second of two Slices read what the first one reads."""
     first = producer(node, 0, "Slice")
     data = input_of(first, 0) if first is not None else None
-    if first is None or data is None or not sole_use(first.outputs[0]):
+    if first is None or data is None:
         return None
-    inner, outer = _bounds(first), _bounds(node)
-    if inner is None or outer is None:
+    inner, readers = _bounds(first), readers_alike(first.outputs[0], "Slice")
+    if inner is None or node not in readers:
+        return None
+    merged = {reader: _of_both(data, inner, _bounds(reader)) for reader in readers}
+    bounds = merged[node]
+    if bounds is None or None in merged.values():
+        return None
+    return Replace([first, node], {node.outputs[0]: _slice(node, data, bounds)})
+
+
+def _of_both(
+    data: ir.Value, inner: Mapping[int, _Bounds], outer: Mapping[int, _Bounds] | None
+) -> Mapping[int, _Bounds] | None:
+    """Return the bounds of two Slices by axis, or None if they depend on sizes."""
+    if outer is None:
         return None
     merged = {**inner, **outer}
     for axis in inner.keys() & outer.keys():
@@ -64,8 +78,7 @@ def merge_slices(node: ir.Node) -> Replace | None:
         if both is None:
             return None
         merged[axis] = both
-    whole = _slice(node, data, dict(sorted(merged.items())))
-    return Replace([first, node], {node.outputs[0]: whole})
+    return dict(sorted(merged.items()))
 
 
 def _bounds(node: ir.Node) -> Mapping[int, _Bounds] | None:

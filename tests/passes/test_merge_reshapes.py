@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import bnfold
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, build, operators
-from tests.support.passes import run_pass
+from tests.support.passes import certificates, run_pass
 
 NAME = "merge-reshapes"
 
@@ -54,8 +54,6 @@ def merged(model: onnx.ModelProto, *shapes: tuple[int, ...]) -> list[str]:
     [
         "a = Reshape(y, rows) z = Reshape(a, split)",
         "a = Reshape(y, flat) z = Reshape(a, rows)",
-        "a = Flatten(y) z = Reshape(a, back)",
-        "a = Unsqueeze(y, first) z = Squeeze(a, first)",
         "a = Unsqueeze(y, ones) z = Reshape(a, rows)",
         "a = Reshape(y, kept) z = Unsqueeze(a, ones)",
         "a = Reshape(y, kept) b = Reshape(a, split) z = Reshape(b, rows)",
@@ -107,6 +105,35 @@ def test_transposes_that_stay(lines: str, x: str) -> None:
     assert not run_pass(chain(lines, x), NAME).record.rewrites
 
 
+@pytest.mark.parametrize(
+    ("lines", "x", "expected"),
+    [
+        ("a = Reshape(y, rows) b = Reshape(a, split) c = Reshape(a, back) d = Flatten(c) "
+         "e = Flatten(b) z = Add(d, e)", "N,6,4", ["Flatten", "Reshape", "Add"]),
+        ("a = Reshape(y, rows) b = Reshape(a, split) c = Unsqueeze(a, last) d = Exp(b) e = Exp(c) "
+         "f = Flatten(d) g = Flatten(e) z = Add(f, g)", "N,6,4",
+         ["Reshape", "Reshape", "Exp", "Exp", "Flatten", "Flatten", "Add"]),
+        ("a = Flatten(y) z = Reshape(a, back)", "N,6,4", []),
+        ("a = Unsqueeze(y, first) z = Squeeze(a, first)", "N,6,4", []),
+        ("a = ReduceMean<axes=[1], keepdims=0>(y) z = Unsqueeze(a, first)", "N,1,4", ["Reshape"]),
+        ("a = Squeeze(y, last) b = ReduceMean<axes=[1], keepdims=0>(a) z = Unsqueeze(b, last)",
+         "N,1,1", ["Reshape"]),
+        ("a = Unsqueeze(y, first) b = Exp(a) c = Squeeze(a, first) z = Add(b, c)", "N,M",
+         ["Unsqueeze", "Exp", "Add"]),
+        ("a = Squeeze(y, first) b = Exp(a) c = Unsqueeze(a, first) z = Add(b, c)", "1,M,4",
+         ["Squeeze", "Exp", "Add"]),
+    ],
+)  # fmt: skip
+def test_several_readers_and_means_of_one(lines: str, x: str, expected: list[str]) -> None:
+    model = chain(lines, x)
+    shapes = [
+        tuple(int(size.replace("N", n).replace("M", "2")) for size in x.split(",")) for n in "301"
+    ]
+    assert merged(model, *shapes) == expected
+    proven = certificates(model, NAME)
+    assert {each.verdict for each in proven} == {"certified"}
+
+
 def test_a_size_that_a_shape_leaves_open() -> None:
     model = chain("a = Reshape(y, open) z = Unsqueeze(a, last)")
     assert merged(model, (3, 6, 4)) == ["Reshape"]
@@ -117,9 +144,16 @@ def test_a_size_that_a_shape_leaves_open() -> None:
     [
         ("a = Unsqueeze(y, first) z = Unsqueeze(a, last)", "N,M"),
         ("a = Reshape(y, rows) b = Exp(a) z = Reshape(b, split)", "N,6,4"),
-        ("a = Reshape(y, rows) b = Reshape(a, split) c = Reshape(a, split) z = Add(b, c)", "N,6,4"),
+        ("a = Reshape(y, rows) b = Reshape(a, split) c = Exp(a) d = Reshape(c, split) "
+         "z = Add(b, d)", "N,6,4"),
+        ("a = Unsqueeze(y, first) b = Unsqueeze(a, first) c = Unsqueeze(a, last) d = Add(b, c) "
+         "z = Exp(d)", "N,M"),
+        ("a = ReduceMean<axes=[1], keepdims=0>(y) z = Unsqueeze(a, first)", "N,M,4"),
+        ("a = ReduceMean<axes=[1], keepdims=0>(y) z = Unsqueeze(a, first)", "N,6,4"),
+        ("a = ReduceMean<axes=[0], keepdims=0>(y) z = Unsqueeze(a, first)", "2,2,4"),
+        ("a = ReduceMax<axes=[1], keepdims=0>(y) z = Unsqueeze(a, first)", "N,1,4"),
     ],
-)
+)  # fmt: skip
 def test_others_stay(lines: str, x: str) -> None:
     assert not run_pass(chain(lines, x), NAME).record.rewrites
 

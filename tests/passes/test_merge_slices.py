@@ -15,7 +15,7 @@ import bnfold
 from bnfold_passes.merge_slices import _Bounds, _composed
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, build, operators
-from tests.support.passes import run_pass
+from tests.support.passes import certificates, run_pass
 
 NAME = "merge-slices"
 END = 2**63 - 1
@@ -240,3 +240,44 @@ def test_bounds_that_are_composed_for_any_size() -> None:
         both = _composed(_Bounds(1, end, step), _Bounds(1, then), None)
         is_clear = then == END or (end >= 0 if then >= 0 else step == 1 and end in (-2, END))
         assert (both is not None) == is_clear
+
+
+@pytest.mark.parametrize(
+    ("x", "third", "are_merged"),
+    [
+        ("N,9", "Slice(s, one, end, one)", True),
+        ("N,9", "Exp(s)", False),
+        ("N,M", "Slice(s, one, end, one)", True),
+        ("N,M", "Slice(s, last, end, one)", False),
+        ("N,9", "Slice(s, one, given, one)", False),
+        ("N,9", "Gather<axis=1>(s, one)", False),
+    ],
+)
+def test_one_that_only_slices_read_is_merged_into_each(
+    x: str, third: str, are_merged: bool
+) -> None:
+    """As blocks that take parts of a part, each of which the others could not read without it."""
+    lines = (
+        "s = Slice(x, one, six, one) a = Slice(s, zero, two, one) b = Slice(s, two, end, one) "
+        f"c = {third} d = Neg(a) e = Neg(b) f = Neg(c)"
+    )
+    weights: Parameters = {
+        name: np.array([number])
+        for name, number in
+        {"zero": 0, "one": 1, "two": 2, "six": 7, "end": END, "last": -2}.items()
+    }  # fmt: skip
+    used = {name: array for name, array in weights.items() if name in lines}
+    model = build(
+        f"(float[{x}] x, int64[1] given) => (float[p,q] d, float[r,s] e, float[t,u] f) "
+        f"{{ {lines} }}",
+        **used,
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    expected = operators(model)[1:] if are_merged else operators(model)
+    assert operators(optimized) == expected
+    feeds = {"x": np.arange(18, dtype=np.float32).reshape(2, 9), "given": np.array([3])}
+    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not run_pass(optimized, NAME).record.rewrites
+    if are_merged:
+        assert [each.verdict for each in certificates(model, NAME)] == ["certified"] * 3

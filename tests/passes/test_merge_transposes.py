@@ -11,7 +11,7 @@ import pytest
 import bnfold
 from tests.support.evaluate import run_plain
 from tests.support.graphs import build, draw_feeds, operators
-from tests.support.passes import run_pass
+from tests.support.passes import certificates, run_pass
 
 NAME = "merge-transposes"
 
@@ -55,16 +55,43 @@ def test_it_is_certified() -> None:
     assert rewrite.certificate.verdict == "certified"
 
 
+def test_one_that_only_transposes_read_is_merged_into_each() -> None:
+    lines = (
+        "a = Transpose<perm=[1,2,0]>(y) b = Transpose<perm=[1,0,2]>(a) "
+        "c = Transpose<perm=[0,2,1]>(a) d = Transpose<perm=[1,2,0]>(c) z = Add(b, d)"
+    )
+    model = chain(lines, "3,3,3")
+    assert merged(model) == ["Transpose", "Transpose", "Add"]
+    proven = certificates(model, NAME)
+    assert [each.verdict for each in proven] == ["certified"] * 3
+
+
+def test_one_that_is_undone_goes_whatever_else_reads_the_first() -> None:
+    lines = (
+        "a = Transpose<perm=[0,2,1]>(y) b = Transpose<perm=[0,2,1]>(a) c = Exp(a) "
+        "d = Transpose<perm=[0,2,1]>(c) z = Add(b, d)"
+    )
+    assert merged(chain(lines)) == ["Transpose", "Exp", "Transpose", "Add"]
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         "a = Transpose<perm=[1,2,0]>(y) b = Exp(a) z = Transpose<perm=[0,2,1]>(b)",
-        "a = Transpose<perm=[0,2,1]>(y) b = Transpose<perm=[0,2,1]>(a) c = Exp(a) "
+        "a = Transpose<perm=[1,2,0]>(y) b = Transpose<perm=[0,2,1]>(a) c = Exp(a) "
         "d = Transpose<perm=[0,2,1]>(c) z = Add(b, d)",
     ],
 )
 def test_others_stay(lines: str) -> None:
     assert not run_pass(chain(lines), NAME).record.rewrites
+
+
+def test_one_that_very_many_read_stays() -> None:
+    for readers, expected in ((8, 8), (9, 10)):
+        lines = "".join(f"b{n} = Transpose<perm=[0,2,1]>(a) " for n in range(readers))
+        names = ", ".join(f"b{n}" for n in range(readers))
+        model = chain(f"a = Transpose<perm=[1,2,0]>(y) {lines} z = Sum({names})")
+        assert len(merged(model)) == expected + 1
 
 
 def test_between_an_input_and_an_output_one_stays() -> None:

@@ -61,6 +61,25 @@ def sole_use(value: ir.Value) -> bool:
     return use.node.graph is value.graph
 
 
+_MOST_READERS = 8
+"""Each of them looks at the others."""
+
+
+def readers_alike(value: ir.Value, *op_types: str) -> list[ir.Node]:
+    """Return what reads the value, if these are a few operators of these types in its graph.
+
+    Each reads it as its first input alone, so that it may read something else instead.
+    """
+    uses = value.uses()
+    if value.is_graph_output() or len(uses) > _MOST_READERS:
+        return []
+    are_alike = all(
+        use.idx == 0 and use.node.graph is value.graph and is_op(use.node, *op_types)
+        for use in uses
+    )
+    return list(dict.fromkeys(use.node for use in uses)) if are_alike else []
+
+
 def may_take_over(new: ir.Value, old: ir.Value) -> bool:
     """Say whether an existing value can be read in place of another, without an Identity between.
 
