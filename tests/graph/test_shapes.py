@@ -461,6 +461,7 @@ def test_functions_that_call_each_other_twice_end() -> None:
         ("v = Slice(x, e, one, minus)", "N?W"),
         ("v = Slice(x, zeros, f, pair)", "??W"),
         ("v = Slice(x, zero, e, zero)", "?3W"),
+        ("i = Cast<to=7>(x) v = Slice(i, zero, e, back)", "N3?"),
         ("v = Slice(x, zero, e, e)", "???"),
         ("v = Slice(x, zero, e)", "???"),
     ],
@@ -471,7 +472,7 @@ def test_a_slice_with_computed_bounds_keeps_the_other_sizes(
     weights: Parameters = {
         name: np.array(numbers, np.int64)
         for name, numbers in {
-            "zero": [0], "one": [1], "first": [1], "last": [3], "minus": [-2],
+            "zero": [0], "one": [1], "first": [1], "last": [3], "minus": [-2], "back": [-1],
             "zeros": [0, 0], "pair": [1, -3],
         }.items()
     }  # fmt: skip

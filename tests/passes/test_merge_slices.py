@@ -273,8 +273,8 @@ def test_one_that_only_slices_read_is_merged_into_each(
         **used,
     )
     optimized = run_pass(model, NAME).to_proto()
-    expected = operators(model)[1:] if are_merged else operators(model)
-    assert operators(optimized) == expected
+    assert bool(run_pass(model, NAME).record.rewrites) == are_merged
+    assert operators(optimized) == operators(model)[1 if are_merged else 0 :]
     feeds = {"x": np.arange(18, dtype=np.float32).reshape(2, 9), "given": np.array([3])}
     for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
         np.testing.assert_array_equal(one, other)

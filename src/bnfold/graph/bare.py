@@ -241,12 +241,7 @@ def _axes_cut_anywhere(node: ir.Node) -> Sequence[int]:
     axes = constant(node.inputs[3])
     if axes is None or all(map(is_constant, node.inputs[1:3])):
         return ()
-    numbers = [int(axis) for axis in axes.reshape(-1)]
-    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
-    is_float = dtype is not None and dtype.is_floating_point()
-    # A vector of integers may be a shape, whose content onnx can know.
-    has_more = is_float or any(axis not in (0, -1) for axis in numbers)
-    return numbers if has_more else ()
+    return [int(axis) for axis in axes.reshape(-1)]
 
 
 def _gathers(cut: onnx.NodeProto, axes: Sequence[int]) -> list[onnx.NodeProto]:

@@ -55,6 +55,7 @@ from bnfold.proof.submodels import of_one_output
 from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
+from bnfold.proof.turning import with_transposes_first
 from bnfold.proof.windows import AFFINE, COPYING, POINTWISE, NotShown, Window, dtype_of, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
@@ -187,9 +188,9 @@ def _forms(window: Window) -> Iterator[Window]:
     yield window
     if scaled is not window:
         yield scaled
-    spread = with_constants_expanded(window)
-    if spread is not window:
-        yield spread
+    for make in (with_transposes_first, with_constants_expanded):
+        if (other := make(window)) is not window:
+            yield other
 
 
 def _of_any(forms: Iterable[Window]) -> Certificate:
