@@ -22,8 +22,11 @@ def test_products_of_what_varies_are_not_linear() -> None:
         "a = Add(x, x) y = MatMul(w, a)",
         "y = Div(x, w)",
         "y = Pad(x, p)",
+        'y = Einsum<equation="ij,jk->ik">(x, w)',
+        'y = Einsum<equation="jk,ij->ik">(w, x)',
     ]
     others = ["y = Mul(x, x)", "y = Div(w, x)", "y = MatMul(x, x)", "y = Cast<to=7>(x)"]
+    others += ['y = Einsum<equation="ij,ij->ij">(x, x)']
     others += ["y = Dropout(x, r, t)", "y = BatchNormalization<training_mode=1>(x, g, g, g, g)"]
     for text in linear + others:
         assert is_multilinear(build(f"{ROW} {{ {text} }}", **weights)) == (text in linear), text

@@ -64,8 +64,7 @@ def _pairs(value: ir.Value | None, root: ir.Node) -> dict[Source, _Pair]:
         if len(second.products) != 1 or not _is_plain(second) or between is None:
             continue
         for first in linear_forms(between):
-            is_pair = len(first.products) == 1 and _is_plain(first)
-            if is_pair and is_op(between, "MatMul", "Gemm"):
+            if len(first.products) == 1 and _is_plain(first):
                 found.setdefault(first.source, _Pair(first, second))
     return found
 
