@@ -129,9 +129,10 @@ def test_an_expand_that_is_read_twice(line: str, is_stripped: bool) -> None:
     assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)
 
 
-def test_an_expand_to_the_sizes_of_a_value_that_is_not_read() -> None:
-    """It stays for its other reader; the windows know where its sizes are from."""
-    lines = "s = Shape(y) e = Expand(x, s) b = Less(e, e) z = Where(b, e, e)"
+@pytest.mark.parametrize("line", ["Less(e, e) z = Where(b, e, e)", "Less(x, e) z = Where(b, x, e)"])
+def test_an_expand_to_the_sizes_of_a_value_that_is_not_read(line: str) -> None:
+    """It stays for its other reader; the windows know what it is, and where its sizes are from."""
+    lines = f"s = Shape(y) e = Expand(x, s) b = {line}"
     record = bnfold.optimize(model(lines, "1,5"), only=[NAME]).record
     assert record.rewrites
     assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)

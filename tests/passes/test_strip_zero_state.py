@@ -140,6 +140,16 @@ def test_a_state_that_a_caller_may_override_stays() -> None:
     assert not run_pass(model, NAME).record.rewrites
 
 
+@pytest.mark.parametrize("fill", ["ConstantOfShape(t)", "Expand(nil, t)"])
+def test_a_state_of_sizes_that_a_caller_may_override_is_no_difference(fill: str) -> None:
+    """Whatever its sizes are computed from, it is zero: the window knows that, if not the sizes."""
+    lines = f"t = Concat<axis=0>(first, then, last) z = {fill}"
+    model = make_overridable(recurrent(lines, "z", "GRU", "T,2,2", "y"), "then")
+    (found,) = bnfold.optimize(model, only=[NAME]).record.rewrites
+    assert found.certificate is not None
+    assert found.certificate.verdict == "open"
+
+
 def test_a_long_way_to_a_state_is_not_followed() -> None:
     for steps, rewrites in ((20, 1), (40, 0)):
         chain = " ".join(f"v{n + 1} = Identity(v{n})" for n in range(steps))

@@ -235,7 +235,8 @@ def _proven(computed: Window) -> Certificate:
 def _at_sizes(window: Window) -> Certificate:
     """Prove a window that computes with sizes at each of a choice of them."""
     certificates = []
-    for sizing in _that_run(window, sizings(window)):
+    chosen = _that_run(window, sizings(window))
+    for sizing in chosen:
         fixed, left = with_sizes(window, sizing.shapes), math.inf
         while _number_of_shapes(fixed) < left:  # a size within may depend on another one
             left = _number_of_shapes(fixed)
@@ -245,6 +246,9 @@ def _at_sizes(window: Window) -> Certificate:
         certificates.append(_certify(fixed))
         if certificates[-1].verdict == "differs":
             return certificates[-1]
+    small = [sizing for sizing in chosen if sizing.is_small]
+    if len(_running(small, [_result_of(evaluator, window.after)])) < len(small):
+        raise NotShown("what replaces it does not run at sizes at which what is replaced does")
     return max(certificates, key=lambda found: found.verdict != "certified")
 
 
@@ -268,7 +272,8 @@ def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
                 running = _running([each for each in fits if each is not None], runs)
         usual = running or usual
     if small:
-        run = _result_of(by_onnxruntime if _copies(window) else evaluator, window.before)
+        make = by_onnxruntime if _copies(window) else evaluator
+        run = _result_of(make, window.before)
         small = [each for each in small if (made := run(each)) is not None and made.size]
     return usual + small
 

@@ -81,14 +81,15 @@ class Slice:
     def expand(self, others: set[ir.Value], *, sizes: bool = False) -> None:
         """Take in nodes outside the pattern where they compute a leaf from the other side's.
 
-        Nodes that compute a leaf from sizes or types are taken in, too: it cannot be anything. So
-        are those of a leaf of both sides, if `sizes` are to be computed in the window.
+        Nodes that compute a leaf from sizes or types are taken in, too, and one that repeats a
+        constant: it cannot be anything. So are those of a leaf of both sides, if `sizes` are to be
+        computed in the window.
         """
-        known, missing = others | set(self.leaves), others - set(self.leaves)
+        known = others | set(self.leaves)
         wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
             if leaf not in others:
-                nodes = _between(leaf, known - {leaf}, missing) or _from_sizes(leaf)
+                nodes = _between(leaf, known - {leaf}) or _from_sizes(leaf) or _filling(leaf)
             else:
                 nodes = _from_sizes(leaf) if sizes else set()
             if nodes:
@@ -201,11 +202,8 @@ def _permutation(node: ir.Node | None) -> Sequence[int]:
     return node.attributes.get_ints("perm", ())
 
 
-def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> set[ir.Node]:
-    """Return the nodes that compute a value from known ones, some of them needed, and from sizes.
-
-    None if it is computed from anything else.
-    """
+def _between(value: ir.Value, known: set[ir.Value]) -> set[ir.Node]:
+    """Return the nodes that compute a value from known ones and from sizes, else none."""
     nodes: set[ir.Node] = set()
     reaches = False
     pending = [value]
@@ -213,7 +211,7 @@ def _between(value: ir.Value, known: set[ir.Value], needed: set[ir.Value]) -> se
         value = pending.pop()
         node = value.producer()
         if value in known:
-            reaches |= value in needed
+            reaches = True
         elif sizes := _from_sizes(value):
             nodes |= sizes
         elif not is_constant(value):
@@ -240,6 +238,17 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
         nodes.add(node)
         pending += _contents_read(node)
     return nodes
+
+
+def _filling(value: ir.Value) -> set[ir.Node]:
+    """Return the node that repeats a constant, whatever the sizes are computed from, else none."""
+    node = value.producer()
+    if node is not None and (
+        is_op(node, "ConstantOfShape")
+        or (is_op(node, "Expand", "Tile") and node.inputs[0] and is_constant(node.inputs[0]))
+    ):
+        return {node}
+    return set()
 
 
 def are_equal_constants(value: ir.Value | None, other: ir.Value | None) -> bool:
