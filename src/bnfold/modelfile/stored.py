@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,16 +73,25 @@ class OpenFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes."""
-        pieces: list[bytes] = []
+        (content,) = self.read_each([offset], length)
+        return content
+
+    def read_each(self, offsets: Iterable[int], length: int) -> list[bytes]:
+        """Return exactly `length` bytes from each offset on."""
         with self._in_words():
-            while length > 0:
-                piece = self._read_some(offset, length)
-                if not piece:
-                    break
-                pieces.append(piece)
-                offset, length = offset + len(piece), length - len(piece)
-            self._require_unchanged(length)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            found = [self._read_at(offset, length) for offset in offsets]
+            self._require_unchanged(any(len(content) < length for content in found))
+        return found
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes, or what there is: a system may return fewer at a time."""
+        content = self._read_some(offset, length)
+        while content and len(content) < length:
+            more = self._read_some(offset + len(content), length - len(content))
+            if not more:
+                break
+            content += more
+        return content
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the whole buffer."""
@@ -93,7 +102,7 @@ class OpenFile:
                 if not count:
                     break
                 done += count
-            self._require_unchanged(len(buffer) - done)
+            self._require_unchanged(done < len(buffer))
 
     def _read_some(self, offset: int, length: int) -> bytes:
         if _READS_ANYWHERE:
@@ -109,8 +118,8 @@ class OpenFile:
             self._file.seek(offset)
             return self._file.readinto(buffer)
 
-    def _require_unchanged(self, missing: int) -> None:
-        if missing or self._state() != (self.size, self._modified):
+    def _require_unchanged(self, is_short: bool) -> None:
+        if is_short or self._state() != (self.size, self._modified):
             raise ModelError(f"{self.path} was changed while it was being read")
 
     def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -211,8 +220,12 @@ class StoredTensor(ir.serde.TensorProtoTensor):
         """
         dtype = self.dtype.numpy().newbyteorder("<")
         size, extent = dtype.itemsize, self.extent
-        at_once = BLOCK // (step * size) if step * size <= _PAGE else 1
         found = np.empty(count, dtype)
+        if step * size > _PAGE:
+            places = range(extent.offset, extent.offset + count * step * size, step * size)
+            found[:] = np.frombuffer(b"".join(extent.file.read_each(places, size)), dtype)
+            return found
+        at_once = BLOCK // (step * size)
         for first in range(0, count, at_once):
             few = min(at_once, count - first)
             content = extent.file.read(

@@ -209,9 +209,11 @@ def _next_piece(receiving: int, child: int) -> bytes:
 
 def _wait(receiving: int, child: int) -> None:
     """Wait until there is something to read."""
-    used, since = _processor_ticks(child), time.monotonic()
     pipe = select.poll()  # select knows no descriptors from 1024 on, which the host may have
     pipe.register(receiving, select.POLLIN)
+    if pipe.poll(1000):  # mostly: what it has used need not be read then
+        return
+    used, since = _processor_ticks(child), time.monotonic()
     while not pipe.poll(1000):
         now = _processor_ticks(child)
         if now != used:
