@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,23 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before a test imports onn
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without slow tests where only these are wanted: to import all takes long."""
+    is_wanted = config.option.markexpr != "slow" or collection_path.suffix != ".py"
+    return None if is_wanted or says_slow(collection_path) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Require that each slow test is in a file that `pytest_ignore_collect` finds."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    assert all(map(says_slow, slow)), "a file of slow tests must say so"
+
+
+def says_slow(path: Path) -> bool:
+    """Say whether a file of tests may have slow ones."""
+    return "slow" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +66,12 @@ def passes_raise_what_they_declare() -> Iterator[None]:
 
     with mock.patch.object(Pass, "__call__", held):
         yield
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render pages without their pictures, which take nearly all of the time."""
+    monkeypatch.setattr("bnfold.report.html._pictures", lambda record: {})
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,7 @@ def test_every_command_writes_every_format(
     assert f"bnfold: {verdict}" in files[".md"].read_text()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_failure_also_writes_its_reports(tmp_path: Path) -> None:
     with plant_wrong_pass():
         outcome = run("optimize", REWRITTEN, tmp_path / "out.onnx", *options(tmp_path))
@@ -86,6 +87,7 @@ def test_without_a_file_markdown_is_printed(record: Path, tmp_path: Path) -> Non
     assert printed.out == (tmp_path / "run.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_with_json_the_record_is_printed(record: Path, tmp_path: Path) -> None:
     outcome = run("report", record, "--json", "-o", tmp_path / "run.html")
     assert outcome.record == json.loads(record.read_text())

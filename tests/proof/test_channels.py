@@ -141,8 +141,7 @@ def test_functions_that_mix_channels_are_sampled() -> None:
     assert outcome(pair("t = Softmax<axis=1>(c)", old, new))[0] == "sampled"
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("size", ["N,4", "1,4"])
+@pytest.mark.parametrize(("seed", "size"), [(0, "N,4"), (1, "1,4"), (2, "N,4"), (3, "1,4")])
 def test_a_relu_that_happens_to_be_zero_is_no_constant(seed: int, size: str) -> None:
     """Of two random inputs, both may be negative in a channel that nothing reads later."""
     w, b, u, e = normal(4, 16, seed=seed), normal(16), normal(16, 5), normal(5)

@@ -72,6 +72,7 @@ def test_fields_missing_in_an_earlier_version_get_their_defaults(tmp_path: Path)
     assert read_record(write(tmp_path, content)).tuning is None
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_timings_of_an_earlier_version_keep_their_intervals(tmp_path: Path) -> None:
     """It gave some of a single block, decided trials by them, and did not know the load."""
     content: dict[str, Any] = json.loads(RECORDS["tuned"]().to_json())
@@ -125,6 +126,7 @@ def test_an_invalid_record_is_a_one_line_error(tmp_path: Path, content: Any, wor
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_record_may_lack_a_version(tmp_path: Path) -> None:
     record = read_record(write(tmp_path, changed(tool={})))
     for suffix in (".html", ".md"):

@@ -5,25 +5,49 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from bnfold.record.data import PassRecord
-from bnfold.report import html
+from bnfold.report import drawing, html, pictures
 from bnfold.report.wording import legible
 from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.registry import all_passes
 from tests.support.pages import Element, parse
 from tests.support.records import HOSTILE_NAMES, RECORDS, fold, large, optimized
 
+DRAWINGS = [
+    (drawing, "neighbourhood"),
+    *((pictures, each) for each in ("distribution", "operators", "speed", "times", "truth")),
+    (pictures, "yardsticks"),
+]
+DRAWN: dict[tuple[str, str], str] = {}
+
 TAGS_OF_PICTURES = {"svg", "g", "path", "text", "use", "defs", "clippath", "rect"}
 
 
 @cache
 def text_of_page(name: str) -> str:
-    return html.render(RECORDS[name]())
+    """Return a page. Most show the same pictures as another: each one is drawn once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name_of_drawing in DRAWINGS:
+            draw = getattr(module, name_of_drawing)
+            patch.setattr(module, name_of_drawing, drawn_once(draw))
+        return html.render(RECORDS[name]())
+
+
+def drawn_once(draw: Callable[..., str]) -> Callable[..., str]:
+    def once(*arguments: Any) -> str:
+        key = draw.__name__, repr(arguments)
+        if key not in DRAWN:
+            DRAWN[key] = draw(*arguments)
+        return DRAWN[key]
+
+    return once
 
 
 @cache
