@@ -354,6 +354,23 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path, change: str) -
         loaded.to_proto()
 
 
+def test_what_a_file_does_not_have_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    file = OpenFile(tmp_path / "file")
+    assert file.read_each([0, 8, 4], 2) == [b"01", b"89", b"45"]
+    with pytest.raises(ModelError, match="was changed while it was being read"):
+        file.read_each([0, 9], 2)
+
+
+def test_a_system_may_read_fewer_bytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    file = OpenFile(tmp_path / "file")
+    monkeypatch.setattr(file, "_read_some", lambda at, size: b"0123456789"[at : at + min(size, 3)])
+    assert file.read(1, 8) == b"12345678"
+
+
 @pytest.mark.parametrize("data_type", TYPES)
 def test_every_type_reads_the_same_from_the_file(tmp_path: Path, data_type: int) -> None:
     rng = np.random.default_rng(0)
