@@ -79,6 +79,19 @@ def test_a_size_may_be_the_product_of_others(more: str) -> None:
     assert certify(found).verdict == "certified"
 
 
+@pytest.mark.parametrize("last", [24, 12])
+def test_a_target_may_copy_sizes(last: int) -> None:
+    """Of N rows of h parts each, where only two parts have as many elements as are asked for."""
+    found = pair(
+        "(float[N,h,1,12] x) => (float[A,B,C] y)",
+        "t = Transpose<perm=[0,2,1,3]>(x) y = Reshape(t, a)",
+        "y = Reshape(x, b)",
+        a=[0, 1, 24],
+        b=[0, 24 // last, last],
+    )
+    assert certify(found).verdict == ("certified" if last == 24 else "differs")
+
+
 @pytest.mark.parametrize("error", [0, 1])
 def test_elementwise_operators_may_come_before(error: int) -> None:
     w = np.arange(60, dtype=np.float32).reshape(20, 3) + 1

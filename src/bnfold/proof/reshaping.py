@@ -12,7 +12,7 @@ from dataclasses import replace
 import onnx
 
 from bnfold.graph.kept_sizes import COUNT_KEEPING
-from bnfold.proof.constant_folding import with_sizes
+from bnfold.proof.constant_folding import sizes_within, with_sizes
 from bnfold.proof.sizing import Shapes, Sizing
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import POINTWISE, Window
@@ -59,11 +59,13 @@ def _changes(window: Window, shapes: Shapes, *, splits: bool) -> list[Shapes]:
     model = with_sizes(window, shapes).before
     constants = Constants(model)
     makers = {name: node for node in model.graph.node for name in node.output}
+    sizes = {**sizes_within(model), **shapes}
     for node in model.graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         target = [int(size) for size in constants[node.input[1]].reshape(-1)]
-        source = _source(node.input[0], makers)
+        source, own = _source(node.input[0], makers), sizes.get(node.input[0], ())
+        target = [own[at] if not t and at < len(own) else t for at, t in enumerate(target)]
         if source not in shapes or 0 in target:
             continue
         total, asked = math.prod(shapes[source]), math.prod(s for s in target if s > 0)
