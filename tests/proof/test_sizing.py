@@ -256,7 +256,8 @@ def test_slices_are_compared_at_sizes_of_which_they_leave_little(
             numbers,
         )
     )
-    is_same = all(merged(size, e, f) for size in range(1, 19) if np.arange(size)[a:b][c:d].size)
+    assume(found.note != "its output is empty at the sizes that were tried")
+    is_same = all(merged(size, e, f) for size in range(1, 19))
     assert found.verdict == ("certified" if is_same else "differs")
 
 
@@ -324,7 +325,7 @@ def test_small_maps_are_tried_up_to_what_shows_borders() -> None:
 def test_of_many_small_sizes_some_are_tried() -> None:
     ends = {name: np.array([end]) for name, end in zip("abcd", (100, 3000, 20, 900), strict=True)}
     found = smaller("float[N] x", "s = Slice(x, a, b) y = Slice(s, c, d)", **ends)
-    assert len(found) == 12
+    assert len(found) == 16
     assert (found[0], found[-1]) == ([(1,)], [(3001,)])
 
 

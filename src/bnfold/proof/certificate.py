@@ -20,12 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeAlias
 
-import numpy as np
-import onnx
-
-from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last, with_scales_before_activations
@@ -40,13 +35,12 @@ from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
-from bnfold.proof.joining import with_joins_fitting
-from bnfold.proof.kinds import is_multilinear, require_same_types, rounding_casts
+from bnfold.proof.kinds import is_copying, require_same_types, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
-from bnfold.proof.probing import Differs, Run, by_onnxruntime, evaluator, single
+from bnfold.proof.occurring import Side, that_occur
+from bnfold.proof.probing import Differs
 from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.projections import with_projections
-from bnfold.proof.reshaping import fitting
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
 from bnfold.proof.selection import prove_selection
@@ -56,7 +50,7 @@ from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
 from bnfold.proof.turning import with_transposes_first
-from bnfold.proof.windows import AFFINE, COPYING, POINTWISE, NotShown, Window, dtype_of, is_random
+from bnfold.proof.windows import AFFINE, POINTWISE, NotShown, Window, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
 
@@ -235,7 +229,7 @@ def _proven(computed: Window) -> Certificate:
 def _at_sizes(window: Window) -> Certificate:
     """Prove a window that computes with sizes at each of a choice of them."""
     certificates = []
-    chosen = _that_run(window, sizings(window))
+    chosen = that_occur(window, sizings(window))
     for sizing in chosen:
         fixed, left = with_sizes(window, sizing.shapes), math.inf
         while _number_of_shapes(fixed) < left:  # a size within may depend on another one
@@ -246,63 +240,10 @@ def _at_sizes(window: Window) -> Certificate:
         certificates.append(_certify(fixed))
         if certificates[-1].verdict == "differs":
             return certificates[-1]
-    small = [sizing for sizing in chosen if sizing.is_small]
-    if len(_running(small, [_result_of(evaluator, window.after)])) < len(small):
+    after = Side(window.after)
+    if any(after.result(sizing) is None for sizing in chosen if sizing.is_small):
         raise NotShown("what replaces it does not run at sizes at which what is replaced does")
     return max(certificates, key=lambda found: found.verdict != "certified")
-
-
-_Result: TypeAlias = Callable[[Sizing], Array | None]
-
-
-def _that_run(window: Window, chosen: Sequence[Sizing]) -> Sequence[Sizing]:
-    """Leave out sizes at which what is replaced cannot run, neither here nor by onnxruntime.
-
-    A block of four slices that are put together again has no odd ones. Small sizes are left out,
-    too, where float64 evaluation fails or nothing is computed.
-    """
-    usual = [with_joins_fitting(window, sizing) for sizing in chosen if not sizing.is_small]
-    small = [sizing for sizing in chosen if sizing.is_small]
-    if len(usual) > 1:
-        runs = [_result_of(make, window.before) for make in (by_onnxruntime, evaluator)]
-        running = _running(usual, runs)
-        for splits in (False, True):
-            if not running:
-                fits = [fitting(window, each, splits=splits) for each in usual]
-                running = _running([each for each in fits if each is not None], runs)
-        usual = running or usual
-    if small:
-        make = by_onnxruntime if _copies(window) else evaluator
-        run = _result_of(make, window.before)
-        small = [each for each in small if (made := run(each)) is not None and made.size]
-    return usual + small
-
-
-def _running(chosen: Sequence[Sizing], runs: Iterable[_Result]) -> list[Sizing]:
-    return [each for each in chosen if any(run(each) is not None for run in runs)]
-
-
-def _result_of(make: Callable[[onnx.ModelProto], Run], model: onnx.ModelProto) -> _Result:
-    """Return a function that runs a side on zeros; None where it cannot."""
-    types = {value.name: dtype_of(value) for value in model.graph.input}
-    try:
-        run = make(model)
-    except (NoTruth, BnfoldError):
-        return lambda _: None
-
-    def result(sizing: Sizing) -> Array | None:
-        shapes = single(sizing).items()
-        with suppress(NoTruth, BnfoldError):
-            return run({name: np.zeros(shape, types[name]) for name, shape in shapes})
-        return None
-
-    return result
-
-
-def _copies(window: Window) -> bool:
-    """Say whether it only moves elements, as far as they can be told apart."""
-    is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
-    return window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models))
 
 
 def _number_of_shapes(window: Window) -> int:
@@ -324,8 +265,8 @@ def _of_one(window: Window) -> Certificate:
         raise NotShown(f"it rounds to {' and '.join(sorted(types))} within")
     every = sizings(window)
     require_small(every)
-    chosen = _that_run(window, every)
-    if _copies(window):
+    chosen = that_occur(window, every)
+    if is_copying(window):
         return prove_copying(window, chosen)
     require_same_types(window)
     if not window.unit:

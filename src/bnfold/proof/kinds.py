@@ -54,6 +54,12 @@ def is_multilinear(model: onnx.ModelProto) -> bool:
     return True
 
 
+def is_copying(window: Window) -> bool:
+    """Say whether it only moves elements, as far as they can be told apart."""
+    is_wide = all(dtype_of(value).name != "bfloat16" for value in window.inputs)
+    return window.operators <= COPYING and is_wide and all(map(is_multilinear, window.models))
+
+
 def functions_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Return the operators that do more with what varies than `is_multilinear` allows, in order."""
     varying = {value.name for value in model.graph.input}

@@ -60,12 +60,18 @@ def _changes(window: Window, shapes: Shapes, *, splits: bool) -> list[Shapes]:
     constants = Constants(model)
     makers = {name: node for node in model.graph.node for name in node.output}
     sizes = {**sizes_within(model), **shapes}
+    described = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in window.before.graph.value_info
+    }
     for node in model.graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         target = [int(size) for size in constants[node.input[1]].reshape(-1)]
         source, own = _source(node.input[0], makers), sizes.get(node.input[0], ())
         target = [own[at] if not t and at < len(own) else t for at, t in enumerate(target)]
+        if (said := described.get(node.output[0])) is not None:
+            target = [at or t if t == -1 else t for at, t in zip(said, target, strict=False)]
         if source not in shapes or 0 in target:
             continue
         total, asked = math.prod(shapes[source]), math.prod(s for s in target if s > 0)

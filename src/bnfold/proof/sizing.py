@@ -39,7 +39,7 @@ _MOST_RESTS = 8
 _MOST_RESTS_ANYWHERE = 16
 """The same, where positions may depend on all of an axis; if there are more, nothing is shown."""
 
-_MOST_SMALL = 12
+_MOST_SMALL = 16
 """Sizes below the usual ones that are tried, of those at which something else may happen."""
 
 _MOST_ELEMENTS = 2**24
