@@ -196,6 +196,16 @@ def test_it_is_certified(x: str, y: str) -> None:
         assert {each.verdict for each in found if each is not None} == {"certified"}
 
 
+@pytest.mark.parametrize("line", ["z = Div(e, x)", "r = Relu(x) z = Sub(r, e) w = Mul(z, x)"])
+def test_it_is_certified_beside_what_is_expanded(line: str) -> None:
+    """The Expand stays, since it is an output, and its operand is one of the operator, too."""
+    text = f"(float[N,1] x) => (z, e) {{ s = Shape(x) e = Expand(x, s) {line} }}"
+    record = bnfold.optimize(build(text), only=[NAME]).record
+    found = [rewrite.certificate for rewrite in record.rewrites]
+    assert found
+    assert {each.verdict for each in found if each is not None} == {"certified"}
+
+
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_random_sizes(data: st.DataObject) -> None:
