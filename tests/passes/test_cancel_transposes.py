@@ -39,6 +39,13 @@ def model_of(lines: str, *, x: str = "N,3,4,5", opset: int = 17) -> onnx.ModelPr
     return build(text, opset=opset, **used)
 
 
+@pytest.mark.parametrize("line", ["Gelu(t)", "Mish(t)", "PRelu(t, k)", "PRelu(t, one)"])
+def test_activations_of_later_operator_sets_are_certified(line: str) -> None:
+    model = model_of(f"{FORTH} a = {line} {BACK}", opset=20)
+    name = line.partition("(")[0]
+    assert_rewritten(model, NAME, ["Neg", name, "Abs"], rtol=0, atol=0, certified=True)
+
+
 @pytest.mark.parametrize("opset", [13, 20])
 @pytest.mark.parametrize(
     ("lines", "expected"),

@@ -13,19 +13,27 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from bnfold.graph.schemas import opsets_of
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
 
-_ELEMENTWISE = (POINTWISE | {"Max", "Min", "Pow", "Sum"}) - {
-    *("BatchNormalization", "Cast", "Dropout", "PRelu")
+_ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
+    *("BatchNormalization", "Cast", "Dropout")
 }
+
+_NUMPY_BROADCASTING_SINCE = 7
 
 
 def with_transposes_first(window: Window) -> Window:
     """Transpose what is read; return the window itself if nothing is transposed."""
-    if "Transpose" not in window.operators:
+    is_old = any(_opset(model) < _NUMPY_BROADCASTING_SINCE for model in window.models)
+    if is_old or "Transpose" not in window.operators:
         return window
     return Window(*(_Turning(model).turned_model() for model in window.models))
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return opsets_of(model).get("", 1)
 
 
 class _Turning:
