@@ -8,6 +8,7 @@ import pytest
 from bnfold.proof.certificate import certify
 from bnfold.proof.kinds import is_chain, is_multilinear, is_same_but_pools, rounding_casts
 from bnfold.proof.submodels import of_pool_inputs
+from bnfold.proof.windows import Window
 from tests.support.graphs import Parameters, build, normal, operators
 from tests.support.windows import window
 
@@ -102,3 +103,11 @@ def test_another_type_is_a_difference(before: str, after: str) -> None:
     assert found.verdict == "differs"
     assert found.worst is not None
     assert found.worst.mismatch == "float becomes double"
+
+
+@pytest.mark.parametrize("before", ["y = Identity(x)", "y = Cast<to=1>(x)"])
+@pytest.mark.parametrize("sizes", ["N,4", "3"])
+def test_another_type_than_that_of_what_is_read_is_a_difference(before: str, sizes: str) -> None:
+    pair = window(f"(float[{sizes}] x) => (y)", before, "y = Cast<to=11>(x)")
+    for each in (pair, Window(pair.after, pair.before)):
+        assert certify(each).verdict == "differs"

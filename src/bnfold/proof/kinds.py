@@ -118,7 +118,10 @@ def _output_types(model: onnx.ModelProto) -> tuple[list[str], list[int]]:
     bare = rebuilt(model, model.graph.node, model.graph.input, names)
     del bare.graph.value_info[:]  # these are what is to be seen
     outputs = (infer_small(bare) or bare).graph.output
-    return names, [output.type.tensor_type.elem_type for output in outputs]
+    given = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    given |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    types = [output.type.tensor_type.elem_type for output in outputs]
+    return names, [kind or given.get(name, 0) for name, kind in zip(names, types, strict=True)]
 
 
 def rounding_casts(window: Window) -> set[str]:
