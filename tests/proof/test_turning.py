@@ -1,0 +1,199 @@
+"""Transposes that cancel around elementwise operators are proven; others are not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnfold.proof.certificate import certify
+from bnfold.proof.turning import with_transposes_first
+from bnfold.proof.windows import Window
+from tests.support.evaluate import run_plain
+from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal, operators
+
+INTERFACE = "(float[N,3,4] x, float[N,4,3] z, float[3] v) => (float[a,b,c] y)"
+FULL = normal(2, 4, 3)
+TABLE = normal(4, 3)
+CONSTANTS: Parameters = {
+    "k": normal(3),
+    "k_": normal(3).reshape(1, 3, 1),
+    "g": TABLE,
+    "g_": TABLE.T[np.newaxis],
+    "bad": TABLE.reshape(3, 4),
+    "f": FULL,
+    "f_": FULL.transpose(0, 2, 1),
+    "one": np.array([[2]], np.float32),
+    "low": np.array(-1, np.float32),
+    "high": np.array(0.5, np.float32),
+    "slope": np.array([0.5, 0.25, 0.125], np.float32),
+    **{f"bn_{name}": array for name, array in batch_norm(4).items()},
+}
+FORTH, BACK = "t = Transpose<perm=[0,2,1]>(x)", "y = Transpose<perm=[0,2,1]>(a)"
+GATE = "h = Sigmoid(t) a = Mul(t, h)"
+
+
+def of(lines: str, *, interface: str = INTERFACE, opset: int = 17) -> onnx.ModelProto:
+    """Return a model of these lines, of which the types of all values are known."""
+    read = {n: array for n, array in CONSTANTS.items() if re.search(rf"\b{n}\b", lines)}
+    model = build(f"{interface} {{ {lines} }}", opset=opset, **read)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def turned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with its Transposes first; assert that it computes the same bits."""
+    made, _ = with_transposes_first(Window(model, model)).models
+    feeds = draw_feeds(model)
+    for one, other in zip(run_plain(model, feeds), run_plain(made, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (GATE, "h = Sigmoid(x) y = Mul(x, h)"),
+        ("h = Exp(t) a = Sub(k, h)", "h = Exp(x) y = Sub(k_, h)"),
+        ("h = Exp(t) a = Div(h, g)", "h = Exp(x) y = Div(h, g_)"),
+        ("h = Exp(t) a = Add(f, h)", "h = Exp(x) y = Add(f_, h)"),
+        ("h = Exp(t) a = Mul(one, h)", "h = Exp(x) y = Mul(one, h)"),
+        ("h = Clip(t, low, high) a = Mul(h, t)", "h = Clip(x, low, high) y = Mul(h, x)"),
+        ("h = Elu<alpha=0.5>(t) a = Max(h, t, g)", "h = Elu<alpha=0.5>(x) y = Max(h, x, g_)"),
+        ("h = Abs(t) i = Pow(h, k) a = Min(i, k)", "h = Abs(x) i = Pow(h, k_) y = Min(i, k_)"),
+        ("h = Exp(z) a = Sum(t, h, t)",
+         "h = Exp(z) i = Transpose<perm=[0,2,1]>(h) y = Sum(x, i, x)"),
+        ("h = Softmax(t) a = Mul(t, h)",
+         "h = Softmax(t) i = Transpose<perm=[0,2,1]>(h) y = Mul(x, i)"),
+        ("h = Exp(t) a = Mul(h, v)",
+         f"h = Exp(x) i = Transpose<perm=[0,2,1]>(h) a = Mul(i, v) {BACK}"),
+    ],
+)  # fmt: skip
+def test_what_transposes_less_is_certified(before: str, after: str) -> None:
+    after = after if "(t)" not in after else f"{FORTH} {after}"
+    pair = Window(of(f"{FORTH} {before} {BACK}"), of(after))
+    found = certify(with_transposes_first(pair))
+    assert (found.verdict, found.kind) == ("certified", "constant")
+    if before == GATE:
+        assert certify(pair).verdict == "certified"
+
+
+def test_those_that_are_left_stand_before_elementwise_operators() -> None:
+    model = of(f"{FORTH} s = Softmax(t) h = Neg(s) i = Add(h, z) a = Mul(i, t) {BACK}")
+    made = operators(turned(model))
+    assert [op for op in made if op != "Identity"] == (
+        ["Transpose", "Softmax", "Transpose", "Neg", "Transpose", "Add", "Mul"]
+    )
+    assert operators(turned(of(f"{FORTH} {GATE} {BACK}"))) == ["Sigmoid", "Mul", "Identity"]
+
+
+def test_without_a_transpose_nothing_is_made() -> None:
+    pair = Window(of("h = Sigmoid(x) y = Mul(x, h)"), of("y = HardSwish(x)"))
+    assert with_transposes_first(pair) is pair
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (GATE, "h = Sigmoid(x) y = Mul(h, h)"),
+        (GATE, "y = Sigmoid(x)"),
+        ("h = Exp(t) a = Sub(k, h)", "h = Exp(x) y = Sub(k, h)"),
+        ("h = Exp(t) a = Sub(k, h)", "h = Exp(x) y = Sub(h, k_)"),
+        ("h = Exp(t) a = Add(g, h)", "h = Exp(x) y = Add(bad, h)"),
+        ("h = Exp(t) a = Mul(h, v)", "h = Exp(x) y = Mul(h, v)"),
+        ("h = Exp(z) a = Add(t, h)", "h = Exp(z) y = Add(x, h)"),
+        ("h = Softmax<axis=1>(t) a = Mul(t, h)", "h = Softmax<axis=1>(x) y = Mul(x, h)"),
+        ("h = Exp(t) a = BatchNormalization(h, bn_s, bn_b, bn_m, bn_v)",
+         "h = Exp(x) y = BatchNormalization(h, bn_s, bn_b, bn_m, bn_v)"),
+        ("h = Sin(t) a = PRelu(h, slope)", "h = Sin(x) y = PRelu(h, slope)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_not_certified(before: str, after: str) -> None:
+    """Sizes are such that both run, and the result has the same shape."""
+    square = INTERFACE.replace("3,4", "4,4").replace("4,3", "4,4").replace("[3]", "[4]")
+    if re.search(r"\b(g|k|slope|bad|v)\b", before):
+        square = square.replace("4", "3")
+    if "bad" in after:
+        square = square.replace("3,3", "3,4", 1).replace("3,3", "4,3", 1)
+    pair = Window(of(f"{FORTH} {before} {BACK}", interface=square), of(after, interface=square))
+    for model in pair.models:
+        assert run_plain(model, draw_feeds(model))[0].size
+    assert certify(pair).verdict == "differs"
+
+
+@pytest.mark.parametrize(
+    ("forth", "back", "is_undone"),
+    [
+        ("<perm=[1,2,0]>", "<perm=[2,0,1]>", True),
+        ("<perm=[1,2,0]>", "<perm=[1,2,0]>", False),
+        ("<perm=[1,2,0]>", "<perm=[0,2,1]>", False),
+        ("<perm=[1,2,0]>", "<perm=[0,1,2]>", False),
+        ("<perm=[2,1,0]>", "<perm=[2,1,0]>", True),
+        ("<perm=[1,2,0]>", "", False),
+    ],
+)
+def test_orders_of_axes(forth: str, back: str, is_undone: bool) -> None:
+    interface = "(float[3,3,3] x) => (float[3,3,3] y)"
+    text = f"t = Transpose{forth}(x) {GATE} y = Transpose{back}(a)"
+    pair = Window(
+        of(text, interface=interface), of("h = Sigmoid(x) y = Mul(x, h)", interface=interface)
+    )
+    assert certify(pair).verdict == ("certified" if is_undone else "differs")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"t = Transpose(x) {GATE} y = Transpose(a)",
+        f"{FORTH} h = BatchNormalization(t, bn_s, bn_b, bn_m, bn_v) a = Neg(h) {BACK}",
+        f"{FORTH} h = PRelu(t, slope) a = Neg(h) {BACK}",
+        f"{FORTH} h = Cast<to=7>(t) i = Cast<to=1>(h) a = Neg(i) {BACK}",
+        f"{FORTH} h = Dropout(t) a = Neg(h) {BACK}",
+        f"{FORTH} h = Add(t, v) a = Neg(h) {BACK}",
+        f"{FORTH} r = ReduceMax<keepdims=0>(z) h = Clip(t, low, r) a = Neg(h) {BACK}",
+        "t = Transpose<perm=[2,0,1]>(x) h = Neg(t) a = Transpose<perm=[1,0,2]>(h) "
+        "y = Transpose<perm=[1,2,0]>(a)",
+        f"{FORTH} h = Add(k, g) a = Mul(h, t) {BACK}",
+        f"{FORTH} h, i = Split<axis=1>(t) a = Neg(i) {BACK}",
+    ],
+)  # fmt: skip
+def test_the_same_bits_are_computed(lines: str) -> None:
+    turned(of(lines))
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_random_operators_between_any_transposes(data: st.DataObject) -> None:
+    """Any orders of axes, operands of any shape: equal bits."""
+    rank = data.draw(st.integers(2, 4))
+    sizes = [2, 3, 4, 5][:rank]
+    weights: dict[str, Array] = {}
+    shapes: dict[str, list[int]] = {"x": sizes}
+    lines: list[str] = []
+    for number in range(data.draw(st.integers(2, 6))):
+        kind = data.draw(st.sampled_from(["Transpose", "Relu", "Sub", "Max", "Softmax", "Add"]))
+        name, one = f"a{number}", data.draw(st.sampled_from(list(shapes)))
+        shape = shapes[one]
+        if kind == "Transpose":
+            order = data.draw(st.permutations(range(rank)))
+            lines.append(f"{name} = Transpose<perm={list(order)}>({one})")
+            shape = [shape[axis] for axis in order]
+        elif kind in ("Relu", "Softmax"):
+            lines.append(f"{name} = {kind}({one})")
+        else:
+            others = [n for n, each in shapes.items() if each == shape]
+            if data.draw(st.booleans()):
+                start = data.draw(st.integers(0, rank))
+                kept = data.draw(st.lists(st.booleans(), min_size=rank, max_size=rank))
+                wide = [size if keep else 1 for size, keep in zip(shape, kept, strict=True)]
+                others = [f"k{number}"]
+                weights[others[0]] = np.asarray(normal(*wide[start:], seed=number))
+            pair = data.draw(st.permutations([one, data.draw(st.sampled_from(others))]))
+            lines.append(f"{name} = {kind}({', '.join(pair)})")
+        shapes[name] = shape
+    text = f"(float[{','.join(map(str, sizes))}] x) => (float[{','.join('abcd'[:rank])}] y)"
+    model = build(f"{text} {{ {' '.join(lines)} y = Neg({list(shapes)[-1]}) }}", **weights)
+    turned(onnx.shape_inference.infer_shapes(model))
