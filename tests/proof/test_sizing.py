@@ -232,7 +232,7 @@ CUTS = st.integers(-4, 4)
 ENDS = st.one_of(CUTS, st.just(2**62))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(CUTS, ENDS, CUTS, ENDS, st.data())
 def test_slices_are_compared_at_sizes_of_which_they_leave_little(
     a: int, b: int, c: int, d: int, data: st.DataObject

@@ -58,14 +58,21 @@ def swapped(table: Array) -> None:
     table[[1, 2]] = table[[2, 1]]
 
 
-@pytest.mark.parametrize("change", [one_row, first_row, swapped])
+@pytest.mark.parametrize("change", [first_row, swapped])
 def test_a_wrong_table_is_not_certified(change: Any) -> None:
     assert certify(pair(change=change)).verdict != "certified"
 
 
-@pytest.mark.parametrize("of", ["", "N", "N,3"])
-@pytest.mark.parametrize("row", [(), (4, 2), (4, 2, 3)])
-@pytest.mark.parametrize("change", [None, one_row])
+@pytest.mark.parametrize(
+    ("of", "row", "change"),
+    [
+        ("", (4, 2), None),
+        ("N", (), None),
+        ("N,3", (4, 2), None),
+        ("", (), one_row),
+        ("N", (4, 2, 3), one_row),
+    ],
+)
 def test_rows_of_any_rank(of: str, row: tuple[int, ...], change: Any) -> None:
     table, k = (
         normal(6, *row),
