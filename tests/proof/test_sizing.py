@@ -13,6 +13,7 @@ from bnfold.proof.certificate import certify
 from bnfold.proof.sizing import require_small, sizings
 from bnfold.proof.windows import NotShown, Window
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
+from tests.support.slow import few
 from tests.support.windows import usual, window
 
 CONV = "y = Conv<pads=[1,1,1,1], strides=[{0},{0}]>(x, w)"
@@ -228,8 +229,13 @@ def test_transposed_convs(attributes: str, *, is_small: bool) -> None:
     assert free.shapes["x"][1] == 4
 
 
+ENDS_FAR: Parameters = {"a": np.array([40]), "b": np.array([-40])}
 CUTS = st.integers(-4, 4)
 ENDS = st.one_of(CUTS, st.just(2**62))
+
+
+def test_what_cuts_at_both_ends_leaves_something() -> None:
+    assert all(s[0] > 80 for s in shapes(of("N", "y = Slice(x, a, b)", **ENDS_FAR)))
 
 
 @settings(max_examples=30, deadline=None)
@@ -261,31 +267,31 @@ def test_slices_are_compared_at_sizes_of_which_they_leave_little(
     assert found.verdict == ("certified" if is_same else "differs")
 
 
-@pytest.mark.parametrize(
-    ("sizes", "same", "before", "after"),
-    [
-        ("N,4 M,4", "N,4 N,4", "s = Shape(z) a = Expand(x, s) y = Mul(a, x)", "y = Mul(x, x)"),
-        (
-            "N,M N,M",
-            "N,5 N,5",
-            "a = Add(x, c) y = ReduceSum(a, i)",
-            "a = ReduceSum(x, i) y = Add(a, d)",
-        ),
-        ("N,M N,M", "N,5 N,5", "a = Add(x, c) y = MatMul(a, w)", "a = MatMul(x, w) y = Add(a, v)"),
-        (
-            "N,4 M,4",
-            "N,4 N,4",
-            "a = Add(x, z) y = ReduceSum(a, j)",
-            "a = ReduceSum(x, j) b = ReduceSum(z, j) y = Add(a, b)",
-        ),
-        (
-            "N,3,H,W N,3,I,J",
-            "N,3,H,W N,3,H,W",
-            "a = Add(x, z) y = Conv<pads=[1,1,1,1]>(a, k)",
-            "a = Conv<pads=[1,1,1,1]>(x, k) b = Conv<pads=[1,1,1,1]>(z, k) y = Add(a, b)",
-        ),
-    ],
-)
+SPREADING = [
+    ("N,4 M,4", "N,4 N,4", "s = Shape(z) a = Expand(x, s) y = Mul(a, x)", "y = Mul(x, x)"),
+    (
+        "N,M N,M",
+        "N,5 N,5",
+        "a = Add(x, c) y = ReduceSum(a, i)",
+        "a = ReduceSum(x, i) y = Add(a, d)",
+    ),
+    ("N,M N,M", "N,5 N,5", "a = Add(x, c) y = MatMul(a, w)", "a = MatMul(x, w) y = Add(a, v)"),
+    (
+        "N,4 M,4",
+        "N,4 N,4",
+        "a = Add(x, z) y = ReduceSum(a, j)",
+        "a = ReduceSum(x, j) b = ReduceSum(z, j) y = Add(a, b)",
+    ),
+    (
+        "N,3,H,W N,3,I,J",
+        "N,3,H,W N,3,H,W",
+        "a = Add(x, z) y = Conv<pads=[1,1,1,1]>(a, k)",
+        "a = Conv<pads=[1,1,1,1]>(x, k) b = Conv<pads=[1,1,1,1]>(z, k) y = Add(a, b)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sizes", "same", "before", "after"), few(SPREADING, SPREADING[::2]))
 def test_a_size_of_one_spreads(sizes: str, same: str, before: str, after: str) -> None:
     c, w = normal(5), normal(5, 3)
     weights: Parameters = {"c": c, "d": c.sum(keepdims=True), "w": w, "v": c @ w}

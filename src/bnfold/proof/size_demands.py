@@ -106,12 +106,13 @@ def _asked(
 
 
 def largest_cut(window: Window) -> int:
-    """Return how far from an end of an axis its operators cut.
+    """Return how far from the ends of an axis its operators cut, from both together.
 
     Raises:
         NotShown: if that is too far for a small example.
     """
-    largest = max(_cuts(window), default=0)
+    cuts = _cuts(window)
+    largest = max([0, *cuts]) + max([0, *(-cut for cut in cuts)])
     if largest > _LARGEST_CUT:
         raise NotShown(f"it cuts at {largest} along an axis of a free size")
     return largest
@@ -119,15 +120,15 @@ def largest_cut(window: Window) -> int:
 
 def sizes_at_cuts(window: Window) -> set[int]:
     """Return the sizes at which a cut, or one after another, is just beyond the end or before."""
-    cuts = sorted(_cuts(window))[:_MOST_CUTS]
+    cuts = sorted({abs(cut) for cut in _cuts(window)})[:_MOST_CUTS]
     ends = {*cuts, *(one + other for one in cuts for other in cuts)}
     return {end + step for end in ends for step in (-1, 0, 1) if end + step > 0}
 
 
 def _cuts(window: Window) -> set[int]:
-    """Return how far from an end of an axis its operators cut."""
+    """Return the positions at which its operators cut an axis, from its end if below 0."""
     return {
-        abs(number)
+        number
         for node in _cutting(window)
         for number in _positions(node, window)
         if abs(number) < ENDLESS
