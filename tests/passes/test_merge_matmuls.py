@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 import pytest
@@ -24,34 +26,34 @@ from tests.support.graphs import (
 )
 from tests.support.linear import WEIGHTS, linear_model
 from tests.support.passes import assert_refused, assert_rewritten, parameters, run_pass
+from tests.support.slow import in_turn
 
 NAME = "merge-matmuls"
 LORA = "p = MatMul(x, w) q = MatMul(x, a) r = MatMul(q, c) t = Mul(r, s) y = Add(p, t)"
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    "lines",
-    [
-        LORA,
-        LORA.replace("Add(p, t)", "Add(t, p)"),
-        LORA.replace("Add(p, t)", "Sub(p, t)"),
-        LORA.replace("Add(p, t)", "Sub(t, p)"),
-        LORA.replace("Mul(r, s)", "Div(r, s)"),
-        LORA.replace("Mul(r, s)", "Mul(k, r)"),
-        LORA.replace("q = MatMul(x, a)", "z = Div(x, k) q = MatMul(z, a)"),
-        "p = MatMul(x, w) q = MatMul(x, v) y = Add(p, q)",
-        "p = MatMul(x, w) y = Add(p, x)",
-        "p = MatMul(x, w) y = Sub(x, p)",
-        "p = MatMul(x, w) q = Mul(x, k) y = Sub(q, p)",
-        "p = MatMul(x, w) q = Mul(x, s) y = Add(p, q)",
-        "p = MatMul(x, w) q = MatMul(x, v) y = Sum(p, x, q)",
-        "p = MatMul(x, w) q = MatMul(p, v) y = Add(p, q)",
-        "p = MatMul(x, w) q = MatMul(x, v) t = Add(x, q) y = Sub(p, t)",
-        "q = MatMul(x, a) r = MatMul(q, c) o = MatMul(x, a) u = MatMul(o, c) t = Add(r, u) "
-        "p = MatMul(x, w) y = Sub(t, p)",
-    ],
-)
+BRANCHES = [
+    LORA,
+    LORA.replace("Add(p, t)", "Add(t, p)"),
+    LORA.replace("Add(p, t)", "Sub(p, t)"),
+    LORA.replace("Add(p, t)", "Sub(t, p)"),
+    LORA.replace("Mul(r, s)", "Div(r, s)"),
+    LORA.replace("Mul(r, s)", "Mul(k, r)"),
+    LORA.replace("q = MatMul(x, a)", "z = Div(x, k) q = MatMul(z, a)"),
+    "p = MatMul(x, w) q = MatMul(x, v) y = Add(p, q)",
+    "p = MatMul(x, w) y = Add(p, x)",
+    "p = MatMul(x, w) y = Sub(x, p)",
+    "p = MatMul(x, w) q = Mul(x, k) y = Sub(q, p)",
+    "p = MatMul(x, w) q = Mul(x, s) y = Add(p, q)",
+    "p = MatMul(x, w) q = MatMul(x, v) y = Sum(p, x, q)",
+    "p = MatMul(x, w) q = MatMul(p, v) y = Add(p, q)",
+    "p = MatMul(x, w) q = MatMul(x, v) t = Add(x, q) y = Sub(p, t)",
+    "q = MatMul(x, a) r = MatMul(q, c) o = MatMul(x, a) u = MatMul(o, c) t = Add(r, u) "
+    "p = MatMul(x, w) y = Sub(t, p)",
+]
+
+
+@pytest.mark.parametrize(("lines", "rank"), in_turn(BRANCHES, [1, 2, 3, 4]))
 def test_branches_become_one_product(lines: str, rank: int) -> None:
     model = linear_model(lines, rank)
     optimized = run_pass(model, NAME, "compose-matmuls").to_proto()
@@ -62,19 +64,18 @@ def test_branches_become_one_product(lines: str, rank: int) -> None:
     assert_rewritten(model, NAME, expected)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    "lines",
-    [
-        LORA.replace("y = Add(p, t)", "z = Add(p, d) y = Add(z, t)"),
-        LORA.replace("y = Add(p, t)", "z = Sub(d, p) y = Sub(t, z)"),
-        LORA.replace("Mul(r, s)", "Add(s, r)"),
-        "p = MatMul(x, w) q = Add(x, k) y = Sub(p, q)",
-        "p = MatMul(x, w) q = Sub(k, x) y = Sub(q, p)",
-        "z = Add(x, k) o = MatMul(x, w) p = MatMul(z, v) q = Mul(p, d) y = Sub(o, q)",
-        "z = Add(x, s) o = MatMul(x, w) p = MatMul(z, v) y = Sub(o, p)",
-    ],
-)
+SHIFTED = [
+    LORA.replace("y = Add(p, t)", "z = Add(p, d) y = Add(z, t)"),
+    LORA.replace("y = Add(p, t)", "z = Sub(d, p) y = Sub(t, z)"),
+    LORA.replace("Mul(r, s)", "Add(s, r)"),
+    "p = MatMul(x, w) q = Add(x, k) y = Sub(p, q)",
+    "p = MatMul(x, w) q = Sub(k, x) y = Sub(q, p)",
+    "z = Add(x, k) o = MatMul(x, w) p = MatMul(z, v) q = Mul(p, d) y = Sub(o, q)",
+    "z = Add(x, s) o = MatMul(x, w) p = MatMul(z, v) y = Sub(o, p)",
+]
+
+
+@pytest.mark.parametrize(("lines", "rank"), in_turn(SHIFTED, [1, 2, 3, 4]))
 def test_shifts_become_one(lines: str, rank: int) -> None:
     expected = ["Gemm"] if rank == 2 else ["MatMul", "Add"]
     optimized = assert_rewritten(linear_model(lines, rank), NAME, expected)
@@ -90,11 +91,15 @@ def test_a_shift_may_vary_along_other_axes(shift: str) -> None:
     assert_rewritten(linear_model(lines, 2, shape="3,6"), NAME, ["Gemm"])
 
 
-@pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
-@pytest.mark.parametrize("beta", [0.0, 0.5])
-@pytest.mark.parametrize("shape", [None, (), (1,), (6,), (1, 6), (3, 1), (3, 6)])
-def test_gemms(transposed: tuple[int, int], beta: float, shape: tuple[int, ...] | None) -> None:
-    trans_a, trans_b = transposed
+TRANSPOSED = list(itertools.product([0, 1], [0, 1], [0.5, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    in_turn([(6,), (1, 6), (3, 1), (3, 6), None, (), (1,)], TRANSPOSED),
+)
+def test_gemms(shape: tuple[int, ...] | None, given: tuple[int, int, float]) -> None:
+    trans_a, trans_b, beta = given
     attributes = f"<alpha=0.7, beta={beta}, transA={trans_a}, transB={trans_b}>"
     bias: Parameters = {} if shape is None else {"m": np.asarray(normal(*shape))}
     more = ", m" if bias else ""

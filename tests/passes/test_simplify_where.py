@@ -109,7 +109,7 @@ T, F = True, False
     ],
 )
 def test_parts_of_a_concat(
-    mask: list[bool], numbers: list[int], expected: list[list[int] | str], swapped: bool
+    mask: list[bool], numbers: list[int] | int, expected: list[list[int] | str], swapped: bool
 ) -> None:
     model = joined(np.array(mask), np.array(numbers), swapped=swapped)
     assert parts_of(model) == expected

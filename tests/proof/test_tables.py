@@ -68,7 +68,6 @@ def test_a_wrong_table_is_not_certified(change: Any) -> None:
     [
         ("", (4, 2), None),
         ("N", (), None),
-        ("N,3", (4, 2), None),
         ("", (), one_row),
         ("N", (4, 2, 3), one_row),
     ],

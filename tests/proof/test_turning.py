@@ -14,7 +14,7 @@ from bnfold.proof.certificate import certify
 from bnfold.proof.turning import with_transposes_first
 from bnfold.proof.windows import Window
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
 
 INTERFACE = "(float[N,3,4] x, float[N,4,3] z, float[3] v) => (float[a,b,c] y)"
 FULL = normal(2, 4, 3)
@@ -170,7 +170,7 @@ def test_random_operators_between_any_transposes(data: st.DataObject) -> None:
     """Any orders of axes, operands of any shape: equal bits."""
     rank = data.draw(st.integers(2, 4))
     sizes = [2, 3, 4, 5][:rank]
-    weights: dict[str, Array] = {}
+    weights: Parameters = {}
     shapes: dict[str, list[int]] = {"x": sizes}
     lines: list[str] = []
     for number in range(data.draw(st.integers(2, 6))):
