@@ -55,6 +55,7 @@ def test_activations_of_later_operator_sets_are_certified(line: str) -> None:
         ("h = Sigmoid(t) a = Mul(h, t)", ["Sigmoid", "Mul"]),
         ("a = Add(t, k)", ["Add"]),
         ("a = Sub(k, t)", ["Sub"]),
+        ("a = PRelu(t, k)", ["PRelu"]),
         ("a = Mul(t, wide)", ["Mul"]),
         ("a = Add(full, t)", ["Add"]),
         ("a = Div(t, one)", ["Div"]),
@@ -66,7 +67,7 @@ def test_they_cancel(lines: str, expected: list[str]) -> None:
     is_old = "h = " in lines
     model = model_of(f"{FORTH} {lines} {BACK}", opset=13 if is_old else 20)
     whole = ["Neg", *expected, "Abs"]
-    is_certified = "full" in lines or "d = " in lines
+    is_certified = "PRelu" in lines or "d = " in lines
     assert_rewritten(model, NAME, whole, rtol=0, atol=0, certified=is_certified)
 
 
@@ -97,6 +98,11 @@ def test_one_that_others_read_stays() -> None:
 )
 def test_others_stay(lines: str) -> None:
     assert not run_pass(model_of(lines, x="3,3,3,3"), NAME).record.rewrites
+
+
+def test_before_opset_7_an_axis_says_where_an_operand_goes() -> None:
+    model = model_of(f"{FORTH} a = Add<broadcast=1, axis=3>(t, k) {BACK}", opset=6)
+    assert not run_pass(model, NAME).record.rewrites
 
 
 def test_operators_that_are_outputs_or_that_a_body_reads_stay() -> None:

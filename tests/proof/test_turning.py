@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnfold.algebra.broadcasting import ELEMENTWISE
 from bnfold.proof.certificate import certify
-from bnfold.proof.turning import with_transposes_first
+from bnfold.proof.turning import _ELEMENTWISE, with_transposes_first
 from bnfold.proof.windows import Window
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
@@ -60,6 +61,8 @@ def turned(model: onnx.ModelProto) -> onnx.ModelProto:
         ("h = Exp(t) a = Sub(k, h)", "h = Exp(x) y = Sub(k_, h)"),
         ("h = Exp(t) a = Div(h, g)", "h = Exp(x) y = Div(h, g_)"),
         ("h = Exp(t) a = Add(f, h)", "h = Exp(x) y = Add(f_, h)"),
+        ("h = Cast<to=10>(t) i = Cast<to=1>(h) a = PRelu(i, k)",
+         "h = Cast<to=10>(x) i = Cast<to=1>(h) y = PRelu(i, k_)"),
         ("h = Exp(t) a = Mul(one, h)", "h = Exp(x) y = Mul(one, h)"),
         ("h = Clip(t, low, high) a = Mul(h, t)", "h = Clip(x, low, high) y = Mul(h, x)"),
         ("h = Elu<alpha=0.5>(t) a = Max(h, t, g)", "h = Elu<alpha=0.5>(x) y = Max(h, x, g_)"),
@@ -93,6 +96,16 @@ def test_those_that_are_left_stand_before_elementwise_operators() -> None:
 def test_without_a_transpose_nothing_is_made() -> None:
     pair = Window(of("h = Sigmoid(x) y = Mul(x, h)"), of("y = HardSwish(x)"))
     assert with_transposes_first(pair) is pair
+
+
+def test_before_opset_7_an_axis_says_where_an_operand_goes() -> None:
+    model = of(f"{FORTH} a = Add<broadcast=1, axis=1>(t, k) {BACK}", opset=6)
+    pair = Window(model, model)
+    assert with_transposes_first(pair) is pair
+
+
+def test_all_that_is_elementwise_is_known() -> None:
+    assert {*ELEMENTWISE} <= _ELEMENTWISE
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
 
 _ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
-    *("BatchNormalization", "Cast", "Dropout")
+    *("BatchNormalization", "Dropout")
 }
 
 _NUMPY_BROADCASTING_SINCE = 7
@@ -26,14 +26,10 @@ _NUMPY_BROADCASTING_SINCE = 7
 
 def with_transposes_first(window: Window) -> Window:
     """Transpose what is read; return the window itself if nothing is transposed."""
-    is_old = any(_opset(model) < _NUMPY_BROADCASTING_SINCE for model in window.models)
-    if is_old or "Transpose" not in window.operators:
+    versions = [opsets_of(model).get("", 0) for model in window.models]
+    if "Transpose" not in window.operators or min(versions) < _NUMPY_BROADCASTING_SINCE:
         return window
     return Window(*(_Turning(model).turned_model() for model in window.models))
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return opsets_of(model).get("", 1)
 
 
 class _Turning:
