@@ -77,7 +77,7 @@ def _region(
             if value is None or is_constant(value):
                 continue
             source = value.producer()
-            if source is None or source.graph is not root.graph or rank_of(value) != len(order):
+            if source is None or source.graph is not root.graph:
                 return None
             if is_op(source, "Transpose"):
                 perm = ints_attribute(source, "perm")

@@ -100,6 +100,12 @@ def test_others_stay(lines: str) -> None:
     assert not run_pass(model_of(lines, x="3,3,3,3"), NAME).record.rewrites
 
 
+def test_they_cancel_around_sixteen_operators() -> None:
+    sixteen = LONG.replace("(a0)", "(t)").replace("a16", "a")
+    model = model_of(f"{FORTH} {sixteen} {BACK}")
+    assert "Transpose" not in operators(run_pass(model, NAME).to_proto())
+
+
 def test_before_opset_7_an_axis_says_where_an_operand_goes() -> None:
     model = model_of(f"{FORTH} a = Add<broadcast=1, axis=3>(t, k) {BACK}", opset=6)
     assert not run_pass(model, NAME).record.rewrites
@@ -116,6 +122,13 @@ def test_operators_that_are_outputs_or_that_a_body_reads_stay() -> None:
         "t = Transpose<perm=[0,2,1]>(x) a = Relu(t) z = Transpose<perm=[0,2,1]>(a) "
         "y = If (p) <then_branch = g () => (float[a,b,c] m) { m = Neg(a) }, "
         "else_branch = h () => (float[a,b,c] n) { n = Exp(a) }> }"
+    )
+    assert not run_pass(model, NAME).record.rewrites
+    model = build(
+        "(float[N,3,4] x, bool p) => (float[a,b,c] y) { "
+        "t = Transpose<perm=[0,2,1]>(x) a = Relu(t) "
+        "y = If (p) <then_branch = g () => (float[a,b,c] m) { m = Transpose<perm=[0,2,1]>(a) }, "
+        "else_branch = h () => (float[a,b,c] n) { n = Exp(x) }> }"
     )
     assert not run_pass(model, NAME).record.rewrites
 
