@@ -1168,3 +1168,16 @@ def test_a_reduction_of_one_element_is_that_element(
         opset=18,
     )
     assert (certify(pair).kind == "constant") == is_same
+
+
+@pytest.mark.parametrize(("sizes", "is_same"), [("1", True), ("1,1", True), ("1,2", False)])
+def test_a_reduction_over_all_axes_of_one_element_is_that_element(
+    sizes: str, is_same: bool
+) -> None:
+    pair = window(
+        f"(float[{sizes}] x) => (float[{sizes}] y)",
+        "a = ReduceMax(x) y = Exp(a)",
+        "y = Exp(x)",
+        opset=18,
+    )
+    assert (certify(pair).verdict == "certified") == is_same

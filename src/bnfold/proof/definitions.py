@@ -197,7 +197,7 @@ def _reduction(node: onnx.NodeProto, known: _Known) -> None:
     axes = ints(node, "axes") if named is None else named.reshape(-1).tolist()
     shape = known.shapes.get(node.input[0])
     is_kept = ints(node, "keepdims", [1]) == [1]
-    if axes and shape and is_kept and all(shape[axis] == 1 for axis in axes):
+    if shape and is_kept and all(shape[axis] == 1 for axis in axes or range(len(shape))):
         _become_identity(node, node.input[0])
 
 
