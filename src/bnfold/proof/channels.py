@@ -29,7 +29,7 @@ from bnfold.proof.kinds import functions_of
 from bnfold.proof.linear import DOUBT, PROBES, linear_bound
 from bnfold.proof.probing import Differs, certified, single
 from bnfold.proof.sizing import Sizing
-from bnfold.proof.submodels import Constants, needed_nodes, rebuilt
+from bnfold.proof.submodels import Constants, of_value, rebuilt
 from bnfold.proof.truth import Truth64
 from bnfold.proof.windows import AFFINE, Window
 from bnfold.record.data import Certificate
@@ -297,19 +297,14 @@ class _Proof:
     ) -> onnx.ModelProto:
         """Return the model of one value of a side, where functions are inputs."""
         model, renamed = self._window.models[side], self._renamed[side]
-        nodes = []
-        for node in (*self._added, *model.graph.node, *extra):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            for index, read in enumerate(copy.input):
-                copy.input[index] = renamed.get(read, read)
-            nodes.append(copy)
-        result = renamed.get(result, result)
-        whole = onnx.ModelProto()
-        whole.CopyFrom(model)
-        whole.graph.initializer.extend([*self._tensors, *tensors])
-        del whole.graph.value_info[:]
-        return rebuilt(whole, needed_nodes(nodes, [result]), self._inputs, [result])
+        return of_value(
+            model,
+            result,
+            self._inputs,
+            renamed,
+            [*self._added, *model.graph.node, *extra],
+            [*self._tensors, *tensors],
+        )
 
     def _bound(self, before: onnx.ModelProto, after: onnx.ModelProto) -> float | None:
         self.count += 1

@@ -25,7 +25,7 @@ from bnfold.arrays import Array, FloatArray
 from bnfold.proof.linear import DOUBT, PROBES, linear_bound
 from bnfold.proof.probing import Differs, certified, single
 from bnfold.proof.sizing import Sizing
-from bnfold.proof.submodels import Constants, needed_nodes, rebuilt
+from bnfold.proof.submodels import Constants, of_value, rebuilt
 from bnfold.proof.truth import Truth64
 from bnfold.proof.windows import AFFINE, Window, dtype_of, is_float
 from bnfold.record.data import Certificate
@@ -162,19 +162,8 @@ class _Proof:
     def _side(self, side: int, result: str, more: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
         """Return the model of one value of a side."""
         model, renamed = self._window.models[side], self._renamed[side]
-        nodes = []
-        for node in (*self._added, *model.graph.node, *more):
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            for index, read in enumerate(copy.input):
-                copy.input[index] = renamed.get(read, read)
-            nodes.append(copy)
-        result = renamed.get(result, result)
-        whole = onnx.ModelProto()
-        whole.CopyFrom(model)
-        whole.graph.initializer.extend(self._tensors)
-        del whole.graph.value_info[:]
-        return rebuilt(whole, needed_nodes(nodes, [result]), self._inputs, [result])
+        nodes = [*self._added, *model.graph.node, *more]
+        return of_value(model, result, self._inputs, renamed, nodes, self._tensors)
 
 
 def _fitted(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

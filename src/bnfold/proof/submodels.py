@@ -64,6 +64,33 @@ def cut(window: Window, one: str, other: str) -> Window:
     )
 
 
+def of_value(
+    model: onnx.ModelProto,
+    result: str,
+    inputs: Iterable[onnx.ValueInfoProto],
+    renamed: Mapping[str, str],
+    nodes: Iterable[onnx.NodeProto],
+    tensors: Iterable[onnx.TensorProto],
+) -> onnx.ModelProto:
+    """Return the model of one value, of nodes that read some values by other names.
+
+    These may be inputs, or what the nodes or tensors that are not in the model make.
+    """
+    copies = []
+    for node in nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, read in enumerate(copy.input):
+            copy.input[index] = renamed.get(read, read)
+        copies.append(copy)
+    result = renamed.get(result, result)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    whole.graph.initializer.extend(tensors)
+    del whole.graph.value_info[:]
+    return rebuilt(whole, needed_nodes(copies, [result]), inputs, [result])
+
+
 def needed_nodes(nodes: Sequence[onnx.NodeProto], names: Iterable[str]) -> list[onnx.NodeProto]:
     """Return the nodes that some values depend on, in order."""
     needed = set(names)
