@@ -364,6 +364,14 @@ def test_what_is_left_of_products_is_known(lines: str, expected: int | None) -> 
     assert size_of(value, -1) == expected
 
 
+@pytest.mark.parametrize(("factor", "sizes"), [(1, "n"), (3, "n"), (6, "nm"), (4, "nnm")])
+def test_a_multiple_has_a_name(factor: int, sizes: str) -> None:
+    term = Term(factor)
+    for each in sizes:
+        term = term.times(Term(1, each)) or Term(0)
+    assert Term.of(ir.SymbolicDim(term.name)) == term
+
+
 def test_a_product_of_sizes_is_not_one_that_a_caller_chooses() -> None:
     term = Term(1, "bnfold.free.0").times(Term(1, "bnfold.free.1"))
     assert term is not None

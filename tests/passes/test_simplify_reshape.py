@@ -170,3 +170,20 @@ def test_what_older_operator_sets_compute_of_sizes_is_known_too(opset: int, spli
     result = run_pass(model, "simplify-reshape").to_proto()
     assert not {"Shape", "Gather", "Unsqueeze"} & {*operators(result)}
     assert_equivalent(model, result, draw_feeds(model, sizes={"N": 3}))
+
+
+@pytest.mark.parametrize("rest", [1, 5])
+def test_rows_of_a_multiple_of_a_free_size_are_certified(rest: int) -> None:
+    """There are that many at each size of the batch, and nothing else is to be compared."""
+    model = build(
+        f"(float[N,{rest},3] x) => (float[a,b,c] y) {{ r = Reshape(x, flat) m = MatMul(r, w) "
+        "s = Shape(x) n = Gather(s, zero) t = Concat<axis=0>(n, open, three) y = Reshape(m, t) }",
+        flat=np.array([-1, 3]),
+        zero=np.array([0]),
+        open=np.array([-1]),
+        three=np.array([3]),
+        w=np.ones((3, 3), np.float32),
+    )
+    record = bnfold.optimize(model, only=[NAME]).record
+    found = [rewrite.certificate for rewrite in record.rewrites]
+    assert {each.verdict for each in found if each is not None} == {"certified"}

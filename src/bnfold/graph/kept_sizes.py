@@ -122,9 +122,9 @@ def _of_target(node: ir.Node, shape: ir.Shape, multiples: _Multiples) -> Mapping
         if term.size is not None and term.factor > 1 and isinstance(size, ir.SymbolicDim):
             multiples.setdefault(size.value, term)
     return {
-        axis: term.factor if term.size is None else ir.SymbolicDim(term.size)
+        axis: term.factor if term.size is None else ir.SymbolicDim(term.name)
         for axis, term in found.items()
-        if term.factor == 1 or (term.size is None and term.factor > 1)
+        if term.factor > 0
     }
 
 

@@ -30,7 +30,7 @@ _MOST_TERMS = 64
 _MOST_SIZES = 8
 """Sizes of which the product has a name."""
 
-_PRODUCT, _TIMES = "bnfold.product: ", " × "
+_PRODUCT, _TIMES, _NUMBER = "bnfold.product: ", " × ", "bnfold.number: "
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,19 @@ class Term:
         """Return a size of a shape; None if it has no name."""
         if isinstance(size, int):
             return Term(size)
-        return None if size.value is None else Term(1, size.value)
+        return None if size.value is None else _of_sizes(1, factors_of(size.value))
+
+    @property
+    def name(self) -> str | None:
+        """Return the name of a size that is this term; None of a number, which has none."""
+        if self.size is None or self.factor == 1:
+            return self.size
+        return f"{_PRODUCT}{_TIMES.join([f'{_NUMBER}{self.factor}', *self._sizes])}"
 
     @property
     def _sizes(self) -> list[str]:
-        return [] if self.size is None else factors_of(self.size)
+        factors = [] if self.size is None else factors_of(self.size)
+        return [each for each in factors if isinstance(each, str)]
 
     def times(self, other: Term) -> Term | None:
         """Return the product; None if it is one of too many sizes."""
@@ -65,12 +73,17 @@ class Term:
         return _of_sizes(self.factor // other.factor, list(left.elements()))
 
 
-def factors_of(size: str) -> list[str]:
-    """Return the names of the sizes of which one is the product; of most, its own."""
-    return size.removeprefix(_PRODUCT).split(_TIMES)
+def factors_of(size: str) -> list[str | int]:
+    """Return the names of the sizes, and numbers, of which one is the product; of most, its own."""
+    factors = size.removeprefix(_PRODUCT).split(_TIMES) if size.startswith(_PRODUCT) else [size]
+    return [
+        int(each.removeprefix(_NUMBER)) if each.startswith(_NUMBER) else each for each in factors
+    ]
 
 
-def _of_sizes(factor: int, sizes: list[str]) -> Term | None:
+def _of_sizes(factor: int, factors: Sequence[str | int]) -> Term | None:
+    sizes = [each for each in factors if isinstance(each, str)]
+    factor *= math.prod(each for each in factors if isinstance(each, int))
     if len(sizes) > _MOST_SIZES:
         return None
     name = _TIMES.join(sorted(sizes))

@@ -158,8 +158,8 @@ def _sizing(
         for axis, size in enumerate(sizes):
             if isinstance(size, int):
                 chosen.append(_shrunk(window, known, kind, name, axis))
-            elif all(factor in names for factor in factors_of(size)):
-                chosen.append(math.prod(names[factor] for factor in factors_of(size)))
+            elif all(factor in names for factor in _sizes_of(size)):
+                chosen.append(_product(size, names))
             else:
                 more = axis if are_apart else 0
                 chosen.append(_free(window, kind, name, axis, len(sizes), free + more))
@@ -182,6 +182,16 @@ def _sizing(
 
 def _is_product(size: int | str) -> bool:
     return isinstance(size, str) and len(factors_of(size)) > 1
+
+
+def _sizes_of(size: str) -> list[str]:
+    """Return the names of the sizes of which one is a product or multiple; of most, its own."""
+    return [factor for factor in factors_of(size) if isinstance(factor, str)]
+
+
+def _product(size: str, names: Mapping[str, int]) -> int:
+    """Return a size by those of which it is the product."""
+    return math.prod(each if isinstance(each, int) else names[each] for each in factors_of(size))
 
 
 def _shrunk(
@@ -239,9 +249,9 @@ def _smaller(
             if isinstance(size, str):
                 axes.setdefault(size or f"{name}[{axis}]", []).append((name, axis))
     products = {
-        symbol: factors
+        symbol
         for symbol in axes
-        if len(factors := factors_of(symbol)) > 1 and axes.keys() >= {*factors}
+        if len(factors_of(symbol)) > 1 and axes.keys() >= {*_sizes_of(symbol)}
     }
     smaller = {
         symbol: found
@@ -259,9 +269,7 @@ def _smaller(
     for change in (*together, *alone):
         shapes = {name: list(shape) for name, shape in usual.shapes.items()}
         chosen = usually | change
-        made_of = {
-            symbol: math.prod(chosen[each] for each in of) for symbol, of in products.items()
-        }
+        made_of = {symbol: _product(symbol, chosen) for symbol in products}
         for symbol, size in (change | made_of).items():
             for name, axis in axes[symbol]:
                 ratio = sizes_along(window, axis - 2).ratios[name] if axis >= 2 else 1
