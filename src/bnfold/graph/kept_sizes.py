@@ -18,9 +18,6 @@ from bnfold.graph.walk import bodies_of
 
 _Size: TypeAlias = int | ir.SymbolicDim
 
-_Multiples: TypeAlias = dict[str | None, Term]
-"""Sizes, by name, that are multiples of others."""
-
 _WINDOWS = ("AveragePool", "Conv", "LpPool", "MaxPool")
 
 _ELEMENTWISE = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
@@ -38,14 +35,13 @@ _MOST_STEPS = 8
 def name_kept_sizes(graph: ir.Graph) -> None:
     """Give sizes that are equal for every input one name, in a graph and its bodies, in order."""
     names: dict[str, _Size] = {}
-    multiples: _Multiples = {}
     known: dict[tuple[int | str | None, ...], ir.Shape] = {}
     for node in _nodes(graph):
         for value in node.outputs:
             shape = shape_of(value)
             if shape is None or shape.is_static():
                 continue
-            kept = _kept(node, shape, multiples) if value is node.outputs[0] else {}
+            kept = _kept(node, shape.rank()) if value is node.outputs[0] else {}
             sizes: list[_Size] = []
             for axis, size in enumerate(shape):
                 if isinstance(size, int):
@@ -67,15 +63,14 @@ def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
         yield node
 
 
-def _kept(node: ir.Node, shape: ir.Shape, multiples: _Multiples) -> Mapping[int, _Size]:
-    """Return sizes of what a node computes, by axis; add those that are multiples of others."""
-    rank = shape.rank()
+def _kept(node: ir.Node, rank: int) -> Mapping[int, _Size]:
+    """Return sizes of what a node computes, by axis."""
     if node.domain != "":
         return {}
     if node.op_type in _ELEMENTWISE:
         return _of_operands(node, rank)
     if node.op_type in _OF_TARGET:
-        return _of_target(node, shape, multiples)
+        return _of_target(node, rank)
     data = shape_of(node.inputs[0]) if node.op_type in _WINDOWS and node.inputs else None
     if data is None or data.rank() != rank:
         return {}
@@ -106,21 +101,16 @@ def _of_operands(node: ir.Node, rank: int) -> Mapping[int, _Size]:
     return sizes
 
 
-def _of_target(node: ir.Node, shape: ir.Shape, multiples: _Multiples) -> Mapping[int, _Size]:
+def _of_target(node: ir.Node, rank: int) -> Mapping[int, _Size]:
     """Return the sizes that an operator is given, and makes whatever they are."""
     if len(node.inputs) < 2:
         return {}
     data, target = shape_of(node.inputs[0]), terms(node.inputs[1])
-    if data is None or target is None or len(target) != shape.rank():
+    if data is None or target is None or len(target) != rank:
         return {}
-    own = [_term(size, multiples) for size in data]
-    found = dict(_OF_TARGET[node.op_type](own, target))
+    found = dict(_OF_TARGET[node.op_type]([*map(Term.of, data)], target))
     if node.op_type == "Reshape":
-        found.update(_left_open(_counts(node.inputs[0], multiples), target))
-    for axis, term in found.items():
-        size = shape[axis]
-        if term.size is not None and term.factor > 1 and isinstance(size, ir.SymbolicDim):
-            multiples.setdefault(size.value, term)
+        found.update(_left_open(_counts(node.inputs[0]), target))
     return {
         axis: term.factor if term.size is None else ir.SymbolicDim(term.name)
         for axis, term in found.items()
@@ -170,11 +160,11 @@ def _left_open(counts: Iterable[Term], target: Sequence[Term]) -> Mapping[int, T
     return {} if rest is None else {open_axes[0]: rest}
 
 
-def _counts(value: ir.Value | None, multiples: _Multiples) -> Iterator[Term]:
+def _counts(value: ir.Value | None) -> Iterator[Term]:
     """Yield the number of elements of a value, in the sizes of those before that have as many."""
     for _ in range(_MOST_STEPS):
         shape, node = shape_of(value), value.producer() if value is not None else None
-        sizes = [None] if shape is None else [_term(size, multiples) for size in shape]
+        sizes = [None] if shape is None else [*map(Term.of, shape)]
         known = [size for size in sizes if size is not None]
         count = _product(known) if len(known) == len(sizes) else None
         if count is not None:
@@ -182,12 +172,6 @@ def _counts(value: ir.Value | None, multiples: _Multiples) -> Iterator[Term]:
         if node is None or node.domain or node.op_type not in COUNT_KEEPING:
             return
         value = node.inputs[0]
-
-
-def _term(size: _Size, multiples: _Multiples) -> Term | None:
-    """Return a size, by what it is a multiple of, if it is known to be one."""
-    term = Term.of(size)
-    return multiples.get(term.size, term) if term is not None else None
 
 
 def _product(terms_of_it: Sequence[Term]) -> Term | None:
