@@ -9,6 +9,8 @@ so that one size follows from the others.
 Conditions: the sizes of the result follow from the graph, also that of a −1 where the sizes that
 vary are the data's own; the shape is not constant yet.
 With −1, no other size may be 0, also not for an empty batch, so that both forms are not mixed.
+What −1 stands for is known for data with elements: of others, a Reshape may copy sizes, and the
+result, which is empty, too, may have other ones.
 
 Profit: an operator or more less for each size. Exporters compute the sizes of a batch anew for each
 Reshape, by a Shape, a Gather, an Unsqueeze and a Concat.

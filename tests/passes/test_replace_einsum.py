@@ -169,6 +169,17 @@ def test_what_is_done_with_a_matmul_is_done() -> None:
     assert {each.verdict for each in certificates(model, *passes)} == {"certified"}
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_product_that_is_one_number_is_certified(size: int) -> None:
+    model = build(
+        '(float[SIZE] x) => (float z) { z = Einsum<equation="u,u->">(w, x) }'.replace(
+            "SIZE", str(size)
+        ),
+        w=normal(size),
+    )
+    assert [each.verdict for each in certificates(model, NAME)] == ["certified"]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_subscripts(data: st.DataObject) -> None:

@@ -119,6 +119,8 @@ def _stacked(probes: Sequence[Mapping[str, Array]], run: Run) -> Array:
     for start in range(0, len(probes), together):
         some = probes[start : start + together]
         whole = run({name: np.concatenate([probe[name] for probe in some]) for name in some[0]})
+        if not whole.ndim:
+            raise ValueError("one number is of all probes together")
         stacked.append(whole.reshape(len(some), len(whole) // len(some), *whole.shape[1:]))
     return np.concatenate(stacked)
 
