@@ -95,7 +95,7 @@ def _region(
 
 
 def _is_elementwise(node: ir.Node, rank: int) -> bool:
-    return is_op(node, *ELEMENTWISE) and len(node.outputs) == 1 and rank_of(node.outputs[0]) == rank
+    return is_op(node, *ELEMENTWISE) and rank_of(node.outputs[0]) == rank
 
 
 def _transposed(value: ir.Value | None, order: tuple[int, ...]) -> Operand:

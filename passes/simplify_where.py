@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array
-from bnfold.graph.constants import constant, is_constant
+from bnfold.graph.constants import constant
 from bnfold.graph.shapes import are_equal
 from bnfold.rewriting.contract import Exactness, Operand, Replace, Weight, rewrite, same_op
 from bnfold.rewriting.query import (
@@ -41,7 +41,7 @@ _INPUTS = 3
 def simplify_where(node: ir.Node) -> Replace | None:
     """Replace a Where by what it chooses, or let it do without a Not."""
     condition, *choices = node.inputs
-    content = constant(condition) if is_constant(condition) else None
+    content = constant(condition)
     if content is None:
         negation = producer(node, 0, "Not")
         if negation is None or not sole_use(negation.outputs[0]):
@@ -69,7 +69,7 @@ def _of_parts(node: ir.Node, condition: Array) -> Replace | None:
     for place in (1, 2):
         join, other = producer(node, place, "Concat"), node.inputs[_INPUTS - place]
         result = node.outputs[0]
-        if join is None or not is_constant(other) or not _has_its_shape(join.outputs[0], result):
+        if join is None or not _has_its_shape(join.outputs[0], result):
             continue
         count, numbers = size_of(result, 0), constant(other)
         shape = shape_of(result)
@@ -94,7 +94,7 @@ def _parts(
             return None
         place = slice(start, start + count)
         start += count
-        content = constant(value) if is_constant(value) else None
+        content = constant(value)
         if kept[place].all():
             parts.append(value)
             continue

@@ -87,6 +87,7 @@ def test_one_that_others_read_stays() -> None:
         f"{FORTH} a = Relu(t) z = Transpose<perm=[0,2,3,1]>(a)",
         f"{FORTH} a = Softmax<axis=1>(t) {BACK}",
         f"a = Relu(y) {BACK}",
+        f"a = Add(full, k) {BACK}",
         f"{FORTH} a = Add(t, y) {BACK}",
         f"{FORTH} a = Add(t, v) {BACK}",
         f"{FORTH} a = Relu(t) b = Exp(a) c = Transpose<perm=[0,3,1,2]>(b) s = ReduceMax(a) "

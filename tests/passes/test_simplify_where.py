@@ -135,6 +135,7 @@ def test_a_constant_part_is_mixed() -> None:
         joined(np.array([[F, F, T, F, F, F]]), np.array([1])),
         joined(np.array([F, F, T, F, F, F]), np.array([[1], [2]])),
         joined(np.array([T]), np.array([1]), parts="a, free"),
+        joined(np.array([F, F, F]), np.array([1, 2, 3]), parts="k"),
         build(
             "(int64[2] a, int64[4] n) => (int64[M] z) "
             "{ j = Concat<axis=0>(a, a) z = Where(m, n, j) }",
@@ -143,6 +144,10 @@ def test_a_constant_part_is_mixed() -> None:
         build(
             "(int64[2,1] a) => (int64[2,M] z) { j = Concat<axis=1>(a, a) z = Where(m, n, j) }",
             m=np.array([F, T]), n=np.array([1]),
+        ),
+        build(
+            "(int64[2,1] a) => (int64[2,M] z) { j = Concat<axis=1>(a, a) z = Where(m, n, j) }",
+            m=np.array([T, T]), n=np.array([1]),
         ),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.support.graphs import Array, Parameters, normal
 from tests.support.windows import scaled, window
 
 INTERFACE = "(float[2,2,3] x, bool[2,2,1] c, bool[2,2,1] d) => (float[2,h,2] y)"
-SCALE = np.array([2, -0.5], np.float32)
+SCALE = np.array([1.7, -0.6], np.float32)
 ONE, TWO = normal(3, 2), normal(3, 2, seed=1)
 NUMBER = np.array(0.75, np.float32)
 OLD: Parameters = {"k": SCALE, "v": ONE, "w": TWO, "z": NUMBER}
@@ -50,6 +50,7 @@ def test_what_passes_a_where_is_certified(between: str, last: str, wrong_name: s
     if wrong_name is None:
         found = certify(of(before, after))
         assert (found.verdict, found.kind) == ("certified", "linear")
+        assert 0 < (found.bound or 0) < 1e-6
     else:
         assert is_proven(of(before, after))
         wrong: Parameters = {**NEW, wrong_name: NEW[wrong_name] * np.float32(1.001)}
@@ -64,6 +65,7 @@ def test_what_passes_a_where_is_certified(between: str, last: str, wrong_name: s
         "n = Not(c) y = Where(n, p, q)",
         "y = Identity(p)",
         "r = Where(c, p, q) y = Where(c, r, z)",
+        "r = Where(c, p, q) y = Neg(r)",
         "t = Transpose<perm=[1,0,2]>(c) y = Where(t, p, q)",
     ],
 )
@@ -87,6 +89,27 @@ def test_what_reads_the_condition_otherwise_is_not_certified() -> None:
     before = f"{PRODUCTS} r = Where(c, p, q) e = Cast<to=1>(c) f = Add(r, e) y = Mul(f, k)"
     after = f"{PRODUCTS} r = Where(c, p, q) e = Cast<to=1>(c) y = Add(r, e)"
     assert not is_proven(of(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("r = Where(c, p, q) s = Where(d, r, z)", "r = Where(d, p, q) y = Where(c, r, z)"),
+        ("e = Cast<to=9>(p) s = Where(e, p, q)", "e = Cast<to=9>(q) y = Where(e, p, q)"),
+    ],
+)
+def test_conditions_that_change_places_or_content_are_not_certified(
+    before: str, after: str
+) -> None:
+    pair = of(f"{PRODUCTS} {before} y = Mul(s, k)", f"{PRODUCTS} {after}")
+    assert not is_proven(pair)
+
+
+def test_integers_are_not_certified() -> None:
+    interface = INTERFACE.replace("d)", "d, int64[2,2,2] i)")
+    lines = f"{PRODUCTS} e = Cast<to=1>(i) r = Where(c, p, e)"
+    pair = window(interface, f"{lines} y = Neg(r)", f"{lines} y = Neg(r)", OLD)
+    assert not is_proven(Window(*map(onnx.shape_inference.infer_shapes, pair.models)))
 
 
 @pytest.mark.parametrize("is_same", [True, False])
