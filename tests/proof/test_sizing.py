@@ -95,6 +95,13 @@ def test_what_varies_over_the_map_is_not_shrunk() -> None:
     assert found == [(1, 4, 50, 60)]
 
 
+@pytest.mark.parametrize("operator", ["Add", "Sum"])
+def test_what_is_added_over_the_map_keeps_its_size(operator: str) -> None:
+    assert shapes(of("1,4,5,6", f"y = {operator}(x, g)", g=normal(5, 6))) == [(1, 4, 5, 6)]
+    (free, *_) = shapes(of("N,4,H,W", f"y = {operator}(x, g)", g=normal(5, 6)))
+    assert free[2:] == (5, 6)
+
+
 def test_channels_shrink_where_all_are_alike() -> None:
     body = "a = Elu(x) y = MaxPool<kernel_shape=[2,2]>(a)"
     assert shapes(of("1,256,9,9", body))[0][1] == 1

@@ -70,7 +70,7 @@ def _is_rowwise(node: onnx.NodeProto, window: Window) -> bool:
 def _spreads_over(window: Window, rank: int, axes: Iterable[int]) -> bool:
     """Say whether all constants of elementwise operators are of one value along axes."""
     for node in window.nodes():
-        if node.op_type not in POINTWISE or node.op_type == "BatchNormalization":
+        if node.op_type not in POINTWISE | {"Sum"} or node.op_type == "BatchNormalization":
             continue
         for name in node.input:
             shape = window.constants[name].shape if name in window.constants else ()

@@ -100,7 +100,7 @@ def _asked(
     if node.op_type == "MatMul" and len(shape) > 1:
         is_asked = axis == (-1 if is_first else -2)
         return shape[-2 if is_first else -1] if is_asked else 0
-    if node.op_type in POINTWISE and node.op_type != "BatchNormalization":
+    if node.op_type in POINTWISE | {"Sum"} and node.op_type != "BatchNormalization":
         return shape[axis] if axis >= -len(shape) else 0
     return 0
 
