@@ -277,6 +277,15 @@ def test_softmax_at_every_opset(folder: Path, op_type: str, axis: str, opset: in
     np.testing.assert_allclose(actual, run_plain(model, feeds)[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("line", ["Mean(c, x)", "Mean(x, c)", "Mean(c, x, x)", "Mean(x)"])
+def test_a_mean_broadcasts_all_operands(folder: Path, line: str) -> None:
+    model = build(f"(float[2,3] x) => (float[2,3] y) {{ y = {line} }}", c=normal(1, 3))
+    feeds = draw_feeds(model)
+    np.testing.assert_allclose(
+        evaluate(folder, model, feeds)["y"], run_plain(model, feeds)[0], 1e-6
+    )
+
+
 def test_erf_is_as_exact_as_float64(folder: Path) -> None:
     model = build("(double[5] x) => (double[5] y) { y = Erf(x) }")
     x = np.linspace(-2, 2, 5)

@@ -2,7 +2,7 @@
 
 Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
 opset 13 at every opset; its Pad takes no negative sizes; its Erf and Gelu compute in float32; its
-Optional gives a sequence.
+Optional gives a sequence, and its Mean does not broadcast the first operand.
 Unsupported cases (such as the indices of a MaxPool) raise, and then the model is not evaluated.
 Shapes are those of the ONNX operators; floats are float64.
 """
@@ -203,6 +203,13 @@ class LRN(OpRun):
         return (x / (bias + alpha / size * total) ** beta,)
 
 
+class Mean(OpRun):
+    """The mean of operands, which broadcast, element by element."""
+
+    def _run(self, *operands: Array, **_: object) -> tuple[Array]:
+        return (sum(operands[1:], start=operands[0]) / len(operands),)
+
+
 class Optional(OpRun):
     """Something, or nothing; either is its own value."""
 
@@ -218,6 +225,7 @@ OPERATORS: list[type[OpRun]] = [
     LRN,
     LogSoftmax,
     MatMul,
+    Mean,
     Optional,
     Pad,
     Softmax,
