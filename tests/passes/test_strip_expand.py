@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bnfold
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Parameters, build, operators
+from tests.support.graphs import Parameters, build, make_overridable, operators
 from tests.support.passes import run_pass
 
 NAME = "strip-expand"
@@ -24,6 +24,7 @@ WEIGHTS: Parameters = {
     "ones": np.array([1, 1]),
     "five": np.array([1, 5]),
     "fifth": np.array([5]),
+    "one": np.array([1]),
     "pairs": np.array([2, 2]),
     "zero": np.array([0]),
 }
@@ -136,6 +137,16 @@ def test_an_expand_to_the_sizes_of_a_value_that_is_not_read(line: str) -> None:
     record = bnfold.optimize(model(lines, "1,5"), only=[NAME]).record
     assert record.rewrites
     assert all(r.certificate and r.certificate.verdict == "certified" for r in record.rewrites)
+
+
+def test_an_expand_to_sizes_that_a_caller_may_override_is_no_difference() -> None:
+    """Its window knows what it repeats, if not how often."""
+    lines = "t = Concat<axis=0>(one, fifth) e = Expand(x, t) b = Less(e, e) z = Where(b, e, e)"
+    original = make_overridable(model(lines, "1,5"), "one")
+    record = bnfold.optimize(original, only=[NAME]).record
+    assert record.rewrites
+    certificates = [each.certificate for each in record.rewrites if each.certificate is not None]
+    assert {each.verdict for each in certificates} <= {"certified", "open"}
 
 
 def test_an_expand_with_other_readers_stays_for_them() -> None:

@@ -203,7 +203,10 @@ def _permutation(node: ir.Node | None) -> Sequence[int]:
 
 
 def _between(value: ir.Value, known: set[ir.Value]) -> set[ir.Node]:
-    """Return the nodes that compute a value from known ones and from sizes, else none."""
+    """Return the nodes that compute a value from known ones and from sizes, else none.
+
+    The sizes to which something is expanded may be others: they are read as they are.
+    """
     nodes: set[ir.Node] = set()
     reaches = False
     pending = [value]
@@ -218,7 +221,12 @@ def _between(value: ir.Value, known: set[ir.Value]) -> set[ir.Node]:
             if node is None or has_body(node) or node.domain or len(nodes) > _MOST_EXPANDED:
                 return set()
             nodes.add(node)
-            pending += [read for read in node.inputs if read is not None]
+            operands = [read for read in node.inputs if read is not None]
+            if is_op(node, "Expand", "Tile"):  # whatever its sizes are, it repeats what it reads
+                operands, sizes_of_it = operands[:1], operands[1:]
+                for read in sizes_of_it:
+                    nodes |= _from_sizes(read) or _between(read, known)
+            pending += operands
     return nodes if reaches else set()
 
 
