@@ -248,14 +248,23 @@ def _from_sizes(value: ir.Value) -> set[ir.Node]:
     return nodes
 
 
+_PICKING = ("Cast", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators of which a result of one number is that number, however they pick and move elements."""
+
+
 def _filling(value: ir.Value) -> set[ir.Node]:
-    """Return the node that repeats a constant, whatever the sizes are computed from, else none."""
-    node = value.producer()
-    if node is not None and (
-        is_op(node, "ConstantOfShape")
-        or (is_op(node, "Expand", "Tile") and node.inputs[0] and is_constant(node.inputs[0]))
-    ):
-        return {node}
+    """Return the nodes that repeat a constant, whatever the sizes are computed from, else none."""
+    nodes: set[ir.Node] = set()
+    while (node := value.producer()) is not None and len(nodes) <= _MOST_EXPANDED:
+        nodes.add(node)
+        if is_op(node, "ConstantOfShape"):
+            return nodes
+        data = node.inputs[0] if node.inputs else None
+        if data is None or not is_op(node, "Expand", "Tile", *_PICKING):
+            break
+        if is_constant(data):
+            return nodes if is_op(node, "Expand", "Tile") else set()
+        value = data
     return set()
 
 
