@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -74,10 +75,15 @@ class Side:
         self, model: onnx.ModelProto, make: Callable[[onnx.ModelProto], Run] = evaluator
     ) -> None:
         self._model = model
+        self._make = make
         self._types = {value.name: dtype_of(value) for value in model.graph.input}
-        self._run: Run | None = None
+
+    @cached_property
+    def _run(self) -> Run | None:
+        """What runs it, made when it is asked for; None if nothing can."""
         with suppress(NoTruth, BnfoldError):
-            self._run = make(model)
+            return self._make(self._model)
+        return None
 
     def result(self, sizing: Sizing) -> Array | None:
         """Return the first result; None if it cannot run, or the graph says that it has others."""
