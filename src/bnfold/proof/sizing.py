@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from bnfold.graph.size_terms import factors_of
 from bnfold.proof.locality import is_alike_in_channels, kind_of
@@ -239,24 +240,20 @@ def _asked_for(window: Window, name: str, axis: int, rank: int) -> int:
     )
 
 
+_Places: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
+"""Axes of inputs of which the sizes are free, by the name of the size; one without is alone."""
+
+
 def _smaller(
     window: Window, known: Mapping[str, Sequence[int | str]], kind: str, usual: Sizing
 ) -> list[Sizing]:
     """Return choices of smaller free sizes: of all of them, and 1 for each of them alone."""
-    axes: dict[str, list[tuple[str, int]]] = {}
-    for name, sizes in known.items():
-        for axis, size in enumerate(sizes):
-            if isinstance(size, str):
-                axes.setdefault(size or f"{name}[{axis}]", []).append((name, axis))
-    products = {
-        symbol
-        for symbol in axes
-        if len(factors_of(symbol)) > 1 and axes.keys() >= {*_sizes_of(symbol)}
-    }
+    places = _free_places(known)
+    products = _products(places)
     smaller = {
         symbol: found
-        for symbol, places in axes.items()
-        if symbol not in products and (found := _small_sizes(window, known, kind, usual, places))
+        for symbol, of_it in places.items()
+        if symbol not in products and (found := _small_sizes(window, known, kind, usual, of_it))
     }
     most = max(map(len, smaller.values()), default=0)
     together = [
@@ -265,23 +262,45 @@ def _smaller(
     ]
     alone = [{symbol: sizes[0]} for symbol, sizes in smaller.items()]
     choices: list[Sizing] = []
-    usually = {symbol: usual.shapes[name][axis] for symbol, ((name, axis), *_) in axes.items()}
     for change in (*together, *alone):
-        shapes = {name: list(shape) for name, shape in usual.shapes.items()}
-        chosen = usually | change
-        made_of = {symbol: _product(symbol, chosen) for symbol in products}
-        for symbol, size in (change | made_of).items():
-            for name, axis in axes[symbol]:
-                ratio = sizes_along(window, axis - 2).ratios[name] if axis >= 2 else 1
-                shapes[name][axis] = size * (ratio if kind == "local" else 1)
-        made = {name: tuple(shape) for name, shape in shapes.items()}
-        is_stackable = usual.stackable and all(
-            made[name][0] == usual.shapes[name][0] for name in made
-        )
-        small = Sizing(made, is_stackable, usual.batched, usual.shrunk, is_small=True)
+        shapes = _changed(window, usual.shapes, kind, places, change)
+        is_batch_kept = all(shape[:1] == usual.shapes[name][:1] for name, shape in shapes.items())
+        stackable = usual.stackable and is_batch_kept
+        small = Sizing(shapes, stackable, usual.batched, usual.shrunk, is_small=True)
         if small not in choices:
             choices.append(small)
     return choices
+
+
+def _free_places(known: Mapping[str, Sequence[int | str]]) -> _Places:
+    places: dict[str, list[tuple[str, int]]] = {}
+    for name, sizes in known.items():
+        for axis, size in enumerate(sizes):
+            if isinstance(size, str):
+                places.setdefault(size or f"{name}[{axis}]", []).append((name, axis))
+    return places
+
+
+def _products(places: _Places) -> set[str]:
+    """Return the sizes that are products, or multiples, of others."""
+    return {
+        symbol for symbol in places if _is_product(symbol) and places.keys() >= {*_sizes_of(symbol)}
+    }
+
+
+def _changed(
+    window: Window, usual: Shapes, kind: str, places: _Places, change: Mapping[str, int]
+) -> Shapes:
+    """Return the usual shapes with other free sizes, and with what these are factors of."""
+    usually = {symbol: usual[name][axis] for symbol, ((name, axis), *_) in places.items()}
+    products = {symbol: _product(symbol, {**usually, **change}) for symbol in _products(places)}
+    shapes = {name: list(shape) for name, shape in usual.items()}
+    for symbol, size in {**change, **products}.items():
+        for name, axis in places[symbol]:
+            is_map = kind == "local" and axis >= 2
+            ratio = sizes_along(window, axis - 2).ratios[name] if is_map else 1
+            shapes[name][axis] = size * ratio
+    return {name: tuple(shape) for name, shape in shapes.items()}
 
 
 def _small_sizes(
