@@ -20,12 +20,11 @@ import onnx_ir as ir
 
 from bnfold.algebra.broadcasting import ELEMENTWISE
 from bnfold.graph.constants import constant, is_constant
+from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
 from bnfold.rewriting.contract import Exactness, Op, Operand, Replace, Weight, rewrite, same_op
 from bnfold.rewriting.query import ints_attribute, is_op, opset, rank_of, shape_of
 
 _MOST_OPERATORS = 16
-
-_NUMPY_BROADCASTING_SINCE = 7
 
 
 @rewrite("cancel-transposes", roots=["Transpose"], exactness=Exactness.BITWISE, refusals=[])
@@ -33,7 +32,7 @@ def cancel_transposes(node: ir.Node) -> Replace | None:
     """Let elementwise operators before a Transpose read what is transposed before them."""
     order = ints_attribute(node, "perm")
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if source is None or not order or opset(node) < _NUMPY_BROADCASTING_SINCE:
+    if source is None or not order or opset(node) < NUMPY_BROADCASTING_SINCE:
         return None
     region = _region(node, source, order)
     if region is None:

@@ -28,13 +28,12 @@ from bnfold.algebra.operand import ConstantOperand, constant_operand
 from bnfold.algebra.rounding import is_for_rounding
 from bnfold.algebra.weights import NotStorable, stored
 from bnfold.arrays import FloatArray
+from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
 from bnfold.rewriting.contract import Common, Exactness, Op, Replace, require, rewrite
 from bnfold.rewriting.query import input_of, is_op, opset, producer, sole_use
 
 _PRODUCTS = ("Mul", "Div")
 _SUMS = ("Add", "Sub")
-
-_NUMPY_BROADCASTING_SINCE = 7
 
 
 @rewrite(
@@ -54,7 +53,7 @@ def merge_constants(node: ir.Node) -> Replace | None:
         return None
     data = input_of(first_node, 1 - first.index)
     merged = _merged(first, second, is_product=family is _PRODUCTS)
-    if data is None or merged is None or opset(node) < _NUMPY_BROADCASTING_SINCE:
+    if data is None or merged is None or opset(node) < NUMPY_BROADCASTING_SINCE:
         return None
     if _is_for_another(node, second):
         return None

@@ -7,6 +7,9 @@ from functools import cache
 import onnx
 import onnx.defs
 
+NUMPY_BROADCASTING_SINCE = 7
+"""The operator set from which on arithmetic broadcasts as NumPy does, without attributes."""
+
 
 @cache
 def schema_of(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:

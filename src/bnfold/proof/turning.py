@@ -13,7 +13,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from bnfold.graph.schemas import opsets_of
+from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, opsets_of
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
 
@@ -21,13 +21,11 @@ _ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
     *("BatchNormalization", "Dropout")
 }
 
-_NUMPY_BROADCASTING_SINCE = 7
-
 
 def with_transposes_first(window: Window) -> Window:
     """Transpose what is read; return the window itself if nothing is transposed."""
     versions = [opsets_of(model).get("", 0) for model in window.models]
-    if "Transpose" not in window.operators or min(versions) < _NUMPY_BROADCASTING_SINCE:
+    if "Transpose" not in window.operators or min(versions) < NUMPY_BROADCASTING_SINCE:
         return window
     return Window(*(_Turning(model).turned_model() for model in window.models))
 
