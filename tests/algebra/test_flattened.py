@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ rows = Concat<axis=0>(p_, last) sequence = Concat<axis=0>(t_, n_, last)
 
 def flattened(
     before: str, after: str, *, width: str = "6", order: str = "tn",
-    result: str = "float[i,j,k] y", **weights: object,
+    result: str = "float[i,j,k] y", **weights: Any,
 ) -> onnx.ModelProto:  # fmt: skip
     """Return a BatchNormalization b of rows h of x, lines before h, and after q, in sequences."""
     sizes = SIZES.replace("ONE", order[0]).replace("OTHER", order[1])
@@ -37,7 +38,7 @@ def flattened(
         first=np.array([0]),
         last=np.array([-1]),
         **{f"{name}_": array for name, array in batch_norm(6).items()},
-        **weights,  # type: ignore[arg-type]
+        **weights,
     )
 
 

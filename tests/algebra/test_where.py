@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,9 +22,9 @@ from tests.support.passes import assert_refused, assert_rewritten, parameters, r
 NAME, SCALE = "fold-batchnorm", "fold-scale-shift"
 
 
-def chosen(lines: str, sizes: str = "1,3,2", **weights: object) -> onnx.ModelProto:
+def chosen(lines: str, sizes: str = "1,3,2", **weights: Any) -> onnx.ModelProto:
     """Return Convs p and q of 4 channels, lines that choose c by k or l, and its map."""
-    read = {
+    read: Parameters = {
         name: array
         for name, array in {
             "v": normal(4, 3, 1, 1),
@@ -38,7 +39,7 @@ def chosen(lines: str, sizes: str = "1,3,2", **weights: object) -> onnx.ModelPro
         f"bool[{width}] l) => (float[d,i,f,g] y) "
         f"{{ {lines} y = BatchNormalization(c, s, b, m, v_) }}".replace("v_", "var"),
         **{("var" if name == "v" else name): array for name, array in batch_norm(4).items()},
-        **read,  # type: ignore[arg-type]
+        **read,
     )
 
 
