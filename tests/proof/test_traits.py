@@ -195,6 +195,7 @@ def noise_of(folder: Path, model: onnx.ModelProto) -> Noise:
     onnx.save(model, path)
     original = Original(path, Traits.of(path), "cpu", ExecutionOptions(), silent)
     original.run()
+    original.draw()
     return original.noise["y"]
 
 

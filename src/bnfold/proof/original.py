@@ -39,11 +39,16 @@ _MOST_SAMPLES = 32
 _SECONDS_FOR_SAMPLES = 0.25
 """But not more, and not longer for all of them."""
 
-_MORE_DRAWS = 4
-"""Draws of the original's noise that are taken before an output fails."""
+_FEW_DRAWS, _MORE_DRAWS = (0, 1), (4, 5, 6, 7)
+"""Seeds of the draws of the original's noise that are taken where tolerances alone are not enough,
+and before an output fails."""
 
+_STEP_DRAWS = (2, 3)
+"""With the few, past a step."""
+
+_WIDE_DRAWS = (2, 3, 5, 7)
 _WIDE_DRAW = 4
-"""Past a step, some draws move inputs and weights by so many units in the last place: a jump that
+"""Past a step, these draws move inputs and weights by so many units in the last place: a jump that
 one unit makes would be missed by as small a move as often as not."""
 
 _SLOW = 3.0
@@ -88,12 +93,13 @@ class Original:
     inconclusive: dict[str, str] = field(default_factory=dict)
     """Why an output shows nothing by itself, though it is compared."""
     placement: dict[str, int] | None = None
-    _has_more_draws: bool = False
+    _rounds: int = 0
+    """How often draws have been taken, beside the run with onnxruntime's optimizations."""
     _seconds: float = 1.0
     """How long a run takes."""
 
     def run(self) -> None:
-        """Run it on inputs that it accepts, again with changes that mean nothing, and take notes.
+        """Run it on inputs that it accepts, again with onnxruntime's optimizations, and take notes.
 
         Raises:
             Undecided: if it does not run, is not deterministic, or shows nothing.
@@ -101,12 +107,7 @@ class Original:
         try:
             self._run_first()
             self._take_notes()
-            wanted = self._wanted_samples()
-            if wanted > len(self.references):
-                assert self.inputs is not None
-                self.inputs = replace(self.inputs, samples=wanted)
-                self._run_again(self.session(Level.DISABLED))
-                self._take_notes()
+            self._add_samples()
         except (SessionError, UnsupportedInput) as error:
             raise Undecided("not-verified", f"{error}{self._advice}") from error
         if self.inconclusive.keys() >= set(self.names):
@@ -157,8 +158,17 @@ class Original:
             reason = f"the original disagrees with itself from run to run{drawn}"
             raise Undecided("not-verified", reason)
 
+    def _add_samples(self) -> None:
+        """Run it on more samples, if that takes it for each output to show something."""
+        wanted = self._wanted_samples()
+        if wanted > len(self.references):
+            assert self.inputs is not None
+            self.inputs = replace(self.inputs, samples=wanted)
+            self._run_again(self.session(Level.DISABLED))
+            self._take_notes()
+
     def _run_again(self, session: Session) -> None:
-        """Run it on all samples, and with moved inputs."""
+        """Run it on all samples."""
         assert self.inputs is not None
         self.references = self.results(session, self.inputs.feeds())
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
@@ -170,15 +180,10 @@ class Original:
             for name in self.names
         }
         self.draws = []
-        self._add_draw(self.results(session, self._moved_feeds(seed=0)))
 
     def _take_notes(self) -> None:
-        """Draw its noise, and find the samples and outputs that show nothing."""
+        """Run it with optimizations, and find the samples and outputs that show nothing."""
         self._find_inconclusive()
-        self._draw(seed=1)
-        if self.traits.steps:
-            self._draw(seed=2, units=_WIDE_DRAW)
-            self._draw(seed=3, units=_WIDE_DRAW)
         self._run_best()
         self._find_unsettled()
 
@@ -270,35 +275,58 @@ class Original:
             raise Undecided("not-verified", f"the original, optimization all: {error}") from error
         self._add_draw(self.best)
 
-    def draw_more(self) -> None:
-        """Take more draws, before an output fails, if that has not been done yet."""
-        if self._has_more_draws:
-            return
-        self._has_more_draws = True
+    @property
+    def has_all_draws(self) -> bool:
+        """Whether all draws have been taken."""
+        return self._rounds > 1
+
+    def draw(self) -> bool:
+        """Take draws of its noise: a few, and more the next time; return whether any were left.
+
+        There may be more samples afterwards: where the noise is large, too few may be left.
+        """
+        if self.has_all_draws:
+            return False
+        self._rounds += 1
         self.progress("running the original again to estimate its rounding noise")
-        for seed in range(4, 4 + _MORE_DRAWS):
-            self._draw(seed, units=_WIDE_DRAW if self.traits.steps and seed % 2 else 1)
+        if self._rounds == 1:
+            self._draw_few()
+            samples = len(self.references)
+            self._add_samples()
+            if len(self.references) > samples:
+                self._draw_few()
+        else:
+            self._draw_all(_MORE_DRAWS)
+        return True
+
+    def _draw_few(self) -> None:
+        self._draw_all((*_FEW_DRAWS, *(_STEP_DRAWS if self.traits.steps else ())))
+
+    def _draw_all(self, seeds: Iterable[int]) -> None:
+        for seed in seeds:
+            self._draw(seed, _WIDE_DRAW if self.traits.steps and seed in _WIDE_DRAWS else 1)
         self._find_unsettled()
 
-    def _draw(self, seed: int, units: int = 1) -> None:
-        """Take a draw with inputs and weights moved."""
+    def _draw(self, seed: int, units: int) -> None:
+        """Take a draw with inputs and weights moved, or inputs alone if it does not run so."""
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
         weights = float_weights(self.traits, most_bytes)
-        weights = moved(weights, seed, self._coarsest, units)
-        try:
-            session = self.session(Level.DISABLED, weights)
-            results = self.results(session, self._moved_feeds(seed, units))
-        except SessionError:  # a parameter that must be exact was among them
+        for initializers in (moved(weights, seed, self._coarsest, units), None):
+            try:
+                session = self.session(Level.DISABLED, initializers)
+                results = self.results(session, self._moved_feeds(seed, units))
+            except SessionError:  # a parameter that must be exact was among them
+                continue
+            self._add_draw(results)
             return
-        self._add_draw(results)
 
     @property
     def _coarsest(self) -> str:
         """The coarsest rounding unit of any output."""
         return max(self.traits.units.values(), key=UNITS.index, default="float32")
 
-    def _moved_feeds(self, seed: int, units: int = 1) -> Iterator[Feeds]:
+    def _moved_feeds(self, seed: int, units: int) -> Iterator[Feeds]:
         assert self.inputs is not None
         for sample, feeds in enumerate(self.inputs.feeds()):
             yield moved(feeds, 1000 * seed + sample, self._coarsest, units)
