@@ -2,7 +2,8 @@
 
 Every float is widened: inputs, weights, constants, and the outputs of Cast and random operators.
 Nodes are evaluated one by one, so that a value is kept only until its last consumer has run, a
-weight is widened only for its consumer, and the time can be limited.
+weight is widened only for its consumer, and the time can be limited. What is small is kept for the
+next inputs: certificates evaluate small models on many.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ from bnfold.running.runtime import Feeds
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 _TYPE_ATTRIBUTES = ("to", "dtype")
 _TOO_LONG = "it takes too long; --truth always waits for it"
+_KEPT_BYTES = 2**16
+"""The size up to which a widened weight, or a node with its attributes, is kept."""
+
 _OPERATORS: list[type[OpRun]] = [*OPERATORS, *RECURRENT, MaxPoolTap]
 
 
@@ -75,6 +79,9 @@ class Truth64:
         self._model, self._contents = model, contents
         self._opsets = dict(model.opset_imports)
         self._functions = self._evaluators()
+        self._reads = {node: _reads(node) for node in model.graph}
+        self._ready: dict[ir.Node, ReferenceEvaluator] = {}
+        self._weights: dict[str, Array] = {}
 
     def _evaluators(self) -> list[ReferenceEvaluator]:
         """Return evaluators of the functions, each after those that it calls."""
@@ -120,14 +127,14 @@ class Truth64:
         self, feeds: Feeds, end: float, before_each: Callable[[], None]
     ) -> dict[str, Array]:
         values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}
-        readers = Counter(name for node in self._model.graph for name in _reads(node))
+        readers = Counter(name for names in self._reads.values() for name in names)
         wanted = [value.name or "" for value in self._model.graph.outputs]
         readers.update(wanted)
         for node in self._model.graph:
             if time.monotonic() > end:
                 raise NoTruth(_TOO_LONG)
             before_each()
-            names = _reads(node)
+            names = self._reads[node]
             results = self._evaluate(node, {name: self._value(name, values) for name in names})
             values |= results
             for name in names:
@@ -139,12 +146,25 @@ class Truth64:
     def _value(self, name: str, values: dict[str, Any]) -> Any:
         if name in values:
             return values[name]
+        if name in self._weights:
+            return self._weights[name]
         initializer = self._model.graph.initializers.get(name)
         if initializer is None or initializer.const_value is None:
             raise NoTruth(f"{name!r} has no known value")
-        return _widened_content(initializer.const_value)
+        content = _widened_content(initializer.const_value)
+        if content.nbytes <= _KEPT_BYTES:
+            content.flags.writeable = False
+            self._weights[name] = content
+        return content
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
+        evaluator = self._ready.get(node) or self._evaluator(node, inputs)
+        with _failure_is_no_truth(node):
+            results = evaluator.run(None, inputs)
+        return {n: _widened(v) for n, v in zip(evaluator.output_names, results, strict=True)}
+
+    def _evaluator(self, node: ir.Node, inputs: Iterable[str]) -> ReferenceEvaluator:
+        """Return what evaluates a node, which is kept unless it holds much."""
         proto = _widened_node(ir.serde.serialize_node(node), self._contents)
         graph = onnx.helper.make_graph(
             [proto],
@@ -152,20 +172,27 @@ class Truth64:
             [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
             [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
         )
-        try:
-            with np.errstate(all="ignore"):
-                evaluator = ReferenceEvaluator(
-                    graph, opsets=self._opsets, functions=self._functions, new_ops=_OPERATORS
-                )
-                results = evaluator.run(None, inputs)
-        except NoTruth:
-            raise
-        except Exception as error:  # the evaluator raises whatever its operators raise
-            site = f"{node.op_type} {node.name or node.outputs[0].name}"
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
-        names = [name for name in proto.output if name]
-        return {name: _widened(value) for name, value in zip(names, results, strict=True)}
+        with _failure_is_no_truth(node):
+            evaluator = ReferenceEvaluator(
+                graph, opsets=self._opsets, functions=self._functions, new_ops=_OPERATORS
+            )
+        if proto.ByteSize() <= _KEPT_BYTES:
+            self._ready[node] = evaluator
+        return evaluator
+
+
+@contextmanager
+def _failure_is_no_truth(node: ir.Node) -> Iterator[None]:
+    """Raise `NoTruth` for whatever the evaluator, or one of its operators, raises at a node."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except NoTruth:
+        raise
+    except Exception as error:
+        site = f"{node.op_type} {node.name or node.outputs[0].name}"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise NoTruth(f"onnx cannot evaluate {site} in float64: {reason[:200]}") from error
 
 
 @contextmanager
