@@ -184,6 +184,7 @@ def test_installed_runtimes_are_those_with_metadata(monkeypatch: pytest.MonkeyPa
         return "1.30.0"
 
     monkeypatch.setattr("bnfold.running.environment.version", version)
+    monkeypatch.syspath_prepend("elsewhere")  # what is installed on the usual path may be known
     assert installed_runtimes() == [GPU]
 
 

@@ -48,9 +48,15 @@ def installed(skip: Collection[str] = ()) -> Installed:
     Raises:
         UsageError: if one of bnfold's own cannot be imported.
     """
+    return _usable(tuple(offered()), frozenset(skip))
+
+
+@lru_cache(maxsize=4)
+def _usable(entry_points: Collection[EntryPoint], skip: frozenset[str]) -> Installed:
+    """Load them once: to ask for each again would take longer than to rewrite a small model."""
     found = Installed()
     for entry_point in sorted(
-        offered(), key=lambda each: (not _is_own(each), each.name, each.value)
+        entry_points, key=lambda each: (not _is_own(each), each.name, each.value)
     ):
         is_own = _is_own(entry_point)
         if entry_point.name in skip and not is_own:
