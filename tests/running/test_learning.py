@@ -14,6 +14,11 @@ TILED = "(float[3] x) => (float[n] y) { y = Tile(x, k) }"
 SLICED = "(float[3] x) => (float[n] y) { y = Slice(x, k, e) }"
 
 
+@pytest.fixture
+def shapes_are_inferred_here() -> None:
+    """Infer them where the command does."""
+
+
 def where(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return where shapes are inferred: here or apart."""
     seen = []

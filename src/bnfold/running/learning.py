@@ -28,7 +28,7 @@ _LIMITS = Limits(seconds=5, more_bytes=2**30)
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto | None:
     """Let onnx infer shapes, in a process of its own where that may crash or never end."""
-    if not _may_harm(model.graph.node):
+    if not _may_harm(model):
         return infer_here(model)
     try:
         found = isolated(lambda _: _inferred(model), lambda _: None, _LIMITS)
@@ -67,14 +67,18 @@ def _asks_for_little(model: onnx.ModelProto) -> bool:
     return total <= _MOST_ELEMENTS
 
 
-def _may_harm(nodes: Iterable[onnx.NodeProto]) -> bool:
+def _may_harm(model: onnx.ModelProto) -> bool:
+    return _has_harmful(model.graph.node)
+
+
+def _has_harmful(nodes: Iterable[onnx.NodeProto]) -> bool:
     for node in nodes:
         if node.op_type in _MAY_HARM:
             return True
         for attribute in node.attribute:
-            if attribute.HasField("g") and _may_harm(attribute.g.node):
+            if attribute.HasField("g") and _has_harmful(attribute.g.node):
                 return True
-            if any(_may_harm(graph.node) for graph in attribute.graphs):
+            if any(_has_harmful(graph.node) for graph in attribute.graphs):
                 return True
     return False
 
