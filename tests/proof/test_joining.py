@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from bnfold.proof.joining import with_joins_fitting
 from bnfold.proof.sizing import Shapes
 from bnfold.proof.windows import Window
 from tests.support.graphs import Array, Parameters, batch_norm, normal
+from tests.support.slow import few
 from tests.support.windows import affine_of, scaled, usual, window
 
 
@@ -51,11 +53,18 @@ def parallel(
     )
 
 
-@pytest.mark.parametrize("join", ["Concat<axis=1>", "Sum"])
+JOINS = ("Concat<axis=1>", "Sum")
+ATTRIBUTES = ("group=1", "strides=[2,2]", "strides=[3,1], pads=[1,0,1,0]", "dilations=[2,2]")
+KERNELS = ((3, 5), (1, 3, 4), (5, 3))
+
+
 @pytest.mark.parametrize(
-    "attributes", ["group=1", "strides=[2,2]", "strides=[3,1], pads=[1,0,1,0]", "dilations=[2,2]"]
+    ("kernels", "attributes", "join"),
+    few(
+        itertools.product(KERNELS, ATTRIBUTES, JOINS),
+        list(zip(itertools.cycle(KERNELS), [*ATTRIBUTES] * 2, itertools.cycle(JOINS))),
+    ),
 )
-@pytest.mark.parametrize("kernels", [(3, 5), (1, 3, 4), (5, 3)], ids=str)
 def test_inputs_may_be_padded_each_for_its_own_kernel(
     kernels: tuple[int, ...], attributes: str, join: str
 ) -> None:

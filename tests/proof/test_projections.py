@@ -13,6 +13,7 @@ from bnfold.proof.projections import with_projections
 from bnfold.proof.windows import Window
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal, operators
+from tests.support.slow import few
 from tests.support.windows import window
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -98,11 +99,15 @@ def one_recurrent(parameters: dict[str, Array]) -> None:
     parameters["r"][0, 1, 1] += 1e-2
 
 
+FOLDS = [(1, None), (2, None), (2, swapped), (2, one_weight), (2, one_recurrent)]
+QUICK = [("LSTM", 1, None), ("GRU", 2, None), ("RNN", 2, swapped), ("GRU", 2, swapped)]
+QUICK += [("LSTM", 2, one_weight), ("RNN", 2, one_recurrent), ("GRU", 2, one_recurrent)]
+
+
 @pytest.mark.parametrize(
-    ("directions", "change"),
-    [(1, None), (2, None), (2, swapped), (2, one_weight), (2, one_recurrent)],
+    ("kind", "directions", "change"),
+    few([(kind, *fold) for kind in GATES for fold in FOLDS], QUICK),
 )
-@pytest.mark.parametrize("kind", list(GATES))
 def test_a_fold_is_proven_and_a_wrong_one_is_not(kind: str, directions: int, change: Any) -> None:
     new = folded(kind, directions)
     if change is not None:

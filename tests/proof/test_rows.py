@@ -397,7 +397,13 @@ def test_a_wrong_box_fails(scores: Array) -> None:
 @pytest.mark.parametrize(
     ("text", "scores", "kind"),
     [
-        *((NONE, scores, kind) for scores in (TIES, APART) for kind in ("one", "all", "sign")),
+        (NONE, TIES, "one"),
+        (NONE, APART, "all"),
+        (NONE, TIES, "sign"),
+        *(
+            pytest.param(NONE, scores, kind, marks=pytest.mark.slow)
+            for scores, kind in [(APART, "one"), (TIES, "all"), (APART, "sign")]
+        ),
         pytest.param(BOXES, TIES, "one", marks=pytest.mark.slow),
         pytest.param(BOXES, APART, "sign", marks=pytest.mark.slow),
     ],
@@ -455,8 +461,15 @@ def test_suppression_with_ties_passes(text: Mapping[str, str]) -> None:
     assert all(output.exchanged for output in found.outputs)
 
 
-@pytest.mark.parametrize("scores", [ALL_APART, IN_PAIRS], ids=["apart", "ties"])
-@pytest.mark.parametrize("kind", ["one", "all"])
+@pytest.mark.parametrize(
+    ("scores", "kind"),
+    [
+        (ALL_APART, "one"),
+        (IN_PAIRS, "all"),
+        pytest.param(ALL_APART, "all", marks=pytest.mark.slow),
+        pytest.param(IN_PAIRS, "one", marks=pytest.mark.slow),
+    ],
+)
 def test_wrong_boxes_fail(scores: Array, kind: str) -> None:
     grid = CORNERS[None].copy()
     if kind == "one":
