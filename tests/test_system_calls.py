@@ -15,6 +15,7 @@ from bnfold.errors import LONGEST_LINE, error_line
 from tests.support.cli import REWRITTEN, names, run, untouched
 from tests.support.files import save_external
 from tests.support.files import scratch as scratch
+from tests.support.slow import few
 
 CAUSES = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EDQUOT, errno.EROFS]
 CALLS = {
@@ -37,6 +38,12 @@ BY_THE_HUNDRED = ("stat", "size", "read")
 """Calls of which only the slow tests make each one fail; for the others, each eighth one."""
 
 
+QUICK = [*((name, 1) for name in CALLS if name not in BY_THE_HUNDRED), ("size", 8), ("read", 8)]
+SLOW = [(name, 1) for name in BY_THE_HUNDRED]
+IN_TURN = [(*call, number % 2 == 0) for number, call in enumerate(QUICK)]
+"""Those of a model with weights in a file of their own, and of one without, in turn."""
+
+
 class Failing:
     """A system call that fails the n-th time, in this process or one that it forks."""
 
@@ -53,15 +60,9 @@ class Failing:
         return self.call(*args, **kwargs)
 
 
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
 @pytest.mark.parametrize(
-    ("name", "stride"),
-    [
-        *((name, 1) for name in CALLS if name not in BY_THE_HUNDRED),
-        *(pytest.param(name, 1, marks=pytest.mark.slow) for name in BY_THE_HUNDRED),
-        ("size", 8),
-        ("read", 8),
-    ],
+    ("name", "stride", "external"),
+    few([(*call, external) for call in [*QUICK, *SLOW] for external in (False, True)], IN_TURN),
 )
 def test_each_call_of_a_run_fails_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stride: int, external: bool

@@ -35,6 +35,7 @@ from tests.support.cli import (
     untouched,
 )
 from tests.support.graphs import batch_norm, build, make_overridable, normal, operators
+from tests.support.slow import few
 
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
@@ -141,7 +142,7 @@ def test_the_path_of_the_output(
 # --- 1: not equivalent --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize("old", few([None, b"old"], [b"old"]))
 def test_a_wrong_rewrite_is_not_written(folder: Path, old: bytes | None) -> None:
     output, report = folder / "out.onnx", folder / "run.json"
     if old is not None:

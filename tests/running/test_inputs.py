@@ -21,6 +21,7 @@ from bnfold.running.inputs import SCALES, SHIFTS, Hints, Inputs, UnsupportedInpu
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal
+from tests.support.slow import in_turn
 
 ADD = build("(float[N,K] a, float[N,K] b) => (float[N,K] y) { y = Add(a, b) }")
 
@@ -324,8 +325,10 @@ def test_integers_of_eight_bits_that_are_positions_stay_within_the_table() -> No
     assert verdict(model, model) == "pass"
 
 
-@pytest.mark.parametrize("compared", ["Greater(n, t)", "Less(n, t)", "Equal(n, t)"])
-@pytest.mark.parametrize("size", ["Gather(q, at)", "Squeeze(part)"])
+@pytest.mark.parametrize(
+    ("compared", "size"),
+    in_turn(["Greater(n, t)", "Less(n, t)", "Equal(n, t)"], ["Gather(q, at)", "Squeeze(part)"]),
+)
 def test_sizes_are_tried_on_both_sides_of_where_the_model_compares_them(
     size: str, compared: str
 ) -> None:
