@@ -181,6 +181,7 @@ def test_comparison_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "", "existing measurements are not repeated"
 
 
+@pytest.mark.slow
 def test_a_comparison_with_timing(tmp_path: Path) -> None:
     model = Model("conv_bn_relu_pool", "samples", "conv_bn_relu_pool", (1, 1, 8, 8))
     Comparison(model, MODELS, tmp_path, seconds=0).run([BNFOLD])

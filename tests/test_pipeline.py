@@ -238,6 +238,7 @@ def test_every_hook_has_the_runtime_that_bnfold_needs() -> None:
         assert hook["id"] in PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_the_python_call(folder: Path) -> None:
     (example,) = blocks("python")
     done = shell(folder, sys.executable, "-c", example)

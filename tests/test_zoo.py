@@ -25,7 +25,7 @@ OCR_OUTCOMES = {
 }
 
 
-SLOW = ("bvlc_alexnet", "densenet121", "inception_v2", "resnet50")
+SLOW = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50")
 LIKE_ALEXNET = ("vgg19", "zfnet512")
 """These take minutes, and what is rewritten there are AlexNet's Dropouts, again."""
 ZOO = [name for name in LIGHT_MODELS if name not in LIKE_ALEXNET]

@@ -92,6 +92,7 @@ def test_only_one_trial_model_exists_at_a_time(
     assert len(places) > 3
 
 
+@pytest.mark.slow
 def test_the_terminal_names_the_culprit(model: Path) -> None:
     with planted("r3"):
         outcome = run("optimize", model, "--certify", "off")
