@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Require that each slow test is in a file that `pytest_ignore_collect` finds."""
     slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
     assert all(map(says_slow, slow)), "a file of slow tests must say so"
+
+
+def pytest_collection_finish() -> None:
+    """Leave all tests out of garbage collection, whose passes touch what forks share."""
+    gc.collect()
+    gc.freeze()
 
 
 def says_slow(path: Path) -> bool:
