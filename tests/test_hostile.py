@@ -27,6 +27,11 @@ SECONDS = 30.0
 """The most that one file may take."""
 
 
+@pytest.fixture
+def shapes_are_inferred_here() -> None:
+    """Infer them where the command does: some of these models crash onnx."""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let onnx_ir not warn, as the command does."""
