@@ -3,11 +3,13 @@
     clamp(clamp(x; l₁, h₁); l₂, h₂) = clamp(x; clamp(l₁; l₂, h₂), clamp(h₁; l₂, h₂))
 
 where clamp(x; l, h) = min(h, max(l, x)): what is clamped twice is clamped once, to the first bounds
-clamped to the second. The result is a Relu or a Clip: Clip(Relu(x); ., 6) = Clip(x; 0, 6). If it is
-the first clamp itself, as in Relu(Relu(x)), the second one goes.
+clamped to the second. The result is a Relu, a Max, a Min or a Clip: Clip(Relu(x); ., 6) =
+Min(Relu(x), 6) = Clip(x; 0, 6). If it is the first clamp itself, as in Relu(Relu(x)), the second
+one goes.
 
 Conditions: the bounds are constant numbers; unless the second one just goes, nothing else reads the
-first one's result.
+first one's result. A Clip of Max and Min is of a type that onnxruntime clips wherever it has these:
+floats, from opset 12 on also doubles, half floats and 64-bit integers.
 
 Profit: one operator less. onnxruntime fuses only one of them into the Conv before it.
 

@@ -21,7 +21,7 @@ from tests.support.graphs import (
     only_node,
     operators,
 )
-from tests.support.passes import assert_refused, assert_rewritten, run_pass
+from tests.support.passes import assert_refused, assert_rewritten, parameters, run_pass
 
 NAME = "merge-activations"
 INF = np.inf
@@ -78,11 +78,16 @@ def bounds(model: onnx.ModelProto) -> list[float | None]:
         ("Clip(x,,)", "Min(p,a)", [None, 2]),
         ("Max(x,i)", "Clip(a,,p)", [2, 2]),
         ("Min(x,i)", "Clip(a,m,)", [-2, None]),
+        ("Max(x,m)", "Min(a,p)", [-2, 2]),
+        ("Min(p,x)", "Max(m,a)", [-2, 2]),
+        ("Max(x,p)", "Min(a,m)", [-2, -2]),
+        ("Relu(x)", "Min(a,p)", [0, 2]),
+        ("Min(x,p)", "Relu(a)", [0, 2]),
     ],
 )
 def test_two_become_one(first: str, second: str, expected: list[float | None]) -> None:
     model = chain(first, second, **NUMBERS)
-    optimized = assert_rewritten(model, NAME, ["Clip"], rtol=0, atol=0)
+    optimized = assert_rewritten(model, NAME, ["Clip"], rtol=0, atol=0, certified=True)
     assert bounds(optimized) == expected
     (rewrite,) = run_pass(model, NAME).record.rewrites
     assert rewrite.exactness == "bitwise"
@@ -98,6 +103,43 @@ def test_two_become_one(first: str, second: str, expected: list[float | None]) -
 )
 def test_two_become_a_relu(first: str, second: str) -> None:
     assert_rewritten(chain(first, second, **NUMBERS), NAME, ["Relu"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected", "bound"),
+    [
+        ("Max(x,m)", "Max(a,z)", "Max", 0),
+        ("Min(x,p)", "Min(t,a)", "Min", -1),
+        ("Relu(x)", "Max(p,a)", "Max", 2),
+    ],
+)
+def test_two_become_a_max_or_min(first: str, second: str, expected: str, bound: float) -> None:
+    optimized = assert_rewritten(
+        chain(first, second, **NUMBERS), NAME, [expected], rtol=0, atol=0, certified=True
+    )
+    assert [float(array) for array in parameters(optimized).values()] == [bound]
+
+
+@pytest.mark.parametrize(
+    ("opset", "kind", "is_merged"),
+    [
+        (8, "float", True),
+        (8, "double", False),
+        (11, "float", True),
+        (11, "double", False),
+        *((12, kind, True) for kind in ("float", "double", "float16", "int64", "uint64")),
+        (13, "int32", False),
+        (13, "uint32", False),
+    ],
+)
+def test_a_clip_is_new_only_of_a_type_that_has_one(opset: int, kind: str, is_merged: bool) -> None:
+    dtype = {"float": np.float32, "double": np.float64}.get(kind) or np.dtype(kind)
+    low, high = (np.array(n, dtype) for n in (3, 90))
+    model = chain("Max(x,low)", "Min(a,high)", opset=opset, kind=kind, low=low, high=high)
+    result = run_pass(model, NAME)
+    assert operators(result.to_proto()) == (["Clip"] if is_merged else ["Max", "Min"])
+    feeds = np.random.default_rng(0).integers(0, 127, (2, 3, 5)).astype(dtype)
+    assert_same_bits(model, result.to_proto(), feeds)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +172,6 @@ def test_the_second_goes_where_it_does_nothing_though_others_read_the_first(
     [
         ("Relu(x)", "Abs(a)"),
         ("Neg(x)", "Relu(a)"),
-        ("Max(x,m)", "Max(a,z)"),
-        ("Max(x,m)", "Min(a,p)"),
         ("Relu(x)", "Clip(a,,x)"),
         ("Relu(x)", "Max(a,x)"),
         ("Relu(x)", "Max(a,a)"),
@@ -317,4 +357,5 @@ def test_random_chains(functions: list[tuple[str, Parameters]]) -> None:
     assert_same_bits(model, optimized, np.array([values], np.float32))
     assert not run_pass(optimized, NAME).record.rewrites
     kinds = operators(optimized)
-    assert not any({one, other} <= {"Clip", "Relu"} for one, other in itertools.pairwise(kinds))
+    clamps = {"Clip", "Max", "Min", "Relu"}
+    assert not any({one, other} <= clamps for one, other in itertools.pairwise(kinds))

@@ -263,6 +263,31 @@ def test_a_monotone_function_commutes_with_a_pool(function: str) -> None:
     certified(certify(window(text, before, after)), "selection")
 
 
+@pytest.mark.parametrize("name", ["float", "double", "float16"])
+@pytest.mark.parametrize(
+    ("before", "low", "high"),
+    [("a = Max(x, l) y = Min(h, a)", -1, 2), ("a = Min(x, l) y = Max(a, h)", 2, 2)],
+)
+def test_the_larger_of_a_value_and_a_number_is_a_clip(
+    before: str, low: float, high: float, name: str
+) -> None:
+    dtype = np.dtype({"float": "f4", "double": "f8", "float16": "f2"}[name])
+    text = MAP.replace("float", name)
+    old = {"l": np.array(-1, dtype), "h": np.array(2, dtype)}
+    for wrong in (0, 0.125):
+        new = {"p": np.array(low, dtype), "q": np.array(high + wrong, dtype)}
+        found = certify(window(text, before, "y = Clip(x, p, q)", old, new))
+        _ = differs(found) if wrong else certified(found, "selection")
+
+
+def test_what_is_larger_than_other_numbers_for_other_elements_is_no_clip() -> None:
+    weights = {"l": np.arange(4, dtype=np.float32).reshape(4, 1, 1), "p": np.array(0, np.float32)}
+    differs(certify(window(MAP, "y = Max(x, l)", "y = Clip(x, p)", weights, weights)))
+    wide = {**weights, "l": np.zeros((1,) * 5, np.float32)}
+    text = "(float[N,4,H,W] x) => (float y)"
+    assert certify(window(text, "y = Max(x, l)", "y = Clip(x, p)", wide, wide)).verdict == "differs"
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "double"])
 def test_selection_in_other_types(name: str) -> None:
     before, after = f"a = Elu(x) y = {POOL}(a)", f"a = {POOL}(x) y = Elu(a)"

@@ -26,6 +26,17 @@ _INTEGERS = frozenset(
     }
 )
 
+_CLIPPED = frozenset(
+    {
+        *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16),
+        *(ir.DataType.INT64, ir.DataType.UINT64),
+    }
+)
+"""Types that onnxruntime has both Max or Min and, from `_CLIPPED_SINCE` on, Clip for, anywhere."""
+
+_CLIPPED_SINCE = 12
+_FLOATS_CLIPPED_SINCE = 6
+
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -50,14 +61,17 @@ class Clamp:
         return Clamp(first.data, low, high, self.dtype or first.dtype)
 
     def to_op(self, kinds: Sequence[ir.Node], like: ir.Node) -> Op | None:
-        """Return a Relu or Clip that computes this, if its type is known to be supported.
+        """Return an operator that computes this, if its type is known to be supported.
 
-        It is if one of the nodes `kinds`, which clamp values of this type, is of that operator.
+        It is if one of the nodes `kinds`, which clamp values of this type, is of that operator. A
+        Clip may also be new.
         """
         if self.bounds == (0, math.inf) and any(is_op(node, "Relu") for node in kinds):
             return Op("Relu", [self.data], like=like)
         if not any(is_op(node, "Clip") for node in kinds):
-            return None
+            extremum = self._to_extremum(kinds, like)
+            if extremum is not None or not self._may_be_clip(opset(like)):
+                return extremum
         if opset(like) <= _ATTRIBUTES_UNTIL:
             return self._with_attributes(like)
         if self.dtype is None:
@@ -66,12 +80,29 @@ class Clamp:
         for side, bound, limit in zip(
             ("min", "max"), self.bounds, _limits(self.dtype), strict=True
         ):
-            array = np.array(bound, self.dtype.numpy())
-            weight = Weight(array, self.dtype, f"{like.outputs[0].name}.{side}")
-            inputs.append(None if bound == limit else weight)
+            inputs.append(None if bound == limit else self._weight(bound, like, side))
         while inputs[-1] is None:
             inputs.pop()
         return Op("Clip", inputs, like=like)
+
+    def _to_extremum(self, kinds: Sequence[ir.Node], like: ir.Node) -> Op | None:
+        """Return a Max or Min, if there is one bound and one of `kinds` is that operator."""
+        low, high = self.bounds
+        op_type, bound = ("Max", low) if high == math.inf else ("Min", high)
+        has_other = low != -math.inf and high != math.inf
+        if has_other or self.dtype is None or not any(is_op(node, op_type) for node in kinds):
+            return None
+        return Op(op_type, [self.data, self._weight(bound, like, op_type.lower())], like=like)
+
+    def _may_be_clip(self, version: int) -> bool:
+        if self.dtype == ir.DataType.FLOAT:
+            return version >= _FLOATS_CLIPPED_SINCE
+        return self.dtype in _CLIPPED and version >= _CLIPPED_SINCE
+
+    def _weight(self, bound: float, like: ir.Node, side: str) -> Weight:
+        assert self.dtype is not None
+        array = np.array(bound, self.dtype.numpy())
+        return Weight(array, self.dtype, f"{like.outputs[0].name}.{side}")
 
     def _with_attributes(self, like: ir.Node) -> Op | None:
         if any(float(np.float32(bound)) != bound for bound in self.bounds):

@@ -24,6 +24,9 @@ _ONE_SIDED = ("Div", "Sub")
 _ALWAYS_INFERENCE = 7
 """The operator set from which on a Dropout is one of inference, unless an input says otherwise."""
 
+_CLIP_READS_BOUNDS = 11
+"""The operator set from which on the bounds of a Clip are inputs."""
+
 
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
@@ -31,6 +34,8 @@ def with_definitions(window: Window) -> Window:
     And leave out x·1, x/1, for integers x + 0 and x − 0, x and true, x or false, a Not before a
     Where, a Cast of floats to a wider type and back, reductions over axes of size 1, and a Dropout
     that says that it is one of inference, as up to operator set 6.
+
+    The larger or smaller of floats and a number is a Clip of them.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
@@ -121,7 +126,8 @@ class _Known:
             if value.type.tensor_type.HasField("shape")
         }
         opsets = opsets_of(model)
-        self.is_old = opsets.get("", opsets.get("ai.onnx", 1)) < _ALWAYS_INFERENCE
+        self.opset = opsets.get("", opsets.get("ai.onnx", 1))
+        self.is_old = self.opset < _ALWAYS_INFERENCE
         self.read = {name for node in model.graph.node for name in node.input if name}
         self.read |= {output.name for output in model.graph.output}
         self.widened: dict[str, str] = {}
@@ -191,6 +197,24 @@ def _of_several(node: onnx.NodeProto, known: _Known) -> None:
         _become_identity(node, node.input[0])
 
 
+def _extremum(node: onnx.NodeProto, known: _Known) -> None:
+    """The larger or smaller of a float and one number is a Clip at that number."""
+    _of_several(node, known)
+    if len(node.input) != 2 or known.opset < _CLIP_READS_BOUNDS:
+        return
+    for data, bound in (node.input, node.input[::-1]):
+        content, shape = known.constants.get(bound), known.shapes.get(data, [])
+        is_number = content is not None and content.size == 1 and content.ndim <= len(shape)
+        if content is None or not is_number or content.dtype.kind != "f" or np.isnan(content).any():
+            continue
+        sign = 1 if node.op_type == "Max" else -1
+        bounds = [content.reshape(()), np.array(sign * np.inf, content.dtype)][::sign]
+        names = [f"{node.output[0]} {side}" for side in ("low", "high")]
+        known.model.graph.initializer.extend(map(onnx.numpy_helper.from_array, bounds, names))
+        node.op_type, node.input[:] = "Clip", [data, *names]
+        return
+
+
 def _reduction(node: onnx.NodeProto, known: _Known) -> None:
     """One element, reduced, is that element."""
     named = known.constants.get(node.input[1]) if len(node.input) > 1 else None
@@ -250,7 +274,8 @@ _SIMPLIFIED: Mapping[str, Callable[[onnx.NodeProto, _Known], None]] = {
     "Dropout": _dropout,
     "Not": _not,
     "Where": _where,
-    **dict.fromkeys(("Concat", "Max", "Mean", "Min", "Sum"), _of_several),
+    **dict.fromkeys(("Concat", "Mean", "Sum"), _of_several),
+    **dict.fromkeys(("Max", "Min"), _extremum),
     **dict.fromkeys(
         ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"), _reduction
     ),
