@@ -17,6 +17,7 @@ import pytest
 
 import bnfold
 from bnfold.arrays import Array
+from bnfold.errors import SessionError
 from bnfold.options import CheckOptions
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
@@ -26,6 +27,7 @@ from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.traits import Traits
 from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.record.data import ProviderEquivalence
+from bnfold.running.runtime import Session
 from tests.support.graphs import batch_norm, build, normal
 
 # --- Comparisons of made-up results ---------------------------------------------------------------
@@ -229,6 +231,24 @@ def test_no_more_draws_are_taken_than_it_takes() -> None:
     two = build(twice, factor=np.full(1, 100, np.float32), three=np.full(1, 3, np.float32))
     found = check(one, two)
     assert (found.verdict, found.draws) == ("pass", 3)
+
+
+def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of a chaotic model are not settled, which only draws show: so there are more."""
+    run_again = Original._run_again
+
+    def fails(self: Original, session: Session) -> None:
+        if self.references:
+            raise SessionError("out of memory")
+        run_again(self, session)
+
+    monkeypatch.setattr(Original, "_run_again", fails)
+    text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
+    twice = text.replace("k = Mul(x, factor)", "t = Mul(x, three) k = Mul(t, factor)")
+    one = build(text, factor=np.full(1, 3e7, np.float32))
+    two = build(twice, factor=np.full(1, 1e7, np.float32), three=np.full(1, 3, np.float32))
+    found = check(one, two)
+    assert (found.verdict, found.reason) == ("not-verified", "out of memory")
 
 
 def drawn(tmp_path: Path, model: onnx.ModelProto) -> Original:

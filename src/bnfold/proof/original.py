@@ -159,13 +159,21 @@ class Original:
             raise Undecided("not-verified", reason)
 
     def _add_samples(self) -> None:
-        """Run it on more samples, if that takes it for each output to show something."""
+        """Run it on more samples, if that takes it for each output to show something.
+
+        Raises:
+            Undecided: if it does not run on them.
+        """
         wanted = self._wanted_samples()
-        if wanted > len(self.references):
-            assert self.inputs is not None
-            self.inputs = replace(self.inputs, samples=wanted)
+        if wanted <= len(self.references):
+            return
+        assert self.inputs is not None
+        self.inputs = replace(self.inputs, samples=wanted)
+        try:
             self._run_again(self.session(Level.DISABLED))
-            self._take_notes()
+        except SessionError as error:
+            raise Undecided("not-verified", f"{error}{self._advice}") from error
+        self._take_notes()
 
     def _run_again(self, session: Session) -> None:
         """Run it on all samples."""
