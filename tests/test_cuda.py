@@ -100,7 +100,6 @@ def test_the_verdict_is_taken_without_tf32_and_the_default_shown(
     assert comparison["placement"] == [placement] * 2
     assert pretended_device.modes == [
         (Level.DISABLED, False),
-        (Level.DISABLED, False),
         (Level.ALL, False),
         (Level.DISABLED, False),
         (Level.ALL, False),
