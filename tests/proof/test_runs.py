@@ -27,7 +27,7 @@ from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.traits import Traits
 from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.record.data import ProviderEquivalence
-from bnfold.running.runtime import Session
+from bnfold.running.runtime import Feeds, Level, Session
 from tests.support.graphs import batch_norm, build, normal
 
 # --- Comparisons of made-up results ---------------------------------------------------------------
@@ -231,6 +231,21 @@ def test_no_more_draws_are_taken_than_it_takes() -> None:
     two = build(twice, factor=np.full(1, 100, np.float32), three=np.full(1, 3, np.float32))
     found = check(one, two)
     assert (found.verdict, found.draws) == ("pass", 3)
+
+
+def test_inputs_alone_are_moved_where_moved_weights_do_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Original.session
+
+    def exact(self: Original, level: Level, weights: Feeds | None = None) -> Session:
+        if weights:
+            raise SessionError("a scale of a Resize that no size fits")
+        return session(self, level, weights)
+
+    monkeypatch.setattr(Original, "session", exact)
+    one, two = (build(CONV, **WEIGHTS | {"w": factor * WEIGHTS["w"]}) for factor in (1, 2))
+    assert check(one, two).draws == 7
 
 
 def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,4 +456,7 @@ def test_more_samples_are_drawn_where_few_are_settled() -> None:
         other = build(twice, factor=np.full(1, factor / 3, np.float32), three=three)
         found = check(model, other)
         settled.append(sum(output.samples for output in found.outputs) + len(found.unsettled))
+        assert found.draws in (3, 7)  # of all samples, those that came later, too
+        counted = [output.samples for output in found.outputs]
+        assert [output.samples for output in found.noise_floor] == counted
     assert settled == [3, 7]
