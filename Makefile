@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 
 # More processes than two cores: many tests wait for files and for processes of their own.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not slow"
 
 # The largest models, and long chains.
 test-slow: $(VENV)/installed-dev
