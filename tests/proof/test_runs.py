@@ -286,8 +286,10 @@ def test_each_draw_differs_and_weights_count(tmp_path: Path) -> None:
     found = drawn(tmp_path, model)
     off = [np.abs(draw[0]["y"] - found.references[0]["y"]).max() for draw in found.draws]
     assert off[0] == 0  # optimizations
-    assert all(0 < each < 1e-6 for each in off[1:])
-    assert len({draw[0]["y"].tobytes() for draw in found.draws}) == len(found.draws) == 3
+    assert off[1] == 0  # moved inputs alone
+    assert 0 < off[2] < 1e-6  # moved weights
+    assert found.draw()
+    assert len({draw[0]["y"].tobytes() for draw in found.draws[2:]}) > 3  # of 16
 
 
 def test_draws_move_by_the_coarsest_unit(tmp_path: Path) -> None:

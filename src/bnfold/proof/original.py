@@ -316,11 +316,15 @@ class Original:
         self._find_unsettled()
 
     def _draw(self, seed: int, units: int) -> None:
-        """Take a draw with inputs and weights moved, or inputs alone if it does not run so."""
+        """Take a draw with inputs and weights moved, or inputs alone if it does not run so.
+
+        The first one is of inputs alone: their rounding, too, is part of the scale.
+        """
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
         weights = float_weights(self.traits, most_bytes)
-        for initializers in (moved(weights, seed, self._coarsest, units), None):
+        weights = moved(weights, seed, self._coarsest, units)
+        for initializers in (weights, None) if seed else (None,):
             try:
                 session = self.session(Level.DISABLED, initializers)
                 results = self.results(session, self._moved_feeds(seed, units))
