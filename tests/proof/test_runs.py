@@ -223,13 +223,18 @@ def test_draws_are_taken_only_before_a_model_fails(steps: str, most: int) -> Non
     assert check(model, wrong).draws == most
 
 
-def test_no_more_draws_are_taken_than_it_takes() -> None:
-    """The other order of the factors is off by more than the tolerance, as two draws are."""
+def sines(factor: float) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Return the sine of so many times x twice, with the factor multiplied in one step and two."""
     text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
     twice = text.replace("k = Mul(x, factor)", "t = Mul(x, three) k = Mul(t, factor)")
-    one = build(text, factor=np.full(1, 300, np.float32))
-    two = build(twice, factor=np.full(1, 100, np.float32), three=np.full(1, 3, np.float32))
-    found = check(one, two)
+    one = build(text, factor=np.full(1, factor, np.float32))
+    third, three = (np.full(1, each, np.float32) for each in (factor / 3, 3))
+    return one, build(twice, factor=third, three=three)
+
+
+def test_no_more_draws_are_taken_than_it_takes() -> None:
+    """The other order of the factors is off by more than the tolerance, as two draws are."""
+    found = check(*sines(300))
     assert (found.verdict, found.draws) == ("pass", 3)
 
 
@@ -258,11 +263,7 @@ def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyP
         run_again(self, session)
 
     monkeypatch.setattr(Original, "_run_again", fails)
-    text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
-    twice = text.replace("k = Mul(x, factor)", "t = Mul(x, three) k = Mul(t, factor)")
-    one = build(text, factor=np.full(1, 3e7, np.float32))
-    two = build(twice, factor=np.full(1, 1e7, np.float32), three=np.full(1, 3, np.float32))
-    found = check(one, two)
+    found = check(*sines(3e7))
     assert (found.verdict, found.reason) == ("not-verified", "out of memory")
 
 
@@ -449,14 +450,9 @@ def test_more_samples_are_drawn_of_few_classes(interface: str, samples: int) -> 
 
 def test_more_samples_are_drawn_where_few_are_settled() -> None:
     """A verdict rests on two at least: here samples of larger numbers are not settled."""
-    text = "(float[N,64] x) => (float[N,64] y) { k = Mul(x, factor) y = Sin(k) }"
     settled = []
-    twice = text.replace("k = Mul(x, factor)", "t = Mul(x, three) k = Mul(t, factor)")
-    three = np.full(1, 3, np.float32)
     for factor in (10, 2e5):
-        model = build(text, factor=np.full(1, factor, np.float32))
-        other = build(twice, factor=np.full(1, factor / 3, np.float32), three=three)
-        found = check(model, other)
+        found = check(*sines(factor))
         settled.append(sum(output.samples for output in found.outputs) + len(found.unsettled))
         assert found.draws in (3, 7)  # of all samples, those that came later, too
         counted = [output.samples for output in found.outputs]

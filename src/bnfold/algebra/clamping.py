@@ -11,13 +11,11 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array, FloatArray, float_limits
 from bnfold.graph.constants import constant
+from bnfold.graph.schemas import CLIP_READS_BOUNDS_SINCE
 from bnfold.rewriting.contract import Op, Operand, Weight
 from bnfold.rewriting.query import float_attribute, input_of, is_op, opset, rank_of
 
 CLAMPING = ("Clip", "Max", "Min", "Relu")
-
-_ATTRIBUTES_UNTIL = 10
-"""The last opset in which the bounds of a Clip are attributes."""
 
 _INTEGERS = frozenset(
     {
@@ -72,7 +70,7 @@ class Clamp:
             extremum = self._to_extremum(kinds, like)
             if extremum is not None or not self._may_be_clip(opset(like)):
                 return extremum
-        if opset(like) <= _ATTRIBUTES_UNTIL:
+        if opset(like) < CLIP_READS_BOUNDS_SINCE:
             return self._with_attributes(like)
         if self.dtype is None:
             return None
@@ -127,7 +125,7 @@ def clamp(node: ir.Node) -> Clamp | None:
 
 
 def _has_attributes(node: ir.Node) -> bool:
-    return opset(node) <= _ATTRIBUTES_UNTIL
+    return opset(node) < CLIP_READS_BOUNDS_SINCE
 
 
 def _clip_by_attributes(node: ir.Node, data: ir.Value) -> Clamp:

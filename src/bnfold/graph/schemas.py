@@ -10,6 +10,9 @@ import onnx.defs
 NUMPY_BROADCASTING_SINCE = 7
 """The operator set from which on arithmetic broadcasts as NumPy does, without attributes."""
 
+CLIP_READS_BOUNDS_SINCE = 11
+"""The operator set from which on the bounds of a Clip are inputs; they are attributes before."""
+
 
 @cache
 def schema_of(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:

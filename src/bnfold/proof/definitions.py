@@ -10,7 +10,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array
-from bnfold.graph.schemas import opsets_of
+from bnfold.graph.schemas import CLIP_READS_BOUNDS_SINCE, opsets_of
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import NotShown, Window, ints, is_float
 from bnfold.running.learning import infer_small
@@ -23,9 +23,6 @@ _ONE_SIDED = ("Div", "Sub")
 
 _ALWAYS_INFERENCE = 7
 """The operator set from which on a Dropout is one of inference, unless an input says otherwise."""
-
-_CLIP_READS_BOUNDS = 11
-"""The operator set from which on the bounds of a Clip are inputs."""
 
 
 def with_definitions(window: Window) -> Window:
@@ -200,7 +197,7 @@ def _of_several(node: onnx.NodeProto, known: _Known) -> None:
 def _extremum(node: onnx.NodeProto, known: _Known) -> None:
     """The larger or smaller of a float and one number is a Clip at that number."""
     _of_several(node, known)
-    if len(node.input) != 2 or known.opset < _CLIP_READS_BOUNDS:
+    if len(node.input) != 2 or known.opset < CLIP_READS_BOUNDS_SINCE:
         return
     for data, bound in (node.input, node.input[::-1]):
         content, shape = known.constants.get(bound), known.shapes.get(data, [])

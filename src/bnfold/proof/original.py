@@ -320,11 +320,7 @@ class Original:
 
         The first one is of inputs alone: their rounding, too, is part of the scale.
         """
-        # A device takes no weights from the host in this way.
-        most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
-        weights = float_weights(self.traits, most_bytes)
-        weights = moved(weights, seed, self._coarsest, units)
-        for initializers in (weights, None) if seed else (None,):
+        for initializers in (self._moved_weights(seed, units), None) if seed else (None,):
             try:
                 session = self.session(Level.DISABLED, initializers)
                 results = self.results(session, self._moved_feeds(seed, units))
@@ -332,6 +328,12 @@ class Original:
                 continue
             self._add_draw(results)
             return
+
+    def _moved_weights(self, seed: int, units: int) -> dict[str, Array]:
+        # A device takes no weights from the host in this way.
+        most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
+        weights = float_weights(self.traits, most_bytes)
+        return moved(weights, seed, self._coarsest, units)
 
     @property
     def _coarsest(self) -> str:

@@ -18,7 +18,7 @@ from bnfold.proof.outputs import fill
 from bnfold.proof.rescue import judged_by_truth
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
-from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, decide
+from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, beyond_truth, decide
 from bnfold.record.data import (
     Inconclusive,
     LevelComparison,
@@ -86,12 +86,13 @@ class ProviderComparison:
                 tf32 = self.judge.compare(self._run(Level.ALL, tf32=True))
             if self.checking.truth != "off":
                 truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
-                while _exceeds(truth) and _passes(levels) and original.draw():
+                while beyond_truth(truth) and _passes(levels) and original.draw():
                     plain, best = self._on_all_samples(plain, best)
                     levels = self.judge.levels(plain, best)
                     truth = self._measured_again(evaluations, plain)
                 levels = judged_by_truth(self.judge, levels, evaluations, plain, best)
-            floor = self.judge.compare(original.best)  # on the samples that count by now
+            if len(original.draws) > 1:  # they may have left out samples, or added some
+                floor = self.judge.compare(original.best)
             verdict, reason = decide(self._findings(levels, floor, truth))
         except Undecided as undecided:
             verdict, reason = undecided.verdict, undecided.reason
@@ -286,15 +287,6 @@ def _apart(sizes: Sequence[int], others: Sequence[int]) -> float:
     if len(sizes) != len(others):
         return math.inf
     return max((abs(a - b) for a, b in zip(sizes, others, strict=True)), default=0)
-
-
-def _exceeds(truth: Truth) -> bool:
-    """Say whether an output is too far from the float64 evaluation, as far as noise is known."""
-    return any(
-        (output.ratio is not None and output.ratio > 1)
-        or (output.limit is not None and output.optimized > output.limit)
-        for output in truth.outputs
-    )
 
 
 def _passes(levels: Sequence[LevelComparison]) -> bool:
