@@ -343,7 +343,8 @@ def main() -> None:
             row = [name, *(_operators(path) for path in paths)]
             for path in paths[:2] if given.time else []:
                 speed = compare_speed(path, paths[2], seconds=given.time, threads=given.threads)
-                row.append(f"{speed.speedup:.2f} ({speed.control:.2f})")
+                milliseconds = f"{speed.original_ms:.2f} : {speed.optimized_ms:.2f} ms"
+                row.append(f"{speed.speedup:.2f} ({speed.control:.2f}), {milliseconds}")
             print("| " + " | ".join(row) + " |", flush=True)
 
 
