@@ -218,6 +218,7 @@ def check(
     """
     from bnfold.proof.divergence import find_divergence
     from bnfold.proof.equivalence import compare_models
+    from bnfold.proof.learned import learning_once
     from bnfold.workflow.alignment import certify_models
     from bnfold.workflow.certified import with_certificate
     from bnfold.workflow.validity import require_valid_unless_loaded
@@ -226,7 +227,7 @@ def check(
         raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
     execution = execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = given(check_options(checking, rtol, atol, truth), certify=certify)
-    with _runtime_of(execution), _as_files(reference, candidate) as paths:
+    with _runtime_of(execution), learning_once(), _as_files(reference, candidate) as paths:
         progress("reading")
         sources = _read(reference, candidate)
         for source in sources:

@@ -7,6 +7,7 @@ right after onnxruntime's own rewrites?). The rule of the verdict is `bnfold.pro
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from google.protobuf.message import EncodeError
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress, silent
 from bnfold.proof.candidates import candidates
+from bnfold.proof.learned import learned
 from bnfold.proof.original import Original
 from bnfold.proof.runs import EVALUATING, ProviderComparison
 from bnfold.proof.tails import are_equal
@@ -52,6 +54,7 @@ def compare_models(
     execution, checking = execution or ExecutionOptions(), checking or CheckOptions()
     for provider in execution.providers:
         require_provider(provider)
+    _learn_ahead(original, optimized)
     outcomes = [
         _compare_on(provider, original, optimized, execution, checking, progress, selections)
         for provider in execution.providers
@@ -64,6 +67,13 @@ def compare_models(
         providers=providers,
         inputs=next((inputs for _, inputs in outcomes if inputs is not None), None),
     )
+
+
+def _learn_ahead(*paths: Path) -> None:
+    """Learn about models here, so that all forks have it; one that fails does so there again."""
+    for path in paths:
+        with suppress(Exception):
+            learned(path)
 
 
 def _compare_on(

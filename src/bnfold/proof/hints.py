@@ -11,11 +11,9 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
-from bnfold.graph.facts import learn
 from bnfold.graph.shapes import rank_of, size_of
-from bnfold.modelfile.loading import load
+from bnfold.proof.learned import learned
 from bnfold.running.inputs import Hints
-from bnfold.running.learning import TOOLS
 
 TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 """Operators that look up positions along an axis: which inputs are the table and the positions."""
@@ -173,10 +171,7 @@ def with_sizes_of(own: Hints, other: Path) -> Hints:
 
 def _sizes_of(path: Path) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
     try:
-        model = load(path).ir
+        model = learned(path).ir
     except BnfoldError:
         return [], []
-    if not any(node.op_type in _SIZING for node in model.graph):
-        return [], []
-    learn(model, TOOLS)
     return _cuts(model), _thresholds(model)

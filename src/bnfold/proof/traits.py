@@ -12,11 +12,9 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import RANDOM, constant
-from bnfold.graph.facts import learn
-from bnfold.modelfile.loading import load
 from bnfold.proof.hints import COMPARISONS, SAME_NUMBERS, TABLES, hints_of, with_sizes_of
+from bnfold.proof.learned import learned
 from bnfold.running.inputs import Hints
-from bnfold.running.learning import TOOLS
 
 _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique"])
 """Operators whose output's shape depends on the values of their input."""
@@ -77,10 +75,9 @@ class Traits:
     def of(path: Path) -> Traits:
         """Read a model and find its traits."""
         try:
-            model = load(path).ir
+            model = learned(path).ir
         except BnfoldError:
             return Traits()
-        learn(model, TOOLS)
         inputs = set(model.graph.inputs)
         live = _downstream(model, inputs, through_shapes=False)
         names = {value.name for value in model.graph.outputs if value.name is not None}

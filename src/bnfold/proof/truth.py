@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
+from bnfold.graph.walk import has_body
 from bnfold.modelfile.external import bring_in, data_folders
-from bnfold.modelfile.loading import ModelSource, load
+from bnfold.modelfile.loading import ModelSource
 from bnfold.modelfile.markers import Markers
+from bnfold.proof.learned import learned
 from bnfold.proof.outputs import flat
 from bnfold.proof.taps import MaxPoolTap
 from bnfold.proof.truth_operators import OPERATORS
@@ -45,6 +48,9 @@ _TYPE_ATTRIBUTES = ("to", "dtype")
 _TOO_LONG = "it takes too long; --truth always waits for it"
 _KEPT_BYTES = 2**16
 """The size up to which a widened weight, or a node with its attributes, is kept."""
+
+_Evaluate = Callable[[Sequence[Any]], Any]
+"""Computes the outputs of a node from the distinct values that it reads."""
 
 _OPERATORS: list[type[OpRun]] = [*OPERATORS, *RECURRENT, MaxPoolTap]
 
@@ -62,7 +68,7 @@ class Truth64:
 
     def __init__(self, source: ModelSource) -> None:
         try:
-            loaded = load(source)
+            loaded = learned(source)
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
         folders = data_folders(loaded.path) if loaded.path is not None else []
@@ -80,7 +86,7 @@ class Truth64:
         self._opsets = dict(model.opset_imports)
         self._functions = self._evaluators()
         self._reads = {node: _reads(node) for node in model.graph}
-        self._ready: dict[ir.Node, ReferenceEvaluator] = {}
+        self._ready: dict[ir.Node, _Evaluate] = {}
         self._weights: dict[str, Array] = {}
 
     def _evaluators(self) -> list[ReferenceEvaluator]:
@@ -158,27 +164,65 @@ class Truth64:
         return content
 
     def _evaluate(self, node: ir.Node, inputs: dict[str, Any]) -> dict[str, Any]:
-        evaluator = self._ready.get(node) or self._evaluator(node, inputs)
+        evaluate = self._ready.get(node) or self._evaluator(node, list(inputs))
         with _failure_is_no_truth(node):
-            results = evaluator.run(None, inputs)
-        return {n: _widened(v) for n, v in zip(evaluator.output_names, results, strict=True)}
+            results = evaluate(list(inputs.values()))
+        names = [output.name for output in node.outputs if output.name]
+        return {name: _widened(value) for name, value in zip(names, results, strict=True)}
 
-    def _evaluator(self, node: ir.Node, inputs: Iterable[str]) -> ReferenceEvaluator:
+    def _evaluator(self, node: ir.Node, inputs: Sequence[str]) -> _Evaluate:
         """Return what evaluates a node, which is kept unless it holds much."""
         proto = _widened_node(ir.serde.serialize_node(node), self._contents)
-        graph = onnx.helper.make_graph(
-            [proto],
-            "node",
-            [onnx.helper.make_empty_tensor_value_info(name) for name in inputs],
-            [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
-        )
+        is_small = proto.ByteSize() <= _KEPT_BYTES
         with _failure_is_no_truth(node):
-            evaluator = ReferenceEvaluator(
-                graph, opsets=self._opsets, functions=self._functions, new_ops=_OPERATORS
-            )
-        if proto.ByteSize() <= _KEPT_BYTES:
-            self._ready[node] = evaluator
-        return evaluator
+            if is_small and not self._functions and not has_body(node):
+                inputs = _number_names(proto, inputs)
+                content = proto.SerializeToString(deterministic=True)
+                evaluator = _shared_evaluator(content, len(inputs), tuple(self._opsets.items()))
+            else:
+                evaluator = _evaluator_of(proto, inputs, self._opsets, self._functions)
+
+        def evaluate(contents: Sequence[Any]) -> Any:
+            return evaluator.run(None, dict(zip(inputs, contents, strict=True)))
+
+        if is_small:
+            self._ready[node] = evaluate
+        return evaluate
+
+
+def _number_names(node: onnx.NodeProto, inputs: Sequence[str]) -> list[str]:
+    """Name what a node reads and computes by numbers, so that equal operators are equal bytes."""
+    numbers = {name: str(number) for number, name in enumerate(inputs)} | {"": ""}
+    node.input[:] = [numbers[name] for name in node.input]
+    node.output[:] = [name and f"r{number}" for number, name in enumerate(node.output)]
+    for field in ("name", "doc_string", "metadata_props"):
+        node.ClearField(field)
+    return [numbers[name] for name in inputs]
+
+
+@lru_cache(maxsize=256)
+def _shared_evaluator(
+    content: bytes, inputs: int, opsets: Sequence[tuple[str, int]]
+) -> ReferenceEvaluator:
+    """Return what evaluates an operator with its attributes, which many nodes of a model share."""
+    node = onnx.NodeProto.FromString(content)
+    return _evaluator_of(node, list(map(str, range(inputs))), dict(opsets), [])
+
+
+def _evaluator_of(
+    node: onnx.NodeProto,
+    inputs: Iterable[str],
+    opsets: dict[str, int],
+    functions: Sequence[ReferenceEvaluator],
+) -> ReferenceEvaluator:
+    described = onnx.helper.make_empty_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "node",
+        [described(name) for name in inputs],
+        [described(name) for name in node.output if name],
+    )
+    return ReferenceEvaluator(graph, opsets=opsets, functions=list(functions), new_ops=_OPERATORS)
 
 
 @contextmanager

@@ -17,16 +17,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
-from bnfold.graph.facts import learn
 from bnfold.graph.walk import captured, has_body
-from bnfold.modelfile.loading import load
 from bnfold.progress import Counted, Progress
 from bnfold.proof.bodies import rename_bodies
 from bnfold.proof.certificate import certify, seconds_for_one
+from bnfold.proof.learned import learned
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
 from bnfold.running.isolation import CrashedError, isolated
-from bnfold.running.learning import TOOLS
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of
@@ -43,10 +41,8 @@ def certify_models(
     """Prove the outputs of two models equal, as far as there is time; None if one is unreadable."""
 
     def work(told: Progress) -> ModelCertificate:
-        models = load(reference).ir, load(candidate).ir
-        for model in models:
-            learn(model, TOOLS)
-        return _Alignment(*models).certificate(seconds, told)
+        models = learned(reference), learned(candidate)
+        return _Alignment(*(each.ir for each in models)).certificate(seconds, told)
 
     try:
         return isolated(work, progress)

@@ -10,10 +10,9 @@ import onnx
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.cost import Cost, cost_of
-from bnfold.graph.facts import learn
-from bnfold.modelfile.loading import ModelSource, load
+from bnfold.modelfile.loading import ModelSource
+from bnfold.proof.learned import learned
 from bnfold.record.data import ModelFigures, ModelRecord, NodeDifference, Record
-from bnfold.running.learning import TOOLS
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,10 @@ def inspect(source: ModelSource) -> Inspection:
     Raises:
         ModelError: if it cannot be read, is invalid or is not supported.
     """
-    loaded = load(source)
+    loaded = learned(source)
     proto = loaded.source.read.proto
     initializers = {tensor.name for tensor in proto.graph.initializer}
     given = [value for value in proto.graph.input if value.name not in initializers]
-    learn(loaded.ir, TOOLS)
     return Inspection(
         model=loaded.source.describe(hashed=False),
         data_bytes=sum(file.stat().st_size for file in loaded.data_files),

@@ -185,6 +185,7 @@ class Optimization:
         `drop_culprit` makes and compares the model again without that rewrite, until it passes.
         """
         from bnfold.proof.equivalence import compare_models
+        from bnfold.proof.learned import learning_once
         from bnfold.workflow.certified import differing, with_certificates
         from bnfold.workflow.validity import require_valid_unless_loaded
 
@@ -196,9 +197,14 @@ class Optimization:
             if culprit is not None:
                 equivalence = Equivalence("fail", culprit.reason)
             else:
-                equivalence = compare_models(
-                    self._reference, self._staged.path, self._execution, checking, self._progress
-                )
+                with learning_once():
+                    equivalence = compare_models(
+                        self._reference,
+                        self._staged.path,
+                        self._execution,
+                        checking,
+                        self._progress,
+                    )
                 require_valid_unless_loaded(self._source, equivalence)
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
