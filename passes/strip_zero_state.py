@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from bnfold.algebra.rebuilding import results_of
+from bnfold.algebra.rebuilding import replacements
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import Exactness, Replace, rewrite, same_op
 from bnfold.rewriting.query import is_op, is_used
@@ -46,7 +46,7 @@ def strip_zero_state(node: ir.Node) -> Replace | None:
         return None
     while inputs[-1] is None:
         inputs.pop()
-    results = results_of(node, replace(same_op(node, inputs), outputs=len(node.outputs)))
+    results = replacements(node, replace(same_op(node, inputs), outputs=len(node.outputs)))
     return Replace([node], {value: made for value, made in results.items() if is_used(value)})
 
 

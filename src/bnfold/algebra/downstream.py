@@ -13,7 +13,7 @@ from bnfold.algebra.casting import CASTS, holds
 from bnfold.algebra.linear import CONSUMERS, data_input
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import NotReached, is_product, mapped_input, reached_after
-from bnfold.algebra.rebuilding import Outputs, results_of, typed
+from bnfold.algebra.rebuilding import Outputs, replacements, typed
 from bnfold.rewriting.contract import Common, Op, Operand, Output, Refused, require, same_op
 from bnfold.rewriting.query import is_op, is_used, rank_of, reads_content, shape_of
 
@@ -93,7 +93,7 @@ class IntoConsumers:
     def _split(self, node: ir.Node, affine: Affine, data: Operand) -> None:
         self.nodes.append(node)
         rebuilt = typed(same_op(node, [data, *node.inputs[1:]]), node)
-        results = results_of(node, rebuilt).items()
+        results = replacements(node, rebuilt).items()
         for (output, result), part in zip(results, divided(affine, node), strict=True):
             if is_used(output):
                 self.readers_of(output, part, result)

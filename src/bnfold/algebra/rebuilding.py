@@ -20,7 +20,7 @@ def typed(op: Op, node: ir.Node) -> Op:
     return dataclasses.replace(op, shape=shape_of(output), type_of=output, outputs=count)
 
 
-def results_of(node: ir.Node, made: Op) -> dict[ir.Value, Op | Output]:
+def replacements(node: ir.Node, made: Op) -> dict[ir.Value, Op | Output]:
     """Return what takes the place of each output of a node, of which `made` is the new one."""
     outputs = node.outputs[: made.outputs]
     return {old: Output(made, i, old) if i else made for i, old in enumerate(outputs)}

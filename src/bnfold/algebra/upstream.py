@@ -22,7 +22,7 @@ from bnfold.algebra.reach import (
     is_weight,
     mapped_input,
 )
-from bnfold.algebra.rebuilding import Made, Outputs, results_of, typed
+from bnfold.algebra.rebuilding import Made, Outputs, replacements, typed
 from bnfold.algebra.weights import stored
 from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require, same_op
 from bnfold.rewriting.query import constant, is_op, is_used, reads_content, size_of
@@ -68,12 +68,12 @@ class IntoProducers:
         self._passed[node] = None
         if is_op(node, "Split"):
             assert isinstance(made, Op)
-            parts = results_of(node, made)
+            parts = replacements(node, made)
             made = parts.pop(value)
             self._replace(parts)
         for other in others:
             rebuilt = typed(same_op(other, [made, *other.inputs[1:]]), other)
-            self._replace(results_of(other, rebuilt))
+            self._replace(replacements(other, rebuilt))
             self._passed[other] = None
         if len(value.uses()) > 1 + len(others):
             self.outputs[value] = made  # of the same shape and type, all that they read
