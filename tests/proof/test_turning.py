@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bnfold.algebra.broadcasting import ELEMENTWISE
 from bnfold.proof.certificate import certify
-from bnfold.proof.turning import _ELEMENTWISE, with_transposes_first
+from bnfold.proof.turning import _ELEMENTWISE, with_transposes_first, with_transposes_last
 from bnfold.proof.windows import Window
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
@@ -48,9 +48,12 @@ def of(lines: str, *, interface: str = INTERFACE, opset: int = 17) -> onnx.Model
 def turned(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model with its Transposes first; assert that it computes the same bits."""
     made, _ = with_transposes_first(Window(model, model)).models
+    last, _ = with_transposes_last(Window(made, made)).models
     feeds = draw_feeds(model)
-    for one, other in zip(run_plain(model, feeds), run_plain(made, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    expected = run_plain(model, feeds)
+    for each in (made, last):
+        for one, other in zip(expected, run_plain(each, feeds), strict=True):
+            np.testing.assert_array_equal(one, other)
     return made
 
 
@@ -175,6 +178,72 @@ def test_orders_of_axes(forth: str, back: str, is_undone: bool) -> None:
 )  # fmt: skip
 def test_the_same_bits_are_computed(lines: str) -> None:
     turned(of(lines))
+
+
+CHANNELS_LAST = "(float[2,3,40,50] x, float[2,40,50,4] z) => (float[a,b,c,d] y)"
+LAST: Parameters = {
+    "w": normal(4, 3, 3, 3),
+    "w_": 2 * normal(4, 3, 3, 3),
+    "two": np.array(2, np.float32),
+    "k": normal(4),
+    "r": normal(40, 50, 4),
+}
+CONV = "c = Conv<pads=[1,1,1,1]>(x, w) t = Transpose<perm=[0,2,3,1]>(c)"
+DOUBLED = "c = Conv<pads=[1,1,1,1]>(x, w_) t = Transpose<perm=[0,2,3,1]>(c)"
+
+
+def channels_last(lines: str) -> onnx.ModelProto:
+    """Return a model of these lines, of which nothing is described but its inputs."""
+    used = {name: array for name, array in LAST.items() if re.search(rf"\b{name}\b", lines)}
+    return build(f"{CHANNELS_LAST} {{ {lines} }}", **used)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_equal"),
+    [
+        (f"{CONV} y = Mul(t, two)", f"{DOUBLED} y = Identity(t)", True),
+        (f"{CONV} y = Mul(two, t)", f"{CONV} y = Add(t, t)", True),
+        (f"{CONV} a = Mul(t, two) y = Sub(k, a)", f"{DOUBLED} y = Sub(k, t)", True),
+        (f"{CONV} a = Mul(t, two) y = Add(a, r)", f"{DOUBLED} y = Add(t, r)", True),
+        (f"{CONV} a = Mul(t, two) b = Relu(a) y = Max(b, k)",
+         f"{DOUBLED} b = Relu(t) y = Max(b, k)", True),
+        (f"{CONV} a = Mul(t, two) y = Add(a, z)", f"{DOUBLED} y = Add(t, z)", True),
+        (f"{CONV} y = Mul(t, two)", f"{DOUBLED} y = Neg(t)", False),
+        (f"{CONV} a = Mul(t, two) y = Sub(k, a)", f"{DOUBLED} y = Sub(t, k)", False),
+        (f"{CONV} a = Mul(t, two) y = Add(a, z)", f"{CONV} y = Add(t, z)", False),
+    ],
+)  # fmt: skip
+def test_what_follows_a_conv_that_is_transposed_follows_the_conv(
+    before: str, after: str, is_equal: bool
+) -> None:
+    pair = Window(channels_last(before), channels_last(after))
+    for model in pair.models:
+        feeds = draw_feeds(model)
+        (made, _) = with_transposes_last(Window(model, model)).models
+        assert operators(made)[-1] == "Transpose"
+        np.testing.assert_array_equal(run_plain(made, feeds)[0], run_plain(model, feeds)[0])
+    found = certify(pair)
+    assert found.verdict == ("certified" if is_equal else "differs")
+    if is_equal and "z" not in before and "r" not in before:
+        assert found.note == "at smaller sizes, with all of the border"
+
+
+def test_outputs_of_which_one_is_read_by_another() -> None:
+    model = build(
+        "(float[2,3,4] x) => (float[a,b,c] y, float[d,e,f] z, float[g,h,i] v) { "
+        "t = Transpose<perm=[0,2,1]>(x) y = Relu(t) z = Neg(y) v = Softmax(y) }"
+    )
+    made, _ = with_transposes_last(Window(model, model)).models
+    assert [output.name for output in made.graph.output] == ["y", "z", "v"]
+    feeds = draw_feeds(model)
+    for one, other in zip(run_plain(model, feeds), run_plain(made, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("lines", ["y = Softmax(t)", "a = Softmax(t) y = Neg(a)"])
+def test_what_is_no_function_of_single_elements_of_a_transposed_value_stays(lines: str) -> None:
+    pair = Window(of(f"{FORTH} {lines}"), of(f"{FORTH} {lines}"))
+    assert with_transposes_last(pair) is pair
 
 
 @given(st.data())

@@ -49,7 +49,7 @@ from bnfold.proof.submodels import of_one_output
 from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
-from bnfold.proof.turning import with_transposes_first
+from bnfold.proof.turning import with_transposes_first, with_transposes_last
 from bnfold.proof.windows import AFFINE, POINTWISE, NotShown, Window, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
@@ -153,6 +153,12 @@ def _certify(window: Window) -> Certificate:
             certificate = prove_rows(products, sizings(products)) or _proven(products)
             if certificate.verdict == "certified":
                 return certificate
+        turned = with_transposes_last(with_transposes_first(computed))
+        if turned is not computed:  # what differs there has another index here
+            with suppress(NotShown, NoTruth, BnfoldError, Differs):
+                certificate = _proven(turned)
+                if certificate.verdict == "certified":
+                    return certificate
         return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
         return Certificate("open", note=str(reason) or _failed(reason))
@@ -182,9 +188,8 @@ def _forms(window: Window) -> Iterator[Window]:
     yield window
     if scaled is not window:
         yield scaled
-    for make in (with_transposes_first, with_constants_expanded):
-        if (other := make(window)) is not window:
-            yield other
+    if (full := with_constants_expanded(window)) is not window:
+        yield full
 
 
 def _of_any(forms: Iterable[Window]) -> Certificate:

@@ -1,13 +1,15 @@
-"""Transposes what elementwise operators read, instead of what they compute.
+"""Transposes what elementwise operators read, instead of what they compute, or the other way round.
 
     Transpose(f(x, k)) = f(Transpose(x), Transpose(k))
 
-Transposes that cancel go. Where one side transposes before f and back, both then are f alone.
+Transposes that cancel go. Where one side transposes before f and back, both then are f alone; where
+both transpose what a Conv computes, as exports of channels-last models do, f follows the Conv.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx.helper
@@ -24,14 +26,27 @@ _ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
 
 def with_transposes_first(window: Window) -> Window:
     """Transpose what is read; return the window itself if nothing is transposed."""
-    versions = [opsets_of(model).get("", 0) for model in window.models]
-    if "Transpose" not in window.operators or min(versions) < NUMPY_BROADCASTING_SINCE:
+    if not _may_turn(window):
         return window
     return Window(*(_Turning(model).turned_model() for model in window.models))
 
 
+def with_transposes_last(window: Window) -> Window:
+    """Transpose what is computed; return the window itself if no result is transposed before."""
+    if not _may_turn(window):
+        return window
+    turned = [_Turning(model).turned_back_model() for model in window.models]
+    return window if all(map(operator.is_, turned, window.models)) else Window(*turned)
+
+
+def _may_turn(window: Window) -> bool:
+    versions = [opsets_of(model).get("", 0) for model in window.models]
+    return "Transpose" in window.operators and min(versions) >= NUMPY_BROADCASTING_SINCE
+
+
 class _Turning:
     def __init__(self, model: onnx.ModelProto) -> None:
+        self._given = model
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         self._constants = Constants(model)
@@ -42,8 +57,26 @@ class _Turning:
             for value in described
             if value.type.tensor_type.HasField("shape")
         }
+        for node in model.graph.node:
+            rank = self._rank_of_result(node)
+            if rank is not None:
+                self._ranks.setdefault(node.output[0], rank)
         self._made: dict[tuple[str, tuple[int, ...]], str] = {}
         self._nodes: list[onnx.NodeProto] = []
+
+    def _rank_of_result(self, node: onnx.NodeProto) -> int | None:
+        """Return the rank of what is transposed, or of single elements; None if not known."""
+        if node.op_type == "Transpose":
+            return len(ints(node, "perm")) or None
+        if node.op_type not in _ELEMENTWISE:
+            return None
+        ranks = [
+            self._constants[name].ndim if name in self._constants else self._ranks.get(name)
+            for name in node.input
+            if name
+        ]
+        known = [rank for rank in ranks if rank is not None]
+        return max(known) if known and len(known) == len(ranks) else None
 
     def turned_model(self) -> onnx.ModelProto:
         for node in self._model.graph.node:
@@ -53,6 +86,44 @@ class _Turning:
                 self._nodes.append(onnx.helper.make_node("Identity", [source], node.output))
             else:
                 self._nodes.append(node)
+        return self._rebuilt()
+
+    def turned_back_model(self) -> onnx.ModelProto:
+        """Return the model with what is transposed before an output transposed there instead."""
+        outputs = [output.name for output in self._model.graph.output]
+        orders = {name: order for name in outputs if (order := self._order_before(name))}
+        if not orders:
+            return self._given
+        self._rename({name: f"{name} as computed" for name in orders})
+        self._nodes.extend(self._model.graph.node)
+        for name, order in orders.items():
+            source = self._turned(f"{name} as computed", sorted(order, key=order.__getitem__))
+            self._nodes.append(onnx.helper.make_node("Transpose", [source], [name], perm=order))
+        return self._rebuilt()
+
+    def _order_before(self, name: str) -> list[int]:
+        """Return the order of a Transpose of which a value is a function of single elements."""
+        pending = [name]
+        while pending:
+            name = pending.pop()
+            node = self._makers.get(name)
+            if node is None:
+                continue
+            if node.op_type == "Transpose":
+                return ints(node, "perm")
+            if name in self._ranks and self._is_elementwise(node, self._ranks[name]):
+                pending.extend(each for each in node.input if each not in self._constants)
+        return []
+
+    def _rename(self, names: Mapping[str, str]) -> None:
+        for node in self._model.graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+        self._makers = {name: node for node in self._model.graph.node for name in node.output}
+        self._ranks |= {new: self._ranks[old] for old, new in names.items() if old in self._ranks}
+
+    def _rebuilt(self) -> onnx.ModelProto:
+        """Return the model with the nodes that were made, as far as its outputs need them."""
         outputs = [output.name for output in self._model.graph.output]
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del self._model.graph.node[:]
@@ -70,6 +141,8 @@ class _Turning:
 
     def _make(self, name: str, order: tuple[int, ...]) -> str:
         made = f"{name} by {' '.join(map(str, order))}"
+        while made in self._makers or made in self._constants:  # it has been turned before
+            made += "'"
         if name in self._constants:
             content = self._constants[name]
             if content.size == 1:
