@@ -21,7 +21,7 @@ from bnfold.cli.batch_options import words_of
 from bnfold.cli.batch_progress import BatchProgress, duration, in_words
 from bnfold.cli.main import app
 from bnfold.record.batch import read_index
-from tests.support.batch import INDEX, foldable, names, save, with_pages
+from tests.support.batch import INDEX, foldable, names, save, with_pages, worked_here
 from tests.support.cli import parse_strictly, run
 
 QUICK = ("--no-bench", "--truth", "off", "--certify", "off")
@@ -36,7 +36,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_batch_and_its_resumption(folder: Path) -> None:
+def test_a_batch_and_its_resumption(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
     (folder / "models" / "bad.onnx").write_text("no model")
     outcome = run("batch", "models", "--out", "out", *QUICK)
     assert (outcome.code, outcome.err) == (3, "")
