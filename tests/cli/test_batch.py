@@ -193,8 +193,10 @@ def test_the_progress_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_workers_and_what_is_finished_stays(folder: Path, number: int) -> None:
-    for each in range(3, 9):
+def test_a_signal_ends_workers_and_what_is_finished_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for each in range(3, 7):
         save(folder / "models" / f"{each}.onnx", foldable(each))
     command = [sys.executable, "-m", "bnfold", "batch", "models", "--out", "out", *QUICK, "-j", "2"]
     scratch = folder / "scratch"
@@ -219,9 +221,10 @@ def test_a_signal_ends_workers_and_what_is_finished_stays(folder: Path, number: 
     assert not index.finished
     done = {row.name for row in index.rows if row.verdict == "pass"}
     assert done
-    assert len(index.rows) == 8
+    assert len(index.rows) == 6
     assert names(folder / "out") == with_pages(*done) | INDEX
     assert not [path for path in scratch.iterdir() if path.name.startswith("bnfold")]
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
     resumed = run("batch", "models", "--out", "out", *QUICK, "--resume", "--quiet")
     assert resumed.code == 0
-    assert "8 models: 8 pass" in resumed.out
+    assert "6 models: 6 pass" in resumed.out
