@@ -271,6 +271,16 @@ def test_a_map_is_as_large_as_the_window(
         )
 
 
+def test_a_conv_gives_one_position_or_fails() -> None:
+    """Of a size of 1 this one fails, so that the pool always has a position and its padding."""
+    model = build(
+        "(float[N,9,H,W] x) => (float[N,9,c,d] y) { a = Conv<strides=[2,1]>(x, w) y = AveragePool"
+        "<kernel_shape=[2,1], strides=[2,1], pads=[1,0,0,0], count_include_pad=1>(a) }",
+        w=normal(9, 9, 2, 1),
+    )
+    assert_rewritten(model, NAME, ["Conv"], sizes={"H": 2})
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 def test_padding_of_the_pool_counts(padding: int) -> None:
     model = build(
