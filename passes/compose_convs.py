@@ -11,7 +11,10 @@ depthwise Conv of a depthwise Conv is one.
 Conditions: finite data, because a tap of weight zero turns infinity into NaN; constant weights;
 nothing else reads the first Conv's result. Where the second pads with zeros, the first must compute
 zero, which takes that it has no bias and reads only padding there: a 1×1 Conv without bias and
-padding does, a padded 3×3 Conv does not. An AveragePool counts padding, or has none.
+padding does, a padded 3×3 Conv does not. An AveragePool counts padding, or has none, and
+its window is no larger than any map that the first may give: onnxruntime's pool of stride s still
+averages a map that is smaller by less than s, where a Conv fails. So of free sizes, which may be 1,
+the padding must make up for the window.
 
 Profit: the product takes no more multiplications than both, per position of its result, of which a
 stride makes one from several of the map between. Measured on onnxruntime, 64 to 256 channels at 56²
@@ -36,7 +39,7 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.algebra.composition import composed, composed_shape, is_exact
+from bnfold.algebra.composition import composed, composed_shape, fills_a_window, is_exact
 from bnfold.algebra.operators import NotOneConv, average_of, convolution_of, is_cheaper
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Replace, require, rewrite
@@ -71,6 +74,7 @@ _MOST_OVERWRITES = 8
         Common.WEIGHT_OVERRIDABLE,
         NotOneConv.COSTLIER,
         NotOneConv.PADDED_BETWEEN,
+        NotOneConv.SMALLER_THAN_WINDOW,
         NotOneConv.UNEVEN_WINDOWS,
     ],
 )
@@ -102,6 +106,8 @@ def compose_convs(root: ir.Node) -> Replace | None:
     sizes = [size_of(data, axis + 2) for axis in range(len(first.size))]
     require(is_exact(second, first, sizes), NotOneConv.PADDED_BETWEEN, conv)
     like = root if is_op(root, "Conv") else conv
+    has_room = is_op(root, "Conv") or fills_a_window(second, first, sizes)
+    require(has_room, NotOneConv.SMALLER_THAN_WINDOW, root)
     product = composed(second, first).to_op(data, like)
     return Replace([conv, root], {result: product}, f"{conv.op_type} and {root.op_type} into Conv")
 

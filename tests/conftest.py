@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -20,6 +21,7 @@ from bnfold.running import learning
 from bnfold.speed import measure as speed
 from tests.support.speeds import Here
 
+os.register_at_fork(after_in_child=faulthandler.disable)  # its parent tells of a crash
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before a test imports onnxruntime
 
 

@@ -515,3 +515,38 @@ def test_a_branch_outside_the_body_is_out_of_reach(outside: str) -> None:
 def test_the_dilation_of_a_single_tap_does_not_matter() -> None:
     model = branches("a = Conv<dilations=[2,2]>(x, p) b = Mul(x, k) y = Add(a, b)", **WEIGHTS)
     assert_rewritten(model, NAME, ["Conv"])
+
+
+PAIRS = "AveragePool<kernel_shape=[2,1], strides=[2,1]>"
+FULL = "AveragePool<kernel_shape=[2,1], strides=[2,1], pads=[1,0,0,0], count_include_pad=1>"
+
+
+@pytest.mark.parametrize(
+    ("lines", "size", "merges"),
+    [
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "H", False),
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) d = Mul(c, t) y = Add(b, d)", "H", False),
+        (f"a = {PAIRS}(x) b = Conv<group=5>(a, g) c = {PAIRS}(x) y = Add(b, c)", "H", False),
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "1", False),
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "2", True),
+        (f"a = Conv(x, w) b = {FULL}(a) c = {FULL}(x) y = Add(b, c)", "H", True),
+        (f"a = Conv<strides=[2,1]>(x, v) b = {PAIRS}(x) y = Add(a, b)", "H", True),
+        (f"a = Conv<strides=[2,1]>(x, v) b = {PAIRS}(x) c = Add(b, b) y = Sub(a, c)", "H", True),
+    ],
+)
+def test_where_all_branches_have_pools_the_map_is_as_large_as_their_windows(
+    lines: str, size: str, *, merges: bool
+) -> None:
+    """A Conv fails on a smaller map, and onnxruntime's pool does not."""
+    weights: Parameters = {
+        "w": normal(5, 5, 1, 1),
+        "v": normal(5, 5, 2, 1),
+        "g": normal(5, 1, 1, 1),
+        "t": normal(1, 5, 1, 1),
+    }
+    used = {name: array for name, array in weights.items() if f", {name})" in lines}
+    model = build(f"(float[N,5,{size},W] x) => (float[N,5,c,d] y) {{ {lines} }}", **used)
+    if merges:
+        assert_rewritten(model, NAME, ["Conv"], sizes={"H": 2})
+    else:
+        assert_refused(model, NAME, Why.SMALLER_THAN_WINDOW)

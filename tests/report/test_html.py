@@ -150,6 +150,7 @@ def test_everything_is_drawn() -> None:
         assert words in alternatives
 
 
+@pytest.mark.slow  # `report` renders the same files in the quick tests, from a record as written
 def test_the_same_record_gives_the_same_page() -> None:
     assert html.render(optimized()) == html.render(optimized())
 

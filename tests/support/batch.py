@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from bnfold.batch.asked import Asked
 from bnfold.batch.engine import Engine
 from bnfold.batch.folder import Folder
 from bnfold.batch.run import Job, Manner, run_batch
+from bnfold.batch.tasks import Outcome, Task
+from bnfold.batch.work import work
 from bnfold.options import CheckOptions, TimingOptions
 from bnfold.record.batch import Index, Row
 from tests.support.graphs import batch_norm, build, normal
@@ -64,6 +66,17 @@ def run_index(made: list[Job], out: Path, engine: Engine, scratch: Path, **manne
     with place:
         manner_of = Manner(scratch=scratch, **manner)  # type: ignore[arg-type]
         return run_batch(made, place, engine, manner_of, lambda _: None)
+
+
+def worked_here(
+    engine: Engine,
+    tasks: Sequence[Task],
+    prepare: Callable[[Task, bool], Task],
+    *_: object,
+    **__: object,
+) -> Iterator[tuple[Task, Outcome]]:
+    """Do tasks in this process: to start workers takes longer."""
+    return ((task, work(prepare(task, False))) for task in tasks)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def run_plain(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # threads take longer to start than such models to run
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

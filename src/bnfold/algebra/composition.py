@@ -42,6 +42,24 @@ def is_exact(second: Convolution, first: Convolution, sizes: Sequence[int | None
     return not (reads_padding and first.bias.any())
 
 
+def fills_a_window(second: Convolution, first: Convolution, sizes: Sequence[int | None]) -> bool:
+    """Say whether the first's result, padded, is never smaller than the second's window.
+
+    If an AveragePool is the second, it must be so: onnxruntime's pools run on a smaller map, too,
+    and a Conv does not. `sizes` are those of the first's input; a free one may be 1.
+    """
+    for size, reach, stride, padding, window, more in zip(
+        sizes,
+        *(first.reaches, first.strides, map(sum, zip(first.before, first.after, strict=True))),
+        *(second.reaches, map(sum, zip(second.before, second.after, strict=True))),
+        strict=True,
+    ):
+        count = ((size or 1) + padding - reach - 1) // stride + 1
+        if max(count, 1) + more <= window:  # the first gives one position, or fails
+            return False
+    return True
+
+
 def composed_shape(second: Convolution, first: Convolution) -> tuple[int, ...]:
     """Return the shape of the kernel of `composed`."""
     groups = math.gcd(second.groups, first.groups)

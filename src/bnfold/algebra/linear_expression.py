@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import affine_map
-from bnfold.algebra.composition import composed, composed_shape, is_exact
+from bnfold.algebra.composition import composed, composed_shape, fills_a_window, is_exact
 from bnfold.algebra.convolution import Convolution
 from bnfold.algebra.operators import (
     NotOneConv,
@@ -145,10 +145,15 @@ class _NormalForm:
         self._sizes = [size_of(self._data, axis + 2) for axis in range(len(like.size))]
         self._identity = Convolution.identity(like.input_channels, like)
         self._forms = {self._data: self._identity}
+        self._runs_on_less: set[ir.Value] = set()
+        """Values that there are where a Conv of that form would fail; see `fills_a_window`."""
 
     def of_result(self) -> Convolution:
         for node in self._expression.nodes:
             self._forms[node.outputs[0]] = self._of(node)
+            if self._may_run_on_less(node):
+                self._runs_on_less.add(node.outputs[0])
+        require(self._result not in self._runs_on_less, NotOneConv.SMALLER_THAN_WINDOW)
         form = self._forms[self._result]
         cut = (*form.before, *(() if form.transposed else form.after))
         require(min(cut) >= 0, NotOneConv.NOT_ALIGNED)
@@ -189,6 +194,15 @@ class _NormalForm:
         if mapped_input(node) is not None:
             return _mapped(node, forms[0])
         return self._sum(node, forms)
+
+    def _may_run_on_less(self, node: ir.Node) -> bool:
+        """Say whether the operator runs on a map where a Conv would fail: a sum, if all do."""
+        operands = _operands(node)
+        if all(value in self._runs_on_less for value in operands):
+            return True
+        if not is_op(node, "AveragePool"):
+            return False
+        return not fills_a_window(self._operators[node], self._forms[operands[0]], self._sizes)
 
     def _in_a_row(self, node: ir.Node, second: Convolution, first: Convolution) -> Convolution:
         if first is self._identity:

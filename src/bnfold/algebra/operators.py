@@ -33,6 +33,10 @@ class NotOneConv(Refusal):
         "an operator pads with zeros where the one before it would compute something else",
         "pad the input of both instead",
     )
+    SMALLER_THAN_WINDOW = (
+        "onnxruntime's AveragePool runs on a map smaller than its window, and a Conv does not",
+        "fix the sizes of the input (--set-shape)",
+    )
     UNEVEN_WINDOWS = (
         "the AveragePool counts fewer elements at the border (padding, or ceil_mode)",
         "count padding (count_include_pad)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from bnfold.batch.estimate import Estimate, Status, Watch
 from bnfold.batch.folder import Folder, unpack
 from bnfold.batch.tasks import Outcome, Step, Task, packed
 from bnfold.errors import UsageError
-from bnfold.record.batch import WAITING, FileRecord, Index, Row
+from bnfold.record.batch import WAITING, Index, Row
 
 SENDING = ("auto", "path", "bytes")
 
@@ -74,17 +74,18 @@ class _Batch:
         self._begun = time.monotonic()
         earlier = folder.before.rows if folder.before is not None else []
         self._old = {row.name: row for row in earlier}
-        self._rows = {
-            job.name: Row(job.name, job.shown, 0, WAITING, files=self._old_files(job.name))
-            for job in jobs
-        }
+        self._rows = {job.name: self._waiting(job) for job in jobs}
         self._keys = {job.name: f"{number:05}" for number, job in enumerate(jobs)}
         self._hashes: dict[int, str] = {}
         self._held: dict[str, Path] = {}
         """The folders of models that are not written before they are timed."""
+        self._finishing: tuple[Row, Path] | None = None
+        """A row whose files are being moved, and the folder that they are in."""
 
-    def _old_files(self, name: str) -> list[FileRecord]:
-        return self._old[name].files if name in self._old else []
+    def _waiting(self, job: Job) -> Row:
+        """Return the row of a model that is not finished: it has the files of an earlier batch."""
+        files = self._old[job.name].files if job.name in self._old else []
+        return Row(job.name, job.shown, 0, WAITING, files=files)
 
     def run(self) -> Index:
         finished = False
@@ -99,12 +100,15 @@ class _Batch:
             self._time(wholes)
             finished = True
         finally:
+            with suppress(UsageError):  # the one that is being raised
+                self._finish()
             index = self._index(finished=finished)
             self._folder.write(index)
         return index
 
     def _index(self, *, finished: bool) -> Index:
-        rows = [self._rows[name] for name in sorted(self._rows)]
+        waiting = {name: self._waiting(self._jobs[name]) for name in self._held}
+        rows = [waiting.get(name, row) for name, row in sorted(self._rows.items())]
         seconds = round(time.monotonic() - self._begun, 1)
         return Index(rows, self._manner.command, self._engine.name, seconds, finished)
 
@@ -293,29 +297,40 @@ class _Batch:
         self._rows[row.name] = row
 
     def _bring(self, row: Row, outcome: Outcome) -> None:
-        """Bring the files of a row into the folder, those that were held back as well."""
-        source, old = self._source(outcome), self._rows[row.name]
-        self._rows[row.name] = row  # first: a signal may come while files are moved
-        held = self._held.pop(row.name, None)
+        """Bring the files of a row into the folder; only then does the index have the row."""
+        self._finishing = row, self._source(outcome)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Bring what is left of a row, which may be all of it, or nothing.
+
+        A signal may come at any step, and then all steps are done again.
+        """
+        if self._finishing is None:
+            return
+        row, source = self._finishing
+        held, known = self._held.get(row.name), self._rows[row.name]
         if held is not None:
-            old = Row(row.name, row.model, 0, "", files=self._old_files(row.name))
+            known = self._waiting(self._jobs[row.name])
             if row.exit_code == 0:
                 self._folder.bring(row, held, None)
-        self._folder.bring(row, source, old)
+        self._folder.bring(row, source, known)
         if row.record and not row.page and not row.pending:  # its timing has made none
-            self._rows[row.name] = self._folder.add_page(row)
+            row = self._folder.add_page(row)
+        self._rows[row.name] = row
+        self._held.pop(row.name, None)
+        self._finishing = None
 
     def _add_speed(self, row: Row, outcome: Outcome) -> None:
         """Add the timings of another kind of machine to a row."""
         known = self._rows[row.name]
-        source = self._source(outcome)
-        self._rows[row.name] = replace(
+        more = replace(
             known,
             speeds=[*known.speeds, *row.speeds],
             files=[*known.files, *row.files],
             notes=[*known.notes, *row.notes],
         )
-        self._folder.bring(row, source, None)
+        self._bring(more, outcome)
 
 
 def _size(path: Path) -> int:

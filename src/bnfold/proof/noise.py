@@ -40,8 +40,14 @@ def distance(original: Array, other: Array) -> FloatArray:
     """Return |original − other| where both are finite, else 0; zeros where they do not compare."""
     if original.dtype.kind not in "fiub" or original.shape != other.shape:
         return np.zeros(original.shape)
+    return gap(original, other)
+
+
+def gap(original: Array, other: Array) -> FloatArray:
+    """Return |original − other|, numbers that broadcast, where both are finite, else 0."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(widened(original.astype(np.float64) - other.astype(np.float64)))
+        found = np.abs(np.subtract(original, other, dtype=np.float64))
+    return found if np.isfinite(found).all() else widened(found)
 
 
 class Noise:

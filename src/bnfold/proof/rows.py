@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.arrays import Array, FloatArray
-from bnfold.proof.noise import distance
+from bnfold.proof.noise import distance, gap
 
 _MOST_REPLACED = 0.5
 """Where more rows than this share have no match, they are no longer those of the original."""
@@ -207,14 +207,14 @@ def _order(
         return None
     if any_order:
         return _loosely(order, left, free, rows, limits)
-    known = np.zeros(len(free), np.bool_)
-    missing = np.zeros(len(left), np.bool_)
-    for draw in draws:
-        known |= _found([other[free] for _, other in rows], draw, _widest(limits))
-        missing |= ~_found([original[left] for original, _ in rows], draw, _widest(limits))
+    widest = _widest(limits)
     # A row that the original has once, and the other model twice, is no other row.
-    known &= ~_found([other[free] for _, other in rows], [one for one, _ in rows], _widest(limits))
-    return order if known.all() and missing.all() else None
+    if _found([other[free] for _, other in rows], [one for one, _ in rows], widest).any():
+        return None
+    for draw in draws:
+        free = free[~_found([other[free] for _, other in rows], draw, widest)]
+        left = left[_found([original[left] for original, _ in rows], draw, widest)]
+    return None if len(left) or len(free) else order
 
 
 def _excused(
@@ -297,9 +297,8 @@ def _within(original: Array, other: Array, limit: FloatArray) -> Array:
 
     The axes before it broadcast.
     """
-    original, other = np.broadcast_arrays(original, other)
     if original.dtype.kind in "fiu":
-        near = distance(original, other) <= limit
+        near = gap(original, other) <= limit
     else:
         near = np.asarray(original == other)
     return np.asarray(near.all(axis=-1))
