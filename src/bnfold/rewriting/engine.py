@@ -104,6 +104,7 @@ class _Run:
             root: [pass_ for pass_ in passes if {root, ANY} & {*pass_.roots}] for root in roots
         }
         self._passes_for_all = self._passes_by_root.get(ANY, [])
+        self._is_late = not any(pass_.is_late for pass_ in passes)
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
@@ -114,13 +115,16 @@ class _Run:
         """Sweep over all roots until a sweep changes nothing; its refusals are the final ones.
 
         Before each, learn shapes and constants anew, because rewrites make more of them known.
+        Late passes take part from the first sweep on that would have been the last.
         """
         while True:
             learn(self._model, self._tools)
             before = len(self._rewrites)
             with remembering() as memory:
                 refusals = self._sweep(memory)
-            if len(self._rewrites) == before:
+            if len(self._rewrites) == before and not self._is_late:
+                self._is_late = True
+            elif len(self._rewrites) == before:
                 if self._rewrites:
                     self._editor.drop_unused_initializers(self._model)
                 return Outcome(self._rewrites, refusals)
@@ -159,7 +163,8 @@ class _Run:
     def _passes_of(self, node: ir.Node) -> list[Pass]:
         if node.domain != "":
             return []
-        return self._passes_by_root.get(node.op_type, self._passes_for_all)
+        passes = self._passes_by_root.get(node.op_type, self._passes_for_all)
+        return [pass_ for pass_ in passes if self._is_late or not pass_.is_late]
 
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
         return [node for node in nodes if self._passes_of(node)]
