@@ -4,7 +4,8 @@
     GlobalAveragePool(W·x + b) = W·GlobalAveragePool(x) + b       and ReduceMean over space likewise
 
 because W acts on the channels of one position, the average on the positions of one channel, and
-the average of a constant is that constant.
+the average of a constant is that constant. A ReduceMean that drops the axes of space keeps them for
+the Conv, and a Squeeze after it drops them.
 
 Conditions: the Conv is 1×1 with stride 1 and no padding, with any number of groups; nothing else
 reads its result; and if it has a bias, the average counts no padding, and every window holds a real
@@ -21,16 +22,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.convolution import Convolution, shape_with_channels
 from bnfold.algebra.pooling import Pool
+from bnfold.graph.schemas import AXES_OF_SQUEEZE_READ_SINCE
 from bnfold.rewriting.contract import (
     Common,
     Exactness,
+    Op,
     Refusal,
     Refused,
     Replace,
+    Weight,
     require,
     rewrite,
     same_op,
@@ -38,6 +43,7 @@ from bnfold.rewriting.contract import (
 from bnfold.rewriting.query import (
     int_attribute,
     ints_parameter,
+    opset,
     producer,
     rank_of,
     shape_of,
@@ -49,7 +55,7 @@ class Why(Refusal):
     """Reasons to leave a pool after a pointwise Conv."""
 
     COUNTED_PADDING = "the pool counts padding, to which the Conv's bias is not added"
-    NOT_OVER_SPACE = "the mean is not over exactly the spatial axes, or drops them"
+    NOT_OVER_SPACE = "the mean is not over exactly the spatial axes"
 
 
 _ASSUMED_POSITIONS = 49
@@ -80,11 +86,39 @@ def pool_before_conv(pool: ir.Node) -> Replace | None:
     before = work * stride + convolution.bias.size * kernel
     after = work + convolution.input_channels * kernel
     require(stride > 1 and after < before, Common.NO_GAIN, conv)
-    data = conv.inputs[0]
-    shape = shape_with_channels(pool.outputs[0], convolution.input_channels)
+    data, result = conv.inputs[0], pool.outputs[0]
+    detail = f"{pool.op_type} across Conv"
+    if int_attribute(pool, "keepdims", 1) == 0:
+        return Replace([conv, pool], {result: _squeezed(pool, conv, convolution)}, detail)
+    shape = shape_with_channels(result, convolution.input_channels)
     pooled = same_op(pool, [data, *pool.inputs[1:]], shape=shape, type_of=data)
-    outputs = {pool.outputs[0]: same_op(conv, [pooled, *conv.inputs[1:]])}
-    return Replace([conv, pool], outputs, f"{pool.op_type} across Conv")
+    return Replace([conv, pool], {result: same_op(conv, [pooled, *conv.inputs[1:]])}, detail)
+
+
+def _squeezed(mean: ir.Node, conv: ir.Node, convolution: Convolution) -> Op:
+    """Return the Conv of a mean that keeps the spatial axes, without these."""
+    data, result = conv.inputs[0], mean.outputs[0]
+    batch, axes = (shape_of(result) or [None])[0], [*range(2, 2 + len(convolution.size))]
+    kept = [each for each in mean.attributes.values() if each.name != "keepdims"]
+    ones = [1] * len(axes)
+    pooled = Op(
+        mean.op_type,
+        [data, *mean.inputs[1:]],
+        kept,
+        mean,
+        ir.Shape([batch, convolution.input_channels, *ones]),
+        data,
+    )
+    inner = same_op(
+        conv,
+        [pooled, *conv.inputs[1:]],
+        shape=ir.Shape([batch, convolution.output_channels, *ones]),
+        type_of=result,
+    )
+    if opset(mean) < AXES_OF_SQUEEZE_READ_SINCE:
+        return Op("Squeeze", [inner], [ir.AttrInt64s("axes", axes)])
+    weight = Weight(np.array(axes, np.int64), ir.DataType.INT64, f"{result.name}.axes")
+    return Op("Squeeze", [inner, weight])
 
 
 def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
@@ -107,7 +141,6 @@ def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:
 
 
 def _require_over_space(mean: ir.Node, data: ir.Value) -> None:
-    require(int_attribute(mean, "keepdims", 1) != 0, Why.NOT_OVER_SPACE)
     rank = rank_of(data)
     if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN)

@@ -8,7 +8,7 @@ import pytest
 
 from bnfold.rewriting.contract import Common
 from bnfold_passes.pool_before_conv import Why
-from tests.support.graphs import Array, Parameters, build, normal
+from tests.support.graphs import Array, Parameters, build, normal, operators
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "pool-before-conv"
@@ -106,13 +106,28 @@ def test_refuses_a_mean_over_anything_but_space(axes: str) -> None:
     assert_refused(after_conv(f"ReduceMean<axes={axes}>(c)"), NAME, Why.NOT_OVER_SPACE)
 
 
-def test_refuses_a_mean_that_drops_axes() -> None:
+@pytest.mark.parametrize("opset", [12, 13])
+def test_a_mean_that_drops_axes_keeps_them_for_the_conv(opset: int) -> None:
     model = build(
         "(float[N,4,8,8] x) => (float[N,6] y) "
-        "{ c = Conv(x, w) y = ReduceMean<axes=[2,3], keepdims=0>(c) }",
+        "{ c = Conv(x, w) y = ReduceMean<axes=[-1,2], keepdims=0>(c) }",
+        opset=opset,
         w=normal(6, 4, 1, 1),
     )
-    assert_refused(model, NAME, Why.NOT_OVER_SPACE)
+    assert_rewritten(model, NAME, ["ReduceMean", "Conv", "Squeeze"], certified=True)
+
+
+def test_a_squeeze_after_the_mean_does_not_prevent_it() -> None:
+    model = build(
+        "(float[N,4,8,8] x) => (float[N,6] y) "
+        "{ r = Neg(x) c = Conv(r, w) p = ReduceMean<axes=[2,3]>(c) y = Squeeze(p, s) }",
+        w=normal(6, 4, 1, 1),
+        s=np.array([2, 3]),
+    )
+    first = run_pass(model, "fold-squeeze").to_proto()
+    assert operators(first) == ["Neg", "Conv", "ReduceMean"]
+    both = run_pass(first, NAME, "fold-squeeze").to_proto()
+    assert operators(both) == ["Neg", "ReduceMean", "Conv", "Squeeze"]
 
 
 def test_refuses_without_gain() -> None:

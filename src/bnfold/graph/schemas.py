@@ -13,6 +13,9 @@ NUMPY_BROADCASTING_SINCE = 7
 CLIP_READS_BOUNDS_SINCE = 11
 """The operator set from which on the bounds of a Clip are inputs; they are attributes before."""
 
+AXES_OF_SQUEEZE_READ_SINCE = 13
+"""The operator set from which on Squeeze and Unsqueeze read their axes; an attribute before."""
+
 
 @cache
 def schema_of(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:

@@ -35,6 +35,7 @@ from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.interleaving import with_interleaving
+from bnfold.proof.kept_axes import with_axes_kept
 from bnfold.proof.kinds import is_copying, require_same_types, rounding_casts
 from bnfold.proof.linear import prove_linear, prove_maximum
 from bnfold.proof.occurring import Side, that_occur
@@ -143,7 +144,7 @@ def _certify(window: Window) -> Certificate:
     try:
         if not window.before.graph.output:  # nothing reads what was replaced
             return Certificate("certified", "constant")
-        defined = with_bodies_closed(with_definitions(window))
+        defined = with_bodies_closed(with_definitions(with_axes_kept(window)))
         computed = with_scales(with_constants_computed(defined))
         if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
             is_same = not peeled(without_shared(computed))  # at any sizes

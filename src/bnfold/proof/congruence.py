@@ -69,7 +69,16 @@ def without_shared(window: Window) -> Window:
     if not inputs:
         return window
     cuts = zip(window.models, renamed, strict=True)
-    return Window(*(_reading(model, names, inputs.values()) for model, names in cuts))
+    return _with_what_is_read(*(_reading(model, names, inputs.values()) for model, names in cuts))
+
+
+def _with_what_is_read(before: onnx.ModelProto, after: onnx.ModelProto) -> Window:
+    """Return two models without the inputs that neither reads."""
+    read = {value.name for value in Window(before, after).inputs}
+    for model in (before, after):
+        for value in [each for each in model.graph.input if each.name not in read]:
+            model.graph.input.remove(value)
+    return Window(before, after)
 
 
 def _reading(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from bnfold.proof.submodels import Constants, rebuilt
 from bnfold.proof.windows import NotShown, Window, is_random
 from bnfold.running.learning import infer_small
 from bnfold.running.runtime import Level, Session
+
+_SEQUENCES = frozenset({"SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SplitToSequence"})
+"""Operators whose result no initializer can be."""
 
 
 def with_constants_computed(window: Window) -> Window:
@@ -51,18 +55,24 @@ def _renamed(model: onnx.ModelProto, taken: Container[str]) -> onnx.ModelProto:
 
 def _computed(model: onnx.ModelProto) -> onnx.ModelProto:
     known = {tensor.name for tensor in model.graph.initializer}
-    constant_nodes: list[onnx.NodeProto] = []
-    others: list[onnx.NodeProto] = []
+    is_constant: list[bool] = []
     contents = Constants(model)
     for node in model.graph.node:
-        is_constant = not is_random(node, contents) and all(
-            not name or name in known for name in node.input
+        is_constant.append(
+            not is_random(node, contents) and all(not name or name in known for name in node.input)
         )
-        (constant_nodes if is_constant else others).append(node)
-        if is_constant:
+        if is_constant[-1]:
             known.update(node.output)
-    if not constant_nodes:
+    if not any(is_constant):
         return model
+    read: set[str] = set()
+    for place, node in reversed([*enumerate(model.graph.node)]):
+        if node.op_type in _SEQUENCES and not read.isdisjoint(node.output):
+            is_constant[place] = False
+        if not is_constant[place]:
+            read.update(node.input)
+    constant_nodes = [*itertools.compress(model.graph.node, is_constant)]
+    others = [node for place, node in enumerate(model.graph.node) if not is_constant[place]]
     made = {name for node in constant_nodes for name in node.output if name}
     wanted = dict.fromkeys(name for node in others for name in node.input if name in made)
     wanted |= dict.fromkeys(out.name for out in model.graph.output if out.name in made)

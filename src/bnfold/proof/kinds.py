@@ -28,7 +28,7 @@ from bnfold.running.learning import infer_small
 _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 """Operators that multiply their first two operands."""
 
-_ADDENDS = {"Add", "Concat", "Sub", "Sum"}
+_ADDENDS = {"Add", "Concat", "SequenceConstruct", "SequenceInsert", "Sub", "Sum"}
 """Operators that are linear in all of their operands together."""
 
 _AVERAGING = frozenset(

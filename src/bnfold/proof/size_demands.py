@@ -10,7 +10,9 @@ import onnx
 from bnfold.graph.sizes import ENDLESS
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
-_CUTTING = frozenset({"Gather", "Pad", "Slice", "Split"})
+_SPLITTING = frozenset({"Split", "SplitToSequence"})
+
+_CUTTING = _SPLITTING | {"Gather", "Pad", "Slice"}
 """Operators that go by positions along an axis."""
 
 _MOVING = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -74,6 +76,10 @@ def required_size(window: Window, name: str, axis: int, rank: int) -> int:
             content = window.constants.get(other)
             if content is not None and content.ndim and other != name:
                 is_first = node.input[0] == name
+                if node.op_type in _SPLITTING:
+                    if ints(node, "axis", [0])[0] % rank == axis:
+                        return int(content.sum())
+                    continue
                 size = _asked(node, place, is_first, content.shape, axis - rank)
                 if size > 1:
                     return size
@@ -171,7 +177,7 @@ def cuts_first(window: Window) -> bool:
 
 
 def _may_cut_first(node: onnx.NodeProto, window: Window) -> bool:
-    if node.op_type in ("Gather", "Split"):
+    if node.op_type in _SPLITTING | {"Gather"}:
         return ints(node, "axis", [0])[0] <= 0
     if node.op_type == "Pad":
         return False

@@ -28,8 +28,10 @@ AFFINE = frozenset(
 """Operators that may be affine; whether they are is tested."""
 
 COPYING = frozenset(
-    {"Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape"}
-    | {"Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
+    {"Concat", "ConcatFromSequence", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather"}
+    | {"Identity", "Reshape", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceInsert"}
+    | {"Slice", "SpaceToDepth", "Split", "SplitToSequence", "Squeeze", "Tile", "Transpose"}
+    | {"Unsqueeze", "Where"}
 )
 """Operators whose output's elements are elements of their input, whatever these are.
 

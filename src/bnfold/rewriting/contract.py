@@ -230,6 +230,8 @@ class Pass:
     """The package that offers it, with its version; empty for bnfold's own."""
     slower_on: tuple[str, ...] = ()
     """The providers where models were measured to be slower with its rewrites."""
+    is_late: bool = False
+    """Whether it waits until no other pass applies, because it hides what they look for."""
 
     @property
     def title(self) -> str:
@@ -261,11 +263,13 @@ def rewrite(
     exactness: Exactness,
     refusals: Iterable[Refusal],
     slower_on: Sequence[str] = (),
+    is_late: bool = False,
 ) -> Callable[[PassFunction], Pass]:
     """Declare the decorated function as the pass `name`, for each node of a type in `roots`.
 
     `refusals` are all reasons that it may raise, except `General` ones; their names are distinct.
-    Where models are to run on a provider in `slower_on`, it rewrites only if it is asked for.
+    Where models are to run on a provider in `slower_on`, it rewrites only if it is asked for. One
+    that `is_late` rewrites only after all others, because it hides what they look for.
     The docstring of its module must state the identity: ``bnfold passes NAME`` prints it.
     """
 
@@ -281,6 +285,7 @@ def rewrite(
             function,
             documentation,
             slower_on=tuple(slower_on),
+            is_late=is_late,
         )
 
     return declare

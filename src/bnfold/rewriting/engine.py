@@ -51,7 +51,10 @@ EXPLAINED = ("BatchNormalization", "Dropout")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run rewrote, in the order of the rewrites, and what it refused, in graph order."""
+    """What a run rewrote, in the order of the rewrites, and what it refused, in graph order.
+
+    What late passes refused comes last.
+    """
 
     rewrites: list[RewriteRecord]
     refusals: list[RefusalRecord]
@@ -104,6 +107,7 @@ class _Run:
             root: [pass_ for pass_ in passes if {root, ANY} & {*pass_.roots}] for root in roots
         }
         self._passes_for_all = self._passes_by_root.get(ANY, [])
+        self._is_late = False
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
@@ -113,19 +117,26 @@ class _Run:
     def to_fixpoint(self) -> Outcome:
         """Sweep over all roots until a sweep changes nothing; its refusals are the final ones.
 
-        Before each, learn shapes and constants anew, because rewrites make more of them known.
+        Before each, learn shapes and constants anew, because rewrites make more of them known. Late
+        passes have a sweep of their own when the others have changed nothing.
         """
         while True:
             learn(self._model, self._tools)
             before = len(self._rewrites)
-            with remembering() as memory:
-                refusals = self._sweep(memory)
+            refusals = self._sweep(is_late=False)
+            if len(self._rewrites) == before:
+                refusals += self._sweep(is_late=True)
             if len(self._rewrites) == before:
                 if self._rewrites:
                     self._editor.drop_unused_initializers(self._model)
                 return Outcome(self._rewrites, refusals)
 
-    def _sweep(self, memory: Memory) -> list[RefusalRecord]:
+    def _sweep(self, *, is_late: bool) -> list[RefusalRecord]:
+        self._is_late = is_late
+        with remembering() as memory:
+            return self._swept(memory)
+
+    def _swept(self, memory: Memory) -> list[RefusalRecord]:
         refusals = []
         pending = deque(self._roots_of(node for graph in all_graphs(self._model) for node in graph))
         waiting = set(pending)
@@ -159,7 +170,8 @@ class _Run:
     def _passes_of(self, node: ir.Node) -> list[Pass]:
         if node.domain != "":
             return []
-        return self._passes_by_root.get(node.op_type, self._passes_for_all)
+        passes = self._passes_by_root.get(node.op_type, self._passes_for_all)
+        return [pass_ for pass_ in passes if pass_.is_late == self._is_late]
 
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
         return [node for node in nodes if self._passes_of(node)]
