@@ -11,10 +11,9 @@ depthwise Conv of a depthwise Conv is one.
 Conditions: finite data, because a tap of weight zero turns infinity into NaN; constant weights;
 nothing else reads the first Conv's result. Where the second pads with zeros, the first must compute
 zero, which takes that it has no bias and reads only padding there: a 1×1 Conv without bias and
-padding does, a padded 3×3 Conv does not. An AveragePool counts padding, or has none, and
-its window is no larger than any map that the first may give: onnxruntime's pool of stride s still
-averages a map that is smaller by less than s, where a Conv fails. So of free sizes, which may be 1,
-the padding must make up for the window.
+padding does, a padded 3×3 Conv does not. An AveragePool counts padding, or has none, and its window
+is no larger than its map: onnxruntime's pool makes a position of one that is smaller by less than
+the stride, which ONNX does not define, and a Conv fails. Free sizes are taken to be large enough.
 
 Profit: the product takes no more multiplications than both, per position of its result, of which a
 stride makes one from several of the map between. Measured on onnxruntime, 64 to 256 channels at 56²

@@ -16,7 +16,8 @@ ECBSR, MobileOne, FastViT and UniRepLKNet do this by hand before they export (Di
 Conditions: finite data, because a tap of weight zero turns infinity into NaN; constant weights; the
 same strides and output size, whatever the size of the input; nothing else reads values within the
 branches; an AveragePool counts padding, or has none, and if all branches have one, its window is no
-larger than its map, where onnxruntime's pools run and a Conv does not. In a chain, an operator pads
+larger than a map of a fixed size: onnxruntime's pools run on less, and a Conv does not. In a chain,
+an operator pads
 with zeros only where the one before it would compute zero there, which takes that it has no bias
 and reads only padding: DBB and ECBSR pad between the two with the first one's bias, which is to pad
 before both.

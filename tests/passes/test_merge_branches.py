@@ -524,9 +524,9 @@ FULL = "AveragePool<kernel_shape=[2,1], strides=[2,1], pads=[1,0,0,0], count_inc
 @pytest.mark.parametrize(
     ("lines", "size", "merges"),
     [
-        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "H", False),
-        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) d = Mul(c, t) y = Add(b, d)", "H", False),
-        (f"a = {PAIRS}(x) b = Conv<group=5>(a, g) c = {PAIRS}(x) y = Add(b, c)", "H", False),
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "H", True),
+        (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) d = Mul(c, t) y = Add(b, d)", "1", False),
+        (f"a = {PAIRS}(x) b = Conv<group=5>(a, g) c = {PAIRS}(x) y = Add(b, c)", "1", False),
         (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "1", False),
         (f"a = Conv(x, w) b = {PAIRS}(a) c = {PAIRS}(x) y = Add(b, c)", "2", True),
         (f"a = Conv(x, w) b = {FULL}(a) c = {FULL}(x) y = Add(b, c)", "H", True),

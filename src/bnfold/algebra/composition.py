@@ -43,10 +43,11 @@ def is_exact(second: Convolution, first: Convolution, sizes: Sequence[int | None
 
 
 def fills_a_window(second: Convolution, first: Convolution, sizes: Sequence[int | None]) -> bool:
-    """Say whether the first's result, padded, is never smaller than the second's window.
+    """Say whether the first's result, padded, is as large as the second's window.
 
     If an AveragePool is the second, it must be so: onnxruntime's pools run on a smaller map, too,
-    and a Conv does not. `sizes` are those of the first's input; a free one may be 1.
+    and a Conv does not. `sizes` are those of the first's input. A free one is large enough: on a
+    smaller map ONNX defines no position, so no model means it.
     """
     for size, reach, stride, padding, window, more in zip(
         sizes,
@@ -54,9 +55,10 @@ def fills_a_window(second: Convolution, first: Convolution, sizes: Sequence[int 
         *(second.reaches, map(sum, zip(second.before, second.after, strict=True))),
         strict=True,
     ):
-        count = ((size or 1) + padding - reach - 1) // stride + 1
-        if max(count, 1) + more <= window:  # the first gives one position, or fails
-            return False
+        if size is not None:
+            count = (size + padding - reach - 1) // stride + 1
+            if count + more <= window:
+                return False
     return True
 
 
