@@ -88,10 +88,10 @@ def test_what_transposes_less_is_certified(before: str, after: str) -> None:
 
 
 def test_those_that_are_left_stand_before_elementwise_operators() -> None:
-    model = of(f"{FORTH} s = Softmax(t) h = Neg(s) i = Add(h, z) a = Mul(i, t) {BACK}")
+    model = of(f"{FORTH} s = Hardmax(t) h = Neg(s) i = Add(h, z) a = Mul(i, t) {BACK}")
     made = operators(turned(model))
     assert [op for op in made if op != "Identity"] == (
-        ["Transpose", "Softmax", "Transpose", "Neg", "Transpose", "Add", "Mul"]
+        ["Transpose", "Hardmax", "Transpose", "Neg", "Transpose", "Add", "Mul"]
     )
     assert operators(turned(of(f"{FORTH} {GATE} {BACK}"))) == ["Sigmoid", "Mul", "Identity"]
 
@@ -228,6 +228,61 @@ def test_what_follows_a_conv_that_is_transposed_follows_the_conv(
         assert found.note == "at smaller sizes, with all of the border"
 
 
+ALONG = [
+    ("a = Softmax<axis=2>(t)", "y = Softmax<axis=1>(x)", "y = Softmax<axis=2>(x)"),
+    ("a = LogSoftmax(t)", "y = LogSoftmax<axis=1>(x)", "y = LogSoftmax(x)"),
+    ("a = Concat<axis=1>(t, z, t)",
+     "i = Transpose<perm=[0,2,1]>(z) y = Concat<axis=2>(x, i, x)",
+     "i = Transpose<perm=[0,2,1]>(z) y = Concat<axis=2>(i, x, x)"),
+    ("a = Pad(t, p)", "y = Pad(x, p_)", "y = Pad(x, q_)"),
+    ('a = Pad<mode="edge">(t, p)', 'y = Pad<mode="edge">(x, p_)', "y = Pad(x, p_)"),
+    ("m = ReduceMax<axes=[-1]>(t) a = Sub(t, m)", "m = ReduceMax<axes=[1]>(x) y = Sub(x, m)",
+     "m = ReduceMax<axes=[2]>(x) y = Sub(x, m)"),
+    ("m = ReduceSum(t, two) a = Sub(t, m)", "m = ReduceSum(x, one_) y = Sub(x, m)",
+     "m = ReduceSum(x, two) y = Sub(x, m)"),
+]  # fmt: skip
+NUMBERS: Parameters = {
+    "p": np.array([0, 1, 2, 0, 0, 1]),
+    "p_": np.array([0, 2, 1, 0, 1, 0]),
+    "q_": np.array([0, 1, 2, 0, 0, 1]),
+    "two": np.array([2]),
+    "one_": np.array([1]),
+}
+
+
+@pytest.mark.parametrize(("before", "right", "wrong"), ALONG)
+def test_axes_are_named_anew(before: str, right: str, wrong: str) -> None:
+    square = "(float[N,4,4] x, float[N,4,4] z) => (float[a,b,c] y)"
+
+    def one(lines: str) -> onnx.ModelProto:
+        used = {n: array for n, array in NUMBERS.items() if re.search(rf"\b{n}\b", lines)}
+        return onnx.shape_inference.infer_shapes(build(f"{square} {{ {lines} }}", **used))
+
+    original = one(f"{FORTH} {before} {BACK}")
+    if "Sum" not in before:  # which adds in another order
+        assert "Transpose" not in operators(turned(original)) or "z" in before
+    found = certify(Window(original, one(right)))
+    assert (found.verdict, found.kind) == ("certified", "constant")
+    assert certify(Window(original, one(wrong))).verdict == "differs"
+
+
+@pytest.mark.parametrize(("axes", "order", "is_free"), [
+    ([1, 2], [0, 2, 3, 1], True), ([-1], [0, 2, 3, 1], True), ([0], [0, 2, 3, 1], False),
+    ([2], [0, 2, 3, 1], False), ([0, 3], [3, 1, 0, 2], False), ([1], [3, 1, 0, 2], False),
+    ([0, 1, 2], [3, 1, 0, 2], True),
+])  # fmt: skip
+def test_what_drops_axes_reads_what_was_transposed(
+    axes: list[int], order: list[int], *, is_free: bool
+) -> None:
+    rank = ",".join("cdef"[: 4 - len(axes)])
+    model = build(
+        f"(float[2,3,4,5] x) => (float[{rank}] y) {{ t = Transpose<perm={order}>(x) r = Relu(t) "
+        f"y = ReduceMax<axes={axes}, keepdims=0>(r) }}"
+    )
+    made = turned(onnx.shape_inference.infer_shapes(model))
+    assert ("Transpose" not in operators(made)) == is_free
+
+
 def test_outputs_of_which_one_is_read_by_another() -> None:
     model = build(
         "(float[2,3,4] x) => (float[a,b,c] y, float[d,e,f] z, float[g,h,i] v) { "
@@ -240,7 +295,7 @@ def test_outputs_of_which_one_is_read_by_another() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("lines", ["y = Softmax(t)", "a = Softmax(t) y = Neg(a)"])
+@pytest.mark.parametrize("lines", ["y = Hardmax(t)", "a = Hardmax(t) y = Neg(a)"])
 def test_what_is_no_function_of_single_elements_of_a_transposed_value_stays(lines: str) -> None:
     pair = Window(of(f"{FORTH} {lines}"), of(f"{FORTH} {lines}"))
     assert with_transposes_last(pair) is pair

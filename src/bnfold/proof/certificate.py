@@ -157,9 +157,7 @@ def _certify(window: Window) -> Certificate:
         turned = with_transposes_last(with_transposes_first(computed))
         if turned is not computed:  # what differs there has another index here
             with suppress(NotShown, NoTruth, BnfoldError, Differs):
-                certificate = _proven(turned)
-                if certificate.verdict == "certified":
-                    return certificate
+                return _of_any(_forms(turned))
         return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
         return Certificate("open", note=str(reason) or _failed(reason))
@@ -217,6 +215,8 @@ def _of_any(forms: Iterable[Window]) -> Certificate:
 
 
 def _proven(computed: Window) -> Certificate:
+    if not peeled(without_shared(computed)):
+        return Certificate("certified", "constant")
     computed = with_projections(computed)
     computed = with_extremes_apart(with_pools_first(with_scales_after_products(computed)))
     computed = with_interleaving(with_activations_last(computed))
@@ -227,6 +227,8 @@ def _proven(computed: Window) -> Certificate:
         certificates = [_of_one(each) for each in rest]
     except (Differs, NotShown, NoTruth, BnfoldError):  # operands may differ, results need not
         certificates = [_of_one(each) for each in of_one_output(computed) if peeled(each)]
+    if not certificates:  # each output by itself is computed alike
+        return Certificate("certified", "constant")
     doubts = [found.doubt for found in certificates if found.doubt is not None]
     worst = max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
     return replace(worst, doubt=sum(doubts) if doubts else None)

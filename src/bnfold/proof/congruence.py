@@ -138,6 +138,9 @@ class _Side:
         own |= {name: numbers.of_constant(content) for name, content in self.constants.items()}
         for node in self._model.graph.node:
             operands = tuple(own[name] if name else -1 for name in node.input)
+            if node.op_type == "Identity" and not node.domain:
+                own[node.output[0]] = operands[0]
+                continue
             drawn = is_random(node, self.constants)
             made: object = (id(node),) if drawn else (signature(node, self._opsets), operands)
             for index, name in enumerate(node.output):

@@ -19,19 +19,20 @@ from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints
 
 _ARG = frozenset({"ArgMax", "ArgMin"})
-_REDUCTIONS = _ARG | {
-    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
-    *("ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
-}
+REDUCTIONS = frozenset(
+    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"}
+    | {"ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
+)
 
 
 def with_axes_kept(window: Window) -> Window:
     """Return the window itself if all of its reductions keep their axes, or none does."""
-    kept = {_keeps(node) for node in window.nodes() if node.op_type in _REDUCTIONS}
+    kept = {keeps_axes(node) for node in window.nodes() if node.op_type in REDUCTIONS | _ARG}
     return Window(*(_Keeping(model).model for model in window.models)) if len(kept) > 1 else window
 
 
-def _keeps(node: onnx.NodeProto) -> bool:
+def keeps_axes(node: onnx.NodeProto) -> bool:
+    """Say whether a reduction keeps its axes, as any other operator does."""
     return ints(node, "keepdims", [1]) != [0]
 
 
@@ -56,8 +57,8 @@ class _Keeping:
 
     def _in_place_of(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         result, read = node.output[0], node.input[0] if node.input else ""
-        if node.op_type in _REDUCTIONS and (axes := self._reduced(node)):
-            whole = result if _keeps(node) else f"{result} with its axes"
+        if node.op_type in REDUCTIONS | _ARG and (axes := self._reduced(node)):
+            whole = result if keeps_axes(node) else f"{result} with its axes"
             self._axes[whole] = axes
             copy = onnx.NodeProto()
             copy.CopyFrom(node)

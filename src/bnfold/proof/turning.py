@@ -2,8 +2,10 @@
 
     Transpose(f(x, k)) = f(Transpose(x), Transpose(k))
 
-Transposes that cancel go. Where one side transposes before f and back, both then are f alone; where
-both transpose what a Conv computes, as exports of channels-last models do, f follows the Conv.
+So do Concats, Pads, Softmaxes and reductions along other axes, and a reduction that drops axes
+computes the same of what is transposed, if the others keep their order. Transposes that cancel go.
+Where one side transposes before f and back, both then are f alone; where both transpose what a Conv
+computes, as exports of channels-last models do, f follows the Conv.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, opsets_of
+from bnfold.proof.kept_axes import REDUCTIONS, keeps_axes
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
+
+_ALONG_AN_AXIS = {"Concat": 4, "LogSoftmax": 13, "Softmax": 13}
+"""Since which operator set these do the same to each line along one axis, which they name."""
 
 _ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
     *("BatchNormalization", "Dropout")
@@ -50,12 +57,14 @@ class _Turning:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         self._constants = Constants(model)
+        self._opset = opsets_of(model).get("", 0)
         self._makers = {name: node for node in model.graph.node for name in node.output}
         described = [*model.graph.input, *model.graph.value_info, *model.graph.output]
+        self._described = {
+            value.name: value for value in described if value.type.tensor_type.HasField("shape")
+        }
         self._ranks = {
-            value.name: len(value.type.tensor_type.shape.dim)
-            for value in described
-            if value.type.tensor_type.HasField("shape")
+            name: len(value.type.tensor_type.shape.dim) for name, value in self._described.items()
         }
         for node in model.graph.node:
             rank = self._rank_of_result(node)
@@ -68,6 +77,8 @@ class _Turning:
         """Return the rank of what is transposed, or of single elements; None if not known."""
         if node.op_type == "Transpose":
             return len(ints(node, "perm")) or None
+        if node.op_type in _ALONG_AN_AXIS.keys() | REDUCTIONS | {"Pad"}:
+            return self._ranks.get(node.input[0]) if keeps_axes(node) else None
         if node.op_type not in _ELEMENTWISE:
             return None
         ranks = [
@@ -85,8 +96,22 @@ class _Turning:
                 source = self._turned(node.input[0], order)
                 self._nodes.append(onnx.helper.make_node("Identity", [source], node.output))
             else:
-                self._nodes.append(node)
+                self._nodes.append(self._reduction_of_turned(node) or node)
         return self._rebuilt()
+
+    def _reduction_of_turned(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """Return a reduction that drops axes of a value before it is transposed, if it may."""
+        order = self._order_before(node.input[0]) if node.op_type in REDUCTIONS else []
+        axes = self._numbers(node, "axes", 1)
+        if keeps_axes(node) or not order or not axes:
+            return None
+        places = [order[axis] for axis in axes]
+        left = [axis for axis in order if axis not in places]
+        if left != sorted(left):
+            return None
+        back = sorted(range(len(order)), key=order.__getitem__)
+        source = self._turned(node.input[0], back)
+        return self._with_numbers(node, "axes", 1, sorted(places), [source])
 
     def turned_back_model(self) -> onnx.ModelProto:
         """Return the model with what is transposed before an output transposed there instead."""
@@ -111,8 +136,8 @@ class _Turning:
                 continue
             if node.op_type == "Transpose":
                 return ints(node, "perm")
-            if name in self._ranks and self._is_elementwise(node, self._ranks[name]):
-                pending.extend(each for each in node.input if each not in self._constants)
+            if name in self._ranks and self._may_turn(node, self._ranks[name]):
+                pending.extend(self._varying(node))
         return []
 
     def _rename(self, names: Mapping[str, str]) -> None:
@@ -155,20 +180,90 @@ class _Turning:
         before = ints(node, "perm") if node is not None and node.op_type == "Transpose" else []
         if node is not None and before:
             return self._turned(node.input[0], [before[axis] for axis in order])
-        if node is None or not self._is_elementwise(node, len(order)):
+        self._describe(made, name, order)
+        if node is None or not self._may_turn(node, len(order)):
             self._nodes.append(onnx.helper.make_node("Transpose", [name], [made], perm=order))
             return made
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [self._turned(each, order) for each in node.input]
+        copy = self._turned_node(node, order)
         copy.output[:] = [made]
         self._nodes.append(copy)
         return made
 
-    def _is_elementwise(self, node: onnx.NodeProto, rank: int) -> bool:
-        varying = [name for name in node.input if name and name not in self._constants]
-        return (
-            node.op_type in _ELEMENTWISE
-            and len(node.output) == 1
-            and all(self._ranks.get(name) == rank for name in varying)
-        )
+    def _describe(self, made: str, name: str, order: Sequence[int]) -> None:
+        """Say what is known of a transposed value."""
+        if name in self._described:
+            value = onnx.ValueInfoProto()
+            value.CopyFrom(self._described[name])
+            value.name = made
+            sizes = [value.type.tensor_type.shape.dim[axis] for axis in order]
+            turned = onnx.TensorShapeProto(dim=sizes)
+            value.type.tensor_type.shape.CopyFrom(turned)
+            self._model.graph.value_info.append(value)
+
+    def _may_turn(self, node: onnx.NodeProto, rank: int) -> bool:
+        """Say whether a node computes the same along other axes of what is transposed."""
+        if len(node.output) != 1 or any(self._ranks.get(n) != rank for n in self._varying(node)):
+            return False
+        if node.op_type in _ALONG_AN_AXIS:
+            is_one = self._opset >= _ALONG_AN_AXIS[node.op_type]
+            return is_one and (node.op_type != "Concat" or bool(ints(node, "axis")))
+        if node.op_type in REDUCTIONS:
+            return keeps_axes(node) and bool(self._numbers(node, "axes", 1))
+        if node.op_type == "Pad":
+            return len(self._numbers(node, "pads", 1)) == 2 * rank and not any(node.input[3:])
+        return node.op_type in _ELEMENTWISE
+
+    def _varying(self, node: onnx.NodeProto) -> list[str]:
+        """Return the operands that are no constants, and have the axes of the result."""
+        first_only = node.op_type in REDUCTIONS | {"Pad"}
+        read = node.input[:1] if first_only else node.input
+        return [name for name in read if name and name not in self._constants]
+
+    def _turned_node(self, node: onnx.NodeProto, order: Sequence[int]) -> onnx.NodeProto:
+        if node.op_type in REDUCTIONS:
+            axes = sorted(order.index(a % len(order)) for a in self._numbers(node, "axes", 1))
+            source = self._turned(node.input[0], order)
+            return self._with_numbers(node, "axes", 1, axes, [source])
+        if node.op_type == "Pad":
+            widths = self._numbers(node, "pads", 1)
+            turned = [widths[side + axis] for side in (0, len(order)) for axis in order]
+            source = self._turned(node.input[0], order)
+            return self._with_numbers(node, "pads", 1, turned, [source])
+        read = [self._turned(each, order) for each in node.input]
+        if node.op_type in _ALONG_AN_AXIS:
+            axis = order.index(ints(node, "axis", [-1])[0] % len(order))
+            return _with_attribute(_reading(node, read), "axis", axis)
+        return _reading(node, read)
+
+    def _numbers(self, node: onnx.NodeProto, name: str, place: int) -> list[int]:
+        """Return integers that are an attribute or a constant operand; none if they are neither."""
+        if name not in {each.name for each in node.attribute} and len(node.input) > place:
+            content = self._constants.get(node.input[place])
+            return [] if content is None else [int(number) for number in content.reshape(-1)]
+        return ints(node, name)
+
+    def _with_numbers(
+        self, node: onnx.NodeProto, name: str, place: int, numbers: list[int], read: list[str]
+    ) -> onnx.NodeProto:
+        """Return a node with other integers in that place, which reads other values before it."""
+        if name in {each.name for each in node.attribute}:
+            return _with_attribute(_reading(node, [*read, *node.input[place:]]), name, numbers)
+        made = f"{name} {numbers}"
+        if made not in {tensor.name for tensor in self._model.graph.initializer}:
+            tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), made)
+            self._model.graph.initializer.append(tensor)
+        return _reading(node, [*read, made, *node.input[place + 1 :]])
+
+
+def _reading(node: onnx.NodeProto, names: Sequence[str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = names
+    return copy
+
+
+def _with_attribute(node: onnx.NodeProto, name: str, value: int | list[int]) -> onnx.NodeProto:
+    others = [each for each in node.attribute if each.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*others, onnx.helper.make_attribute(name, value)])
+    return node
