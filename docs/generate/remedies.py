@@ -35,6 +35,7 @@ _REMEDIES = {
     "PARAMETER_NOT_CONSTANT": _CONSTANT,
     "POOLED": "Nothing: the pool moves instead, which saves more.",
     "POOL_GOES_FIRST": "Nothing: the pool moves instead, which saves more.",
+    "RANGE_EXCEEDED": _NARROW,
     "SHARED": "See which operator `bnfold explain` names, and drop it if nothing needs it.",
     "TRANSPOSED_SHIFT": "Build the network with the BatchNormalization after the ConvTranspose.",
     "WEIGHT_NOT_CONSTANT": _CONSTANT,

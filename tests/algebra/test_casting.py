@@ -55,10 +55,7 @@ def test_a_map_moves_to_the_wider_type(wide: str, narrow: str, opset: int) -> No
     downstream = before_product(f"{bn('r', 'n')} d = Cast<to={TO[wide]}>(n)", narrow, narrow, wide)
     for model, expected in ((upstream, ["Gemm", "Cast"]), (downstream, ["Relu", "Cast", "Gemm"])):
         model.opset_import[0].version = opset
-        is_certified = wide == "float"
-        assert_rewritten(
-            model, NAME, expected, rtol=tolerance, atol=tolerance, certified=is_certified
-        )
+        assert_rewritten(model, NAME, expected, rtol=tolerance, atol=tolerance, certified=True)
 
 
 def test_what_is_narrowed_in_the_end_may_move_to_the_type_that_it_gets() -> None:
@@ -168,6 +165,108 @@ def test_a_shift_that_stays_is_not_narrowed() -> None:
         optimized = run_pass(model, SCALE).to_proto()
         assert operators(optimized) == expected
         assert_equivalent(model, optimized, draw_feeds(model), rtol=1e-2, atol=1e-2)
+
+
+def small_norm(scale: float, shift: float = 0.25, dtype: npt.DTypeLike = np.float16) -> Parameters:
+    """Return a BatchNormalization of 4 channels that is a scale, but for epsilon, and a shift."""
+    every = {"s": scale, "b": shift, "m": 0, "v": 1}
+    return {name: np.full(4, number, dtype) for name, number in every.items()}
+
+
+def added(
+    between: str, scale: float, wide: str = "float", narrow: str = "float16", *, shift: float = 0.25
+) -> onnx.ModelProto:
+    """Return a BatchNormalization of what is computed from two products that are cast."""
+    cast = f"Cast<to={TO[narrow]}>"
+    return build(
+        f"({wide}[N,3] x) => ({narrow}[N,4] y) {{ c = MatMul(x, w) d = {cast}(c) "
+        f"f = MatMul(x, u) e = {cast}(f) {between} {bn('a', 'y')} }}",
+        w=normal(3, 4, dtype=TYPES[wide]),
+        u=normal(3, 4, seed=1, dtype=TYPES[wide]),
+        **small_norm(scale, shift, TYPES[narrow]),
+    )
+
+
+@pytest.mark.parametrize("operator", ["Add", "Sub"])
+@pytest.mark.parametrize(("wide", "narrow"), [("float", "float16"), ("double", "float")])
+@pytest.mark.parametrize("scale", [0.75, -0.5, 0.0])
+def test_a_map_of_a_sum_moves_where_no_operand_grows(
+    operator: str, wide: str, narrow: str, scale: float
+) -> None:
+    model = added(f"a = {operator}(d, e)", scale, wide, narrow)
+    tolerance = 1e-2 if narrow == "float16" else 1e-5
+    expected = ["Gemm", "Cast", "MatMul", "Cast", operator]
+    assert_rewritten(model, NAME, expected, rtol=tolerance, atol=tolerance, certified=True)
+
+
+@pytest.mark.parametrize("scale", [1.01, -1.01])
+@pytest.mark.parametrize("operator", ["Add", "Sub", "Sum"])
+def test_a_map_of_a_sum_stays_where_an_operand_would_grow(operator: str, scale: float) -> None:
+    """60,000 − 59,000 is a float16, and so is 1.01 times that; 1.1 times 60,000 is infinite."""
+    model = added(f"a = {operator}(d, e)", scale)
+    assert_refused(model, NAME, NotCarried.RANGE_EXCEEDED, in_the_way="Cast d")
+
+
+@pytest.mark.parametrize(("shift", "is_folded"), [(64.0, True), (66.0, False)])
+def test_a_shift_of_a_sum_is_one_step_of_the_largest_number_at_most(
+    shift: float, is_folded: bool
+) -> None:
+    model = added("a = Add(d, e)", 1.0, shift=shift)
+    if is_folded:
+        expected = ["Gemm", "Cast", "MatMul", "Cast", "Add"]
+        assert_rewritten(model, NAME, expected, rtol=1e-2, atol=1e-1, certified=True)
+    else:
+        assert_refused(model, NAME, NotCarried.RANGE_EXCEEDED, in_the_way="Cast d")
+
+
+AVERAGES = {
+    "AveragePool<kernel_shape=[2,2]>(d)": True,
+    "GlobalAveragePool(d)": True,
+    "ReduceMean<axes=[2,3]>(d)": True,
+    "ReduceSum(d, axes)": True,
+    'Resize<mode="linear">(d, , twice)': True,
+    "LeakyRelu(d)": True,
+    "PRelu(d, slope)": True,
+    "Resize(d, , twice)": False,
+    "GlobalMaxPool(d)": False,
+    "ReduceMax<axes=[2,3]>(d)": False,
+    "Relu(d)": False,
+}
+
+
+@pytest.mark.parametrize("operator", AVERAGES)
+def test_a_map_of_an_average_moves_where_what_it_is_of_does_not_grow(operator: str) -> None:
+    """A maximum is as large as what it is of."""
+    weights: Parameters = {
+        "w": normal(4, 3, 1, 1),
+        "axes": np.array([2, 3]),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "slope": np.full((4, 1, 1), 0.25, np.float16),
+    }
+    is_linear = "elu(" not in operator.lower()
+    for scale in (0.5, 1.5):
+        model = build(
+            "(float[N,3,4,4] x) => (float16[n,4,h,z] y) "
+            f"{{ c = Conv(x, w) d = Cast<to=10>(c) a = {operator} {bn('a', 'y')} }}",
+            **weights,
+            **small_norm(scale, 0.25 if is_linear else 0.0),
+        )
+        if scale > 1 and AVERAGES[operator]:
+            assert_refused(model, NAME, NotCarried.RANGE_EXCEEDED, in_the_way="Cast d")
+        else:
+            expected = ["Conv", "Cast", operator.partition("(")[0].partition("<")[0]]
+            assert_rewritten(model, NAME, expected, rtol=1e-2, atol=1e-2, certified=is_linear)
+
+
+def test_a_cast_to_a_wider_type_has_no_end_that_the_type_before_lacks() -> None:
+    model = build(
+        "(float16[N,3,4,4] x) => (float16[n,4,h,z] y) { c = Conv(x, w) d = Cast<to=1>(c) "
+        f"a = GlobalAveragePool(d) {bn('a', 'n')} y = Cast<to=10>(n) }}",
+        w=normal(4, 3, 1, 1, dtype=np.float16),
+        **small_norm(1.5, dtype=np.float32),
+    )
+    expected = ["Conv", "Cast", "GlobalAveragePool", "Cast"]
+    assert_rewritten(model, NAME, expected, rtol=1e-2, atol=1e-2, certified=True)
 
 
 @pytest.mark.parametrize("to", [6, 9])

@@ -900,7 +900,7 @@ def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.Mo
     assert module._at_sizes(pair).verdict == "open"
 
 
-@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu<alpha=0.2>", "Elu"])
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu<alpha=0.2>", "PRelu", "Elu"])
 @pytest.mark.parametrize("scale", ["m = Mul(r, k)", "m = Mul(k, r)", "m = Div(r, k)"])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("error", [0.0, 1e-3])
@@ -910,14 +910,18 @@ def test_a_positive_scale_after_a_relu_is_one_before_it(
     w, k = normal(4, 8), np.abs(normal(8, seed=1)) + np.float32(0.1)
     k[3] *= sign
     factor = (1 / k if "Div" in scale else k) * np.float32(1 + error)
+    function, slope = (
+        f"{activation}(a{', slope' if activation == 'PRelu' else ''})",
+        normal(8, seed=2),
+    )
     pair = window(
         "(float[N,4] x) => (float[N,8] y)",
-        f"a = MatMul(x, w) r = {activation}(a) {scale} y = Tanh(m)",
-        f"a = MatMul(x, w2) r = {activation}(a) y = Tanh(r)",
-        {"w": w, "k": k},
-        {"w2": (w.astype(np.float64) * factor).astype(np.float32)},
+        f"a = MatMul(x, w) r = {function} {scale} y = Tanh(m)",
+        f"a = MatMul(x, w2) r = {function} y = Tanh(r)",
+        {"w": w, "k": k, "slope": slope},
+        {"w2": (w.astype(np.float64) * factor).astype(np.float32), "slope": slope},
     )
-    is_right = "Elu" not in activation.split("<")[0].replace("Relu", "") and sign > 0 and not error
+    is_right = activation != "Elu" and sign > 0 and not error
     assert (certify(pair).verdict == "certified") == is_right
 
 

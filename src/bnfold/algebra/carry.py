@@ -257,3 +257,15 @@ CARRIERS: Mapping[str, Carrier] = {
     "Pad": _pad,
     **MOVING,
 }
+
+_SHRINKING = frozenset(
+    {"AveragePool", "GlobalAveragePool", "LeakyRelu", "PRelu", "ReduceMean", "ReduceSum"}
+)
+
+
+def may_shrink(node: ir.Node) -> bool:
+    """Say whether a carrier's result may be small, but not 0, where all that it reads is large."""
+    is_resize = node.op_type in ("Resize", "Upsample")
+    return node.op_type in _SHRINKING or (
+        is_resize and string_attribute(node, "mode", "nearest") != "nearest"
+    )

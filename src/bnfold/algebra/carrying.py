@@ -46,6 +46,10 @@ class NotCarried(Refusal):
         "beyond the Cast in between is a type with fewer digits or less range, in which its result "
         "might round more, or overflow"
     )
+    RANGE_EXCEEDED = (
+        "what the Cast in between narrows might become too large for its type, where a sum or "
+        "average of it is not"
+    )
 
 
 class Direction(enum.Enum):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
+from bnfold.algebra.affine import Affine
+from bnfold.arrays import float_limits
 from bnfold.rewriting.query import is_op
 
 CASTS = ("Cast", "CastLike")
@@ -30,6 +33,23 @@ def is_float(dtype: ir.DataType | None) -> bool:
 def holds(dtype: ir.DataType | None, other: ir.DataType | None) -> bool:
     """Say whether a float type has all numbers of another one."""
     return other in _HELD.get(dtype, ())
+
+
+def widens(cast: ir.Node) -> bool:
+    """Say whether a Cast of floats is to a type that has all numbers of the one before."""
+    data = cast.inputs[0]
+    return data is not None and holds(cast.outputs[0].dtype, data.dtype)
+
+
+def stays_in_range(affine: Affine, cast: ir.Node) -> bool:
+    """Say whether s·x + t has the range of the type of a Cast, to one step, for all x that have."""
+    dtype = cast.outputs[0].dtype
+    if dtype is None:
+        return False
+    limits = float_limits(dtype.numpy())
+    largest = float(limits.max)
+    grown = np.abs(affine.scale) * largest + np.abs(affine.shift)
+    return bool((grown <= largest * (1 + float(limits.eps))).all())
 
 
 def type_kept_of(value: ir.Value) -> ir.DataType | None:

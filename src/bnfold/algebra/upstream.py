@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, affine_map
-from bnfold.algebra.carry import CARRIERS, carry
+from bnfold.algebra.carry import CARRIERS, carry, may_shrink
 from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried, known_rank
-from bnfold.algebra.casting import CASTS, holds, type_kept_of
+from bnfold.algebra.casting import CASTS, holds, stays_in_range, type_kept_of, widens
 from bnfold.algebra.linear import PRODUCERS, NotAbsorbed
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import (
@@ -41,6 +41,8 @@ class IntoProducers:
         self.absorbers: set[str] = set()
         self._type = type_kept_of(result)
         self._passed: dict[ir.Node, None] = {}
+        self._shrinks = False
+        """Whether a result may be in range where what it is computed from is not."""
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -109,9 +111,12 @@ class IntoProducers:
             moved = of_what_is_picked(affine, node)
         else:
             moved = carry(affine, node, Direction.TO_INPUT)
+        self._shrinks |= may_shrink(node)
         if is_op(node, *CASTS):
             is_wide = data is not None and holds(data.dtype, self._type)
             require(is_wide, NotCarried.NARROWER_TYPE, node)
+            is_in_range = not self._shrinks or widens(node) or stays_in_range(moved, node)
+            require(is_in_range, NotCarried.RANGE_EXCEEDED, node)
         return same_op(node, [self.of(data, moved, node), *node.inputs[1:]])
 
     def _concat(self, node: ir.Node, affine: Affine) -> Op:
@@ -150,6 +155,7 @@ class IntoProducers:
                 raise Refused(NotReached.NOT_LINEAR, node, node.op_type) from refused
             return self.of(node.inputs[index], joined, node)
         require(is_sum(node), NotReached.NOT_LINEAR, node, node.op_type)
+        self._shrinks = True
         first, *others = node.inputs
         branches: list[Operand] = [self.of(first, affine, node)]
         branches += [self.of(value, affine.without_shift(), node) for value in others]

@@ -88,7 +88,7 @@ def _scaled_before(model: onnx.ModelProto) -> onnx.ModelProto:
         is_divisor_second = scale.op_type == "Mul" or at == 0
         if function is None or factor is None or not is_divisor_second:
             continue
-        if function.op_type not in ("LeakyRelu", "Relu") or reads[scale.input[at]] != 1:
+        if function.op_type not in ("LeakyRelu", "PRelu", "Relu") or reads[scale.input[at]] != 1:
             continue
         if not (factor > 0).all():
             continue

@@ -26,6 +26,7 @@ from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.activations import with_activations_last, with_scales_before_activations
 from bnfold.proof.bodies import CLOSED, with_bodies_closed
 from bnfold.proof.broadcasts import expands_operands, with_broadcasts, with_constants_expanded
+from bnfold.proof.casts import prove_casts
 from bnfold.proof.channels import prove_channels
 from bnfold.proof.choices import prove_choices
 from bnfold.proof.congruence import peeled, without_shared
@@ -269,8 +270,7 @@ def _of_one(window: Window) -> Certificate:
         raise NotShown("it draws random numbers")
     if any(node.domain == CLOSED for node in window.nodes()):
         raise NotShown("a body within it depends on what varies")
-    if types := rounding_casts(window):
-        raise NotShown(f"it rounds to {' and '.join(sorted(types))} within")
+    rounded = rounding_casts(window)
     every = sizings(window)
     require_small(every)
     chosen = that_occur(window, every)
@@ -279,6 +279,10 @@ def _of_one(window: Window) -> Certificate:
     require_same_types(window)
     if not window.unit:
         raise NotShown("it computes with integers")
+    if rounded:
+        if (certificate := prove_casts(window, chosen)) is not None:
+            return certificate
+        raise NotShown(f"it rounds to {' and '.join(sorted(rounded))} within")
     if "Where" in window.operators and (certificate := prove_choices(window, chosen)) is not None:
         return certificate
     if not window.is_of_floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 import numpy as np
 import onnx
@@ -31,11 +31,8 @@ _FACTORS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"}
 _ADDENDS = {"Add", "Concat", "SequenceConstruct", "SequenceInsert", "Sub", "Sum"}
 """Operators that are linear in all of their operands together."""
 
-_AVERAGING = frozenset(
-    {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "Neg", "Pad", "ReduceMax"}
-    | {"ReduceMean", "ReduceMin", "Relu", "Resize", "Upsample"}
-)
-"""Operators whose results are no larger than the largest number that they read."""
+_SELECTING = COPYING | {"GlobalMaxPool", "MaxPool", "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu"}
+"""Operators whose results are what they read, or its negative, or nothing of it."""
 
 
 def is_multilinear(model: onnx.ModelProto) -> bool:
@@ -87,7 +84,7 @@ def _is_linear_at(node: onnx.NodeProto, at: set[int]) -> bool:
         return 0 not in at
     if node.op_type == "BatchNormalization" and is_training(node):
         return False
-    if node.op_type == "Cast" and not _is_float_cast(node):
+    if node.op_type == "Cast" and not is_float(target_of(node)):
         return False
     return node.op_type in _ADDENDS or at == {0}
 
@@ -129,24 +126,33 @@ def rounding_casts(window: Window) -> set[str]:
 
     What such a Cast rounds, and from where on it makes an infinity of it, shows in no float64. But
     where the results are of this type, and all that the side after does with what it casts to it is
-    to move or average it, both are rounded alike, and what is too large there is so in the results.
+    to move it or to choose from it, both are rounded alike, and what is too large there is so in
+    the results.
     """
-    casts = [node for node in window.nodes() if node.op_type == "Cast" and _is_float_cast(node)]
-    targets = {_target(node) for node in casts}
+    rounding = rounding_types(window)
+    is_alike = rounding == types_of_results(window) and _selects(window.after, rounding)
+    return set() if is_alike else {target.name for target in rounding}
+
+
+def rounding_types(window: Window) -> set[np.dtype[np.generic]]:
+    """Return the float types to which either side casts, where another float of it is wider."""
+    targets = {
+        target_of(node)
+        for node in window.nodes()
+        if node.op_type == "Cast" and is_float(target_of(node))
+    }
     read = {dtype_of(value) for value in window.inputs}
     read |= {content.dtype for content in window.constants.values()}
     floats = {each for each in targets | read if is_float(each)}
     # Of the two types of two bytes, each rounds the other.
-    rounding = {
+    return {
         target
         for target in targets
         if any(target != each and target.itemsize <= each.itemsize for each in floats)
     }
-    is_alike = rounding == _types_of_results(window) and _keeps_sizes(window.after, rounding)
-    return set() if is_alike else {target.name for target in rounding}
 
 
-def _types_of_results(window: Window) -> set[np.dtype[np.generic]]:
+def types_of_results(window: Window) -> set[np.dtype[np.generic]]:
     """Return the types of the results, as far as they are described."""
     names = {output.name for model in window.models for output in model.graph.output}
     return {
@@ -157,23 +163,36 @@ def _types_of_results(window: Window) -> set[np.dtype[np.generic]]:
     }
 
 
-def _keeps_sizes(model: onnx.ModelProto, types: Container[np.dtype[np.generic]]) -> bool:
-    """Say whether all that a model does with what it casts to some types is to move or average."""
+def _selects(model: onnx.ModelProto, types: Container[np.dtype[np.generic]]) -> bool:
+    """Say whether all that a model does with what it casts to some types is to move or choose."""
+    return all(
+        node.op_type in _SELECTING
+        or (node.op_type in ("Resize", "Upsample") and _takes_nearest(node))
+        for node in after_casts(model, types)
+    )
+
+
+def after_casts(
+    model: onnx.ModelProto, types: Container[np.dtype[np.generic]]
+) -> Iterator[onnx.NodeProto]:
+    """Yield the operators that something depends on which is cast to one of some types."""
     cast: set[str] = set()
     for node in model.graph.node:
-        is_moved = not cast.isdisjoint(node.input)
-        if is_moved and node.op_type not in COPYING | _AVERAGING:
-            return False
-        if is_moved or (node.op_type == "Cast" and _target(node) in types):
+        is_after = not cast.isdisjoint(node.input)
+        if is_after:
+            yield node
+        if is_after or (node.op_type == "Cast" and target_of(node) in types):
             cast.update(node.output)
-    return True
 
 
-def _is_float_cast(node: onnx.NodeProto) -> bool:
-    return is_float(_target(node))
+def _takes_nearest(node: onnx.NodeProto) -> bool:
+    """Say whether a Resize makes no new numbers."""
+    return all(
+        attribute.s == b"nearest" for attribute in node.attribute if attribute.name == "mode"
+    )
 
 
-def _target(node: onnx.NodeProto) -> np.dtype[np.generic]:
+def target_of(node: onnx.NodeProto) -> np.dtype[np.generic]:
     """Return the type to which a Cast casts."""
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(ints(node, "to")[0]))
 

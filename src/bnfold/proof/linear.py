@@ -92,8 +92,12 @@ def prove_maximum(window: Window, chosen: Sequence[Sizing]) -> Certificate | Non
     return certified("maximum", chosen, probes=PROBES * count, bound=largest, doubt=doubt)
 
 
-def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
-    """Bound the difference of two affine models; None if one of them is not affine."""
+def linear_bound(window: Window, chosen: Sequence[Sizing], unit: str | None = None) -> float | None:
+    """Bound the difference of two affine models; None if one of them is not affine.
+
+    The `unit` is the type to which what is new has been rounded, if it is not the window's.
+    """
+    rounding = ROUNDING[unit or window.unit]
     if not all(map(is_multilinear, window.models)):
         return None
     largest = 0.0
@@ -119,12 +123,13 @@ def linear_bound(window: Window, chosen: Sequence[Sizing]) -> float | None:
             return None
         before, after = (np.where(defined, outputs, 0.0) for outputs in (before, after))
         try:
-            bound = _difference(window, elements, before, after)
+            bound = _difference(window, rounding, elements, before, after)
         except Differs:  # where large addends cancel, their rounding is more than the result's
             nudged = (
-                np.where(defined, each_probe(sizing, probes, run), 0.0) for run in _nudged(window)
+                np.where(defined, each_probe(sizing, probes, run), 0.0)
+                for run in _nudged(window, rounding)
             )
-            bound = _difference(window, elements, before, after, list(nudged))
+            bound = _difference(window, rounding, elements, before, after, list(nudged))
         largest = max(largest, bound)
     return largest
 
@@ -145,14 +150,15 @@ def is_affine(outputs: FloatArray) -> bool:
     return bool(((residual <= _AFFINE * size) | np.isnan(residual)).all())
 
 
-def _nudged(window: Window) -> Iterator[Run]:
+def _nudged(window: Window, rounding: float) -> Iterator[Run]:
     """Yield the side before with constants that are rounded otherwise."""
     for seed in range(NUDGES):
-        yield evaluator(with_nudged_constants(window.before, ROUNDING[window.unit], seed))
+        yield evaluator(with_nudged_constants(window.before, rounding, seed))
 
 
 def _difference(
     window: Window,
+    unit: float,
     elements: int,
     before: FloatArray,
     after: FloatArray,
@@ -167,7 +173,6 @@ def _difference(
     Raises:
         Differs: if a row, or the constant part, differs by more than rounding.
     """
-    unit = ROUNDING[window.unit]
     constant = before[0] - after[0]
     rows = before[2:] - before[0]
     norms = np.sqrt((rows**2).mean(axis=0))
