@@ -85,7 +85,9 @@ AVERAGES = "ReduceMean<axes=[1]>", "ReduceSum", "AveragePool<kernel_shape=[2]>"
 
 
 @pytest.mark.parametrize("operator", AVERAGES)
-@pytest.mark.parametrize(("scale", "proven"), [(0.5, True), (-1.0, True), (-1.01, False), (1.01, False)])
+@pytest.mark.parametrize(
+    ("scale", "proven"), [(0.5, True), (-1.0, True), (-1.01, False), (1.01, False)]
+)
 def test_averages_of_what_is_cast(operator: str, scale: float, proven: bool) -> None:
     """An average may be in range where what it is of is not."""
     weights: Parameters = {"k": normal(1), "s": np.array([scale], np.float16)}
