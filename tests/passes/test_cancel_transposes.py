@@ -220,6 +220,15 @@ def test_axes_and_widths_that_are_computed_or_not_named_stay(line: str) -> None:
     assert not run_pass(model, NAME).record.rewrites
 
 
+def test_a_reader_of_a_constant_with_more_axes_is_another_reader() -> None:
+    model = build(
+        "(float[3,4] x) => (float[a,b] z, float[c,d] e) { t = Transpose<perm=[1,0]>(x) "
+        'a = Relu(t) z = Transpose<perm=[1,0]>(a) e = Einsum<equation="ab,abc->bc">(a, k) }',
+        k=normal(4, 3, 2),
+    )
+    assert_rewritten(model, NAME, ["Relu", "Transpose", "Einsum"], rtol=0, atol=0)
+
+
 def test_softmax_below_operator_set_13_is_over_several_axes() -> None:
     model = model_of(f"{FORTH} a = Softmax<axis=3>(t) {BACK}", opset=12)
     assert not run_pass(model, NAME).record.rewrites

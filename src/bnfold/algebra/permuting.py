@@ -67,18 +67,16 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
         return None
     shape = shape_of(result)
     turned = None if shape is None else ir.Shape([shape[axis] for axis in order])
-    operands = [_turned(value, order, turn) for value in node.inputs]
-    data, rest = operands[0], list(node.inputs[1:])
     if is_op(node, *_SINGLE):
+        operands = [_turned(value, order, turn) for value in node.inputs]
         return same_op(node, operands, shape=turned, type_of=result)
-    if is_op(node, "Concat") and "axis" in node.attributes:
-        return _with_axis(node, operands, order, turned)
-    if is_op(node, "Softmax", "LogSoftmax") and opset(node) >= _SOFTMAX_OF_ONE_AXIS_SINCE:
-        return _with_axis(node, operands, order, turned)
+    is_along_one = opset(node) >= _SOFTMAX_OF_ONE_AXIS_SINCE
+    if is_op(node, "Concat") or (is_op(node, "Softmax", "LogSoftmax") and is_along_one):
+        return _with_axis(node, order, turn, turned)
     if is_op(node, "Pad"):
-        return _pad(node, data, rest, order, turned)
+        return _pad(node, order, turn, turned)
     if is_op(node, *_REDUCTIONS) and int_attribute(node, "keepdims", 1):
-        return _reduction(node, data, order, turned)
+        return _reduction(node, order, turn, turned)
     return None
 
 
@@ -91,7 +89,7 @@ def reduction_of_turned(node: ir.Node, order: Order, turn: Turn) -> Op | None:
     if rank_of(value) != len(order) or axes is None:
         return None
     left = [axis for axis in order if axis not in axes]
-    return _reduction(node, turn(value), order, None) if left == sorted(left) else None
+    return _reduction(node, order, turn, None) if left == sorted(left) else None
 
 
 def _is_single(value: ir.Value) -> bool:
@@ -119,21 +117,14 @@ def _replaced(node: ir.Node, attribute: ir.Attr) -> list[ir.Attr]:
     return [*others, attribute]
 
 
-def _with_axis(
-    node: ir.Node, operands: Sequence[Operand], order: Order, shape: ir.Shape | None
-) -> Op:
+def _with_axis(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op:
     axis = order.index(int_attribute(node, "axis", -1) % len(order))
+    operands = [_turned(value, order, turn) for value in node.inputs]
     attributes = _replaced(node, ir.AttrInt64("axis", axis))
     return Op(node.op_type, operands, attributes, node, shape, node.outputs[0])
 
 
-def _pad(
-    node: ir.Node,
-    data: Operand,
-    rest: Sequence[ir.Value | None],
-    order: Order,
-    shape: ir.Shape | None,
-) -> Op | None:
+def _pad(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op | None:
     is_attribute = opset(node) < _PADS_ARE_AN_INPUT_SINCE
     content = constant(input_of(node, 1))
     if is_attribute:
@@ -143,11 +134,12 @@ def _pad(
     else:
         widths = [int(width) for width in content]
     turned = [widths[side + axis] for side in (0, len(order)) for axis in order]
+    operands: list[Operand] = [_turned(node.inputs[0], order, turn)]
+    attributes = list(node.attributes.values())
     if is_attribute:
         attributes = _replaced(node, ir.AttrInt64s("pads", turned))
-        return Op("Pad", [data], attributes, node, shape, node.outputs[0])
-    attributes = list(node.attributes.values())
-    operands = [data, _integers(turned, input_of(node, 1)), *rest[1:]]
+    else:
+        operands += [_integers(turned, node.inputs[1]), *node.inputs[2:]]
     return Op("Pad", operands, attributes, node, shape, node.outputs[0])
 
 
@@ -159,16 +151,17 @@ def _reduced_axes(node: ir.Node, rank: int) -> set[int] | None:
     return None if is_computed or not axes else {axis % rank for axis in axes}
 
 
-def _reduction(node: ir.Node, data: Operand, order: Order, shape: ir.Shape | None) -> Op | None:
+def _reduction(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op | None:
     axes = _reduced_axes(node, len(order))
     if axes is None:
         return None
     turned = sorted(order.index(axis) for axis in axes)
-    attributes, operands = list(node.attributes.values()), [data]
+    operands = [_turned(node.inputs[0], order, turn)]
+    attributes = list(node.attributes.values())
     if "axes" in node.attributes:
         attributes = _replaced(node, ir.AttrInt64s("axes", turned))
     else:
-        operands.append(_integers(turned, input_of(node, 1)))
+        operands.append(_integers(turned, node.inputs[1]))
     return Op(node.op_type, operands, attributes, node, shape, node.outputs[0])
 
 
