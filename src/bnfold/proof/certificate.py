@@ -155,9 +155,8 @@ def _certify(window: Window) -> Certificate:
             certificate = prove_rows(products, sizings(products)) or _proven(products)
             if certificate.verdict == "certified":
                 return certificate
-        turned = with_transposes_last(with_transposes_first(computed))
-        if turned is not computed:  # what differs there has another index here
-            with suppress(NotShown, NoTruth, BnfoldError, Differs):
+        if (turned := _without_transposes(computed)) is not None:
+            with suppress(NotShown, NoTruth, BnfoldError, Differs):  # whose indices are others
                 return _of_any(_forms(turned))
         return _of_any(_forms(computed))
     except (NotShown, NoTruth, BnfoldError) as reason:
@@ -180,6 +179,15 @@ def _has_free(window: Window) -> bool:
     return any(not size.HasField("dim_value") for size in sizes)
 
 
+def _without_transposes(window: Window) -> Window | None:
+    """Return a window that had Transposes, if both sides share what is left of them."""
+    turned = with_transposes_last(with_transposes_first(window))
+    if turned is window:
+        return None
+    left = peeled(without_shared(turned))
+    return None if any("Transpose" in each.operators for each in left) else turned
+
+
 def _forms(window: Window) -> Iterator[Window]:
     """Yield a window, and the same written otherwise: first what is proven fastest."""
     expanded, scaled = with_broadcasts(window), with_scales_before_activations(window)
@@ -188,8 +196,9 @@ def _forms(window: Window) -> Iterator[Window]:
     yield window
     if scaled is not window:
         yield scaled
-    if (full := with_constants_expanded(window)) is not window:
-        yield full
+    for make in (with_transposes_first, with_constants_expanded):
+        if (other := make(window)) is not window:
+            yield other
 
 
 def _of_any(forms: Iterable[Window]) -> Certificate:
