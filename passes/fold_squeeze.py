@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from bnfold.graph.schemas import REDUCTIONS
 from bnfold.graph.shapes import are_equal
 from bnfold.rewriting.contract import Common, Exactness, Op, Refused, Replace, require, rewrite
 from bnfold.rewriting.query import (
@@ -34,10 +35,6 @@ from bnfold.rewriting.query import (
 )
 
 _ARG = ("ArgMax", "ArgMin")
-_REDUCTIONS = (
-    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
-    *("ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
-)
 _BY_AXES = ("Squeeze", "Unsqueeze")
 
 
@@ -49,7 +46,7 @@ _BY_AXES = ("Squeeze", "Unsqueeze")
 )
 def fold_squeeze(node: ir.Node) -> Replace | None:
     """Let a reduction keep its axes, or not, as the operator after it makes of its result."""
-    reduction = producer(node, 0, *_REDUCTIONS, *_ARG)
+    reduction = producer(node, 0, *REDUCTIONS, *_ARG)
     if reduction is None:
         return None
     is_kept = int_attribute(reduction, "keepdims", 1) != 0

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.broadcasting import ELEMENTWISE
 from bnfold.graph.constants import constant
+from bnfold.graph.schemas import REDUCTIONS
 from bnfold.rewriting.contract import Op, Operand, Weight, same_op
 from bnfold.rewriting.query import (
     input_of,
@@ -35,11 +36,6 @@ Turn: TypeAlias = Callable[[ir.Value], Operand]
 
 _SINGLE = (*ELEMENTWISE, "Atan", "Cast", "Ceil", "Floor", "Log", "Round", "Sign")
 """Operators that compute each element from those at its place."""
-
-_REDUCTIONS = (
-    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
-    *("ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
-)
 
 _SOFTMAX_OF_ONE_AXIS_SINCE = 13
 _PADS_ARE_AN_INPUT_SINCE = 11
@@ -75,7 +71,7 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
         return _with_axis(node, order, turn, turned)
     if is_op(node, "Pad"):
         return _pad(node, order, turn, turned)
-    if is_op(node, *_REDUCTIONS) and int_attribute(node, "keepdims", 1):
+    if is_op(node, *REDUCTIONS) and int_attribute(node, "keepdims", 1):
         return _reduction(node, order, turn, turned)
     return None
 
@@ -83,7 +79,7 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
 def reduction_of_turned(node: ir.Node, order: Order, turn: Turn) -> Op | None:
     """Return the reduction that computes the same of permuted axes, if it drops axes and may."""
     value = input_of(node, 0)
-    if value is None or not is_op(node, *_REDUCTIONS) or int_attribute(node, "keepdims", 1):
+    if value is None or not is_op(node, *REDUCTIONS) or int_attribute(node, "keepdims", 1):
         return None
     axes = _reduced_axes(node, len(order))
     if rank_of(value) != len(order) or axes is None:

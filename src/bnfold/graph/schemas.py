@@ -16,6 +16,12 @@ CLIP_READS_BOUNDS_SINCE = 11
 AXES_OF_SQUEEZE_READ_SINCE = 13
 """The operator set from which on Squeeze and Unsqueeze read their axes; an attribute before."""
 
+REDUCTIONS = (
+    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"),
+    *("ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
+)
+"""The operators that reduce along any axes, which they keep or drop."""
+
 
 @cache
 def schema_of(domain: str, op_type: str, version: int | None) -> onnx.defs.OpSchema | None:

@@ -14,20 +14,16 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from bnfold.graph.schemas import AXES_OF_SQUEEZE_READ_SINCE, opsets_of
+from bnfold.graph.schemas import AXES_OF_SQUEEZE_READ_SINCE, REDUCTIONS, opsets_of
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints
 
 _ARG = frozenset({"ArgMax", "ArgMin"})
-REDUCTIONS = frozenset(
-    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"}
-    | {"ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
-)
 
 
 def with_axes_kept(window: Window) -> Window:
     """Return the window itself if all of its reductions keep their axes, or none does."""
-    kept = {keeps_axes(node) for node in window.nodes() if node.op_type in REDUCTIONS | _ARG}
+    kept = {keeps_axes(node) for node in window.nodes() if node.op_type in (*REDUCTIONS, *_ARG)}
     return Window(*(_Keeping(model).model for model in window.models)) if len(kept) > 1 else window
 
 
@@ -57,7 +53,7 @@ class _Keeping:
 
     def _in_place_of(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         result, read = node.output[0], node.input[0] if node.input else ""
-        if node.op_type in REDUCTIONS | _ARG and (axes := self._reduced(node)):
+        if node.op_type in (*REDUCTIONS, *_ARG) and (axes := self._reduced(node)):
             whole = result if keeps_axes(node) else f"{result} with its axes"
             self._axes[whole] = axes
             copy = onnx.NodeProto()

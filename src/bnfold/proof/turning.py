@@ -18,8 +18,8 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, opsets_of
-from bnfold.proof.kept_axes import REDUCTIONS, keeps_axes
+from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, REDUCTIONS, opsets_of
+from bnfold.proof.kept_axes import keeps_axes
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, Window, ints
 
@@ -77,7 +77,7 @@ class _Turning:
         """Return the rank of what is transposed, or of single elements; None if not known."""
         if node.op_type == "Transpose":
             return len(ints(node, "perm")) or None
-        if node.op_type in _ALONG_AN_AXIS.keys() | REDUCTIONS | {"Pad"}:
+        if node.op_type in (*_ALONG_AN_AXIS, *REDUCTIONS, "Pad"):
             return self._ranks.get(node.input[0]) if keeps_axes(node) else None
         if node.op_type not in _ELEMENTWISE:
             return None
@@ -215,7 +215,7 @@ class _Turning:
 
     def _varying(self, node: onnx.NodeProto) -> list[str]:
         """Return the operands that are no constants, and have the axes of the result."""
-        first_only = node.op_type in REDUCTIONS | {"Pad"}
+        first_only = node.op_type in (*REDUCTIONS, "Pad")
         read = node.input[:1] if first_only else node.input
         return [name for name in read if name and name not in self._constants]
 
