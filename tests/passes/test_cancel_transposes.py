@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bnfold
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Parameters, build, draw_feeds, normal, operators
@@ -227,6 +228,43 @@ def test_a_reader_of_a_constant_with_more_axes_is_another_reader() -> None:
         k=normal(4, 3, 2),
     )
     assert_rewritten(model, NAME, ["Relu", "Transpose", "Einsum"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("outputs", [["z", "w"], ["z"], ["w"]])
+def test_two_transposes_of_the_same_value(outputs: list[str]) -> None:
+    shapes = ", ".join(f"float[{name}1,{name}2] {name}" for name in outputs)
+    model = build(
+        f"(float[2,3] x) => ({shapes}, float[a,b] r) {{ t = Transpose<perm=[1,0]>(x) "
+        "a = Sigmoid(t) z = Transpose<perm=[1,0]>(a) w = Transpose<perm=[1,0]>(a) r = Sub(z, w) }"
+    )
+    left = operators(run_pass(model, NAME).to_proto())
+    assert "Transpose" not in left
+    assert_rewritten(model, NAME, left, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("place", ["then_branch", "else_branch"])
+def test_transposes_in_a_body_that_goes_meanwhile(place: str) -> None:
+    """The If is over a constant, or nobody reads it."""
+    other = "else_branch" if place == "then_branch" else "then_branch"
+    bodies = (
+        f"{place} = g () => (float[2,5] v) {{ v = Neg(x) }}, {other} = h () => (float[2,5] w) {{ "
+        "e = Transpose<perm=[1,0]>(x) f = Neg(e) w = Transpose<perm=[1,0]>(f) }"
+    )
+    for end in ("z = Identity(y)", "z = Neg(x)"):
+        model = build(
+            f"(float[2,5] x) => (float[2,5] z) {{ y = If(c) <{bodies}> {end} }}",
+            c=np.array(place == "then_branch"),
+        )
+        assert operators(bnfold.optimize(model).to_proto()) == ["Neg"]
+
+
+def test_strings_stay() -> None:
+    model = build(
+        "(string[2,3] x) => (string[a,b] y) { t = Transpose<perm=[1,0]>(x) "
+        "a = Concat<axis=0>(t, s) y = Transpose<perm=[1,0]>(a) }",
+        s=np.array([["a", "b"]], object),
+    )
+    assert not run_pass(model, NAME).record.rewrites
 
 
 def test_softmax_below_operator_set_13_is_over_several_axes() -> None:

@@ -283,6 +283,27 @@ def test_what_drops_axes_reads_what_was_transposed(
     assert ("Transpose" not in operators(made)) == is_free
 
 
+@pytest.mark.parametrize(
+    ("line", "taken", "content"),
+    [
+        ("s = ReduceSum(t, taken) a = Sub(t, s)", "axes [1]", [2]),
+        ("a = Pad(t, taken)", "pads [0, 0, 1, 0, 0, 1]", [0, 1, 0, 0, 1, 0]),
+        ("a = Mul(t, taken)", "k by 0 2 1", [2.0]),
+    ],
+)
+def test_a_name_that_is_taken_is_not_made(line: str, taken: str, content: list[float]) -> None:
+    dtype = np.float32 if isinstance(content[0], float) else np.int64
+    model = build(
+        f"(float[2,3,3] x) => (float[a,b,c] y) {{ {FORTH} {line} {BACK} }}",
+        taken=np.array(content, dtype),
+    )
+    for tensor in model.graph.initializer:
+        tensor.name = taken
+    for node in model.graph.node:
+        node.input[:] = [taken if name == "taken" else name for name in node.input]
+    turned(onnx.shape_inference.infer_shapes(model))
+
+
 def test_outputs_of_which_one_is_read_by_another() -> None:
     model = build(
         "(float[2,3,4] x) => (float[a,b,c] y, float[d,e,f] z, float[g,h,i] v) { "

@@ -61,6 +61,8 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
     result = node.outputs[0]
     if any(rank_of(value) != len(order) for value in (result, *turning_operands(node))):
         return None
+    if result.dtype == ir.DataType.STRING:  # whose constants have no bytes to move
+        return None
     shape = shape_of(result)
     turned = None if shape is None else ir.Shape([shape[axis] for axis in order])
     if is_op(node, *_SINGLE):

@@ -73,19 +73,19 @@ def _parts(
         yield node
         return
     bias = parameters[2] if len(parameters) > 2 else np.zeros((directions, 2 * gates), weight.dtype)
-    stem = f"{next(filter(None, node.output))}/projection"
+    stem = f"{next(filter(None, node.output))} projection"
     made = {
-        f"{stem}/weight": weight.reshape(directions * gates, -1).T,
-        f"{stem}/bias": bias[:, :gates].reshape(-1),
-        f"{stem}/identity": np.eye(directions * gates, dtype=weight.dtype).reshape(
+        f"{stem} weight": weight.reshape(directions * gates, -1).T,
+        f"{stem} bias": bias[:, :gates].reshape(-1),
+        f"{stem} identity": np.eye(directions * gates, dtype=weight.dtype).reshape(
             directions, gates, -1
         ),
-        f"{stem}/rest": np.concatenate([np.zeros_like(bias[:, :gates]), bias[:, gates:]], axis=1),
+        f"{stem} rest": np.concatenate([np.zeros_like(bias[:, :gates]), bias[:, gates:]], axis=1),
     }
     tensors |= made
     matrix, vector, identity, rest = made
-    yield onnx.helper.make_node("MatMul", [node.input[0], matrix], [f"{stem}/product"])
-    yield onnx.helper.make_node("Add", [f"{stem}/product", vector], [stem])
+    yield onnx.helper.make_node("MatMul", [node.input[0], matrix], [f"{stem} product"])
+    yield onnx.helper.make_node("Add", [f"{stem} product", vector], [stem])
     yield _reading(node, [stem, identity, names[2], rest, *node.input[4:]])
 
 

@@ -80,11 +80,11 @@ def _with_products(
     tensors: dict[str, Array] = {}
     make = onnx.helper.make_node
     for name, (length, dtype) in lengths.items():
-        tensors[f"{name}/minus"] = np.full((length - 1, 1), -1, dtype)
-        tensors[f"{name}/one"] = np.ones(1, dtype)
-        nodes.append(make("MatMul", [name, f"{name}/minus"], [f"{name}/less"]))
-        nodes.append(make("Add", [f"{name}/less", f"{name}/one"], [f"{name}/rest"]))
-        nodes.append(make("Concat", [name, f"{name}/rest"], [f"{name}/whole"], axis=-1))
+        tensors[f"{name} minus"] = np.full((length - 1, 1), -1, dtype)
+        tensors[f"{name} one"] = np.ones(1, dtype)
+        nodes.append(make("MatMul", [name, f"{name} minus"], [f"{name} less"]))
+        nodes.append(make("Add", [f"{name} less", f"{name} one"], [f"{name} rest"]))
+        nodes.append(make("Concat", [name, f"{name} rest"], [f"{name} whole"], axis=-1))
     for node in model.graph.node:
         index = node.input[1] if node.op_type == "Gather" else ""
         if index not in lengths:
@@ -92,12 +92,12 @@ def _with_products(
             continue
         (result,), table = node.output, constants[node.input[0]]
         if table.ndim == 2:
-            nodes.append(make("MatMul", [f"{index}/whole", node.input[0]], [result]))
+            nodes.append(make("MatMul", [f"{index} whole", node.input[0]], [result]))
             continue
-        tensors[f"{result}/table"] = table.reshape(len(table), -1)
-        tensors[f"{result}/sizes"] = np.array([0] * ranks[index] + [*table.shape[1:]], np.int64)
-        nodes.append(make("MatMul", [f"{index}/whole", f"{result}/table"], [f"{result}/row"]))
-        nodes.append(make("Reshape", [f"{result}/row", f"{result}/sizes"], [result]))
+        tensors[f"{result} table"] = table.reshape(len(table), -1)
+        tensors[f"{result} sizes"] = np.array([0] * ranks[index] + [*table.shape[1:]], np.int64)
+        nodes.append(make("MatMul", [f"{index} whole", f"{result} table"], [f"{result} row"]))
+        nodes.append(make("Reshape", [f"{result} row", f"{result} sizes"], [result]))
     inputs = [_vectors(value, *lengths.get(value.name, (0, None))) for value in model.graph.input]
     return rebuilt(model, nodes, inputs, [output.name for output in model.graph.output], tensors)
 

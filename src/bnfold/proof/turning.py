@@ -71,6 +71,7 @@ class _Turning:
             if rank is not None:
                 self._ranks.setdefault(node.output[0], rank)
         self._made: dict[tuple[str, tuple[int, ...]], str] = {}
+        self._taken = {*self._constants, *self._makers, *(each.name for each in described)}
         self._nodes: list[onnx.NodeProto] = []
 
     def _rank_of_result(self, node: onnx.NodeProto) -> int | None:
@@ -119,10 +120,11 @@ class _Turning:
         orders = {name: order for name in outputs if (order := self._order_before(name))}
         if not orders:
             return self._given
-        self._rename({name: f"{name} as computed" for name in orders})
+        renamed = {name: self._fresh(f"{name} as computed") for name in orders}
+        self._rename(renamed)
         self._nodes.extend(self._model.graph.node)
         for name, order in orders.items():
-            source = self._turned(f"{name} as computed", sorted(order, key=order.__getitem__))
+            source = self._turned(renamed[name], sorted(order, key=order.__getitem__))
             self._nodes.append(onnx.helper.make_node("Transpose", [source], [name], perm=order))
         return self._rebuilt()
 
@@ -165,9 +167,7 @@ class _Turning:
         return self._made[key]
 
     def _make(self, name: str, order: tuple[int, ...]) -> str:
-        made = f"{name} by {' '.join(map(str, order))}"
-        while made in self._makers or made in self._constants:  # it has been turned before
-            made += "'"
+        made = self._fresh(f"{name} by {' '.join(map(str, order))}")
         if name in self._constants:
             content = self._constants[name]
             if content.size == 1:
@@ -188,6 +188,13 @@ class _Turning:
         copy.output[:] = [made]
         self._nodes.append(copy)
         return made
+
+    def _fresh(self, name: str) -> str:
+        """Return a name that no value has: a model may have been turned before."""
+        while name in self._taken:
+            name += "'"
+        self._taken.add(name)
+        return name
 
     def _describe(self, made: str, name: str, order: Sequence[int]) -> None:
         """Say what is known of a transposed value."""
@@ -248,10 +255,9 @@ class _Turning:
         """Return a node with other integers in that place, which reads other values before it."""
         if name in {each.name for each in node.attribute}:
             return _with_attribute(_reading(node, [*read, *node.input[place:]]), name, numbers)
-        made = f"{name} {numbers}"
-        if made not in {tensor.name for tensor in self._model.graph.initializer}:
-            tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), made)
-            self._model.graph.initializer.append(tensor)
+        made = self._fresh(f"{name} {numbers}")
+        tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), made)
+        self._model.graph.initializer.append(tensor)
         return _reading(node, [*read, made, *node.input[place + 1 :]])
 
 

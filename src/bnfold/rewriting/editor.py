@@ -85,11 +85,12 @@ class Editor:
         Return what stands for `old` from now on: `new`, or a copy of it with the name of an output.
         """
         is_output = old.is_graph_output()
+        is_new = built.made(new) and not new.is_graph_output()  # nor one of two that it replaces
         successor = new
-        if not (built.made(new) or may_take_over(new, old)):
+        if not (is_new or may_take_over(new, old)):
             identity = ir.Node("", "Identity", [new])
             successor = built.in_place_of(old).add_node(identity, old.name or "")
-        if is_output or built.made(new):
+        if is_output or is_new:
             _rename(successor, old)
         if is_output:
             self._replace_graph_output(old, successor)

@@ -108,6 +108,7 @@ class _Run:
         }
         self._passes_for_all = self._passes_by_root.get(ANY, [])
         self._is_late = False
+        self._gone: set[ir.Node] = set()
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
         self._sites = sites(model)
@@ -144,7 +145,7 @@ class _Run:
             node = pending.popleft()
             waiting.discard(node)
             for pass_ in self._passes_of(node):
-                if node.graph is None:
+                if node.graph is None or node in self._gone:  # also with the body that it was in
                     break
                 try:
                     replace = self._try(pass_, node)
@@ -205,6 +206,7 @@ class _Run:
         before = sketch(replace.nodes) if is_drawn else []
         watched = self._watch(replace) if self._watch is not None else None
         edit = self._editor.apply(replace)
+        self._gone.update(edit.removed)
         if watched is not None:
             watched(edit)
         for node, predecessor in edit.created.items():

@@ -27,7 +27,7 @@ from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWi
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of
+from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of, spaceless
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
@@ -59,7 +59,8 @@ class _Names(Names):
 
     def __getitem__(self, value: ir.Value) -> str:
         name = self._proven.get(value)
-        return f"{self._side} {value.name}" if name is None else f"both {name}"
+        own = spaceless(value.name if name is None else name)
+        return f"{self._side} {own}" if name is None else f"both {own}"
 
 
 class _Alignment:

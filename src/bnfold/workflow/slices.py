@@ -40,6 +40,11 @@ class Part:
         return sum(tensor.nbytes for tensor in self.constants.values())
 
 
+def spaceless(name: str | None) -> str:
+    """Return a name without spaces, which names of values that a proof makes have."""
+    return (name or "value").replace("%", "%25").replace(" ", "%20")
+
+
 class Names:
     """A name of its own for each value of a window: an edit renames values."""
 
@@ -49,7 +54,7 @@ class Names:
 
     def __getitem__(self, value: ir.Value) -> str:
         if value not in self._names:
-            name = value.name or "value"
+            name = spaceless(value.name)
             while name in self._taken:
                 name += "'"
             self._taken.add(name)
