@@ -12,8 +12,8 @@ activations, paddings and the sums of residual blocks between: all of those are 
 
 Conditions: the ranks of all values are known.
 
-Profit: fewer Transposes, each of which is a copy. A MobileNetV2 that Keras exports runs 1.28 times as
-fast as with those around elementwise operators alone left out (96², two threads).
+Profit: fewer Transposes, each of which is a copy. A MobileNetV2 from Keras runs 1.28 times as fast
+as with those around elementwise operators alone left out (96², two threads).
 
 BITWISE; a reduction may add in another order, and is ROUNDED.
 """
