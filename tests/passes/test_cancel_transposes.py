@@ -267,6 +267,26 @@ def test_strings_stay() -> None:
     assert not run_pass(model, NAME).record.rewrites
 
 
+def test_a_pad_that_names_axes_stays() -> None:
+    model = build(
+        "(float[N,3,4] x) => (float[a,b,c] z) { t = Transpose<perm=[0,2,1]>(x) "
+        "a = Pad(t, p, , axes) z = Transpose<perm=[0,2,1]>(a) }",
+        opset=18,
+        p=np.array([1, 0]),
+        axes=np.array([1]),
+    )
+    assert not run_pass(model, NAME).record.rewrites
+
+
+def test_a_reader_that_would_cost_as_much_as_it_saves_is_left_out() -> None:
+    """With the sum, two Transposes go and two come; without it, only one comes."""
+    model = build(
+        "(float[N,3,3] x, float[N,3,3] s) => (float[a,b,c] z, float[d,e,f] r) { "
+        "t = Transpose<perm=[0,2,1]>(x) a = Relu(t) z = Transpose<perm=[0,2,1]>(a) r = Add(a, s) }"
+    )
+    assert_rewritten(model, NAME, ["Relu", "Transpose", "Add"], rtol=0, atol=0)
+
+
 def test_softmax_below_operator_set_13_is_over_several_axes() -> None:
     model = model_of(f"{FORTH} a = Softmax<axis=3>(t) {BACK}", opset=12)
     assert not run_pass(model, NAME).record.rewrites
