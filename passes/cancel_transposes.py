@@ -31,11 +31,12 @@ from bnfold.algebra.permuting import (
     inverse,
     reduction_of_turned,
     turned_op,
+    turned_shape,
     turning_operands,
 )
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
 from bnfold.rewriting.contract import Common, Exactness, Op, Operand, Refused, Replace, rewrite
-from bnfold.rewriting.query import ints_attribute, is_op, opset, shape_of
+from bnfold.rewriting.query import ints_attribute, is_op, opset
 
 _MOST_OPERATORS = 256
 
@@ -170,8 +171,7 @@ class _Region:
         undone = [
             value
             for value in self.transposes
-            if not value.is_graph_output()
-            and {use.node for use in value.uses()} <= set(self.members)
+            if not value.is_graph_output() and all(use.node in self.members for use in value.uses())
         ]
         ends = [reader for reader in self._ends if is_op(reader, "Transpose")]
         return len(undone) + len(ends) - len(self._strangers) - len(self._leaks)
@@ -200,6 +200,5 @@ class _Region:
 
 
 def _transpose(value: ir.Value, order: Order) -> Op:
-    shape = shape_of(value)
-    turned = None if shape is None else ir.Shape([shape[axis] for axis in order])
-    return Op("Transpose", [value], [ir.AttrInt64s("perm", order)], None, turned, value)
+    shape = turned_shape(value, order)
+    return Op("Transpose", [value], [ir.AttrInt64s("perm", order)], None, shape, value)

@@ -46,6 +46,12 @@ def inverse(order: Order) -> Order:
     return tuple(order.index(axis) for axis in range(len(order)))
 
 
+def turned_shape(value: ir.Value, order: Order) -> ir.Shape | None:
+    """Return the shape of a value whose axes are permuted, if it is known."""
+    shape = shape_of(value)
+    return None if shape is None else ir.Shape([shape[axis] for axis in order])
+
+
 def turning_operands(node: ir.Node) -> list[ir.Value]:
     """Return the operands that have the axes of the result: not constants, nor single elements."""
     first_only = not is_op(node, *_SINGLE, "Concat")
@@ -63,8 +69,7 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
         return None
     if result.dtype == ir.DataType.STRING:  # whose constants have no bytes to move
         return None
-    shape = shape_of(result)
-    turned = None if shape is None else ir.Shape([shape[axis] for axis in order])
+    turned = turned_shape(result, order)
     if is_op(node, *_SINGLE):
         operands = [_turned(value, order, turn) for value in node.inputs]
         return same_op(node, operands, shape=turned, type_of=result)

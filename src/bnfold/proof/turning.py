@@ -33,20 +33,21 @@ _ELEMENTWISE = (POINTWISE | {"Gelu", "Max", "Min", "Mish", "Pow", "Sum"}) - {
 
 def with_transposes_first(window: Window) -> Window:
     """Transpose what is read; return the window itself if nothing is transposed."""
-    if not _may_turn(window):
+    if not _has_transposes(window):
         return window
     return Window(*(_Turning(model).turned_model() for model in window.models))
 
 
 def with_transposes_last(window: Window) -> Window:
     """Transpose what is computed; return the window itself if no result is transposed before."""
-    if not _may_turn(window):
+    if not _has_transposes(window):
         return window
     turned = [_Turning(model).turned_back_model() for model in window.models]
     return window if all(map(operator.is_, turned, window.models)) else Window(*turned)
 
 
-def _may_turn(window: Window) -> bool:
+def _has_transposes(window: Window) -> bool:
+    """Say whether it transposes anything, and broadcasts as Transposes may be moved through."""
     versions = [opsets_of(model).get("", 0) for model in window.models]
     return "Transpose" in window.operators and min(versions) >= NUMPY_BROADCASTING_SINCE
 
@@ -102,17 +103,17 @@ class _Turning:
 
     def _reduction_of_turned(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """Return a reduction that drops axes of a value before it is transposed, if it may."""
-        order = self._order_before(node.input[0]) if node.op_type in REDUCTIONS else []
-        axes = self._numbers(node, "axes", 1)
-        if keeps_axes(node) or not order or not axes:
+        if node.op_type not in REDUCTIONS or keeps_axes(node):
+            return None
+        order, axes = self._order_before(node.input[0]), self._numbers(node, "axes")
+        if not order or not axes:
             return None
         places = [order[axis] for axis in axes]
         left = [axis for axis in order if axis not in places]
         if left != sorted(left):
             return None
-        back = sorted(range(len(order)), key=order.__getitem__)
-        source = self._turned(node.input[0], back)
-        return self._with_numbers(node, "axes", 1, sorted(places), [source])
+        source = self._turned(node.input[0], _inverse(order))
+        return self._with_numbers(node, "axes", sorted(places), source)
 
     def turned_back_model(self) -> onnx.ModelProto:
         """Return the model with what is transposed before an output transposed there instead."""
@@ -124,18 +125,19 @@ class _Turning:
         self._rename(renamed)
         self._nodes.extend(self._model.graph.node)
         for name, order in orders.items():
-            source = self._turned(renamed[name], sorted(order, key=order.__getitem__))
+            source = self._turned(renamed[name], _inverse(order))
             self._nodes.append(onnx.helper.make_node("Transpose", [source], [name], perm=order))
         return self._rebuilt()
 
     def _order_before(self, name: str) -> list[int]:
-        """Return the order of a Transpose of which a value is a function of single elements."""
-        pending = [name]
+        """Return the order of a Transpose after which a value is computed alike in any order."""
+        pending, seen = [name], set[str]()
         while pending:
             name = pending.pop()
             node = self._makers.get(name)
-            if node is None:
+            if node is None or name in seen:
                 continue
+            seen.add(name)
             if node.op_type == "Transpose":
                 return ints(node, "perm")
             if name in self._ranks and self._may_turn(node, self._ranks[name]):
@@ -215,9 +217,9 @@ class _Turning:
             is_one = self._opset >= _ALONG_AN_AXIS[node.op_type]
             return is_one and (node.op_type != "Concat" or bool(ints(node, "axis")))
         if node.op_type in REDUCTIONS:
-            return keeps_axes(node) and bool(self._numbers(node, "axes", 1))
+            return keeps_axes(node) and bool(self._numbers(node, "axes"))
         if node.op_type == "Pad":
-            return len(self._numbers(node, "pads", 1)) == 2 * rank and not any(node.input[3:])
+            return len(self._numbers(node, "pads")) == 2 * rank and not any(node.input[3:])
         return node.op_type in _ELEMENTWISE
 
     def _varying(self, node: onnx.NodeProto) -> list[str]:
@@ -228,37 +230,41 @@ class _Turning:
 
     def _turned_node(self, node: onnx.NodeProto, order: Sequence[int]) -> onnx.NodeProto:
         if node.op_type in REDUCTIONS:
-            axes = sorted(order.index(a % len(order)) for a in self._numbers(node, "axes", 1))
+            axes = sorted(order.index(a % len(order)) for a in self._numbers(node, "axes"))
             source = self._turned(node.input[0], order)
-            return self._with_numbers(node, "axes", 1, axes, [source])
+            return self._with_numbers(node, "axes", axes, source)
         if node.op_type == "Pad":
-            widths = self._numbers(node, "pads", 1)
+            widths = self._numbers(node, "pads")
             turned = [widths[side + axis] for side in (0, len(order)) for axis in order]
             source = self._turned(node.input[0], order)
-            return self._with_numbers(node, "pads", 1, turned, [source])
+            return self._with_numbers(node, "pads", turned, source)
         read = [self._turned(each, order) for each in node.input]
         if node.op_type in _ALONG_AN_AXIS:
             axis = order.index(ints(node, "axis", [-1])[0] % len(order))
             return _with_attribute(_reading(node, read), "axis", axis)
         return _reading(node, read)
 
-    def _numbers(self, node: onnx.NodeProto, name: str, place: int) -> list[int]:
-        """Return integers that are an attribute or a constant operand; none if they are neither."""
-        if name not in {each.name for each in node.attribute} and len(node.input) > place:
-            content = self._constants.get(node.input[place])
+    def _numbers(self, node: onnx.NodeProto, name: str) -> list[int]:
+        """Return integers that are an attribute, or the second operand; none if that varies."""
+        if name not in {each.name for each in node.attribute} and len(node.input) > 1:
+            content = self._constants.get(node.input[1])
             return [] if content is None else [int(number) for number in content.reshape(-1)]
         return ints(node, name)
 
     def _with_numbers(
-        self, node: onnx.NodeProto, name: str, place: int, numbers: list[int], read: list[str]
+        self, node: onnx.NodeProto, name: str, numbers: list[int], source: str
     ) -> onnx.NodeProto:
-        """Return a node with other integers in that place, which reads other values before it."""
+        """Return a node that reads another value, with other integers where `_numbers` are."""
         if name in {each.name for each in node.attribute}:
-            return _with_attribute(_reading(node, [*read, *node.input[place:]]), name, numbers)
+            return _with_attribute(_reading(node, [source, *node.input[1:]]), name, numbers)
         made = self._fresh(f"{name} {numbers}")
         tensor = onnx.numpy_helper.from_array(np.array(numbers, np.int64), made)
         self._model.graph.initializer.append(tensor)
-        return _reading(node, [*read, made, *node.input[place + 1 :]])
+        return _reading(node, [source, made, *node.input[2:]])
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def _reading(node: onnx.NodeProto, names: Sequence[str]) -> onnx.NodeProto:
