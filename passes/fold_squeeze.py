@@ -23,7 +23,16 @@ import onnx_ir as ir
 
 from bnfold.graph.schemas import REDUCTIONS
 from bnfold.graph.shapes import are_equal
-from bnfold.rewriting.contract import Common, Exactness, Op, Refused, Replace, require, rewrite
+from bnfold.rewriting.contract import (
+    Common,
+    Exactness,
+    Op,
+    Refused,
+    Replace,
+    attributes_with,
+    require,
+    rewrite,
+)
 from bnfold.rewriting.query import (
     int_attribute,
     ints_parameter,
@@ -55,9 +64,8 @@ def fold_squeeze(node: ir.Node) -> Replace | None:
     ):
         return None
     require(sole_use(reduction.outputs[0]), Common.SHARED, reduction)
-    attributes = [each for each in reduction.attributes.values() if each.name != "keepdims"]
-    turned = ir.AttrInt64("keepdims", int(not is_kept))
-    whole = Op(reduction.op_type, reduction.inputs, [*attributes, turned], reduction)
+    attributes = attributes_with(reduction, ir.AttrInt64("keepdims", int(not is_kept)))
+    whole = Op(reduction.op_type, reduction.inputs, attributes, reduction)
     return Replace([reduction, node], {node.outputs[0]: whole})
 
 

@@ -18,7 +18,6 @@ BITWISE.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.reshapes import constant_target, keeps_order
@@ -55,9 +54,10 @@ def merge_reshapes(node: ir.Node) -> Replace | None:
         return Replace((first, node), {result: data})
     readers = readers_alike(first.outputs[0], *_ROOTS)
     sizes = {reader: _target(data, first, reader) for reader in readers}
-    if sizes.get(node) is None or None in sizes.values():
+    own = sizes.get(node)
+    if own is None or None in sizes.values():
         return None
-    target = Weight(np.array(sizes[node], np.int64), ir.DataType.INT64, f"{result.name}.shape")
+    target = Weight.of_integers(own, f"{result.name}.shape")
     return Replace((first, node), {result: Op("Reshape", [data, target], (), node)})
 
 

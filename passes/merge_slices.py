@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.graph.constants import constant
@@ -161,7 +160,6 @@ def _slice(node: ir.Node, data: ir.Value, bounds: Mapping[int, _Bounds]) -> Op:
         return Op("Slice", [data], attributes, node)
     stem = node.outputs[0].name
     weights: list[Operand] = [
-        Weight(np.array(numbers, np.int64), ir.DataType.INT64, f"{stem}.{name}")
-        for name, numbers in parameters.items()
+        Weight.of_integers(numbers, f"{stem}.{name}") for name, numbers in parameters.items()
     ]
     return Op("Slice", [data, *weights], (), node)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.convolution import Convolution, shape_with_channels
@@ -117,8 +116,7 @@ def _squeezed(mean: ir.Node, conv: ir.Node, convolution: Convolution) -> Op:
     )
     if opset(mean) < AXES_OF_SQUEEZE_READ_SINCE:
         return Op("Squeeze", [inner], [ir.AttrInt64s("axes", axes)])
-    weight = Weight(np.array(axes, np.int64), ir.DataType.INT64, f"{result.name}.axes")
-    return Op("Squeeze", [inner, weight])
+    return Op("Squeeze", [inner, Weight.of_integers(axes, f"{result.name}.axes")])
 
 
 def _window(pool: ir.Node, conv: ir.Node, *, has_bias: bool) -> tuple[int, int]:

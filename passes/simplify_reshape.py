@@ -20,7 +20,6 @@ BITWISE.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.reshapes import constant_target
@@ -43,7 +42,7 @@ def simplify_reshape(node: ir.Node) -> Replace | None:
     )
     if sizes is None:
         return None
-    target = Weight(np.array(sizes, np.int64), ir.DataType.INT64, f"{node.outputs[0].name}.shape")
+    target = Weight.of_integers(sizes, f"{node.outputs[0].name}.shape")
     return Replace([node], {node.outputs[0]: same_op(node, [data, target])})
 
 

@@ -203,7 +203,7 @@ def _gathers(data: ir.Value, axis: int, positions: Mapping[ir.Value, int]) -> di
     return {
         value: Op(
             "Gather",
-            [data, Weight(np.array(position), ir.DataType.INT64, f"{value.name}.position")],
+            [data, Weight.of_integers(position, f"{value.name}.position")],
             [attribute],
             value.producer(),
         )
@@ -251,4 +251,4 @@ def _slices(
 
 
 def _integers(numbers: Sequence[int], value: ir.Value, name: str) -> Weight:
-    return Weight(np.array(numbers, np.int64), ir.DataType.INT64, f"{value.name}.{name}")
+    return Weight.of_integers(numbers, f"{value.name}.{name}")

@@ -304,6 +304,14 @@ def test_a_name_that_is_taken_is_not_made(line: str, taken: str, content: list[f
     turned(onnx.shape_inference.infer_shapes(model))
 
 
+def test_sums_of_sums_are_searched_once() -> None:
+    """Each of sixty reads the one before it twice: there are 2⁶⁰ ways back to x."""
+    sums = " ".join(f"a{n + 1} = Add(a{n}, a{n})" for n in range(60))
+    model = of(f"a0 = Neg(x) {sums} {FORTH} a = Neg(t) y = Relu(a60)")
+    pair = Window(model, model)
+    assert with_transposes_last(pair) is pair
+
+
 def test_outputs_of_which_one_is_read_by_another() -> None:
     model = build(
         "(float[2,3,4] x) => (float[a,b,c] y, float[d,e,f] z, float[g,h,i] v) { "

@@ -106,7 +106,7 @@ def _read(source: Source, width: int) -> Operand:
     value = source.value
     if source.leading is None:
         return value
-    target = Weight(np.array([*source.leading, width]), ir.DataType.INT64, "shape")
+    target = Weight.of_integers([*source.leading, width], "shape")
     sizes = [size if size >= 0 else None for size in (*source.leading, width)]
     return Op("Reshape", [value, target], shape=ir.Shape(sizes), type_of=value)
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.broadcasting import ELEMENTWISE
 from bnfold.graph.constants import constant
 from bnfold.graph.schemas import REDUCTIONS
-from bnfold.rewriting.contract import Op, Operand, Weight, same_op
+from bnfold.rewriting.contract import Op, Operand, Weight, attributes_with, same_op
 from bnfold.rewriting.query import (
     input_of,
     int_attribute,
@@ -114,16 +113,10 @@ def _turned(value: ir.Value | None, order: Order, turn: Turn) -> Operand:
     return Weight(wide.transpose(order), dtype, f"{value.name}.transposed")
 
 
-def _replaced(node: ir.Node, attribute: ir.Attr) -> list[ir.Attr]:
-    """Return the attributes of a node with another one of a name."""
-    others = [each for each in node.attributes.values() if each.name != attribute.name]
-    return [*others, attribute]
-
-
 def _with_axis(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op:
     axis = order.index(int_attribute(node, "axis", -1) % len(order))
     operands = [_turned(value, order, turn) for value in node.inputs]
-    attributes = _replaced(node, ir.AttrInt64("axis", axis))
+    attributes = attributes_with(node, ir.AttrInt64("axis", axis))
     return Op(node.op_type, operands, attributes, node, shape, node.outputs[0])
 
 
@@ -140,7 +133,7 @@ def _pad(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op 
     operands: list[Operand] = [_turned(node.inputs[0], order, turn)]
     attributes = list(node.attributes.values())
     if is_attribute:
-        attributes = _replaced(node, ir.AttrInt64s("pads", turned))
+        attributes = attributes_with(node, ir.AttrInt64s("pads", turned))
     else:
         operands += [_integers(turned, node.inputs[1]), *node.inputs[2:]]
     return Op("Pad", operands, attributes, node, shape, node.outputs[0])
@@ -162,7 +155,7 @@ def _reduction(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) 
     operands = [_turned(node.inputs[0], order, turn)]
     attributes = list(node.attributes.values())
     if "axes" in node.attributes:
-        attributes = _replaced(node, ir.AttrInt64s("axes", turned))
+        attributes = attributes_with(node, ir.AttrInt64s("axes", turned))
     else:
         operands.append(_integers(turned, node.inputs[1]))
     return Op(node.op_type, operands, attributes, node, shape, node.outputs[0])
@@ -170,4 +163,4 @@ def _reduction(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) 
 
 def _integers(numbers: Sequence[int], like: ir.Value | None) -> Weight:
     name = like.name if like is not None else ""
-    return Weight(np.array(numbers), ir.DataType.INT64, f"{name}.transposed")
+    return Weight.of_integers(numbers, f"{name}.transposed")

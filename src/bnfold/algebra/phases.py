@@ -158,7 +158,9 @@ def interleaved(parts: Sequence[Op], factors: Sequence[int], result: ir.Value) -
     if factors[-1] > 1:
         count, rest = factors[-1], ir.Shape([factors[-1], None])
         rows = Op("Concat", joined, [ir.AttrInt64("axis", 0)], type_of=result)
-        flat = Op("Reshape", [rows, _integers([count, -1])], shape=rest, type_of=result)
+        flat = Op(
+            "Reshape", [rows, Weight.of_integers([count, -1], "shape")], shape=rest, type_of=result
+        )
         turned = [ir.AttrInt64s("perm", [1, 0])]
         whole = Op("Transpose", [flat], turned, shape=ir.Shape([None, count]), type_of=result)
     return Op(
@@ -179,11 +181,9 @@ def _target(part: Op, factors: Sequence[int], result: ir.Value) -> Operand:
     shape = shape_of(result)
     sizes = [size if isinstance(size, int) else -1 for size in shape] if shape is not None else []
     if sizes and sizes.count(-1) <= 1:
-        return _integers(sizes)
+        return Weight.of_integers(sizes, "shape")
     counts = ir.Value(type=ir.TensorType(ir.DataType.INT64))
     own = Op("Shape", [part], shape=ir.Shape([len(factors) + 2]), type_of=counts)
-    return Op("Mul", [own, _integers([1, 1, *factors])], shape=own.shape, type_of=counts)
-
-
-def _integers(numbers: Sequence[int]) -> Weight:
-    return Weight(np.array(numbers, np.int64), ir.DataType.INT64, "shape")
+    return Op(
+        "Mul", [own, Weight.of_integers([1, 1, *factors], "shape")], shape=own.shape, type_of=counts
+    )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.arrays import Array as Array
@@ -132,6 +133,11 @@ class Weight:
     flushed: int = 0
     """How many values were subnormal in `dtype` and became zero."""
 
+    @staticmethod
+    def of_integers(numbers: int | Sequence[int], stem: str) -> Weight:
+        """Return a number, or a vector of them, as operators read axes, sizes and positions."""
+        return Weight(np.array(numbers, np.int64), ir.DataType.INT64, stem)
+
 
 @dataclass(frozen=True, eq=False)
 class Op:
@@ -196,6 +202,12 @@ class Replace:
     """The exactness of this rewrite, if it differs from that of the pass."""
     hoisted: ir.Graph | None = None
     """A body of the first node, which leaves its nodes and initializers to the graph outside."""
+
+
+def attributes_with(node: ir.Node, attribute: ir.Attr) -> list[ir.Attr]:
+    """Return the attributes of `node`, with another one of its name."""
+    others = [each for each in node.attributes.values() if each.name != attribute.name]
+    return [*others, attribute]
 
 
 def same_op(
