@@ -15,13 +15,14 @@ demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
 	$(BIN)/bnfold explain models/preactivation_resnet.onnx
 
-# More processes than two cores: many tests wait for files and for processes of their own.
+# More processes than two cores: many tests wait for files and for processes of their own. Threads of
+# numpy would wait for one another there.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 4 --dist worksteal -m "not slow"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist worksteal -m "not slow"
 
 # The largest models, and long chains.
 test-slow: $(VENV)/installed-dev
-	$(BIN)/pytest -n 4 --dist worksteal -m slow
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist worksteal -m slow
 
 test-cuda: $(VENV)/installed-dev
 	$(BIN)/pytest -m cuda -rs

@@ -1,14 +1,15 @@
-"""Train ten small networks on scikit-learn's digits and export them to ONNX.
+"""Train eleven small networks on scikit-learn's digits and export them to ONNX.
 
     pip install torch scikit-learn onnx onnxruntime
-    python models/build.py
+    python models/build.py [NAME...]
 
-Writes `<name>.onnx` for each network and `digits.npz` (held-out images and labels) next to this
-file. Seeds are fixed and training uses one thread, so rebuilding on the same machine with the same
-package versions gives the same bytes.
+Writes `<name>.onnx` for each network, or each one named, and `digits.npz` (held-out images and
+labels) next to this file. Seeds are fixed and training uses one thread, so rebuilding on the same
+machine with the same package versions gives the same bytes.
 """
 
 import copy
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -200,6 +201,56 @@ def conv_pool_bn_elu() -> nn.Module:
     )
 
 
+class ChannelsLast(nn.Module):
+    """Layers over channels that come last, as exports of Keras have them: a Transpose on each side.
+
+    Shapes are (batch, height, width, channels).
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ChannelsLastBlock(nn.Module):
+    """A residual block with its sum, and its activations, between the Transposes of its layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ChannelsLast(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        self.second = ChannelsLast(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class ToChannelsLast(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+def channels_last() -> nn.Module:
+    return nn.Sequential(
+        ToChannelsLast(),
+        ChannelsLast(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)),
+        nn.ReLU(),
+        ChannelsLast(nn.MaxPool2d(2)),
+        ChannelsLastBlock(16),
+        ChannelsLast(nn.Conv2d(16, 32, 1, bias=False), nn.BatchNorm2d(32)),
+        nn.ReLU6(),
+        ChannelsLast(nn.MaxPool2d(2)),
+        nn.Flatten(),
+        nn.Linear(32 * 2 * 2, 10),
+    )
+
+
 def training_mode() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1, bias=False),
@@ -233,6 +284,7 @@ NETWORKS = [
     Network(dropout_before_pool),
     Network(preactivation_resnet, opset=18),
     Network(conv_pool_bn_elu),
+    Network(channels_last),
     Network(training_mode, training=True),
 ]
 
@@ -355,6 +407,8 @@ def main() -> None:
     print(f"{'name':22} {'bytes':>7} {'accuracy':>8}  operators")
     for network in NETWORKS:
         name = network.build.__name__
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         path = MODELS_DIR / f"{name}.onnx"
         torch.manual_seed(SEED)
         model = network.build()

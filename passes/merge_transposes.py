@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from bnfold.algebra.permuting import order_of
 from bnfold.rewriting.contract import Exactness, Op, Replace, rewrite
 from bnfold.rewriting.query import (
     input_of,
-    ints_attribute,
     may_take_over,
     producer,
-    rank_of,
     readers_alike,
 )
 
@@ -32,7 +31,7 @@ def merge_transposes(node: ir.Node) -> Replace | None:
     data = input_of(first, 0) if first is not None else None
     if first is None or data is None:
         return None
-    inner, outer = _order(first), _order(node)
+    inner, outer = order_of(first), order_of(node)
     if inner is None or outer is None or sorted(inner) != sorted(outer):
         return None
     order = [inner[axis] for axis in outer]
@@ -43,10 +42,3 @@ def merge_transposes(node: ir.Node) -> Replace | None:
         return None
     whole = Op("Transpose", [data], [ir.AttrInt64s("perm", order)], node)
     return Replace([first, node], {result: whole})
-
-
-def _order(node: ir.Node) -> tuple[int, ...] | None:
-    """Return the permutation of a Transpose, which reverses the axes by default."""
-    rank = rank_of(node.inputs[0])
-    order = ints_attribute(node, "perm", () if rank is None else range(rank)[::-1])
-    return order if sorted(order) == list(range(len(order))) and order else None

@@ -28,6 +28,7 @@ OUTCOMES = {
     "dropout_before_pool": (2, 0, 2, 0, {"FUSED_BY_RUNTIME"}),
     "preactivation_resnet": (7, 4, 0, 0, {"SHARED"}),
     "conv_pool_bn_elu": (2, 0, 0, 0, set()),
+    "channels_last": (4, 0, 0, 0, {"FUSED_BY_RUNTIME"}),
     "training_mode": (2, 2, 1, 1, {"FUSED_BY_RUNTIME", "TRAINING_MODE"}),
 }
 DETERMINISTIC = [name for name in OUTCOMES if name != "training_mode"]

@@ -40,6 +40,13 @@ _SOFTMAX_OF_ONE_AXIS_SINCE = 13
 _PADS_ARE_AN_INPUT_SINCE = 11
 
 
+def order_of(transpose: ir.Node) -> Order | None:
+    """Return how a Transpose permutes axes, which it reverses by default; None if not known."""
+    rank = rank_of(transpose.inputs[0])
+    order = ints_attribute(transpose, "perm", () if rank is None else range(rank)[::-1])
+    return order if sorted(order) == list(range(len(order))) and order else None
+
+
 def inverse(order: Order) -> Order:
     """Return the permutation that undoes another one."""
     return tuple(order.index(axis) for axis in range(len(order)))

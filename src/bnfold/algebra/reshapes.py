@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from bnfold.algebra.permuting import order_of
 from bnfold.graph.shapes import are_equal, rank_of, shape_of, size_of
-from bnfold.rewriting.query import ints_attribute
 
 _Size: TypeAlias = int | ir.SymbolicDim
 
@@ -36,10 +36,9 @@ def constant_target(
 def keeps_order(transpose: ir.Node) -> bool:
     """Say whether a Transpose leaves the axes that are not of size 1 in their order."""
     data = transpose.inputs[0]
-    rank = rank_of(data)
-    if rank is None:
+    order = order_of(transpose)
+    if order is None or rank_of(data) is None:
         return False
-    order = ints_attribute(transpose, "perm", range(rank)[::-1])
     moved = [axis for axis in order if size_of(data, axis) != 1]
     return moved == sorted(moved)
 
