@@ -3,8 +3,8 @@
     Transpose(f(Transpose(x; p), k; a); q) = f(x, Transpose(k; q); q⁻¹(a))        p∘q = 1
 
 where f is any number of elementwise operators, Concats, Pads, Softmaxes and reductions along axes
-a, of several values that are transposed by p, and of constants. A reduction that drops axes needs
-no Transpose after it, if the others keep their order.
+a, of several values that are transposed by p, and of constants. A reduction that drops axes, as the
+mean before a classifier, needs no Transpose after it if the others keep their order.
 
 Where f has other operands, these are transposed by q, and so is by p what other operators read of
 it. Networks whose channels are last (TensorFlow, Keras) transpose before and after each Conv, with
@@ -34,34 +34,65 @@ from bnfold.algebra.permuting import (
     turned_shape,
     turning_operands,
 )
-from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
+from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, REDUCTIONS
 from bnfold.rewriting.contract import Common, Exactness, Op, Operand, Refused, Replace, rewrite
-from bnfold.rewriting.query import ints_attribute, is_op, opset
+from bnfold.rewriting.query import int_attribute, ints_attribute, is_op, opset, sole_use
 
 _MOST_OPERATORS = 256
 
 
 @rewrite(
     "cancel-transposes",
-    roots=["Transpose"],
+    roots=["Transpose", *REDUCTIONS],
     exactness=Exactness.BITWISE,
     refusals=[Common.NO_GAIN],
 )
 def cancel_transposes(node: ir.Node) -> Replace | None:
-    """Let operators before a Transpose read what is transposed before them."""
-    order = ints_attribute(node, "perm")
+    """Let operators before a Transpose, or a reduction, read what is transposed before them."""
     source = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if source is None or not order or opset(node) < NUMPY_BROADCASTING_SINCE:
+    if source is None or opset(node) < NUMPY_BROADCASTING_SINCE:
         return None
+    is_transpose = is_op(node, "Transpose")
+    order = ints_attribute(node, "perm") if is_transpose else _order_above(node)
+    if not order:
+        return None
+    if is_op(source, "Transpose"):
+        return _without_transpose(source, node, order)
     may_gain = False
     for downstream in (True, False):
         region = _Region.around(source, order, downstream=downstream)
         if region.gain > 0:
             return region.replaced()
         may_gain |= bool(region.transposes)
-    if may_gain:
+    if may_gain and is_transpose:
         raise Refused(Common.NO_GAIN)
     return None
+
+
+def _order_above(reduction: ir.Node) -> Order:
+    """Return what undoes the next Transpose before a reduction that drops axes; () if none."""
+    if int_attribute(reduction, "keepdims", 1):
+        return ()
+    pending, seen = [reduction.inputs[0]], set[ir.Value | None]()
+    while pending and len(seen) < _MOST_OPERATORS:
+        value = pending.pop()
+        source = value.producer() if value is not None else None
+        if source is None or value in seen:
+            continue
+        seen.add(value)
+        if is_op(source, "Transpose"):
+            return inverse(ints_attribute(source, "perm"))
+        pending += turning_operands(source)
+    return ()
+
+
+def _without_transpose(transpose: ir.Node, reduction: ir.Node, order: Order) -> Replace | None:
+    """Let a reduction read what a Transpose reads."""
+    reduced = reduction_of_turned(reduction, order, lambda _: transpose.inputs[0])
+    if reduced is None or not sole_use(transpose.outputs[0]):
+        return None
+    outputs = {reduction.outputs[0]: reduced}
+    return Replace([transpose, reduction], outputs, "1 Transpose less", Exactness.ROUNDED)
 
 
 @dataclass

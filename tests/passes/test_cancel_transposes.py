@@ -35,10 +35,10 @@ FORTH = "t = Transpose<perm=[0,2,3,1]>(y)"
 BACK = "z = Transpose<perm=[0,3,1,2]>(a)"
 
 
-def model_of(lines: str, *, x: str = "N,3,4,5", opset: int = 17) -> onnx.ModelProto:
+def model_of(lines: str, *, x: str = "N,3,4,5", r: str = "", opset: int = 17) -> onnx.ModelProto:
     """Return a model of these lines, from y to z, between two other operators."""
     used = {name: array for name, array in CONSTANTS.items() if re.search(rf"\b{name}\b", lines)}
-    rank = ",".join("abcdef"[: x.count(",") + 1])
+    rank = r or ",".join("abcdef"[: x.count(",") + 1])
     text = f"(float[{x}] x, float[3] v) => (float[{rank}] r) {{ y = Neg(x) {lines} r = Abs(z) }}"
     return build(text, opset=opset, **used)
 
@@ -145,6 +145,45 @@ STAGE = """
     b2 = Transpose<perm=[0,3,1,2]>(p2)
     z = Conv<strides=[2,2]>(b2, w)
 """
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ("", []),
+        ("a = Relu(t)", ["Relu"]),
+        ("b = Add(t, k) c = Relu(b) a = Mul(b, c)", ["Add", "Relu", "Mul"]),
+        ("b = ReduceMean<axes=[1,2]>(t) a = Mul(t, b)", ["ReduceMean", "Mul"]),
+        ("u = Transpose<perm=[0,2,3,1]>(x) b = Abs(u) a = Sub(b, t)", ["Abs", "Sub"]),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["ReduceMean", "ReduceMax"])
+def test_a_transpose_before_a_reduction_alone_goes(
+    between: str, expected: list[str], reduction: str
+) -> None:
+    source = "a" if between else "t"
+    lines = f"{FORTH} {between} z = {reduction}<axes=[1,-2], keepdims=0>({source})"
+    whole = ["Neg", *expected, reduction, "Abs"]
+    assert_rewritten(model_of(lines, r="N,3"), NAME, whole, certified=True)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "z = ReduceMean<axes=[2], keepdims=0>(t)",  # the others would be in another order
+        "a = Relu(t) z = ReduceMean<axes=[1], keepdims=0>(a)",
+        "a = Relu(t) z = ReduceMean<axes=[1,2]>(a)",
+        "a = Relu(t) z = ReduceMean<keepdims=0>(a)",
+        "z = ReduceMean<axes=[1,2]>(t)",
+        "m = ReduceMean<axes=[1,2], keepdims=0>(t) p = Exp(t) z = Add(m, v)",
+        "a = Relu(t) m = ReduceMean<axes=[1,2], keepdims=0>(a) p = MatMul(a, t) z = Add(m, v)",
+        "a = Relu(t) m = ReduceMean<axes=[1,2], keepdims=0>(a) z = Add(m, t)",
+    ],
+)
+def test_reductions_that_need_the_transpose(lines: str) -> None:
+    result = run_pass(model_of(f"{FORTH} {lines}", x="N,3,3,3"), NAME)
+    assert not result.record.rewrites
+    assert not result.record.refusals
 
 
 @pytest.mark.parametrize("opset", [13, 17])

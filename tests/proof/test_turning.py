@@ -271,16 +271,19 @@ def test_axes_are_named_anew(before: str, right: str, wrong: str) -> None:
     ([2], [0, 2, 3, 1], False), ([0, 3], [3, 1, 0, 2], False), ([1], [3, 1, 0, 2], False),
     ([0, 1, 2], [3, 1, 0, 2], True),
 ])  # fmt: skip
+@pytest.mark.parametrize("drop", ["y = ReduceMax<axes={}, keepdims=0>(r)",
+                                  "m = ReduceMax<axes={}>(r) y = Squeeze(m, drop)"])  # fmt: skip
 def test_what_drops_axes_reads_what_was_transposed(
-    axes: list[int], order: list[int], *, is_free: bool
+    drop: str, axes: list[int], order: list[int], *, is_free: bool
 ) -> None:
     rank = ",".join("cdef"[: 4 - len(axes)])
-    model = build(
-        f"(float[2,3,4,5] x) => (float[{rank}] y) {{ t = Transpose<perm={order}>(x) r = Relu(t) "
-        f"y = ReduceMax<axes={axes}, keepdims=0>(r) }}"
-    )
+    lines = f"t = Transpose<perm={order}>(x) r = Relu(t) {drop.format(axes)}"
+    text = f"(float[2,3,4,5] x) => (float[{rank}] y) {{ {lines} }}"
+    model = build(text, **({"drop": np.array(axes)} if "drop)" in drop else {}))
     made = turned(onnx.shape_inference.infer_shapes(model))
     assert ("Transpose" not in operators(made)) == is_free
+    feeds = draw_feeds(model)
+    np.testing.assert_array_equal(*(run_plain(each, feeds)[0] for each in (model, made)))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
     Transpose(f(x, k)) = f(Transpose(x), Transpose(k))
 
-So do Concats, Pads, Softmaxes and reductions along other axes, and a reduction that drops axes
-computes the same of what is transposed, if the others keep their order. Transposes that cancel go.
-Where one side transposes before f and back, both then are f alone; where both transpose what a Conv
-computes, as exports of channels-last models do, f follows the Conv.
+So do Concats, Pads, Softmaxes and reductions along other axes; a reduction or Squeeze that drops
+axes computes the same of what is transposed, if the others keep their order. Transposes that cancel
+go. Where one side transposes before f and back, both then are f alone; where both transpose what a
+Conv computes, as exports of channels-last models do, f follows the Conv.
 """
 
 from __future__ import annotations
@@ -98,12 +98,13 @@ class _Turning:
                 source = self._turned(node.input[0], order)
                 self._nodes.append(onnx.helper.make_node("Identity", [source], node.output))
             else:
-                self._nodes.append(self._reduction_of_turned(node) or node)
+                self._nodes.append(self._without_axes(node) or node)
         return self._rebuilt()
 
-    def _reduction_of_turned(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """Return a reduction that drops axes of a value before it is transposed, if it may."""
-        if node.op_type not in REDUCTIONS or keeps_axes(node):
+    def _without_axes(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+        """Return what drops axes of a value before it is transposed instead, if it may."""
+        drops = node.op_type in REDUCTIONS and not keeps_axes(node)
+        if not drops and node.op_type != "Squeeze":
             return None
         order, axes = self._order_before(node.input[0]), self._numbers(node, "axes")
         if not order or not axes:
