@@ -4,10 +4,11 @@
     T(unflatten(x·M + m)) = unflatten(x·T(M) + T(m))       T on those that its columns stand for
 
 T permutes axes, but not the first. M is the matrix of a Gemm or MatMul; m may be added by an Add.
-The flattening may be a Flatten, Reshape or Squeeze, its reverse a Reshape.
+The flattening may be a Flatten, Reshape or Squeeze, its reverse a Reshape. Elementwise operators
+between change places with T first: f(T(x)) = T(f(x)).
 
 Conditions: the sizes of all axes but the first are known; weights are constant; nothing else reads
-the values between.
+the values between. Before it is unflattened, f does the same to every element.
 
 Profit: an operator less, and a copy less. Networks whose channels are last flatten them so before a
 dense layer, and decoders make them of one.
@@ -18,12 +19,20 @@ ROUNDED: every weight keeps its bits, but a kernel may add the terms of a sum in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.linear_forms import PRODUCTS
-from bnfold.algebra.permuting import Order, inverse, order_of
+from bnfold.algebra.permuting import (
+    Order,
+    elementwise_operand,
+    inverse,
+    order_of,
+    turned_op,
+    turned_shape,
+)
 from bnfold.algebra.weights import folded_name, weight_of
 from bnfold.graph.shapes import are_equal
 from bnfold.rewriting.contract import (
@@ -33,6 +42,7 @@ from bnfold.rewriting.contract import (
     Operand,
     Replace,
     Weight,
+    constant,
     require,
     rewrite,
     same_op,
@@ -68,56 +78,69 @@ def fold_transpose(node: ir.Node) -> Replace | None:
 
 
 def _into_rows(product: ir.Node) -> Replace | None:
-    """Replace ``flatten(T(x))·M`` by ``flatten(x)·M′``."""
+    """Replace ``flatten(T(x))·M`` by ``flatten(x)·M′``; if need be, move T there first."""
     flatten = producer(product, 0, "Flatten", "Reshape", "Squeeze")
-    transpose = producer(flatten, 0, "Transpose") if flatten is not None else None
-    order = _order(transpose)
-    if flatten is None or transpose is None or order is None:
+    if flatten is None or int_attribute(product, "transA", 0):
         return None
-    if int_attribute(product, "transA", 0) or rank_of(product.inputs[1]) not in (1, 2, None):
+    between, transpose = _elementwise_before(flatten.inputs[0])
+    order = _order(transpose)
+    if transpose is None or order is None or rank_of(product.inputs[1]) not in (1, 2, None):
         return None
     sizes = _sizes(transpose.outputs[0], product.inputs[0], transpose)
     if sizes is None:
         return None
-    for between in (transpose, flatten):
-        require(sole_use(between.outputs[0]), Common.SHARED, between)
+    for node in (transpose, *between, flatten):
+        require(sole_use(node.outputs[0]), Common.SHARED, node)
     axis = 1 if int_attribute(product, "transB", 0) else 0
     weight = _permuted(product, 1, axis, sizes, inverse(order))
+    if between:
+        return _after_others(transpose, order, between)
     data = transpose.inputs[0]
     flat = Op("Flatten", [data], (), flatten, shape_of(product.inputs[0]), data)
     whole = same_op(product, [flat, weight, *product.inputs[2:]])
-    return Replace([transpose, flatten, product], {product.outputs[0]: whole}, "with permuted rows")
+    nodes = [transpose, flatten, product]
+    return Replace(nodes, {product.outputs[0]: whole}, "with permuted rows")
 
 
 def _into_columns(transpose: ir.Node) -> Replace | None:
-    """Replace ``T(unflatten(x·M + m))`` by ``unflatten(x·M′ + m′)``."""
+    """Replace ``T(unflatten(x·M + m))`` by ``unflatten(x·M′ + m′)``; if need be, move T first."""
     order = _order(transpose)
-    reshape = producer(transpose, 0, "Reshape")
-    if order is None or reshape is None or opset(reshape) < _SHAPE_IS_AN_INPUT_SINCE:
+    after, reshape = _elementwise_before(transpose.inputs[0])
+    if order is None or reshape is None or not is_op(reshape, "Reshape"):
         return None
-    add = producer(reshape, 0, "Add")
-    place = 1 if add is not None and producer(add, 1, "MatMul") is not None else 0
-    product = producer(reshape, 0, *PRODUCTS) if add is None else producer(add, place, "MatMul")
-    if product is None or rank_of(product.outputs[0]) != 2:
+    before, source = _elementwise_before(reshape.inputs[0], is_alike=True)
+    add = source if is_op(source, "Add") else None
+    product = source if add is None else producer(add, 0, "MatMul") or producer(add, 1, "MatMul")
+    if source is None or product is None or not is_op(product, *PRODUCTS):
         return None
-    sizes = _sizes(reshape.outputs[0], reshape.inputs[0], reshape)
-    if sizes is None:
+    sizes = _sizes(reshape.outputs[0], source.outputs[0], reshape)
+    is_matrix = rank_of(product.outputs[0]) == 2
+    if sizes is None or not is_matrix or opset(reshape) < _SHAPE_IS_AN_INPUT_SINCE:
         return None
-    nodes = [node for node in (product, add, reshape) if node is not None]
-    for between in nodes:
-        require(sole_use(between.outputs[0]), Common.SHARED, between)
+    nodes = [product, *([] if add is None else [add]), *before, reshape, *after]
+    for node in nodes:
+        require(sole_use(node.outputs[0]), Common.SHARED, node)
+    made = _with_permuted_columns(product, add, sizes, order)
+    if before or after:
+        return _before_others(source.outputs[0], before, reshape, after, transpose, order)
+    target = Weight.of_integers([0, *_permutation(sizes, order)], reshape.name or "shape")
+    result = Op("Reshape", [made, target], (), reshape)
+    detail = f"into the columns of {product.op_type}"
+    return Replace([*nodes, transpose], {transpose.outputs[0]: result}, detail)
+
+
+def _with_permuted_columns(
+    product: ir.Node, add: ir.Node | None, sizes: tuple[int, ...], order: Order
+) -> Op:
     axis = 0 if int_attribute(product, "transB", 0) else 1
     operands = [product.inputs[0], _permuted(product, 1, axis, sizes, order)]
     if input_of(product, 2) is not None:
         operands.append(_permuted(product, 2, -1, sizes, order))
     made = _like(product, operands)
-    if add is not None:
-        bias = _permuted(add, 1 - place, -1, sizes, order)
-        made = _like(add, [made, bias])
-    target = Weight.of_integers([0, *(sizes[axis] for axis in order)], reshape.name or "shape")
-    result = Op("Reshape", [made, target], (), reshape)
-    detail = f"into the columns of {product.op_type}"
-    return Replace([*nodes, transpose], {transpose.outputs[0]: result}, detail)
+    if add is None:
+        return made
+    place = 0 if add.inputs[1] is product.outputs[0] else 1
+    return _like(add, [made, _permuted(add, place, -1, sizes, order)])
 
 
 def _like(node: ir.Node, operands: list[Operand]) -> Op:
@@ -126,12 +149,78 @@ def _like(node: ir.Node, operands: list[Operand]) -> Op:
     return same_op(node, operands, shape=shape_of(result), type_of=result)
 
 
+def _elementwise_before(
+    value: ir.Value | None, *, is_alike: bool = False
+) -> tuple[list[ir.Node], ir.Node | None]:
+    """Return the elementwise operators that lead to a value, in order, and what is before them.
+
+    With `is_alike`, only those that do the same to every element.
+    """
+    found: list[ir.Node] = []
+    while (node := value.producer() if value is not None else None) is not None:
+        operand = elementwise_operand(node)
+        if operand is None or (is_alike and not _is_alike(node)):
+            break
+        found.append(node)
+        value = operand
+    return found[::-1], node
+
+
+def _is_alike(node: ir.Node) -> bool:
+    contents = [constant(value) for value in node.inputs]
+    return all(content is None or content.size == 1 for content in contents)
+
+
+def _after_others(transpose: ir.Node, order: Order, others: Sequence[ir.Node]) -> Replace:
+    """Replace ``f(T(x))`` by ``T(f(x))``."""
+    made: Operand = transpose.inputs[0]
+    for node in others:
+        made = _turned(node, inverse(order), made)
+    result = Op("Transpose", [made], [ir.AttrInt64s("perm", order)], transpose)
+    outputs = {others[-1].outputs[0]: result}
+    return Replace([transpose, *others], outputs, "after its reader", Exactness.BITWISE)
+
+
+def _before_others(
+    flat: ir.Value,
+    before: Sequence[ir.Node],
+    reshape: ir.Node,
+    after: Sequence[ir.Node],
+    transpose: ir.Node,
+    order: Order,
+) -> Replace:
+    """Replace ``T(f(unflatten(g(x))))`` by ``f(g(T(unflatten(x))))``."""
+    shaped = reshape.outputs[0]
+    shape, perm = turned_shape(shaped, order), [ir.AttrInt64s("perm", order)]
+    made: Op | None = Op("Reshape", [flat, reshape.inputs[1]], (), reshape, shape_of(shaped), flat)
+    made = Op("Transpose", [made], perm, transpose, shape, flat)
+    for node in before:
+        operands = [made if constant(value) is None else value for value in node.inputs]
+        made = same_op(node, operands, shape=shape, type_of=node.outputs[0])
+    for node in after:
+        made = _turned(node, order, made)
+    assert made is not None
+    nodes = [*before, reshape, *after, transpose]
+    outputs = {transpose.outputs[0]: made}
+    return Replace(nodes, outputs, "before what it reads", Exactness.BITWISE)
+
+
+def _turned(node: ir.Node, order: Order, data: Operand) -> Op | None:
+    """Return an elementwise operator of data whose axes are permuted."""
+    return turned_op(node, order, lambda _: data)
+
+
 def _order(transpose: ir.Node | None) -> Order | None:
-    """Return how a Transpose permutes all axes but the first; None if it moves that, too."""
-    order = order_of(transpose) if transpose is not None else None
-    if order is None or order[0] != 0:
+    """Return how a Transpose permutes axes, if it leaves the first where it is."""
+    if transpose is None or not is_op(transpose, "Transpose"):
         return None
-    return tuple(axis - 1 for axis in order[1:])
+    order = order_of(transpose)
+    return None if order is None or order[0] != 0 else order
+
+
+def _permutation(sizes: tuple[int, ...], order: Order) -> list[int]:
+    """Return the sizes of all axes but the first, in another order."""
+    return [sizes[axis - 1] for axis in order[1:]]
 
 
 def _sizes(
@@ -160,5 +249,5 @@ def _permuted(
     content, value = weight_of(node, index), node.inputs[index]
     if value is None or value.dtype is None or content.ndim == 0 or content.shape[axis] == 1:
         return value
-    places = np.arange(math.prod(sizes)).reshape(sizes).transpose(order).ravel()
+    places = np.arange(content.shape[axis]).reshape(1, *sizes).transpose(order).ravel()
     return Weight(np.take(content, places, axis), value.dtype, folded_name(node, index))

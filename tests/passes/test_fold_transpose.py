@@ -94,12 +94,54 @@ def test_rows_that_a_squeeze_flattens() -> None:
         ("g = MatMul(x, u) r = Reshape(g, deep)", ["MatMul"]),
         ("g = MatMul(x, u) a = Add(g, c) r = Reshape(a, deep)", ["MatMul", "Add"]),
         ("g = MatMul(x, u) a = Add(c2, g) r = Reshape(a, deep)", ["MatMul", "Add"]),
-        ("g = MatMul(x, u) a = Add(none, g) r = Reshape(a, deep)", ["MatMul", "Add"]),
+        ("g = MatMul(x, u) a = Add(none, g) r = Reshape(a, deep)", ["MatMul", "Reshape", "Add"]),
     ],
 )
 def test_columns(lines: str, expected: list[str], batch: str) -> None:
     model = model_of(f"{lines} {BACK}", x=f"{batch},6", y=f"{batch},5,3,4")
-    assert_rewritten(model, NAME, [*expected, "Reshape"], certified=True)
+    whole = expected if "Reshape" in expected else [*expected, "Reshape"]
+    assert_rewritten(model, NAME, whole, certified=True)
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ("r = Relu(t)", ["Relu"]),
+        ("r = Mul(t, last)", ["Mul"]),
+        ("q = PRelu(t, last) r = Sub(none, q)", ["PRelu", "Sub"]),
+        ("q = Cast<to=1>(t) r = LeakyRelu<alpha=0.2>(q)", ["Cast", "LeakyRelu"]),
+    ],
+)
+def test_rows_with_elementwise_operators_between(between: str, expected: list[str]) -> None:
+    model = model_of(f"{LAST} {between} f = Flatten(r) y = MatMul(f, m)", last=normal(3))
+    assert_rewritten(model, NAME, [*expected, "Flatten", "MatMul"], certified=True)
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ("r = Reshape(a, deep) s = Relu(r)", ["Relu"]),
+        ("q = LeakyRelu<alpha=0.2>(a) s = Reshape(q, deep)", ["LeakyRelu"]),
+        ("q = Mul(a, one) r = Reshape(q, deep) s = Mul(r, last)", ["Mul", "Mul"]),
+        ("q = Sub(none, a) p = Tanh(q) r = Reshape(p, deep) s = PRelu(r, last)",
+         ["Sub", "Tanh", "PRelu"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("product", ["a = Gemm(x, u, c)", "g = MatMul(x, u) a = Add(g, c)"])
+def test_columns_with_elementwise_operators_between(
+    product: str, between: str, expected: list[str]
+) -> None:
+    lines = f"{product} {between} y = Transpose<perm=[0,3,1,2]>(s)"
+    model = model_of(lines, x="N,6", y="N,5,3,4", last=normal(5))
+    whole = [*(["Gemm"] if "Gemm" in product else ["MatMul", "Add"]), "Reshape", *expected]
+    assert_rewritten(model, NAME, whole, certified=True)
+
+
+def test_columns_that_are_cast() -> None:
+    lines = f"g = MatMul(x, u) a = Cast<to=11>(g) r = Reshape(a, deep) {BACK}"
+    model = build(f"(float[N,6] x) => (double[N,5,3,4] y) {{ {lines} }}",
+                  u=WEIGHTS["u"], deep=WEIGHTS["deep"])  # fmt: skip
+    assert_rewritten(model, NAME, ["MatMul", "Reshape", "Cast"], certified=True)
 
 
 def test_columns_of_a_bias_by_rows() -> None:
@@ -129,7 +171,9 @@ def test_opsets(opset: int) -> None:
         f"{LAST} f = Flatten(t) y = Gemm<transA=1>(f, w)",
         f"{LAST} f = Flatten(t) y = MatMul(f, stack)",
         f"{LAST} y = MatMul(t, k)",
-        f"{LAST} f = Relu(t) g = Flatten(f) y = MatMul(g, m)",
+        f"{LAST} r = Relu(t) f = Flatten(r) q = Relu(f) y = MatMul(q, m)",
+        f"{LAST} s = Abs(t) f = Add(t, s) g = Flatten(f) y = MatMul(g, m)",
+        f"{LAST} f = Softmax(t) g = Flatten(f) y = MatMul(g, m)",
         f"{LAST} f = Reshape(t, column) y = MatMul(f, w)",
     ],
 )
@@ -149,10 +193,8 @@ def test_other_rows_stay(lines: str) -> None:
         (f"g = MatMul(x, u) a = Add(g, stack) r = Reshape(a, two) {BACK}", "2,6"),
         ("g = MatMul(x, u) r = Reshape(g, deep) y = Transpose<perm=[1,0,2,3]>(r)", "2,6"),
         ("g = MatMul(x, u) r = Reshape(g, six) y = Transpose<perm=[0,2,1]>(r)", "2,6"),
-        (
-            "g = MatMul(x, u) r = Reshape(g, deep) s = Relu(r) y = Transpose<perm=[0,3,1,2]>(s)",
-            "2,6",
-        ),
+        (f"g = MatMul(x, u) a = Mul(g, c) r = Reshape(a, deep) {BACK}", "2,6"),
+        (f"g = MatMul(x, u) a = Softmax(g) r = Reshape(a, deep) {BACK}", "2,6"),
         (f"g = Relu(x) r = Reshape(g, deep) {BACK}", "2,60"),
         (f"g = MatMul(x, u) a = Sub(g, c) r = Reshape(a, deep) {BACK}", "2,6"),
         (f"g = MatMul(x, u) r = Reshape(g, two) {BACK}", "1,2,6"),
@@ -185,6 +227,11 @@ COLUMNS = f"g = MatMul(x, u) a = Add(g, c) r = Reshape(a, deep) {BACK}"
     [
         (f"{ROWS} z = Neg(t)", Common.SHARED, "Transpose t"),
         (f"{ROWS} z = Neg(f)", Common.SHARED, "Flatten f"),
+        (f"{LAST} r = Relu(t) f = Flatten(r) y = Gemm(f, m) z = Neg(r)", Common.SHARED, "Relu r"),
+        (f"g = MatMul(x, u) a = Relu(g) r = Reshape(a, deep) {BACK} z = Neg(a)",
+         Common.SHARED, "Relu a"),
+        (f"g = MatMul(x, u) a = Reshape(g, deep) r = Relu(a) {BACK} z = Neg(r)",
+         Common.SHARED, "Relu r"),
         (f"{COLUMNS} z = Neg(g)", Common.SHARED, "MatMul g"),
         (f"{COLUMNS} z = Neg(a)", Common.SHARED, "Add a"),
         (f"{COLUMNS} z = Neg(r)", Common.SHARED, "Reshape r"),

@@ -279,11 +279,12 @@ def test_what_drops_axes_reads_what_was_transposed(
     rank = ",".join("cdef"[: 4 - len(axes)])
     lines = f"t = Transpose<perm={order}>(x) r = Relu(t) {drop.format(axes)}"
     text = f"(float[2,3,4,5] x) => (float[{rank}] y) {{ {lines} }}"
-    model = build(text, **({"drop": np.array(axes)} if "drop)" in drop else {}))
+    weights: Parameters = {"drop": np.array(axes)} if "drop)" in drop else {}
+    model = build(text, **weights)
     made = turned(onnx.shape_inference.infer_shapes(model))
     assert ("Transpose" not in operators(made)) == is_free
-    feeds = draw_feeds(model)
-    np.testing.assert_array_equal(*(run_plain(each, feeds)[0] for each in (model, made)))
+    (one,), (other,) = (run_plain(each, draw_feeds(model)) for each in (model, made))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ def turning_operands(node: ir.Node) -> list[ir.Value]:
     return [value for value in values if constant(value) is None and not _is_single(value)]
 
 
+def elementwise_operand(node: ir.Node | None) -> ir.Value | None:
+    """Return what an elementwise operator reads beside constants; None if it is no such one."""
+    if node is None or not is_op(node, *_SINGLE):
+        return None
+    operands = turning_operands(node)
+    return operands[0] if len(operands) == 1 else None
+
+
 def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
     """Return the operator that computes its result with permuted axes, of operands like that.
 
