@@ -233,6 +233,8 @@ def check(
         for source in sources:
             source.start_hashing()
         equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
+        for source in sources:
+            source.require_in_place()
         require_valid_unless_loaded(paths[0], equivalence)
         if checking.certify != "off" and equivalence.verdict != "fail":
             seconds = checking.seconds_to_certify

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,34 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path, change: str) -
         os.utime(path, ns=(0, 0))
     with pytest.raises(ModelError, match="was changed while it was being read"):
         loaded.to_proto()
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed", "rewritten"])
+@pytest.mark.parametrize("command", ["optimize", "check"])
+def test_a_file_that_is_replaced_during_the_check_is_no_difference(
+    tmp_path: Path, command: str, how: str
+) -> None:
+    """onnxruntime reads by path, and would compare another model."""
+    path, other = small(tmp_path), tmp_path / "other.onnx"
+    shutil.copy(MODELS / "conv_bn_conv.onnx", other)
+    output = tmp_path / "out.onnx"
+
+    def progress(doing: object) -> None:
+        if str(doing).startswith("running") and path.exists() and other.exists():
+            if how == "replaced":
+                os.replace(other, path)
+            elif how == "removed":
+                path.unlink()
+            else:
+                path.write_bytes(other.read_bytes())
+                other.unlink()
+
+    with pytest.raises(ModelError, match=r"m\.onnx was (replaced|changed) while it was "):
+        if command == "optimize":
+            bnfold.optimize(path, output, progress=progress)
+        else:
+            bnfold.check(path, shutil.copy(path, tmp_path / "copy.onnx"), progress=progress)
+    assert not output.exists()
 
 
 def test_what_a_file_does_not_have_is_not_read(tmp_path: Path) -> None:

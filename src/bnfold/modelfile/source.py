@@ -80,6 +80,15 @@ class Source:
     def _sha256(self) -> str:
         return self.file.sha256() if self.file else hashlib.sha256(self.content).hexdigest()
 
+    def require_in_place(self) -> None:
+        """Require that the path, if it was given as one, still leads to the file that was read.
+
+        Raises:
+            ModelError: if the file has been replaced, removed or changed.
+        """
+        if self.file is not None:
+            self.file.require_in_place()
+
     def start_hashing(self) -> None:
         """Start to compute the SHA-256 that `describe` needs, in another thread."""
         if self.file is not None:

@@ -42,7 +42,7 @@ class OpenFile:
     """
 
     def __init__(self, path: Path, name: Path | None = None) -> None:
-        self.path = name or path
+        self.path, self._place = name or path, path
         try:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise ModelError(f"{path} is not a regular file")
@@ -121,6 +121,20 @@ class OpenFile:
     def _require_unchanged(self, is_short: bool) -> None:
         if is_short or self._state() != (self.size, self._modified):
             raise ModelError(f"{self.path} was changed while it was being read")
+
+    def require_in_place(self) -> None:
+        """Require that its path still leads to this file: onnxruntime reads by path.
+
+        Raises:
+            ModelError: if it has been replaced, removed or changed.
+        """
+        try:
+            is_there = os.path.samestat(os.stat(self._place), os.fstat(self._file.fileno()))
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise ModelError(f"{self.path} was replaced while it was in use; run bnfold again")
+        self._require_unchanged(is_short=False)
 
     def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """Yield the content from `offset` on, one block at a time."""

@@ -205,6 +205,7 @@ class Optimization:
                         checking,
                         self._progress,
                     )
+                self._variant.model.source.require_in_place()
                 require_valid_unless_loaded(self._source, equivalence)
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
