@@ -375,11 +375,9 @@ def test_a_file_that_is_replaced_during_the_check_is_no_difference(
                 path.write_bytes(other.read_bytes())
                 other.unlink()
 
+    second = output if command == "optimize" else shutil.copy(path, tmp_path / "copy.onnx")
     with pytest.raises(ModelError, match=r"m\.onnx was (replaced|changed) while it was "):
-        if command == "optimize":
-            bnfold.optimize(path, output, progress=progress)
-        else:
-            bnfold.check(path, shutil.copy(path, tmp_path / "copy.onnx"), progress=progress)
+        getattr(bnfold, command)(path, second, progress=progress)
     assert not output.exists()
 
 
