@@ -2,9 +2,10 @@
 
     Transpose(f(Transpose(x; p), k; a); q) = f(x, Transpose(k; q); q⁻¹(a))        p∘q = 1
 
-where f is any number of elementwise operators, Concats, Pads, Softmaxes and reductions along axes
-a, of several values that are transposed by p, and of constants. A reduction that drops axes, as the
-mean before a classifier, needs no Transpose after it if the others keep their order.
+where f is any number of elementwise operators, Concats, Pads, Softmaxes, nearest Resizes and
+reductions along axes a, of several values that are transposed by p, and of constants. A reduction
+that drops axes, as the mean before a classifier, needs no Transpose after it if the others keep
+their order.
 
 Where f has other operands, these are transposed by q, and so is by p what other operators read of
 it. Networks whose channels are last (TensorFlow, Keras) transpose before and after each Conv, with

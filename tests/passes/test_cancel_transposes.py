@@ -29,6 +29,11 @@ CONSTANTS: Parameters = {
     "pads": np.array([0, 1, 2, 0, 1, 0, 2, 1]),
     "one_number": np.array(2, np.float32),
     "axes": np.array([2, 1]),
+    "scales": np.array([1, 2, 3, 1], np.float32),
+    "two": np.array([2, 3], np.float32),
+    "sizes": np.array([1, 8, 15, 3]),
+    "box": np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
+    "none": np.zeros(0, np.float32),
 }
 
 FORTH = "t = Transpose<perm=[0,2,3,1]>(y)"
@@ -134,6 +139,30 @@ def test_a_reduction_that_drops_axes_needs_no_transpose_if_the_others_keep_their
     left = sorted(operators(result.to_proto()))
     assert left == sorted(expected or ["Neg", "Relu", "Transpose", "ReduceMean"])
     assert_rewritten(model, NAME, operators(result.to_proto()), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_a_nearest_resize_does_the_same_in_any_order(opset: int) -> None:
+    region = "none" if opset == 11 else ""
+    line = f'a = Resize<mode="nearest">(t, {region}, scales)'
+    model = model_of(f"{FORTH} {line} b = Relu(a) {BACK.replace('(a)', '(b)')}", opset=opset)
+    assert_rewritten(model, NAME, ["Neg", "Resize", "Relu", "Abs"], rtol=0, atol=0, certified=True)
+
+
+@pytest.mark.parametrize(
+    "resize",
+    [
+        'Resize<mode="linear">(t, , scales)',
+        'Resize<mode="nearest", coordinate_transformation_mode="tf_crop_and_resize">'
+        "(t, box, scales)",
+        'Resize<mode="nearest">(t, , , sizes)',
+        'Resize<mode="nearest", axes=[1,2]>(t, , two)',
+        'Resize<mode="nearest", axes=[3,2,1,0]>(t, , scales)',
+    ],
+)
+def test_other_resizes_stay(resize: str) -> None:
+    result = run_pass(model_of(f"{FORTH} a = {resize} {BACK}", x="1,3,4,5", opset=18), NAME)
+    assert not result.record.rewrites
 
 
 STAGE = """

@@ -31,6 +31,10 @@ CONSTANTS: Parameters = {
     "one": np.array([[2]], np.float32),
     "low": np.array(-1, np.float32),
     "high": np.array(0.5, np.float32),
+    "scales": np.array([1, 2, 3], np.float32),
+    "two": np.array([2, 3], np.float32),
+    "sizes": np.array([2, 8, 9]),
+    "box": np.array([0, 0, 0.5, 1, 1, 1], np.float32),
     "slope": np.array([0.5, 0.25, 0.125], np.float32),
     **{f"bn_{name}": array for name, array in batch_norm(4).items()},
 }
@@ -174,10 +178,18 @@ def test_orders_of_axes(forth: str, back: str, is_undone: bool) -> None:
         "y = Transpose<perm=[1,2,0]>(a)",
         f"{FORTH} h = Add(k, g) a = Mul(h, t) {BACK}",
         f"{FORTH} h, i = Split<axis=1>(t) a = Neg(i) {BACK}",
+        f'{FORTH} h = Resize<mode="nearest">(t, , scales) a = Neg(h) {BACK}',
+        't = Transpose<perm=[1,2,0]>(x) h = Resize<mode="nearest">(t, , scales) a = Neg(h) '
+        "y = Transpose<perm=[2,0,1]>(a)",
+        f'{FORTH} h = Resize<mode="nearest", axes=[2,0,1]>(t, , scales) a = Neg(h) {BACK}',
+        f'{FORTH} h = Resize<mode="nearest", axes=[1,2]>(t, , two) a = Neg(h) {BACK}',
+        f'{FORTH} h = Resize<mode="nearest">(t, , , sizes) a = Neg(h) {BACK}',
+        f'{FORTH} h = Resize<mode="nearest", coordinate_transformation_mode="tf_crop_and_resize">'
+        f"(t, box, scales) a = Neg(h) {BACK}",
     ],
 )  # fmt: skip
 def test_the_same_bits_are_computed(lines: str) -> None:
-    turned(of(lines))
+    turned(of(lines, opset=18 if "Resize" in lines else 17))
 
 
 CHANNELS_LAST = "(float[2,3,40,50] x, float[2,40,50,4] z) => (float[a,b,c,d] y)"

@@ -25,6 +25,7 @@ from bnfold.rewriting.query import (
     rank_of,
     shape_of,
     size_of,
+    string_attribute,
 )
 
 Order: TypeAlias = tuple[int, ...]
@@ -92,6 +93,8 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
         return _with_axis(node, order, turn, turned)
     if is_op(node, "Pad"):
         return _pad(node, order, turn, turned)
+    if is_op(node, "Resize"):
+        return _resize(node, order, turn, turned)
     if is_op(node, *REDUCTIONS) and int_attribute(node, "keepdims", 1):
         return _reduction(node, order, turn, turned)
     return None
@@ -152,6 +155,23 @@ def _pad(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op 
     else:
         operands += [_integers(turned, node.inputs[1]), *node.inputs[2:]]
     return Op("Pad", operands, attributes, node, shape, node.outputs[0])
+
+
+def _resize(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> Op | None:
+    """Only a nearest one: those that interpolate are for some orders of axes alone."""
+    scales = constant(input_of(node, 2))
+    is_nearest = string_attribute(node, "mode", "nearest") == "nearest"
+    is_cropped = (
+        string_attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    )
+    if not is_nearest or is_cropped or "axes" in node.attributes:
+        return None
+    if scales is None or scales.size != len(order) or input_of(node, 3) is not None:
+        return None
+    data, region = _turned(node.inputs[0], order, turn), node.inputs[1]
+    name = f"{node.name or node.outputs[0].name}.scales"
+    turned = Weight(scales[list(order)], ir.DataType.FLOAT, name)
+    return same_op(node, [data, region, turned], shape=shape, type_of=node.outputs[0])
 
 
 def _reduced_axes(node: ir.Node, rank: int) -> set[int] | None:

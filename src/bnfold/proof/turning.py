@@ -2,10 +2,10 @@
 
     Transpose(f(x, k)) = f(Transpose(x), Transpose(k))
 
-So do Concats, Pads, Softmaxes and reductions along other axes; a reduction or Squeeze that drops
-axes computes the same of what is transposed, if the others keep their order. Transposes that cancel
-go. Where one side transposes before f and back, both then are f alone; where both transpose what a
-Conv computes, as exports of channels-last models do, f follows the Conv.
+So do Concats, Pads, Softmaxes, Resizes and reductions along other axes; a reduction or Squeeze that
+drops axes computes the same of what is transposed, if the others keep their order. Transposes that
+cancel go. Where one side transposes before f and back, both then are f alone; where both transpose
+what a Conv computes, as exports of channels-last models do, f follows the Conv.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Turning:
         """Return the rank of what is transposed, or of single elements; None if not known."""
         if node.op_type == "Transpose":
             return len(ints(node, "perm")) or None
-        if node.op_type in (*_ALONG_AN_AXIS, *REDUCTIONS, "Pad"):
+        if node.op_type in (*_ALONG_AN_AXIS, *REDUCTIONS, "Pad", "Resize"):
             return self._ranks.get(node.input[0]) if keeps_axes(node) else None
         if node.op_type not in _ELEMENTWISE:
             return None
@@ -221,11 +221,21 @@ class _Turning:
             return keeps_axes(node) and bool(self._numbers(node, "axes"))
         if node.op_type == "Pad":
             return len(self._numbers(node, "pads")) == 2 * rank and not any(node.input[3:])
+        if node.op_type == "Resize":
+            return self._is_by_scales(node, rank)
         return node.op_type in _ELEMENTWISE
+
+    def _is_by_scales(self, node: onnx.NodeProto, rank: int) -> bool:
+        """Say whether a Resize has a constant scale for each axis, and does the same to each."""
+        scales = self._constants.get(node.input[2]) if len(node.input) == 3 else None
+        names = {each.name for each in node.attribute}
+        transform = next((a.s for a in node.attribute if a.name.startswith("coordinate")), b"")
+        is_alike = "axes" not in names and transform != b"tf_crop_and_resize"
+        return scales is not None and scales.shape == (rank,) and is_alike
 
     def _varying(self, node: onnx.NodeProto) -> list[str]:
         """Return the operands that are no constants, and have the axes of the result."""
-        first_only = node.op_type in (*REDUCTIONS, "Pad")
+        first_only = node.op_type in (*REDUCTIONS, "Pad", "Resize")
         read = node.input[:1] if first_only else node.input
         return [name for name in read if name and name not in self._constants]
 
@@ -239,6 +249,11 @@ class _Turning:
             turned = [widths[side + axis] for side in (0, len(order)) for axis in order]
             source = self._turned(node.input[0], order)
             return self._with_numbers(node, "pads", turned, source)
+        if node.op_type == "Resize":
+            made = self._fresh(f"{node.input[2]} by {order}")
+            scales = self._constants[node.input[2]][list(order)]
+            self._model.graph.initializer.append(onnx.numpy_helper.from_array(scales, made))
+            return _reading(node, [self._turned(node.input[0], order), node.input[1], made])
         read = [self._turned(each, order) for each in node.input]
         if node.op_type in _ALONG_AN_AXIS:
             axis = order.index(ints(node, "axis", [-1])[0] % len(order))
