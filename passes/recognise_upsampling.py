@@ -12,8 +12,9 @@ Conditions: all axes but two are repeated, as those of a map are (attention repe
 operator set from 11 on; a type for which onnxruntime has a Resize; nothing else reads the values
 between, or their sizes.
 
-Profit: onnxruntime runs a Resize that doubles two axes more than 10 times as fast as the three (32 to
-128 channels on 13² to 64², one thread), and passes know it: a Conv may go before it. PyTorch exports `repeat_interleave`, and upsampling written by `view` and `expand`, so.
+Profit: onnxruntime runs a Resize that doubles two axes more than 10 times as fast as the three (32
+to 128 channels on 13² to 64², one thread), and passes know it: a Conv may go before it. PyTorch
+exports `repeat_interleave`, and upsampling written by `view` and `expand`, so.
 
 BITWISE.
 """
