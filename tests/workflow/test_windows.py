@@ -109,6 +109,39 @@ def test_what_is_computed_from_sizes_is_no_input_of_a_window(tmp_path: Path) -> 
         assert certify(found).verdict == "certified"
 
 
+@pytest.mark.parametrize("between", ["Identity", "Relu"])
+def test_no_side_computes_what_the_other_one_reads(between: str) -> None:
+    """A zero of any shape is taken in, and so is what reads its shape on the other side."""
+    model = build(
+        f"(float[N,2] x) => (int64[m] y) {{ h = Shape(x) z = ConstantOfShape(h) q = {between}(z) "
+        "a = Shape(q) here = Shape(q) y = Concat<axis=0>(a, here) }",
+        opset=17,
+    )
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    kept, node = list(loaded.graph)[-3:-1]
+    replace = Replace([node], {node.outputs[0]: kept.outputs[0]})
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    for found in cutter.cuts[0].windows():
+        read = {value.name for value in found.inputs}
+        assert read.isdisjoint(name for each in found.nodes() for name in each.output)
+        assert certify(found).verdict == "certified"
+
+
+def test_a_value_within_a_long_pattern_is_computed_on_both_sides() -> None:
+    chain = " ".join(f"r{n + 1} = Abs(r{n})" for n in range(20))
+    inputs = "(float[N,2] x) => (float[N,2] last, float[N,2] y)"
+    model = build(f"{inputs} {{ r0 = Neg(x) {chain} last = Neg(r20) y = Neg(r12) }}")
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    nodes = list(loaded.graph)[1:21]
+    replace = Replace(nodes, {nodes[-1].outputs[0]: Op("Abs", [nodes[11].outputs[0]])})
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    assert certify(cutter.cuts[0].window()).verdict == "certified"
+
+
 def test_what_both_sides_read_and_sizes_determine_is_known(tmp_path: Path) -> None:
     """As TensorFlow pads: by a number that a size gives, half of it before, and the rest after."""
     model = build(

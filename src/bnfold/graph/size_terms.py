@@ -181,6 +181,14 @@ class _Search:
     def sum(self, node: ir.Node) -> Sequence[Term] | None:
         return self._each(node, _sum)
 
+    def quotient(self, node: ir.Node) -> Sequence[Term] | None:
+        """What has no remainder, whatever the sizes are; floats over a size may be no number."""
+        by = self.of(node.inputs[1])
+        is_integer = node.inputs[1] is not None and node.inputs[1].dtype in _INTEGERS
+        if by is None or not (is_integer or all(term.size is None for term in by)):
+            return None
+        return self._each(node, Term.over)
+
     def _each(
         self, node: ir.Node, combine: Callable[[Term, Term], Term | None]
     ) -> Sequence[Term] | None:
@@ -211,7 +219,9 @@ def _sum(one: Term, other: Term) -> Term | None:
     return Term(one.factor + other.factor, one.size) if one.size == other.size else None
 
 
-_WIDE = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT, ir.DataType.DOUBLE)
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+
+_WIDE = (*_INTEGERS, ir.DataType.FLOAT, ir.DataType.DOUBLE)
 """Types that hold any size."""
 
 _OPERATORS: Mapping[str, Callable[[_Search, ir.Node], Sequence[Term] | None]] = {
@@ -219,6 +229,7 @@ _OPERATORS: Mapping[str, Callable[[_Search, ir.Node], Sequence[Term] | None]] = 
     "Cast": _Search.cast,
     "Ceil": _Search.same,
     "Concat": _Search.concat,
+    "Div": _Search.quotient,
     "Floor": _Search.same,
     "Gather": _Search.chosen,
     "Identity": _Search.same,

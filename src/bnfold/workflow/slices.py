@@ -83,20 +83,32 @@ class Slice:
         cut._walk(stop)
         return cut
 
-    def expand(self, others: set[ir.Value], *, sizes: bool = False) -> None:
+    def expand(
+        self, others: set[ir.Value], *, inside: Iterable[ir.Node] = (), sizes: bool = False
+    ) -> None:
         """Take in nodes outside the pattern where they compute a leaf from the other side's.
 
         Nodes that compute a leaf from sizes or types are taken in, too, and one that repeats a
         constant: it cannot be anything. So are those of a leaf of both sides, if `sizes` are to be
-        computed in the window.
+        computed in the window, and those `inside` the other side: no value is read there that is
+        computed here. What these read may be a leaf of this kind again.
         """
+        shared = set(inside)
+        last: set[ir.Value] = set()
+        while last != (last := set(self.leaves)):
+            self._expand(others, shared, sizes)
+
+    def _expand(self, others: set[ir.Value], shared: set[ir.Node], sizes: bool) -> None:
         known = others | set(self.leaves)
         wider, computed = set(self.pattern), set()
         for leaf in self.leaves:
-            if leaf not in others:
-                nodes = _between(leaf, known - {leaf}) or _from_sizes(leaf) or _filling(leaf)
-            else:
+            node = leaf.producer()
+            if leaf in others:
                 nodes = _from_sizes(leaf) if sizes else set()
+            else:
+                nodes = _between(leaf, known - {leaf}) or _from_sizes(leaf) or _filling(leaf)
+                if not nodes and node in shared:
+                    nodes = {node}
             if nodes:
                 wider |= nodes
                 computed.add(leaf)

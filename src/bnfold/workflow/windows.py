@@ -122,7 +122,7 @@ class Cutter:
             results = [(names[value], what) for value, (_, what) in zip(made, seen, strict=True)]
             try:
                 after = Slice.of(made, set(edit.created))
-                after.expand(set(before.leaves))
+                after.expand(set(before.leaves), inside=before.nodes)
                 outputs = after.part(names, self._model)
             except NotShown as reason:
                 self._without(str(reason))
@@ -132,7 +132,7 @@ class Cutter:
             if taken_by_it is not taken and taken_by_it is not None:
                 _give(taken_by_it, [(names[value], what) for value, what in seen])
                 wide_after = Slice.of(made, set(edit.created))
-                wide_after.expand(set(wide.leaves), sizes=True)
+                wide_after.expand(set(wide.leaves), inside=wide.nodes, sizes=True)
                 found = self._part_of(wide_after, names)
                 if found is not None:
                     _give(found, results)
