@@ -351,3 +351,36 @@ def test_the_product_of_sizes_is_that_of_those_that_are_chosen() -> None:
         one, other, _ = sizing.shapes["x"]
         assert sizing.shapes["h"] == (one * other, 4)
     assert {sizing.shapes["x"][:2] for sizing in sizings(pair)} >= {(1, 1), (1, 7), (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("product", "step"),
+    [
+        ("bnfold.product: bnfold.number: 4 × A", 4),
+        ("bnfold.product: bnfold.number: 12 × A", 12),
+        ("bnfold.product: A × B", 1),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_multiple_of_sizes_that_no_input_has_is_one(product: str, step: int, axis: int) -> None:
+    text = "(float[P,Q,4] x) => (float[i,j,k] y)"
+    pair = window(text, "y = ReduceMean<axes=[1]>(x)", "y = ReduceMean<axes=[1]>(x)")
+    for model in pair.models:
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = product
+    chosen = sizings(pair)
+    sizes = {sizing.shapes["x"][axis] for sizing in chosen if not sizing.is_small}
+    assert {size % step for sizing in chosen for size in (sizing.shapes["x"][axis],)} == {0}
+    assert len(sizes) > 1
+    assert min(sizes) > step
+
+
+def test_multiples_of_one_size_are_chosen_together() -> None:
+    text = "(float[P,4] h, float[Q,4] x) => (float[i,j] y)"
+    pair = window(text, "y = Concat<axis=0>(h, x)", "y = Concat<axis=0>(h, x)")
+    for model in pair.models:
+        for value, number in zip(model.graph.input, (4, 6), strict=True):
+            size = f"bnfold.product: bnfold.number: {number} × A"
+            value.type.tensor_type.shape.dim[0].dim_param = size
+    for sizing in sizings(pair):
+        if not sizing.is_small:
+            assert sizing.shapes["h"][0] * 6 == sizing.shapes["x"][0] * 4

@@ -164,7 +164,15 @@ def _sizing(
             else:
                 more = axis if are_apart else 0
                 chosen.append(_free(window, kind, name, axis, len(sizes), free + more))
-                if size:
+                is_map = kind == "local" and axis >= 2
+                if (
+                    _is_product(size)
+                    and not is_map
+                    and not _asked_for(window, name, axis, len(sizes))
+                ):
+                    _choose_factors(size, names, chosen[-1], free + more - _FREE)
+                    chosen[-1] = _product(size, names)
+                elif size:
                     names[size] = chosen[-1]
         shapes[name] = tuple(chosen)
     stackable = all(
@@ -193,6 +201,13 @@ def _sizes_of(size: str) -> list[str]:
 def _product(size: str, names: Mapping[str, int]) -> int:
     """Return a size by those of which it is the product."""
     return math.prod(each if isinstance(each, int) else names[each] for each in factors_of(size))
+
+
+def _choose_factors(size: str, names: dict[str, int], needed: int, more: int) -> None:
+    """Choose sizes that no input has, and of which one is a product, for it to be large enough."""
+    missing = {factor for factor in _sizes_of(size) if factor not in names}
+    given = _product(size, {**dict.fromkeys(missing, 1), **names})
+    names.update(dict.fromkeys(missing, max(2, -(-(needed - more) // given)) + more))
 
 
 def _shrunk(
@@ -251,7 +266,7 @@ def _smaller(
     places = _free_places(known)
     products = _products(places)
     smaller = {
-        symbol: found
+        symbol: _multiples(symbol, found)
         for symbol, of_it in places.items()
         if symbol not in products and (found := _small_sizes(window, known, kind, usual, of_it))
     }
@@ -270,6 +285,12 @@ def _smaller(
         if small not in choices:
             choices.append(small)
     return choices
+
+
+def _multiples(size: str, found: Sequence[int]) -> list[int]:
+    """Return the next multiples of a number of which a size is one."""
+    number = math.prod(factor for factor in factors_of(size) if isinstance(factor, int))
+    return sorted({-(-each // number) * number for each in found})
 
 
 def _free_places(known: Mapping[str, Sequence[int | str]]) -> _Places:
