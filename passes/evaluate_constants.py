@@ -35,13 +35,15 @@ from bnfold.rewriting.query import is_op, is_used
 _EXACT = frozenset(
     {
         *SIZES,
-        *("Abs", "Add", "And", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape"),
-        *("DepthToSpace", "Div", "Equal", "Expand", "EyeLike", "Flatten", "Floor", "Gather"),
-        *("GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf", "IsNaN"),
-        *("Less", "LessOrEqual", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot"),
-        *("Or", "Pad", "Range", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Round", "Sign"),
-        *("Slice", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose"),
-        *("Trilu", "Unsqueeze", "Where", "Xor"),
+        *("Abs", "Add", "And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"),
+        *("Cast", "CastLike", "Ceil", "CenterCropPad", "Clip", "Concat"),
+        *("ConstantOfShape", "DepthToSpace", "Div", "Equal", "Expand", "EyeLike", "Flatten"),
+        *("Floor", "Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Greater"),
+        *("GreaterOrEqual", "Identity", "IsInf", "IsNaN", "Less", "LessOrEqual", "Max", "MaxPool"),
+        *("Min", "Mod", "Mul", "Neg", "NonZero", "Not", "OneHot", "Or", "Pad", "Range"),
+        *("ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence", "Round", "Sign", "Slice"),
+        *("SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu"),
+        *("Unsqueeze", "Where", "Xor"),
     }
 )
 """Operators that give the same bits in every implementation."""

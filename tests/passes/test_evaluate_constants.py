@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.defs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
+from bnfold.graph.expressions import OPERATORS
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
 from tests.support.passes import run_pass
@@ -277,7 +280,7 @@ def test_a_shape_is_not_constant_if_an_input_has_a_free_dimension() -> None:
     [
         "z = Clip(x, low, low)",
         "l = Constant<value_float=0.0>() z = Clip(x, l)",
-        "l = Softsign(low) z = Clip(x, l)",
+        "l, m, n = DynamicQuantizeLinear(low) z = Clip(x, m)",
         "l = ReduceMax<keepdims=0>(x) z = Clip(x, l)",
         "l = RandomNormal<shape=[1]>() z = Mul(x, l)",
         "s = Shape(x) c = ConstantOfShape(s) z = Add(x, c)",
@@ -464,3 +467,86 @@ def test_random_expressions(data: st.DataObject) -> None:
     lines.append(f"s = Concat<axis=0>({', '.join(names)}) z = Reshape(x, s)")
     model = build(f"(float[6,20] x) => (float[a,b,c,d] z) {{ {' '.join(lines)} }}", **weights)
     assert_evaluated(model, "Reshape")
+
+
+@pytest.mark.parametrize(
+    ("graph", "exactness"),
+    [
+        ('c = Resize<mode="nearest">(m, , , grid) z = Mul(x, c)', "rounded"),
+        ('c = Resize<mode="linear">(m, , , grid) z = Mul(x, c)', "rounded"),
+        ("c = Resize(m, , twice) z = Mul(x, c)", "rounded"),
+        ("p = AveragePool<kernel_shape=[2,2]>(m) z = Mul(x, p)", "rounded"),
+        ("p = MaxPool<kernel_shape=[2,2]>(m) z = Mul(x, p)", "bitwise"),
+        ("p = GlobalMaxPool(m) z = Mul(x, p)", "bitwise"),
+        ("p = GlobalAveragePool(m) z = Mul(x, p)", "rounded"),
+        ("p = ConvTranspose(m, m) z = Mul(x, p)", "rounded"),
+        ("p = InstanceNormalization(m, one, one) z = Mul(x, p)", "rounded"),
+        ("p = LayerNormalization(m, one) z = Mul(x, p)", "rounded"),
+        ("p = LpNormalization(m) z = Mul(x, p)", "rounded"),
+        ("p = LogSoftmax(m) z = Mul(x, p)", "rounded"),
+        ("p = Softplus(m) z = Mul(x, p)", "rounded"),
+        ("p = LeakyRelu(m) z = Mul(x, p)", "rounded"),
+        ("p = PRelu(m, one) z = Mul(x, p)", "rounded"),
+        ("p = ReduceLogSumExp(m) z = Mul(x, p)", "rounded"),
+        ("p = HannWindow(four) z = Mul(x, p)", "rounded"),
+        ("p = MelWeightMatrix(four, eight, rate, low, high) z = Mul(x, p)", "rounded"),
+        ('b = BitShift<direction="LEFT">(bits, bits) p = Cast<to=1>(b) z = Mul(x, p)', "bitwise"),
+        ("p = GridSample(m, grids) z = Mul(x, p)", "rounded"),
+        ("p = AffineGrid(theta, size) q = ReduceMax(p) z = Mul(x, q)", "rounded"),
+    ],
+)  # fmt: skip
+def test_functions_of_constants(graph: str, exactness: str) -> None:
+    """As of positions, masks, windows and filters, which exporters write as expressions."""
+    weights: Parameters = {
+        "m": normal(1, 1, 2, 2),
+        "grid": ints(1, 1, 4, 4),
+        "twice": np.array([1, 1, 2, 2], np.float32),
+        "one": np.ones(1, np.float32),
+        "four": np.array(4, np.int64),
+        "eight": np.array(8, np.int64),
+        "rate": np.array(16000, np.int64),
+        "low": scalar(100),
+        "high": scalar(8000),
+        "bits": np.array([1, 2], np.uint8),
+        "grids": normal(1, 4, 4, 2),
+        "theta": normal(1, 2, 3),
+        "size": ints(1, 1, 4, 4),
+    }
+    read = {name: w for name, w in weights.items() if re.search(rf"[( ]{name}[,)]", graph)}
+    text = f"(float[N,1,1,1] x) => (float[N,a,b,c] z) {{ {graph} }}"
+    assert_evaluated(build(text, opset=20, **read), "Mul")
+    model = build(text, opset=20, **read)
+    found = {rewrite.exactness for rewrite in run_pass(model, NAME).record.rewrites}
+    assert found == {exactness}
+
+
+NOT_EVALUATED = {
+    "draws": {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+              "RandomUniformLike", "Dropout"},
+    "quantizes": {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
+                  "QLinearConv", "QLinearMatMul", "QuantizeLinear"},
+    "scores": {"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"},
+    "attends": {"Attention", "LinearAttention", "RotaryEmbedding", "SwiGLU", "TensorScatter"},
+    "detects": {"DeformConv", "MaxRoiPool", "MaxUnpool", "NonMaxSuppression", "RoiAlign"},
+    "has bodies": {"If", "Loop", "Scan", "SequenceMap"},
+    "has a state": {"CausalConvWithState", "GRU", "LSTM", "RNN"},
+    "is of strings or sequences": {
+        "ConcatFromSequence", "ImageDecoder", "Optional", "OptionalGetElement",
+        "OptionalHasElement", "RegexFullMatch", "SequenceAt", "SequenceConstruct", "SequenceEmpty",
+        "SequenceErase", "SequenceInsert", "SequenceLength", "SplitToSequence", "StringConcat",
+        "StringNormalizer",
+        "StringSplit", "TfIdfVectorizer"},
+    "is none": {"BitCast", "Constant"},
+    "has as many results as its content says": {"Compress", "Unique"},
+    "is of sizes": {"Shape", "Size"},
+}  # fmt: skip
+"""Operators by why they are not evaluated."""
+
+
+def test_each_operator_is_evaluated_or_has_a_reason_not_to_be() -> None:
+    defined = {each.name for each in onnx.defs.get_all_schemas_with_history() if not each.domain}
+    reasons = [name for names in NOT_EVALUATED.values() for name in names]
+    assert defined - OPERATORS <= set(reasons)
+    assert OPERATORS.isdisjoint(reasons)
+    assert defined >= OPERATORS
+    assert len(reasons) == len(set(reasons))

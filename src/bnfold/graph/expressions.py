@@ -42,20 +42,35 @@ Evaluate: TypeAlias = Callable[[onnx.ModelProto, Mapping[str, Array]], Sequence[
 
 OPERATORS = frozenset(
     {
-        *("Abs", "Add", "And", "ArgMax", "ArgMin", "Atan", "BatchNormalization", "Ceil", "Clip"),
-        *("Conv", "Cos", "CumSum", "Div", "Einsum", "Equal", "Erf", "Exp", "EyeLike", "Floor"),
-        *("Gemm", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Log"),
-        *("MatMul", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal"),
-        *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
-        *("ReduceSum", "ReduceSumSquare", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax"),
-        *("Sqrt", "Sub", "Sum", "Tan", "Tanh", "Where", "Xor"),
-        *("Cast", "CastLike", "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
-        *("Gather", "GatherElements", "GatherND", "Identity", "NonZero", "OneHot", "Pad"),
-        *("Range", "Reshape", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split"),
-        *("Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze"),
+        *("Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan"),
+        *("Atanh", "AveragePool", "BatchNormalization", "BitShift", "BitwiseAnd", "BitwiseNot"),
+        *("BitwiseOr", "BitwiseXor", "Ceil", "Celu", "Clip", "Conv", "ConvTranspose", "Cos"),
+        *("Cosh", "CumProd", "CumSum", "Det", "DFT", "Div", "Einsum", "Elu", "Equal", "Erf", "Exp"),
+        *("Floor", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"),
+        *("Greater", "GreaterOrEqual", "GroupNormalization", "Hardmax", "HardSigmoid", "HardSwish"),
+        *("InstanceNormalization", "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu", "Less"),
+        *("LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "LpPool", "LRN", "MatMul", "Max"),
+        *("MaxPool", "Mean", "MeanVarianceNormalization", "Min", "Mish", "Mod", "Mul", "Neg"),
+        *("Not", "Or", "Pow", "PRelu", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum"),
+        *("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
+        *("ReduceSumSquare", "Relu", "RMSNormalization", "Round", "Selu", "Shrink", "Sigmoid"),
+        *("Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "STFT", "Sub", "Sum"),
+        *("Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"),
+        *("AffineGrid", "BlackmanWindow", "EyeLike", "HammingWindow", "HannWindow"),
+        *("MelWeightMatrix", "Range"),
+        *("Cast", "CastLike", "CenterCropPad", "Col2Im", "Concat", "ConstantOfShape"),
+        *("DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("GridSample", "Identity", "NonZero", "OneHot", "Pad", "Reshape", "Resize"),
+        *("ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth"),
+        *("Split", "Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze"),
+        *("Upsample",),
     }
 )
-"""Operators of which expressions of constants consist: weights, shapes, masks and positions."""
+"""Operators of which expressions of constants consist: weights, shapes, masks and positions.
+
+All that ONNX defines for tensors of numbers, but those that draw, quantize, score, attend or detect
+and what has bodies or a state. A test names these.
+"""
 
 _ALIKE_EVERYWHERE = frozenset(
     {
