@@ -180,3 +180,24 @@ def test_what_moves_is_the_same(model: onnx.ModelProto) -> None:
     (expected,), (actual,) = run_float64(model, {"x": x}), run_float64(moved, {"x": x})
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-3])
+@pytest.mark.parametrize("column", [0, 5])
+def test_an_extreme_of_one_of_several_outputs(error: float, column: int) -> None:
+    """As of queries in Hiera: what the outputs share differs, and each of them does not."""
+    start = "m = MatMul(x, w) p = Transpose(m) l = Slice(p, zero, four, zero)"
+    last = "r = Slice(p, four, eight, zero) z = Neg(r)"
+    places = {"zero": np.array([0]), "four": np.array([4]), "eight": np.array([8])}
+    w = normal(3, 8)
+    other = w.copy()
+    other[:, :4] *= np.float32(0.25)
+    other[1, column] *= np.float32(1 + error)
+    pair = window(
+        "(float[4,3] x) => (float[a,b] y, float[a,b] z)",
+        f"{start} g = ReduceMax<axes=[1]>(l) y = Mul(g, k) {last}",
+        f"{start} y = ReduceMax<axes=[1]>(l) {last}",
+        {"w": w, "k": np.array(0.25, np.float32), **places},
+        {"w": other, **places},
+    )
+    assert certify(described(pair)).verdict == ("differs" if error else "certified")

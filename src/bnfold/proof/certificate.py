@@ -236,12 +236,22 @@ def _proven(computed: Window) -> Certificate:
     try:
         certificates = [_of_one(each) for each in rest]
     except (Differs, NotShown, NoTruth, BnfoldError):  # operands may differ, results need not
-        certificates = [_of_one(each) for each in of_one_output(computed) if peeled(each)]
+        certificates = [found for each in of_one_output(computed) for found in _of_output(each)]
     if not certificates:  # each output by itself is computed alike
         return Certificate("certified", "constant")
     doubts = [found.doubt for found in certificates if found.doubt is not None]
     worst = max(certificates, key=lambda found: (found.verdict != "certified", found.bound or 0.0))
     return replace(worst, doubt=sum(doubts) if doubts else None)
+
+
+def _of_output(window: Window) -> list[Certificate]:
+    """Prove a window of one output: what it is computed from, alike on both sides, or itself."""
+    rest = peeled(window)
+    with suppress(NotShown, NoTruth, BnfoldError, Differs):  # operands may differ again
+        certificates = [_of_one(each) for each in rest]
+        if all(found.verdict == "certified" for found in certificates):
+            return certificates
+    return [_of_one(window)] if rest else []
 
 
 def _at_sizes(window: Window) -> Certificate:
