@@ -1211,3 +1211,37 @@ def test_a_reduction_over_all_axes_of_one_element_is_that_element(
         opset=18,
     )
     assert (certify(pair).verdict == "certified") == is_same
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lines"),
+    [
+        ("N,256,M", "s = Shape(x) g = Gather(s, one)"),
+        ("N,256,M", "s = Shape<start=1>(x) g = Gather(s, zero)"),
+        ("N,256,M", "s = Shape<start=0, end=2>(x) g = Gather(s, last)"),
+        ("N,256,M", "s = Shape(x) g = Slice(s, one, two)"),
+        ("N,M,256", "s = Shape(x) g = Gather(s, last)"),
+        ("N,M,256", "s = Shape(x) g = Slice(s, last, many, zero, one)"),
+        ("N,M,256", "s = Shape(x) g = Slice(s, last, one, zero, last)"),
+    ],
+)
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_known_size_is_one_though_others_are_free(sizes: str, lines: str, is_right: bool) -> None:
+    """A free size that is divided by 64 has more rests than are tried."""
+    before = f"{lines} d = Div(g, by) y = Add(d, zeros)"
+    numbers = {"zero": 0, "one": 1, "two": 2, "many": 9, "last": -1, "by": 64, "zeros": 0}
+    weights = {name: np.array([n]) for name, n in numbers.items() if f" {name}" in before}
+    after = {"c": np.array([4 if is_right else 5])}
+    text = f"(float[{sizes}] x) => (int64[a] y)"
+    found = certify(window(text, before, "y = Identity(c)", weights, after))
+    assert (found.verdict == "certified") == is_right
+
+
+@pytest.mark.parametrize("chosen", ["Gather(s, zero)", "Gather(s, many)", "Slice(s, zero, two)"])
+def test_a_size_that_is_not_known_is_none(chosen: str) -> None:
+    numbers = {"zero": [0], "many": [7], "two": [2], "by": [64]}
+    weights = {name: np.array(n) for name, n in numbers.items() if f" {name}" in f"{chosen} by"}
+    before = f"s = Shape(x) g = {chosen} y = Div(g, by)"
+    text = "(float[N,256] x) => (int64[a] y)"
+    after = {"c": np.array([0, 4] if "two" in chosen else [4])}
+    assert certify(window(text, before, "y = Identity(c)", weights, after)).verdict != "certified"

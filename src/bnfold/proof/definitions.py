@@ -32,6 +32,8 @@ def with_definitions(window: Window) -> Window:
     Where, a Cast of floats to a wider type and back, reductions over axes of size 1, and a Dropout
     that says that it is one of inference, as up to operator set 6.
 
+    What chooses sizes that are known of a shape is a constant, though others are free.
+
     The larger or smaller of floats and a number is a Clip of them.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
@@ -131,6 +133,8 @@ class _Known:
         """Floats that were cast to a wider type, by what they became."""
         self.negated: dict[str, str] = {}
         """Conditions by their negation."""
+        self.asked: dict[str, Sequence[int | None]] = {}
+        """Sizes by what reads them."""
 
 
 def _become_identity(node: onnx.NodeProto, name: str) -> None:
@@ -222,6 +226,42 @@ def _reduction(node: onnx.NodeProto, known: _Known) -> None:
         _become_identity(node, node.input[0])
 
 
+def _shape(node: onnx.NodeProto, known: _Known) -> None:
+    shape = known.shapes.get(node.input[0])
+    if shape is not None:
+        (start,), end = ints(node, "start", [0]), ints(node, "end")
+        known.asked[node.output[0]] = shape[start : end[0] if end else None]
+
+
+def _chosen(node: onnx.NodeProto, known: _Known) -> None:
+    """Choose known sizes at once."""
+    sizes = known.asked.get(node.input[0])
+    places = _places(node, len(sizes), known) if sizes is not None else None
+    if sizes is None or places is None:
+        return
+    found = [sizes[place] for place in places.reshape(-1)]
+    if None not in found:
+        content = np.array(found, np.int64).reshape(places.shape)
+        value = onnx.numpy_helper.from_array(content)
+        node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, value=value))
+
+
+def _places(node: onnx.NodeProto, count: int, known: _Known) -> Array | None:
+    """Return which of so many sizes a Gather or Slice chooses, if that is constant."""
+    given = [known.constants.get(name) for name in node.input[1:]]
+    contents = [content for content in given if content is not None]
+    if len(contents) < len(given):
+        return None
+    if node.op_type == "Gather":
+        (indices,) = contents
+        is_within = bool(((indices >= -count) & (indices < count)).all())
+        return np.asarray(np.arange(count)[indices]) if is_within else None
+    if not 2 <= len(contents) <= 4 or any(content.size != 1 for content in contents):
+        return None
+    start, end, *others = (content.item() for content in contents)
+    return np.arange(count)[slice(start, end, *others[1:])]
+
+
 def _arithmetic(node: onnx.NodeProto, known: _Known) -> None:
     if known.is_old and ints(node, "axis"):
         _spread(node, known)
@@ -269,7 +309,10 @@ _SIMPLIFIED: Mapping[str, Callable[[onnx.NodeProto, _Known], None]] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "Dropout": _dropout,
+    "Gather": _chosen,
     "Not": _not,
+    "Shape": _shape,
+    "Slice": _chosen,
     "Where": _where,
     **dict.fromkeys(("Concat", "Mean", "Sum"), _of_several),
     **dict.fromkeys(("Max", "Min"), _extremum),
