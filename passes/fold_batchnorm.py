@@ -18,7 +18,8 @@ On its way, the map passes
   in the end, or that its data was cast from: Conv (float16) → Cast → BN (float32) → Cast, back;
 - a ReduceSum of n elements, which makes n·t of t; n must be known, unless t = 0;
 - other affine maps, and, upstream, every branch of a Concat, Add or Where, whatever a Where chooses
-  by: of a constant branch, each element is mapped;
+  by, also where branches are broadcast, but along the channels: of a constant branch, each element
+  is mapped;
 - downstream, a Concat, whatever its other branches are: what reads it absorbs the map on these
   channels alone;
 - Split, Slice and Gather: a part of the channels takes its part of the map.

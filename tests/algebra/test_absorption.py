@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import FARTHEST, NotReached
 from bnfold.rewriting.contract import Common
@@ -92,7 +93,7 @@ def test_a_branch_that_is_repeated_along_the_channels_cannot_take_its_part() -> 
         w2=CONVS["w2"],
         **batch_norm(2),
     )
-    assert_refused(model, NAME, NotReached.NOT_LINEAR)
+    assert_refused(model, NAME, NotCarried.BROADCAST, in_the_way="Add g")
 
 
 def test_a_value_added_to_itself_is_shared() -> None:

@@ -204,6 +204,72 @@ def test_refuses_residual_add() -> None:
     assert_refused(model, NAME, NotReached.GRAPH_INPUT)
 
 
+SUMS = {
+    "of any sizes": "p = Conv(x, w) q = Conv(z, u)",
+    "with one of each channel": "p = Conv(x, w) g = GlobalAveragePool(z) q = Conv(g, u)",
+    "of one of each channel": "f = GlobalAveragePool(x) p = Conv(f, w) q = Conv(z, u)",
+    "resized": "p = Conv(x, w) k = Conv(z, u) q = Resize(k, , twice)",
+    "of fewer axes": "p = Conv(x, w) h = ReduceMean<axes=[0]>(z) i = Conv(h, u) "
+    "q = Squeeze(i, zero)",
+}
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Sum"])
+@pytest.mark.parametrize("branches", SUMS.values(), ids=SUMS)
+@pytest.mark.parametrize("order", ["p, q", "q, p"])
+def test_folds_into_both_operands_of_a_sum_that_broadcasts(
+    op: str, branches: str, order: str
+) -> None:
+    """As of an octave convolution, which adds maps of half the size, where sizes are free."""
+    more: Parameters = {"twice": np.array([1, 1, 2, 2], np.float32), "zero": np.array([0])}
+    weights: Parameters = {name: content for name, content in more.items() if name in branches}
+    model = build(
+        "(float[2,3,H,W] x, float[2,3,G,V] z) => (float[a,b,c,d] y) "
+        f"{{ {branches} o = {op}({order}) y = BatchNormalization(o, s, b, m, v) }}",
+        w=normal(4, 3, 1, 1),
+        u=normal(4, 3, 1, 1, seed=1),
+        **weights,
+        **batch_norm(4),
+    )
+    half = 1 + ("Resize" in branches)
+    sizes = {"H": 6, "W": 4, "G": 6 // half, "V": 4 // half}
+    expected = operators(run_pass(model, NAME).to_proto())
+    assert sorted([*expected, "BatchNormalization"]) == sorted(operators(model))
+    certified = (op, order) == ("Add", "q, p")
+    assert_rewritten(model, NAME, expected, sizes=sizes, certified=certified)
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        "p = Conv(x, w) r = Conv(x, u) q = ReduceMean<axes=[1]>(r)",
+        "p = Conv(x, w) r = Conv(x, u) q = ReduceMean<axes=[0,1], keepdims=0>(r)",
+    ],
+)
+def test_refuses_a_sum_that_broadcasts_along_the_channels(branches: str) -> None:
+    model = build(
+        f"(float[N,3,H,W] x) => (float[N,4,H,W] y) {{ {branches} o = Add(p, q) "
+        "y = BatchNormalization(o, s, b, m, v) }",
+        w=normal(4, 3, 1, 1),
+        u=normal(4, 3, 1, 1, seed=1),
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotCarried.BROADCAST, in_the_way="Add o")
+
+
+def test_refuses_a_sum_whose_axes_an_attribute_aligns() -> None:
+    model = build(
+        "(float[N,3,5,5] x) => (float[N,4,5,5] y) { p = Conv(x, w) k = ReduceMean<axes=[0]>(x) "
+        "q = Conv(k, u) o = Add<broadcast=1>(p, q) "
+        "y = BatchNormalization<is_test=1>(o, s, b, m, v) }",
+        w=normal(4, 3, 1, 1),
+        u=normal(4, 3, 1, 1, seed=1),
+        opset=6,
+        **batch_norm(4),
+    )
+    assert_refused(model, NAME, NotReached.NOT_LINEAR)
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

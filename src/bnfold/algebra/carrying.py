@@ -40,7 +40,7 @@ class NotCarried(Refusal):
     TOO_MANY_PARTS = "the Concat or Split in between has too many parts to be made anew for each"
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
     AXIS_LOST = "the operator in between does not keep its channels on one axis"
-    BROADCAST = "an operand of the Where in between is repeated along its channels"
+    BROADCAST = "an operand of the operator in between is repeated along its channels"
     NOT_FLOATS = "the Cast in between is not one of floats to floats"
     NARROWER_TYPE = (
         "beyond the Cast in between is a type with fewer digits or less range, in which its result "

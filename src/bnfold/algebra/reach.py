@@ -208,9 +208,9 @@ def is_product(node: ir.Node) -> bool:
 
 
 def is_sum(node: ir.Node) -> bool:
-    """Say whether the node adds or subtracts values of the same shape, none of them constant.
+    """Say whether the node adds or subtracts values, none of them constant, of known ranks.
 
-    A broadcast operand might lack the channels.
+    Before opset 7, which aligns axes by an attribute, they must have the same shape.
     """
     if not is_op(node, "Add", "Sub", "Sum"):
         return False
@@ -224,7 +224,9 @@ def is_sum(node: ir.Node) -> bool:
             return False
     shapes = [shape_of(value) for value in node.inputs if value is not None]
     known = [shape.dims for shape in shapes if shape is not None]
-    return len(known) == len(node.inputs) and all(dims == known[0] for dims in known)
+    if len(known) < len(node.inputs):
+        return False
+    return not node.attributes or all(dims == known[0] for dims in known)
 
 
 def _after(value: ir.Value) -> Iterator[DeadEnd | ir.Value]:

@@ -135,14 +135,12 @@ class IntoProducers:
         rank = known_rank(node.outputs[0], node)
         branches: list[Operand] = [node.inputs[0]]
         for value in node.inputs[1:]:
-            own = affine.along(affine.axis - rank + known_rank(value, node))
             if value is not None and is_weight(value):
+                own = affine.along(affine.axis - rank + known_rank(value, node))
                 self.absorbers.add("a constant")
                 branches.append(_mapped(value, own, node, repeats=True))
-                continue
-            is_whole = own.is_uniform or size_of(value, max(own.axis, 0)) == own.channels
-            require(is_whole and (own.is_uniform or own.axis >= 0), NotCarried.BROADCAST, node)
-            branches.append(self.of(value, own, node))
+            else:
+                branches.append(self.of(value, _of_operand(affine, value, node), node))
         return same_op(node, branches)
 
     def _arithmetic(self, node: ir.Node, affine: Affine) -> Made:
@@ -156,10 +154,23 @@ class IntoProducers:
             return self.of(node.inputs[index], joined, node)
         require(is_sum(node), NotReached.NOT_LINEAR, node, node.op_type)
         self._shrinks = True
-        first, *others = node.inputs
-        branches: list[Operand] = [self.of(first, affine, node)]
-        branches += [self.of(value, affine.without_shift(), node) for value in others]
-        return same_op(node, branches)
+        maps = [affine, *[affine.without_shift()] * (len(node.inputs) - 1)]
+        pairs = zip(node.inputs, maps, strict=True)
+        branches = [(value, _of_operand(each, value, node)) for value, each in pairs]
+        return same_op(node, [self.of(value, own, node) for value, own in branches])
+
+
+def _of_operand(affine: Affine, value: ir.Value | None, node: ir.Node) -> Affine:
+    """Return the map of an operand that may be broadcast, but not along the channels.
+
+    Raises:
+        Refused: BROADCAST, if it is.
+    """
+    rank = known_rank(node.outputs[0], node)
+    own = affine.along(affine.axis - rank + known_rank(value, node))
+    is_whole = own.is_uniform or size_of(value, max(own.axis, 0)) == own.channels
+    require(is_whole and (own.is_uniform or own.axis >= 0), NotCarried.BROADCAST, node)
+    return own
 
 
 def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> list[ir.Node]:
