@@ -16,7 +16,7 @@ import bnfold
 from bnfold.graph.expressions import OPERATORS
 from tests.support.evaluate import run_plain
 from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
-from tests.support.passes import run_pass
+from tests.support.passes import certificates, run_pass
 
 NAME = "evaluate-constants"
 
@@ -550,3 +550,43 @@ def test_each_operator_is_evaluated_or_has_a_reason_not_to_be() -> None:
     assert OPERATORS.isdisjoint(reasons)
     assert defined >= OPERATORS
     assert len(reasons) == len(set(reasons))
+
+
+@pytest.mark.parametrize(
+    ("carried", "start", "last", "opset"),
+    [
+        ("seq(float[2,4])", "SequenceEmpty()", "SequenceInsert(s, a)", 17),
+        ("float[m,j]", "Identity(x)", "Concat<axis=0>(s, a)", 17),
+        ("float[m,j]", "Identity(x)", "Concat<axis=0>(s, a)", 11),
+    ],
+)
+def test_in_bodies_whose_other_shapes_are_not_known(
+    carried: str, start: str, last: str, opset: int
+) -> None:
+    """As torch.jit.script writes an LSTMCell: its weights are put in order in each iteration."""
+    ends = (
+        "<axes=[0]>(r) v = Squeeze<axes=[0]>(u)" if opset < 13 else "(r, zero) v = Squeeze(u, zero)"
+    )
+    model = build(
+        f"(float[2,4] x, int64 n, bool c) => ({carried} z) {{ e = {start} z = Loop(n, c, e) <"
+        f"body = b (int64 i, bool k, {carried} s) => (bool o, {carried} t) {{ "
+        "p = Slice(w, zero, two) q = Slice(w, two, four, zero) r = Concat<axis=0>(q, p) "
+        f"u = Unsqueeze{ends} "
+        f"h = Gather(s0, i) g = Mul(x, h) a = MatMul(g, v) t = {last} o = Identity(k) }}> }}",
+        opset=opset,
+        w=normal(4, 4),
+        s0=normal(5),
+        zero=ints(0),
+        two=ints(2),
+        four=ints(4),
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    (loop,) = (node for node in optimized.graph.node if node.op_type == "Loop")
+    (body,) = (attribute.g for attribute in loop.attribute)
+    kept = ["Gather", "Mul", "MatMul", last.partition("(")[0].partition("<")[0], "Identity"]
+    assert [node.op_type for node in body.node] == kept
+    feeds = {"x": normal(2, 4), "n": np.array(3, np.int64), "c": np.array(True)}
+    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+        for each, again in zip(one, other, strict=True):
+            np.testing.assert_array_equal(each, again)
+    assert {each.verdict for each in certificates(model, NAME)} == {"certified"}

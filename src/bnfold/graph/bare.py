@@ -61,12 +61,7 @@ def bare_model(graph: ir.Graph, known: Known, carried: Carried) -> onnx.ModelPro
 
     Through functions onnx infers its own sizes, and believes what is claimed in their bodies.
     """
-    bare = onnx.ModelProto(ir_version=8)
-    versions = {_UNKNOWN_DOMAIN: 1, **graph.opset_imports}
-    is_raised = versions.get("") in _LIKE_IT
-    versions |= {"": _READ_BY_RESHAPE} if is_raised else {}
-    for domain, version in versions.items():
-        bare.opset_import.add(domain=domain, version=version)
+    bare, is_raised = _without_nodes(graph)
     names = free_names()
     for value in graph.inputs:
         _add_input(bare.graph, value, names)
@@ -82,6 +77,34 @@ def bare_model(graph: ir.Graph, known: Known, carried: Carried) -> onnx.ModelPro
     if is_raised:
         _raise(bare.graph, bare.graph)
     return bare
+
+
+def bare_expressions(graph: ir.Graph, nodes: Sequence[ir.Node]) -> onnx.ModelProto:
+    """Return the same of nodes of a graph and its bodies that read constants and each other."""
+    bare, is_raised = _without_nodes(graph)
+    made = {value for node in nodes for value in node.outputs}
+    read = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None)
+    for value in read:
+        if value.is_initializer() and value.const_value is not None:
+            _add_constant(bare.graph, value.name or "", value.const_value)
+        elif value not in made:
+            _add_result(bare.graph, value)
+    for node in nodes:
+        _add_node(bare.graph, node, {}, {})
+    if is_raised:
+        _raise(bare.graph, bare.graph)
+    return bare
+
+
+def _without_nodes(graph: ir.Graph) -> tuple[onnx.ModelProto, bool]:
+    """Return an empty model for the nodes of a graph, and whether their operators are raised."""
+    bare = onnx.ModelProto(ir_version=8)
+    versions = {_UNKNOWN_DOMAIN: 1, **graph.opset_imports}
+    is_raised = versions.get("") in _LIKE_IT
+    versions |= {"": _READ_BY_RESHAPE} if is_raised else {}
+    for domain, version in versions.items():
+        bare.opset_import.add(domain=domain, version=version)
+    return bare, is_raised
 
 
 def _raise(graph: onnx.GraphProto, outermost: onnx.GraphProto) -> None:

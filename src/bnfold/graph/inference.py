@@ -14,13 +14,19 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-from bnfold.graph.bare import MOST_AXES, bare_model, bodies, is_result_known
+from bnfold.graph.bare import (
+    MOST_AXES,
+    bare_expressions,
+    bare_model,
+    bodies,
+    is_result_known,
+)
 from bnfold.graph.carried import Carried, revised
 from bnfold.graph.constants import constant, is_constant, is_deferred
 from bnfold.graph.kept_sizes import name_kept_sizes
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.sizes import DELICATE, Size, runtime_sizes
-from bnfold.graph.walk import bodies_of, outermost_graphs
+from bnfold.graph.walk import bodies_of, has_body, outermost_graphs
 
 Infer: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto | None]
 """Infers the shapes of all values of a model; None if it cannot."""
@@ -77,6 +83,7 @@ def learn_shapes(model: ir.Model, infer: Infer = infer_here) -> None:
     """Infer all shapes, and missing types. The nodes of all graphs must be in order."""
     for graph in outermost_graphs(model):
         _infer(graph, infer)
+        _infer_expressions(graph, infer)
         name_kept_sizes(graph)
 
 
@@ -97,6 +104,37 @@ def _infer(graph: ir.Graph, infer: Infer) -> None:
     for value in search.affected:
         shape = shape_of(value)
         record_shape(value, None if shape is None else ir.Shape([None] * shape.rank()))
+
+
+def _infer_expressions(graph: ir.Graph, infer: Infer) -> None:
+    """Infer the shapes of what bodies compute of constants alone.
+
+    onnx gives up on a body whose other shapes it does not know, or that carries sequences, and
+    reads no bounds and axes that are constants outside.
+    """
+    nodes: list[ir.Node] = []
+    made: set[ir.Value] = set()
+    for body in graph.subgraphs():
+        for node in body:
+            read = [value for value in node.inputs if value is not None]
+            shapes = [shape_of(value) for value in node.outputs]
+            are_known = all(shape is not None and shape.is_static() for shape in shapes)
+            if not read or are_known or node.domain != "" or has_body(node):
+                continue
+            if all(is_constant(value) or value in made for value in read):
+                made.update(node.outputs)
+                nodes.append(node)
+    inferred = infer(bare_expressions(graph, nodes)) if nodes else None
+    if inferred is None:
+        return
+    types = {info.name: info.type for info in inferred.graph.value_info}
+    for node in nodes:
+        for value in node.outputs:
+            _take(value, types, {})
+        if node.op_type in DELICATE and _wrong_sizes(node) is not None:
+            for value in made:
+                record_shape(value, None)
+            return
 
 
 def _infer_once(
