@@ -114,7 +114,7 @@ def _infer_expressions(graph: ir.Graph, infer: Infer) -> None:
     """
     nodes: list[ir.Node] = []
     made: set[ir.Value] = set()
-    for body in graph.subgraphs():
+    for body in _bodies_within(graph):
         for node in body:
             read = [value for value in node.inputs if value is not None]
             shapes = [shape_of(value) for value in node.outputs]
@@ -135,6 +135,14 @@ def _infer_expressions(graph: ir.Graph, infer: Infer) -> None:
             for value in made:
                 record_shape(value, None)
             return
+
+
+def _bodies_within(graph: ir.Graph) -> list[ir.Graph]:
+    """Return the bodies of a graph's nodes, each before those within it."""
+    found: list[ir.Graph] = []
+    for body in (body for node in graph if node.attributes for body in bodies_of(node)):
+        found += [body, *_bodies_within(body)]
+    return found
 
 
 def _infer_once(
