@@ -66,6 +66,12 @@ def simplified(model: onnx.ModelProto, *shapes: tuple[int, ...]) -> list[int] | 
         ("N,M,6", ["x0", "x1", 3, -1], [0, 0, 3, 2], [(4, 5, 6)]),
         ("N,M,L", ["x0", "x1", -1], [0, 0, 0], [(4, 5, 6), (4, 5, 0)]),
         ("N,M,L", ["x0", -1, "x2"], [0, 0, 0], [(4, 5, 6), (4, 0, 6)]),
+        ("N,M,6", ["x0", -1], [0, -1], [(4, 5, 6), (4, 0, 6)]),
+        ("N,6,H,W", ["x0", 6, -1], [0, 6, -1], [(2, 6, 4, 3), (2, 6, 0, 3)]),
+        ("N,6,H,W", ["x0", 2, 3, -1], [0, 2, 3, -1], [(2, 6, 4, 3), (1, 6, 1, 1)]),
+        ("N,6,H,W", ["x0", "x1", -1], [0, 6, -1], [(2, 6, 4, 3)]),
+        ("N,M,H,W", ["x0", "x1", -1], [0, 0, -1], [(2, 6, 4, 3), (2, 6, 4, 0)]),
+        ("N,M,H,W", [-1, "x1", 0], [-1, 0, 0], [(2, 6, 4, 3)]),
     ],
 )
 def test_a_shape_that_follows(
@@ -79,7 +85,8 @@ def test_a_shape_that_follows(
     [
         ("N,M,6", ["x1", "x0", 6], (4, 5, 6)),
         ("N,M,6", ["x0", 6, "x1"], (4, 5, 6)),
-        ("N,M,6", ["x0", -1], (4, 5, 6)),
+        ("N,M,6", ["x1", -1], (4, 5, 6)),
+        ("N,M,6", [-1, "x0"], (4, 5, 6)),
         ("N,0,6", ["x0", "x1", 3, 2], (4, 0, 6)),
     ],
 )
@@ -90,6 +97,7 @@ def test_a_shape_that_depends_on_more_stays(
 
 
 def test_where_0_means_0_no_size_is_copied() -> None:
+    assert simplified(reshaped("N,M,6", ["x0", -1], allowzero=1), (4, 5, 6)) is None
     model = reshaped("N,M,6", ["x0", "x1", 2, 3], allowzero=1)
     assert simplified(model, (4, 5, 6)) is None
     assert simplified(reshaped("N,5,6", ["x0", 30], allowzero=1), (4, 5, 6)) == [-1, 30]
@@ -114,6 +122,7 @@ def test_it_is_certified() -> None:
         ("N,6,4", ["x0", 24]),
         ("N,M,6", ["x0", "x1", 3, 2]),
         ("N,6,4", ["x0", -1]),
+        ("N,6,H,W", ["x0", 2, 3, -1]),
     ]
     for x, sizes in cases:
         model = reshaped(x, sizes)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.permuting import order_of
 from bnfold.graph.shapes import are_equal, rank_of, shape_of, size_of
+from bnfold.graph.size_terms import Term, terms
 
 _Size: TypeAlias = int | ir.SymbolicDim
 
@@ -31,6 +32,21 @@ def constant_target(
         told = _with_the_open_one_computed(told, own)
     with_own_sizes = _with_own_sizes(told, own) if copies_sizes else None
     return with_own_sizes or _with_one_left_open(told)
+
+
+def target_that_copies(data: ir.Value, shape: ir.Value) -> list[int] | None:
+    """Return a computed shape with 0 for each size of `data` on its axis; None if more is computed.
+
+    Numbers stay, also a −1: whatever is reshaped, both shapes say the same.
+    """
+    asked, own = terms(shape), shape_of(data)
+    if asked is None or own is None:
+        return None
+    sizes = [Term.of(size) for size in own]
+    copied = [term.size is not None and sizes[i : i + 1] == [term] for i, term in enumerate(asked)]
+    if not all(is_own or term.size is None for is_own, term in zip(copied, asked, strict=True)):
+        return None
+    return [0 if is_own else term.factor for is_own, term in zip(copied, asked, strict=True)]
 
 
 def keeps_order(transpose: ir.Node) -> bool:
