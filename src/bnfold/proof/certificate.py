@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
-from bnfold.proof.activations import with_activations_last, with_scales_before_activations
+from bnfold.proof.activations import with_activations_last
 from bnfold.proof.bodies import CLOSED, with_bodies_closed
 from bnfold.proof.broadcasts import expands_operands, with_broadcasts, with_constants_expanded
 from bnfold.proof.casts import prove_casts
@@ -35,6 +35,7 @@ from bnfold.proof.copying import prove_copying
 from bnfold.proof.deadline import limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
+from bnfold.proof.homogeneous import prove_homogeneous
 from bnfold.proof.interleaving import with_interleaving
 from bnfold.proof.kept_axes import with_axes_kept
 from bnfold.proof.kinds import is_copying, require_same_types, rounding_casts
@@ -190,12 +191,10 @@ def _without_transposes(window: Window) -> Window | None:
 
 def _forms(window: Window) -> Iterator[Window]:
     """Yield a window, and the same written otherwise: first what is proven fastest."""
-    expanded, scaled = with_broadcasts(window), with_scales_before_activations(window)
+    expanded = with_broadcasts(window)
     if expanded is not window:
         yield expanded
     yield window
-    if scaled is not window:
-        yield scaled
     for make in (with_transposes_first, with_constants_expanded):
         if (other := make(window)) is not window:
             yield other
@@ -315,4 +314,8 @@ def _of_one(window: Window) -> Certificate:
     for operators, prove in proofs:
         if window.operators <= operators and (certificate := prove(window, chosen)) is not None:
             return certificate
-    return prove_channels(window, chosen) or sample(window, chosen)
+    return (
+        prove_homogeneous(window, chosen)
+        or prove_channels(window, chosen)
+        or sample(window, chosen)
+    )

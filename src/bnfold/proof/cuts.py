@@ -6,7 +6,8 @@ becomes an input: the results are to be the same for any value of it before, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ import onnx.numpy_helper
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.linear import linear_bound
-from bnfold.proof.probing import single
+from bnfold.proof.probing import evaluator, single
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import Constants, of_value, rebuilt
 from bnfold.proof.truth import Truth64
@@ -24,6 +25,9 @@ from bnfold.proof.windows import Window, dtype_of, is_float
 
 _DRAWS = 16
 """Random inputs that show which function it may be."""
+
+_CONSTANT = 1e-12
+"""An element that moves by no more, relative to its size, is taken for a constant."""
 
 
 class Cuts:
@@ -39,26 +43,40 @@ class Cuts:
         self._sizing = replace(sizing, stackable=False, batched=False)
         self._type = onnx.TensorProto.DataType.Value(window.unit.upper())  # how results are rounded
         self._types = {value.name: dtype_of(value) for value in window.inputs}
-        self._values = [self._drawn(model) for model in window.models]
+        self._constants = [Constants(model) for model in window.models]
+        self._drawn: dict[str, Array] = {}
+        for name, shape in self._shapes.items():
+            self._draw(name, shape, is_bool=self._types[name] == np.bool_)
+        self._shapes_within = [self._evaluated_shapes(model) for model in window.models]
         self._inputs = [value for value in window.inputs if is_float(dtype_of(value))]
         self._renamed: tuple[dict[str, str], dict[str, str]] = ({}, {})
         self._added: list[onnx.NodeProto] = []
         self._tensors: list[onnx.TensorProto] = []
 
-    def _drawn(self, model: onnx.ModelProto) -> list[Mapping[str, Array]]:
-        """Return all values for each of some random inputs, the same for both sides."""
+    def _draw(self, name: str, shape: Sequence[int], *, is_bool: bool = False) -> None:
+        """Draw values of an input, one after another."""
+        generator = np.random.default_rng(len(self._drawn))
+        values = generator.standard_normal((_DRAWS, *shape))
+        self._drawn[name] = values > 0 if is_bool else values
+
+    def _evaluated_shapes(self, model: onnx.ModelProto) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of all values of a side."""
         names = [name for node in model.graph.node for name in node.output if name]
-        truth = Truth64.of_part(rebuilt(model, model.graph.node, model.graph.input, names))
-        constants = Constants(model)
-        drawn: list[Mapping[str, Array]] = []
-        for seed in range(_DRAWS):
-            generator = np.random.default_rng(seed)
-            normal = {n: generator.standard_normal(shape) for n, shape in self._shapes.items()}
-            feeds: dict[str, Array] = {
-                n: each > 0 if self._types[n] == np.bool_ else each for n, each in normal.items()
-            }
-            drawn.append({**constants, **feeds, **truth.outputs(feeds)})
-        return drawn
+        every = Truth64.of_part(rebuilt(model, model.graph.node, model.graph.input, names))
+        feeds = {name: drawn[0] for name, drawn in self._drawn.items()}
+        values = {**Constants(model), **every.outputs(feeds)}
+        return {**{name: each.shape for name, each in values.items()}, **self._shapes}
+
+    def _values(self, side: int, name: str) -> Array:
+        """Return a value of a side for all that is drawn, where what is cut off is an input."""
+        name = self._renamed[side].get(name, name)
+        if name in self._drawn:
+            return self._drawn[name]
+        if name in self._constants[side]:
+            return np.stack([self._constants[side][name]] * _DRAWS)
+        run = evaluator(self._side(side, name))
+        every = [{n: drawn[at] for n, drawn in self._drawn.items()} for at in range(_DRAWS)]
+        return np.stack([run(feeds) for feeds in every])
 
     def cut_at(
         self, one: onnx.NodeProto, other: onnx.NodeProto, first: int = 0
@@ -68,33 +86,136 @@ class Cuts:
         Returns:
             The scale and the shift of f.
         """
-        shape = self._values[0][0][one.output[0]].shape
-        names, twins = one.input[first:], other.input[first:]
-        x, y = (self._operands(*pair, shape) for pair in ((0, names), (1, twins)))
-        scale, shift = _fitted(x, y)
-        place = len(self._tensors)
-        factor, term, nothing = (f"proof {what} {place}" for what in ("factor", "term", "nothing"))
-        self._tensors += [
-            onnx.numpy_helper.from_array(content, name)
-            for content, name in ((scale, factor), (shift, term), (np.zeros(shape), nothing))
-        ]
-        for name, twin in zip(names, twins, strict=True):
+        shape = self._shapes_within[0][one.output[0]]
+        pairs = list(zip(one.input[first:], other.input[first:], strict=True))
+        scale, shift = _fitted(*self._operands(pairs, shape))
+        self._show(pairs, scale, shift)
+        self._make_input(one, other, scale, shift)
+        return scale, shift
+
+    def cut_at_scale(
+        self,
+        one: onnx.NodeProto,
+        other: onnx.NodeProto,
+        count: int | None,
+        axes: Sequence[int] = (),
+        *,
+        keeps_axes: bool = True,
+    ) -> bool:
+        """Show that two operators read x and s·x for a positive s; cut both off, as y and s·y.
+
+        The first operands are x, `count` of them or all, and the others are the same. The scale is
+        one for all elements along some axes, which the result may have fewer elements along.
+
+        Returns:
+            Whether it may be so.
+
+        Raises:
+            Differs: if it is not.
+        """
+        pairs = list(zip(one.input, other.input, strict=True))
+        rest = pairs[count:] if count is not None else []
+        scaled = [pair for pair in pairs[:count] if any(pair) and not self._is_infinite(*pair)]
+        if not all(map(all, scaled)):
+            return False
+        known, others = self._shapes_within
+        shape = np.broadcast_shapes(*(known[name] for name, _ in scaled))
+        twins = np.broadcast_shapes(*(others[twin] for _, twin in scaled))
+        result = known[one.output[0]]
+        if shape != twins or result != others[other.output[0]]:
+            return False
+        scale = _ratio(*self._operands(scaled, shape))
+        axes = tuple(axis % len(shape) for axis in axes)
+        scale = scale.mean(axis=axes, keepdims=True) if axes else scale
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            return False
+        self._show(scaled, np.broadcast_to(scale, shape), np.zeros(shape))
+        scale = scale if keeps_axes else scale.squeeze(axes)
+        self._make_input(one, other, np.broadcast_to(scale, result), np.zeros(result))
+        return all(self._is_same(*pair) for pair in rest)
+
+    def _is_infinite(self, name: str, twin: str) -> bool:
+        """Say whether both are the same infinite constants, of which any positive multiple is."""
+        one, other = (c.get(n) for c, n in zip(self._constants, (name, twin), strict=True))
+        if one is None or other is None:
+            return False
+        return bool(np.isinf(one).all()) and np.array_equal(one, other)
+
+    def positions(self, name: str) -> range:
+        """Return the axes of a value before but the first two."""
+        return range(2, len(self._shapes_within[0][name]))
+
+    def cut_at_same(self, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+        """Show that two operators read the same, and cut both off.
+
+        Returns:
+            Whether it may be so.
+
+        Raises:
+            Differs: if it is not.
+        """
+        known, others = self._shapes_within
+        shape = known[one.output[0]]
+        if others[other.output[0]] != shape:
+            return False
+        pairs = zip(one.input, other.input, strict=True)
+        is_same = all(itertools.starmap(self._is_same, pairs))
+        self._make_input(one, other, np.ones(shape), np.zeros(shape))
+        return is_same
+
+    def _is_same(self, name: str, twin: str) -> bool:
+        """Show that two operands are the same input or constant, or computed alike."""
+        if not (name and twin):
+            return name == twin
+        one, other = (c.get(n) for c, n in zip(self._constants, (name, twin), strict=True))
+        if one is not None and other is not None:
+            return one.dtype == other.dtype and np.array_equal(one, other)
+        shape = self._shapes_within[0][name]
+        if shape != self._shapes_within[1][twin]:
+            return False
+        self._show([(name, twin)], np.ones(shape), np.zeros(shape))
+        return True
+
+    def _show(self, pairs: Iterable[tuple[str, str]], scale: FloatArray, shift: FloatArray) -> None:
+        """Show that the second of each two values is the first, scaled and shifted.
+
+        Raises:
+            Differs: if it is not.
+        """
+        nothing = self._constant(np.zeros(scale.shape))
+        factor, term = self._constant(scale), self._constant(shift)
+        for name, twin in pairs:
             repeated = onnx.helper.make_node("Add", [twin, nothing], ["proof repeated"])
             map_of_it = _affine(name, factor, term, "proof mapped")
             self.compare("proof mapped", "proof repeated", map_of_it, [repeated])
+
+    def _make_input(
+        self, one: onnx.NodeProto, other: onnx.NodeProto, scale: FloatArray, shift: FloatArray
+    ) -> None:
+        """Let both sides read the result of an operator as an input, scaled and shifted after."""
+        place = len(self._tensors)
         free, mapped = f"proof free {place}", f"proof chosen {place}"
-        self._shapes[free] = shape
-        self._inputs.append(onnx.helper.make_tensor_value_info(free, self._type, list(shape)))
+        self._shapes[free] = scale.shape
+        self._draw(free, scale.shape)
+        self._inputs.append(onnx.helper.make_tensor_value_info(free, self._type, scale.shape))
+        factor, term = self._constant(scale), self._constant(shift)
         self._added += _affine(free, factor, term, mapped)
         self._renamed[0][one.output[0]] = free
         self._renamed[1][other.output[0]] = mapped
-        return scale, shift
 
-    def _operands(self, side: int, names: Sequence[str], shape: Sequence[int]) -> FloatArray:
-        """Return what an operator reads, drawn at random: one draw after another."""
-        drawn = self._values[side]
-        every = [np.broadcast_to(each[n], shape) for n in names for each in drawn]
-        return np.stack(every).astype(np.float64)
+    def _constant(self, content: FloatArray) -> str:
+        """Add a constant to both sides; return its name."""
+        name = f"proof constant {len(self._tensors)}"
+        self._tensors.append(onnx.numpy_helper.from_array(content, name))
+        return name
+
+    def _operands(
+        self, pairs: Sequence[tuple[str, str]], shape: Sequence[int]
+    ) -> Iterator[FloatArray]:
+        """Yield what an operator reads on each side, drawn at random: one draw after another."""
+        for side, names in enumerate(zip(*pairs, strict=True)):
+            every = [np.broadcast_to(v, shape) for n in names for v in self._values(side, n)]
+            yield np.stack(every).astype(np.float64)
 
     def compare(
         self,
@@ -123,7 +244,7 @@ class Cuts:
         """
         self.compare(*(model.graph.output[0].name for model in self._window.models))
 
-    def _side(self, side: int, result: str, more: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    def _side(self, side: int, result: str, more: Sequence[onnx.NodeProto] = ()) -> onnx.ModelProto:
         """Return the model of one value of a side."""
         model, renamed = self._window.models[side], self._renamed[side]
         nodes = [*self._added, *model.graph.node, *more]
@@ -137,6 +258,20 @@ def _fitted(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     covariance = (centred * (y - y.mean(axis=0))).sum(axis=0)
     scale = np.divide(covariance, variance, out=np.ones(variance.shape), where=variance > 0)
     return scale, y.mean(axis=0) - scale * x.mean(axis=0)
+
+
+def _ratio(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return s such that y ≈ s·x, for each element by itself.
+
+    A shift may have been rounded on one side: only where x does not vary is it of use.
+    """
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return np.full(x.shape[1:], np.nan)
+    scale, _ = _fitted(x, y)
+    size = np.abs(x).max(axis=0)
+    is_constant = np.ptp(x, axis=0) <= _CONSTANT * size
+    of_first = np.divide(y[0], x[0], out=np.ones(size.shape), where=x[0] != 0)
+    return np.where(is_constant, of_first, scale)
 
 
 def _affine(data: str, factor: str, term: str, result: str) -> list[onnx.NodeProto]:
