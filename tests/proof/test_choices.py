@@ -120,3 +120,21 @@ def test_a_constant_condition(is_same: bool) -> None:
     before, after = "r = Where(e, p, q) y = Mul(r, k)", "y = Where(f, p, q)"
     pair = of(f"{PRODUCTS} {before}", f"{PRODUCTS} {after}", new, old)
     assert is_proven(pair) == is_same
+
+
+@pytest.mark.parametrize("number", [0.0, -1e9, 1e-9])
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+@pytest.mark.parametrize("size", ["3", "1"])
+def test_a_number_beside_what_varies(number: float, shift: float, size: str) -> None:
+    """Its own rounding says nothing of the scale and shift of what it is chosen beside."""
+    z, t = np.array(number, np.float32), np.array(shift, np.float32)
+    text = f"(float[N,2,3] x, bool[N,2,{size}] c) => (float[N,2,3] y)"
+    w, k = normal(3, 3), np.array([1.7, -0.6, 0.3], np.float32)
+    before = "p = MatMul(x, w) r = Where(c, p, z) m = Mul(r, k) y = Add(m, t)"
+    after = "p = MatMul(x, w) q = Add(p, t) y = Where(c, q, z)"
+    folded = (z * k.astype(np.float64) + t).astype(np.float32)
+    old, new = {"w": w, "z": z, "k": k, "t": t}, {"w": scaled(w, k, 1), "z": folded, "t": t}
+    assert certify(window(text, before, after, old, new)).verdict == "certified"
+    for wrong in ({"w": new["w"] * np.float32(1.001)}, {"z": folded * np.float32(1.01) + 1}):
+        pair = window(text, before, after, old, {**new, **wrong})
+        assert certify(pair).verdict != "certified"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from bnfold.proof.certificate import certify
+from bnfold.proof.homogeneous import prove_homogeneous
 from bnfold.proof.truth import Truth64
 from bnfold.proof.windows import Window
 from tests.support.graphs import Array, Parameters, normal
 from tests.support.slow import few, in_turn
-from tests.support.windows import window
+from tests.support.windows import usual, window
 
 MAP = "(float[1,4,4,4] x) => (float[N,o,h,w] y)"
 SCALE = np.array([0.25, 1.5, 3, 0.7])
@@ -217,7 +218,23 @@ def test_another_function_reads_the_same_or_nothing_is_shown() -> None:
     right = {"s": -s, "h": np.array(2, np.float32)}
     assert verdict(window(text, before, after, {"s": s, "h": half}, right)) == "certified"
     wrong = {"s": -s, "h": np.array(1.99, np.float32)}
-    assert verdict(window(text, before, after, {"s": s, "h": half}, wrong)) != "certified"
+    other = window(text, before, after, {"s": s, "h": half}, wrong)
+    assert certify(other).verdict != "certified"
+    assert prove_homogeneous(other, usual(other)) is None
+
+
+def test_other_functions() -> None:
+    other = pair("t = Relu(c)", "t = Abs(c)")
+    assert prove_homogeneous(other, usual(other)) is None
+
+
+def test_a_channel_without_weights_is_scaled_with_its_shift() -> None:
+    w, s, b = normal(4, 4, 1, 1, seed=7), wide(SCALE), wide(SHIFT)
+    w[1] = 0
+    before = "i = Conv(x, w) m = Mul(i, s) c = Add(m, b) r = Relu(c) y = Neg(r)"
+    after = "n = Neg(x) i = Conv(n, w) c = Sub(b, i) r = Relu(c) y = Mul(r, s)"
+    old, new = {"w": w, "s": s, "b": b}, {"w": w, "s": -s, "b": wide(SHIFT / SCALE)}
+    assert verdict(window(MAP, before, after, old, new)) == "certified"
 
 
 FUNCTIONS = ["Relu", "LeakyRelu<alpha=0.3>", "Abs", "PRelu", "MaxPool<kernel_shape=[2,1]>", "Clip"]

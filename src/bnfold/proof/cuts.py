@@ -69,11 +69,6 @@ class Cuts:
 
     def _values(self, side: int, name: str) -> Array:
         """Return a value of a side for all that is drawn, where what is cut off is an input."""
-        name = self._renamed[side].get(name, name)
-        if name in self._drawn:
-            return self._drawn[name]
-        if name in self._constants[side]:
-            return np.stack([self._constants[side][name]] * _DRAWS)
         run = evaluator(self._side(side, name))
         every = [{n: drawn[at] for n, drawn in self._drawn.items()} for at in range(_DRAWS)]
         return np.stack([run(feeds) for feeds in every])
@@ -212,10 +207,10 @@ class Cuts:
     def _operands(
         self, pairs: Sequence[tuple[str, str]], shape: Sequence[int]
     ) -> Iterator[FloatArray]:
-        """Yield what an operator reads on each side, drawn at random: one draw after another."""
+        """Yield what an operator reads on each side, drawn at random: operands, and their draws."""
         for side, names in enumerate(zip(*pairs, strict=True)):
-            every = [np.broadcast_to(v, shape) for n in names for v in self._values(side, n)]
-            yield np.stack(every).astype(np.float64)
+            every = [[np.broadcast_to(v, shape) for v in self._values(side, n)] for n in names]
+            yield np.array(every, np.float64)
 
     def compare(
         self,
@@ -252,26 +247,39 @@ class Cuts:
 
 
 def _fitted(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return s and t such that y ≈ s·x + t, for each element by itself."""
-    centred = x - x.mean(axis=0)
-    variance = (centred**2).sum(axis=0)
-    covariance = (centred * (y - y.mean(axis=0))).sum(axis=0)
-    scale = np.divide(covariance, variance, out=np.ones(variance.shape), where=variance > 0)
-    return scale, y.mean(axis=0) - scale * x.mean(axis=0)
+    """Return s and t such that y ≈ s·x + t, for each element by itself.
+
+    They are values of several operands, and of several draws of each. The scale is read off what
+    varies, and the shift where the least of it may be rounding: where y is smallest.
+    """
+    x_means, y_means = x.mean(axis=1), y.mean(axis=1)
+    within = _slope(x - x_means[:, None], y - y_means[:, None])
+    between = _slope((x_means - x_means.mean(axis=0))[None], (y_means - y_means.mean(axis=0))[None])
+    scale = np.where(_is_constant(x), between, within)
+    smallest = np.abs(y).max(axis=1).argmin(axis=0)[None]
+    return scale, np.take_along_axis(y_means - scale * x_means, smallest, axis=0)[0]
+
+
+def _is_constant(x: FloatArray) -> Array:
+    """Say of each element whether no operand varies from draw to draw."""
+    moved, size = np.ptp(x, axis=1), np.abs(x).max(axis=1)
+    return np.asarray((moved <= _CONSTANT * size).all(axis=0))
+
+
+def _slope(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return s such that y ≈ s·x, over the first two axes; 1 where x is 0."""
+    square, product = (x**2).sum(axis=(0, 1)), (x * y).sum(axis=(0, 1))
+    return np.divide(product, square, out=np.ones(square.shape), where=square > 0)
 
 
 def _ratio(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return s such that y ≈ s·x, for each element by itself.
+    """Return s such that y ≈ s·x, for each element by itself, of operands and draws as above.
 
     A shift may have been rounded on one side: only where x does not vary is it of use.
     """
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return np.full(x.shape[1:], np.nan)
-    scale, _ = _fitted(x, y)
-    size = np.abs(x).max(axis=0)
-    is_constant = np.ptp(x, axis=0) <= _CONSTANT * size
-    of_first = np.divide(y[0], x[0], out=np.ones(size.shape), where=x[0] != 0)
-    return np.where(is_constant, of_first, scale)
+        return np.full(x.shape[2:], np.nan)
+    return np.where(_is_constant(x), _slope(x, y), _fitted(x, y)[0])
 
 
 def _affine(data: str, factor: str, term: str, result: str) -> list[onnx.NodeProto]:
