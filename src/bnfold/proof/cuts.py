@@ -269,7 +269,8 @@ def _is_constant(x: FloatArray) -> Array:
 def _slope(x: FloatArray, y: FloatArray) -> FloatArray:
     """Return s such that y ≈ s·x, over the first two axes; 1 where x is 0."""
     square, product = (x**2).sum(axis=(0, 1)), (x * y).sum(axis=(0, 1))
-    return np.divide(product, square, out=np.ones(square.shape), where=square > 0)
+    slope = np.divide(product, square, out=np.ones(square.shape), where=square > 0)
+    return np.asarray(slope, np.float64)
 
 
 def _ratio(x: FloatArray, y: FloatArray) -> FloatArray:
