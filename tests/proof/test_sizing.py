@@ -384,3 +384,57 @@ def test_multiples_of_one_size_are_chosen_together() -> None:
     for sizing in sizings(pair):
         if not sizing.is_small:
             assert sizing.shapes["h"][0] * 6 == sizing.shapes["x"][0] * 4
+
+
+SCALES = {"k": normal(4, 1), "l": np.abs(normal(4)), "one": normal(1, 1, 4)}
+
+
+@pytest.mark.parametrize(
+    ("body", "rank"),
+    [
+        ("m = Mul(x, l) y = Transpose<perm=[2,0,1]>(m)", 3),
+        ("t = Transpose<perm=[0,2,1]>(x) e = Neg(t) y = Mul(e, k)", 3),
+        ("e = Neg(x) r = Relu(e) t = Transpose<perm=[0,2,1]>(r) y = Mul(t, k)", 3),
+        ("e = Neg(x) y = Mul(e, l)", 0),
+        ("m = Mul(x, one) y = Transpose<perm=[2,0,1]>(m)", 0),  # x may have two axes
+        ("m = Mul(x, l) a = Add(m, one) y = Transpose<perm=[2,0,1]>(a)", 0),
+        ("s = Shape(x) c = Add(x, z) y = Transpose<perm=[2,0,1]>(c)", 0),
+    ],
+)
+def test_a_rank_that_a_transpose_says(body: str, rank: int) -> None:
+    """And the size that a constant asks of the axis that a Transpose moves to its place."""
+    pair = window("(float[] x, float[2,3,4] z) => (float[] y)", body, body, SCALES)
+    if rank:
+        usual_sizes = [each.shapes["x"] for each in usual(pair)]
+        assert all(len(shape) == rank and shape[-1] == 4 for shape in usual_sizes)
+        assert certify(pair).verdict == "certified"
+    else:
+        with pytest.raises(NotShown, match="number of axes"):
+            sizings(pair)
+
+
+def test_a_rank_that_only_a_transpose_after_says_is_not_known() -> None:
+    """At other ranks, what is replaced runs, too."""
+    twice = "a = Transpose<perm=[0,2,1]>(x) b = Transpose<perm=[0,2,1]>(a) y = Neg(b)"
+    pair = window("(float[] x) => (float[] y)", "y = Neg(x)", twice)
+    with pytest.raises(NotShown, match="number of axes"):
+        sizings(pair)
+
+
+def test_sizes_are_asked_for_through_single_elements() -> None:
+    """A size of 1 spreads, and is tried."""
+    text = "(float[a,b,c] x) => (float[d,e,f] y)"
+    scaled = window(
+        text, "r = Relu(x) m = Mul(r, l) y = Neg(m)", "m = Mul(x, l) r = Relu(m) y = Neg(r)", SCALES
+    )
+    assert {each.shapes["x"][2] for each in usual(scaled)} == {4}
+    assert {each.shapes["x"][2] for each in sizings(scaled)} == {1, 4}
+    assert certify(scaled).verdict == "certified"
+    wrong = window(
+        text,
+        "r = Relu(x) m = Mul(r, l) y = Neg(m)",
+        "m = Mul(x, l) r = Relu(m) y = Neg(r)",
+        SCALES,
+        {**SCALES, "l": SCALES["l"] * np.array([1, 1, 1.01, 1], np.float32)},
+    )
+    assert certify(wrong).verdict == "differs"

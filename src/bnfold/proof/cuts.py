@@ -116,17 +116,18 @@ class Cuts:
         known, others = self._shapes_within
         shape = np.broadcast_shapes(*(known[name] for name, _ in scaled))
         twins = np.broadcast_shapes(*(others[twin] for _, twin in scaled))
-        result = known[one.output[0]]
-        if shape != twins or result != others[other.output[0]]:
+        result, mapped = known[one.output[0]], others[other.output[0]]
+        is_spread = not axes and _spreads(shape, twins)
+        if not is_spread and (shape != twins or result != mapped):
             return False
-        scale = _ratio(*self._operands(scaled, shape))
+        scale = _ratio(*self._operands(scaled, twins))
         axes = tuple(axis % len(shape) for axis in axes)
         scale = scale.mean(axis=axes, keepdims=True) if axes else scale
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             return False
-        self._show(scaled, np.broadcast_to(scale, shape), np.zeros(shape))
+        self._show(scaled, np.broadcast_to(scale, twins), np.zeros(twins))
         scale = scale if keeps_axes else scale.squeeze(axes)
-        self._make_input(one, other, np.broadcast_to(scale, result), np.zeros(result))
+        self._make_input(one, other, np.broadcast_to(scale, mapped), np.zeros(mapped))
         return all(self._is_same(*pair) for pair in rest)
 
     def _is_infinite(self, name: str, twin: str) -> bool:
@@ -188,11 +189,11 @@ class Cuts:
         self, one: onnx.NodeProto, other: onnx.NodeProto, scale: FloatArray, shift: FloatArray
     ) -> None:
         """Let both sides read the result of an operator as an input, scaled and shifted after."""
-        place = len(self._tensors)
+        place, shape = len(self._tensors), self._shapes_within[0][one.output[0]]
         free, mapped = f"proof free {place}", f"proof chosen {place}"
-        self._shapes[free] = scale.shape
-        self._draw(free, scale.shape)
-        self._inputs.append(onnx.helper.make_tensor_value_info(free, self._type, scale.shape))
+        self._shapes[free] = shape
+        self._draw(free, shape)
+        self._inputs.append(onnx.helper.make_tensor_value_info(free, self._type, shape))
         factor, term = self._constant(scale), self._constant(shift)
         self._added += _affine(free, factor, term, mapped)
         self._renamed[0][one.output[0]] = free
@@ -258,6 +259,12 @@ def _fitted(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
     scale = np.where(_is_constant(x), between, within)
     smallest = np.abs(y).max(axis=1).argmin(axis=0)[None]
     return scale, np.take_along_axis(y_means - scale * x_means, smallest, axis=0)[0]
+
+
+def _spreads(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Say whether a value of one shape broadcasts to another one."""
+    aligned = zip(reversed(shape), reversed(other), strict=False)
+    return len(shape) <= len(other) and all(one in (1, size) for one, size in aligned)
 
 
 def _is_constant(x: FloatArray) -> Array:

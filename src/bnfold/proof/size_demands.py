@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 import onnx
 
@@ -67,6 +67,28 @@ def normalized_channels(window: Window, name: str) -> int:
             scale = window.constants.get(node.input[1])
             return scale.size if scale is not None else 0
     return 0
+
+
+def readers_before(window: Window, name: str) -> Sequence[onnx.NodeProto]:
+    """Return the operators of what is replaced that read a value."""
+    if ("readers", 0) not in window.answers:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in window.before.graph.node:
+            for read in dict.fromkeys(node.input):
+                found.setdefault(read, []).append(node)
+        window.answers["readers", 0] = found
+    readers: Mapping[str, Sequence[onnx.NodeProto]] = window.answers["readers", 0]
+    return readers.get(name, ())
+
+
+def ranks_beside(window: Window, node: onnx.NodeProto, name: str) -> list[int] | None:
+    """Return the ranks of the constants that an operator of single elements reads beside a value.
+
+    None if it is no such operator, or reads something else.
+    """
+    others = [window.constants.get(read) for read in node.input if read not in ("", name)]
+    known = [content.ndim for content in others if content is not None]
+    return known if node.op_type in POINTWISE and len(known) == len(others) else None
 
 
 def required_size(window: Window, name: str, axis: int, rank: int) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import onnx
+
 from bnfold.graph.size_terms import factors_of
 from bnfold.proof.locality import is_alike_in_channels, kind_of
 from bnfold.proof.reach import sizes_along
@@ -20,6 +22,8 @@ from bnfold.proof.size_demands import (
     divisor_of_sizes,
     largest_cut,
     normalized_channels,
+    ranks_beside,
+    readers_before,
     required_size,
     sizes_at_cuts,
     sizes_computed,
@@ -124,19 +128,35 @@ def _squeezes_any(window: Window) -> bool:
 
 
 def _rank(window: Window, name: str) -> int:
-    """Return the number of axes of an input, if a Conv or Gemm that reads it says so.
+    """Return the number of axes of an input, if what is replaced can read no other one.
+
+    A Conv, Gemm or Transpose that reads it says so, or what elementwise operators make of it.
 
     Raises:
         NotShown: if none does.
     """
-    for node in window.nodes():
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[0] == name:
-            weight = window.constants.get(node.input[1])
-            if weight is not None:
-                return weight.ndim
-        if node.op_type == "Gemm" and node.input[0] == name:
-            return 2
+    pending, seen = [(name, 0)], {name}
+    while pending:
+        value, least = pending.pop()
+        for node in readers_before(window, value):
+            rank = _rank_read(window, node)
+            if rank > least:  # of fewer axes, constants may have made more
+                return rank
+            ranks = ranks_beside(window, node, value)
+            if ranks is not None and node.output[0] not in seen:
+                seen.add(node.output[0])
+                pending.append((node.output[0], max([least, *ranks])))
     raise NotShown(f"the number of axes of {name!r} is not known")
+
+
+def _rank_read(window: Window, node: onnx.NodeProto) -> int:
+    """Return the number of axes that an operator asks of what it moves or weighs; 0 if none."""
+    if node.op_type in ("Conv", "ConvTranspose"):
+        weight = window.constants.get(node.input[1])
+        return 0 if weight is None else weight.ndim
+    if node.op_type == "Gemm":
+        return 2
+    return len(ints(node, "perm")) if node.op_type == "Transpose" else 0
 
 
 def _sizing(
@@ -249,10 +269,24 @@ def _free(window: Window, kind: str, name: str, axis: int, rank: int, free: int)
 
 
 def _asked_for(window: Window, name: str, axis: int, rank: int) -> int:
-    """Return the size that a constant asks of an axis; 0 if none does."""
-    return required_size(window, name, axis, rank) or (
-        normalized_channels(window, name) if axis == 1 else 0
-    )
+    """Return the size that a constant asks of an axis, if need be after it is moved; 0 if none."""
+    pending, seen = [(name, axis)], {name}
+    while pending:
+        value, place = pending.pop()
+        asked = required_size(window, value, place, rank) or (
+            normalized_channels(window, value) if place == 1 else 0
+        )
+        if asked:
+            return asked
+        for node in readers_before(window, value):
+            order = ints(node, "perm") if node.op_type == "Transpose" else []
+            ranks = ranks_beside(window, node, value)
+            if node.output[0] in seen or not (order or ranks is not None):
+                continue
+            if len(order or [0] * rank) == rank and max(ranks or [0]) <= rank:
+                seen.add(node.output[0])
+                pending.append((node.output[0], order.index(place) if order else place))
+    return 0
 
 
 _Places: TypeAlias = Mapping[str, Sequence[tuple[str, int]]]
