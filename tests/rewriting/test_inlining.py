@@ -54,6 +54,9 @@ def test_a_conv_in_one_function_and_a_batchnorm_in_another(only: list[str]) -> N
         (NAME, "local.Conv2d", ("y",)),
         (NAME, "local.BatchNorm2d", ("z",)),
     }
+    certificates = [rewrite.certificate for rewrite in result.record.rewrites]
+    assert {each.verdict for each in certificates if each is not None} == {"certified"}
+    assert None not in certificates
     assert result.record.equivalence is not None
     assert result.record.equivalence.verdict == "pass"
 

@@ -235,7 +235,14 @@ class Optimization:
         variant, seconds = self._variant, self._checking.seconds_to_certify
         rewrites = variant.outcome.rewrites
         rewrites[:] = with_proofs(rewrites, variant.cuts, seconds, self._progress)
-        self._variant = replace(variant, cuts=())  # they keep weights in memory
+        inlined = variant.inlined
+        if variant.inlining is not None:
+            from bnfold.proof.inlined import certify_inlined
+
+            certificate = certify_inlined(*variant.inlining)
+            inlined = [replace(each, certificate=certificate) for each in inlined]
+        # Cuts keep weights in memory.
+        self._variant = replace(variant, inlined=inlined, cuts=(), inlining=None)
 
     def _find_culprit(self, failed: Equivalence) -> Culprit | None:
         from bnfold.workflow.culprit import find_culprit

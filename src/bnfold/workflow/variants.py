@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from bnfold.errors import ModelError
@@ -30,7 +31,7 @@ from bnfold.rewriting.registry import choose_passes, installed
 from bnfold.running.learning import TOOLS
 from bnfold.scratch import Scratch
 from bnfold.workflow.validity import require_valid_apart
-from bnfold.workflow.windows import Cut, Cutter
+from bnfold.workflow.windows import Cut, Cutter, without_weights
 
 _log = logging.getLogger("bnfold")
 
@@ -48,6 +49,8 @@ class Variant:
     """What other packages offer, and what is wrong with it."""
     cuts: Sequence[Cut] = field(default=(), repr=False)
     """The window of each rewrite of `outcome`, if they were asked for."""
+    inlining: tuple[onnx.ModelProto, onnx.ModelProto] | None = field(default=None, repr=False)
+    """The model without weights, before its functions were inlined and after, if windows are."""
 
     @property
     def rewrites(self) -> list[RewriteRecord]:
@@ -95,8 +98,12 @@ class Variants:
         chosen = choose_passes(self.passes.only, self.passes.skip)
         inlined: list[RewriteRecord] = []
         kept: list[RefusalRecord] = []
-        if not self.passes.keep_functions:
+        inlining: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
+        if loaded.ir.functions and not self.passes.keep_functions:
+            calling = without_weights(loaded.ir) if cut else None
             inlined, kept = inline_functions(loaded.ir, chosen)
+            if inlined and calling is not None:
+                inlining = calling, without_weights(loaded.ir)
         if inlined:
             prepare(loaded.ir, loaded.source.name)
         slower = {each.name for each in chosen if {*each.slower_on} & {*self.providers}}
@@ -122,7 +129,7 @@ class Variants:
             kept += overridable_weights(loaded.ir)
         outcome = Outcome(outcome.rewrites, kept)
         plugins = installed(set(self.passes.skip)).plugins()
-        return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts)
+        return Variant(loaded, requested, inlined, outcome, chosen, plugins, cutter.cuts, inlining)
 
     def _warn_unless_kept(self, model: ir.Model) -> None:
         """Warn if no node is kept, though some were to be: the pattern may be mistyped."""

@@ -151,6 +151,23 @@ class Cutter:
         self.cuts.append(Cut(why_none=why))
 
 
+def without_weights(model: ir.Model) -> onnx.ModelProto:
+    """Return a model of the same nodes and functions, of which the weights are inputs."""
+    opsets = [onnx.helper.make_opsetid(*each) for each in model.opset_imports.items()]
+    proto = onnx.ModelProto(ir_version=model.ir_version, opset_import=opsets)
+    graph = proto.graph
+    graph.name = "model"
+    graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
+    read = dict.fromkeys([*(each.name for each in model.graph.inputs), *model.graph.initializers])
+    for values, names in (
+        (graph.input, list(read)),
+        (graph.output, [each.name for each in model.graph.outputs]),
+    ):
+        values.extend(onnx.helper.make_empty_tensor_value_info(name or "") for name in names)
+    proto.functions.extend(map(ir.serde.serialize_function, model.functions.values()))
+    return proto
+
+
 _Read: TypeAlias = Literal["content", "shape", "type"]
 
 
