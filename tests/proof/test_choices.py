@@ -138,3 +138,14 @@ def test_a_number_beside_what_varies(number: float, shift: float, size: str) -> 
     for wrong in ({"w": new["w"] * np.float32(1.001)}, {"z": folded * np.float32(1.01) + 1}):
         pair = window(text, before, after, old, {**new, **wrong})
         assert certify(pair).verdict != "certified"
+
+
+def test_two_numbers_show_scale_and_shift() -> None:
+    old = {"z": np.array(2, np.float32), "w": np.array(-1, np.float32)}
+    old |= {"k": np.array(3, np.float32), "t": np.array(0.5, np.float32)}
+    new = {"z": np.array(6.5, np.float32), "w": np.array(-2.5, np.float32)}
+    text = "(bool[N,3] c) => (float[N,3] y)"
+    before = "r = Where(c, z, w) m = Mul(r, k) y = Add(m, t)"
+    assert certify(window(text, before, "y = Where(c, z, w)", old, new)).verdict == "certified"
+    wrong = new | {"w": new["w"] * np.float32(1.01)}
+    assert certify(window(text, before, "y = Where(c, z, w)", old, wrong)).verdict != "certified"

@@ -387,6 +387,7 @@ def test_multiples_of_one_size_are_chosen_together() -> None:
 
 
 SCALES = {"k": normal(4, 1), "l": np.abs(normal(4)), "one": normal(1, 1, 4)}
+SCALES["three"] = normal(4, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +396,7 @@ SCALES = {"k": normal(4, 1), "l": np.abs(normal(4)), "one": normal(1, 1, 4)}
         ("m = Mul(x, l) y = Transpose<perm=[2,0,1]>(m)", 3),
         ("t = Transpose<perm=[0,2,1]>(x) e = Neg(t) y = Mul(e, k)", 3),
         ("e = Neg(x) r = Relu(e) t = Transpose<perm=[0,2,1]>(r) y = Mul(t, k)", 3),
+        ("t = Transpose<perm=[0,3,1,2]>(x) y = Mul(t, three)", 4),
         ("e = Neg(x) y = Mul(e, l)", 0),
         ("m = Mul(x, one) y = Transpose<perm=[2,0,1]>(m)", 0),  # x may have two axes
         ("m = Mul(x, l) a = Add(m, one) y = Transpose<perm=[2,0,1]>(a)", 0),
