@@ -328,6 +328,25 @@ def test_sums_of_sums_are_searched_once() -> None:
     assert with_transposes_last(pair) is pair
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ("y = Neg(x)", f"{FORTH} a = Transpose<perm=[0,2,1]>(t) y = Neg(a)", "open"),
+        (f"{FORTH} a = Transpose<perm=[0,2,1]>(t) y = Neg(a)", "y = Neg(x)", "certified"),
+        (f"n = Neg(x) {FORTH.replace('x', 'n')} y = Transpose<perm=[0,2,1]>(t)", "y = Neg(x)",
+         "certified"),
+    ],
+)  # fmt: skip
+def test_new_transposes_that_cancel_are_for_one_number_of_axes(
+    before: str, after: str, verdict: str
+) -> None:
+    pair = Window(*(build(f"(float[A] x) => (float[] y) {{ {each} }}") for each in (before, after)))
+    for model in pair.models:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    assert certify(pair).verdict == verdict
+
+
 def test_outputs_of_which_one_is_read_by_another() -> None:
     model = build(
         "(float[2,3,4] x) => (float[a,b,c] y, float[d,e,f] z, float[g,h,i] v) { "

@@ -79,7 +79,7 @@ def sizings(window: Window) -> list[Sizing]:
     for value in window.inputs:
         tensor = value.type.tensor_type
         if not tensor.HasField("shape"):
-            known[value.name] = [""] * _rank(window, value.name)
+            known[value.name] = [""] * rank_read(window, value.name)
             continue
         known[value.name] = [
             size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else size.dim_param
@@ -127,7 +127,7 @@ def _squeezes_any(window: Window) -> bool:
     )
 
 
-def _rank(window: Window, name: str) -> int:
+def rank_read(window: Window, name: str) -> int:
     """Return the number of axes of an input, if what is replaced can read no other one.
 
     A Conv, Gemm or Transpose that reads it says so, or what elementwise operators make of it.

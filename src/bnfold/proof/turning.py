@@ -11,7 +11,7 @@ what a Conv computes, as exports of channels-last models do, f follows the Conv.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,8 +20,9 @@ import onnx.numpy_helper
 
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, REDUCTIONS, opsets_of
 from bnfold.proof.kept_axes import keeps_axes
+from bnfold.proof.sizing import rank_read
 from bnfold.proof.submodels import Constants, needed_nodes
-from bnfold.proof.windows import POINTWISE, Window, ints
+from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 _ALONG_AN_AXIS = {"Concat": 4, "LogSoftmax": 13, "Softmax": 13}
 """Since which operator set these do the same to each line along one axis, which they name."""
@@ -49,7 +50,20 @@ def with_transposes_last(window: Window) -> Window:
 def _has_transposes(window: Window) -> bool:
     """Say whether it transposes anything, and broadcasts as Transposes may be moved through."""
     versions = [opsets_of(model).get("", 0) for model in window.models]
-    return "Transpose" in window.operators and min(versions) >= NUMPY_BROADCASTING_SINCE
+    is_new = min(versions) >= NUMPY_BROADCASTING_SINCE
+    return "Transpose" in window.operators and is_new and all(_ranks_known(window))
+
+
+def _ranks_known(window: Window) -> Iterator[bool]:
+    """Say of each input whether what is replaced reads one number of axes alone.
+
+    A Transpose of what replaces it fails for any other one, also if it cancels.
+    """
+    for value in window.inputs:
+        try:
+            yield value.type.tensor_type.HasField("shape") or rank_read(window, value.name) > 0
+        except NotShown:
+            yield False
 
 
 class _Turning:
