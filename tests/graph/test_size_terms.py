@@ -236,6 +236,55 @@ def test_sizes_that_an_operator_is_given(
     assert found == expected
 
 
+CROP = 'coordinate_transformation_mode="tf_crop_and_resize"'
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("Resize(x, , , t)", ["n", 3, "h", "w"]),
+        ("Resize<axes=[-1,2]>(x, , , back)", ["n", 3, "h", "w"]),
+        ('Resize<keep_aspect_ratio_policy="not_larger">(x, , , t)', [None] * 4),
+        (f"Resize<{CROP}>(x, box, , t)", ["n", 3, "h", "w"]),
+        ("Resize(x, , scales)", ["n", 3, "2a", "3b"]),
+        ("Resize<axes=[3,2]>(x, , two)", ["n", 3, "3a", "2b"]),
+        ("Resize(x, , uneven)", ["n", 3, "2a", None]),
+        (f"Resize<{CROP}>(x, box, scales)", [None, None, None, None]),
+        ("Resize(x, , , fixed)", ["n", 3, 7, "w"]),
+    ],
+)
+def test_sizes_of_a_resize(resize: str, expected: list[int | str | None]) -> None:
+    """Those of another map, as in a feature pyramid."""
+    weights: Parameters = {
+        "zero": np.array([0]), "two_": np.array([2]), "four": np.array([4]),
+        "seven": np.array([7]), "three": np.array([3]),
+        "scales": np.array([1, 1, 2, 3], np.float32), "two": np.array([2, 3], np.float32),
+        "uneven": np.array([1, 1, 2, 1.5], np.float32),
+        "box": np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
+    }  # fmt: skip
+    lines = f"""
+        s = Shape(x) n = Slice(s, zero, two_) r = Shape(z) h = Slice(r, two_, four)
+        hh = Slice(r, two_, three) w = Slice(r, three, four)
+        t = Concat<axis=0>(n, h) back = Concat<axis=0>(w, hh)
+        fixed = Concat<axis=0>(n, seven, w) y = {resize}
+    """
+    model = build(f"(float[N,3,A,B] x, float[N,5,H,W] z) => (y) {{ {lines} }}", opset=18, **weights)
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    x, z = (list(shape_of(value) or ()) for value in loaded.graph.inputs)
+    (made,) = (shape_of(value) for value in loaded.graph.outputs)
+    assert made is not None
+    named = {"n": Term.of(x[0]), "h": Term.of(z[2]), "w": Term.of(z[3])}
+    for letter, axis in (("a", 2), ("b", 3)):
+        one = Term.of(x[axis])
+        assert one is not None
+        named |= {f"{k}{letter}": one.times(Term(k)) for k in (2, 3)}
+    wanted = [named[each] if isinstance(each, str) else each for each in expected]
+    found = [size if isinstance(size, int) else Term.of(size) for size in made]
+    known = [term if isinstance(term, int) or term in named.values() else None for term in found]
+    assert known == wanted
+
+
 @pytest.mark.parametrize(
     ("lines", "x", "expected"),
     [
@@ -294,7 +343,7 @@ def test_sizes_that_an_operator_is_given_are_those_that_it_makes(data: st.DataOb
     Unless one of several is open or copied then: onnx's own inference takes these for zeros, too.
     """
     own = data.draw(st.lists(st.sampled_from(["N", "M", "2", "3", "1"]), min_size=1, max_size=3))
-    kind = data.draw(st.sampled_from(["Reshape", "Reshape", "Expand", "Tile"]))
+    kind = data.draw(st.sampled_from(["Reshape", "Reshape", "Expand", "Tile", "Resize"]))
     axes = st.sampled_from([str(axis) for axis in range(len(own))])
     fixed = ["1", "2", "6", "-1", "0"] if kind == "Reshape" else ["1", "2"]
     parts = data.draw(
@@ -309,7 +358,8 @@ def test_sizes_that_an_operator_is_given_are_those_that_it_makes(data: st.DataOb
             lines.append(f"p{number} = Shape<start={axis}, end={axis + 1}>(x)")
         else:
             weights[f"p{number}"] = np.array([int(part)])
-    lines += [f"t = Concat<axis=0>({', '.join(names)})", f"y = {kind}(x, t)"]
+    read = "x, , , t" if kind == "Resize" else "x, t"
+    lines += [f"t = Concat<axis=0>({', '.join(names)})", f"y = {kind}({read})"]
     model = build(f"(float[{','.join(own)}] x) => (y) {{ {' '.join(lines)} }}", **weights)
     loaded = load(model).ir
     learn(loaded, TOOLS)

@@ -2,7 +2,7 @@
 
 A Conv or pool of stride 1 whose window reaches over r more positions, and that pads r in all, makes
 as many positions as it reads. What is computed element by element has the sizes of its operands. A
-Reshape, Expand or Tile makes the sizes that it is given, also those that are computed.
+Reshape, Expand, Tile or Resize makes the sizes that it is given, also those that are computed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.size_terms import Term, terms
+from bnfold.graph.sizes import resize_scales
 from bnfold.graph.walk import bodies_of
 
 _Size: TypeAlias = int | ir.SymbolicDim
@@ -71,6 +72,8 @@ def _kept(node: ir.Node, rank: int) -> Mapping[int, _Size]:
         return _of_operands(node, rank)
     if node.op_type in _OF_TARGET:
         return _of_target(node, rank)
+    if node.op_type in ("Resize", "Upsample"):
+        return _named(_of_resize(node, rank))
     data = shape_of(node.inputs[0]) if node.op_type in _WINDOWS and node.inputs else None
     if data is None or data.rank() != rank:
         return {}
@@ -111,11 +114,45 @@ def _of_target(node: ir.Node, rank: int) -> Mapping[int, _Size]:
     found = dict(_OF_TARGET[node.op_type]([*map(Term.of, data)], target))
     if node.op_type == "Reshape":
         found.update(_left_open(_counts(node.inputs[0]), target))
+    return _named(found)
+
+
+def _named(found: Mapping[int, Term]) -> Mapping[int, _Size]:
+    """Return terms as sizes of a shape."""
     return {
         axis: term.factor if term.size is None else ir.SymbolicDim(term.name)
         for axis, term in found.items()
         if term.factor > 0
     }
+
+
+def _of_resize(node: ir.Node, rank: int) -> Mapping[int, Term]:
+    """Return the sizes that a Resize is given, those that it leaves alone, and whole multiples."""
+    data, attributes = shape_of(node.inputs[0]), node.attributes
+    if data is None or data.rank() != rank or any(each.is_ref() for each in attributes.values()):
+        return {}
+    own = dict(enumerate(map(Term.of, data)))
+    axes = [axis % rank for axis in attributes.get_ints("axes", None) or range(rank)]
+    asked = terms(node.inputs[3]) if len(node.inputs) > 3 else None
+    is_cropped = attributes.get_string("coordinate_transformation_mode") == "tf_crop_and_resize"
+    scales = None if is_cropped else resize_scales(node)
+    if asked is not None:
+        is_stretched = attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
+        told: Sequence[Term | None] = asked if is_stretched else []
+    elif scales is not None and len(scales) == len(axes):
+        pairs = zip(axes, scales, strict=True)
+        told = [_multiple(own[axis], scale) for axis, scale in pairs]
+    else:
+        return {}
+    if len(told) != len(axes):
+        return {}
+    found = own | dict(zip(axes, told, strict=True))
+    return {axis: term for axis, term in found.items() if term is not None}
+
+
+def _multiple(size: Term | None, scale: float) -> Term | None:
+    is_whole = scale >= 1 and scale == int(scale)
+    return size.times(Term(int(scale))) if size is not None and is_whole else None
 
 
 def _of_expand(data: Sequence[Term | None], target: Sequence[Term]) -> Mapping[int, Term]:
