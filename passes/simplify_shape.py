@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from bnfold.graph.size_terms import Term, terms
 from bnfold.rewriting.contract import Exactness, Replace, rewrite
-from bnfold.rewriting.query import constant, is_op, may_take_over, shape_of
+from bnfold.rewriting.query import is_op, may_take_over, shape_of
 
 _MOST_OPERATORS = 64
 
@@ -30,9 +30,7 @@ _MOST_OPERATORS = 64
 def simplify_shape(node: ir.Node) -> Replace | None:
     """Replace a Concat of sizes by a Shape that has the same."""
     result = node.outputs[0]
-    if result.dtype != ir.DataType.INT64 or constant(result) is not None:
-        return None
-    asked = terms(result)
+    asked = terms(result) if result.dtype == ir.DataType.INT64 else None
     if asked is None:
         return None
     for whole in _shapes_read(node):

@@ -278,7 +278,7 @@ def test_sizes_of_a_resize(resize: str, expected: list[int | str | None]) -> Non
     for letter, axis in (("a", 2), ("b", 3)):
         one = Term.of(x[axis])
         assert one is not None
-        named |= {f"{k}{letter}": one.times(Term(k)) for k in (2, 3)}
+        named |= {f"{k}{letter}": one.times(Term(k)) for k in (1, 2, 3)}
     wanted = [named[each] if isinstance(each, str) else each for each in expected]
     found = [size if isinstance(size, int) else Term.of(size) for size in made]
     known = [term if isinstance(term, int) or term in named.values() else None for term in found]

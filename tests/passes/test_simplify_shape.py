@@ -88,6 +88,14 @@ def test_other_sizes_stay(lines: str, is_one_input: bool) -> None:
     assert not result.record.refusals
 
 
+def test_sizes_of_another_type_stay() -> None:
+    cast = SCALARS.replace("c = Concat<axis=0>(n, hh, ww)", """
+        i = Cast<to=6>(n) j = Cast<to=6>(hh) k = Cast<to=6>(ww) m = Concat<axis=0>(i, j, k)
+        c = Cast<to=7>(m)
+    """)  # fmt: skip
+    assert not run_pass(model_of(cast), NAME).record.rewrites
+
+
 def test_sizes_that_are_an_output_stay() -> None:
     model = model_of(SCALARS)
     for name in ("c", "t"):
