@@ -151,7 +151,7 @@ def _of_resize(node: ir.Node, rank: int) -> Mapping[int, Term]:
 
 
 def _multiple(size: Term | None, scale: float) -> Term | None:
-    is_whole = scale == int(scale)
+    is_whole = scale.is_integer()
     return size.times(Term(int(scale))) if size is not None and is_whole else None
 
 
