@@ -21,7 +21,7 @@ from bnfold.proof.linear import bound_factor, norm_factor
 from bnfold.proof.truth import NoTruth
 from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate
-from tests.support.graphs import Array, Parameters, batch_norm, normal
+from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.windows import affine_of, scaled, window
 
 MAP = "(float[N,4,H,W] x) => (float[N,c,h,w] y)"
@@ -1245,3 +1245,21 @@ def test_a_size_that_is_not_known_is_none(chosen: str) -> None:
     text = "(float[N,256] x) => (int64[a] y)"
     after = {"c": np.array([0, 4] if "two" in chosen else [4])}
     assert certify(window(text, before, "y = Identity(c)", weights, after)).verdict != "certified"
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_what_cancels_somewhere_is_no_difference(seed: int) -> None:
+    """Near a zero of s·x + b, constants that are rounded alike would move nothing."""
+    generator = np.random.default_rng(seed)
+    act = ("Relu(a)", "LeakyRelu<alpha=0.1>(a)", "Abs(a)")[seed % 3]
+    scale = np.exp(generator.normal(0, 0.5, (1, 4, 1, 1))).astype(np.float32)
+    shift = generator.standard_normal((1, 4, 1, 1)).astype(np.float32)
+    moved = (shift.astype(np.float64) / scale).astype(np.float32)
+    text = "(float[1,4,2,5] x) => (float[1,4,2,5] y)"
+    before = build(f"{text} {{ m = Mul(x, s) a = Add(m, b) y = {act} }}", s=scale, b=shift)
+    after, wrong = (
+        build(f"{text} {{ a = Add(x, b) n = {act} y = Mul(n, s) }}", s=scale, b=moved * error)
+        for error in (np.float32(1), np.float32(1 + 4e-6))
+    )
+    assert certify(Window(before, after)).verdict == "certified"
+    assert certify(Window(before, wrong)).verdict == "differs"

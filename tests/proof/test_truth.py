@@ -25,7 +25,7 @@ from bnfold.proof.truth import NoTruth, Truth64, _shared_evaluator
 from bnfold.proof.truth_errors import compare_with_truth
 from bnfold.proof.truth_slices import Evaluation, Sample
 from tests.support.evaluate import run_float64, run_plain
-from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
+from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal
 
 
 def evaluate(folder: Path, model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -89,6 +89,62 @@ def agrees_with_onnxruntime(
     assert actual.dtype == np.float64
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+RANKS = {2: [3, 4], 3: [2, 4, 6], 4: [2, 4, 6, 5], 5: [2, 4, 6, 5, 3]}
+BY_AXIS = ("Hardmax", "LogSoftmax", "LpNormalization<p=1>", "LpNormalization<p=2>", "Softmax")
+
+
+@pytest.mark.parametrize(
+    ("line", "rank", "opset"),
+    [
+        *((f"{kind}(x)", rank, 17) for kind in ("GlobalMaxPool", "GlobalAveragePool",
+          "GlobalLpPool", "GlobalLpPool<p=3>") for rank in (3, 4, 5)),
+        *(("InstanceNormalization(x, s, b)", rank, 17) for rank in (3, 4, 5)),
+        *((f"GroupNormalization<num_groups={groups}>(x, s, b)", rank, 21)
+          for groups in (1, 2, 4) for rank in (3, 4)),
+        ("GroupNormalization<num_groups=2, epsilon=0.5>(x, s2, b2)", 3, 18),
+        *((f"MeanVarianceNormalization{axes}(x)", 4, 13) for axes in ("", "<axes=[0,1]>")),
+        *((f'Resize<mode="{mode}", coordinate_transformation_mode="align_corners">(x, , {by})',
+           4, 17) for mode in ("nearest", "linear", "cubic") for by in ("scales", ", sizes")),
+    ],
+)  # fmt: skip
+def test_operators_of_every_rank(folder: Path, line: str, rank: int, opset: int) -> None:
+    weights: Parameters = {
+        "s": normal(4), "b": normal(4, seed=1), "s2": normal(2), "b2": normal(2, seed=1),
+        "scales": np.array([1, 1, 0.5, 1.7], np.float32), "sizes": np.array([2, 4, 4, 9]),
+    }  # fmt: skip
+    used = {n: array for n, array in weights.items() if f", {n}" in line}
+    text = (
+        f"(float[{','.join(map(str, RANKS[rank]))}] x) => (float[{'a,b,c,d,e'[: 2 * rank - 1]}] y)"
+    )
+    model = build(f"{text} {{ y = {line} }}", opset=opset, **used)
+    feeds = draw_feeds(model)
+    (expected,) = run_plain(model, feeds)
+    actual = evaluate(folder, model, feeds)["y"]
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("kind", BY_AXIS)
+def test_operators_along_every_axis(folder: Path, kind: str, opset: int) -> None:
+    for rank in (2, 3, 4):
+        for axis in range(-rank, rank):
+            named = kind.replace(">", f", axis={axis}>") if ">" in kind else f"{kind}<axis={axis}>"
+            sizes, names = ",".join(map(str, RANKS[rank])), "a,b,c,d"[: 2 * rank - 1]
+            text = f"(float[{sizes}] x) => (float[{names}] y) {{ y = {named}(x) }}"
+            model = build(text, opset=opset)
+            feeds = draw_feeds(model)
+            (expected,) = run_plain(model, feeds)
+            actual = evaluate(folder, model, feeds)["y"]
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_has_no_length_stays(folder: Path) -> None:
+    model = build("(float[2,3] x) => (float[2,3] y) { y = LpNormalization<p=1>(x) }")
+    x = np.array([[0, 0, 0], [1, -3, 0]], np.float32)
+    np.testing.assert_array_equal(evaluate(folder, model, {"x": x})["y"], x / 4)
 
 
 @settings(max_examples=30)

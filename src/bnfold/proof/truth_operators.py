@@ -1,8 +1,9 @@
 """Operators for the float64 evaluation that are wrong or slow in onnx's reference evaluator.
 
-Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax is that of
-opset 13 at every opset; its Pad takes no negative sizes; its Erf and Gelu compute in float32; its
-Optional gives a sequence, and its Mean does not broadcast the first operand.
+Onnx's BatchNormalization fails before opset 9 and trains from 9 to 13; its Softmax and Hardmax are
+those of opset 13 at every opset; its Pad takes no negative sizes; its Erf and Gelu compute in
+float32; its Optional gives a sequence, its Mean does not broadcast the first operand, and its
+Resize with aligned corners takes the scale for that of the rounded size.
 Unsupported cases (such as the indices of a MaxPool) raise, and then the model is not evaluated.
 Shapes are those of the ONNX operators; floats are float64.
 """
@@ -15,9 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_resize
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.truth_detection import DETECTION
+from bnfold.proof.truth_normalization import NORMALIZATION
 from bnfold.proof.truth_quantization import QUANTIZATION
 from bnfold.proof.truth_windows import WINDOWED
 
@@ -147,6 +150,13 @@ class LogSoftmax(_Normalized):
         return self._along_axis(x, _log_softmax)
 
 
+class Hardmax(_Normalized):
+    """1 at the first largest element, and 0 elsewhere."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return self._along_axis(x, lambda values: np.eye(values.shape[-1])[values.argmax(axis=-1)])
+
+
 class MatMul(OpRun):
     """A product with one matrix is one product: many products of few rows are slow."""
 
@@ -217,19 +227,42 @@ class Optional(OpRun):
         return (x,)
 
 
+class Resize(OpRun):
+    """That of onnx; where corners are aligned, the sizes alone count, as ⌊scale·size⌋."""
+
+    def _run(
+        self,
+        x: Array,
+        region: Array | None = None,
+        scales: Array | None = None,
+        sizes: Array | None = None,
+        **given: Any,
+    ) -> tuple[Array]:
+        if scales is not None and given.get("coordinate_transformation_mode") == "align_corners":
+            axes = range(x.ndim) if given.get("axes") is None else given["axes"]
+            own = np.array([x.shape[axis] for axis in axes], np.float32)
+            sizes, scales = np.floor(own * scales.astype(np.float32)).astype(np.int64), None
+        original: Any = op_resize.Resize
+        resized: tuple[Array] = original._run(self, x, region, scales, sizes, **given)
+        return resized
+
+
 OPERATORS: list[type[OpRun]] = [
     BatchNormalization,
     Erf,
     Gelu,
     Gemm,
+    Hardmax,
     LRN,
     LogSoftmax,
     MatMul,
     Mean,
     Optional,
     Pad,
+    Resize,
     Softmax,
     *DETECTION,
+    *NORMALIZATION,
     *WINDOWED,
     *QUANTIZATION,
 ]

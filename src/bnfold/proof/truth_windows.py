@@ -1,7 +1,8 @@
 """Convs and pools for the float64 evaluation, by the windows that they move over their input.
 
 In onnx's reference evaluator, ConvTranspose is wrong for more than one group, MaxPool fails for a
-window of one next to padding, and all are slow.
+window of one next to padding, GlobalMaxPool is for maps of two spatial axes, GlobalLpPool is
+missing, and Convs and pools are slow.
 """
 
 from __future__ import annotations
@@ -193,7 +194,30 @@ class AveragePool(OpRun):
         return (total / count,)
 
 
-WINDOWED: list[type[OpRun]] = [AveragePool, Conv, ConvTranspose, MaxPool]
+class GlobalMaxPool(OpRun):
+    """The maximum of all positions."""
+
+    def _run(self, x: Array, **_: object) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class GlobalLpPool(OpRun):
+    """(Σ|x|ᵖ)^(1/p) over all positions."""
+
+    def _run(self, x: Array, *, p: float | None = None, **_: object) -> tuple[Array]:
+        power = 2 if p is None else p
+        over = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** power).sum(axis=over, keepdims=True) ** (1 / power),)
+
+
+WINDOWED: list[type[OpRun]] = [
+    AveragePool,
+    Conv,
+    ConvTranspose,
+    GlobalLpPool,
+    GlobalMaxPool,
+    MaxPool,
+]
 
 
 def at(place: Sequence[int | slice]) -> Any:
