@@ -189,8 +189,10 @@ def _is_expression(node: ir.Node) -> bool:
         like = node.inputs[1] if len(node.inputs) > 1 else None
         if like is None or like.dtype is None:
             return False
-    are_constant = all(value is None or is_constant(value) for value in _operands(node))
-    return are_constant and not _may_trap(node)
+    read = [value for value in _operands(node) if value is not None]
+    if any(value.dtype == ir.DataType.STRING for value in read):
+        return False  # which onnxruntime compares, and casts, otherwise where they are inputs
+    return all(map(is_constant, read)) and not _may_trap(node)
 
 
 def _may_trap(node: ir.Node) -> bool:
