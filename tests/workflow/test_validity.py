@@ -55,6 +55,39 @@ def test_an_invalid_model_is_no_certified_one(tmp_path: Path) -> None:
     assert run("optimize", path, output, "--no-check", "--no-bench").code == 0
 
 
+def of_a_limit_that_is_a_vector() -> onnx.ModelProto:
+    """Return a model that onnxruntime loads without optimizations alone, as the If hides a shape.
+
+    The limit of a Range has one element and an axis, as in the body of onnx's own AffineGrid.
+    """
+    branches = []
+    for value, result in (("d", "t"), ("e", "u")):
+        output = helper.make_tensor_value_info(result, TensorProto.INT64, None)
+        identity = helper.make_node("Identity", [value], [result])
+        branches.append(helper.make_graph([identity], result, [], [output]))
+    nodes = [
+        helper.make_node("If", ["c"], ["w"], then_branch=branches[0], else_branch=branches[1]),
+        helper.make_node("Range", ["zero", "w", "one"], ["r"]),
+        helper.make_node("Cast", ["r"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"]),
+    ]
+    contents = {"d": [6], "e": [1, 1], "zero": 0, "one": 1}
+    tensors = [numpy_helper.from_array(np.array(n), name) for name, n in contents.items()]
+    tensors.append(numpy_helper.from_array(np.array(True), "c"))
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 6]) for n in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_a_model_that_is_made_invalid_is_no_certified_one(tmp_path: Path) -> None:
+    path, output = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(of_a_limit_that_is_a_vector(), path)
+    run("optimize", path, output).failed(
+        5, "the optimized model is not a valid ONNX model", "Range"
+    )
+    assert not output.exists()
+
+
 def test_what_the_checker_dies_of_says_nothing_of_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,7 @@ class Optimization:
         from bnfold.proof.equivalence import compare_models
         from bnfold.proof.learned import learning_once
         from bnfold.workflow.certified import differing, with_certificates
-        from bnfold.workflow.validity import require_valid_unless_loaded
+        from bnfold.workflow.validity import require_valid_unless_loaded, with_validity
 
         culprits: list[Culprit] = []
         checking = self._checking
@@ -214,6 +214,7 @@ class Optimization:
                     checking,
                     self._execution.inputs,
                 )
+                equivalence = with_validity(equivalence, self._staged.path)
                 if equivalence.verdict == "fail":
                     culprit = self._find_culprit(equivalence)
             if culprit is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from pathlib import Path
 
 from bnfold.errors import ModelError
 from bnfold.modelfile.loading import load, require_valid
@@ -40,3 +42,20 @@ def require_valid_unless_loaded(original: ModelSource, equivalence: Equivalence)
         return
     with contextlib.suppress(CrashedError):  # for want of memory, perhaps
         isolated(lambda _: require_valid(load(original)), lambda _: None, _LIMITS)
+
+
+def with_validity(equivalence: Equivalence, optimized: Path) -> Equivalence:
+    """Return the verdict, which proofs do not decide for a model that is invalid.
+
+    onnxruntime could not load the original at some level, so that none of its answers counts.
+    """
+    if equivalence.verdict != "certified" or CANNOT_LOAD not in equivalence.reason:
+        return equivalence
+    try:
+        isolated(lambda _: require_valid(load(optimized)), lambda _: None, _LIMITS)
+    except CrashedError:  # for want of memory, perhaps
+        return equivalence
+    except ModelError as error:
+        reason = str(error).replace(str(optimized), "the optimized model")
+        return replace(equivalence, verdict="not-verified", reason=reason)
+    return equivalence
