@@ -15,14 +15,19 @@ demo: $(VENV)/installed
 	$(BIN)/bnfold optimize models/dropout_before_pool.onnx dropout_before_pool.bnfold.onnx
 	$(BIN)/bnfold explain models/preactivation_resnet.onnx
 
+# The tests write thousands of files: into memory, where it has 8 GB for them.
+FREE_KIB := $(lastword $(shell df --output=avail /dev/shm 2>/dev/null))
+MEMORY := $(shell test "$(FREE_KIB)" -gt 8000000 2>/dev/null && echo TMPDIR=/dev/shm)
 # More processes than two cores: many tests wait for files and for processes of their own. Threads of
 # numpy would wait for one another there.
+PYTEST := $(MEMORY) OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist worksteal
+
 test: $(VENV)/installed-dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The largest models, and long chains.
 test-slow: $(VENV)/installed-dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist worksteal -m slow
+	$(PYTEST) -m slow
 
 test-cuda: $(VENV)/installed-dev
 	$(BIN)/pytest -m cuda -rs
