@@ -59,6 +59,8 @@ from bnfold.rewriting.query import (
 )
 
 _SHAPE_IS_AN_INPUT_SINCE = 5
+_MOST_BETWEEN = 8
+"""Elementwise operators between a Transpose and the flattening."""
 
 
 @rewrite(
@@ -159,7 +161,8 @@ def _elementwise_before(
     found: list[ir.Node] = []
     while (node := value.producer() if value is not None else None) is not None:
         operand = elementwise_operand(node)
-        if operand is None or (is_alike and not _is_alike(node)):
+        is_other = operand is None or (is_alike and not _is_alike(node))
+        if is_other or len(found) == _MOST_BETWEEN:
             break
         found.append(node)
         value = operand

@@ -137,6 +137,14 @@ def test_columns_with_elementwise_operators_between(
     assert_rewritten(model, NAME, whole, certified=True)
 
 
+@pytest.mark.parametrize(("count", "is_rewritten"), [(8, True), (9, False)])
+def test_at_most_eight_operators_between(count: int, is_rewritten: bool) -> None:
+    names = [*(f"r{number}" for number in range(count)), "t"]
+    chain = " ".join(f"{names[i - 1]} = Relu({names[i]})" for i in range(count, 0, -1))
+    result = run_pass(model_of(f"{LAST} {chain} f = Flatten(r0) y = MatMul(f, m)"), NAME)
+    assert bool(result.record.rewrites) == is_rewritten
+
+
 def test_columns_that_are_cast() -> None:
     lines = f"g = MatMul(x, u) a = Cast<to=11>(g) r = Reshape(a, deep) {BACK}"
     model = build(f"(float[N,6] x) => (double[N,5,3,4] y) {{ {lines} }}",
