@@ -241,7 +241,7 @@ FUNCTIONS = ["Relu", "LeakyRelu<alpha=0.3>", "Abs", "PRelu", "MaxPool<kernel_sha
 CHANGES = ["sign", "order", "size", "zero", "slope", "shift", "function", "axis"]
 
 
-@pytest.mark.parametrize("seed", few(range(100), range(0, 100, 9)))
+@pytest.mark.parametrize("seed", few(range(40), range(0, 40, 9)))
 def test_no_wrong_pair_is_certified(seed: int) -> None:
     generator = np.random.default_rng(seed)
     chosen = [str(each) for each in generator.choice(FUNCTIONS, generator.integers(1, 4))]
