@@ -93,10 +93,11 @@ def _into_rows(product: ir.Node) -> Replace | None:
         return None
     for node in (transpose, *between, flatten):
         require(sole_use(node.outputs[0]), Common.SHARED, node)
+    if between:
+        weight_of(product, 1)  # it is not moved in vain
+        return _after_others(transpose, order, between)
     axis = 1 if int_attribute(product, "transB", 0) else 0
     weight = _permuted(product, 1, axis, sizes, inverse(order))
-    if between:
-        return _after_others(transpose, order, between)
     data = transpose.inputs[0]
     flat = Op("Flatten", [data], (), flatten, shape_of(product.inputs[0]), data)
     whole = same_op(product, [flat, weight, *product.inputs[2:]])
@@ -122,13 +123,31 @@ def _into_columns(transpose: ir.Node) -> Replace | None:
     nodes = [product, *([] if add is None else [add]), *before, reshape, *after]
     for node in nodes:
         require(sole_use(node.outputs[0]), Common.SHARED, node)
-    made = _with_permuted_columns(product, add, sizes, order)
     if before or after:
+        _require_weights(product, add)
         return _before_others(source.outputs[0], before, reshape, after, transpose, order)
+    made = _with_permuted_columns(product, add, sizes, order)
     target = Weight.of_integers([0, *_permutation(sizes, order)], reshape.name or "shape")
     result = Op("Reshape", [made, target], (), reshape)
     detail = f"into the columns of {product.op_type}"
     return Replace([*nodes, transpose], {transpose.outputs[0]: result}, detail)
+
+
+def _require_weights(product: ir.Node, add: ir.Node | None) -> None:
+    """Require that what is multiplied with, and added, is constant.
+
+    Raises:
+        Refused: as `weight_of`.
+    """
+    for index in (1, 2):
+        if input_of(product, index) is not None:
+            weight_of(product, index)
+    if add is not None:
+        weight_of(add, _place_of_bias(add, product))
+
+
+def _place_of_bias(add: ir.Node, product: ir.Node) -> int:
+    return 0 if add.inputs[1] is product.outputs[0] else 1
 
 
 def _with_permuted_columns(
@@ -141,8 +160,8 @@ def _with_permuted_columns(
     made = _like(product, operands)
     if add is None:
         return made
-    place = 0 if add.inputs[1] is product.outputs[0] else 1
-    return _like(add, [made, _permuted(add, place, -1, sizes, order)])
+    bias = _permuted(add, _place_of_bias(add, product), -1, sizes, order)
+    return _like(add, [made, bias])
 
 
 def _like(node: ir.Node, operands: list[Operand]) -> Op:

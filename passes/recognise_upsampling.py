@@ -22,12 +22,11 @@ BITWISE.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.graph.size_terms import Term, terms
+from bnfold.algebra.repeated_axes import EXPANSIONS, RESHAPES, times_repeated
 from bnfold.rewriting.contract import (
     Common,
     Exactness,
@@ -38,19 +37,17 @@ from bnfold.rewriting.contract import (
     require,
     rewrite,
 )
-from bnfold.rewriting.query import int_attribute, is_op, opset, shape_of
+from bnfold.rewriting.query import is_op, opset, size_of
 
 _RESIZE_SINCE = 11
 _ROI_IS_OPTIONAL_SINCE = 13
 _SUPPORTED = (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.UINT8)
-_RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
-_EXPANSIONS = ("Expand", "Tile")
 _MOST_OPERATORS, _MOST_READERS = 16, 64
 
 
 @rewrite(
     "recognise-upsampling",
-    roots=[*_RESHAPES, *_EXPANSIONS],
+    roots=[*RESHAPES, *EXPANSIONS],
     exactness=Exactness.BITWISE,
     refusals=[Common.SHARED],
 )
@@ -62,10 +59,10 @@ def recognise_upsampling(node: ir.Node) -> Replace | None:
     chain = _chain(node)
     for start in range(len(chain)):
         nodes = chain[start:]
-        if not any(is_op(each, *_EXPANSIONS) for each in nodes):
+        if not any(is_op(each, *EXPANSIONS) for each in nodes):
             return None
-        factors = _factors(nodes)
-        if factors is None:
+        factors = times_repeated(nodes)
+        if factors is None or not _is_of_a_map(factors, nodes[0].inputs[0]):
             continue
         for each in nodes[:-1]:
             require(_leads_only_to(each.outputs[0], nodes), Common.SHARED, each)
@@ -73,11 +70,19 @@ def recognise_upsampling(node: ir.Node) -> Replace | None:
     return None
 
 
+def _is_of_a_map(factors: Sequence[int], data: ir.Value | None) -> bool:
+    """Say whether all axes but two are repeated, of those that have more than one element."""
+    repeated = [
+        axis for axis, times in enumerate(factors) if times > 1 and size_of(data, axis) != 1
+    ]
+    return len(repeated) == len(factors) - 2 > 0
+
+
 def _chain(last: ir.Node) -> list[ir.Node]:
     """Return the operators that lead to one, each after that whose result it reads."""
     chain: list[ir.Node] = []
     node: ir.Node | None = last
-    while node is not None and is_op(node, *_RESHAPES, *_EXPANSIONS):
+    while node is not None and is_op(node, *RESHAPES, *EXPANSIONS):
         chain.append(node)
         value = node.inputs[0]
         node = value.producer() if value is not None and len(chain) < _MOST_OPERATORS else None
@@ -109,101 +114,3 @@ def _resize(data: ir.Value | None, factors: Sequence[int], like: ir.Node) -> Op:
         region = Weight(np.zeros(0, np.float32), ir.DataType.FLOAT, f"{name}.region")
     scales = Weight(np.array(factors, np.float32), ir.DataType.FLOAT, f"{name}.scales")
     return Op("Resize", [data, region, scales], attributes, like)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A whole number of steps along an axis of the data, or, without one, that stay in place."""
-
-    size: Term
-    axis: int | None = None
-
-
-_ONE, _COPIED, _OPEN = Term(1), Term(0), Term(-1)
-
-
-def _factors(chain: Sequence[ir.Node]) -> tuple[int, ...] | None:
-    """Return how often each element is repeated along each axis; None if more is done to them."""
-    sizes = _sizes(chain[0].inputs[0])
-    if sizes is None:
-        return None
-    axes = [[] if size == _ONE else [_Run(size, axis)] for axis, size in enumerate(sizes)]
-    given = list(axes)
-    for node in chain:
-        told = _asked(node, axes) or _sizes(node.outputs[0])
-        if told is None:
-            return None
-        found = (_expanded if is_op(node, *_EXPANSIONS) else _grouped)(axes, told)
-        if found is None:
-            return None
-        axes = found
-    if len(axes) != len(given):
-        return None
-    factors = []
-    for before, after in zip(given, axes, strict=True):
-        times = _product(after[len(before) :])
-        if times is None or after[: len(before)] != before:
-            return None
-        factors.append(times.factor)
-    count = sum(factor > 1 for factor, runs in zip(factors, given, strict=True) if runs)
-    return tuple(factors) if count == len(factors) - 2 > 0 else None
-
-
-def _asked(node: ir.Node, axes: Sequence[list[_Run]]) -> list[Term] | None:
-    """Return the sizes that a Reshape is given, with those that it copies and the one left open."""
-    asked = terms(node.inputs[1]) if is_op(node, "Reshape") else None
-    if asked is None or int_attribute(node, "allowzero", 0):
-        return None
-    own = [*map(_product, axes), *(None for _ in asked)]
-    told = [own[axis] if term == _COPIED else term for axis, term in enumerate(asked)]
-    left = _product([run for runs in axes for run in runs])
-    for term in told:
-        if term != _OPEN:
-            left = left.over(term) if left is not None and term is not None else None
-    found = [left if term == _OPEN else term for term in told]
-    known = [term for term in found if term is not None]
-    return known if len(known) == len(found) else None
-
-
-def _sizes(value: ir.Value | None) -> list[Term] | None:
-    """Return the sizes of a value, if each is a number or has a name."""
-    shape = shape_of(value)
-    known = [] if shape is None else [Term.of(size) for size in shape]
-    found = [term for term in known if term is not None]
-    return None if shape is None or len(found) < len(known) else found
-
-
-def _product(runs: Sequence[_Run]) -> Term | None:
-    product: Term | None = _ONE
-    for run in runs:
-        product = None if product is None else product.times(run.size)
-    return product
-
-
-def _expanded(axes: Sequence[list[_Run]], told: Sequence[Term]) -> list[list[_Run]] | None:
-    """Return the axes where each has grown to a size by whole repetitions of all of it."""
-    wide = [*([] for _ in range(len(told) - len(axes))), *axes]
-    found = []
-    for runs, size in zip(wide, told, strict=True):
-        before = _product(runs)
-        times = None if before is None else size.over(before)
-        if times is None or times.size is not None:
-            return None
-        found.append([*([] if times == _ONE else [_Run(times)]), *runs])
-    return found
-
-
-def _grouped(axes: Sequence[list[_Run]], told: Sequence[Term]) -> list[list[_Run]] | None:
-    """Return the axes of other sizes, in the same order of elements, that cut none in parts."""
-    pending = [run for runs in axes for run in runs]
-    found = []
-    for size in told:
-        group: list[_Run] = []
-        left: Term | None = size
-        while left != _ONE:
-            if left is None or not pending:
-                return None
-            group.append(pending.pop(0))
-            left = left.over(group[-1].size)
-        found.append(group)
-    return found

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from bnfold.graph.size_terms import Term, terms
+from bnfold.graph.size_terms import sizes_of, terms
 from bnfold.rewriting.contract import Exactness, Replace, rewrite
-from bnfold.rewriting.query import is_op, may_take_over, shape_of
+from bnfold.rewriting.query import is_op, may_take_over
 
 _MOST_OPERATORS = 64
 
@@ -34,8 +34,7 @@ def simplify_shape(node: ir.Node) -> Replace | None:
     if asked is None:
         return None
     for whole in _shapes_read(node):
-        sizes = [Term.of(size) for size in shape_of(whole.inputs[0]) or ()]
-        if sizes == list(asked) and may_take_over(whole.outputs[0], result):
+        if sizes_of(whole.inputs[0]) == list(asked) and may_take_over(whole.outputs[0], result):
             return Replace([node], {result: whole.outputs[0]}, "of a whole shape")
     return None
 

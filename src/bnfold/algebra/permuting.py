@@ -13,6 +13,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from bnfold.algebra.broadcasting import ELEMENTWISE
+from bnfold.algebra.carry import fills_in_from_outside
 from bnfold.graph.constants import constant
 from bnfold.graph.schemas import REDUCTIONS
 from bnfold.rewriting.contract import Op, Operand, Weight, attributes_with, same_op
@@ -161,10 +162,7 @@ def _resize(node: ir.Node, order: Order, turn: Turn, shape: ir.Shape | None) -> 
     """Only a nearest one: those that interpolate are for some orders of axes alone."""
     scales = constant(input_of(node, 2))
     is_nearest = string_attribute(node, "mode", "nearest") == "nearest"
-    is_cropped = (
-        string_attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
-    )
-    if not is_nearest or is_cropped or "axes" in node.attributes:
+    if not is_nearest or fills_in_from_outside(node) or "axes" in node.attributes:
         return None
     if scales is None or scales.size != len(order) or input_of(node, 3) is not None:
         return None

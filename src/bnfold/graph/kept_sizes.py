@@ -13,7 +13,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from bnfold.graph.shapes import record_shape, shape_of
-from bnfold.graph.size_terms import Term, terms
+from bnfold.graph.size_terms import Term, product_of, sizes_of, terms
 from bnfold.graph.sizes import resize_scales
 from bnfold.graph.walk import bodies_of
 
@@ -189,7 +189,7 @@ def _left_open(counts: Iterable[Term], target: Sequence[Term]) -> Mapping[int, T
     It is that of data with elements: where one of these is 0, a Reshape fails, or copies a size.
     """
     open_axes = [axis for axis, term in enumerate(target) if term == Term(-1)]
-    given = _product([term for term in target if term != Term(-1)])
+    given = product_of(term for term in target if term != Term(-1))
     if len(open_axes) != 1 or given is None or given.factor < 1:
         return {}
     rests = (count.over(given) for count in counts)
@@ -200,22 +200,13 @@ def _left_open(counts: Iterable[Term], target: Sequence[Term]) -> Mapping[int, T
 def _counts(value: ir.Value | None) -> Iterator[Term]:
     """Yield the number of elements of a value, in the sizes of those before that have as many."""
     for _ in range(_MOST_STEPS):
-        shape, node = shape_of(value), value.producer() if value is not None else None
-        sizes = [None] if shape is None else [*map(Term.of, shape)]
-        known = [size for size in sizes if size is not None]
-        count = _product(known) if len(known) == len(sizes) else None
+        sizes, node = sizes_of(value), value.producer() if value is not None else None
+        count = None if sizes is None else product_of(sizes)
         if count is not None:
             yield count
         if node is None or node.domain or node.op_type not in COUNT_KEEPING:
             return
         value = node.inputs[0]
-
-
-def _product(terms_of_it: Sequence[Term]) -> Term | None:
-    product: Term | None = Term(1)
-    for term in terms_of_it:
-        product = product.times(term) if product is not None else None
-    return product
 
 
 _OF_TARGET: Mapping[str, Callable[[Sequence[Term | None], Sequence[Term]], Mapping[int, Term]]] = {

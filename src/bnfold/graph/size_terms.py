@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +88,20 @@ def _of_sizes(factor: int, factors: Sequence[str | int]) -> Term | None:
         return None
     name = _TIMES.join(sorted(sizes))
     return Term(factor, f"{_PRODUCT}{name}" if len(sizes) > 1 else name or None)
+
+
+def product_of(factors: Iterable[Term]) -> Term | None:
+    """Return the product of terms; None if it is one of too many sizes."""
+    product: Term | None = Term(1)
+    for factor in factors:
+        product = None if product is None else product.times(factor)
+    return product
+
+
+def sizes_of(value: ir.Value | None) -> Sequence[Term] | None:
+    """Return the sizes of a value; None if one is neither a number nor has a name."""
+    shape = shape_of(value)
+    return None if shape is None else _all_known([Term.of(size) for size in shape])
 
 
 def terms(value: ir.Value | None) -> Sequence[Term] | None:
