@@ -21,10 +21,10 @@ import numpy as np
 import onnx
 
 from bnfold.arrays import float_limits
-from bnfold.proof.cuts import Cuts
+from bnfold.proof.cuts import Cuts, prove_by_cuts
 from bnfold.proof.kinds import after_casts, rounding_types, target_of, types_of_results
-from bnfold.proof.linear import DOUBT, PROBES, linear_bound
-from bnfold.proof.probing import Differs, certified
+from bnfold.proof.linear import linear_bound
+from bnfold.proof.probing import Differs
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import rebuilt
 from bnfold.proof.windows import AFFINE, COPYING, Window
@@ -60,22 +60,19 @@ def prove_casts(window: Window, chosen: Sequence[Sizing]) -> Certificate | None:
     limits = float_limits(types.pop())
     largest = float(limits.max)
     allowed = largest * (1 + _STEPS * float(limits.eps))
-    bound, count = 0.0, 0
+
+    def cut(proof: Cuts) -> bool:
+        for one, other in zip(before, after, strict=True):
+            scale, shift = proof.cut_at(one, other)
+            if (np.abs(scale) * largest + np.abs(shift) > allowed).any():
+                return False
+        return True
+
     try:
-        for sizing in chosen:
-            proof = Cuts(window, sizing, unit)
-            for one, other in zip(before, after, strict=True):
-                scale, shift = proof.cut_at(one, other)
-                if (np.abs(scale) * largest + np.abs(shift) > allowed).any():
-                    return None
-            proof.compare_results()
-            if proof.bound is None:
-                return None
-            bound, count = max(bound, proof.bound), count + proof.count
+        return prove_by_cuts(window, chosen, cut, unit)
     except Differs:
         linear_bound(window, chosen)  # raises it if that is more than rounding
         return None
-    return certified("linear", chosen, probes=PROBES * count, bound=bound, doubt=DOUBT * count)
 
 
 def _unit_of_constants(model: onnx.ModelProto) -> str:

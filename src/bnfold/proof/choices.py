@@ -17,9 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.proof.cuts import Cuts
-from bnfold.proof.linear import DOUBT, PROBES
-from bnfold.proof.probing import Differs, certified
+from bnfold.proof.cuts import Cuts, prove_by_cuts
+from bnfold.proof.probing import Differs
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import AFFINE, Window, dtype_of, is_float
@@ -41,19 +40,16 @@ def prove_choices(window: Window, chosen: Sequence[Sizing]) -> Certificate | Non
     )
     if not is_known or len(before) != len(after) or not _are_same(window, *conditions):
         return None
-    bound, count = 0.0, 0
+
+    def cut(proof: Cuts) -> bool:
+        for one, other in zip(before, after, strict=True):
+            proof.cut_at(one, other, first=1)
+        return True
+
     try:
-        for sizing in chosen:
-            proof = Cuts(window, sizing)
-            for one, other in zip(before, after, strict=True):
-                proof.cut_at(one, other, first=1)
-            proof.compare_results()
-            if proof.bound is None:
-                return None
-            bound, count = max(bound, proof.bound), count + proof.count
+        return prove_by_cuts(window, chosen, cut)
     except Differs:  # it may be equal for another reason
         return None
-    return certified("linear", chosen, probes=PROBES * count, bound=bound, doubt=DOUBT * count)
 
 
 def _are_same(window: Window, names: Sequence[str], others: Sequence[str]) -> bool:

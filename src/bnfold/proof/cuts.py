@@ -7,7 +7,7 @@ becomes an input: the results are to be the same for any value of it before, and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +16,41 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array, FloatArray
-from bnfold.proof.linear import linear_bound
-from bnfold.proof.probing import evaluator, single
+from bnfold.proof.linear import DOUBT, PROBES, linear_bound
+from bnfold.proof.probing import certified, evaluator, single
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.submodels import Constants, of_value, rebuilt
 from bnfold.proof.truth import Truth64
 from bnfold.proof.windows import Window, dtype_of, is_float
+from bnfold.record.data import Certificate
 
 _DRAWS = 16
 """Random inputs that show which function it may be."""
 
 _CONSTANT = 1e-12
 """An element that moves by no more, relative to its size, is taken for a constant."""
+
+
+def prove_by_cuts(
+    window: Window, chosen: Sequence[Sizing], cut: Callable[[Cuts], bool], unit: str = ""
+) -> Certificate | None:
+    """Bound the difference of the results at each of the sizes; None if something is not affine.
+
+    `cut` cuts both sides, and says whether they may compute the same.
+
+    Raises:
+        Differs: if something differs that should be the same.
+    """
+    bound, count = 0.0, 0
+    for sizing in chosen:
+        proof = Cuts(window, sizing, unit)
+        if not cut(proof):
+            return None
+        proof.compare_results()
+        if proof.bound is None:
+            return None
+        bound, count = max(bound, proof.bound), count + proof.count
+    return certified("linear", chosen, probes=PROBES * count, bound=bound, doubt=DOUBT * count)
 
 
 class Cuts:

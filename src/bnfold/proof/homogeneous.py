@@ -24,11 +24,10 @@ import onnx
 
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.congruence import signature
-from bnfold.proof.cuts import Cuts
+from bnfold.proof.cuts import Cuts, prove_by_cuts
 from bnfold.proof.kept_axes import keeps_axes
 from bnfold.proof.kinds import functions_of
-from bnfold.proof.linear import DOUBT, PROBES
-from bnfold.proof.probing import Differs, certified
+from bnfold.proof.probing import Differs
 from bnfold.proof.sizing import Sizing
 from bnfold.proof.windows import Window, ints
 from bnfold.record.data import Certificate
@@ -58,20 +57,13 @@ def prove_homogeneous(window: Window, chosen: Sequence[Sizing]) -> Certificate |
         return None
     if any(len(node.output) != 1 for node in before):
         return None
-    bound, count = 0.0, 0
+    pairs = list(zip(before, after, strict=True))
     try:
-        for sizing in chosen:
-            proof = Cuts(window, sizing)
-            for one, other in zip(before, after, strict=True):
-                if not _cut(window, proof, one, other):
-                    return None
-            proof.compare_results()
-            if proof.bound is None:
-                return None
-            bound, count = max(bound, proof.bound), count + proof.count
+        return prove_by_cuts(
+            window, chosen, lambda proof: all(_cut(window, proof, *pair) for pair in pairs)
+        )
     except Differs:  # it may be equal for another reason
         return None
-    return certified("linear", chosen, probes=PROBES * count, bound=bound, doubt=DOUBT * count)
 
 
 def _cut(window: Window, proof: Cuts, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
