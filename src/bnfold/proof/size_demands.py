@@ -91,6 +91,38 @@ def ranks_beside(window: Window, node: onnx.NodeProto, name: str) -> list[int] |
     return known if node.op_type in POINTWISE and len(known) == len(others) else None
 
 
+def rank_read(window: Window, name: str) -> int:
+    """Return the number of axes of an input, if what is replaced can read no other one.
+
+    A Conv, Gemm or Transpose that reads it says so, or what elementwise operators make of it.
+
+    Raises:
+        NotShown: if none does.
+    """
+    pending, seen = [(name, 0)], {name}
+    while pending:
+        value, least = pending.pop()
+        for node in readers_before(window, value):
+            rank = _rank_read(window, node)
+            if rank > least:  # of fewer axes, constants may have made more
+                return rank
+            ranks = ranks_beside(window, node, value)
+            if ranks is not None and node.output[0] not in seen:
+                seen.add(node.output[0])
+                pending.append((node.output[0], max([least, *ranks])))
+    raise NotShown(f"the number of axes of {name!r} is not known")
+
+
+def _rank_read(window: Window, node: onnx.NodeProto) -> int:
+    """Return the number of axes that an operator asks of what it moves or weighs; 0 if none."""
+    if node.op_type in ("Conv", "ConvTranspose"):
+        weight = window.constants.get(node.input[1])
+        return 0 if weight is None else weight.ndim
+    if node.op_type == "Gemm":
+        return 2
+    return len(ints(node, "perm")) if node.op_type == "Transpose" else 0
+
+
 def required_size(window: Window, name: str, axis: int, rank: int) -> int:
     """Return the size that a constant asks of an input that it meets; 0 if none does."""
     for node in window.nodes():

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import onnx
-
 from bnfold.graph.size_terms import factors_of
 from bnfold.proof.locality import is_alike_in_channels, kind_of
 from bnfold.proof.reach import sizes_along
@@ -22,6 +20,7 @@ from bnfold.proof.size_demands import (
     divisor_of_sizes,
     largest_cut,
     normalized_channels,
+    rank_read,
     ranks_beside,
     readers_before,
     required_size,
@@ -127,38 +126,6 @@ def _squeezes_any(window: Window) -> bool:
     )
 
 
-def rank_read(window: Window, name: str) -> int:
-    """Return the number of axes of an input, if what is replaced can read no other one.
-
-    A Conv, Gemm or Transpose that reads it says so, or what elementwise operators make of it.
-
-    Raises:
-        NotShown: if none does.
-    """
-    pending, seen = [(name, 0)], {name}
-    while pending:
-        value, least = pending.pop()
-        for node in readers_before(window, value):
-            rank = _rank_read(window, node)
-            if rank > least:  # of fewer axes, constants may have made more
-                return rank
-            ranks = ranks_beside(window, node, value)
-            if ranks is not None and node.output[0] not in seen:
-                seen.add(node.output[0])
-                pending.append((node.output[0], max([least, *ranks])))
-    raise NotShown(f"the number of axes of {name!r} is not known")
-
-
-def _rank_read(window: Window, node: onnx.NodeProto) -> int:
-    """Return the number of axes that an operator asks of what it moves or weighs; 0 if none."""
-    if node.op_type in ("Conv", "ConvTranspose"):
-        weight = window.constants.get(node.input[1])
-        return 0 if weight is None else weight.ndim
-    if node.op_type == "Gemm":
-        return 2
-    return len(ints(node, "perm")) if node.op_type == "Transpose" else 0
-
-
 def _sizing(
     window: Window,
     known: Mapping[str, Sequence[int | str]],
@@ -185,11 +152,8 @@ def _sizing(
                 more = axis if are_apart else 0
                 chosen.append(_free(window, kind, name, axis, len(sizes), free + more))
                 is_map = kind == "local" and axis >= 2
-                if (
-                    _is_product(size)
-                    and not is_map
-                    and not _asked_for(window, name, axis, len(sizes))
-                ):
+                is_product = _is_product(size) and not is_map
+                if is_product and not _asked_for(window, name, axis, len(sizes)):
                     _choose_factors(size, names, chosen[-1], free + more - _FREE)
                     chosen[-1] = _product(size, names)
                 elif size:

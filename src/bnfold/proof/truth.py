@@ -15,16 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx.helper
-import onnx.numpy_helper
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -32,7 +28,7 @@ from onnx.reference.op_run import OpRun
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.walk import has_body
-from bnfold.modelfile.external import bring_in, data_folders
+from bnfold.modelfile.external import data_folders
 from bnfold.modelfile.loading import ModelSource
 from bnfold.modelfile.markers import Markers
 from bnfold.proof.learned import learned
@@ -40,11 +36,10 @@ from bnfold.proof.outputs import flat
 from bnfold.proof.taps import MaxPoolTap
 from bnfold.proof.truth_operators import OPERATORS
 from bnfold.proof.truth_recurrent import RECURRENT
+from bnfold.proof.widening import Contents, widened, widened_content, widened_function, widened_node
 from bnfold.running.isolation import is_forked
 from bnfold.running.runtime import Feeds
 
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-_TYPE_ATTRIBUTES = ("to", "dtype")
 _TOO_LONG = "it takes too long; --truth always waits for it"
 _KEPT_BYTES = 2**16
 """The size up to which a widened weight, or a node with its attributes, is kept."""
@@ -72,16 +67,16 @@ class Truth64:
         except BnfoldError as error:
             raise NoTruth(str(error)) from error
         folders = data_folders(loaded.path) if loaded.path is not None else []
-        self._set(loaded.ir, _Contents(loaded.markers, folders))
+        self._set(loaded.ir, Contents(loaded.markers, folders))
 
     @classmethod
     def of_part(cls, model: onnx.ModelProto) -> Truth64:
         """Return the evaluation of a part of a model that has been loaded, without its checks."""
         truth = cls.__new__(cls)
-        truth._set(ir.from_proto(model), _Contents(Markers(), []))
+        truth._set(ir.from_proto(model), Contents(Markers(), []))
         return truth
 
-    def _set(self, model: ir.Model, contents: _Contents) -> None:
+    def _set(self, model: ir.Model, contents: Contents) -> None:
         self._model, self._contents = model, contents
         self._opsets = dict(model.opset_imports)
         self._functions = self._evaluators()
@@ -93,7 +88,7 @@ class Truth64:
         """Return evaluators of the functions, each after those that it calls."""
         evaluators: list[ReferenceEvaluator] = []
         pending = [
-            _widened_function(ir.serde.serialize_function(function), self._contents)
+            widened_function(ir.serde.serialize_function(function), self._contents)
             for function in self._model.functions.values()
         ]
         while pending:
@@ -132,7 +127,7 @@ class Truth64:
     def _outputs(
         self, feeds: Feeds, end: float, before_each: Callable[[], None]
     ) -> dict[str, Array]:
-        values: dict[str, Any] = {name: _widened(content) for name, content in feeds.items()}
+        values: dict[str, Any] = {name: widened(content) for name, content in feeds.items()}
         readers = Counter(name for names in self._reads.values() for name in names)
         wanted = [value.name or "" for value in self._model.graph.outputs]
         readers.update(wanted)
@@ -157,7 +152,7 @@ class Truth64:
         initializer = self._model.graph.initializers.get(name)
         if initializer is None or initializer.const_value is None:
             raise NoTruth(f"{name!r} has no known value")
-        content = _widened_content(initializer.const_value)
+        content = widened_content(initializer.const_value)
         if content.nbytes <= _KEPT_BYTES:
             content.flags.writeable = False
             self._weights[name] = content
@@ -168,11 +163,11 @@ class Truth64:
         with _failure_is_no_truth(node):
             results = evaluate(list(inputs.values()))
         names = [output.name for output in node.outputs if output.name]
-        return {name: _widened(value) for name, value in zip(names, results, strict=True)}
+        return {name: widened(value) for name, value in zip(names, results, strict=True)}
 
     def _evaluator(self, node: ir.Node, inputs: Sequence[str]) -> _Evaluate:
         """Return what evaluates a node, which is kept unless it holds much."""
-        proto = _widened_node(ir.serde.serialize_node(node), self._contents)
+        proto = widened_node(ir.serde.serialize_node(node), self._contents)
         is_small = proto.ByteSize() <= _KEPT_BYTES
         with _failure_is_no_truth(node):
             if is_small and not self._functions and not has_body(node):
@@ -292,75 +287,3 @@ def _captured(body: ir.Graph) -> Iterator[str]:
         for value in [*read, *graph.outputs]:
             if value not in own and value.name is not None:
                 yield value.name
-
-
-def _widened_content(tensor: ir.TensorProtocol) -> Array:
-    """Return a tensor's content, widened; an external file does not stay mapped into memory."""
-    if not isinstance(tensor, ir.ExternalTensor):
-        return np.asarray(_widened(tensor.numpy()))
-    content = np.array(_widened(tensor.numpy()))
-    tensor.release()
-    return content
-
-
-def _widened(content: Any) -> Any:
-    """Return floats as float64, also within a sequence, and anything else unchanged."""
-    if isinstance(content, list):
-        return [_widened(element) for element in content]
-    if isinstance(content, np.ndarray | np.generic):
-        kind = content.dtype
-        if kind in (np.float32, np.float16) or kind == ml_dtypes.bfloat16:
-            return content.astype(np.float64)
-    return content
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """Where to find the content of tensors that is not in their protobuf."""
-
-    markers: Markers
-    """Placeholders for constants that are still in the model file."""
-    folders: Sequence[Path]
-    """Paths of data files are relative to one of these folders."""
-
-    def bring_into(self, tensor: onnx.TensorProto) -> None:
-        """Load the content into the tensor, wherever it is."""
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            bring_in(tensor, self.folders)
-        stored = self.markers.get(tensor.raw_data)
-        if stored is not None:
-            tensor.raw_data = b"".join(stored.blocks())
-
-
-def _widened_function(function: onnx.FunctionProto, contents: _Contents) -> onnx.FunctionProto:
-    for node in function.node:
-        _widened_node(node, contents)
-    return function
-
-
-def _widened_node(node: onnx.NodeProto, contents: _Contents) -> onnx.NodeProto:
-    """Widen the constants and types in the node's attributes, in place."""
-    for attribute in node.attribute:
-        if attribute.ref_attr_name:
-            continue
-        if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-            content = attribute.f if attribute.name == "value_float" else list(attribute.floats)
-            wide = onnx.numpy_helper.from_array(np.array(content, np.float64))
-            attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
-        if attribute.HasField("t"):
-            _widen_tensor(attribute.t, contents)
-        if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _FLOATS:
-            attribute.i = onnx.TensorProto.DOUBLE
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            for tensor in graph.initializer:
-                _widen_tensor(tensor, contents)
-            for inner in graph.node:
-                _widened_node(inner, contents)
-    return node
-
-
-def _widen_tensor(tensor: onnx.TensorProto, contents: _Contents) -> None:
-    contents.bring_into(tensor)
-    if tensor.data_type in _FLOATS:
-        content = onnx.numpy_helper.to_array(tensor).astype(np.float64)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(content, tensor.name))

@@ -20,7 +20,7 @@ import onnx.numpy_helper
 
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, REDUCTIONS, opsets_of
 from bnfold.proof.kept_axes import keeps_axes
-from bnfold.proof.sizing import rank_read
+from bnfold.proof.size_demands import rank_read
 from bnfold.proof.submodels import Constants, needed_nodes
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
