@@ -85,7 +85,7 @@ def test_a_pass_without_an_example_is_an_error() -> None:
 def test_a_checked_example_says_that_it_is_certified() -> None:
     (pass_,) = [each for each in PASSES if each.name == "fold-batchnorm"]
     page = page_of(pass_, example_of(pass_.name, check=True))
-    assert "The check: *pass*; certified for all inputs as [linear](../certificates.md)" in page
+    assert "The check: *pass*; certified for all inputs as [weights](../certificates.md)" in page
 
 
 def test_a_remedy_is_a_sentence_and_the_reasons_own_comes_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import Any
@@ -23,6 +24,8 @@ from bnfold.proof.windows import NotShown, Window
 from bnfold.record.data import Certificate
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.windows import affine_of, scaled, window
+
+pytestmark = pytest.mark.usefixtures("without_weights")
 
 MAP = "(float[N,4,H,W] x) => (float[N,c,h,w] y)"
 ROW = "(float[N,4] x) => (float[N,m] y)"
@@ -900,10 +903,17 @@ def test_a_window_is_as_certain_as_its_least_certain_size(monkeypatch: pytest.Mo
     assert module._at_sizes(pair).verdict == "open"
 
 
-@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu<alpha=0.2>", "PRelu", "Elu"])
-@pytest.mark.parametrize("scale", ["m = Mul(r, k)", "m = Mul(k, r)", "m = Div(r, k)"])
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-@pytest.mark.parametrize("error", [0.0, 1e-3])
+ACTIVATIONS = ("Relu", "LeakyRelu<alpha=0.2>", "PRelu", "Elu")
+SCALES = itertools.cycle(["m = Mul(r, k)", "m = Mul(k, r)", "m = Div(r, k)"])
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "sign", "error"),
+    [
+        (activation, next(SCALES), sign, error)
+        for activation, sign, error in itertools.product(ACTIVATIONS, (1.0, -1.0), (0.0, 1e-3))
+    ],
+)
 def test_a_positive_scale_after_a_relu_is_one_before_it(
     activation: str, scale: str, sign: float, error: float
 ) -> None:

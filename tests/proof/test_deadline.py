@@ -14,6 +14,8 @@ from bnfold.proof.windows import Window
 from tests.support.graphs import normal
 from tests.support.windows import window
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 MAP = "(float[1,{0},{1},{1}] x) => (float[1,c,h,w] y)"
 
 

@@ -15,6 +15,8 @@ from tests.support.evaluate import run_float64
 from tests.support.graphs import Parameters, batch_norm, build, normal
 from tests.support.windows import affine_of, scaled, window
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 KERNEL = normal(4, 3, 3, 3)
 POSITIVE = batch_norm(4) | {"s": np.array([0.5, 2, 1, 3], np.float32)}
 INTERFACE = "(float[N,3,H,W] x) => (float[n] y)"

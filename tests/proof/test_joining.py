@@ -17,6 +17,8 @@ from tests.support.graphs import Array, Parameters, batch_norm, normal
 from tests.support.slow import few
 from tests.support.windows import affine_of, scaled, usual, window
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 
 def parallel(
     kernels: Sequence[int],

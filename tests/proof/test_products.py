@@ -15,6 +15,8 @@ from tests.support.evaluate import run_float64
 from tests.support.graphs import Parameters, build, normal
 from tests.support.windows import scaled, window
 
+pytestmark = pytest.mark.usefixtures("without_weights")
+
 INTERFACE = "(float[N,4,H,W] x, float[N,4,1,1] g) => (float[N,3,h,w] y)"
 KERNEL, SCALE = normal(3, 4, 3, 3), normal(4)
 

@@ -5,6 +5,8 @@ Nothing here knows what made them. A proof goes by what their operators are:
 - *constant*: what depends on constants alone is computed by onnxruntime. Then both are the same
   operators over the same bits.
 - *copying*: the outputs are elements of the inputs. Inputs of distinct values show which.
+- *weights*: both are sums of the same linear operators, scaled by channels. Their weights, with the
+  scales in them, are compared number by number.
 - *linear*: both are affine. Gaussian probes in float64 bound each row of the difference.
 - *selection*: maxima over windows, and functions of one element. One-hot inputs show which elements
   a maximum is over; a grid shows that the functions are the same, and increasing.
@@ -53,6 +55,7 @@ from bnfold.proof.tables import prove_rows, with_tables_as_products
 from bnfold.proof.taps import with_pools_first
 from bnfold.proof.truth import NoTruth
 from bnfold.proof.turning import with_transposes_first, with_transposes_last
+from bnfold.proof.weights import prove_weights
 from bnfold.proof.windows import AFFINE, POINTWISE, NotShown, Window, is_random
 from bnfold.record.data import Certificate
 from bnfold.running.isolation import CrashedError, isolated
@@ -224,6 +227,9 @@ def _of_any(forms: Iterable[Window]) -> Certificate:
 
 
 def _proven(computed: Window) -> Certificate:
+    of_weights = prove_weights(computed)
+    if of_weights is not None and of_weights.bound:  # without a bound, it may be the same bits
+        return of_weights
     if not peeled(without_shared(computed)):
         return Certificate("certified", "constant")
     computed = with_projections(computed)
@@ -288,6 +294,8 @@ def _of_one(window: Window) -> Certificate:
         raise NotShown("it draws random numbers")
     if any(node.domain == CLOSED for node in window.nodes()):
         raise NotShown("a body within it depends on what varies")
+    if (certificate := prove_weights(window)) is not None:
+        return certificate
     rounded = rounding_casts(window)
     every = sizings(window)
     require_small(every)

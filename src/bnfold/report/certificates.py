@@ -27,6 +27,8 @@ MEANINGS = {
     "operators on the same bits.",
     "copying": "All outputs are elements of the inputs. Inputs of distinct values show that both "
     "sides copy the same ones, bit by bit.",
+    "weights": "Both sides apply the same linear operators, scaled and shifted by channels. Their "
+    "weights, with the scales in them, are compared number by number, at all sizes.",
     "linear": "Both sides are affine. Gaussian probes in float64 bound each row of the difference.",
     "maximum": "Both sides are maxima of affine functions, each of which is bounded as if linear.",
     "channels": "Both sides apply the same functions to the same channels, all that one of them "

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 CertificateVerdict: TypeAlias = Literal["certified", "sampled", "differs", "open"]
 
 CertificateKind: TypeAlias = Literal[
-    "constant", "copying", "linear", "maximum", "channels", "selection", "sampled", ""
+    "constant", "copying", "weights", "linear", "maximum", "channels", "selection", "sampled", ""
 ]
 
 
@@ -27,10 +27,11 @@ class Difference:
 class Certificate:
     """Whether what a rewrite replaced, and what replaced it, compute the same for all inputs.
 
-    `kind` is how that was proven: "constant" and "copying" bit by bit; "linear" by a bound on each
-    row of the difference, "maximum" likewise for each element that a maximum is over, "channels"
-    between functions that read the same; "selection" by which elements these are. "sampled" proves
-    nothing, but found no difference. "open" has neither, and `note` says why.
+    `kind` is how that was proven: "constant" and "copying" bit by bit; "weights" by a bound on each
+    row of the weights that the same operators have; "linear" by one on each row of the difference,
+    "maximum" likewise for each element that a maximum is over, "channels" between functions that
+    read the same; "selection" by which elements these are. "sampled" proves nothing, but found no
+    difference. "open" has neither, and `note` says why.
     """
 
     verdict: CertificateVerdict
