@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from bnfold.modelfile.places import weights_of
-from bnfold.proof.truth import NoTruth, Truth64, _shared_evaluator
+from bnfold.proof.truth import NoTruth, Truth64, _shared_operator
 from bnfold.proof.truth_errors import compare_with_truth
 from bnfold.proof.truth_slices import Evaluation, Sample
 from tests.support.evaluate import run_float64, run_plain
@@ -596,7 +596,7 @@ def test_the_time_is_limited_within_a_node_too(
             return (-x,)
 
     monkeypatch.setattr("bnfold.proof.truth._OPERATORS", [Neg])
-    monkeypatch.setattr("bnfold.proof.truth._shared_evaluator", _shared_evaluator.__wrapped__)
+    monkeypatch.setattr("bnfold.proof.truth._shared_operator", _shared_operator.__wrapped__)
     monkeypatch.setattr("bnfold.proof.truth.is_forked", lambda: True)
     path = folder / "m.onnx"
     onnx.save(build("(float[2] x) => (float[2] y) { y = Neg(x) }"), path)
@@ -804,11 +804,11 @@ def test_nodes_that_differ_in_names_alone_are_evaluated_by_the_same(folder: Path
         k=np.array(0.5, np.float32),
     )
     x = normal(2, 3)
-    _shared_evaluator.cache_clear()
+    _shared_operator.cache_clear()
     outputs = evaluate(folder, model, {"x": x})
     wide = x.astype(np.float64)
     cubed = wide**3
     d, e = np.minimum(cubed**2, 0.5), np.maximum(cubed, 0.5)
     np.testing.assert_allclose(outputs["y"], d.T, rtol=1e-12)
     np.testing.assert_allclose(outputs["z"], e * d, rtol=1e-12)
-    assert _shared_evaluator.cache_info().misses == 6, "two of Mul, of Clip and of Transpose"
+    assert _shared_operator.cache_info().misses == 6, "two of Mul, of Clip and of Transpose"

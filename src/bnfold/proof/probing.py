@@ -69,7 +69,11 @@ def in_float64(window: Window) -> tuple[Run, Run]:
     Raises:
         NoTruth: when called, if an operator cannot be evaluated.
     """
-    return evaluator(window.before), evaluator(window.after)
+    key = "in float64", 0
+    if key not in window.answers:
+        window.answers[key] = evaluator(window.before), evaluator(window.after)
+    runs: tuple[Run, Run] = window.answers[key]
+    return runs
 
 
 def evaluator(model: onnx.ModelProto) -> Run:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -171,15 +171,12 @@ class Truth64:
         is_small = proto.ByteSize() <= _KEPT_BYTES
         with _failure_is_no_truth(node):
             if is_small and not self._functions and not has_body(node):
-                inputs = _number_names(proto, inputs)
+                names = _number_names(proto, inputs)
                 content = proto.SerializeToString(deterministic=True)
-                evaluator = _shared_evaluator(content, len(inputs), tuple(self._opsets.items()))
+                evaluate = _shared_operator(content, len(names), tuple(self._opsets.items()))
             else:
                 evaluator = _evaluator_of(proto, inputs, self._opsets, self._functions)
-
-        def evaluate(contents: Sequence[Any]) -> Any:
-            return evaluator.run(None, dict(zip(inputs, contents, strict=True)))
-
+                evaluate = partial(_run, evaluator, inputs)
         if is_small:
             self._ready[node] = evaluate
         return evaluate
@@ -196,12 +193,27 @@ def _number_names(node: onnx.NodeProto, inputs: Sequence[str]) -> list[str]:
 
 
 @lru_cache(maxsize=256)
-def _shared_evaluator(
-    content: bytes, inputs: int, opsets: Sequence[tuple[str, int]]
-) -> ReferenceEvaluator:
-    """Return what evaluates an operator with its attributes, which many nodes of a model share."""
+def _shared_operator(content: bytes, inputs: int, opsets: Sequence[tuple[str, int]]) -> _Evaluate:
+    """Return what evaluates an operator with its attributes, which many nodes of a model share.
+
+    The operator runs by itself: what the evaluator does around it takes as long on a small value.
+    """
     node = onnx.NodeProto.FromString(content)
-    return _evaluator_of(node, list(map(str, range(inputs))), dict(opsets), [])
+    names = [str(number) for number in range(inputs)]
+    (operator,) = _evaluator_of(node, names, dict(opsets), []).rt_nodes_
+    read = [int(name) if name else None for name in node.input]
+    made = [at for at, name in enumerate(node.output) if name]
+
+    def evaluate(contents: Sequence[Any]) -> Any:
+        results = operator.run(*(None if at is None else contents[at] for at in read))
+        return [results[at] for at in made]
+
+    return evaluate
+
+
+def _run(evaluator: ReferenceEvaluator, inputs: Sequence[str], contents: Sequence[Any]) -> Any:
+    """Return what an evaluator makes of its inputs."""
+    return evaluator.run(None, dict(zip(inputs, contents, strict=True)))
 
 
 def _evaluator_of(
