@@ -129,8 +129,11 @@ def test_every_sample_is_certified_whatever_its_values_are_called(
     assert found.values
 
 
-@pytest.mark.parametrize("error", [1e-4, -1e-3, 0.1])
-@pytest.mark.parametrize("name", RENAMED.values(), ids=list(RENAMED))
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [*zip(RENAMED.values(), [1e-4, -1e-3, 0.1], strict=True)],
+    ids=list(RENAMED),
+)
 def test_a_wrong_fold_is_not_certified_under_other_names(
     name: Callable[[int], str], error: float, tmp_path: Path
 ) -> None:
