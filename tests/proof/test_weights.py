@@ -577,6 +577,9 @@ def test_only_what_computes_the_same_is_certified(choices: list[int], data: st.D
         ("(float[N,C,H,W] x) => (float[N,c,h,w] y)", "y = Mul(x, g)"),  # may be one channel
         ("(float[N,C,H,W] x) => (float[N,c,h,w] y)", "i = Mul(x, g) y = Conv(i, k)"),
         ("(float[N,1,H,W] x) => (float[N,c,h,w] y)", "y = Mul(x, g)"),
+        ("(float[N,4,H,W] x, float[N,1,H,W] z) => (float[N,c,h,w] y)", "y = Add(x, z)"),
+        ("(float[N,4,H,W] x, float[N,4] z) => (float[N,c,h,w] y)", "y = Add(x, z)"),
+        ("(float[N,4,H,W] x, float[N,4] z) => (float[N,c,h,w] y)", "y = Concat<axis=1>(x, z)"),
         ("(float[N,1,H,W] x) => (float[N,c,h,w] y)", "i = Mul(x, g) y = Conv(i, k)"),
         ("(float x) => (float y)", "y = Mul(x, two)"),
         ("(float[4] x) => (float[c] y)", "y = MatMul(x, q)"),

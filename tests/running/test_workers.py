@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +26,23 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
-    """After each test no child is left, running or as a zombie, and no open file."""
-    before = descriptors()
+    """After each test no child of its own is left, running or as a zombie, and no open file."""
+    before = descriptors(), children()
     yield
-    if sys.platform == "linux":
-        assert descriptors() == before
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+    assert (descriptors(), children()) == before
 
 
 def descriptors() -> list[str]:
     return sorted(os.listdir("/proc/self/fd")) if sys.platform == "linux" else []
+
+
+def children() -> set[str]:
+    """Return the processes of which this one is the parent."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # it has ended
+            parents[status.parent.name] = re.search(r"PPid:\s*(\d+)", status.read_text())
+    return {name for name, found in parents.items() if found and int(found[1]) == os.getpid()}
 
 
 def test_an_object_lives_in_another_process() -> None:
