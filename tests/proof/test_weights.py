@@ -269,6 +269,9 @@ CONSTANTS: Parameters = {
     "dilated": normal(4, 4, 2, 2),
     "full": normal(3, 4),
     "column": normal(3, 1),
+    "k16": 2 * normal(4, 8, 3, 3),
+    "tail": normal(4, seed=1).reshape(4, 1, 1)[2:],
+    "thrice": 3 * normal(4, 4, 3, 3),
     "k8": normal(4, 8, 3, 3),
     "even": normal(4, 4, 2, 2),
     "holes": np.insert(np.insert(normal(4, 4, 2, 2), 1, 0, 2), 1, 0, 3),
@@ -310,6 +313,7 @@ TWO = MAP.replace("y)", "y, float[N,c,h,w] r)")
 SAME = "pads=[1,1,1,1]"
 POOL = "AveragePool<kernel_shape=[2,2], strides=[2,1]"
 MERGED = [
+    (MAP, "a = Mul(x, two) e = Add(a, x) y = Conv(e, k)", "y = Conv(x, thrice)"),
     (MAP, "y = Add(x, x)", "y = Mul(x, two)"),
     (MAP, f"a = Conv<{SAME}>(x, k) e = Conv(x, left) y = Sum(a, e, x)",
      f"y = Conv<{SAME}>(x, rep)"),
@@ -340,6 +344,10 @@ MERGED = [
      "y = Conv(x, crossing)"),
 ]  # fmt: skip
 PARTS = [
+    (MAP, "a = Add(x, g) y = Slice(a, i2, huge, i1)",
+     "a = Slice(x, i2, huge, i1) y = Add(a, tail)"),
+    (MAP, "a = Concat<axis=1>(x, z) e = Conv(a, k8) y = Mul(e, two)",
+     "a = Concat<axis=1>(x, z) y = Conv(a, k16)"),
     (TWO, "y, r = Split<axis=1>(x)", "y = Slice(x, i0, i2, i1) r = Gather<axis=-3>(x, last)"),
     (TWO, "y, r = Split<axis=1>(x, parts)", "r = Slice(x, i1, huge, i1, i1) "
      "y = Slice(x, i0, i1, i1)"),
@@ -400,6 +408,7 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
         (MAP, "a = Conv(x, k) y = Conv(a, right)", "a = Conv(x, right) y = Conv(a, k)"),
         (MAP, "y = AveragePool<kernel_shape=[2,2]>(x)", "y = AveragePool<kernel_shape=[2,1]>(x)"),
         (MAP, "y = AveragePool<kernel_shape=[1,1]>(x)", "y = GlobalAveragePool(x)"),
+        (MAP, "a = Conv<strides=[2,2]>(x, left) y = Conv(a, k)", "y = Conv(x, before)"),
         (MAP, "a = Conv(x, left) y = GlobalAveragePool(a)", "y = Conv(x, left)"),
         (MAP, "y = Conv(x, k)", "y = ConvTranspose(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv(z, k)"),
@@ -584,6 +593,9 @@ def test_only_what_computes_the_same_is_certified(choices: list[int], data: st.D
         ("(float x) => (float y)", "y = Mul(x, two)"),
         ("(float[4] x) => (float[c] y)", "y = MatMul(x, q)"),
         (MAP.replace("y)", "y, float[N,c,h,w] r)"), "y = Neg(x) r = Relu(z)"),
+        (MAP, f"a = Conv<{SAME}>(x, k) y = Conv<{SAME}>(a, k)"),
+        (MAP.replace("4", "3"), "y = Conv(x, k)"),
+        ("(float[N,4,H] x) => (float[N,c,h] y)", "y = Conv(x, k)"),
         (MAP, "a = Add(x, z) y = Conv(a, k)"),  # one of them may be smaller, and spread
         (MAP, "a = Conv<strides=[2,2]>(x, left) e = Conv<strides=[2,2]>(a, k) y = Conv(e, k)"),
         (FOUR, "a = Add(z, w) e = Concat<axis=1>(x, a) y = Conv(e, k8)"),

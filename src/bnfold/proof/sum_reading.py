@@ -88,7 +88,7 @@ class SumReader:
 
     def _made(self, name: str) -> LinearSum:
         node = self._producers.get(name)
-        if node is None or node.domain not in ("", "ai.onnx"):
+        if node is None:
             raise NoSum
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
         if node.op_type in _CONVOLUTIONS:
@@ -104,8 +104,8 @@ class SumReader:
         if node.op_type in _PICKING:
             read = self.sum_of(node.input[0])
             return read.picked(self._channels(node, attributes, read, name))
-        if attributes or self._opset < 8 or node.op_type not in _ELEMENTWISE:
-            raise NoSum  # old ones broadcast along an axis that an attribute names, or not at all
+        if self._opset < 8:  # they broadcast along an axis that an attribute names, or not at all
+            raise NoSum
         return self._elementwise(node)
 
     # --- Inputs -----------------------------------------------------------------------------------
