@@ -272,6 +272,7 @@ CONSTANTS: Parameters = {
     "k16": 2 * normal(4, 8, 3, 3),
     "tail": normal(4, seed=1).reshape(4, 1, 1)[2:],
     "thrice": 3 * normal(4, 4, 3, 3),
+    "along": normal(4, 4, 1, 1).reshape(4, 4, 1),
     "k8": normal(4, 8, 3, 3),
     "even": normal(4, 4, 2, 2),
     "holes": np.insert(np.insert(normal(4, 4, 2, 2), 1, 0, 2), 1, 0, 3),
@@ -412,6 +413,7 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
         (MAP, "a = Conv(x, left) y = GlobalAveragePool(a)", "y = Conv(x, left)"),
         (MAP, "y = Conv(x, k)", "y = ConvTranspose(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv(z, k)"),
+        ("(float x) => (float y)", "y = Conv(x, left)", "y = Conv(x, along)"),
         (MAP, "y = Conv<group=2>(x, k2)", "y = ConvTranspose<group=2>(x, k2)"),
         (MAP, "y = ConvTranspose(x, k)", "y = ConvTranspose<output_padding=[1,0]>(x, k)"),
         (MAP, "y = Conv(x, k, h)", "y = Conv(x, k)"),
@@ -676,7 +678,8 @@ def test_a_split_into_more_parts_than_there_are() -> None:
 def test_infinity_is_like_nothing_else(before: str, after: str) -> None:
     infinite = normal(4, 4)
     infinite[1, 2] = -np.inf
-    masked = np.array([0, -np.inf, 0, 0], np.float32)
+    masked = normal(4, seed=1)
+    masked[1] = -np.inf
     constants = CONSTANTS | {
         "masked": masked,
         "infinite": infinite,
@@ -684,6 +687,17 @@ def test_infinity_is_like_nothing_else(before: str, after: str) -> None:
     }
     assert prove_weights(window(ROWS, before, after, constants)) is None
     assert prove_weights(window(ROWS, after, before, constants)) is None
+
+
+def test_weights_that_cancel_have_no_norm() -> None:
+    """Each is rounded by itself, but what is computed is 0, and then their rounding."""
+    left, scale = normal(4, 4, 1, 1), normal(4, seed=1).reshape(4, 1, 1, 1)
+    old = {"w": np.concatenate([left, -left], axis=1), "g": scale[:, :, 0]}
+    rounded = left * scale
+    new = {"w": np.concatenate([rounded, -np.nextafter(rounded, np.float32(9))], axis=1)}
+    body = "a = Concat<axis=1>(x, x)"
+    pair = window(MAP, f"{body} e = Conv(a, w) y = Mul(e, g)", f"{body} y = Conv(a, w)", old, new)
+    assert prove_weights(pair) is None
 
 
 @pytest.mark.parametrize("size", [1e160, 1e-170, 1e-320])

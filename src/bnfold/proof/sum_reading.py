@@ -40,10 +40,11 @@ _OF_GEMM = {"alpha", "beta", "transB"}
 
 @dataclass
 class Demands:
-    """What the sizes of inputs must be for a model to run, beside what its linear operators ask."""
+    """What the sizes of inputs must be for a model to run, beside what its terms ask of them.
 
-    spreading: set[Frame] = field(default_factory=set)
-    """Frames of values that must broadcast together, or be equal."""
+    Terms that are added broadcast together, wherever they are.
+    """
+
     equal: set[frozenset[Frame]] = field(default_factory=set)
     """Sets of values that must have the same frame."""
     channels: set[tuple[str, int]] = field(default_factory=set)
@@ -51,11 +52,8 @@ class Demands:
 
     def include(self, other: Demands) -> bool:
         """Say whether all that the others are is asked here, too."""
-        return (
-            all(any(each <= frame for frame in self.spreading) for each in other.spreading)
-            and all(any(each <= frames for frames in self.equal) for each in other.equal)
-            and other.channels <= self.channels
-        )
+        has_equal = all(any(each <= frames for frames in self.equal) for each in other.equal)
+        return has_equal and other.channels <= self.channels
 
 
 class SumReader:
@@ -206,8 +204,6 @@ class SumReader:
         if not sums:
             raise NoSum
         total = functools.reduce(LinearSum.plus, sums)
-        if len(total.frame) > 1:
-            self.demands.spreading.add(total.frame)
         for name, sign, varies in addends:
             if not varies:
                 total = total.shifted(sign * self._along(name, total))
@@ -231,7 +227,6 @@ class SumReader:
         frames = frozenset(each.frame for each in sums)
         if len(frames) > 1:
             self.demands.equal.add(frames)
-            self.demands.spreading.add(whole.frame)
         return whole
 
     def _channels(
