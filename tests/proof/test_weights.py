@@ -273,6 +273,7 @@ CONSTANTS: Parameters = {
     "tail": normal(4, seed=1).reshape(4, 1, 1)[2:],
     "thrice": 3 * normal(4, 4, 3, 3),
     "along": normal(4, 4, 1, 1).reshape(4, 4, 1),
+    "swapped": np.ascontiguousarray(normal(4, 4, 3, 3).swapaxes(0, 1)),
     "k8": normal(4, 8, 3, 3),
     "even": normal(4, 4, 2, 2),
     "holes": np.insert(np.insert(normal(4, 4, 2, 2), 1, 0, 2), 1, 0, 3),
@@ -398,6 +399,7 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
     [
         (MAP, "y = Conv(x, k)", "y = Conv<strides=[2,1]>(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv<dilations=[1,2]>(x, k)"),
+        (MAP, "y = Conv<strides=[2,2]>(x, k)", "y = Conv<strides=[2,2], pads=[0,0,1,1]>(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv<pads=[1,1,1,1]>(x, k)"),
         (MAP, "y = Conv<pads=[1,0,0,1]>(x, k)", "y = Conv<pads=[0,1,1,0]>(x, k)"),
         (MAP, 'y = Conv<auto_pad="SAME_UPPER">(x, even)',
@@ -410,6 +412,8 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
         (MAP, "y = AveragePool<kernel_shape=[2,2]>(x)", "y = AveragePool<kernel_shape=[2,1]>(x)"),
         (MAP, "y = AveragePool<kernel_shape=[1,1]>(x)", "y = GlobalAveragePool(x)"),
         (MAP, "a = Conv<strides=[2,2]>(x, left) y = Conv(a, k)", "y = Conv(x, before)"),
+        (MAP, 'y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, k)',
+         'y = ConvTranspose<auto_pad="SAME_UPPER", strides=[2,2]>(x, swapped)'),
         (MAP, "a = Conv(x, left) y = GlobalAveragePool(a)", "y = Conv(x, left)"),
         (MAP, "y = Conv(x, k)", "y = ConvTranspose(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv(z, k)"),
@@ -567,6 +571,7 @@ def test_only_what_computes_the_same_is_certified(choices: list[int], data: st.D
     ("interface", "lines"),
     [
         (MAP, "a = Add(x, g) y = Conv<pads=[0,1,0,0]>(a, k)"),  # a border is not shifted
+        (MAP, "a = Add(x, g) y = Conv<pads=[0,0,1,0]>(a, k)"),
         (MAP, 'a = Add(x, g) y = Conv<auto_pad="SAME_UPPER">(a, k)'),
         (MAP, "a = Add(x, g) y = ConvTranspose(a, k)"),
         (MAP, "c = Conv(x, k) y = Sub(c, x)"),  # whose borders fit, if at all, where one spreads

@@ -25,7 +25,7 @@ def convolution(
     g = a + b − d·(k − 1): kernels of other sizes are alike in their steps s and g.
 
     Raises:
-        NoSum: if an attribute does not fit the kernel.
+        NoSum: for pads that runtimes may refuse.
     """
     if op_type == "ConvTranspose":
         stored = weights.reshape(groups, -1, *weights.shape[1:]).swapaxes(1, 2)
@@ -33,8 +33,6 @@ def convolution(
     kernel = weights.shape[2:]
     flat = weights.reshape(*weights.shape[:2], -1)
     places = list(itertools.product(*map(range, kernel)))
-    if list(attributes.get("kernel_shape", kernel)) != list(kernel):
-        raise NoSum
     strides, dilations = (
         attributes.get(name, [1] * len(kernel)) for name in ("strides", "dilations")
     )

@@ -70,7 +70,7 @@ class Term:
 
     What the operator reads at its channel c is `columns[c]` times the input at channel `reads[c]`;
     where it reads another input, the number is 0. Row i, at channel `at[i]`, is `rows[i]` times row
-    `picked[i]` of the weights.
+    `picked[i]` of the weights; the channels are in order.
     """
 
     name: str

@@ -137,7 +137,7 @@ def _rows(
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield the rows of both sides, of shape [channels, read, taps], some channels after others."""
     if len(terms) == len(twins) == 1:
-        term, twin = (each.some(np.argsort(each.at)) for each in (terms[0], twins[0]))
+        term, twin = terms[0], twins[0]
         if _read_alike(term, twin):
             for some in chunks(np.arange(len(channels)), term.operator.weights[:1].size):
                 yield term.some(some).content(), twin.some(some).content()
