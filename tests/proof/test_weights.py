@@ -417,7 +417,6 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
         (MAP, "a = Conv(x, left) y = GlobalAveragePool(a)", "y = Conv(x, left)"),
         (MAP, "y = Conv(x, k)", "y = ConvTranspose(x, k)"),
         (MAP, "y = Conv(x, k)", "y = Conv(z, k)"),
-        ("(float x) => (float y)", "y = Conv(x, left)", "y = Conv(x, along)"),
         (MAP, "y = Conv<group=2>(x, k2)", "y = ConvTranspose<group=2>(x, k2)"),
         (MAP, "y = ConvTranspose(x, k)", "y = ConvTranspose<output_padding=[1,0]>(x, k)"),
         (MAP, "y = Conv(x, k, h)", "y = Conv(x, k)"),
@@ -473,6 +472,14 @@ def test_what_differs(interface: str, before: str, after: str) -> None:
 def test_what_may_not_run_where_the_other_does(interface: str, before: str, after: str) -> None:
     """Maps may have other sizes than one another, and broadcast."""
     assert prove_weights(window(interface, before, after, CONSTANTS)) is None
+
+
+def test_filters_of_another_rank_read_other_inputs() -> None:
+    pair = window(MAP, "y = Conv(x, left)", "y = Conv(x, along)", CONSTANTS)
+    for model in pair.models:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert prove_weights(pair) is None
+    assert prove_weights(Window(pair.before, pair.before)) is not None
 
 
 def test_a_tap_is_compared_by_itself() -> None:
