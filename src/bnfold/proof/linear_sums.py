@@ -97,6 +97,10 @@ class Term:
         weights *= self._grouped(self.columns)[:, :, None]
         return weights
 
+    def reads_all(self, columns: Indices) -> bool:
+        """Say whether each row reads just these channels of the input, in order."""
+        return self.operator.groups == 1 and np.array_equal(self.reads, columns)
+
     def row_reads(self) -> Indices:
         """Return which channels of the input each row reads, of shape [rows, read / groups]."""
         return np.asarray(self._grouped(self.reads), np.int64)
@@ -220,11 +224,13 @@ def added(
     for term in terms:
         _, rows, at = np.intersect1d(term.at, channels, return_indices=True)
         some = term.some(rows)
-        reads = np.searchsorted(columns, some.row_reads())  # of another input, times 0, any
         read = np.array([places[tap] for tap in term.operator.taps])
-        np.add.at(
-            result, (at[:, None, None], reads[:, :, None], read[None, None, :]), some.content()
-        )
+        if len(at) == len(channels) and term.reads_all(columns):
+            result[:, :, read] += some.content()
+            continue
+        reads = np.searchsorted(columns, some.row_reads())  # of another input, times 0, any
+        index = at[:, None, None], reads[:, :, None], read[None, None, :]
+        np.add.at(result, index, some.content())
     return result
 
 
