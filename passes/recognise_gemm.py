@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from bnfold.graph.constants import kind_of_constant
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
 from bnfold.graph.shapes import are_equal
 from bnfold.rewriting.contract import Common, Exactness, Op, Refused, Replace, rewrite
-from bnfold.rewriting.query import constant, opset, producer, rank_of, shape_of, sole_use
+from bnfold.rewriting.query import opset, producer, rank_of, shape_of, sole_use
 
 _SUPPORTED = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
@@ -55,8 +56,8 @@ def recognise_gemm(add: ir.Node) -> Replace | None:
 
 def _is_product_of_matrices(product: ir.Node) -> bool:
     """Say whether the second one is constant; the product over no elements is left to MatMul."""
-    content = constant(product.inputs[1])
-    is_matrix = content is not None and content.ndim == 2 and content.size > 0
+    kind = kind_of_constant(product.inputs[1])
+    is_matrix = kind is not None and len(kind.shape) == 2 and 0 not in kind.shape
     return is_matrix and rank_of(product.inputs[0]) == 2
 
 

@@ -27,7 +27,7 @@ from bnfold.modelfile.protos import tensors_of
 from bnfold.modelfile.reading import ReadModel, read_light, read_whole, restore
 from bnfold.modelfile.stored import OpenFile, StoredTensor
 from tests.support.cli import MODELS
-from tests.support.graphs import batch_norm, build, normal
+from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.slow import few
 from tests.support.zoo import OCR_MODELS, light_model, ocr_model
 
@@ -448,3 +448,26 @@ def test_what_lies_far_apart_is_read_by_itself(
     monkeypatch.setattr(OpenFile, "read", counted)
     np.testing.assert_array_equal(first_along(value, 0), content[:, 0])
     assert sum(read) <= share * content.nbytes
+
+
+def test_weights_that_stay_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All passes look at them, but none needs more than their shapes and a few elements."""
+    read: list[str | None] = []
+    whole = StoredTensor._read
+
+    def noted(self: StoredTensor) -> Array:
+        read.append(self.name)
+        return whole(self)
+
+    monkeypatch.setattr(StoredTensor, "_read", noted)
+    path = tmp_path / "m.onnx"
+    weights: Parameters = {name: normal(100, 100, seed=seed) for seed, name in enumerate("uvw")}
+    lines = (
+        "c = Conv(x, k) r = Relu(c) f = Flatten(r) a = Gemm<transB=1>(f, u, b) s = Relu(a) "
+        "d = Dropout(s) m = MatMul(d, v) t = Relu(m) y = Gemm(t, w)"
+    )
+    text = f"(float[1,3,7,7] x) => (float[1,100] y) {{ {lines} }}"
+    weights |= {"k": normal(4, 3, 3, 3), "b": normal(100)}
+    onnx.save(build(text, **weights), path)
+    bnfold.optimize(path, check=False, figures=False)
+    assert not {*"uvw"} & {*read}

@@ -21,7 +21,7 @@ from bnfold.algebra.matrices import Matrix
 from bnfold.algebra.operand import ConstantOperand, constant_operand
 from bnfold.algebra.rounding import is_for_rounding
 from bnfold.arrays import Array
-from bnfold.graph.constants import constant, is_overridable
+from bnfold.graph.constants import Kind, constant, is_overridable, kind_of_constant
 from bnfold.rewriting.contract import Refused
 from bnfold.rewriting.query import (
     float_attribute,
@@ -139,7 +139,7 @@ class _Search:
 
     def _product(self, node: ir.Node) -> Iterator[Linear]:
         """Yield u·W + b for each form of u; only x itself may be read transposed."""
-        data, weight = input_of(node, 0), _content(input_of(node, 1))
+        data, weight = input_of(node, 0), _kind(input_of(node, 1))
         if (
             data is None
             or weight is None
@@ -228,6 +228,13 @@ def _content(value: ir.Value | None) -> Array | None:
     return constant(value)
 
 
+def _kind(value: ir.Value | None) -> Kind | None:
+    """Return the type and shape of what has a `_content`; an initializer is not read."""
+    if value is not None and is_overridable(value) and value.const_value is not None:
+        return Kind.of(value.const_value)
+    return kind_of_constant(value)
+
+
 def matrix_of(product: ir.Node) -> Array:
     """Return the constant matrix of one of the `products` of a form, as it is stored."""
     content = _content(product.inputs[1])
@@ -235,13 +242,13 @@ def matrix_of(product: ir.Node) -> Array:
     return content
 
 
-def _is_matrix(weight: Array, data: ir.Value) -> bool:
+def _is_matrix(weight: Kind, data: ir.Value) -> bool:
     """Say whether it is a matrix of floats, or a batch of them, as large as that of the data."""
-    is_float = ir.DataType.from_numpy(weight.dtype).is_floating_point()
-    if not is_float or weight.ndim < 2 or not weight.size:
+    rank = len(weight.shape)
+    if not weight.dtype.is_floating_point() or rank < 2 or 0 in weight.shape:
         return False
-    sizes = [size_of(data, axis - weight.ndim) for axis in range(weight.ndim - 2)]
-    is_known = weight.ndim == 2 or weight.ndim <= (rank_of(data) or 0)
+    sizes = [size_of(data, axis - rank) for axis in range(rank - 2)]
+    is_known = rank == 2 or rank <= (rank_of(data) or 0)
     return is_known and all(
         own in (1, size) for own, size in zip(weight.shape, sizes, strict=False)
     )
@@ -249,13 +256,13 @@ def _is_matrix(weight: Array, data: ir.Value) -> bool:
 
 def _is_alike_in_rows(node: ir.Node) -> bool:
     """Say whether all constants of an operator are the same for all rows of what it reads."""
-    contents = [_content(value) for value in node.inputs]
+    kinds = [_kind(value) for value in node.inputs]
     own = 2 if is_op(node, *PRODUCTS) else 1
     return all(
-        content is None
+        kind is None
         or is_op(node, *_RESHAPES)
-        or content.size == math.prod(content.shape[-(own if index == 1 else 1) :])
-        for index, content in enumerate(contents)
+        or math.prod(kind.shape) == math.prod(kind.shape[-(own if index == 1 else 1) :])
+        for index, kind in enumerate(kinds)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -48,6 +49,28 @@ def constant(value: ir.Value | None) -> Array | None:
     return content
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a constant without its content."""
+
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of(tensor: ir.TensorProtocol) -> Kind:
+        """Return that of a tensor, which is not read."""
+        return Kind(tensor.dtype, tuple(tensor.shape.numpy()))
+
+
+def kind_of_constant(value: ir.Value | None) -> Kind | None:
+    """Return the type and shape of what `constant` returns; an initializer is not read."""
+    if value is not None and value.is_initializer():
+        tensor = value.const_value
+        return None if tensor is None or value.is_graph_input() else Kind.of(tensor)
+    content = constant(value)
+    return None if content is None else Kind(ir.DataType.from_numpy(content.dtype), content.shape)
+
+
 def is_constant(value: ir.Value | None) -> bool:
     """Say whether `constant` returns something, without computing or reading it."""
     if value is None:
@@ -68,13 +91,23 @@ def first_along(value: ir.Value, axis: int) -> Array:
     The rest is not read if the content stays in a file.
     """
     tensor = value.const_value if value.is_initializer() else None
-    every: Callable[[int, int], Array] | None = getattr(tensor, "every", None)
-    if tensor is not None and every is not None:
+    if tensor is not None:
         shape = tensor.shape.numpy()
-        return every(math.prod(shape[axis + 1 :]), shape[axis])
+        return elements_apart(tensor, math.prod(shape[axis + 1 :]), shape[axis])
     content = constant(value)
     assert content is not None
     return np.moveaxis(content, axis, 0).reshape(content.shape[axis], -1)[:, 0]
+
+
+def elements_apart(tensor: ir.TensorProtocol, step: int, count: int) -> Array:
+    """Return the first `count` elements of a tensor that are `step` apart.
+
+    The rest is not read if the content stays in a file, and elements have a byte at least.
+    """
+    every: Callable[[int, int], Array] | None = getattr(tensor, "every", None)
+    if every is not None and tensor.dtype.bitwidth >= 8:
+        return every(step, count)
+    return tensor.numpy().reshape(-1)[::step][:count]
 
 
 def is_deferred(value: ir.Value) -> bool:
