@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from bnfold.arrays import Array
-from bnfold.proof.linear_sums import NoSum, Operator
+from bnfold.proof.linear_sums import NoSumError, Operator
+from bnfold.proof.truth_windows import halves
 
 _DEFAULTS = {"strides": 1, "dilations": 1, "pads": 0, "output_padding": 0}
 """What each number of an attribute is if an operator does not have it."""
@@ -25,7 +26,7 @@ def convolution(
     g = a + b − d·(k − 1): kernels of other sizes are alike in their steps s and g.
 
     Raises:
-        NoSum: for pads that runtimes may refuse.
+        NoSumError: for pads that runtimes may refuse.
     """
     if op_type == "ConvTranspose":
         stored = weights.reshape(groups, -1, *weights.shape[1:]).swapaxes(1, 2)
@@ -85,25 +86,25 @@ def _pads(
     """Return by how much each axis is padded before and after; None if that depends on sizes.
 
     Raises:
-        NoSum: for what runtimes may refuse.
+        NoSumError: for what runtimes may refuse.
     """
     zeros = [0] * len(spans)
     kind = attributes.get("auto_pad", b"NOTSET")
     pads = attributes.get("pads", [*zeros, *zeros])
     if len(pads) != 2 * len(spans) or min(pads) < 0:
-        raise NoSum
+        raise NoSumError
     if kind == b"NOTSET":
         return pads[: len(spans)], pads[len(spans) :]
     if "pads" in attributes or kind not in (b"VALID", b"SAME_UPPER", b"SAME_LOWER"):
-        raise NoSum
+        raise NoSumError
     if kind == b"VALID":
         return zeros, zeros
     if is_dilated:
-        raise NoSum
+        raise NoSumError
     if set(strides) != {1}:
         return None
-    halves, rest = [span // 2 for span in spans], [span - span // 2 for span in spans]
-    return (halves, rest) if kind == b"SAME_UPPER" else (rest, halves)
+    pads = halves(spans, kind.decode())
+    return pads[: len(spans)], pads[len(spans) :]
 
 
 def _settings(

@@ -37,7 +37,7 @@ _MOST_TERMS = 32
 """In one sum, of which each Split and Concat may make more."""
 
 
-class NoSum(Exception):  # noqa: N818 - an answer, not an error
+class NoSumError(Exception):
     """The model is no such sum."""
 
 
@@ -140,7 +140,7 @@ class LinearSum:
         """Return the sum of both."""
         is_alike = self.rank == other.rank and self.shift.shape == other.shift.shape
         if not is_alike or len(self.terms + other.terms) > _MOST_TERMS:
-            raise NoSum
+            raise NoSumError
         return replace(
             self,
             frame=self.frame | other.frame,
@@ -151,7 +151,7 @@ class LinearSum:
     def beside(self, other: LinearSum) -> LinearSum:
         """Return both, one's channels after the other's."""
         if self.rank != other.rank or len(self.terms + other.terms) > _MOST_TERMS:
-            raise NoSum
+            raise NoSumError
         moved = tuple(replace(term, at=term.at + len(self.shift)) for term in other.terms)
         shift = np.concatenate([self.shift, other.shift])
         frame = self.frame | other.frame
@@ -180,14 +180,14 @@ def applied(operator: Operator, read: LinearSum, axis: int) -> LinearSum:
     """Return what a linear operator makes of a sum.
 
     Raises:
-        NoSum: if it reads neighbours of what has read neighbours, or of an addend that may spread,
-            or pads a shift.
+        NoSumError: if it reads neighbours of what has read neighbours, or of an addend that may
+            spread, or pads a shift.
     """
     is_one = sum(len(term.at) for term in read.terms) == len(read.shift)  # for each channel
     if not (operator.is_pointwise or is_one or len(read.frame) == 1):
-        raise NoSum
+        raise NoSumError
     if operator.is_padded and read.shift.any():
-        raise NoSum
+        raise NoSumError
     terms = [
         _scaled_columns(operator, alike, len(read.shift))
         if all(term.operator.is_plain for term in alike)
@@ -281,7 +281,7 @@ def _composed(operator: Operator, read: Sequence[Term], channels: int) -> Term:
     size = max(len(operator.weights), channels) * max(channels, width)
     size *= len(taps) * len(operator.taps)
     if size > _MOST_COMPOSED or size * min(channels, width) > _MOST_MULTIPLIED:
-        raise NoSum
+        raise NoSumError
     every = np.arange(channels)
     matrix = added(read, every, np.arange(width), taps)
     own = _rows_of(operator, "", every, np.ones(channels))
@@ -293,5 +293,5 @@ def _composed(operator: Operator, read: Sequence[Term], channels: int) -> Term:
         product = np.einsum("cmt,mr->crt", outer, matrix[:, :, 0], optimize=True)
         composed = Operator(operator.geometry, operator.taps, product)
     else:
-        raise NoSum
+        raise NoSumError
     return _rows_of(composed, read[0].name, np.arange(width), np.ones(width))

@@ -14,7 +14,7 @@ import onnx.helper
 from bnfold.arrays import Array, FloatArray
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.convolutions import average, convolution, global_average
-from bnfold.proof.linear_sums import Frame, Indices, LinearSum, NoSum, Operator, applied, whole
+from bnfold.proof.linear_sums import Frame, Indices, LinearSum, NoSumError, Operator, applied, whole
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import is_training
 
@@ -72,22 +72,22 @@ class SumReader:
         """Return the sum that a value is.
 
         Raises:
-            NoSum: if it is none.
+            NoSumError: if it is none.
         """
         if name not in self._known:
             if len(self._known) > _MOST_VALUES:
-                raise NoSum
+                raise NoSumError
             self._known[name] = None
             self._known[name] = self._input(name) if name in self._inputs else self._made(name)
         found = self._known[name]
         if found is None:
-            raise NoSum
+            raise NoSumError
         return found
 
     def _made(self, name: str) -> LinearSum:
         node = self._producers.get(name)
         if node is None:
-            raise NoSum
+            raise NoSumError
         attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
         if node.op_type in _CONVOLUTIONS:
             return self._convolution(node, attributes)
@@ -103,7 +103,7 @@ class SumReader:
             read = self.sum_of(node.input[0])
             return read.picked(self._channels(node, attributes, read, name))
         if self._opset < 8:  # they broadcast along an axis that an attribute names, or not at all
-            raise NoSum
+            raise NoSumError
         return self._elementwise(node)
 
     # --- Inputs -----------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class SumReader:
         """Return an input by itself."""
         rank, channels = self._rank(name), self._declared(name)
         if rank is None or not channels:  # 1 may spread over the channels of a constant
-            raise NoSum
+            raise NoSumError
         every, zeros = whole(name, channels), np.zeros(channels)
         return LinearSum(rank, self._axis % rank, frozenset([name]), (every,), zeros)
 
@@ -140,7 +140,7 @@ class SumReader:
             every = (whole(name, channels),)
             read = LinearSum(known or 0, 0, frozenset([name]), every, np.zeros(channels))
         if len(read.shift) != channels or read.rank != (rank or read.rank):
-            raise NoSum
+            raise NoSumError
         return read
 
     def _convolution(self, node: onnx.NodeProto, attributes: _Attributes) -> LinearSum:
@@ -148,9 +148,9 @@ class SumReader:
         weights, groups = self._constant(filters), attributes.get("group", 1)
         rank = weights.ndim
         if rank < 3 or 0 in weights.shape or groups < 1 or len(weights) % groups:
-            raise NoSum
+            raise NoSumError
         if self._axis % rank != 1:
-            raise NoSum
+            raise NoSumError
         operator = convolution(node.op_type, weights, groups, attributes)
         read = self._read(data, groups * operator.weights.shape[1], rank)
         channels = len(operator.weights)
@@ -161,11 +161,11 @@ class SumReader:
         data, matrix, addend = (*node.input, "")[:3]
         weights = self._constant(matrix)
         if weights.ndim != 2 or 0 in weights.shape or not attributes.keys() <= _OF_GEMM:
-            raise NoSum
+            raise NoSumError
         weights = weights if attributes.get("transB") else weights.T
         read = self._read(data, weights.shape[1], 2 if node.op_type == "Gemm" else 0)
         if read.rank < 2 or self._axis % read.rank != read.rank - 1:
-            raise NoSum
+            raise NoSumError
         computed = applied(Operator((), ((),), weights[:, :, None]), read, read.rank - 1)
         shift = self._vector(addend, 2, 1, len(weights)) if addend else np.zeros(len(weights))
         return computed.scaled(attributes.get("alpha", 1.0)).shifted(
@@ -175,7 +175,7 @@ class SumReader:
     def _averaged(self, node: onnx.NodeProto, attributes: _Attributes) -> LinearSum:
         read = self.sum_of(node.input[0])
         if read.axis != 1 or read.rank < 3:
-            raise NoSum
+            raise NoSumError
         channels, is_pool = len(read.shift), node.op_type == "AveragePool"
         operator = average(channels, attributes) if is_pool else global_average(channels)
         return applied(operator, read, 1)
@@ -184,10 +184,10 @@ class SumReader:
 
     def _normalized(self, node: onnx.NodeProto, attributes: _Attributes) -> LinearSum:
         if self._opset < 7 or is_training(node) or not attributes.keys() <= _OF_NORMALIZATION:
-            raise NoSum
+            raise NoSumError
         data = self.sum_of(node.input[0])
         if data.axis != 1 or len(node.input) != 5:
-            raise NoSum
+            raise NoSumError
         parameters = (self._numbers(name, len(data.shift)) for name in node.input[1:])
         gamma, beta, mean, variance = parameters
         scale = gamma / np.sqrt(variance + attributes.get("epsilon", float(np.float32(1e-5))))
@@ -202,7 +202,7 @@ class SumReader:
         addends = list(zip(node.input, signs, varying, strict=True))
         sums = [self.sum_of(name).scaled(sign) for name, sign, varies in addends if varies]
         if not sums:
-            raise NoSum
+            raise NoSumError
         total = functools.reduce(LinearSum.plus, sums)
         for name, sign, varies in addends:
             if not varies:
@@ -245,17 +245,17 @@ class SumReader:
                 or indices.dtype.kind != "i"
                 or not np.isin(indices, [*every, *(every - len(every))]).all()
             ):
-                raise NoSum
+                raise NoSumError
             return self._some(every[indices])
         sizes = self._sizes(node, attributes, len(every))
         if len(sizes) != len(node.output) or sum(sizes) != len(every) or min(sizes) < 1:
-            raise NoSum
+            raise NoSumError
         at = list(node.output).index(name)
         return every[sum(sizes[:at]) :][: sizes[at]]
 
     def _some(self, channels: Indices) -> Indices:
         if not channels.size:
-            raise NoSum
+            raise NoSumError
         return channels
 
     def _sizes(self, node: onnx.NodeProto, attributes: _Attributes, channels: int) -> list[int]:
@@ -267,7 +267,7 @@ class SumReader:
         parts = len(node.output)
         is_even = channels % parts == 0
         if len(node.input) > 1 or "split" in attributes or not (is_even or self._opset >= 18):
-            raise NoSum
+            raise NoSumError
         most = -(-channels // parts)
         return [most] * (parts - 1) + [channels - most * (parts - 1)]
 
@@ -280,17 +280,17 @@ class SumReader:
             given = [attributes.get(name, []) for name in ("starts", "ends", "axes")] + [[1]]
         starts, ends, axes, steps = given
         if not all(isinstance(each, list) and len(each) == 1 for each in (starts, ends, axes)):
-            raise NoSum
+            raise NoSumError
         self._require_along(axes[0], whole)
         step = steps[0] if steps else 1
         if step == 0:
-            raise NoSum
+            raise NoSumError
         return slice(starts[0], ends[0], step)
 
     def _require_along(self, axis: int, value: LinearSum) -> None:
-        """Raise `NoSum` unless an axis is that of a value's channels."""
+        """Raise `NoSumError` unless an axis is that of a value's channels."""
         if axis not in (value.axis, value.axis - value.rank):
-            raise NoSum
+            raise NoSumError
 
     # --- Constants --------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class SumReader:
         """Return a constant of one number for each channel."""
         content = self._constant(name)
         if content.shape != (channels,):
-            raise NoSum
+            raise NoSumError
         return content.astype(np.float64)
 
     def _vector(self, name: str, rank: int, axis: int, channels: int) -> FloatArray:
@@ -311,10 +311,10 @@ class SumReader:
         shape = (1,) * (rank - content.ndim) + content.shape
         others = (*shape[:axis], *shape[axis + 1 :])
         if len(shape) != rank or not set(others) <= {1} or shape[axis] not in (1, channels):
-            raise NoSum
+            raise NoSumError
         return np.broadcast_to(content.reshape(-1).astype(np.float64), channels)
 
     def _constant(self, name: str) -> Array:
         if name not in self._constants or name in self._inputs:
-            raise NoSum
+            raise NoSumError
         return self._constants[name]

@@ -106,10 +106,10 @@ class ConvTranspose(OpRun):
         full = [(size[i] - 1) * strides[i] + reach[i] + extra[i] for i in range(rank)]
         if output_shape is not None:
             wanted = output_shape[-rank:]  # beyond what a window reaches are zeros
-            pads = _halves([full[i] - wanted[i] for i in range(rank)], auto_pad)
+            pads = halves([full[i] - wanted[i] for i in range(rank)], auto_pad)
             full = [max(full[i], wanted[i]) for i in range(rank)]
         elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            pads = _halves([full[i] - size[i] * strides[i] for i in range(rank)], auto_pad)
+            pads = halves([full[i] - size[i] * strides[i] for i in range(rank)], auto_pad)
         batch, inputs, outputs = x.shape[0], x.shape[1] // groups, w.shape[1]
         weights = w.reshape(groups, inputs, outputs, *kernel).swapaxes(1, 2)
         columns = x.reshape(batch, groups, inputs, -1)
@@ -127,7 +127,7 @@ class ConvTranspose(OpRun):
         return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
 
 
-def _halves(totals: Sequence[int], auto_pad: str | None) -> list[int]:
+def halves(totals: Sequence[int], auto_pad: str | None) -> list[int]:
     """Return the padding before and after each axis, of which one is larger if a total is odd."""
     less = [max(0, total) // 2 for total in totals]
     more = [max(0, total) - half for total, half in zip(totals, less, strict=True)]
@@ -253,7 +253,7 @@ class Windows:
         totals = []
         for size, stride, reach in zip(self._sizes, self._strides, self._reach, strict=True):
             totals.append((math.ceil(size / stride) - 1) * stride + reach - size)
-        return _halves(totals, auto_pad)
+        return halves(totals, auto_pad)
 
     def _count(self, axis: int, ceil_mode: bool) -> int:
         before, after = self._pads[axis], self._pads[len(self._sizes) + axis]

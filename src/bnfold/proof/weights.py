@@ -18,7 +18,7 @@ from bnfold.proof.deadline import require_time
 from bnfold.proof.linear_sums import (
     Indices,
     LinearSum,
-    NoSum,
+    NoSumError,
     Term,
     added,
     by_key,
@@ -45,7 +45,7 @@ def prove_weights(window: Window) -> Certificate | None:
     if rounding is None:
         return None
     for axis in (1, -1):  # where the channels are
-        with suppress(NoSum), np.errstate(all="ignore"):
+        with suppress(NoSumError), np.errstate(all="ignore"):
             bound = _bound(window, axis, MOST_ROUNDINGS * rounding)
             return None if bound is None else Certificate("certified", "weights", bound=bound)
     return None
