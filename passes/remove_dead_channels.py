@@ -69,29 +69,33 @@ def remove_dead_channels(root: ir.Node) -> Replace | None:
         after = _spare(root.outputs[0], linear.axis if linear is not None else 1, dead.size)
     if linear is not None and root.inputs[0] is not None and linear.ignored().any():
         before = _spare(root.inputs[0], linear.axis, linear.inputs)
-    for spare in (after, before):
-        replacement = _without(spare) if spare is not None else None
+    for found in (after, before):
+        replacement = _without(*found) if found is not None else None
         if replacement is not None:
             return replacement
     if after is not None:
-        raise _refused(after, after.lanes.numbers[root.outputs[0]][dead])
+        spare, _ = after
+        raise _refused(spare, spare.lanes.numbers[root.outputs[0]][dead])
     return None
 
 
-def _spare(value: ir.Value, axis: int, channels: int) -> SpareLanes:
-    """Return the lanes of a value; if none can go, they are remembered for all that they pass."""
-    known: dict[ir.Value, SpareLanes] = memory().answers("lanes that stay")
+def _spare(value: ir.Value, axis: int, channels: int) -> tuple[SpareLanes, Mask]:
+    """Return the lanes of a value, and which stay.
+
+    If none can go, they are remembered for all values that they pass.
+    """
+    known: dict[ir.Value, tuple[SpareLanes, Mask]] = memory().answers("lanes that stay")
     if value in known:
         return known[value]
     spare = SpareLanes(Lanes(value, axis, channels))
-    if _kept(spare).all():
-        known.update(dict.fromkeys(spare.lanes.numbers, spare))
-    return spare
-
-
-def _without(spare: SpareLanes) -> Replace | None:
-    """Return the replacement without the lanes that can go, if there are any."""
     kept = _kept(spare)
+    if kept.all():
+        known.update(dict.fromkeys(spare.lanes.numbers, (spare, kept)))
+    return spare, kept
+
+
+def _without(spare: SpareLanes, kept: Mask) -> Replace | None:
+    """Return the replacement without the lanes that can go, if there are any."""
     gone = int((~kept).sum())
     nodes, outputs = spare.narrowed(kept) if gone else ([], {})
     return Replace(nodes, outputs, f"{gone} of {kept.size} channels") if outputs else None
@@ -99,7 +103,7 @@ def _without(spare: SpareLanes) -> Replace | None:
 
 def _kept(spare: SpareLanes) -> Mask:
     """Return the lanes that must stay, and more to make whole blocks in the Convs."""
-    kept = spare.required()
+    kept = spare.required.copy()
     numbers = [
         lanes
         for value, lanes in spare.lanes.numbers.items()
@@ -122,4 +126,4 @@ def _refused(spare: SpareLanes, dead: Numbers) -> Refused:
     for kept in spare.kept:
         if np.isin(kept.lanes, dead).any():
             return Refused(kept.reason, kept.subject)
-    return Refused(Why.ONLY_CHANNEL if spare.required()[dead].all() else Common.NO_GAIN)
+    return Refused(Why.ONLY_CHANNEL if spare.required[dead].all() else Common.NO_GAIN)

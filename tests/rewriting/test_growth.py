@@ -31,7 +31,7 @@ def work(kind: str, size: int, limit: float, *, cut: bool = False) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_work_is_linear(kind: str) -> None:
     size = SIZES.get(kind, 24)
-    once = work(kind, size, limit=10_000 * min(size, 50))
+    once = work(kind, size, limit=15_000 * min(size, 50))
     work(kind, 2 * size, limit=LINEAR * once)
 
 

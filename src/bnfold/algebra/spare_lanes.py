@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -80,6 +81,7 @@ class SpareLanes:
             if isinstance(role, Linear) and node.inputs[0] in lanes.numbers:
                 self._require_readable(node, role, lost)
 
+    @cached_property
     def required(self) -> Mask:
         """Return which lanes must stay; at least one of each value."""
         required = np.zeros(self.lanes.count, bool)
