@@ -56,14 +56,15 @@ def graph_of(path: Path, truth: Truth, *, is_original: bool = False) -> Graph:
     """
     model = onnx.load(path)
     types = [node.op_type for nodes in node_lists_of(model) for node in nodes]
-    types = [op_type for op_type in types if op_type != "Constant"]
+    constants = types.count("Constant")
     outputs = Session(path, "cpu", Level.DISABLED).run(truth.feeds)
     return Graph(
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         bytes=path.stat().st_size,
-        nodes=len(types),
+        nodes=len(types) - constants,
         batch_normalizations=types.count("BatchNormalization"),
         dropouts=types.count("Dropout"),
+        constants=constants,
         run_error=relative_rms(outputs, truth.outputs),
         weight_error=0.0 if is_original else _weight_error(path, truth),
     )

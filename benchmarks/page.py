@@ -67,8 +67,8 @@ SPEED_NOTE = """Speed-ups are the original's time over the result's, by the prot
 results of all tools took the same turns. *same file*: there was nothing to rewrite. Below {floor}
 beyond the control's error: {below}."""
 
-LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, subgraphs and functions included. Constants
-are not counted as nodes: they are another way to write an initializer."""
+LEFT_NOTE = """BatchNormalizations / Dropouts / nodes + Constants, subgraphs and functions included.
+Constant nodes are another way to write an initializer, so they are counted apart."""
 
 ERROR_NOTE = """The reference is the original evaluated in float64, on one signed input. The first
 number is the error of the outputs of onnxruntime without its optimizations, as a multiple of the
@@ -166,16 +166,17 @@ def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
 
 def _summary(totals: Sequence[Total]) -> str:
     rows = [
-        "| tool | failed | BatchNormalizations left | Dropouts left | nodes left "
+        "| tool | failed | BatchNormalizations left | Dropouts left | nodes left | Constants left "
         "| output error ÷ original's | weight rounding ÷ bnfold's | speed-up | faster / slower "
         "| speed-up without onnxruntime's optimizations | seconds | peak MB |",
-        "|---|" + "---:|" * 11,
+        "|---|" + "---:|" * 12,
     ]
     for tool in totals:
         of_results = [
             str(tool.batch_normalizations),
             str(tool.dropouts),
             str(tool.nodes),
+            str(tool.constants),
             _number(tool.run_error, ".2f"),
             _number(tool.rounding, ".2f"),
             _number(tool.speedup["all"], ".3f"),
@@ -201,7 +202,7 @@ def _not_the_best(models: Sequence[ModelRecord]) -> str:
     portable = not_the_best([record.without(_TIED) for record in models])
     lines += [
         f"- **{measure}, by portable tools**: {_examples(portable[measure], len(models))}"
-        for measure in ("BatchNormalizations left", "nodes left")
+        for measure in ("BatchNormalizations left", "nodes left", "nodes and Constants left")
     ]
     losses = worse_than_the_original(models)
     lines.append(
@@ -275,7 +276,8 @@ def _speed_cell(level: str) -> Callable[[ModelRecord, str], str]:
 def _left_cell(record: ModelRecord, tool: str) -> str:
     """Return what a tool leaves in a model."""
     graph = graph_or_original(record, tool)
-    return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.nodes}"
+    constants = f" + {graph.constants}" if graph.constants else ""
+    return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.nodes}{constants}"
 
 
 def _error_cell(record: ModelRecord, tool: str) -> str:

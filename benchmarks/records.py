@@ -23,7 +23,8 @@ _ROW_OF_NUMBERS = re.compile(r"\[[-+.,\deE\s]+\]")
 class Graph:
     """A file and the operators in it, subgraphs and functions included.
 
-    Constants are not counted as nodes: they are another way to write an initializer.
+    `constants` are Constant nodes, which are not among the other `nodes`: they are another way to
+    write an initializer, but what shows a file shows them.
     `run_error` is the relative RMS error of its outputs in onnxruntime without optimizations; the
     truth is the original evaluated in float64. `weight_error` is that of the file evaluated in
     float64, which leaves only the rounding of its weights: null if it uses operators that only
@@ -35,6 +36,7 @@ class Graph:
     nodes: int
     batch_normalizations: int
     dropouts: int
+    constants: int = 0
     run_error: float | None = None
     weight_error: float | None = None
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import kind_of_constant
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE
 from bnfold.graph.shapes import are_equal
-from bnfold.rewriting.contract import Common, Exactness, Op, Refused, Replace, rewrite
+from bnfold.rewriting.contract import Common, Exactness, Op, Refused, Replace, Stage, rewrite
 from bnfold.rewriting.query import opset, producer, rank_of, shape_of, sole_use
 
 _SUPPORTED = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
@@ -31,7 +31,7 @@ _SUPPORTED = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
     roots=["Add"],
     exactness=Exactness.ROUNDED,
     refusals=[Common.SHARED],
-    is_late=True,
+    stage=Stage.LATE,
 )
 def recognise_gemm(add: ir.Node) -> Replace | None:
     """Replace the sum of a product of a matrix and a constant one, and of what broadcasts to it."""

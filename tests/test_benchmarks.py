@@ -34,7 +34,7 @@ FACTS = {
 
 
 def graph(nodes: int = 10, norms: int = 4, error: float | None = 1e-6, **more: Any) -> Graph:
-    return Graph("", 1000, nodes, norms, 0, error, **more)
+    return Graph("", 1000, nodes, norms, 0, run_error=error, **more)
 
 
 def speed(ratio: float, error: float = 0.01, control_error: float = 0.002) -> SpeedRecord:
@@ -275,6 +275,7 @@ def test_where_another_tool_is_better() -> None:
     ahead = {measure for measure, models in losses.items() if models}
     assert ahead == {
         "nodes left",
+        "nodes and Constants left",
         "error of the outputs",
         "rounding of the weights",
         "speed with onnxruntime's optimizations",
@@ -282,6 +283,13 @@ def test_where_another_tool_is_better() -> None:
         "seconds of the tool",
     }
     assert losses["nodes left"] == [summary.Better("net", "other", 3, 5)]
+
+
+def test_constants_are_counted_beside_nodes() -> None:
+    theirs = tool(1.3, graph(3, constants=9))
+    losses = summary.not_the_best([model_record(bnfold=OURS, other=theirs)])
+    assert losses["nodes left"] == [summary.Better("net", "other", 3, 5)]
+    assert not losses["nodes and Constants left"]
 
 
 def test_where_no_other_tool_is_better() -> None:

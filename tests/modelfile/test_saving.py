@@ -144,10 +144,27 @@ def test_constants_with_external_data_go_along(tmp_path: Path) -> None:
     model.write_bytes(proto.SerializeToString())
     (tmp_path / "other").mkdir()
     output = tmp_path / "other" / "out.onnx"
-    kept = ("--no-check", "--skip", "compose-matmuls")
+    kept = ("--no-check", "--skip", "compose-matmuls", "--skip", "store-constants")
     assert run("optimize", model, output, *kept).code == 0
     written = onnx.load(output).graph.node[0].attribute[0].t
     np.testing.assert_array_equal(numpy_helper.to_array(written), SCATTERED["u"])
+
+
+def test_constants_with_external_data_become_initializers_with_it(tmp_path: Path) -> None:
+    model = scatter(tmp_path / "given")
+    proto = onnx.load(model, load_external_data=False)
+    (u,) = [tensor for tensor in proto.graph.initializer if tensor.name == "u"]
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["u"], value=u))
+    proto.graph.initializer.remove(u)
+    model.write_bytes(proto.SerializeToString())
+    output = tmp_path / "out.onnx"
+    assert run("optimize", model, output, "--no-check", "--only", "store-constants").code == 0
+    written = onnx.load(output)
+    assert "Constant" not in [node.op_type for node in written.graph.node]
+    for tensor in written.graph.initializer:
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), SCATTERED[tensor.name])
+    assert set(SCATTERED) == {tensor.name for tensor in written.graph.initializer}
+    assert locations(output)
 
 
 def test_weights_too_large_for_one_file_go_beside_it_and_it_is_said(

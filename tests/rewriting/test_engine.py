@@ -19,6 +19,7 @@ from bnfold.rewriting.contract import (
     Refusal,
     Refused,
     Replace,
+    Stage,
     require,
     rewrite,
 )
@@ -55,6 +56,41 @@ def negations(count: int, last: str = "") -> onnx.ModelProto:
     model = build(f"(float[4] v0) => (float[4] v{count}) {{ {' '.join(lines)} }}")
     model.graph.node[-1].name = last
     return model
+
+
+@rewrite("abs-to-neg", roots=["Abs"], exactness=Exactness.SEMANTIC, refusals=[], stage=Stage.LATE)
+def abs_to_neg(node: ir.Node) -> Replace | None:
+    return Replace([node], {node.outputs[0]: Op("Neg", [node.inputs[0]], (), node)})
+
+
+@rewrite("neg-to-sin", roots=["Neg"], exactness=Exactness.SEMANTIC, refusals=[], stage=Stage.LAST)
+def neg_to_sin(node: ir.Node) -> Replace | None:
+    return Replace([node], {node.outputs[0]: Op("Sin", [node.inputs[0]], (), node)})
+
+
+@pytest.mark.parametrize(
+    ("operators", "expected"),
+    [
+        (["Neg"], ["Neg"]),
+        (["Neg", "Neg", "Exp", "Neg"], ["Exp", "Sin"]),
+        (["Neg", "Abs"], []),
+        (["Abs"], ["Sin"]),
+    ],
+)
+def test_the_last_stage_follows_what_others_have_changed(
+    operators: list[str], expected: list[str]
+) -> None:
+    lines = [f"v{i + 1} = {op_type}(v{i})" for i, op_type in enumerate(operators)]
+    model = build(f"(float[4] v0) => (float[4] v{len(lines)}) {{ {' '.join(lines)} }}")
+    _, graph = run(model, [neg_to_sin, abs_to_neg, neg_twice])
+    found = [node.op_type for node in graph.graph if node.op_type != "Identity"]
+    assert found == expected
+
+
+def test_passes_of_the_last_stage_alone() -> None:
+    outcome, graph = run(negations(2), [neg_to_sin])
+    assert [node.op_type for node in graph.graph] == ["Sin", "Sin"]
+    assert len(outcome.rewrites) == 2
 
 
 def test_runs_to_a_fixpoint() -> None:

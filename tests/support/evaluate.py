@@ -52,6 +52,8 @@ def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Arra
     for nodes in node_lists_of(wide):
         for node in nodes:
             for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                    attribute.CopyFrom(_tensor_of(attribute))
                 if attribute.HasField("t"):
                     _widen(attribute.t)
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _FLOATS:
@@ -63,6 +65,11 @@ def run_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Arra
     with np.errstate(all="ignore"):
         evaluator = ReferenceEvaluator(wide, new_ops=[BatchNormalization, ConvTranspose])
         return [np.asarray(output) for output in evaluator.run(None, wide_feeds)]
+
+
+def _tensor_of(attribute: onnx.AttributeProto) -> onnx.AttributeProto:
+    content = np.array(onnx.helper.get_attribute_value(attribute), np.float32)
+    return onnx.helper.make_attribute("value", numpy_helper.from_array(content))
 
 
 class BatchNormalization(OpRun):

@@ -49,6 +49,7 @@ class Machine:
 
     def tune(self, seconds: float = 3600.0) -> tuple[set[str], TuningRecord]:
         rewrites = [RewriteRecord(name, site, "Conv", [site], "rounded", "") for name, site in ALL]
+        rewrites.append(RewriteRecord("store-constants", "k", "Constant", ["k"], "bitwise", ""))
         dropped, trials = tune(
             rewrites, self.make, self.measure, self.discarded.append, seconds, silent
         )
@@ -59,6 +60,11 @@ def test_rewrites_that_pay_are_kept() -> None:
     dropped, tuning = Machine(a=-5, s=-5).tune()
     assert not dropped
     assert not any(trial.dropped for trial in tuning.trials)
+
+
+def test_what_only_stores_the_model_anew_is_not_tried() -> None:
+    _, tuning = Machine().tune()
+    assert {name for trial in tuning.trials for name in trial.without} == set(PASSES)
 
 
 def test_a_pass_that_does_not_pay_is_dropped_whole() -> None:

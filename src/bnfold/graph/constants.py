@@ -28,6 +28,7 @@ RANDOM = frozenset(
 
 _CONTENT = "bnfold.constant"
 _BYTES = "bnfold.bytes"
+_OF_FUNCTION = "bnfold.function"
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -41,7 +42,8 @@ def constant(value: ir.Value | None) -> Array | None:
     if node is None or node.domain != "":
         return None
     if node.op_type == "Constant":
-        return _constant_node_content(node)
+        tensor = tensor_of(node)
+        return None if tensor is None else tensor.numpy()
     content: Array | Deferred | None = value.meta.get(_CONTENT)
     if callable(content):
         content = content()
@@ -85,6 +87,18 @@ def is_constant(value: ir.Value | None) -> bool:
     return _CONTENT in value.meta
 
 
+def tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """Return what a Constant node holds, unread, if it is supported."""
+    attribute = _constant_attribute(node)
+    if attribute is None:
+        return None
+    dtype = _CONSTANT_ATTRIBUTES[attribute.name]
+    if dtype is not None:
+        return ir.Tensor(np.array(attribute.value, dtype))
+    tensor: ir.TensorProtocol = attribute.value  # as_tensor() looks at each of its methods
+    return tensor
+
+
 def first_along(value: ir.Value, axis: int) -> Array:
     """Return the first element of each slice along an axis of a constant that is not empty.
 
@@ -118,6 +132,18 @@ def is_deferred(value: ir.Value) -> bool:
 def is_overridable(value: ir.Value | None) -> bool:
     """Say whether the value is an initializer that a caller may replace at run time."""
     return value is not None and value.is_initializer() and value.is_graph_input()
+
+
+def may_hold_initializers(graph: ir.Graph) -> bool:
+    """Say whether a graph may have initializers: that of a function and its bodies may not."""
+    return _OF_FUNCTION not in graph.meta
+
+
+def note_functions(model: ir.Model) -> None:
+    """Note which graphs are those of functions, for `may_hold_initializers`."""
+    for function in model.functions.values():
+        for graph in (function.graph, *function.graph.subgraphs()):
+            graph.meta[_OF_FUNCTION] = True
 
 
 def bytes_of_initializers(graph: ir.Graph) -> int:
@@ -167,14 +193,3 @@ def _constant_attribute(node: ir.Node) -> ir.Attr | None:
             is_tensor = attribute.type == ir.AttributeType.TENSOR
             return attribute if is_tensor == (name == "value") else None
     return None
-
-
-def _constant_node_content(node: ir.Node) -> Array | None:
-    attribute = _constant_attribute(node)
-    if attribute is None:
-        return None
-    dtype = _CONSTANT_ATTRIBUTES[attribute.name]
-    if dtype is None:
-        tensor: ir.TensorProtocol = attribute.value  # as_tensor() looks at each of its methods
-        return tensor.numpy()
-    return np.array(attribute.value, dtype)

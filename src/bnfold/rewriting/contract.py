@@ -140,6 +140,14 @@ class Weight:
 
 
 @dataclass(frozen=True, eq=False)
+class Stored:
+    """A tensor of the model that becomes an initializer as it is, unread, named after `stem`."""
+
+    tensor: ir.TensorProtocol
+    stem: str
+
+
+@dataclass(frozen=True, eq=False)
 class Op:
     """A node to be created, as an expression over values, weights and other nodes to be created.
 
@@ -170,10 +178,10 @@ class Output:
     like: ir.Value | None = None
 
 
-Operand: TypeAlias = ir.Value | Weight | Op | Output | None
+Operand: TypeAlias = ir.Value | Weight | Stored | Op | Output | None
 
 
-def every_operand(operands: Iterable[Operand]) -> Iterator[ir.Value | Weight | Op]:
+def every_operand(operands: Iterable[Operand]) -> Iterator[ir.Value | Weight | Stored | Op]:
     """Yield all values, weights and nodes to be created that expressions consist of, each once."""
     pending, seen = list(operands), set()
     while pending:
@@ -196,7 +204,7 @@ class Replace:
     """
 
     nodes: Sequence[ir.Node]
-    outputs: Mapping[ir.Value, ir.Value | Op | Output | Weight]
+    outputs: Mapping[ir.Value, ir.Value | Op | Output | Weight | Stored]
     detail: str = ""
     exactness: Exactness | None = None
     """The exactness of this rewrite, if it differs from that of the pass."""
@@ -225,6 +233,17 @@ def same_op(
 ANY = "*"
 """As a root: any operator of the default domain."""
 
+
+class Stage(enum.IntEnum):
+    """When a pass rewrites."""
+
+    FIRST = 0
+    LATE = 1
+    """When no pass of the first stage applies, because its results hide what those look for."""
+    LAST = 2
+    """When the others are done, if they have changed anything: it only stores the model anew."""
+
+
 PassFunction: TypeAlias = Callable[[ir.Node], Replace | None]
 
 
@@ -242,8 +261,7 @@ class Pass:
     """The package that offers it, with its version; empty for bnfold's own."""
     slower_on: tuple[str, ...] = ()
     """The providers where models were measured to be slower with its rewrites."""
-    is_late: bool = False
-    """Whether it waits until no other pass applies, because it hides what they look for."""
+    stage: Stage = Stage.FIRST
 
     @property
     def title(self) -> str:
@@ -275,13 +293,12 @@ def rewrite(
     exactness: Exactness,
     refusals: Iterable[Refusal],
     slower_on: Sequence[str] = (),
-    is_late: bool = False,
+    stage: Stage = Stage.FIRST,
 ) -> Callable[[PassFunction], Pass]:
     """Declare the decorated function as the pass `name`, for each node of a type in `roots`.
 
     `refusals` are all reasons that it may raise, except `General` ones; their names are distinct.
-    Where models are to run on a provider in `slower_on`, it rewrites only if it is asked for. One
-    that `is_late` rewrites only after all others, because it hides what they look for.
+    Where models are to run on a provider in `slower_on`, it rewrites only if it is asked for.
     The docstring of its module must state the identity: ``bnfold passes NAME`` prints it.
     """
 
@@ -297,7 +314,7 @@ def rewrite(
             function,
             documentation,
             slower_on=tuple(slower_on),
-            is_late=is_late,
+            stage=stage,
         )
 
     return declare

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from bnfold.graph.constants import may_hold_initializers, note_functions
 from bnfold.graph.shapes import record_shape, shape_of
 from bnfold.graph.walk import all_graphs, bodies_of
-from bnfold.rewriting.contract import Op, Output, Replace, Weight
+from bnfold.rewriting.contract import Op, Output, Replace, Stored, Weight
 from bnfold.rewriting.query import is_used, may_take_over
 
 
@@ -40,11 +41,9 @@ class Editor:
         self._names: set[str] = set()
         self._numbers: dict[str, itertools.count[int]] = {}
         self._output_places: dict[ir.Graph, dict[ir.Value, list[int]]] = {}
-        self._function_graphs: set[ir.Graph] = set()
         for graph in all_graphs(model):
             self._names.update(name for name in _value_names(graph))
-        for function in model.functions.values():
-            self._function_graphs.update([function.graph, *function.graph.subgraphs()])
+        note_functions(model)
 
     def apply(self, replace: Replace) -> Edit:
         """Make the replacement, and remove the pattern's dead nodes."""
@@ -75,10 +74,6 @@ class Editor:
         self._names.add(name)
         return name
 
-    def holds_initializers(self, graph: ir.Graph) -> bool:
-        """Say whether the graph may have initializers: the body of a function may not."""
-        return graph not in self._function_graphs
-
     def _substitute(self, old: ir.Value, new: ir.Value, built: _Built) -> ir.Value:
         """Make all readers of `old` read `new`; a graph output keeps its name, type and shape.
 
@@ -92,6 +87,8 @@ class Editor:
             successor = built.in_place_of(old).add_node(identity, old.name or "")
         if is_output or is_new:
             _rename(successor, old)
+        elif built.stored(new):
+            new.name, old.name = old.name, ""
         if is_output:
             self._replace_graph_output(old, successor)
         old.replace_all_uses_with(new)
@@ -119,7 +116,8 @@ class _Built:
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
-        self._values: dict[Op | Weight, ir.Value] = {}
+        self._values: dict[Op | Weight | Stored, ir.Value] = {}
+        self._weights: set[ir.Value] = set()
         self._hoisted: dict[ir.Value, ir.Value] = {}
         self.nodes: dict[ir.Node, ir.Node | None] = {}
 
@@ -135,7 +133,11 @@ class _Built:
         """Say whether the value is computed by one of the new nodes."""
         return value.producer() in self.nodes
 
-    def value_of(self, operand: ir.Value | Op | Output | Weight) -> ir.Value:
+    def stored(self, value: ir.Value) -> bool:
+        """Say whether the value is one of the new weights."""
+        return value.is_initializer() and value in self._weights
+
+    def value_of(self, operand: ir.Value | Op | Output | Weight | Stored) -> ir.Value:
         """Return the value of an expression, making its nodes if needed."""
         if isinstance(operand, ir.Value):
             return self._hoisted.get(operand, operand)
@@ -149,7 +151,7 @@ class _Built:
                 record_shape(output, shape_of(operand.like))
             return output
         if operand not in self._values:
-            if isinstance(operand, Weight):
+            if isinstance(operand, Weight | Stored):
                 self._values[operand] = self._make_weight(operand)
             else:
                 self._values[operand] = self._make_node(operand)
@@ -203,12 +205,18 @@ class _Built:
         old_name = like.outputs[0].name if like is not None else self._anchor.outputs[0].name
         return self.add_node(node, f"{old_name}.{op.op_type.lower()}", like)
 
-    def _make_weight(self, weight: Weight) -> ir.Value:
-        return self._store(ir.Tensor(weight.array, dtype=weight.dtype), weight.stem)
+    def _make_weight(self, weight: Weight | Stored) -> ir.Value:
+        if isinstance(weight, Stored):
+            tensor = weight.tensor
+        else:
+            tensor = ir.Tensor(weight.array, dtype=weight.dtype)
+        value = self._store(tensor, weight.stem)
+        self._weights.add(value)
+        return value
 
     def _store(self, tensor: ir.TensorProtocol, stem: str) -> ir.Value:
         """Store a tensor as an initializer, or as a Constant where there may be none."""
-        if not self._editor.holds_initializers(self._graph):
+        if not may_hold_initializers(self._graph):
             constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
             return self.add_node(constant, stem)
         value = ir.Value(

@@ -22,6 +22,7 @@ from bnfold.rewriting.contract import (
     Refusal,
     Refused,
     Replace,
+    Stage,
     Weight,
     every_operand,
 )
@@ -107,7 +108,8 @@ class _Run:
             root: [pass_ for pass_ in passes if {root, ANY} & {*pass_.roots}] for root in roots
         }
         self._passes_for_all = self._passes_by_root.get(ANY, [])
-        self._is_late = False
+        self._stage = Stage.FIRST
+        self._are_all_last = all(pass_.stage is Stage.LAST for pass_ in passes)
         self._gone: set[ir.Node] = set()
         self._rewrites: list[RewriteRecord] = []
         self._sketched: Counter[str] = Counter()
@@ -118,22 +120,24 @@ class _Run:
     def to_fixpoint(self) -> Outcome:
         """Sweep over all roots until a sweep changes nothing; its refusals are the final ones.
 
-        Before each, learn shapes and constants anew, because rewrites make more of them known. Late
-        passes have a sweep of their own when the others have changed nothing.
+        Before each, learn shapes and constants anew, because rewrites make more of them known. A
+        later stage has a sweep of its own when those before it have changed nothing.
         """
         while True:
             learn(self._model, self._tools)
             before = len(self._rewrites)
-            refusals = self._sweep(is_late=False)
+            refusals = self._sweep(Stage.FIRST)
             if len(self._rewrites) == before:
-                refusals += self._sweep(is_late=True)
+                refusals += self._sweep(Stage.LATE)
             if len(self._rewrites) == before:
+                if self._rewrites or self._are_all_last:
+                    refusals += self._sweep(Stage.LAST)
                 if self._rewrites:
                     self._editor.drop_unused_initializers(self._model)
                 return Outcome(self._rewrites, refusals)
 
-    def _sweep(self, *, is_late: bool) -> list[RefusalRecord]:
-        self._is_late = is_late
+    def _sweep(self, stage: Stage) -> list[RefusalRecord]:
+        self._stage = stage
         with remembering() as memory:
             return self._swept(memory)
 
@@ -172,7 +176,7 @@ class _Run:
         if node.domain != "":
             return []
         passes = self._passes_by_root.get(node.op_type, self._passes_for_all)
-        return [pass_ for pass_ in passes if pass_.is_late == self._is_late]
+        return [pass_ for pass_ in passes if pass_.stage is self._stage]
 
     def _roots_of(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
         return [node for node in nodes if self._passes_of(node)]

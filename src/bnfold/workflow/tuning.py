@@ -19,7 +19,9 @@ from typing import TypeAlias
 
 from bnfold.progress import Counted, Progress
 from bnfold.record.data import RewriteRecord, SpeedRecord, TuningRecord, TuningTrial
+from bnfold.rewriting.contract import Stage
 from bnfold.rewriting.engine import Site
+from bnfold.rewriting.registry import all_passes
 from bnfold.speed.statistics import judge, ratio
 
 TRIALS_IN_TIME = 8
@@ -86,8 +88,12 @@ def tune(
 
 
 def _by_pass(rewrites: Sequence[RewriteRecord]) -> list[tuple[Site, ...]]:
+    """Return the sites of each pass that may change how long the model takes."""
+    only_stores = {pass_.name for pass_ in all_passes() if pass_.stage is Stage.LAST}
     groups: dict[str, dict[Site, None]] = {}
     for rewrite in rewrites:
+        if rewrite.pass_name in only_stores:
+            continue
         groups.setdefault(rewrite.pass_name, {})[rewrite.pass_name, rewrite.site] = None
     return [tuple(sites) for sites in groups.values()]
 
