@@ -33,7 +33,7 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.registry import choose_passes
-from bnfold.workflow.alignment import certify_models
+from bnfold.workflow.alignment import Certifying
 from bnfold.workflow.windows import Cutter
 
 SECONDS = 60
@@ -102,7 +102,8 @@ def _seconds_of_children() -> float:
 def compare(path: Path, rewritten: Path, python: str) -> str:
     """Return a row that says what either tool proves of a pair of files."""
     begun = _seconds_of_children()
-    found = certify_models(path, rewritten, SECONDS, silent)
+    with Certifying(path, rewritten, SECONDS) as certifying:
+        found = certifying.result(silent)
     seconds = _seconds_of_children() - begun
     own = f"{'no' if found is None or found.open else 'yes'} | {seconds:.1f}"
     command = [python, "-c", ONNXSIM, str(path), str(rewritten), str(SECONDS)]

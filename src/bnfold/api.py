@@ -217,9 +217,9 @@ def check(
         ProviderError: if a provider is not available.
     """
     from bnfold.proof.divergence import find_divergence
-    from bnfold.proof.equivalence import compare_models
+    from bnfold.proof.equivalence import compare_models, learn_ahead
     from bnfold.proof.learned import learning_once
-    from bnfold.workflow.alignment import certify_models
+    from bnfold.workflow.alignment import Certifying
     from bnfold.workflow.certified import with_certificate
     from bnfold.workflow.validity import require_valid_unless_loaded
 
@@ -232,14 +232,19 @@ def check(
         sources = _read(reference, candidate)
         for source in sources:
             source.start_hashing()
-        equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
-        for source in sources:
-            source.require_in_place()
-        require_valid_unless_loaded(paths[0], equivalence)
-        if checking.certify != "off" and equivalence.verdict != "fail":
-            seconds = checking.seconds_to_certify
-            certificate = certify_models(paths[0], paths[1], seconds, progress)
-            equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
+        with ExitStack() as ending:
+            certifying = None
+            if checking.certify != "off":
+                learn_ahead(*paths)
+                certifying = Certifying(paths[0], paths[1], checking.seconds_to_certify)
+                ending.enter_context(certifying)
+            equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
+            for source in sources:
+                source.require_in_place()
+            require_valid_unless_loaded(paths[0], equivalence)
+            if certifying is not None and equivalence.verdict != "fail":
+                certificate = certifying.result(progress)
+                equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
         if outputs == "all":
             divergence = find_divergence(paths[0], paths[1], execution, checking, progress)
             equivalence = replace(equivalence, divergence=divergence)

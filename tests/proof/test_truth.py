@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -725,6 +726,60 @@ def compared(
 
 
 DOUBLED = build("(float[1000] x) => (float[1000] y) { y = Add(x, x) }")
+
+
+def kill(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_large_models_are_evaluated_at_the_same_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(3, 64)
+    paths = folder / "a.onnx", folder / "b.onnx"
+    for path, scale in zip(paths, (1, 1 + 1e-3), strict=True):
+        weight = normal(64, 64) * np.float32(scale)
+        onnx.save(build("(float[N,64] x) => (float[N,64] y) { y = MatMul(x, w) }", w=weight), path)
+    sample = Sample({"x": x}, {"y": x @ normal(64, 64)}, {"y": x}, {"y": np.zeros((3, 64))})
+    small = compare_with_truth(*paths, [sample], 10)
+    outputs = Truth64.outputs
+    (folder / "by").mkdir()
+
+    def noted(self: Truth64, *arguments: Any) -> Any:
+        (folder / "by" / str(os.getpid())).touch()
+        return outputs(self, *arguments)
+
+    monkeypatch.setattr(Truth64, "outputs", noted)
+    monkeypatch.setattr("bnfold.proof.truth_errors._LARGE", 64 * 64 * 4 + 1)
+    compare_with_truth(*paths, [sample], 10)
+    assert os.listdir(folder / "by") == [str(os.getpid())]
+    monkeypatch.setattr("bnfold.proof.truth_errors._LARGE", 64 * 64 * 4)
+    assert compare_with_truth(*paths, [sample], 10)[0] == small[0]
+    assert len(os.listdir(folder / "by")) == 2
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_another_model_that_cannot_be_evaluated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, crashes: bool
+) -> None:
+    paths = folder / "a.onnx", folder / "b.onnx"
+    onnx.save(DOUBLED, paths[0])
+    onnx.save(build("(float[1000] x) => (float[1000] y) { y = Mul(x, unknown) }"), paths[1])
+    if crashes:
+        onnx.save(DOUBLED, paths[1])
+        inner = Truth64.outputs
+        here = os.getpid()
+
+        def outputs(self: Truth64, *arguments: Any) -> Any:
+            return inner(self, *arguments) if os.getpid() == here else kill()
+
+        monkeypatch.setattr(Truth64, "outputs", outputs)
+    monkeypatch.setattr("bnfold.proof.truth_errors._LARGE", 0)
+    x = normal(1000)
+    sample = Sample({"x": x}, {"y": 2 * x}, {"y": 2 * x}, {"y": np.zeros(1000)})
+    found, evaluations = compare_with_truth(*paths, [sample], 10)
+    assert not evaluations
+    assert ("killed" if crashes else "unknown") in found.note
 
 
 def test_errors_are_relative_root_mean_squares(folder: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 from bnfold.errors import ModelError, UsageError
 from bnfold.progress import Progress
 from bnfold.running import isolation, messages
-from bnfold.running.isolation import CrashedError, isolated
+from bnfold.running.isolation import CrashedError, Forked, isolated
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import REWRITTEN
 
@@ -550,3 +550,104 @@ def test_what_was_printed_before_is_printed_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "before\nafter\n"
+
+
+# --- While this process goes on -------------------------------------------------------------------
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_work_goes_on_while_nobody_asks_for_it(tmp_path: Path) -> None:
+    """Also if it reports more than a pipe holds by default."""
+
+    def work(told: Progress) -> int:
+        for step in range(2000):
+            told(f"step {step} " + "." * 100)
+        (tmp_path / "done").touch()
+        return os.getpid()
+
+    told: list[str] = []
+    with Forked(work) as forked:
+        wait_for(tmp_path / "done")
+        assert not told
+        assert forked.result(told.append) != os.getpid()
+    assert len(told) == 2000
+
+
+def test_work_ends_with_its_context(tmp_path: Path) -> None:
+    def work(_: Progress) -> None:
+        (tmp_path / "begun").touch()
+        time.sleep(600)
+
+    with Forked(work):
+        wait_for(tmp_path / "begun")
+        assert children()
+    with pytest.raises(KeyError), Forked(work):
+        raise KeyError
+
+
+def test_two_at_the_same_time(tmp_path: Path) -> None:
+    """Either waits for what the other has written."""
+
+    def work(own: str, other: str) -> int:
+        (tmp_path / own).touch()
+        wait_for(tmp_path / other)
+        return os.getpid()
+
+    with Forked(lambda _: work("a", "b")) as one, Forked(lambda _: work("b", "a")) as other:
+        assert len({one.result(nothing), other.result(nothing), os.getpid()}) == 3
+
+
+def test_a_crash_is_told_when_the_result_is_asked_for() -> None:
+    with Forked(abort) as forked, pytest.raises(CrashedError, match="SIGABRT"):
+        forked.result(nothing)
+
+
+def test_where_there_is_no_fork_work_begins_when_its_result_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolation, "_CAN_FORK", False)
+    begun: list[int] = []
+    with Forked(lambda _: begun.append(os.getpid())) as forked:
+        assert not begun
+        forked.result(nothing)
+    assert begun == [os.getpid()]
+
+
+@pytest.mark.parametrize("refused", ["pipe", "fork"])
+def test_what_the_system_refuses_is_done_here(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse() -> None:
+        raise OSError
+
+    before = descriptors()
+    monkeypatch.setattr(os, refused, refuse)
+    with Forked(lambda _: os.getpid()) as forked:
+        assert forked.result(nothing) == os.getpid()
+    monkeypatch.undo()
+    assert descriptors() == before
+
+
+def test_an_interrupt_that_has_waited_for_the_fork_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes as soon as signals are no longer blocked."""
+
+    def interrupted(how: int, signals: Any) -> Any:
+        found = mask(how, signals)
+        if how == signal.SIG_SETMASK and os.getpid() == here:
+            raise KeyboardInterrupt
+        return found
+
+    here, mask, before = os.getpid(), signal.pthread_sigmask, descriptors()
+    monkeypatch.setattr(signal, "pthread_sigmask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Forked(lambda _: time.sleep(60))
+    monkeypatch.undo()
+    assert descriptors() == before

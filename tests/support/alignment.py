@@ -9,7 +9,7 @@ import onnx
 
 from bnfold.progress import silent
 from bnfold.record.data import ModelCertificate
-from bnfold.workflow.alignment import certify_models
+from bnfold.workflow.alignment import Certifying
 
 
 def certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> ModelCertificate:
@@ -17,6 +17,7 @@ def certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> Mod
     paths = folder / "one.onnx", folder / "other.onnx"
     for place, made in zip(paths, (one, other), strict=True):
         onnx.save(made, place)
-    found = certify_models(*paths, math.inf, silent)
+    with Certifying(*paths, math.inf) as certifying:
+        found = certifying.result(silent)
     assert found is not None
     return found

@@ -14,6 +14,11 @@ import pytest
 
 import bnfold
 from bnfold.arrays import Array
+from bnfold.progress import Progress, silent
+from bnfold.record.data import ModelCertificate
+from bnfold.running.isolation import Forked
+from bnfold.workflow import alignment
+from bnfold.workflow.alignment import Certifying
 from tests.support.alignment import certified
 from tests.support.slow import few
 
@@ -246,3 +251,67 @@ def test_a_pass_may_be_asked_to_be_certified() -> None:
     assert always is not None
     assert always.verdict == "not-verified"
     assert "'y' could not be certified" in always.reason
+
+
+# --- While the models run -------------------------------------------------------------------------
+
+
+def saved(folder: Path, one: onnx.ModelProto, other: onnx.ModelProto) -> tuple[Path, Path]:
+    paths = folder / "one.onnx", folder / "other.onnx"
+    for path, made in zip(paths, (one, other), strict=True):
+        onnx.save(made, path)
+    return paths
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_large_models_are_proven_only_when_they_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    paths = saved(
+        tmp_path, one=model(NORMAL + " y = Relu(d)"), other=model(NORMAL + " y = Relu(d)")
+    )
+    read = {name for node in model(NORMAL).graph.node for name in node.input} & set(WEIGHTS)
+    both = 2 * sum(WEIGHTS[name].nbytes for name in read)
+    monkeypatch.setattr(alignment, "_MOST_BYTES_AT_ONCE", both + at_once)
+    begun: list[object] = []
+
+    def begin(work: Callable[[Progress], ModelCertificate]) -> Forked[ModelCertificate]:
+        begun.append(work)
+        return Forked(work)
+
+    monkeypatch.setattr(alignment, "Forked", begin)
+    with Certifying(*paths, 30) as certifying:
+        assert len(begun) == at_once
+        found = certifying.result(silent)
+    assert found is not None
+    assert not found.open
+
+
+def test_an_unreadable_model_is_not_certified(tmp_path: Path) -> None:
+    path, broken = saved(tmp_path, *[model(NORMAL + " y = Relu(d)")] * 2)
+    broken.write_bytes(b"no model")
+    with Certifying(path, broken, 30) as certifying:
+        assert certifying.result(silent) is None
+
+
+def test_models_that_differ_are_not_proven_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned: list[object] = []
+
+    class Watched(Forked[object]):
+        def abandon(self) -> None:
+            abandoned.append(self)
+            super().abandon()
+
+        def result(self, progress: object) -> object:
+            raise AssertionError
+
+    monkeypatch.setattr(alignment, "Forked", Watched)
+    one = model(NORMAL + " y = Relu(d)")
+    paths = saved(tmp_path, one=one, other=model(NORMAL + " y = Neg(d)"))
+    found = bnfold.check(*paths).equivalence
+    assert found is not None
+    assert found.verdict == "fail"
+    assert found.certificate is None
+    assert abandoned

@@ -27,6 +27,7 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
+from bnfold.graph.constants import bytes_of_initializers
 from bnfold.graph.walk import has_body
 from bnfold.modelfile.external import data_folders
 from bnfold.modelfile.loading import ModelSource
@@ -107,6 +108,11 @@ class Truth64:
                 raise NoTruth(f"onnx cannot evaluate the function {first.name}: {reason}")
             pending = [proto for proto, _ in waiting]
         return evaluators
+
+    @property
+    def bytes(self) -> int:
+        """The size of its weights, as stored."""
+        return bytes_of_initializers(self._model.graph)
 
     def outputs(
         self,

@@ -7,6 +7,7 @@ alone. That is the sharpest test there is: no rounding on the way hides anything
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bnfold.arrays import FloatArray
+from bnfold.progress import silent
 from bnfold.proof.noise import root_mean_square, widened
 from bnfold.proof.tolerance import DEFAULT_TOLERANCES
 from bnfold.proof.truth import NoTruth, Truth64
@@ -31,12 +33,17 @@ from bnfold.proof.truth_slices import (
 )
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Truth, TruthOutput
+from bnfold.running.isolation import CrashedError, Forked
+from bnfold.running.sharing import sharing
 
 _SECONDS_FOR_MORE = 2.0
 """Where one more sample would take longer in all, there is none, unless an output is in doubt.
 
 Of the processor, so that a verdict does not depend on what else it does.
 """
+
+_LARGE = 2**22
+"""Bytes of weights from which on a model takes longer to evaluate than a process takes to begin."""
 
 NEGLIGIBLE = 4.0
 """In units of the rounding unit's error: what is never too far from the truth. An original without
@@ -73,19 +80,18 @@ def compare_with_truth(
         every_sample: whether to use all of the time, not a few seconds.
         arrange: brings rows whose order is open into the original's order.
     """
-    begun, used = time.monotonic(), time.process_time()
+    begun, used = time.monotonic(), _processor_seconds()
     end = math.inf if whatever_it_takes else begun + seconds
     evaluations: list[Evaluation] = []
     try:
         models = Truth64(original), Truth64(optimized)
         for sample in samples:
-            spent, most = time.process_time() - used, _SECONDS_FOR_MORE
+            spent, most = _processor_seconds() - used, _SECONDS_FOR_MORE
             if every_sample:
                 spent, most = time.monotonic() - begun, seconds
             if evaluations and spent * (1 + 1 / len(evaluations)) > most:
                 break
-            truth, exact = (model.outputs(sample.feeds, end) for model in models)
-            evaluations.append(arrange(Evaluation(sample, truth, exact)))
+            evaluations.append(arrange(_evaluated(*models, sample, end)))
     except NoTruth as error:
         if not evaluations:
             return Truth(0, str(error)), []
@@ -94,6 +100,29 @@ def compare_with_truth(
     except NoTruth as error:
         return Truth(len(evaluations), str(error)), []
     return found, evaluations if found.outputs else []
+
+
+def _evaluated(original: Truth64, optimized: Truth64, sample: Sample, end: float) -> Evaluation:
+    """Evaluate both models, large ones at the same time.
+
+    Raises:
+        NoTruth: if one of them cannot be evaluated, or it takes longer.
+    """
+    if min(original.bytes, optimized.bytes) < _LARGE:
+        truth, exact = (model.outputs(sample.feeds, end) for model in (original, optimized))
+        return Evaluation(sample, truth, exact)
+    with sharing(2), Forked(lambda _: optimized.outputs(sample.feeds, end)) as other:
+        truth = original.outputs(sample.feeds, end)
+        try:
+            return Evaluation(sample, truth, other.result(silent))
+        except CrashedError as error:
+            raise NoTruth(f"the other model could not be evaluated: {error}") from error
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process, and of those that it has waited for."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def measure(

@@ -22,11 +22,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress
 from bnfold.running.messages import Answer, Doing, NoAnswerError, answer, read, result, write
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CAN_FORK = sys.platform == "linux"
 """macOS has fork, too, but its own libraries do not survive it."""
@@ -101,48 +104,90 @@ def isolated(
         CrashedError: if the process dies.
         Exception: whatever `work` raises.
     """
-    if not _CAN_FORK:
-        return work(progress)
-    try:
-        return _in_fork(work, progress, limits)
-    except (_NoForkError, _StalledError):
-        return work(progress)
+    with Forked(work, limits) as forked:
+        return forked.result(progress)
 
 
-def _in_fork(
-    work: Callable[[Progress], _Result], progress: Progress, limits: Limits | None
-) -> _Result:
-    try:
-        receiving, sending = os.pipe()
-    except OSError as refused:
-        raise _NoForkError from refused
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    child = -1
-    doing = Doing(progress)
-    try:
-        child = _fork()
-        if child == 0:
-            os.close(receiving)
-            _serve(work, sending, limits, before)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        os.close(sending)
-        found: _Result = result(read(partial(_next_piece, receiving, child)), doing)
-        return found
-    except NoAnswerError:
-        pass
-    except BaseException:
-        if child > 0:
-            _kill(child)
+class Forked(Generic[_Result]):
+    """Work that has begun in a process of its own, while this one goes on.
+
+    It ends with the context, whether its result was asked for or not.
+    """
+
+    def __init__(self, work: Callable[[Progress], _Result], limits: Limits | None = None) -> None:
+        self._work = work
+        self._child = self._receiving = -1
+        try:
+            if _CAN_FORK:
+                self._begin(limits)
+        except _NoForkError:
+            pass
+        except BaseException:  # an interrupt that has waited for the fork
+            self.abandon()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+
+    def result(self, progress: Progress) -> _Result:
+        """Return what the work returns; to be asked for once.
+
+        Raises:
+            CrashedError: if the process dies.
+            Exception: whatever the work raises.
+        """
+        if self._child < 0:
+            return self._work(progress)
+        doing = Doing(progress)
+        try:
+            found: _Result = result(read(partial(_next_piece, self._receiving, self._child)), doing)
+        except NoAnswerError:
+            status = self._end()
+        except _StalledError:
+            self.abandon()
+            return self._work(progress)
         else:
+            self._end()
+            return found
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_ANSWER:
+            return self._work(progress)
+        raise CrashedError(how_ended(os.waitstatus_to_exitcode(status)), doing.last)
+
+    def _begin(self, limits: Limits | None) -> None:
+        try:
+            receiving, sending = os.pipe()
+        except OSError as refused:
+            raise _NoForkError from refused
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        child = -1
+        try:
+            child = _fork()
+            if child == 0:
+                os.close(receiving)
+                _serve(self._work, sending, limits, before)
+            self._child, self._receiving = child, receiving
+            _widen(receiving)
+        finally:
             os.close(sending)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        status = os.waitpid(child, 0)[1] if child > 0 else 0
-        os.close(receiving)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NO_ANSWER:
-        raise _NoForkError
-    raise CrashedError(how_ended(os.waitstatus_to_exitcode(status)), doing.last)
+            if child < 0:
+                os.close(receiving)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def abandon(self) -> None:
+        """End the process, if it has not ended."""
+        if self._child > 0:
+            _kill(self._child)
+            self._end()
+
+    def _end(self) -> int:
+        """Wait for the process, and return its exit status."""
+        child, self._child = self._child, -1
+        status = os.waitpid(child, 0)[1]
+        os.close(self._receiving)
+        return status
 
 
 def _fork() -> int:
@@ -195,6 +240,14 @@ def _send(sending: int, message: Answer) -> None:
 
 
 # --- In its parent --------------------------------------------------------------------------------
+
+
+def _widen(receiving: int) -> None:
+    """Let what is not read yet fill a megabyte, so that the fork need not wait for its reader."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(receiving, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def _next_piece(receiving: int, child: int) -> bytes:

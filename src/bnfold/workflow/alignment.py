@@ -13,10 +13,12 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
+from bnfold.graph.constants import bytes_of_initializers
 from bnfold.graph.walk import captured, has_body
 from bnfold.progress import Counted, Progress
 from bnfold.proof.bodies import rename_bodies
@@ -24,30 +26,65 @@ from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.learned import learned
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
-from bnfold.running.isolation import CrashedError, isolated
+from bnfold.running.isolation import CrashedError, Forked, isolated
+from bnfold.running.sharing import sharing
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of, spaceless
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
+_MOST_BYTES_AT_ONCE = 2**29
+"""Weights of two models that are proven equal while they run."""
 
-def certify_models(
-    reference: Path, candidate: Path, seconds: float, progress: Progress
-) -> ModelCertificate | None:
-    """Prove the outputs of two models equal, as far as there is time; None if one is unreadable."""
 
-    def work(told: Progress) -> ModelCertificate:
-        models = learned(reference), learned(candidate)
-        return _Alignment(*(each.ir for each in models)).certificate(seconds, told)
+class Certifying:
+    """Proves the outputs of two models equal, as far as there is time, while others run them.
 
-    try:
-        return isolated(work, progress)
-    except (CrashedError, BnfoldError):
-        return None
+    It takes memory for both models: that of large ones is only proven when the result is asked for.
+    """
+
+    def __init__(self, reference: Path, candidate: Path, seconds: float) -> None:
+        self._paths = reference, candidate
+        self._seconds = seconds
+        self._begun = Forked(self._shared) if self._is_small() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._begun is not None:
+            self._begun.abandon()
+
+    def result(self, progress: Progress) -> ModelCertificate | None:
+        """Return what is proven; None if a model is unreadable. To be asked for once."""
+        try:
+            if self._begun is not None:
+                return self._begun.result(progress)
+            return isolated(self._work, progress)
+        except (CrashedError, BnfoldError):
+            return None
+
+    def _is_small(self) -> bool:
+        try:
+            models = [learned(path).ir for path in self._paths]
+        except BnfoldError:
+            return False
+        return sum(bytes_of_initializers(model.graph) for model in models) < _MOST_BYTES_AT_ONCE
+
+    def _shared(self, told: Progress) -> ModelCertificate:
+        with sharing(2):
+            return self._work(told)
+
+    def _work(self, told: Progress) -> ModelCertificate:
+        reference, candidate = (learned(path).ir for path in self._paths)
+        return _Alignment(reference, candidate).certificate(self._seconds, told)
 
 
 class _Names(Names):
