@@ -605,3 +605,24 @@ def test_what_reads_strings_stays(line: str) -> None:
     feeds = {"x": np.zeros((1, 2), np.float32)}
     np.testing.assert_array_equal(run_plain(optimized, feeds)[0], run_plain(model, feeds)[0])
     assert operators(optimized) == operators(model)
+
+
+def test_a_split_of_which_one_part_is_evaluated_has_names_for_all() -> None:
+    """What is made of the other part is too large to be stored; without a name it is not computed.
+
+    onnxruntime crashes on such a Split.
+    """
+    model = build(
+        "(float[4] x) => (float[4] y, float[8192,4] z) { a, b = Split<axis=0>(c, h) "
+        "y = Add(x, a) e = Expand(b, s) z = Add(e, x) }",
+        c=normal(8),
+        h=np.array([4, 4]),
+        s=np.array([8192, 4]),
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    assert operators(optimized) == ["Split", "Add", "Expand", "Add"]
+    assert all(optimized.graph.node[0].output)
+    assert "a" in {tensor.name for tensor in optimized.graph.initializer}
+    feeds = {"x": normal(4)}
+    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -55,7 +55,10 @@ class Editor:
         }
         values = {old: self._substitute(old, new, built) for old, new in substitutes.items()}
         removed = _remove_dead(replace.nodes)
-        for old in values:
+        for old, new in values.items():
+            source = old.producer()
+            if not old.name and source is not None and source.graph is not None:
+                old.name = self.fresh_name(new.name or "")  # a Split computes each of its outputs
             _drop_unused_initializer(old)
         return Edit(built.nodes, removed, values)
 
