@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,9 @@ WEIGHTS: Parameters = {
     "two": np.array([2]),
     "three": np.array([3]),
     "far": np.array([2**40]),
+    "u": normal(1, 1, 1, seed=2),
+    "before": np.array([0, 0, 2, 0, 0, 0]),
+    "after": np.array([0, 0, 0, 0, 0, 3]),
 }
 
 
@@ -56,6 +61,11 @@ CHAINS = [
         for low, high in ((0, 0), (1, 1), (2, 0), (0, 3))
     ),
     *(
+        f"a = ConvTranspose<strides=[{stride}], pads=[{low},{high}]>(x, w) {last}"
+        for stride, low, high in ((1, 3, 3), (1, 4, 0), (1, 0, 5), (2, 3, 4))
+        for last in ("y = Conv<pads=[2,1]>(a, w)", "y = ConvTranspose<pads=[0,3]>(a, v)")
+    ),
+    *(
         f'y = ConvTranspose<strides=[{stride}], auto_pad="SAME_{side}">(x, v)'
         for stride in (1, 2, 3)
         for side in ("UPPER", "LOWER")
@@ -66,6 +76,11 @@ CHAINS = [
     "a = ConvTranspose<strides=[2]>(x, w) y = ConvTranspose<strides=[2], pads=[1,2]>(a, v)",
     "y = Slice(x, one, far, two, three)",
     "a = Slice(x, zero, far, two, two) y = Conv<pads=[1,1]>(a, w)",
+    *(
+        f"a = Slice(x, {start}, far, two) y = Conv<pads={pads}>(a, w)"
+        for start in ("one", "two", "three")
+        for pads in ("[1,0]", "[2,0]", "[2,1]")
+    ),
     "a = Conv<pads=[2,1]>(x, w) b = Slice(a, two, far, two, three) y = Conv<pads=[1,1]>(b, w)",
 ]
 
@@ -79,6 +94,43 @@ def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> Non
         assert rows(body, least) == rows(body, least + 3 * sizes.period)
 
 
+def chain(generator: random.Random) -> str:
+    """Return up to four operators in a row that pad, crop, skip and repeat positions."""
+    lines, read = [], "x"
+    for number in range(generator.randint(1, 4)):
+        low, high = generator.randint(0, 4), generator.randint(0, 4)
+        stride, dilation = generator.choice([1, 1, 2, 3]), generator.choice([1, 1, 2])
+        weight = generator.choice("uwv")
+        size = generator.randint(2, 4)
+        shifts = f"strides=[{stride}], dilations=[{dilation}]"
+        start = generator.choice(["zero", "one", "two", "three"])
+        made = generator.choice(
+            [
+                f"Conv<pads=[{low},{high}], {shifts}>({read}, {weight})",
+                f"ConvTranspose<pads=[{low},{high}], {shifts}>({read}, {weight})",
+                f"Slice({read}, {start}, far, two, {['one', 'two', 'three'][stride - 1]})",
+                f"AveragePool<kernel_shape=[{size}], pads=[{low % size},{high % size}], "
+                f"strides=[{stride}], ceil_mode={high % 2}>({read})",
+                f"Pad({read}, {'before' if low > 2 else 'after'})",
+                'Resize<mode="nearest", coordinate_transformation_mode="asymmetric", '
+                f'nearest_mode="floor">({read}, , s)',
+            ]
+        )
+        read = f"v{number}"
+        lines.append(f"{read} = {made}")
+    return " ".join([*lines, f"y = Identity({read})"])
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_all_that_happens_in_a_chain_happens_at_the_least(seed: int) -> None:
+    body = chain(random.Random(seed))
+    pair = window("(float[N,1,L] x) => (float[N,1,l] y)", body, body, WEIGHTS)
+    sizes = sizes_along(pair, 0)
+    for rest in range(min(sizes.period, 4)):
+        least = sizes.least + rest
+        assert rows(body, least) == rows(body, least + 2 * sizes.period), body
+
+
 @pytest.mark.parametrize(
     ("body", "least"),
     [
@@ -89,6 +141,8 @@ def test_all_that_happens_at_a_large_size_happens_at_the_least(body: str) -> Non
         ("y = Relu(x)", 1),
         ("y = ConvTranspose<pads=[3,3]>(x, v)", 4),
         ("y = Slice(x, two, far, two, three)", 5),
+        ("a = Slice(x, two, far, two) y = Conv<pads=[2,1]>(a, w)", 5),
+        ("a = ConvTranspose<pads=[2,2]>(x, k) y = Conv<pads=[1,1]>(a, w)", 7),
         (CONV.format('auto_pad="SAME_UPPER"'), 5),  # or SAME_LOWER, on the other side
         ('y = Resize<mode="linear">(x, , s)', 5),
         ('y = Resize<mode="cubic">(x, , s)', 7),

@@ -25,7 +25,7 @@ from bnfold.modelfile.places import weights_of
 from bnfold.proof.truth import NoTruth, Truth64, _shared_operator
 from bnfold.proof.truth_errors import compare_with_truth
 from bnfold.proof.truth_slices import Evaluation, Sample
-from tests.support.evaluate import run_float64, run_plain
+from tests.support.evaluate import RuntimeException, run_float64, run_plain
 from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal
 
 
@@ -867,3 +867,45 @@ def test_nodes_that_differ_in_names_alone_are_evaluated_by_the_same(folder: Path
     np.testing.assert_allclose(outputs["y"], d.T, rtol=1e-12)
     np.testing.assert_allclose(outputs["z"], e * d, rtol=1e-12)
     assert _shared_operator.cache_info().misses == 6, "two of Mul, of Clip and of Transpose"
+
+
+# --- Maps without positions -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Conv(x, k)",
+        "y = Conv<pads=[1,1]>(x, w)",
+        "t = Conv(x, k) y = Pad(t, p)",
+        "y = ConvTranspose<pads=[2,2]>(x, w)",
+        "y = ConvTranspose<pads=[2,3], strides=[2]>(x, k)",
+        "t = ConvTranspose<pads=[2,2]>(x, w) y = Pad(t, p)",
+        "t = ConvTranspose<pads=[2,2]>(x, w) y = ConvTranspose(t, k)",
+        "y = AveragePool<kernel_shape=[5]>(x)",
+        "y = AveragePool<kernel_shape=[5], pads=[1,1]>(x)",
+        "y = MaxPool<kernel_shape=[5]>(x)",
+        "t = MaxPool<kernel_shape=[5]>(x) y = Pad(t, p)",
+    ],
+)
+def test_small_maps_are_evaluated_where_onnxruntime_runs_them(body: str) -> None:
+    weights: Parameters = {
+        "w": normal(1, 1, 1),
+        "k": normal(1, 1, 5),
+        "p": np.array([0, 0, 1, 0, 0, 0]),
+    }
+    read = {name: content for name, content in weights.items() if f", {name})" in body}
+    model = build(f"(float[N,1,L] x) => (float[N,1,M] y) {{ {body} }}", **read)
+    truth = Truth64(model)
+    ran = 0
+    for size in range(10):
+        feeds = {"x": normal(2, 1, size)}
+        try:
+            (expected,) = run_plain(model, feeds)
+        except RuntimeException:
+            with pytest.raises(NoTruth):
+                truth.outputs(feeds)
+        else:
+            np.testing.assert_allclose(truth.outputs(feeds)["y"], expected, rtol=1e-5, atol=1e-5)
+            ran += 1
+    assert 0 < ran <= 10

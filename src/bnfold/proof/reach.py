@@ -25,17 +25,27 @@ _APART = frozenset({"GlobalAveragePool", "Reshape", "Shape", "Transpose"})
 class Reach:
     """What position j reads of an input, at most: from j·stride + low to j·stride + high.
 
-    Padding counts as positions beyond the border.
+    Padding counts as positions beyond the border. What is cropped counts by itself: it moves the
+    border, from which the rest is counted, and what a later operator pads does not bring it back.
     """
 
     low: Fraction = Fraction(0)
     high: Fraction = Fraction(0)
     stride: Fraction = Fraction(1)
+    cropped: Fraction = Fraction(0)
 
-    def of_readers(self, low: Fraction, high: Fraction, stride: Fraction) -> Reach:
-        """Return the reach of positions that read these, from i·stride + low to i·stride + high."""
+    def of_readers(
+        self, low: Fraction, high: Fraction, stride: Fraction, cropped: Fraction = Fraction(0)
+    ) -> Reach:
+        """Return the reach of positions that read these, from i·stride + low to i·stride + high.
+
+        So many of these are cropped at both ends together.
+        """
         return Reach(
-            self.low + low * self.stride, self.high + high * self.stride, self.stride * stride
+            self.low + low * self.stride,
+            self.high + high * self.stride,
+            self.stride * stride,
+            self.cropped + cropped * self.stride,
         )
 
 
@@ -78,10 +88,12 @@ def _sizes_along(window: Window, axis: int) -> Sizes:
                 min(each.low for each in read),
                 max(each.high for each in read),
                 max(each.stride for each in read),
+                max(each.cropped for each in read),
             )
             reaches.append(_of_results(node, window, widest, axis))
             known.update(dict.fromkeys(node.output, reaches[-1]))
     span = max(each.high for each in reaches) - min(each.low for each in reaches)
+    span += max(each.cropped for each in reaches)
     period = math.lcm(*(each.stride.numerator for each in reaches))
     is_finer = any(each.stride.denominator > 1 for each in reaches)
     return Sizes(math.ceil(span) + period + is_finer, period, ratios)
@@ -136,7 +148,7 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
         return data.of_readers(-furthest, furthest, Fraction(1, scales[axis + 2]))
     if node.op_type == "Slice":
         start, step = (spatial_steps(node, window.constants) or {}).get(axis, (0, 1))
-        return data.of_readers(Fraction(start), Fraction(start), Fraction(step))
+        return data.of_readers(Fraction(0), Fraction(0), Fraction(step), Fraction(start))
     if node.op_type == "ConvTranspose":
         return data.of_readers(*_of_transposed(node, window, axis))
     if node.op_type == "DepthToSpace":
@@ -149,17 +161,24 @@ def _of_results(node: onnx.NodeProto, window: Window, data: Reach, axis: int) ->
 
 def _of_transposed(
     node: onnx.NodeProto, window: Window, axis: int
-) -> tuple[Fraction, Fraction, Fraction]:
-    """Return what position j of a ConvTranspose reads: from (j + p − (k−1)·d)/s to (j + p)/s."""
+) -> tuple[Fraction, Fraction, Fraction, Fraction]:
+    """Return what position j of a ConvTranspose reads: from (j + p − (k−1)·d)/s to (j + p)/s.
+
+    Where it crops more than (k−1)·d positions, it leaves out whole windows.
+    """
     kernel = _kernel(node, window)
     span = (kernel[axis] - 1) * _along(node, "dilations", axis, 1) if axis < len(kernel) else 0
-    stride, padded = _along(node, "strides", axis, 1), [_along(node, "pads", axis, 0)]
+    stride = _along(node, "strides", axis, 1)
+    before, after = (_along(node, "pads", place, 0) for place in (axis, len(kernel) + axis))
+    within = [min(before, span)]
     if text(node, "auto_pad", "NOTSET") != "NOTSET":  # at most what makes a window shorter
-        padded = [0, span]
+        within = [0, span]
+    cropped = max(0, before - span) + max(0, after - span)
     return (
-        Fraction(min(padded) - span, stride),
-        Fraction(max(padded), stride),
+        Fraction(min(within) - span, stride),
+        Fraction(max(within), stride),
         Fraction(1, stride),
+        Fraction(cropped, stride),
     )
 
 

@@ -37,6 +37,7 @@ class Conv(OpRun):
         **_: object,
     ) -> tuple[Array]:
         windows = Windows(x.shape[2:], w.shape[2:], strides, dilations, pads, auto_pad)
+        _require_positions(windows.counts)
         padded = windows.pad(x, 0.0)
         groups, batch = group or 1, x.shape[0]
         inputs, outputs = x.shape[1] // groups, w.shape[0] // groups
@@ -110,6 +111,8 @@ class ConvTranspose(OpRun):
             full = [max(full[i], wanted[i]) for i in range(rank)]
         elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             pads = halves([full[i] - size[i] * strides[i] for i in range(rank)], auto_pad)
+        _require_positions(size)
+        _require_positions([full[i] - pads[i] - pads[rank + i] for i in range(rank)])
         batch, inputs, outputs = x.shape[0], x.shape[1] // groups, w.shape[1]
         weights = w.reshape(groups, inputs, outputs, *kernel).swapaxes(1, 2)
         columns = x.reshape(batch, groups, inputs, -1)
@@ -125,6 +128,15 @@ class ConvTranspose(OpRun):
         cropped = tuple(slice(pads[i], full[i] - pads[rank + i]) for i in range(rank))
         y = y[at(cropped)]
         return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
+
+
+def _require_positions(sizes: Sequence[int]) -> None:
+    """Require what onnxruntime requires of a Conv or ConvTranspose.
+
+    numpy slices what is cropped too far to something empty, of which the next padding makes zeros.
+    """
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"a map of {'×'.join(map(str, sizes))} positions")
 
 
 def halves(totals: Sequence[int], auto_pad: str | None) -> list[int]:
@@ -244,6 +256,8 @@ class Windows:
         self._reach = [(kernel[i] - 1) * self._dilations[i] + 1 for i in range(rank)]
         self._pads = self._padding(auto_pad or "NOTSET", pads or [0] * 2 * rank)
         self.counts = [self._count(axis, ceil_mode) for axis in range(rank)]
+        if min(self.counts, default=0) < 0:
+            raise ValueError("the window is larger than the padded map")
 
     def _padding(self, auto_pad: str, pads: Sequence[int]) -> Sequence[int]:
         if auto_pad == "NOTSET":
