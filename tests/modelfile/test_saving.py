@@ -111,6 +111,17 @@ def scatter(folder: Path) -> Path:
     return path
 
 
+def scatter_with_constant(folder: Path) -> Path:
+    """Make the same model with a Constant in place of the first initializer."""
+    model = scatter(folder)
+    proto = onnx.load(model, load_external_data=False)
+    (u,) = [tensor for tensor in proto.graph.initializer if tensor.name == "u"]
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["u"], value=u))
+    proto.graph.initializer.remove(u)
+    model.write_bytes(proto.SerializeToString())
+    return model
+
+
 def test_scattered_data_is_gathered_and_what_is_shared_stays_shared(tmp_path: Path) -> None:
     model = scatter(tmp_path / "given")
     (tmp_path / "other").mkdir()
@@ -136,12 +147,7 @@ def test_scattered_data_is_gathered_and_what_is_shared_stays_shared(tmp_path: Pa
 
 
 def test_constants_with_external_data_go_along(tmp_path: Path) -> None:
-    model = scatter(tmp_path / "given")
-    proto = onnx.load(model, load_external_data=False)
-    (u,) = [tensor for tensor in proto.graph.initializer if tensor.name == "u"]
-    proto.graph.node.insert(0, helper.make_node("Constant", [], ["u"], value=u))
-    proto.graph.initializer.remove(u)
-    model.write_bytes(proto.SerializeToString())
+    model = scatter_with_constant(tmp_path / "given")
     (tmp_path / "other").mkdir()
     output = tmp_path / "other" / "out.onnx"
     kept = ("--no-check", "--skip", "compose-matmuls", "--skip", "store-constants")
@@ -151,12 +157,7 @@ def test_constants_with_external_data_go_along(tmp_path: Path) -> None:
 
 
 def test_constants_with_external_data_become_initializers_with_it(tmp_path: Path) -> None:
-    model = scatter(tmp_path / "given")
-    proto = onnx.load(model, load_external_data=False)
-    (u,) = [tensor for tensor in proto.graph.initializer if tensor.name == "u"]
-    proto.graph.node.insert(0, helper.make_node("Constant", [], ["u"], value=u))
-    proto.graph.initializer.remove(u)
-    model.write_bytes(proto.SerializeToString())
+    model = scatter_with_constant(tmp_path / "given")
     output = tmp_path / "out.onnx"
     assert run("optimize", model, output, "--no-check", "--only", "store-constants").code == 0
     written = onnx.load(output)
