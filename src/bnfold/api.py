@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -217,7 +217,7 @@ def check(
         ProviderError: if a provider is not available.
     """
     from bnfold.proof.divergence import find_divergence
-    from bnfold.proof.equivalence import compare_models, learn_ahead
+    from bnfold.proof.equivalence import compare_models
     from bnfold.proof.learned import learning_once
     from bnfold.workflow.alignment import Certifying
     from bnfold.workflow.certified import with_certificate
@@ -232,12 +232,9 @@ def check(
         sources = _read(reference, candidate)
         for source in sources:
             source.start_hashing()
-        with ExitStack() as ending:
-            certifying = None
-            if checking.certify != "off":
-                learn_ahead(*paths)
-                certifying = Certifying(paths[0], paths[1], checking.seconds_to_certify)
-                ending.enter_context(certifying)
+        proves = checking.certify != "off"
+        seconds = checking.seconds_to_certify
+        with Certifying(paths[0], paths[1], seconds) if proves else nullcontext() as certifying:
             equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
             for source in sources:
                 source.require_in_place()

@@ -315,3 +315,15 @@ def test_models_that_differ_are_not_proven_to_the_end(
     assert found.verdict == "fail"
     assert found.certificate is None
     assert abandoned
+
+
+def test_what_fails_while_it_is_learned_is_told_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(alignment, "learned", fail)
+    paths = saved(tmp_path, *[model(NORMAL + " y = Relu(d)")] * 2)
+    with Certifying(*paths, 30) as certifying, pytest.raises(RecursionError):
+        certifying.result(silent)

@@ -54,7 +54,7 @@ def compare_models(
     execution, checking = execution or ExecutionOptions(), checking or CheckOptions()
     for provider in execution.providers:
         require_provider(provider)
-    learn_ahead(original, optimized)
+    _learn_ahead(original, optimized)
     outcomes = [
         _compare_on(provider, original, optimized, execution, checking, progress, selections)
         for provider in execution.providers
@@ -69,7 +69,7 @@ def compare_models(
     )
 
 
-def learn_ahead(*paths: Path) -> None:
+def _learn_ahead(*paths: Path) -> None:
     """Learn about models here, so that all forks have it; one that fails does so there again."""
     for path in paths:
         with suppress(Exception):
