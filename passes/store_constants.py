@@ -6,9 +6,9 @@ Conditions: the graph is not that of a function, which has no initializers; the 
 and no output of its graph. All Constant nodes of a graph are stored in one step, when all other
 rewrites are made. A graph in which nothing else is rewritten keeps them.
 
-Profit: nodes less. Exporters write each axis, bound and factor as a node of its own, a third of
-some files. onnxruntime makes initializers of them when it loads the model; other runtimes and tools
-may take a node for something to compute.
+Profit: nodes less. Exporters write each axis, bound and factor as a node of its own, up to half of
+the nodes of a file. onnxruntime makes initializers of them when it loads the model; other runtimes
+and tools may take a node for something to compute.
 
 BITWISE.
 """

@@ -14,8 +14,8 @@ from bnfold.running.environment import available_threads
 def sharing(processes: int) -> Iterator[None]:
     """Let numpy's matrix products take this process's share of the processors, at least one.
 
-    Its threads wait for one another with all their might where others need the processor: of two
-    on two cores, the second one doubles the processor time and saves a tenth of the time.
+    Its threads mostly wait for one another, and keep the processor meanwhile: a ResNet-50 takes
+    0.76 seconds of it in 0.38 seconds with two on two cores, and 0.45 seconds of both with one.
     """
     with threadpool_limits(limits=max(1, available_threads() // processes), user_api="blas"):
         yield
