@@ -33,7 +33,7 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.registry import choose_passes
-from bnfold.workflow.alignment import Certifying
+from bnfold.workflow.certifying import Certifying
 from bnfold.workflow.windows import Cutter
 
 SECONDS = 60

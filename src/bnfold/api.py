@@ -219,8 +219,8 @@ def check(
     from bnfold.proof.divergence import find_divergence
     from bnfold.proof.equivalence import compare_models
     from bnfold.proof.learned import learning_once
-    from bnfold.workflow.alignment import Certifying
     from bnfold.workflow.certified import with_certificate
+    from bnfold.workflow.certifying import Certifying
     from bnfold.workflow.validity import require_valid_unless_loaded
 
     if outputs not in OUTPUT_CHOICES:

@@ -9,7 +9,7 @@ import onnx
 
 from bnfold.progress import silent
 from bnfold.record.data import ModelCertificate
-from bnfold.workflow.alignment import Certifying
+from bnfold.workflow.certifying import Certifying
 
 
 def certified(one: onnx.ModelProto, other: onnx.ModelProto, folder: Path) -> ModelCertificate:

@@ -17,8 +17,8 @@ from bnfold.arrays import Array
 from bnfold.progress import Progress, silent
 from bnfold.record.data import ModelCertificate
 from bnfold.running.isolation import Forked
-from bnfold.workflow import alignment
-from bnfold.workflow.alignment import Certifying
+from bnfold.workflow import certifying
+from bnfold.workflow.certifying import Certifying
 from tests.support.alignment import certified
 from tests.support.slow import few
 
@@ -272,17 +272,17 @@ def test_large_models_are_proven_only_when_they_have_run(
     )
     read = {name for node in model(NORMAL).graph.node for name in node.input} & set(WEIGHTS)
     both = 2 * sum(WEIGHTS[name].nbytes for name in read)
-    monkeypatch.setattr(alignment, "_MOST_BYTES_AT_ONCE", both + at_once)
+    monkeypatch.setattr(certifying, "_MOST_BYTES_AT_ONCE", both + at_once)
     begun: list[object] = []
 
     def begin(work: Callable[[Progress], ModelCertificate]) -> Forked[ModelCertificate]:
         begun.append(work)
         return Forked(work)
 
-    monkeypatch.setattr(alignment, "Forked", begin)
-    with Certifying(*paths, 30) as certifying:
+    monkeypatch.setattr(certifying, "Forked", begin)
+    with Certifying(*paths, 30) as under_way:
         assert len(begun) == at_once
-        found = certifying.result(silent)
+        found = under_way.result(silent)
     assert found is not None
     assert not found.open
 
@@ -290,8 +290,8 @@ def test_large_models_are_proven_only_when_they_have_run(
 def test_an_unreadable_model_is_not_certified(tmp_path: Path) -> None:
     path, broken = saved(tmp_path, *[model(NORMAL + " y = Relu(d)")] * 2)
     broken.write_bytes(b"no model")
-    with Certifying(path, broken, 30) as certifying:
-        assert certifying.result(silent) is None
+    with Certifying(path, broken, 30) as under_way:
+        assert under_way.result(silent) is None
 
 
 def test_models_that_differ_are_not_proven_to_the_end(
@@ -307,7 +307,7 @@ def test_models_that_differ_are_not_proven_to_the_end(
         def result(self, progress: object) -> object:
             raise AssertionError
 
-    monkeypatch.setattr(alignment, "Forked", Watched)
+    monkeypatch.setattr(certifying, "Forked", Watched)
     one = model(NORMAL + " y = Relu(d)")
     paths = saved(tmp_path, one=one, other=model(NORMAL + " y = Neg(d)"))
     found = bnfold.check(*paths).equivalence
@@ -323,7 +323,7 @@ def test_what_fails_while_it_is_learned_is_told_by_the_check(
     def fail(path: Path) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(alignment, "learned", fail)
+    monkeypatch.setattr(certifying, "learned", fail)
     paths = saved(tmp_path, *[model(NORMAL + " y = Relu(d)")] * 2)
-    with Certifying(*paths, 30) as certifying, pytest.raises(RecursionError):
-        certifying.result(silent)
+    with Certifying(*paths, 30) as under_way, pytest.raises(RecursionError):
+        under_way.result(silent)

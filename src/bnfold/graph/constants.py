@@ -7,6 +7,7 @@ found to depend on these alone.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,13 @@ def tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
         return ir.Tensor(np.array(attribute.value, dtype))
     tensor: ir.TensorProtocol = attribute.value  # as_tensor() looks at each of its methods
     return tensor
+
+
+def digest(tensor: ir.TensorProtocol) -> str:
+    """Return what tells the type, shape and bits of a constant from those of others."""
+    is_text = tensor.dtype is ir.DataType.STRING
+    stored = repr(tensor.numpy().tolist()).encode() if is_text else tensor.tobytes()
+    return f"{tensor.dtype} {tensor.shape} {hashlib.sha256(stored).hexdigest()}"
 
 
 def first_along(value: ir.Value, axis: int) -> Array:

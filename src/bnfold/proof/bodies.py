@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import onnx
 import onnx.helper
+import onnx_ir as ir
 
+from bnfold.graph.constants import digest, tensor_of
 from bnfold.graph.schemas import opsets_of
+from bnfold.proof.congruence import signature
 from bnfold.proof.cutting import bodies, nodes_within, reads
 from bnfold.proof.windows import NotShown, Window, is_random
 
@@ -30,26 +34,94 @@ def with_bodies_closed(window: Window) -> Window:
 def _with_closed(model: onnx.ModelProto) -> onnx.ModelProto:
     closed = onnx.ModelProto()
     closed.CopyFrom(model)
-    opsets = sorted(f"{domain} {version}" for domain, version in opsets_of(model).items())
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in closed.graph.node:
         if any(bodies(node)):
             if any(is_random(inner, {}) for inner in nodes_within(node)):
                 raise NotShown("it draws random numbers")
-            _close(node, opsets)
+            _close(node, tensors, opsets_of(model))
     return closed
 
 
-def _close(node: onnx.NodeProto, opsets: list[str]) -> None:
-    captured = list(dict.fromkeys(_read_outside(node)))
-    rename_bodies(node, {name: f"outside {at}" for at, name in enumerate(captured)}, "within")
-    for each in node.attribute:
-        if each.HasField("g") or each.graphs:
-            graphs = [each.g] if each.HasField("g") else each.graphs
-            stored = [graph.SerializeToString(deterministic=True) for graph in graphs]
-            each.CopyFrom(onnx.helper.make_attribute(each.name, stored))
-    node.attribute.append(onnx.helper.make_attribute("opsets", opsets))
+def _close(
+    node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], opsets: Mapping[str, int]
+) -> None:
+    read = dict.fromkeys(_read_outside(node))
+    captured = [name for name in read if name not in tensors]
+    outside = {name: f"outside {at}" for at, name in enumerate(captured)}
+    outside |= {
+        name: digest(ir.serde.deserialize_tensor(tensors[name])) for name in read if name in tensors
+    }
+    for name, computed in what_bodies_compute(node, outside, opsets).items():
+        each = next(each for each in node.attribute if each.name == name)
+        each.CopyFrom(onnx.helper.make_attribute(name, computed))
     node.input.extend(captured)
     node.domain = CLOSED
+
+
+def what_bodies_compute(
+    node: onnx.NodeProto, outside: Mapping[str, str], opsets: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """Return what tells what the bodies of a node compute from others, by attribute.
+
+    Equal words mean the same operators over the same inputs and constants. Names, the order of
+    nodes, and whether a constant is a node or stored, make no difference.
+
+    Args:
+        node: with bodies.
+        outside: what tells each value that they read from outside from others, by name.
+        opsets: of the model.
+    """
+    return {
+        each.name: [
+            _computed(graph, outside, opsets, 0)
+            for graph in ([each.g] if each.HasField("g") else each.graphs)
+        ]
+        for each in node.attribute
+        if each.HasField("g") or each.graphs
+    }
+
+
+def _computed(
+    body: onnx.GraphProto, outside: Mapping[str, str], opsets: Mapping[str, int], depth: int
+) -> str:
+    known = {"": "none", **outside}
+    for at, value in enumerate(body.input):
+        of_tensor = value.type.tensor_type.elem_type
+        kind = of_tensor or value.type.SerializeToString(deterministic=True)
+        known[value.name] = _word("input", depth, at, kind)
+    for tensor in body.initializer:
+        known[tensor.name] = digest(ir.serde.deserialize_tensor(tensor))
+    for sparse in body.sparse_initializer:
+        known[sparse.values.name] = _word(sparse.SerializeToString(deterministic=True))
+    for node in body.node:
+        operands = [known[name] for name in node.input]
+        if node.op_type == "Identity" and not node.domain:
+            known[node.output[0]] = operands[0]
+            continue
+        if node.op_type == "Constant" and not node.domain:
+            stored = tensor_of(ir.serde.deserialize_node(node))
+            if stored is not None:
+                known[node.output[0]] = digest(stored)
+                continue
+        plain, within = onnx.NodeProto(), []
+        plain.CopyFrom(node)
+        del plain.attribute[:]
+        for each in node.attribute:
+            if each.HasField("g") or each.graphs:
+                graphs = [each.g] if each.HasField("g") else each.graphs
+                within.append((each.name, [_computed(g, known, opsets, depth + 1) for g in graphs]))
+            else:
+                plain.attribute.append(each)
+        made = _word(signature(plain, opsets), operands, sorted(within))
+        for at, name in enumerate(node.output):
+            if name:
+                known[name] = _word(made, at)
+    return _word([known[value.name] for value in body.output])
+
+
+def _word(*told: object) -> str:
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _read_outside(node: onnx.NodeProto) -> Iterator[str]:

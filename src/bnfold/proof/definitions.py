@@ -11,6 +11,7 @@ import onnx.numpy_helper
 
 from bnfold.arrays import Array
 from bnfold.graph.schemas import CLIP_READS_BOUNDS_SINCE, opsets_of
+from bnfold.proof.cutting import reads
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import NotShown, Window, ints, is_float
 from bnfold.running.learning import infer_small
@@ -28,9 +29,9 @@ _ALWAYS_INFERENCE = 7
 def with_definitions(window: Window) -> Window:
     """Take the branch of an If over a constant, the one operand of a Sum, the type of a CastLike.
 
-    And leave out x·1, x/1, for integers x + 0 and x − 0, x and true, x or false, a Not before a
-    Where, a Cast of floats to a wider type and back, reductions over axes of size 1, and a Dropout
-    that says that it is one of inference, as up to operator set 6.
+    And leave out Identities, x·1, x/1, for integers x + 0 and x − 0, x and true, x or false, a Not
+    before a Where, a Cast of floats to a wider type and back, reductions over axes of size 1, and a
+    Dropout that says that it is one of inference, as up to operator set 6.
 
     What chooses sizes that are known of a shape is a constant, though others are free.
 
@@ -46,7 +47,7 @@ def with_definitions(window: Window) -> Window:
     pools = [node for node in window.nodes() if node.op_type == "MaxPool"]
     if pools and window.is_of_floats and all(map(_is_of_one_element, pools)):
         window = Window(*map(_averaged, window.models))
-    if window.operators.isdisjoint(_SIMPLIFIED.keys() | {"If"}):
+    if window.operators.isdisjoint(_SIMPLIFIED.keys() | {"Identity", "If"}):
         return window
     return Window(*map(_simplified, window.models))
 
@@ -72,7 +73,27 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in copy.graph.node:
         if not node.domain and node.op_type in _SIMPLIFIED:
             _SIMPLIFIED[node.op_type](node, known)
+    _read_what_identities_read(copy)
     return copy
+
+
+def _read_what_identities_read(model: onnx.ModelProto) -> None:
+    """Leave out, in place, each Identity whose result only operators read, and not their bodies."""
+    needed = {output.name for output in model.graph.output}
+    needed |= {name for node in model.graph.node for name in reads(node) - set(node.input)}
+    sources: dict[str, str] = {}
+    nodes = []
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = sources.get(name, name)
+        if node.op_type == "Identity" and not node.domain and node.output[0] not in needed:
+            sources[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    if sources:
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
 
 
 def _with_branches_taken(model: onnx.ModelProto) -> onnx.ModelProto:

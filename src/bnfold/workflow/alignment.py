@@ -8,113 +8,62 @@ inputs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError
-from bnfold.graph.constants import bytes_of_initializers
-from bnfold.graph.walk import captured, has_body
-from bnfold.progress import Counted, Progress
-from bnfold.proof.bodies import rename_bodies
+from bnfold.graph.constants import digest
+from bnfold.graph.walk import bodies_in, has_body
+from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.certificate import certify, seconds_for_one
-from bnfold.proof.learned import learned
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
-from bnfold.running.isolation import CrashedError, Forked, isolated
-from bnfold.running.sharing import sharing
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import Names, Slice, are_equal_constants, content_of, spaceless
+from bnfold.workflow.proven import Proven
+from bnfold.workflow.slices import Slice, are_equal_constants, content_of, is_constant
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
-_MOST_BYTES_AT_ONCE = 2**29
-"""Weights of two models that are proven equal while they run."""
 
+class Alignment:
+    """Two graphs, and which of their values are proven equal."""
 
-class Certifying:
-    """Proves the outputs of two models equal, as far as there is time, while others run them.
+    def __init__(
+        self, reference: Proven, candidate: Proven, outputs: Sequence[tuple[ir.Value, ir.Value]]
+    ) -> None:
+        self._sides = reference, candidate
+        self._outputs = outputs
 
-    It takes memory for both models: that of large ones is only proven when the result is asked for.
-    """
-
-    def __init__(self, reference: Path, candidate: Path, seconds: float) -> None:
-        self._paths = reference, candidate
-        self._seconds = seconds
-        self._begun = Forked(self._shared) if self._is_small() else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._begun is not None:
-            self._begun.abandon()
-
-    def result(self, progress: Progress) -> ModelCertificate | None:
-        """Return what is proven; None if a model is unreadable. To be asked for once."""
-        try:
-            if self._begun is not None:
-                return self._begun.result(progress)
-            return isolated(self._work, progress)
-        except (CrashedError, BnfoldError):
-            return None
-
-    def _is_small(self) -> bool:
-        with suppress(Exception):  # whoever runs the models meets it, too, and says it in words
-            graphs = [learned(path).ir.graph for path in self._paths]
-            return sum(map(bytes_of_initializers, graphs)) < _MOST_BYTES_AT_ONCE
-        return False
-
-    def _shared(self, told: Progress) -> ModelCertificate:
-        with sharing(2):
-            return self._work(told)
-
-    def _work(self, told: Progress) -> ModelCertificate:
-        reference, candidate = (learned(path).ir for path in self._paths)
-        return _Alignment(reference, candidate).certificate(self._seconds, told)
-
-
-class _Names(Names):
-    """Names of one side: proven values have one name on both, all others one of their own."""
-
-    def __init__(self, side: str, proven: Mapping[ir.Value, str]) -> None:
-        super().__init__()
-        self._side, self._proven = side, proven
-
-    def __getitem__(self, value: ir.Value) -> str:
-        name = self._proven.get(value)
-        own = spaceless(value.name if name is None else name)
-        return f"{self._side} {own}" if name is None else f"both {own}"
-
-
-class _Alignment:
-    """Two models, and which of their values are proven equal."""
-
-    def __init__(self, reference: ir.Model, candidate: ir.Model) -> None:
-        self._models = reference, candidate
-        self._nodes = tuple(set(model.graph) for model in self._models)
-        self._proven: tuple[dict[ir.Value, str], dict[ir.Value, str]] = ({}, {})
-        """The values that are proven equal to one of the other side, under the reference's name."""
+    @staticmethod
+    def of(reference: ir.Model, candidate: ir.Model) -> Alignment:
+        """Return that of two models, whose inputs and outputs correspond by their names."""
+        sides = (
+            Proven("reference", reference, reference.graph),
+            Proven("candidate", candidate, candidate.graph),
+        )
+        twins = {value.name: value for value in candidate.graph.outputs}
+        outputs = [
+            (value, twins[value.name]) for value in reference.graph.outputs if value.name in twins
+        ]
+        alignment = Alignment(*sides, outputs)
         inputs = {value.name: value for value in candidate.graph.inputs}
         for value in reference.graph.inputs:
             twin = inputs.get(value.name)
             if twin is None or twin.dtype != value.dtype:
                 continue
             if _content_of_default(value) == _content_of_default(twin):
-                self._prove(value, twin)
+                alignment.prove(value, twin)
+        return alignment
 
     def certificate(self, seconds: float, told: Progress) -> ModelCertificate:
         """Go through the shared values in order, and say which outputs are reached."""
@@ -125,15 +74,16 @@ class _Alignment:
             if not self._open_outputs():
                 break
             for number, (value, twin) in enumerate(pairs, 1):
-                if value in self._proven[0] or twin in self._proven[1]:
+                if all(each in side.names for side, each in self._with_sides(value, twin)):
                     continue
-                if time.monotonic() > begun + seconds:
+                left = begun + seconds - time.monotonic()
+                if left < 0:
                     failed[value.name] = "there was no time left"
                     continue
                 told(Counted(f"certifying {value.name}", number, len(pairs)))
-                found = self._certify(value, twin, seconds_for_one(seconds))
+                found = self._certify(value, twin, min(left, seconds_for_one(seconds)))
                 if found.verdict == "certified":
-                    self._prove(value, twin)
+                    self.prove(value, twin)
                     proven.append(found)
                 else:
                     failed[value.name] = found.note or _why_not(found.worst)
@@ -148,11 +98,27 @@ class _Alignment:
             seconds=time.monotonic() - begun,
         )
 
+    def prove(self, value: ir.Value, twin: ir.Value) -> None:
+        """Let both, and those equal to them on their own side, have one name from here on."""
+        one, other = self._sides
+        name = one.names.get(value) or other.names.get(twin) or value.name or ""
+        one.prove(value, twin, name)
+        other.prove(twin, value, name)
+
+    def _with_sides(self, value: ir.Value, twin: ir.Value) -> Iterator[tuple[Proven, ir.Value]]:
+        yield from zip(self._sides, (value, twin), strict=True)
+
     def _open_outputs(self) -> list[str]:
         """Return the names of the outputs that are not proven yet."""
-        outputs = [value.name or "" for value in self._models[0].graph.outputs]
-        names = {value.name for value in self._proven[0]}
-        return [name for name in outputs if name not in names]
+        is_open = {value: False for value, _ in self._outputs}
+        for value, twin in self._outputs:
+            is_open[value] |= not self._is_proven(value, twin)
+        outputs = dict.fromkeys(self._sides[0].graph.outputs)
+        return [value.name or "" for value in outputs if is_open.get(value, True)]
+
+    def _is_proven(self, value: ir.Value, twin: ir.Value) -> bool:
+        name, its_name = (side.names.get(each) for side, each in self._with_sides(value, twin))
+        return name is not None and name == its_name
 
     def _ways(self) -> Iterator[list[tuple[ir.Value, ir.Value]]]:
         """Yield the pairs to try, in the reference's order: first one way, then the other.
@@ -160,77 +126,99 @@ class _Alignment:
         Names that another exporter has given mean nothing: unless most stand for the same operator
         in both, structure comes first.
         """
-        values, others = map(_values, self._models)
+        values, others = (_values(side.graph) for side in self._sides)
         by_name = {value: others[name] for name, value in values.items() if name in others}
+        by_name |= self._outputs
         kept = sum(_operator(value) == _operator(twin) for value, twin in by_name.items())
         are_names_kept = 2 * kept >= min(len(values), len(others))
         if are_names_kept:
             yield _in_order(by_name, values.values())
-        yield _in_order(pairs_by_structure(*self._models), values.values())
+        by_structure = pairs_by_structure(self._sides[0].graph, self._outputs)
+        yield _in_order(by_structure, values.values())
         if not are_names_kept:
             yield _in_order(by_name, values.values())
 
-    def _prove(self, value: ir.Value, twin: ir.Value) -> None:
-        self._proven[0][value] = self._proven[1][twin] = value.name or ""
-
     def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
+        nodes = value.producer(), twin.producer()
         if self._is_congruent(value, twin):
-            return Certificate("certified", "constant")
-        slices = [
-            Slice.of([each], nodes, proven)
-            for each, nodes, proven in zip((value, twin), self._nodes, self._proven, strict=True)
-        ]
-        if max(len(each.nodes) for each in slices) > _LARGEST:
+            one, other = nodes
+            assert one is not None
+            assert other is not None
+            if not has_body(one) or self._are_bodies_the_same(one, other):
+                return Certificate("certified", "constant")
+            return self._certify_bodies(one, other, seconds)
+        slices = [side.slice(each) for side, each in self._with_sides(value, twin)]
+        if any(_size(each) > _LARGEST for each in slices):
             return Certificate("open", note="too many operators before it are not proven")
         try:
             before, after = (
-                each.part(_Names(side, proven), model)
-                for each, side, proven, model in zip(
-                    slices, ("reference", "candidate"), self._proven, self._models, strict=True
-                )
+                side.part(each) for side, each in zip(self._sides, slices, strict=True)
             )
             return certify(Cut(before, after).window(), seconds)
         except NotShown as reason:
             return Certificate("open", note=str(reason))
 
     def _is_congruent(self, value: ir.Value, twin: ir.Value) -> bool:
-        """Say whether the same operator computes both from proven values and equal constants."""
+        """Say whether one operator computes both from proven values and equal constants.
+
+        Its bodies may differ.
+        """
         one, other = value.producer(), twin.producer()
         if one is None or other is None:
             return False
-        functions = (one.op_identifier() in model.functions for model in self._models)
+        functions = (one.op_identifier() in side.model.functions for side in self._sides)
         if value.index() != twin.index() or any(functions) or not is_same_operator(one, other):
             return False
-        is_equal = all(map(self._is_equal, one.inputs, other.inputs))
-        return is_equal and self._bodies(one, 0) == self._bodies(other, 1)
-
-    def _bodies(self, node: ir.Node, side: int) -> list[object]:
-        """Return what tells the bodies of a node of one side from others; mostly there are none.
-
-        What they read from outside is named as it is proven, or by its content.
-        """
-        if not has_body(node):
-            return []
-        if not are_bodies_plain(node):
-            return [object()]  # equal to nothing
-        names = _Names(("reference", "candidate")[side], self._proven[side])
-        outside = {value.name: _content(value) or names[value] for value in captured(node)}
-        proto = ir.serde.serialize_node(node)
-        rename_bodies(proto, outside, "within")
-        bodies = sorted(
-            (each.name, each.SerializeToString(deterministic=True))
-            for each in proto.attribute
-            if each.HasField("g") or each.graphs
-        )
-        return [sorted(self._models[side].opset_imports.items()), *bodies]
+        return all(map(self._is_equal, one.inputs, other.inputs))
 
     def _is_equal(self, value: ir.Value | None, twin: ir.Value | None) -> bool:
         if value is None or twin is None:
             return value is twin
-        if value in self._proven[0] and twin in self._proven[1]:
-            return self._proven[0][value] == self._proven[1][twin]
-        return are_equal_constants(value, twin)
+        return self._is_proven(value, twin) or are_equal_constants(value, twin)
+
+    def _are_bodies_the_same(self, node: ir.Node, other: ir.Node) -> bool:
+        """Say whether the bodies of two nodes are the same operators over the same values."""
+        one, two = self._sides
+        return (
+            are_bodies_plain(node)
+            and are_bodies_plain(other)
+            and one.bodies(node) == two.bodies(other)
+        )
+
+    def _certify_bodies(self, node: ir.Node, other: ir.Node, seconds: float) -> Certificate:
+        """Prove that the bodies of two nodes compute the same from whatever they are given."""
+        found: list[ModelCertificate] = []
+        begun = time.monotonic()
+        for body, its_body in _bodies(node, other):
+            interfaces = (body.inputs, its_body.inputs), (body.outputs, its_body.outputs)
+            if any(len(ours) != len(theirs) for ours, theirs in interfaces):
+                return Certificate("open", note="bodies within it have other inputs or outputs")
+            inputs, outputs = (list(zip(*each, strict=True)) for each in interfaces)
+            if any(value.dtype != twin.dtype for value, twin in inputs):
+                return Certificate("open", note="bodies within it read values of other types")
+            sides = self._sides[0].within(body), self._sides[1].within(its_body)
+            alignment = Alignment(*sides, outputs)
+            for value, twin in inputs:
+                alignment.prove(value, twin)
+            left = begun + seconds - time.monotonic()
+            found.append(alignment.certificate(left, silent))
+            if found[-1].open:
+                return Certificate("open", note=found[-1].open[0].reason)
+        bounds = [each.bound for each in found if each.bound is not None]
+        doubt = math.fsum(each.doubt or 0.0 for each in found)
+        return Certificate("certified", "constant", bound=max(bounds, default=None), doubt=doubt)
+
+
+def _bodies(node: ir.Node, other: ir.Node) -> Iterator[tuple[ir.Graph, ir.Graph]]:
+    """Yield the bodies of two nodes of one operator that correspond."""
+    for name, attribute in node.attributes.items():
+        yield from zip(bodies_in(attribute), bodies_in(other.attributes[name]), strict=True)
+
+
+def _size(cut: Slice) -> int:
+    """Return how many operators something is computed by, those of constants aside."""
+    return sum(not all(map(is_constant, node.outputs)) for node in cut.nodes)
 
 
 def _why_not(difference: Difference | None) -> str:
@@ -254,19 +242,10 @@ def _in_order(
     ]
 
 
-def _content(value: ir.Value) -> str:
-    """Return what tells a constant from others; nothing if it is none."""
-    return "" if value.is_graph_input() else _content_of_default(value)
-
-
 def _content_of_default(value: ir.Value) -> str:
     """Return what tells the content of a constant, or that a caller may override, from others."""
     content = content_of(value)
-    if content is None:
-        return ""
-    is_text = content.dtype is ir.DataType.STRING
-    stored = repr(content.numpy().tolist()).encode() if is_text else content.tobytes()
-    return f"{content.dtype} {content.shape} {hashlib.sha256(stored).hexdigest()}"
+    return "" if content is None else digest(content)
 
 
 def _operator(value: ir.Value) -> object:
@@ -275,6 +254,7 @@ def _operator(value: ir.Value) -> object:
     return None if node is None else (node.op_identifier(), value.index())
 
 
-def _values(model: ir.Model) -> dict[str, ir.Value]:
-    """Return what the nodes of the main graph compute, by name, in order."""
-    return {value.name: value for node in model.graph for value in node.outputs if value.name}
+def _values(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return what the nodes of a graph compute, by name, in order; then its outputs."""
+    computed = (value for node in graph for value in node.outputs)
+    return {value.name: value for value in (*computed, *graph.outputs) if value.name}

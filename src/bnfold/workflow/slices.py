@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -76,7 +76,7 @@ class Slice:
 
     @staticmethod
     def of(
-        wanted: Sequence[ir.Value], pattern: set[ir.Node], stop: Iterable[ir.Value] = ()
+        wanted: Sequence[ir.Value], pattern: set[ir.Node], stop: Container[ir.Value] = ()
     ) -> Slice:
         """Go back from the values as far as the pattern reaches, and expressions of constants."""
         cut = Slice(wanted, pattern)
@@ -116,10 +116,11 @@ class Slice:
             self.pattern = wider
             self._walk(stop=known - computed)
 
-    def _walk(self, stop: Iterable[ir.Value] = ()) -> None:
+    def _walk(self, stop: Container[ir.Value] = ()) -> None:
         """Collect nodes, constants and leaves, in an order in which nodes can run."""
         self.nodes, self.constants, self.leaves, self.undefined = [], [], [], []
-        stopping, seen, done = set(stop), set(), set()
+        seen: set[ir.Value] = set()
+        done: set[ir.Node] = set()
         pending = [(value, False) for value in reversed(self.wanted)]
         while pending:
             value, is_ready = pending.pop()
@@ -134,9 +135,9 @@ class Slice:
             seen.add(value)
             if content_of(value) is not None and not value.is_graph_input():
                 self.constants.append(value)
-            elif node is None or value in stopping or not self._takes(node, value):
+            elif node is None or value in stop or not self._takes(node, value):
                 self.leaves.append(value)
-                if node in self.pattern and value not in stopping:
+                if node in self.pattern and value not in stop:
                     self.undefined.append(node)
             else:
                 pending.append((value, True))

@@ -11,7 +11,7 @@ confirms or not.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -38,15 +38,14 @@ _MOST_NODES = 100
 """Nodes of an expression, on either side."""
 
 
-def pairs_by_structure(reference: ir.Model, candidate: ir.Model) -> dict[ir.Value, ir.Value]:
+def pairs_by_structure(
+    reference: ir.Graph, outputs: Iterable[tuple[ir.Value, ir.Value]]
+) -> dict[ir.Value, ir.Value]:
     """Return for values of the reference those of the candidate that seem to be the same.
 
-    Each value of either has one twin at most. Outputs are paired by their names alone.
+    Each value of either has one twin at most. Its outputs have those that are given.
     """
-    twins = {value.name: value for value in candidate.graph.outputs}
-    pending = [
-        (value, twins[value.name]) for value in reference.graph.outputs if value.name in twins
-    ]
+    pending = list(outputs)
     found = dict(pending)
     taken = set(found.values())
     while pending:
@@ -56,7 +55,7 @@ def pairs_by_structure(reference: ir.Model, candidate: ir.Model) -> dict[ir.Valu
                 found[value] = twin
                 taken.add(twin)
                 pending.append((value, twin))
-    for node in reference.graph:
+    for node in reference:
         for value, twin in _after(node, found):
             is_free = value not in found and twin not in taken
             if is_free and not (value.is_graph_output() or twin.is_graph_output()):
