@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
 
@@ -128,6 +129,19 @@ def test_a_machine_without_a_provider() -> None:
         outcome = run("doctor")
     assert outcome.code == 4
     assert "no cpu here" in outcome.out
+
+
+def test_a_package_that_is_missing() -> None:
+    def find(package: str) -> str:
+        if package == "threadpoolctl":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    with mock.patch("bnfold.running.diagnosis.version", find):
+        found = {each["name"]: each for each in json.loads(run("doctor", "--json").out)}
+    assert not found["threadpoolctl"]["works"]
+    assert "pip install threadpoolctl" in found["threadpoolctl"]["detail"]
+    assert found["typer"]["works"]
 
 
 def test_a_folder_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:

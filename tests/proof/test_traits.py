@@ -77,7 +77,15 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
         ("{ n = Gather(q, both) c = Greater(n, twenty) }", []),
         ("{ n = Gather(q, one) c = Greater(n, both) }", []),
         ("{ n = Gather(q, one) c = Greater(n, none) }", []),
-        ("{ r = Relu(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", []),
+        ("{ n = Shape<start=1, end=2>(x) c = Greater(n, twenty) }", [("x", 1, 20)]),
+        ("{ n = Shape<start=-1>(x) c = Greater(n, twenty) }", [("x", 2, 20)]),
+        ("{ p = Shape<start=1>(x) n = Gather(p, one) c = Greater(n, twenty) }", [("x", 2, 20)]),
+        ("{ p = Shape<end=2>(x) n = Gather(p, last) c = Greater(n, twenty) }", [("x", 1, 20)]),
+        ("{ p = Shape<end=1>(x) n = Gather(p, one) c = Greater(n, twenty) }", []),
+        ("{ n = Shape<start=1>(x) c = Greater(n, twenty) }", []),
+        ("{ r = Relu(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", [("x", 1, 20)]),
+        ("{ r = NonZero(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", []),
+        ("{ n = Gather(q, one) m = Slice(n, zeros, ones) c = Greater(m, twenty) }", []),
         ("{ n = Gather(y, one) c = Greater(n, one) }", []),
     ],
 )
@@ -98,6 +106,29 @@ def test_sizes_that_are_compared_with_constants(
     }
     onnx.save(build(text, **constants), tmp_path / "m.onnx")
     assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
+
+
+@pytest.mark.parametrize(
+    ("body", "written"),
+    [
+        ("{ y = Reshape(x, fixed) }", [20, 4]),
+        ("{ s = Shape<end=1>(x) t = Concat<axis=0>(s, twenty, rest) y = Reshape(x, t) }", [20]),
+        ("{ s = Shape(x) y = Reshape(x, s) }", []),
+        ("{ z = Add(k, fixed) y = Relu(x) }", []),
+        ("{ y = Reshape(x, huge) }", []),
+    ],
+)
+def test_sizes_that_reshapes_have_written(tmp_path: Path, body: str, written: list[int]) -> None:
+    constants: Parameters = {
+        "fixed": np.array([20, -1, 4]),
+        "twenty": np.array([20]),
+        "rest": np.array([-1]),
+        "huge": np.array([1, 4096, -1]),
+        "k": np.array([5, 6, 7]),
+    }
+    text = f"(float[N,T,A] x) => (float[a,b,c] y) {body}"
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.written == written
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,17 @@ def test_where_no_size_will_do_a_shape_is_asked_for() -> None:
         inputs_for(flattened_to(17))
 
 
+def test_a_size_that_the_graph_has_written_is_tried_where_no_other_runs() -> None:
+    """As attention that was traced at one length, exported with free sizes."""
+    model = build(
+        "(float[b,t,4] x) => (float[u,v,w] y) { a = Transpose<perm=[1,0,2]>(x) y = Reshape(a, s) }",
+        s=np.array([20, -1, 2]),
+    )
+    record = bnfold.check(model, model).equivalence
+    assert record is not None
+    assert record.verdict == "pass"
+
+
 def test_a_shape_that_was_asked_for_is_used() -> None:
     assert inputs_for(flattened_to(17), shapes={"x": [5, 1, 1, 17]}).shapes[0] == {
         "x": (5, 1, 1, 17)

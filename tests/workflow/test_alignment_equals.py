@@ -13,8 +13,18 @@ import onnx.numpy_helper
 import pytest
 
 import bnfold
+from bnfold.record.data import Certificate
+from bnfold.workflow.alignment import why_not
 from tests.support.alignment import certified
-from tests.workflow.test_alignment import CONV, FOLDED, MODELS, NORMAL, WEIGHTS, folded, model
+from tests.workflow.test_alignment import (
+    CONV,
+    FOLDED,
+    MODELS,
+    NORMAL,
+    WEIGHTS,
+    folded,
+    model,
+)
 from tests.workflow.test_alignment_differences import ROWS, branches, is_certified, made
 
 # --- As other tools write it ----------------------------------------------------------------------
@@ -359,3 +369,20 @@ def test_a_constant_of_a_body_may_be_a_node_or_stored_or_outside(tmp_path: Path)
             assert is_certified(one, other, tmp_path)
         for other in wrong:
             assert not is_certified(one, other, tmp_path)
+
+
+# --- Why something is open ------------------------------------------------------------------------
+
+
+def test_a_reason_has_the_names_of_the_graph(tmp_path: Path) -> None:
+    text = "(int64[N] n, float[N] x) => (float[M] z) {{ m = Relu(x) z = {}(m) }}"
+    one = made(text.format("Celu"))
+    found = certified(one, made(text.format("Elu").replace("Relu(x)", "Abs(x)")), tmp_path)
+    (each,) = found.open
+    assert not {"both", "reference", "candidate"} & set(each.reason.replace("'", " ").split())
+
+
+def test_what_was_only_sampled_is_not_shown() -> None:
+    """That it was tried at smaller sizes is no reason."""
+    found = Certificate("sampled", "sampled", note="at smaller sizes, with all of the border")
+    assert why_not(found) == "it is not shown to be equal"

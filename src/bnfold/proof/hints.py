@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
-from bnfold.graph.shapes import rank_of, size_of
+from bnfold.graph.shapes import rank_of, shape_of, size_of
 from bnfold.proof.learned import learned
 from bnfold.running.inputs import Hints
 
@@ -35,6 +35,9 @@ _LARGEST_CUT = 2048
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
 
+_MOST_WRITTEN = 8
+"""Sizes in the constants of Reshapes that are tried, where the usual ones do not run."""
+
 _OF_EACH = 2
 """Cuts and thresholds of each of two models that are tried."""
 
@@ -44,7 +47,7 @@ _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model))
+    hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model), written=_written(model))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -64,6 +67,24 @@ def hints_of(model: ir.Model) -> Hints:
         if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
             hints.ratios.add(name)
     return hints
+
+
+def _written(model: ir.Model) -> list[int]:
+    """Return the sizes that Reshapes have as constants, the most frequent first.
+
+    A tracer writes the size that it has met where the model computes with it.
+    """
+    found: Counter[int] = Counter()
+    for node in model.graph:
+        shape = node.inputs[1] if node.op_type == "Reshape" and len(node.inputs) > 1 else None
+        made = shape.producer() if shape is not None else None
+        parts = made.inputs if made is not None and made.op_type == "Concat" else [shape]
+        for part in parts:
+            content = constant(part)
+            if content is not None:
+                found.update(int(size) for size in content.reshape(-1))
+    sizes = [size for size, _ in found.most_common() if 1 < size <= _LARGEST_CUT]
+    return sizes[:_MOST_WRITTEN]
 
 
 def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
@@ -122,7 +143,7 @@ def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
         if node.op_type in _SIZING and len(node.inputs) == 2:
             for value, other in (node.inputs, node.inputs[::-1]):
                 number = constant(other) if other is not None else None
-                measured = _measured(value)
+                measured = _measured(model, value)
                 if measured is None or number is None or number.size != 1:
                     continue
                 if 1 <= number.flat[0] <= _LARGEST_CUT:
@@ -130,22 +151,43 @@ def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
     return sorted(found)
 
 
-def _measured(value: ir.Value | None) -> tuple[str, int] | None:
+def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
     """Return the input and the axis of which a value is the size; None if it is no size."""
+    place: int | None = None
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type in SAME_NUMBERS and node.op_type not in ("Concat", "Slice"):
-            value = node.inputs[0]
-            continue
-        if node.op_type not in ("Gather", "Slice") or node.inputs[0] is None:
+        if node.op_type == "Shape":
+            return _input_as_long(model, node, place)
+        if node.op_type in ("Gather", "Slice"):
+            places = _integers(node, "starts", 1)
+            if place is not None or len(places) != 1:
+                return None
+            (place,) = places
+        elif node.op_type not in SAME_NUMBERS or node.op_type == "Concat":
             return None
-        measuring, places = node.inputs[0].producer(), _integers(node, "starts", 1)
-        if measuring is None or measuring.op_type != "Shape" or len(places) != 1:
-            return None
-        source = measuring.inputs[0]
-        rank = rank_of(source) if source is not None else None
-        if source is None or not source.is_graph_input() or not rank or measuring.attributes:
-            return None
-        return source.name or "", places[0] % rank
+        value = node.inputs[0]
+    return None
+
+
+def _input_as_long(model: ir.Model, node: ir.Node, place: int | None) -> tuple[str, int] | None:
+    """Return an input and an axis of it that have a size of those that a Shape returns."""
+    source = node.inputs[0]
+    shape = shape_of(source) if source is not None else None
+    if source is None or shape is None:
+        return None
+    asked = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", None))
+    axes = list(range(len(shape)))[asked]
+    if place is None and len(axes) != 1:
+        return None
+    if not -len(axes) <= (place or 0) < len(axes):
+        return None
+    axis = axes[place or 0]
+    if source.is_graph_input():
+        return source.name or "", axis
+    for value in model.graph.inputs:
+        sizes = shape_of(value)
+        for its_axis, size in enumerate([] if sizes is None else sizes):
+            if not isinstance(size, int) and size.value is not None and size == shape[axis]:
+                return value.name or "", its_axis
     return None
 
 

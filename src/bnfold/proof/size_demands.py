@@ -8,6 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 import onnx
 
 from bnfold.graph.sizes import ENDLESS
+from bnfold.proof.size_functions import demands
 from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 _SPLITTING = frozenset({"Split", "SplitToSequence"})
@@ -40,16 +41,12 @@ def common_step(window: Window) -> int:
 
 
 def divisor_of_sizes(window: Window) -> int:
-    """Return after how many sizes all rests have come that a division of sizes may leave."""
-    if "Shape" not in window.operators:
-        return 1
-    divisors = {
-        number
-        for node in window.nodes()
-        if node.op_type in ("Div", "Mod")
-        for number in _integers(window, node.input[1:])
-    }
-    return math.lcm(*map(abs, divisors - {0}))
+    """Return after how many sizes all rests have come that a division of sizes may leave.
+
+    Raises:
+        NotShown: if what is computed from sizes may do something else at any size.
+    """
+    return demands(window).period
 
 
 def _integers(window: Window, names: Iterable[str]) -> Iterator[int]:
@@ -187,12 +184,13 @@ def sizes_at_cuts(window: Window) -> set[int]:
 
 def _cuts(window: Window) -> set[int]:
     """Return the positions at which its operators cut an axis, from its end if below 0."""
-    return {
+    of_operators = {
         number
         for node in _cutting(window)
         for number in _positions(node, window)
         if abs(number) < ENDLESS
     }
+    return of_operators | demands(window).cuts
 
 
 def _cutting(window: Window) -> Iterator[onnx.NodeProto]:
@@ -224,6 +222,8 @@ def _positions(node: onnx.NodeProto, window: Window) -> Iterator[int]:
 
 def cuts_first(window: Window) -> bool:
     """Say whether an operator may cut along the first axis."""
+    if demands(window).cuts:
+        return True
     cutting = list(_cutting(window))
     if cutting and window.operators & _MOVING:
         return True

@@ -16,7 +16,8 @@ from bnfold.running.environment import available_threads, installed_runtimes
 from bnfold.running.runtime import require_provider
 from bnfold.version import __version__
 
-_PACKAGES = ("onnx", "onnx-ir", "numpy", "typer", "rich", "jinja2", "matplotlib")
+_REQUIRED = ("onnx", "onnx-ir", "numpy", "typer", "rich", "jinja2", "ml-dtypes", "threadpoolctl")
+_PACKAGES = (*_REQUIRED, "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,12 @@ def versions() -> dict[str, str]:
 
 def diagnose() -> Iterator[Finding]:
     """Yield what is found of the packages, the providers, the processors and the folders."""
-    for name, number in versions().items():
+    found = versions()
+    for name, number in found.items():
         yield Finding(name, True, number)
+    for name in _REQUIRED:
+        if name not in found:
+            yield Finding(name, False, f"not installed; try: pip install {name}")
     for provider in PROVIDER_CHOICES:
         try:
             require_provider(provider)

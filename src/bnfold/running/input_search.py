@@ -70,10 +70,14 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
     if samples > 1 and not everything_given:
         samples = max(samples, _samples_for_switches(specs))
+    written = [size for size in hints.written if size not in request.other_sizes] if hints else []
+    requests = [request, replace(request, other_sizes=written)] if written else [request]
     candidates = [
         [
-            *candidate_shapes(specs, feeds, request),
-            *candidate_shapes(specs, feeds, request, batch_first=False),
+            shapes
+            for each in requests
+            for batch_first in (True, False)
+            for shapes in candidate_shapes(specs, feeds, each, batch_first=batch_first)
         ]
         for feeds in given
     ]
@@ -178,7 +182,7 @@ def _first_that_runs(
                 return candidate
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
-        tried = request.other_sizes
+        tried = (*request.other_sizes, *hints.written)
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
 

@@ -9,6 +9,7 @@ inputs.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from bnfold.graph.walk import bodies_in, has_body
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
-from bnfold.record.data import Certificate, Difference, ModelCertificate, OpenWindow
+from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.proven import Proven
@@ -86,7 +87,7 @@ class Alignment:
                     self.prove(value, twin)
                     proven.append(found)
                 else:
-                    failed[value.name] = found.note or _why_not(found.worst)
+                    failed[value.name] = why_not(found)
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
@@ -221,12 +222,14 @@ def _size(cut: Slice) -> int:
     return sum(not all(map(is_constant, node.outputs)) for node in cut.nodes)
 
 
-def _why_not(difference: Difference | None) -> str:
+def why_not(found: Certificate) -> str:
     """Return why a value is not proven, from those that are."""
-    if difference is None:
+    if found.verdict == "open" and found.note:
+        return re.sub("'(both|candidate|reference) ", "'", found.note)  # names of the window's own
+    if found.worst is None:
         return "it is not shown to be equal"
-    apart = difference.mismatch or (
-        f"{difference.before:.6g} and {difference.after:.6g} at {difference.index}"
+    apart = found.worst.mismatch or (
+        f"{found.worst.before:.6g} and {found.worst.after:.6g} at {found.worst.index}"
     )
     return f"from some values of what is proven before it, the two compute {apart}"
 
