@@ -155,9 +155,12 @@ class Comparison:
         self, tool: Tool, label: str, output: Path, known: ToolRecord | None
     ) -> ToolRecord:
         costs: list[Cost] = []
+        command = tool.command(self.original, output)
+        if tool.package == BNFOLD:
+            command += self.model.options
         try:
             while len(costs) < MOST_RUNS and sum(cost.seconds for cost in costs) < ENOUGH_SECONDS:
-                costs.append(run_alone(tool.command(self.original, output), timeout=TIMEOUT))
+                costs.append(run_alone(command, timeout=TIMEOUT))
             if not output.exists():
                 raise CommandError("it succeeded but wrote no output")
         except CommandError as error:

@@ -19,7 +19,8 @@ class Model:
     there. `shape` is that of its only input. `dynamo` selects one of torch's two exporters. `twin`
     means that its authors' own code can re-parameterise it, which gives a second file: the limit
     of what merging branches can gain. `variant` names what is made of the export, as another
-    exporter would have written it.
+    exporter would have written it. `options` are what bnfold needs to do there what other tools do
+    unasked.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Model:
     dynamo: bool = False
     twin: bool = False
     variant: str = ""
+    options: tuple[str, ...] = ()
 
     def path(self, folder: Path) -> Path:
         return folder / f"{self.name}.onnx"
@@ -56,8 +58,8 @@ def _timm(architecture: str, size: int = 224, *, dynamo: bool = False, twin: boo
     return Model(name, "timm", architecture, (1, 3, size, size), dynamo, twin)
 
 
-def _variant(model: Model, variant: str) -> Model:
-    return replace(model, name=f"{model.name}_{variant}", variant=variant)
+def _variant(model: Model, variant: str, options: tuple[str, ...] = ()) -> Model:
+    return replace(model, name=f"{model.name}_{variant}", variant=variant, options=options)
 
 
 FRESH: Sequence[Model] = (
@@ -121,7 +123,7 @@ SUITE: Sequence[Model] = (
     _timm("tf_mobilenetv3_small_100"),
     *FRESH,
     _variant(_timm("mobilenetv3_small_100"), "written_out"),
-    _variant(_torchvision("resnet18"), "overridable"),
+    _variant(_torchvision("resnet18"), "overridable", ("--freeze-initializers",)),
     _variant(_torchvision("mobilenet_v2"), "functions"),
     _variant(_torchvision("resnet50"), "casts"),
     _variant(_torchvision("regnet_y_400mf"), "preprocessing"),

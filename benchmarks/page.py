@@ -5,11 +5,11 @@ python -m benchmarks.page
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.models import FRESH
+from benchmarks.models import FRESH, SUITE
 from benchmarks.processes import ROOT
 from benchmarks.records import AUTHORS, BNFOLD, ModelRecord
 from benchmarks.summary import (
@@ -49,8 +49,8 @@ python -m benchmarks.compare --output FOLDER
 
 {machine}
 
-Every tool ran with its defaults, in its own process, on {models} models: the light model zoo
-of the onnx package with seeded weights, the trained OCR networks of rapidocr-onnxruntime, and
+Every tool ran with its defaults, in its own process, on {models} models{options}:
+the light model zoo of the onnx package with seeded weights, the trained OCR networks of rapidocr-onnxruntime, and
 exports of torchvision's and timm's architectures with seeded weights and measured statistics;
 {fresh} of these are of families on which no pass was tried before they came into the suite. If
 a tool failed, the original counts as its result. *onnxruntime all* is tied to the machine that it
@@ -67,8 +67,8 @@ SPEED_NOTE = """Speed-ups are the original's time over the result's, by the prot
 results of all tools took the same turns. *same file*: there was nothing to rewrite. Below {floor}
 beyond the control's error: {below}."""
 
-LEFT_NOTE = """BatchNormalizations / Dropouts / nodes + Constants, subgraphs and functions included.
-Constant nodes are another way to write an initializer, so they are counted apart."""
+LEFT_NOTE = """BatchNormalizations / Dropouts / nodes, subgraphs and functions included; in
+parentheses, how many of the nodes are Constants, which are another way to write an initializer."""
 
 ERROR_NOTE = """The reference is the original evaluated in float64, on one signed input. The first
 number is the error of the outputs of onnxruntime without its optimizations, as a multiple of the
@@ -109,6 +109,7 @@ def page(models: Sequence[ModelRecord]) -> str:
             machine=_machine(models),
             models=len(models),
             fresh=sum(record.name in _FRESH for record in models),
+            options=_options({record.name for record in models}),
         ),
         _versions(models, tools),
         "## Summary\n\n" + _summary([total(shared, tool) for tool in tools]),
@@ -131,6 +132,21 @@ def page(models: Sequence[ModelRecord]) -> str:
         "## Failures\n\n" + _failures(models),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _options(names: Container[str]) -> str:
+    """Say on which of these models bnfold had options, and why."""
+    asked = [
+        f"`{' '.join(model.options)}` on {model.name}"
+        for model in SUITE
+        if model.options and model.name in names
+    ]
+    if not asked:
+        return ""
+    return (
+        f" (bnfold with {', '.join(asked)}, whose\nweights a caller may replace: onnxsim and OnnxSlim"
+        " freeze these unasked)"
+    )
 
 
 def _machine(models: Sequence[ModelRecord]) -> str:
@@ -166,7 +182,8 @@ def _versions(models: Sequence[ModelRecord], tools: Sequence[str]) -> str:
 
 def _summary(totals: Sequence[Total]) -> str:
     rows = [
-        "| tool | failed | BatchNormalizations left | Dropouts left | nodes left | Constants left "
+        "| tool | failed | BatchNormalizations left | Dropouts left | nodes left "
+        "| of them Constants "
         "| output error ÷ original's | weight rounding ÷ bnfold's | speed-up | faster / slower "
         "| speed-up without onnxruntime's optimizations | seconds | peak MB |",
         "|---|" + "---:|" * 12,
@@ -202,7 +219,7 @@ def _not_the_best(models: Sequence[ModelRecord]) -> str:
     portable = not_the_best([record.without(_TIED) for record in models])
     lines += [
         f"- **{measure}, by portable tools**: {_examples(portable[measure], len(models))}"
-        for measure in ("BatchNormalizations left", "nodes left", "nodes and Constants left")
+        for measure in ("BatchNormalizations left", "nodes left")
     ]
     losses = worse_than_the_original(models)
     lines.append(
@@ -276,8 +293,8 @@ def _speed_cell(level: str) -> Callable[[ModelRecord, str], str]:
 def _left_cell(record: ModelRecord, tool: str) -> str:
     """Return what a tool leaves in a model."""
     graph = graph_or_original(record, tool)
-    constants = f" + {graph.constants}" if graph.constants else ""
-    return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.nodes}{constants}"
+    constants = f" ({graph.constants})" if graph.constants else ""
+    return f"{graph.batch_normalizations} / {graph.dropouts} / {graph.all_nodes}{constants}"
 
 
 def _error_cell(record: ModelRecord, tool: str) -> str:

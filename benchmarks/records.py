@@ -24,7 +24,7 @@ class Graph:
     """A file and the operators in it, subgraphs and functions included.
 
     `constants` are Constant nodes, which are not among the other `nodes`: they are another way to
-    write an initializer, but what shows a file shows them.
+    write an initializer, but what shows a file counts them.
     `run_error` is the relative RMS error of its outputs in onnxruntime without optimizations; the
     truth is the original evaluated in float64. `weight_error` is that of the file evaluated in
     float64, which leaves only the rounding of its weights: null if it uses operators that only
@@ -39,6 +39,11 @@ class Graph:
     constants: int = 0
     run_error: float | None = None
     weight_error: float | None = None
+
+    @property
+    def all_nodes(self) -> int:
+        """How many nodes there are in the file."""
+        return self.nodes + self.constants
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The compared tools: each is a command that reads a model and writes another.
 
 Those without a command of their own run as `python -m benchmarks.tools TOOL INPUT OUTPUT`. All run
-with their defaults.
+with their defaults, but for the options that a model asks of bnfold.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,25 @@ def test_records_survive_the_file(tmp_path: Path) -> None:
     assert '"original": [2.0, 2.0]' in place.read_text()
 
 
+def test_options_of_a_model_are_for_bnfold_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def record(command: list[str], timeout: float) -> None:
+        commands.append(command)
+        raise CommandError("not run")
+
+    monkeypatch.setattr("benchmarks.compare.run_alone", record)
+    onnx.save(build("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), tmp_path / "net.onnx")
+    model = Model("net", "torchvision", "net", (1, 4), options=("--freeze-initializers",))
+    Comparison(model, tmp_path, tmp_path / "data", 0).run(["bnfold", "onnxsim"])
+    assert ["--freeze-initializers" in command for command in commands] == [True, False]
+    (made,) = records.load_all(tmp_path / "data")
+    assert "--freeze-initializers" in page.page([replace(made, name="resnet18_overridable")])
+    assert "--freeze-initializers" not in page.page([made])
+
+
 # --- Summaries ------------------------------------------------------------------------------------
 
 
@@ -275,7 +295,6 @@ def test_where_another_tool_is_better() -> None:
     ahead = {measure for measure, models in losses.items() if models}
     assert ahead == {
         "nodes left",
-        "nodes and Constants left",
         "error of the outputs",
         "rounding of the weights",
         "speed with onnxruntime's optimizations",
@@ -285,11 +304,12 @@ def test_where_another_tool_is_better() -> None:
     assert losses["nodes left"] == [summary.Better("net", "other", 3, 5)]
 
 
-def test_constants_are_counted_beside_nodes() -> None:
+def test_constants_are_counted_among_the_nodes() -> None:
     theirs = tool(1.3, graph(3, constants=9))
-    losses = summary.not_the_best([model_record(bnfold=OURS, other=theirs)])
-    assert losses["nodes left"] == [summary.Better("net", "other", 3, 5)]
-    assert not losses["nodes and Constants left"]
+    models = [model_record(bnfold=OURS, other=theirs)]
+    assert not summary.not_the_best(models)["nodes left"]
+    total = summary.total(models, "other")
+    assert (total.nodes, total.constants) == (12, 9)
 
 
 def test_where_no_other_tool_is_better() -> None:
