@@ -50,11 +50,12 @@ python -m benchmarks.compare --output FOLDER
 {machine}
 
 Every tool ran with its defaults, in its own process, on {models} models{options}:
-the light model zoo of the onnx package with seeded weights, the trained OCR networks of rapidocr-onnxruntime, and
-exports of torchvision's and timm's architectures with seeded weights and measured statistics;
-{fresh} of these are of families on which no pass was tried before they came into the suite. If
-a tool failed, the original counts as its result. *onnxruntime all* is tied to the machine that it
-ran on: its files hold onnxruntime's own operators, in layouts for this processor."""
+the light model zoo of the onnx package with seeded weights, the trained OCR networks of
+rapidocr-onnxruntime, and exports of torchvision's and timm's architectures with seeded weights and
+measured statistics; {fresh} of these are of families on which no pass was tried before they came
+into the suite. If a tool failed, the original counts as its result. *onnxruntime all* is tied to
+the machine that it ran on: its files hold onnxruntime's own operators, in layouts for this
+processor."""
 
 SUMMARY_NOTE = """Over the {models} models that all tools were run on. Counts are sums; errors,
 seconds and memory are medians over the models; speed-ups are geometric means. *faster / slower*
@@ -144,8 +145,8 @@ def _options(names: Container[str]) -> str:
     if not asked:
         return ""
     return (
-        f" (bnfold with {', '.join(asked)}, whose\nweights a caller may replace: onnxsim and OnnxSlim"
-        " freeze these unasked)"
+        f" (bnfold with {', '.join(asked)},\nwhose weights a caller may replace: "
+        "onnxsim and OnnxSlim freeze these unasked)"
     )
 
 

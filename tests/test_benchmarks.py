@@ -227,6 +227,7 @@ def test_options_of_a_model_are_for_bnfold_alone(
         raise CommandError("not run")
 
     monkeypatch.setattr("benchmarks.compare.run_alone", record)
+    monkeypatch.setattr("benchmarks.tools.version", lambda package: "1.0")
     onnx.save(build("(float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), tmp_path / "net.onnx")
     model = Model("net", "torchvision", "net", (1, 4), options=("--freeze-initializers",))
     Comparison(model, tmp_path, tmp_path / "data", 0).run(["bnfold", "onnxsim"])

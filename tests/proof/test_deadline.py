@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,6 +54,23 @@ def test_windows_that_move_elements_and_pools_end_too() -> None:
         pair = window(text, before, f"a = Identity(x) {before.replace('(x)', '(a)')} ")
         after = window(text, before, "a = Neg(x) b = Neg(a) y = Transpose(b)")
         assert certify(Window(pair.before, after.after), 0).verdict == "open"
+
+
+def test_what_takes_longer_than_others_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECONDS_AT_FIRST", 0.0)
+    tried: list[str] = []
+
+    def make(name: str) -> Callable[[], list[Window]]:
+        def made() -> list[Window]:
+            tried.append(name)
+            return [window(MAP.format(4, 9), "y = Abs(x)", "a = Neg(x) y = Abs(a)")]
+
+        return made
+
+    monkeypatch.setattr(module, "isolated", lambda work, progress: work(progress))
+    found = certify_all([make("a"), make("b")], 60)
+    assert [each.verdict for each in found] == ["certified", "certified"]
+    assert tried == ["a", "b", "a", "b"]
 
 
 def test_each_of_many_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -371,6 +371,26 @@ def test_a_constant_of_a_body_may_be_a_node_or_stored_or_outside(tmp_path: Path)
             assert not is_certified(one, other, tmp_path)
 
 
+# --- Names that mean something else ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [0.0, 0.2])
+def test_a_fold_may_have_the_name_of_what_it_is_folded_into(error: float, tmp_path: Path) -> None:
+    """Whether the same operator has other weights is seen at once."""
+    other = model("c = Conv<pads=[1,1,1,1]>(x,w,b) y = Relu(c)", folded(error))
+    one = model(f"{NORMAL} y = Relu(d)")
+    assert bool(certified(one, other, tmp_path).open) == bool(error)
+    alone = model(CONV.replace("c = ", "y = "))
+    wrong = model(CONV.replace("c = ", "y = "), folded())
+    (found,) = certified(alone, wrong, tmp_path).open
+    assert found.reason == "the same operator has other weights"
+    slightly = {"w": WEIGHTS["w"] * np.float32(1.001)}
+    (found,) = certified(alone, model(CONV.replace("c = ", "y = "), slightly), tmp_path).open
+    assert "the two compute" in found.reason
+    rounded = {"w": np.nextafter(WEIGHTS["w"], np.float32(9))}
+    assert not certified(alone, model(CONV.replace("c = ", "y = "), rounded), tmp_path).open
+
+
 # --- Why something is open ------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.graph.constants import digest
@@ -22,6 +22,7 @@ from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
+from bnfold.rewriting.query import is_op
 from bnfold.workflow.bodies import are_bodies_plain
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.proven import Proven
@@ -29,11 +30,14 @@ from bnfold.workflow.slices import Slice, are_equal_constants, content_of, is_co
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 
-if TYPE_CHECKING:
-    pass
-
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
+
+
+_WEIGHING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+_CLEARLY = 0.01
+"""Of their norm; a bfloat16 is rounded by less than half of it."""
 
 
 class Alignment:
@@ -149,6 +153,8 @@ class Alignment:
             if not has_body(one) or self._are_bodies_the_same(one, other):
                 return Certificate("certified", "constant")
             return self._certify_bodies(one, other, seconds)
+        if self._has_other_weights(value, twin):
+            return Certificate("open", note="the same operator has other weights")
         slices = [side.slice(each) for side, each in self._with_sides(value, twin)]
         if any(_size(each) > _LARGEST for each in slices):
             return Certificate("open", note="too many operators before it are not proven")
@@ -172,6 +178,20 @@ class Alignment:
         if value.index() != twin.index() or any(functions) or not is_same_operator(one, other):
             return False
         return all(map(self._is_equal, one.inputs, other.inputs))
+
+    def _has_other_weights(self, value: ir.Value, twin: ir.Value) -> bool:
+        """Say whether one linear operator, of the same values, has weights that differ clearly.
+
+        Then it differs for some of these values; a proof takes long to find any.
+        """
+        one, other = value.producer(), twin.producer()
+        if one is None or other is None or not is_op(one, *_WEIGHING):
+            return False
+        is_same = one.op_identifier() == other.op_identifier()
+        if not is_same or one.attributes != other.attributes:
+            return False
+        (data, weights, *_), (its_data, its_weights, *_) = one.inputs, other.inputs
+        return self._is_equal(data, its_data) and _differ_clearly(weights, its_weights)
 
     def _is_equal(self, value: ir.Value | None, twin: ir.Value | None) -> bool:
         if value is None or twin is None:
@@ -209,6 +229,21 @@ class Alignment:
         bounds = [each.bound for each in found if each.bound is not None]
         doubt = math.fsum(each.doubt or 0.0 for each in found)
         return Certificate("certified", "constant", bound=max(bounds, default=None), doubt=doubt)
+
+
+def _differ_clearly(weights: ir.Value | None, others: ir.Value | None) -> bool:
+    """Say whether two values are stored floats that are further apart than any rounding."""
+    tensors = []
+    for value in (weights, others):
+        tensor = None if value is None or value.is_graph_input() else content_of(value)
+        if tensor is None or not tensor.dtype.is_floating_point():
+            return False
+        tensors.append(tensor)
+    if tensors[0].shape != tensors[1].shape:
+        return False
+    one, other = (tensor.numpy().astype(np.float32).ravel() for tensor in tensors)
+    apart, size = one - other, max(float(one @ one), float(other @ other))
+    return float(apart @ apart) > _CLEARLY**2 * size
 
 
 def _bodies(node: ir.Node, other: ir.Node) -> Iterator[tuple[ir.Graph, ir.Graph]]:
