@@ -78,6 +78,103 @@ def test_branches_become_one_conv(lines: str) -> None:
     assert_rewritten(branches(lines, **WEIGHTS), NAME, ["Conv"])
 
 
+TERMS = {
+    "a": "a = Conv<pads=[1,1,1,1]>(x, u, d)",
+    "b": "b = Conv(x, p)",
+    "c": "c = Mul(x, k)",
+    "x": "",
+    "r": "r = Exp(x)",
+    "t": "t0 = Exp(x) t1 = Conv<pads=[1,1,1,1]>(t0, u2) t = Relu(t1)",
+}
+"""Addends of a sum, those that are linear in x first."""
+
+AMONG_OTHERS = {
+    # another addend between two, before them, and after
+    "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(a, r) y = Add(c, b)": ["Exp", "Conv", "Add"],
+    "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(r, a) y = Add(c, b)": ["Exp", "Conv", "Add"],
+    "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(r, a) y = Add(b, c)": ["Exp", "Conv", "Add"],
+    "r = Exp(x) a = Conv(x, p) c = Add(a, r) y = Add(c, x)": ["Exp", "Conv", "Add"],
+    "r = Exp(x) a = Conv(x, p) y = Sum(a, r, x)": ["Exp", "Conv", "Add"],
+    # both sides have one
+    "r = Exp(x) t = Tanh(x) a = Conv(x, p) b = Mul(x, k) c = Add(a, r) n = Add(t, b) y = Add(c, n)":
+        ["Exp", "Tanh", "Conv", "Add", "Add"],
+    # two values have branches
+    "r = Exp(x) a = Conv(x, p) b = Mul(x, k) n = Conv(r, p) f = Mul(r, k) c = Add(a, n) "
+    "i = Add(b, f) y = Add(c, i)": ["Exp", "Conv", "Conv", "Add"],
+    # branches of several operators
+    "r = Exp(x) a = Conv(x, p) a2 = Mul(a, k) b = Mul(x, k) c = Add(a2, r) y = Add(c, b)":
+        ["Exp", "Conv", "Add"],
+    # all of them together cost more, one Conv and the rest do not
+    "a = Conv<pads=[0,1,0,1]>(x, wide) b = Conv<pads=[1,0,1,0]>(x, high) c = Mul(x, k) "
+    "n = Add(a, b) y = Add(n, c)": ["Conv", "Conv", "Add"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", AMONG_OTHERS)
+def test_branches_among_other_addends(lines: str) -> None:
+    more = {"wide": normal(4, 4, 1, 3), "high": normal(4, 4, 3, 1)}
+    model = branches(lines, **WEIGHTS, **more)
+    made = assert_rewritten(model, NAME, AMONG_OTHERS[lines], certified=True)
+    assert sorted(operators(made)) == sorted(AMONG_OTHERS[lines])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # nothing to merge: one branch, no Conv, or another reader between
+        "r = Exp(x) t = Tanh(x) a = Conv(x, p) c = Add(a, r) y = Add(c, t)",
+        "r = Exp(x) b = Mul(x, k) c = Add(b, r) y = Add(c, x)",
+        "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(a, r) y = Add(c, b) z = Neg(c)",
+        "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Sub(a, r) y = Add(c, b)",
+        "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(a, r) y = Add(c, b) z = Neg(a)",
+        "r = Exp(x) a = Conv(x, p) c = Add(a, r) y = Add(c, a)",
+    ],
+)
+def test_sums_with_others_that_stay(lines: str) -> None:
+    model = branches(lines, **WEIGHTS)
+    if " z " in lines:
+        model.graph.output.append(onnx.ValueInfoProto(name="z"))
+        model.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    assert operators(run_pass(model, NAME).to_proto()) == operators(model)
+
+
+def test_a_branch_that_is_not_aligned_is_named_among_others_too() -> None:
+    lines = (
+        "r = Exp(x) a = Conv<pads=[1,1,1,1]>(x, u) b = Conv(x, p) c = Mul(x, column) "
+        "n = Add(a, r) y = Add(n, c)"
+    )
+    model = branches(lines.replace(" b = Conv(x, p)", ""), column=normal(9))
+    assert_refused(model, NAME, Why.NOT_ALIGNED)
+
+
+@settings(deadline=None)
+@given(
+    st.permutations(["a", "b", "c", "r", "t", "x"]),
+    st.integers(3, 6),
+    st.lists(st.integers(0, 4), min_size=5, max_size=5),
+)
+def test_sums_in_any_order(order: list[str], count: int, pairs: list[int]) -> None:
+    """Any tree of sums over branches of x and others computes the same after as before."""
+    chosen = order[:count]
+    parts, lines = list(chosen), [TERMS[name] for name in chosen]
+    for place in range(count - 1):
+        at = pairs[place] % (len(parts) - 1)
+        name = "y" if len(parts) == 2 else f"s{place}"
+        lines.append(f"{name} = Add({parts[at]}, {parts[at + 1]})")
+        parts[at : at + 2] = [name]
+    weights = {name: WEIGHTS[name] for name in ("u2", "d", "k")}
+    model = branches(" ".join(filter(None, lines)), **weights)
+    result = run_pass(model, NAME)
+    made = result.to_proto()
+    assert_equivalent(model, made, draw_feeds(model, sizes={"N": 2}))
+    again = run_pass(made, NAME)
+    assert not again.record.rewrites
+    linear = [name for name in chosen if name in "abcx"]
+    if {"a", "b"} & {*linear} and len(linear) > 1:
+        convs = operators(made).count("Conv") - ("t" in chosen)
+        assert convs == 1, operators(made)
+
+
 def test_a_repvgg_block_becomes_one_conv() -> None:
     model = build(
         INTERFACE + "{ a = Conv<pads=[1,1,1,1]>(x, u) m1 = BatchNormalization(a, s, b, m, v) "

@@ -1,6 +1,7 @@
 """A sum of Convs, averages and per-channel maps of one value, in a row or parallel, as one Conv.
 
-Call x what all operands of a sum are computed from. Each value between x and the sum has a normal
+Call x what all operands of a sum are computed from, or some of them: x may have branches beside
+something else in a sum, in any order. Each value between x and the sum has a normal
 form, a `Convolution` of x: x itself is one tap of 1; a per-channel map scales the kernel and shifts
 the bias; operators in a row are composed; sums and differences of aligned kernels are their sum.
 """
@@ -44,6 +45,30 @@ class LinearExpression:
 
     data: ir.Value
     nodes: list[ir.Node]
+    addends: frozenset[ir.Value] | None = None
+    """What it is the sum of, if the operators of the sum add up something else, too."""
+
+    @staticmethod
+    def beside_others(root: ir.Node) -> list[tuple[LinearExpression, list[ir.Value]]]:
+        """Return what is a Conv of some addends of a sum of sums, each with what else is added.
+
+        First all addends that are linear in one value; then each Conv with those that are none.
+        """
+        tree, addends = _sum_of_sums(root)
+        branches: dict[ir.Value, dict[ir.Value, list[ir.Node]]] = {}
+        for value in addends:
+            source, chain = _branch(value, tree)
+            branches.setdefault(source, {})[value] = chain
+        found = []
+        for source, of_it in branches.items():
+            convs = [value for value, chain in of_it.items() if any(map(_is_conv, chain))]
+            rest = [value for value in of_it if value not in convs]
+            choices = [list(of_it), *([conv, *rest] for conv in convs if rest and len(convs) > 1)]
+            for chosen in choices if convs and len(of_it) > 1 else []:
+                chains = [node for value in chosen for node in reversed(of_it[value])]
+                expression = LinearExpression(source, [*chains, *tree], frozenset(chosen))
+                found.append((expression, [value for value in addends if value not in chosen]))
+        return [(expression, others) for expression, others in found if others]
 
     @staticmethod
     def of(root: ir.Node) -> LinearExpression | None:
@@ -77,6 +102,11 @@ class LinearExpression:
         return LinearExpression(next(iter(frontier)), list(reversed(nodes)))
 
     @property
+    def branches(self) -> int:
+        """How many branches its last operator adds up, or all of them."""
+        return len(self.nodes[-1].inputs if self.addends is None else self.addends)
+
+    @property
     def conv(self) -> ir.Node:
         """The first Conv or ConvTranspose."""
         return next(node for node in self.nodes if is_op(node, *_CONVS))
@@ -93,6 +123,61 @@ class LinearExpression:
             Refused: with a reason from `NOT_ONE_CONV`.
         """
         return _NormalForm(self).of_result()
+
+
+def _sum_of_sums(root: ir.Node) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Return the operators that add up more than one value to a sum, in order, and the addends.
+
+    Nothing, if it is itself an addend of a larger one, or the same value is added twice.
+    """
+    if not _adds(root) or _is_addend(root.outputs[0]):
+        return [], []
+    tree, addends = [root], []
+    pending = [value for value in reversed(root.inputs) if value is not None]
+    while pending and len(tree) < _MOST:
+        value = pending.pop()
+        node = value.producer()
+        if node is not None and _adds(node) and _is_addend(value):
+            tree.append(node)
+            pending += [each for each in reversed(node.inputs) if each is not None]
+        else:
+            addends.append(value)
+    if pending or len(addends) < 3 or len({*addends}) < len(addends):
+        return [], []
+    return tree[::-1], addends
+
+
+def _adds(node: ir.Node) -> bool:
+    return is_op(node, "Add", "Sum") and mapped_input(node) is None and None not in node.inputs
+
+
+def _is_addend(value: ir.Value) -> bool:
+    """Say whether nothing but one sum of the same graph reads the value, once."""
+    node, readers = value.producer(), [use.node for use in value.uses()]
+    if len(readers) != 1 or value.is_graph_output() or node is None:
+        return False
+    return node.graph is readers[0].graph and _adds(readers[0])
+
+
+def _branch(value: ir.Value, tree: Sequence[ir.Node]) -> tuple[ir.Value, list[ir.Node]]:
+    """Return what an addend is computed from by linear operators in a row, and these, from it on.
+
+    Nothing else reads values within the branch.
+    """
+    chain: list[ir.Node] = []
+    while len(chain) < _MOST and (node := value.producer()) is not None:
+        is_one = len(_operands(node)) == 1 if _is_linear(node) else False
+        if not is_one or node.graph is not tree[0].graph:
+            break
+        if len(value.uses()) != 1 or value.is_graph_output():
+            break
+        chain.append(node)
+        (value,) = _operands(node)
+    return value, chain
+
+
+def _is_conv(node: ir.Node) -> bool:
+    return is_op(node, *_CONVS)
 
 
 def _is_within(value: ir.Value, nodes: Mapping[ir.Node, None]) -> bool:
@@ -150,6 +235,8 @@ class _NormalForm:
 
     def of_result(self) -> Convolution:
         for node in self._expression.nodes:
+            if not self._operands(node):
+                continue
             self._forms[node.outputs[0]] = self._of(node)
             if self._may_run_on_less(node):
                 self._runs_on_less.add(node.outputs[0])
@@ -159,6 +246,24 @@ class _NormalForm:
         require(min(cut) >= 0, NotOneConv.NOT_ALIGNED)
         return form
 
+    def _operands(self, node: ir.Node) -> list[ir.Value]:
+        """Return the operands that have a form: all, but for what else is added up."""
+        addends = self._expression.addends
+        operands = _operands(node)
+        if addends is None or not _adds(node):
+            return operands
+        return [value for value in operands if value in addends or value in self._sums]
+
+    @cached_property
+    def _sums(self) -> set[ir.Value]:
+        """The sums of addends that have a form, with others among them or not."""
+        addends = self._expression.addends or frozenset()
+        found: set[ir.Value] = set()
+        for node in self._expression.nodes:
+            if _adds(node) and any(value in addends or value in found for value in node.inputs):
+                found.add(node.outputs[0])
+        return found
+
     def _read(self) -> dict[ir.Node, Convolution]:
         """Read the operators that have a kernel; the first Conv tells the channels of the data."""
         conv = self._expression.conv
@@ -166,7 +271,10 @@ class _NormalForm:
         channels = {self._data: like.input_channels}
         operators = {}
         for node in self._expression.nodes:
-            (data, *_), output = _operands(node), node.outputs[0]
+            operands, output = self._operands(node), node.outputs[0]
+            if not operands:
+                continue
+            data = operands[0]
             channels[output] = channels[data]
             if is_op(node, *_KERNELS):
                 operator = operators[node] = _kernel_of(node, channels[data], like)
@@ -188,7 +296,7 @@ class _NormalForm:
         return [(each, shares[node.outputs[0]]) for node, each in self._operators.items()]
 
     def _of(self, node: ir.Node) -> Convolution:
-        forms = [self._forms[value] for value in _operands(node)]
+        forms = [self._forms[value] for value in self._operands(node)]
         if node in self._operators:
             return self._in_a_row(node, self._operators[node], forms[0])
         if mapped_input(node) is not None:
@@ -197,7 +305,7 @@ class _NormalForm:
 
     def _may_run_on_less(self, node: ir.Node) -> bool:
         """Say whether the operator runs on a map where a Conv would fail: a sum, if all do."""
-        operands = _operands(node)
+        operands = self._operands(node)
         if all(value in self._runs_on_less for value in operands):
             return True
         if not is_op(node, "AveragePool"):
@@ -215,7 +323,7 @@ class _NormalForm:
     def _sum(self, node: ir.Node, forms: Sequence[Convolution]) -> Convolution:
         total, *others = forms
         sign = -1 if is_op(node, "Sub") else 1
-        for other, value in zip(others, _operands(node)[1:], strict=True):
+        for other, value in zip(others, self._operands(node)[1:], strict=True):
             subject = node if value is self._data else value.producer()
             require(total.strides == other.strides, NotOneConv.OTHER_STRIDES, subject)
             require(total.lies_over(other), NotOneConv.NOT_ALIGNED, subject)
