@@ -87,6 +87,17 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
         ("{ r = NonZero(x) p = Shape(r) n = Gather(p, one) c = Greater(n, twenty) }", []),
         ("{ n = Gather(q, one) m = Slice(n, zeros, ones) c = Greater(m, twenty) }", []),
         ("{ n = Gather(y, one) c = Greater(n, one) }", []),
+        ("{ n = Gather(q, one) i = Range(none, n, one) c = Less(i, twenty) }", [("x", 1, 20)]),
+        ("{ n = Gather(q, one) c = Clip(n, , twenty) }", [("x", 1, 20)]),
+        (
+            "{ n = Gather(q, one) i = Range(none, n, one) d = Sub(i, twenty) c = Clip(d, less) }",
+            [("x", 1, 9)],
+        ),
+        (
+            "{ n = Gather(q, one) i = Range(none, n, one) a = Unsqueeze(i, zeros) "
+            "b = Unsqueeze(i, ones) d = Sub(a, b) e = Abs(d) c = Less(e, twenty) }",
+            [("x", 1, 20)],
+        ),
     ],
 )
 def test_sizes_that_are_compared_with_constants(
@@ -103,6 +114,7 @@ def test_sizes_that_are_compared_with_constants(
         "none": np.array(0),
         "twenty": np.array(20),
         "count": np.array(7, np.float32),
+        "less": np.array(-9),
     }
     onnx.save(build(text, **constants), tmp_path / "m.onnx")
     assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds

@@ -41,6 +41,9 @@ _MOST_WRITTEN = 8
 _OF_EACH = 2
 """Cuts and thresholds of each of two models that are tried."""
 
+_OF_POSITIONS = {"Abs": 0, "Range": 1, "Sub": 0}
+"""Operators of positions, and which operand says how large they are."""
+
 _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 """Operators that may do something else from a certain size on."""
 
@@ -140,23 +143,37 @@ def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
     """Return inputs, axes and the constants with which their sizes are compared, or limited."""
     found: set[tuple[str, int, int]] = set()
     for node in model.graph:
-        if node.op_type in _SIZING and len(node.inputs) == 2:
-            for value, other in (node.inputs, node.inputs[::-1]):
-                number = constant(other) if other is not None else None
-                measured = _measured(model, value)
-                if measured is None or number is None or number.size != 1:
-                    continue
-                if 1 <= number.flat[0] <= _LARGEST_CUT:
-                    found.add((*measured, int(number.flat[0])))
+        for value, other in _compared(node):
+            number = constant(other) if other is not None else None
+            measured = _measured(model, value)
+            if measured is None or number is None or number.size != 1:
+                continue
+            if 1 <= abs(number.flat[0]) <= _LARGEST_CUT:
+                found.add((*measured, int(abs(number.flat[0]))))
     return sorted(found)
 
 
+def _compared(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:
+    """Return the pairs of operands of which one is compared with, or limited by, the other."""
+    if node.op_type == "Clip":
+        return [(node.inputs[0], limit) for limit in node.inputs[1:]]
+    if node.op_type in _SIZING and len(node.inputs) == 2:
+        return [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
+    return []
+
+
 def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
-    """Return the input and the axis of which a value is the size; None if it is no size."""
+    """Return the input and the axis of which a value is the size; None if it is no size.
+
+    Positions below a size, and their distances, reach as far as it does.
+    """
     place: int | None = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Shape":
             return _input_as_long(model, node, place)
+        if node.op_type in _OF_POSITIONS:
+            value = node.inputs[_OF_POSITIONS[node.op_type]]
+            continue
         if node.op_type in ("Gather", "Slice"):
             places = _integers(node, "starts", 1)
             if place is not None or len(places) != 1:
