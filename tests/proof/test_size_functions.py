@@ -80,6 +80,53 @@ DIFFERENT = {
 }  # fmt: skip
 
 
+CHANGED = {
+    "a size of what is longer": (
+        "z = Concat<axis=1>(x, x, x) h = Shape<start=1, end=2>(z) e = Greater(h, {}) ",
+        "twenty", "beyond",
+    ),
+    "a size of what is flat": (
+        "z = Reshape(x, rest) h = Shape(z) e = Greater(h, {}) ", "many", "beyond",
+    ),
+    "a rest that a stride leaves": (
+        "a = Transpose<perm=[0,2,1]>(x) z = MaxPool<kernel_shape=[4], strides=[4]>(a) "
+        "h = Shape<start=2>(z) c = Mod(h, four) e = Less(c, {}) ", "unit", "two",
+    ),
+    "a narrow integer": (
+        f"{SIZE} i = Cast<to={{}}>(h) l = Cast<to=7>(i) e = Less(l, zero) ", "3", "7",
+    ),
+    "a narrow float": (f"{SIZE} i = Cast<to={{}}>(h) l = Cast<to=7>(i) e = Less(l, h) ", "10", "1"),
+    "a difference of constants": (
+        f"{SIZE} a = Add(h, {{}}) e = Greater(a, ten) ", "eight", "nine",
+    ),
+    "one of many": (
+        f"{SIZE} a = Greater(h, eight) b = Greater(h, sixteen) c = Greater(h, {{}}) d = Xor(a, b) "
+        "e = Xor(c, d) ", "twenty", "beyond",
+    ),
+    "two sizes at once": (
+        f"{SIZE} v = Shape<end=1>(x) a = Greater(h, ten) b = Greater(v, {{}}) e = And(a, b) ",
+        "seven", "six",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_what_differs_at_some_sizes_alone_is_not_certified(kind: str) -> None:
+    text, one, other = CHANGED[kind]
+    constants = {
+        **CONSTANTS,
+        "twenty": np.array([20]),
+        "beyond": np.array([23]),
+        "rest": np.array([-1]),
+        "four": np.array([4]),
+        "ten": np.array([10]),
+        "nine": np.array([9]),
+        "sixteen": np.array([16]),
+    }
+    before, after = (f"{text.format(each)} {KEPT}" for each in (one, other))
+    assert certify(window(INTERFACE, before, after, constants)).verdict != "certified"
+
+
 @pytest.mark.parametrize("kind", DIFFERENT)
 def test_what_differs_at_other_sizes_is_not_certified(kind: str) -> None:
     pair = window(INTERFACE, DIFFERENT[kind], "y = Relu(x)", CONSTANTS)
@@ -129,6 +176,7 @@ def test_what_is_the_same_at_all_sizes_is_certified(kind: str) -> None:
     [
         (f"{SIZE} c = Add(h, seven) e = Greater(c, many)", {7, 300}, 1),
         (f"{SIZE} c = Div(h, two) d = Div(c, three)", set(), 6),
+        (f"{SIZE} c = Div(h, two) d = Div(c, two)", set(), 4),
         (f"{SIZE} c = Div(h, two) d = Mod(h, three)", set(), 6),
         (f"{SIZE} c = Div(h, six) d = Mod(h, two)", set(), 6),
         (f"{SIZE} c = Cast<to=1>(h) d = Mul(c, half) e = Floor(d)", set(), 2),
@@ -147,6 +195,7 @@ def test_sizes_to_be_tried(text: str, cuts: set[int], period: int) -> None:
     ("operator", "text"),
     [
         ("Greater", f"{SIZE} c = Mul(h, h) e = Greater(c, many)"),
+        ("Greater", f"{SIZE} c = Sub(h, many) d = Mul(c, c) e = Greater(d, unit)"),
         ("Equal", f"{SIZE} v = Shape<end=1>(x) e = Equal(h, v)"),
         ("Sigmoid", f"{SIZE} c = Cast<to=1>(h) e = Sigmoid(c)"),
         ("Abs", f"{SIZE} c = Sub(h, many) e = Abs(c)"),

@@ -195,6 +195,47 @@ def test_what_draws_twice_is_not_one_value(draw: str, tmp_path: Path) -> None:
     assert not are_certified(twice, once, tmp_path)
 
 
+@pytest.mark.parametrize("draw", ["RandomNormalLike(h)", "Bernoulli(h)", "Dropout(h, half, yes)"])
+@pytest.mark.parametrize("kind", ["branch", "loop"])
+def test_what_draws_twice_in_a_body_is_not_one_value(kind: str, draw: str, tmp_path: Path) -> None:
+    constants = "half = Constant<value_float=0.5>() yes = Constant<value = bool {1}>() "
+    one = made(f"{ROWS} {{ {constants} {in_body(f'a = {draw} r = Sub(a, a)', kind)} }}")
+    other = made(
+        f"{ROWS} {{ {constants} {in_body(f'a = {draw} e = {draw} r = Sub(a, e)', kind)} }}"
+    )
+    assert not is_certified(one, other, tmp_path)
+    assert not is_certified(other, one, tmp_path)
+
+
+def test_two_results_of_a_body_do_not_share_a_draw(tmp_path: Path) -> None:
+    text = (
+        f"{ROWS} {{{{ n = Constant<value_ints=[3]>() t = Constant<value = bool {{{{1}}}}>() "
+        "y, z = Loop(n, t, x, x) <body = b (int64 i, bool c, float[n,4] h, float[n,4] j) => "
+        "(bool d, float[n,4] r, float[n,4] s) {{ d = Identity(c) a = RandomNormalLike(h) "
+        "{} r = Add(h, a) s = Add(j, {}) }}> }}"
+    ).replace("float[a,b] y)", "float[a,b] y, float[e,f] z)")
+    one = made(text.format("", "a"))
+    other = made(text.format("e = RandomNormalLike(h)", "e"))
+    assert not is_certified(one, other, tmp_path)
+    assert not is_certified(other, one, tmp_path)
+
+
+@pytest.mark.parametrize("slope", ["0.5", "0.25"])
+def test_attributes_that_a_call_leaves_out_have_the_functions_default(
+    slope: str, tmp_path: Path
+) -> None:
+    """onnx's inliner forgets them, and the operator's own default would take their place."""
+    called = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 17, "own" : 1]> g (float[N,4] x) => (float[N,4] y) '
+        "{ y = own.f(x) } "
+        '<domain: "own", opset_import: ["" : 17]> f <al: float = 0.5> (a) => (b) '
+        "{ b = LeakyRelu<alpha: float = @al>(a) }"
+    )
+    plain = made(f"{ROWS} {{ y = LeakyRelu<alpha={slope}>(x) }}")
+    assert is_certified(called, plain, tmp_path) == (slope == "0.5")
+    assert not is_certified(called, made(f"{ROWS} {{ y = LeakyRelu(x) }}"), tmp_path)
+
+
 def test_dropouts_in_training_are_not_one_value(tmp_path: Path) -> None:
     constants = "r = Constant<value_float=0.5>() o = Constant<value_int=1>() g = Cast<to=9>(o) "
     once = f"{constants} a = Dropout(x, r, g) y = Identity(a) z = Sub(a, a)"
@@ -235,6 +276,14 @@ def test_a_size_that_became_a_constant_is_one_further_on(size: int, tmp_path: Pa
     )
     for pair in ((one, other), (other, one)):
         assert is_certified(*pair, tmp_path) == (size == 4)
+
+
+@pytest.mark.parametrize("word", ["left", "right"])
+def test_words_may_be_a_constant_node(word: str, tmp_path: Path) -> None:
+    text = f'{ROWS} {{{{ k = Constant<value_strings=["{{}}"]>() e = Equal(k, words) '
+    text += "f = Cast<to=1>(e) g = ReduceSum<keepdims=0>(f) y = Mul(x, g) }}"
+    one, other = (made(text.format(each), opset=19) for each in ("left", word))
+    assert is_certified(one, other, tmp_path)  # either is one of the two
 
 
 def test_an_initializer_may_be_an_output(tmp_path: Path) -> None:

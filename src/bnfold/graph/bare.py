@@ -182,12 +182,13 @@ def _add_result(graph: onnx.GraphProto, value: ir.Value) -> None:
 
 
 def _add_constant(graph: onnx.GraphProto, name: str, content: ir.TensorProtocol) -> None:
-    """Add an initializer, or for a large one an input of its shape."""
+    """Add an initializer, or for a large one, or one of strings, an input of its shape."""
     # Most constants of a newly read model are protobufs, which are quick to read and to copy.
     is_raw = isinstance(content, ir.serde.TensorProtoTensor)
     dtype = content.raw.data_type if is_raw else content.dtype.value
     shape = content.raw.dims if is_raw else content.shape.numpy()
-    if math.prod(shape) > (_LARGEST_FLOATS if dtype in _FLOATS else _LARGEST_CONTENT):
+    most = _LARGEST_FLOATS if dtype in _FLOATS else _LARGEST_CONTENT
+    if math.prod(shape) > most or dtype == onnx.TensorProto.STRING:
         _describe(graph, name, dtype, shape)
         return
     graph.initializer.append(content.raw if is_raw else ir.serde.serialize_tensor(content))

@@ -40,13 +40,32 @@ def common_step(window: Window) -> int:
     return math.lcm(*map(abs, steps - {0}))
 
 
-def divisor_of_sizes(window: Window) -> int:
-    """Return after how many sizes all rests have come that a division of sizes may leave.
+def rests_of_sizes(window: Window, strided: int) -> int:
+    """Return after how many sizes all rests have come, of strides and of divisions of sizes.
+
+    What a stride leaves is divided again, where sizes of what is computed are asked for.
 
     Raises:
         NotShown: if what is computed from sizes may do something else at any size.
     """
-    return demands(window).period
+    found = demands(window)
+    if found.asks_within:
+        return strided * found.period
+    return math.lcm(strided, found.period)
+
+
+def compares_sizes(window: Window) -> bool:
+    """Say whether it compares sizes with constants."""
+    return demands(window).compared > 0
+
+
+def require_one_comparison(window: Window, free: int) -> None:
+    """Raise `NotShown` if it compares sizes more than once, and so many are free.
+
+    What happens at two sizes together is not tried.
+    """
+    if demands(window).compared > 1 and free > 1:
+        raise NotShown("it compares sizes more than once, and several are free")
 
 
 def _integers(window: Window, names: Iterable[str]) -> Iterator[int]:
@@ -176,9 +195,9 @@ def largest_cut(window: Window) -> int:
 
 
 def sizes_at_cuts(window: Window) -> set[int]:
-    """Return the sizes at which a cut, or one after another, is just beyond the end or before."""
+    """Return the sizes at which a cut, or one of two together, is just beyond the end or before."""
     cuts = sorted({abs(cut) for cut in _cuts(window)})[:_MOST_CUTS]
-    ends = {*cuts, *(one + other for one in cuts for other in cuts)}
+    ends = {*cuts, *(one + sign * other for one in cuts for other in cuts for sign in (1, -1))}
     return {end + step for end in ends for step in (-1, 0, 1) if end + step > 0}
 
 

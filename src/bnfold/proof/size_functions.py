@@ -23,7 +23,7 @@ import onnx
 
 from bnfold.arrays import Array
 from bnfold.graph.sizes import ENDLESS
-from bnfold.proof.windows import NotShown, Window, ints
+from bnfold.proof.windows import POINTWISE, NotShown, Window, ints
 
 _MOVING = frozenset(
     {"Concat", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Split", "Squeeze"}
@@ -46,6 +46,14 @@ _LOGICAL = frozenset({"And", "Not", "Or", "Where", "Xor"})
 _PICKING = frozenset({"Gather", "Slice"})
 
 _ROUNDING = frozenset({"Ceil", "Floor", "Round"})
+
+_EXACT_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+
+_WIDE_INTEGERS = (
+    *(onnx.TensorProto.INT32, onnx.TensorProto.INT64),
+    *(onnx.TensorProto.UINT32, onnx.TensorProto.UINT64),
+)
+"""Types that hold any size; others overflow."""
 
 _MOST_PARTS = 16
 """Of which a number that sizes are multiplied by may be a fraction."""
@@ -75,6 +83,10 @@ class Demands:
     """Below, at and beyond these."""
     period: int
     """At so many in a row."""
+    asks_within: bool
+    """For each rest that a stride leaves, because it asks for sizes of what it computes."""
+    compared: int
+    """How many comparisons with constants one side makes."""
 
 
 def demands(window: Window) -> Demands:
@@ -86,14 +98,16 @@ def demands(window: Window) -> Demands:
     question = "demands", 0
     if question not in window.answers:
         cuts: set[int] = set()
-        period = 1
+        period, asks_within, compared = 1, False, 0
         for model in window.models:
-            reading = _Reading(window.constants, cuts)
+            reading = _Reading(window.constants, {value.name for value in window.inputs}, cuts)
             for node in model.graph.node:
                 reading.read(node)
             period = math.lcm(period, *(number.period for number in reading.numbers.values()))
+            asks_within |= reading.asks_within
+            compared = max(compared, reading.compared)
         within = frozenset(cut for cut in cuts if cut < ENDLESS)
-        window.answers[question] = Demands(within, period)
+        window.answers[question] = Demands(within, period, asks_within, compared)
     found: Demands = window.answers[question]
     return found
 
@@ -101,9 +115,15 @@ def demands(window: Window) -> Demands:
 class _Reading:
     """What the values of a model are that sizes determine, as far as it has been read."""
 
-    def __init__(self, constants: Mapping[str, Array], cuts: set[int]) -> None:
+    def __init__(self, constants: Mapping[str, Array], inputs: set[str], cuts: set[int]) -> None:
         self.numbers: dict[str, _Number] = {}
+        self.asks_within = False
+        """Whether it reads sizes of what it computes, of which a stride may leave rests, too."""
+        self.compared = 0
+        """How often it compares sizes with constants, but for those that no size is below."""
         self._constants, self._cuts = constants, cuts
+        self._as_inputs = set(inputs)
+        """Values of the sizes of an input."""
         self._fixed: set[str] = set()
         """Values that are constant, with a content that is not known."""
 
@@ -116,8 +136,12 @@ class _Reading:
         names = [name for name in node.input if name]
         if node.op_type in ("Shape", "Size") and not node.domain:
             kind: _Kind = "size" if node.op_type == "Shape" else "product"
-            self.numbers[node.output[0]] = _Number(kind)
+            is_of_input = node.input[0] in self._as_inputs
+            self.numbers[node.output[0]] = _Number(kind if is_of_input else "other")
+            self.asks_within |= not is_of_input
             return
+        if node.op_type in POINTWISE and names[0] in self._as_inputs and len(names) == 1:
+            self._as_inputs.update(node.output)
         known = self._constants.keys() | self.numbers.keys() | self._fixed
         if not known >= set(names):
             return
@@ -239,8 +263,9 @@ class _Reading:
         (to,) = ints(node, "to")
         if to == onnx.TensorProto.BOOL:
             return operand if operand.kind in ("size", "product") else None
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(to)
-        return operand if dtype.kind == "f" else _rounded(operand)
+        if to in _EXACT_FLOATS:
+            return operand
+        return _rounded(operand) if to in _WIDE_INTEGERS else None
 
     def _compared(
         self,
@@ -258,6 +283,7 @@ class _Reading:
             return None
         if operands[0].kind in ("position", "size"):
             self._cut_at(known)
+            self.compared += any(np.any(each > 1) for each in known)
         elif operands[0].kind == "other" or any(np.any(each > 1) for each in known):
             return None
         return _Number("other", 0, period)

@@ -16,14 +16,16 @@ from bnfold.proof.locality import is_alike_in_channels, kind_of
 from bnfold.proof.reach import sizes_along
 from bnfold.proof.size_demands import (
     common_step,
+    compares_sizes,
     cuts_first,
-    divisor_of_sizes,
     largest_cut,
     normalized_channels,
     rank_read,
     ranks_beside,
     readers_before,
+    require_one_comparison,
     required_size,
+    rests_of_sizes,
     sizes_at_cuts,
     sizes_computed,
 )
@@ -45,6 +47,9 @@ _MOST_RESTS_ANYWHERE = 16
 
 _MOST_SMALL = 16
 """Sizes below the usual ones that are tried, of those at which something else may happen."""
+
+_MOST_COMPARED = 48
+"""The same, where sizes are compared with constants: then all of these are tried."""
 
 _MOST_ELEMENTS = 2**24
 """In an input of a window, over all of its samples."""
@@ -94,7 +99,7 @@ def sizings(window: Window) -> list[Sizing]:
     else:
         is_strided = any(isinstance(size, str) for sizes in known.values() for size in sizes[1:])
         strided = common_step(window) if is_strided or cuts_first(window) else 1
-        rests = max(2, math.lcm(strided, divisor_of_sizes(window)))
+        rests = max(2, rests_of_sizes(window, strided))
         if has_free and rests > _MOST_RESTS_ANYWHERE:
             raise NotShown(f"its strides leave {rests} rests of a free size")
     choices: list[Sizing] = []
@@ -268,6 +273,7 @@ def _smaller(
         for symbol, of_it in places.items()
         if symbol not in products and (found := _small_sizes(window, known, kind, usual, of_it))
     }
+    require_one_comparison(window, len(smaller))
     most = max(map(len, smaller.values()), default=0)
     together = [
         {symbol: sizes[min(at, len(sizes) - 1)] for symbol, sizes in smaller.items()}
@@ -346,7 +352,12 @@ def _small_sizes(
         return _thinned(range(1, min((sizes_along(window, a).least for a in spatial), default=2)))
     reach = max(sizes_along(window, spatial).least for spatial in range(_MOST_SPATIAL))
     critical = {1, *range(1, reach), *sizes_at_cuts(window)}
-    return _thinned(sorted(size for size in critical if size < limit))
+    found = sorted(size for size in critical if size < limit)
+    if not compares_sizes(window):
+        return _thinned(found)
+    if len(found) > _MOST_COMPARED:
+        raise NotShown(f"it compares sizes, and does so differently for {len(found)} of them")
+    return found
 
 
 def _thinned(sizes: Sequence[int]) -> list[int]:

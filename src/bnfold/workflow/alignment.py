@@ -23,7 +23,7 @@ from bnfold.proof.certificate import certify, seconds_for_one
 from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
-from bnfold.workflow.bodies import are_bodies_plain
+from bnfold.workflow.bodies import are_bodies_plain, may_draw
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.proven import Proven
 from bnfold.workflow.slices import Slice, are_equal_constants, content_of, is_constant
@@ -146,16 +146,19 @@ class Alignment:
     def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
         nodes = value.producer(), twin.producer()
+        pairs = list(self._with_sides(value, twin))
         if self._is_congruent(value, twin):
             one, other = nodes
             assert one is not None
             assert other is not None
+            if may_draw(one) and any(each in side.names for side, each in pairs):
+                return Certificate("open", note="it draws random numbers again")
             if not has_body(one) or self._are_bodies_the_same(one, other):
                 return Certificate("certified", "constant")
             return self._certify_bodies(one, other, seconds)
         if self._has_other_weights(value, twin):
             return Certificate("open", note="the same operator has other weights")
-        slices = [side.slice(each) for side, each in self._with_sides(value, twin)]
+        slices = [side.slice(each) for side, each in pairs]
         if any(_size(each) > _LARGEST for each in slices):
             return Certificate("open", note="too many operators before it are not proven")
         try:
@@ -200,12 +203,11 @@ class Alignment:
 
     def _are_bodies_the_same(self, node: ir.Node, other: ir.Node) -> bool:
         """Say whether the bodies of two nodes are the same operators over the same values."""
+        for each in (node, other):
+            if not are_bodies_plain(each) or may_draw(each):
+                return False
         one, two = self._sides
-        return (
-            are_bodies_plain(node)
-            and are_bodies_plain(other)
-            and one.bodies(node) == two.bodies(other)
-        )
+        return one.bodies(node) == two.bodies(other)
 
     def _certify_bodies(self, node: ir.Node, other: ir.Node, seconds: float) -> Certificate:
         """Prove that the bodies of two nodes compute the same from whatever they are given."""

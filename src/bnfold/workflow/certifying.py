@@ -6,11 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import onnx.inliner
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import bytes_of_initializers
+from bnfold.modelfile.protos import node_lists_of
 from bnfold.progress import Progress
 from bnfold.proof.learned import learned
 from bnfold.record.data import ModelCertificate
@@ -72,5 +74,20 @@ def _without_functions(path: Path) -> ir.Model:
     loaded = learned(path)
     if loaded.ir.functions:
         with suppress(Exception):  # it cannot, for example, where an operator set is another one
-            return learned(onnx.inliner.inline_local_functions(loaded.to_proto())).ir
+            proto = loaded.to_proto()
+            _write_defaults(proto)
+            return learned(onnx.inliner.inline_local_functions(proto)).ir
     return loaded.ir
+
+
+def _write_defaults(model: onnx.ModelProto) -> None:
+    """Let each call say, in place, what it leaves to a default: onnx's inliner forgets these."""
+    functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+    for nodes in node_lists_of(model):
+        for node in nodes:
+            function = functions.get((node.domain, node.op_type, node.overload))
+            if function is not None:
+                said = {attribute.name for attribute in node.attribute}
+                node.attribute.extend(
+                    each for each in function.attribute_proto if each.name not in said
+                )
