@@ -128,12 +128,14 @@ def test_branches_among_other_addends(lines: str) -> None:
         "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Sub(a, r) y = Add(c, b)",
         "r = Exp(x) a = Conv(x, p) b = Mul(x, k) c = Add(a, r) y = Add(c, b) z = Neg(a)",
         "r = Exp(x) a = Conv(x, p) c = Add(a, r) y = Add(c, a)",
+        "r = Exp(x) a = Conv(x, p) b = Mul(x, k) o = Add(a, r) y = Add(o, b)",
     ],
 )
 def test_sums_with_others_that_stay(lines: str) -> None:
     model = branches(lines, **WEIGHTS)
-    if " z " in lines:
-        model.graph.output.append(onnx.ValueInfoProto(name="z"))
+    if " z " in lines or " o " in lines:
+        name = "z" if " z " in lines else "o"
+        model.graph.output.append(onnx.ValueInfoProto(name=name))
         model.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     assert operators(run_pass(model, NAME).to_proto()) == operators(model)
 

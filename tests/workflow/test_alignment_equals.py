@@ -403,6 +403,34 @@ def test_the_order_of_what_a_body_reads_and_returns_counts(
     assert not is_certified(one, made(padded.replace(old, new)), tmp_path)
 
 
+NESTED = (
+    "n = Constant<value_ints=[3]>() t = Constant<value = bool {{1}}>() "
+    "y = Loop(n, t, x) <body = b (int64 i, bool c, float[N,4] h) => (bool d, float[N,4] r) "
+    "{{ d = Identity(c) r = Loop(n, t, h) <body = a (int64 i2, bool c2, float[N,4] k) => "
+    "(bool d2, float[N,4] s) {{ d2 = Identity(c2) s = Sub({}) }}> }}>"
+)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "nested"])
+@pytest.mark.parametrize(
+    ("one", "other"), [("h, k", "k, h"), ("h, k", "k, k"), ("h, k", "h, h"), ("h, k", "x, k")]
+)
+def test_which_of_several_values_a_body_reads_counts(
+    kind: str, one: str, other: str, tmp_path: Path
+) -> None:
+    """Two results of one operator, or the inputs of a body and of one within it."""
+    split = "h, k = Split<axis=1, num_outputs=2>(p) r0 = Sub({}) r = Concat<axis=1>(r0, r0)"
+    if kind == "nested":
+        texts = [NESTED.format(each) for each in (one, other)]
+    else:
+        other = other.replace("x", "h")
+        bodies = [split.format(each).replace("h", "q") for each in (one, other)]
+        texts = [in_body(each.replace("(p)", "(h)"), kind) for each in bodies]
+    before, after = (made(f"{ROWS} {{ {text} }}", opset=18) for text in texts)
+    assert is_certified(before, before, tmp_path)
+    assert is_certified(before, after, tmp_path) == (texts[0] == texts[1])
+
+
 def test_a_constant_of_a_body_may_be_a_node_or_stored_or_outside(tmp_path: Path) -> None:
     node = f"{ROWS} {{ {branches('Mul(x, k)')} }}".replace(
         "{ p =", "{ k = Constant<value_float=1.5>() p ="
