@@ -178,6 +178,8 @@ def test_what_is_computed_twice_is_one_value(one: str, other: str, tmp_path: Pat
          "a = Mul(x, j) z = Exp(a)"),
         ("k = Constant<value_float=2.0>() y = Sub(x, k) a = Sub(x, k) z = Exp(a)",
          "k = Constant<value_float=2.0>() y = Sub(x, k) a = Sub(k, x) z = Exp(a)"),
+        ("p = Relu(x) q = Exp(x) y = Sub(p, q) z = Exp(y)",
+         "p = Relu(x) q = Exp(x) y = Sub(p, q) a = Sub(q, p) z = Exp(a)"),
         ("y, z = Split<axis=2>(x)", "y, a = Split<axis=2>(x) z = Identity(y)"),
     ],
 )  # fmt: skip
