@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import bytes_of_initializers
+from bnfold.graph.memory import remembering
 from bnfold.modelfile.protos import node_lists_of
 from bnfold.progress import Progress
 from bnfold.proof.learned import learned
@@ -66,7 +67,8 @@ class Certifying:
 
     def _work(self, told: Progress) -> ModelCertificate:
         reference, candidate = map(_without_functions, self._paths)
-        return Alignment.of(reference, candidate).certificate(self._seconds, told)
+        with remembering():  # neither graph changes
+            return Alignment.of(reference, candidate).certificate(self._seconds, told)
 
 
 def _without_functions(path: Path) -> ir.Model:
