@@ -1,9 +1,9 @@
 """A sum of Convs, averages and per-channel maps of one value, in a row or parallel, as one Conv.
 
 Call x what all operands of a sum are computed from, or some of them: x may have branches beside
-something else in a sum, in any order. Each value between x and the sum has a normal
-form, a `Convolution` of x: x itself is one tap of 1; a per-channel map scales the kernel and shifts
-the bias; operators in a row are composed; sums and differences of aligned kernels are their sum.
+something else in a sum, in any order. Each value between x and the sum has a normal form, a
+`Convolution` of x: x itself is one tap of 1; a per-channel map scales the kernel and shifts the
+bias; operators in a row are composed; sums and differences of aligned kernels are their sum.
 """
 
 from __future__ import annotations
@@ -164,13 +164,13 @@ def _branch(value: ir.Value, tree: Sequence[ir.Node]) -> tuple[ir.Value, list[ir
 
     Nothing else reads values within the branch.
     """
+    nodes = dict.fromkeys(reversed(tree))
     chain: list[ir.Node] = []
-    while len(chain) < _MOST and (node := value.producer()) is not None:
-        is_one = len(_operands(node)) == 1 if _is_linear(node) else False
-        if not is_one or node.graph is not tree[0].graph:
+    while len(chain) < _MOST and _is_within(value, nodes):
+        node = value.producer()
+        if node is None or len(_operands(node)) != 1:
             break
-        if len(value.uses()) != 1 or value.is_graph_output():
-            break
+        nodes[node] = None
         chain.append(node)
         (value,) = _operands(node)
     return value, chain

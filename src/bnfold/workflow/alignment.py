@@ -33,7 +33,6 @@ from bnfold.workflow.windows import Cut
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
-
 _WEIGHING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _CLEARLY = 0.01
@@ -251,7 +250,8 @@ def _differ_clearly(weights: ir.Value | None, others: ir.Value | None) -> bool:
 def _bodies(node: ir.Node, other: ir.Node) -> Iterator[tuple[ir.Graph, ir.Graph]]:
     """Yield the bodies of two nodes of one operator that correspond."""
     for name, attribute in node.attributes.items():
-        yield from zip(bodies_in(attribute), bodies_in(other.attributes[name]), strict=True)
+        if bodies := bodies_in(attribute):
+            yield from zip(bodies, bodies_in(other.attributes[name]), strict=True)
 
 
 def _size(cut: Slice) -> int:
