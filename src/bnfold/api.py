@@ -46,9 +46,7 @@ from bnfold.workflow.inspection import Inspection as Inspection
 from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.inspection import with_figures
-from bnfold.workflow.optimization import Optimization
 from bnfold.workflow.result import Result
-from bnfold.workflow.variants import Variants
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -145,6 +143,8 @@ def optimize(
 
     An error that ends a finished run carries its `record`.
     """
+    from bnfold.workflow.optimization import Optimization
+
     passes = pass_options(passes, only, skip)
     execution = execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = check_options(checking, rtol, atol, truth)
@@ -216,7 +216,6 @@ def check(
         UsageError: if an option makes no sense.
         ProviderError: if a provider is not available.
     """
-    from bnfold.proof.divergence import find_divergence
     from bnfold.proof.equivalence import compare_models
     from bnfold.proof.learned import learning_once
     from bnfold.workflow.certified import with_certificate
@@ -243,6 +242,8 @@ def check(
                 certificate = certifying.result(progress)
                 equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
         if outputs == "all":
+            from bnfold.proof.divergence import find_divergence
+
             divergence = find_divergence(paths[0], paths[1], execution, checking, progress)
             equivalence = replace(equivalence, divergence=divergence)
         record = Record(
@@ -351,6 +352,8 @@ def explain(
         UsageError: if an option makes no sense.
         PassFailedError: if a pass has a bug.
     """
+    from bnfold.workflow.variants import Variants
+
     variant = Variants(model, pass_options(passes, only, skip)).without()
     return Record(
         command=[],

@@ -8,6 +8,9 @@ from typing import TypeAlias
 Progress: TypeAlias = Callable[[str], None]
 """Called with a few words on what is being done; of one of several equal steps, with `Counted`."""
 
+EVALUATING = "evaluating in float64"
+"""The progress that is told while a check takes the most memory."""
+
 
 class Counted(str):
     """A few words on what is being done, the `number`-th of about `total` equal steps."""

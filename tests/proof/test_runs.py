@@ -19,10 +19,11 @@ import bnfold
 from bnfold.arrays import Array
 from bnfold.errors import SessionError
 from bnfold.options import CheckOptions
+from bnfold.progress import EVALUATING
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
 from bnfold.proof.rescue import is_rescued
-from bnfold.proof.runs import EVALUATING, ProviderComparison
+from bnfold.proof.runs import ProviderComparison
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.traits import Traits
 from bnfold.proof.truth_slices import Evaluation, Sample

@@ -11,16 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from google.protobuf.message import EncodeError
-
 from bnfold.options import CheckOptions, ExecutionOptions
-from bnfold.progress import Progress, silent
-from bnfold.proof.candidates import candidates
+from bnfold.progress import EVALUATING, Progress, silent
 from bnfold.proof.learned import learned
-from bnfold.proof.original import Original
-from bnfold.proof.runs import EVALUATING, ProviderComparison
-from bnfold.proof.tails import are_equal
-from bnfold.proof.traits import Traits
 from bnfold.proof.verdict import worst_verdict
 from bnfold.record.data import Equivalence, InputsRecord, ProviderEquivalence, Verdict
 from bnfold.running.isolation import CrashedError, isolated
@@ -88,12 +81,17 @@ def _compare_on(
     saves = provider == execution.providers[0]
 
     def work(told: Progress, scratch: Scratch) -> _Outcome:
-        traits = Traits.of(original).with_sizes_of(optimized)
-        reference = Original(original, traits, provider, execution, told)
-        compared = ProviderComparison(reference, optimized, checking)
-        outcome = _before_selection(compared, told, scratch) if selections else None
-        outcome = outcome or compared.result()
-        inputs = reference.inputs
+        from bnfold.proof.one_provider import compared  # slow to import: only the fork needs it
+
+        outcome, inputs = compared(
+            provider,
+            original,
+            optimized,
+            execution,
+            checking,
+            told,
+            scratch if selections else None,
+        )
         if inputs is not None and saves and checking.save_inputs is not None:
             inputs.save(checking.save_inputs)
         return outcome, inputs.record() if inputs is not None else None
@@ -111,35 +109,3 @@ def _compare_on(
         is_others = "the optimized model" in crash.during and not crash.is_killed
         verdict: Verdict = "fail" if is_others else "not-verified"
         return ProviderEquivalence(provider, verdict, str(crash), [], [], []), None
-
-
-def _before_selection(
-    compared: ProviderComparison, told: Progress, scratch: Scratch
-) -> ProviderEquivalence | None:
-    """Compare what both models select from; None where they do not, or that decides nothing."""
-    whole = compared.original
-    checking = compared.checking
-    # A tolerance that is asked for is one of the outputs.
-    is_asked = any(map(checking.asks_for, [*checking.rtols, *checking.atols, ""]))
-    if not (whole.traits.ordered or whole.traits.indices) or is_asked:
-        return None
-    cut = candidates(whole.path, compared.path)
-    if cut is None:
-        return None
-    paths = scratch.folder / "original.onnx", scratch.folder / "other.onnx"
-    for path, model in zip(paths, (cut.original, cut.other), strict=True):
-        try:
-            path.write_bytes(model.SerializeToString())
-        except (ValueError, EncodeError):
-            return None  # beyond 2 GiB
-    traits = Traits.of(paths[0]).with_sizes_of(paths[1])
-    before = Original(paths[0], traits, whole.provider, whole.execution, told)
-    found = ProviderComparison(before, paths[1], checking).result()
-    if found.verdict not in ("pass", "fail") or before.inputs is None:
-        return None
-    if cut.tails is not None and not are_equal(cut.tails, before, whole.traits, checking):
-        return None
-    is_same = cut.tails is None
-    result = compared.after_selection(found, before.inputs, cut.operators, is_same=is_same)
-    whole.inputs = before.inputs  # running again may have taken fewer samples
-    return result

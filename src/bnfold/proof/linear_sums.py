@@ -92,10 +92,10 @@ class Term:
 
     def content(self) -> FloatArray:
         """Return the weights of all rows, scaled, of shape [rows, read / groups, taps]."""
-        weights = self.operator.weights[self.picked].astype(np.float64)
-        weights *= self.rows[:, None, None]
-        weights *= self._grouped(self.columns)[:, :, None]
-        return weights
+        weights = self.operator.weights[self.picked] * self.rows[:, None, None]
+        if (self.columns != 1).any():
+            weights *= self._grouped(self.columns)[:, :, None]
+        return np.asarray(weights)
 
     def reads_all(self, columns: Indices) -> bool:
         """Say whether each row reads just these channels of the input, in order."""
@@ -108,9 +108,10 @@ class Term:
     def _grouped(self, read: Array) -> Array:
         """Return, of what there is for each channel that is read, what each row reads."""
         groups = self.operator.groups
-        return np.asarray(
-            read.reshape(groups, -1)[self.picked * groups // len(self.operator.weights)]
-        )
+        if groups == 1:
+            return np.broadcast_to(read, (len(self.picked), len(read)))
+        which = self.picked * groups // len(self.operator.weights)
+        return np.asarray(read.reshape(groups, -1)[which])
 
 
 @dataclass(frozen=True, eq=False)

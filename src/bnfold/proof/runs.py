@@ -10,6 +10,7 @@ from typing import Any
 
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import CheckOptions
+from bnfold.progress import EVALUATING
 from bnfold.proof.comparison import STEP_FACTOR
 from bnfold.proof.interface import Interface, difference
 from bnfold.proof.judging import Judge
@@ -36,9 +37,6 @@ TRUTH_SECONDS = 10.0
 
 TRUTH_SECONDS_IN_DOUBT = 60.0
 """The same, where an output is beyond its tolerance: then float64 decides."""
-
-EVALUATING = "evaluating in float64"
-"""The progress that is told meanwhile."""
 
 _OTHER = "the optimized model"
 

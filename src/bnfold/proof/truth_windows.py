@@ -281,7 +281,10 @@ class Windows:
 
     def pad(self, x: Array, content: float) -> Array:
         """Pad the last axes, as far as the last windows reach beyond the padding."""
-        return np.pad(x, [(0, 0), (0, 0), *self._widths()], constant_values=content)
+        widths = self._widths()
+        if not np.any(widths):
+            return x
+        return np.pad(x, [(0, 0), (0, 0), *widths], constant_values=content)
 
     def ones_with_padding(self) -> FloatArray:
         """Return ones for elements and padding, zeros where windows reach beyond it."""

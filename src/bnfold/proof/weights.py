@@ -32,6 +32,10 @@ from bnfold.proof.sum_reading import SUMMED, SumReader
 from bnfold.proof.windows import Window
 from bnfold.record.data import Certificate
 
+_SAFE = 1e100
+"""Norms up to this, and from its inverse on, are of numbers whose squares are neither infinite nor
+lost, as far as they matter."""
+
 
 def prove_weights(window: Window) -> Certificate | None:
     """Bound the difference of the weights of both sides; None if they are no such sums, or differ.
@@ -105,16 +109,18 @@ def _bound_of_rows(terms: Sequence[Term], twins: Sequence[Term], unit: float) ->
     bound = 0.0
     for rows, others in _rows(terms, twins, channels):
         require_time()
-        peaks = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
-        is_zero = peaks == 0
-        if (
-            not np.isfinite(peaks).all()
-            or (np.abs(others).max(axis=1, keepdims=True) * is_zero).any()
-        ):
-            return None
-        scale = np.where(is_zero, 1.0, peaks)  # squares are neither infinite nor lost
-        norms = _norms(rows / scale)
-        apart = _norms((others - rows) / scale)
+        norms = _norms(rows)
+        if not ((norms > 1 / _SAFE) & (norms < _SAFE)).all():
+            peaks, others_peaks = (
+                np.abs(side).max(axis=1, initial=0.0, keepdims=True) for side in (rows, others)
+            )
+            if not np.isfinite(peaks).all() or others_peaks[peaks == 0].any():
+                return None
+            scale = np.where(peaks == 0, 1.0, peaks)
+            rows, others = rows / scale, others / scale
+            norms = _norms(rows)
+        others -= rows
+        apart = _norms(others)
         if not (apart <= unit * norms).all():
             return None
         shares = np.divide(apart, norms, out=np.zeros(norms.shape), where=norms > 0)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from bnfold.options import CheckOptions, InputOptions
 from bnfold.progress import Progress
-from bnfold.proof.certificate import certify_all
 from bnfold.record.data import (
     Certificate,
     Culprit,
@@ -24,6 +23,7 @@ def with_proofs(
     rewrites: Sequence[RewriteRecord], cuts: Sequence[Cut], seconds: float, progress: Progress
 ) -> list[RewriteRecord]:
     """Return the rewrites with their certificates, each proven by itself on its window."""
+    from bnfold.proof.certificate import certify_all  # slow to import: `check` proves in a fork
 
     def by_need(index: int) -> tuple[bool, int]:
         """What rounds comes first, for there is most to prove; and what is small."""

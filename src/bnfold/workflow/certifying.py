@@ -19,7 +19,6 @@ from bnfold.proof.learned import learned
 from bnfold.record.data import ModelCertificate
 from bnfold.running.isolation import CrashedError, Forked, isolated
 from bnfold.running.sharing import sharing
-from bnfold.workflow.alignment import Alignment
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,6 +65,8 @@ class Certifying:
             return self._work(told)
 
     def _work(self, told: Progress) -> ModelCertificate:
+        from bnfold.workflow.alignment import Alignment  # slow to import: only the fork needs it
+
         reference, candidate = map(_without_functions, self._paths)
         with remembering():  # neither graph changes
             return Alignment.of(reference, candidate).certificate(self._seconds, told)
