@@ -43,6 +43,87 @@ def test_positions_stay_inside_the_table(tmp_path: Path, body: str, largest: int
     assert found.get("i") == largest
 
 
+BY_ROW = "y = ReverseSequence<time_axis=0,batch_axis=1>(x, {})"
+BY_COLUMN = "y = ReverseSequence<time_axis=1,batch_axis=0>(x, {})"
+LSTM = "q = LSTM<hidden_size=5>(x, w, r, , {}) y = Squeeze(q, one)"
+
+
+@pytest.mark.parametrize(
+    ("interface", "body", "largest", "within"),
+    [
+        ("float[T,B,4] x", BY_ROW, None, [("x", 0, 0)]),
+        ("float[B,T,4] x", BY_COLUMN, None, [("x", 1, 0)]),
+        ("float[B,T,4] x", f"c = Min(lens, limit) {BY_COLUMN.format('c')}", None, None),
+        ("float[9,B,4] x", BY_ROW, 9, None),
+        ("float[T,B,4] x", LSTM, None, [("x", 0, 0)]),
+        ("float[7,B,4] x", LSTM, 7, None),
+        ("float[T,B,4] x", "e = Relu(x) y = Gather<axis=-3>(e, lens)", None, [("x", 0, 1)]),
+        ("float[T,B,4] x", "y = Gather<axis=1>(x, lens)", None, [("x", 1, 1)]),
+        ("float[T,6,4] x", "y = Gather<axis=1>(x, lens)", 5, None),
+        ("float[T,6,4] x", "a = Gather<axis=1>(x, lens) b = Gather(x, lens) "
+         "y = Concat<axis=0>(a, b)", 5, [("x", 0, 1)]),
+        ("float[N,4,S,S] x, float[B,4] z", "y = RoiAlign(x, z, lens)", None, [("x", 0, 1)]),
+    ],
+)  # fmt: skip
+def test_lengths_reach_what_they_measure(
+    tmp_path: Path,
+    interface: str,
+    body: str,
+    largest: int | None,
+    within: list[tuple[str, int, int]] | None,
+) -> None:
+    kind = "int32" if "LSTM" in body else "int64"
+    parameters: Parameters = {
+        "w": normal(1, 20, 4), "r": normal(1, 20, 5),
+        "one": np.array([1]), "limit": np.array([2]),
+    }  # fmt: skip
+    graph = build(
+        f"({interface}, {kind}[B] lens) => (float[?,?,?,?] y) {{ {body.format('lens')} }}",
+        **parameters,
+    )
+    onnx.save(graph, tmp_path / "m.onnx")
+    hints = Traits.of(tmp_path / "m.onnx").hints
+    assert (hints.largest.get("lens"), hints.within.get("lens")) == (largest, within)
+
+
+@pytest.mark.parametrize(
+    ("interface", "line"),
+    [
+        ("float[T,B,4] x, int64[B] i", BY_ROW),
+        ("float[6,B,4] x, int64[B] i", BY_ROW),
+        ("float[T,B,4] x, int64[B] i", "y = Gather(x, {})"),
+        ("float[T,B,4] x, int32[B] i", LSTM),
+    ],
+)  # fmt: skip
+def test_lengths_are_drawn_from_all_that_there_are(interface: str, line: str) -> None:
+    kind = np.int32 if "int32" in interface else np.int64
+    parameters: Parameters = {
+        "w": normal(1, 20, 4), "r": normal(1, 20, 5),
+        "one": np.array([1]), "two": np.array(2, kind),
+    }  # fmt: skip
+
+    def model(*lines: str) -> onnx.ModelProto:
+        return build(f"({interface}) => (float[?,?,?] y) {{ {' '.join(lines)} }}", **parameters)
+
+    right = bnfold.check(model(line.format("i")), model("j = Identity(i)", line.format("j")))
+    wrong = bnfold.check(model(line.format("i")), model("j = Min(i, two)", line.format("j")))
+    assert right.equivalence is not None
+    assert wrong.equivalence is not None
+    assert (right.equivalence.verdict, wrong.equivalence.verdict) == ("pass", "fail")
+
+
+def test_what_limits_indices_further_is_found_by_trying() -> None:
+    model = build(
+        "(float[T,4] x, int64[B] i) => (float[B,4] y) "
+        "{ a = Gather(x, i) j = Add(i, five) b = Gather(seven, j) y = Add(a, b) }",
+        five=np.array(5),
+        seven=normal(7, 4),
+    )
+    record = bnfold.check(model, model)
+    assert record.equivalence is not None
+    assert record.equivalence.verdict == "pass"
+
+
 def test_a_model_of_words_is_verified_over_its_whole_vocabulary() -> None:
     model = build(
         "(int64[N,L] words) => (float[N,L,4] y) { t = Gather(table, words) y = Tanh(t) }",

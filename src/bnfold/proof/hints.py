@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -17,6 +18,9 @@ from bnfold.running.inputs import Hints
 
 TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 """Operators that look up positions along an axis: which inputs are the table and the positions."""
+
+_LENGTHS = {"GRU": 4, "LSTM": 4, "RNN": 4, "ReverseSequence": 1}
+"""Operators that take lengths of sequences, and as which input; the sequences are the first."""
 
 SAME_NUMBERS = frozenset(
     {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
@@ -59,12 +63,14 @@ def hints_of(model: ir.Model) -> Hints:
             if content is not None and is_small and content.numpy().dtype.kind in "fiub":
                 hints.overrides[name] = content.numpy()
             continue
-        sizes = list(_table_sizes(value, frozenset()))
-        limited = list(_table_sizes(value, _LIMITS))
+        limits = list(_limits(value, frozenset()))
+        sizes, limited = _known(limits), _known(_limits(value, _LIMITS))
         if limited:
-            hints.largest[name] = min(sizes or limited) - 1
+            hints.largest[name] = min(sizes or limited)
             if not sizes:
                 hints.clipped.add(name)
+        if within := sorted(_of_inputs(model, limits)):
+            hints.within[name] = within
         if constants := sorted(set(_compared_with(value))):
             hints.compared[name] = constants
         if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
@@ -90,15 +96,39 @@ def _written(model: ir.Model) -> list[int]:
     return sizes[:_MOST_WRITTEN]
 
 
-def _table_sizes(value: ir.Value, limits: frozenset[str]) -> Iterator[int]:
-    """Yield the sizes of the tables in which this value's content is looked up, where known."""
-    for node, position in _uses_of_same_numbers(value, limits):
+_Limit: TypeAlias = tuple[ir.Value, int, int]
+"""A value, and the axis whose size limits integers, less a number."""
+
+
+def _limits(value: ir.Value, others: frozenset[str]) -> Iterator[_Limit]:
+    """Yield what limits this value's content: the tables it looks up, the sequences it cuts."""
+    for node, position in _uses_of_same_numbers(value, others):
+        source, axis, less = node.inputs[0], None, 1
         if node.op_type in TABLES and position == TABLES[node.op_type][1]:
-            table = node.inputs[TABLES[node.op_type][0]]
+            source = node.inputs[TABLES[node.op_type][0]]
             axis = node.attributes.get_int("axis", 0)
-            size = size_of(table, axis) if axis is not None else None
-            if size is not None and size > 0:
-                yield size
+        elif _LENGTHS.get(node.op_type) == position:
+            name = "time_axis" if node.op_type == "ReverseSequence" else "layout"
+            axis, less = node.attributes.get_int(name, 0), 0
+        elif node.op_type == "RoiAlign" and position == 2:
+            axis = 0  # images of the batch
+        if source is not None and axis is not None:
+            yield source, axis, less
+
+
+def _known(limits: Iterable[_Limit]) -> list[int]:
+    """Return the largest integers, as far as the sizes that limit them are known."""
+    sizes = ((size_of(source, axis), less) for source, axis, less in limits)
+    return [size - less for size, less in sizes if size]
+
+
+def _of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, int]]:
+    """Return the inputs and axes that have the free sizes among those that limit integers."""
+    found = set()
+    for source, axis, less in limits:
+        if size_of(source, axis) is None and (place := _axis_of_input(model, source, axis)):
+            found.add((*place, less))
+    return found
 
 
 def _compared_with(value: ir.Value) -> Iterator[int]:
@@ -197,9 +227,16 @@ def _input_as_long(model: ir.Model, node: ir.Node, place: int | None) -> tuple[s
         return None
     if not -len(axes) <= (place or 0) < len(axes):
         return None
-    axis = axes[place or 0]
+    return _axis_of_input(model, source, axes[place or 0])
+
+
+def _axis_of_input(model: ir.Model, source: ir.Value, axis: int) -> tuple[str, int] | None:
+    """Return an input and an axis of it that have the size of an axis of a value, as is known."""
+    shape = shape_of(source)
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
     if source.is_graph_input():
-        return source.name or "", axis
+        return source.name or "", axis % len(shape)
     for value in model.graph.inputs:
         sizes = shape_of(value)
         for its_axis, size in enumerate([] if sizes is None else sizes):

@@ -159,7 +159,7 @@ def _first_that_runs(
     unknown = {
         spec.name: spec.dtype.itemsize
         for spec in session.inputs
-        if spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in hints.largest
+        if spec.dtype is not None and spec.dtype.kind in "iu" and not hints.limits(spec.name)
     }
     wide = [name for name, itemsize in unknown.items() if itemsize > 1]
     limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
@@ -180,6 +180,8 @@ def _first_that_runs(
                 failures.append(SessionError(str(error)))
             else:
                 return candidate
+    if hints.within:  # what the integers are for may limit them further
+        return _first_that_runs(session, request, given, candidates, replace(hints, within={}))
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = (*request.other_sizes, *hints.written)
@@ -192,7 +194,7 @@ def _may_be_negative(session: Session, first: Inputs) -> bool:
     kinds = [
         spec.dtype.kind
         for spec in session.inputs
-        if spec.name not in first.hints.largest and spec.dtype
+        if not first.hints.limits(spec.name) and spec.dtype
     ]
     if "i" not in kinds:
         return False

@@ -37,7 +37,10 @@ class Hints:
     """What a model's graph says of its inputs."""
 
     largest: dict[str, int] = field(default_factory=dict)
-    """The largest values of the integer inputs that are indices into a table."""
+    """The largest values of the integer inputs that are indices into a table, or lengths."""
+    within: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
+    """The inputs, and axes of them, whose sizes limit an integer input, less a number: 1 for
+    indices, 0 for lengths of sequences."""
     clipped: set[str] = field(default_factory=set)
     """Those of them that are limited to the table first, and so may be anything."""
     compared: dict[str, list[int]] = field(default_factory=dict)
@@ -52,6 +55,10 @@ class Hints:
     """Sizes that stand in the graph, to be tried where the usual ones do not run."""
     overrides: dict[str, Array] = field(default_factory=dict)
     """The content of the initializers that a caller may override."""
+
+    def limits(self, name: str) -> bool:
+        """Say whether it is known how large the integers of an input may be."""
+        return name in self.largest or name in self.within
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ class Inputs:
                 else generator.choice(np.array(constants), shape).astype(spec.dtype)
             )
         smallest, largest = self._range(spec, sample)
-        if spec.name not in self.hints.largest:
+        if not self.hints.limits(spec.name):
             smallest, largest = min(smallest, *constants) - 1, max(largest, *constants) + 1
         assert spec.dtype is not None
         if spec.dtype.kind == "u":
@@ -193,12 +200,22 @@ class Inputs:
     def _range(self, spec: ValueSpec, sample: int) -> tuple[int, int]:
         """Return the smallest and the largest integer to draw."""
         assert spec.dtype is not None
-        largest = 1 if spec.dtype.kind == "b" else self.largest.get(spec.name, 1)
+        largest = 1 if spec.dtype.kind == "b" else self._largest(spec.name, sample)
         if spec.name in self.hints.clipped:
             beyond = largest // 4 + 2
             return (-beyond if spec.dtype.kind == "i" else 0), largest + beyond
         is_signed = self.signed and sample % 2 == 1 and spec.dtype.kind == "i"
-        return (-largest if is_signed and spec.name not in self.hints.largest else 0), largest
+        return (-largest if is_signed and not self.hints.limits(spec.name) else 0), largest
+
+    def _largest(self, name: str, sample: int) -> int:
+        """Return how large the integers of an input may be; at least 0, so that some are drawn."""
+        shapes = self._shapes_of(sample)
+        sizes = [
+            shapes[other][axis] - less for other, axis, less in self.hints.within.get(name, [])
+        ]
+        if sizes and name in self.hints.largest:
+            sizes.append(self.hints.largest[name])
+        return max(0, min(sizes)) if sizes else self.largest.get(name, 1)
 
     def _overrides(self, sample: int) -> dict[str, Array]:
         """Return other content for overridable initializers, in every second sample."""
