@@ -35,7 +35,7 @@ def with_definitions(window: Window) -> Window:
 
     What chooses sizes that are known of a shape is a constant, though others are free.
 
-    The larger or smaller of floats and a number is a Clip of them.
+    The larger or smaller of floats and a number is a Clip of them. What is greater comes second.
 
     The largest of one element is their mean: MaxPools become AveragePools if all are such.
 
@@ -214,6 +214,13 @@ def _where(node: onnx.NodeProto, known: _Known) -> None:
         node.input[:] = [condition, node.input[2], node.input[1]]
 
 
+def _greater(node: onnx.NodeProto, known: _Known) -> None:
+    """a > b is b < a, for NaN, too."""
+    if not known.is_old:  # then operands may spread by an attribute, the second one only
+        node.op_type = node.op_type.replace("Greater", "Less")
+        node.input[:] = node.input[::-1]
+
+
 def _of_several(node: onnx.NodeProto, known: _Known) -> None:
     if len(node.input) == 1:
         _become_identity(node, node.input[0])
@@ -331,6 +338,8 @@ _SIMPLIFIED: Mapping[str, Callable[[onnx.NodeProto, _Known], None]] = {
     "CastLike": _cast_like,
     "Dropout": _dropout,
     "Gather": _chosen,
+    "Greater": _greater,
+    "GreaterOrEqual": _greater,
     "Not": _not,
     "Shape": _shape,
     "Slice": _chosen,
