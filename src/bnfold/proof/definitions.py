@@ -215,7 +215,7 @@ def _where(node: onnx.NodeProto, known: _Known) -> None:
 
 
 def _greater(node: onnx.NodeProto, known: _Known) -> None:
-    """a > b is b < a, for NaN, too."""
+    """What is greater than another is what the other is less than, and NaN neither."""
     if not known.is_old:  # then operands may spread by an attribute, the second one only
         node.op_type = node.op_type.replace("Greater", "Less")
         node.input[:] = node.input[::-1]
