@@ -7,6 +7,14 @@ import onnx_ir as ir
 
 from bnfold.graph.schemas import schema_of
 
+_IMPLIED = {
+    **dict.fromkeys(("dilations", "strides"), 1),
+    **dict.fromkeys(("output_padding", "pads"), 0),
+    **dict.fromkeys((f"scan_{each}_axes" for each in ("input", "output")), 0),
+    **dict.fromkeys((f"scan_{each}_directions" for each in ("input", "output")), 0),
+}
+"""Attributes whose default is a number for each axis, or operand, which no schema can hold."""
+
 
 def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
     """Say whether nodes of two graphs are the same operator, their bodies aside.
@@ -50,4 +58,6 @@ def _attribute(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> object:
         return object()  # equal to nothing
     if attribute.type == ir.AttributeType.TENSOR:
         return ir.serde.serialize_attribute(attribute).t.SerializeToString()
+    if attribute.type == ir.AttributeType.INTS and set(attribute.as_ints()) == {_IMPLIED.get(name)}:
+        return None  # as if left out
     return attribute.type, attribute.value
