@@ -48,6 +48,17 @@ def test_what_both_compute_from_the_inputs_becomes_an_input() -> None:
     assert cut.before.graph.node[0].input[0] == cut.after.graph.node[0].input[0]
 
 
+def test_a_window_that_is_shared_as_a_whole_is_valid_still() -> None:
+    pair = window(ROW, "y = Relu(x)", "y = Relu(x)")
+    described(pair, "y")
+    cut = without_shared(pair)
+    for model in cut.models:
+        assert not model.graph.node
+        assert model.graph.output[0].name in {value.name for value in model.graph.input}
+    assert [value.name for value in cut.inputs] == [cut.before.graph.output[0].name]
+    assert peeled(cut) == []
+
+
 def test_what_draws_is_never_shared() -> None:
     weights = {"r": np.array(0.5, np.float32), "t": np.array(True)}
     pair = window(ROW, "y = Dropout(x, r, t)", "y = Dropout(x, r, t)", weights)

@@ -79,12 +79,8 @@ class Window:
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
         """The inputs that either reads."""
-        read = {
-            name
-            for model in self.models
-            for node in model.graph.node
-            for name in (*node.input, *(value.name for value in model.graph.output))
-        }
+        read = {name for node in self.nodes() for name in node.input}
+        read |= {output.name for model in self.models for output in model.graph.output}
         return [value for value in self.before.graph.input if value.name in read]
 
     @cached_property
