@@ -59,6 +59,7 @@ LSTM = "q = LSTM<hidden_size=5>(x, w, r, , {}) y = Squeeze(q, one)"
         ("float[7,B,4] x", LSTM, 7, None),
         ("float[T,B,4] x", "e = Relu(x) y = Gather<axis=-3>(e, lens)", None, [("x", 0, 1)]),
         ("float[T,B,4] x", "y = Gather<axis=1>(x, lens)", None, [("x", 1, 1)]),
+        ("float[T,B,4] x", "y = Gather<axis=-3>(x, lens)", None, [("x", 0, 1)]),
         ("float[T,6,4] x", "y = Gather<axis=1>(x, lens)", 5, None),
         ("float[T,6,4] x", "a = Gather<axis=1>(x, lens) b = Gather(x, lens) "
          "y = Concat<axis=0>(a, b)", 5, [("x", 0, 1)]),
@@ -114,8 +115,8 @@ def test_lengths_are_drawn_from_all_that_there_are(interface: str, line: str) ->
 
 def test_what_limits_indices_further_is_found_by_trying() -> None:
     model = build(
-        "(float[T,4] x, int64[B] i) => (float[B,4] y) "
-        "{ a = Gather(x, i) j = Add(i, five) b = Gather(seven, j) y = Add(a, b) }",
+        "(float[B,T,4] x, int64[M] i) => (float[B,M,4] y) "
+        "{ a = Gather<axis=1>(x, i) j = Add(i, five) b = Gather(seven, j) y = Add(a, b) }",
         five=np.array(5),
         seven=normal(7, 4),
     )

@@ -712,6 +712,17 @@ def test_weights_that_cancel_have_no_norm() -> None:
     assert prove_weights(pair) is None
 
 
+@pytest.mark.parametrize("size", [1e160, 1e140, 1.0, 1e-140, 1e-155, 1e-170])
+def test_squares_of_small_differences_are_not_lost(size: float) -> None:
+    body = "(double[N,4] x) => (double[N,4] y)", "y = MatMul(x, q)", "y = MatMul(x, q)"
+    q = normal(4, 4, dtype=np.float64) * size
+    for error, is_equal in ((1e-16, True), (1e-10, False)):
+        other = q.copy()
+        other[:, 2] *= 1 + error
+        found = prove_weights(window(*body, {"q": q}, {"q": other}))
+        assert (found is not None) is is_equal
+
+
 @pytest.mark.parametrize("size", [1e160, 1e-170, 1e-320])
 def test_squares_are_neither_infinite_nor_lost(size: float) -> None:
     text = "(double[N,4] x) => (double[N,4] y)"

@@ -24,11 +24,13 @@ def inputs(
     beside: bool = False,
     overrides: Mapping[str, Array] | None = None,
     turns: bool = False,
+    indices: Mapping[str, int] | None = None,
     **hints: Any,
 ) -> list[Mapping[str, Array]]:
     specs = [ValueSpec(name, f"tensor({kind})", shape) for name, kind in types.items()]
     shapes = [dict.fromkeys(types, shape)]
-    made = Inputs(specs, shapes, [{}], 0, samples, largest or {}, Hints(**hints), signed=signed)
+    known = Hints(dict(indices or {}), **hints)
+    made = Inputs(specs, shapes, [{}], 0, samples, largest or {}, known, signed=signed)
     made = replace(made, beside=beside, overrides=overrides or {}, turns=turns)
     return list(made.feeds())
 
@@ -42,6 +44,25 @@ def test_what_is_clipped_goes_beyond_both_ends(kind: str, smallest: int) -> None
 def test_positions_stay_between_the_ends_and_reach_them() -> None:
     for feeds in inputs({"i": "int64"}, largest={"i": 9}):
         assert (feeds["i"].min(), feeds["i"].max()) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("within", "indices", "largest"),
+    [
+        ([("x", 0, 0)], {}, 50),
+        ([("x", 0, 1)], {}, 49),
+        ([("x", 0, 1), ("i", 0, 5), ("x", 0, 3)], {}, 45),
+        ([("x", 0, 1)], {"i": 9}, 9),
+        ([("x", 0, 1)], {"i": 70}, 49),
+        ([("x", 0, 60)], {}, 0),
+    ],
+)
+def test_what_sizes_limit_reaches_them(
+    within: list[tuple[str, int, int]], indices: dict[str, int], largest: int
+) -> None:
+    types = {"i": "int64", "x": "float"}
+    for feeds in inputs(types, signed=True, indices=indices, within={"i": within}):
+        assert (feeds["i"].min(), feeds["i"].max()) == (0, largest)
 
 
 def test_every_second_sample_is_signed_where_that_is_known_to_work() -> None:

@@ -214,11 +214,10 @@ def _where(node: onnx.NodeProto, known: _Known) -> None:
         node.input[:] = [condition, node.input[2], node.input[1]]
 
 
-def _greater(node: onnx.NodeProto, known: _Known) -> None:
+def _greater(node: onnx.NodeProto, _: _Known) -> None:
     """What is greater than another is what the other is less than, and NaN neither."""
-    if not known.is_old:  # then operands may spread by an attribute, the second one only
-        node.op_type = node.op_type.replace("Greater", "Less")
-        node.input[:] = node.input[::-1]
+    node.op_type = node.op_type.replace("Greater", "Less")
+    node.input[:] = node.input[::-1]
 
 
 def _of_several(node: onnx.NodeProto, known: _Known) -> None:

@@ -114,7 +114,7 @@ def _bound_of_rows(terms: Sequence[Term], twins: Sequence[Term], unit: float) ->
             peaks, others_peaks = (
                 np.abs(side).max(axis=1, initial=0.0, keepdims=True) for side in (rows, others)
             )
-            if not np.isfinite(peaks).all() or others_peaks[peaks == 0].any():
+            if others_peaks[peaks == 0].any():
                 return None
             scale = np.where(peaks == 0, 1.0, peaks)
             rows, others = rows / scale, others / scale
