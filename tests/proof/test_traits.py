@@ -115,10 +115,12 @@ def test_lengths_are_drawn_from_all_that_there_are(interface: str, line: str) ->
 
 def test_what_limits_indices_further_is_found_by_trying() -> None:
     model = build(
-        "(float[B,T,4] x, int64[M] i) => (float[B,M,4] y) "
-        "{ a = Gather<axis=1>(x, i) j = Add(i, five) b = Gather(seven, j) y = Add(a, b) }",
+        "(float[B,4,T] x, int64[M] i) => (float[B,4,M] y, float[B,2,K] z) "
+        "{ a = Gather<axis=2>(x, i) j = Add(i, five) b = Gather(seven, j) y = Add(a, b) "
+        "z = Conv(x, nine) }",
         five=np.array(5),
-        seven=normal(7, 4),
+        seven=normal(7),
+        nine=normal(2, 4, 9),
     )
     record = bnfold.check(model, model)
     assert record.equivalence is not None
