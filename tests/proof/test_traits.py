@@ -127,6 +127,19 @@ def test_what_limits_indices_further_is_found_by_trying() -> None:
     assert record.equivalence.verdict == "pass"
 
 
+def test_an_index_that_is_clipped_for_one_table_alone_stays_within_the_other() -> None:
+    model = build(
+        "(float[T,4] x, int64[M] i) => (float[M,4] y) "
+        "{ a = Gather(x, i) j = Clip(i, zero, six) b = Gather(seven, j) y = Add(a, b) }",
+        zero=np.array(0),
+        six=np.array(6),
+        seven=normal(7, 4),
+    )
+    record = bnfold.check(model, model)
+    assert record.equivalence is not None
+    assert record.equivalence.verdict == "pass"
+
+
 def test_a_model_of_words_is_verified_over_its_whole_vocabulary() -> None:
     model = build(
         "(int64[N,L] words) => (float[N,L,4] y) { t = Gather(table, words) y = Tanh(t) }",

@@ -67,7 +67,7 @@ def hints_of(model: ir.Model) -> Hints:
         sizes, limited = _known(limits), _known(_limits(value, _LIMITS))
         if limited:
             hints.largest[name] = min(sizes or limited)
-            if not sizes:
+            if not limits:
                 hints.clipped.add(name)
         if within := sorted(_of_inputs(model, limits)):
             hints.within[name] = within
