@@ -7,13 +7,10 @@ import onnx_ir as ir
 
 from bnfold.graph.schemas import schema_of
 
-_IMPLIED = {
-    **dict.fromkeys(("dilations", "strides"), 1),
-    **dict.fromkeys(("output_padding", "pads"), 0),
-    **dict.fromkeys((f"scan_{each}_axes" for each in ("input", "output")), 0),
-    **dict.fromkeys((f"scan_{each}_directions" for each in ("input", "output")), 0),
-}
-"""Attributes whose default is a number for each axis, or operand, which no schema can hold."""
+_DEFAULT_0 = frozenset(
+    f"scan_{which}_{what}" for which in ("input", "output") for what in ("axes", "directions")
+)
+"""Attributes of a Scan whose default is 0 for each operand, which no schema can hold."""
 
 
 def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
@@ -58,6 +55,6 @@ def _attribute(node: ir.Node, name: str, schema: onnx.defs.OpSchema) -> object:
         return object()  # equal to nothing
     if attribute.type == ir.AttributeType.TENSOR:
         return ir.serde.serialize_attribute(attribute).t.SerializeToString()
-    if attribute.type == ir.AttributeType.INTS and set(attribute.as_ints()) == {_IMPLIED.get(name)}:
+    if name in _DEFAULT_0 and not any(attribute.as_ints()):
         return None  # as if left out
     return attribute.type, attribute.value
