@@ -306,6 +306,54 @@ def test_draws_move_by_the_coarsest_unit(tmp_path: Path) -> None:
     assert found.noise["y"].share(0) > 1e-4
 
 
+def runs_to_begin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model: onnx.ModelProto, samples: int
+) -> list[Feeds]:
+    """Return on which inputs the original runs without onnxruntime's optimizations."""
+    seen: list[Feeds] = []
+    run = Session.run
+
+    def counted(self: Session, feeds: Feeds) -> dict[str, Any]:
+        seen.append(feeds)
+        return run(self, feeds)
+
+    onnx.save(model, tmp_path / "m.onnx")
+    path = tmp_path / "m.onnx"
+    execution = bnfold.ExecutionOptions(inputs=bnfold.InputOptions(samples=samples))
+    original = Original(path, Traits.of(path), "cpu", execution, lambda _: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "run", counted)
+        original._run_first()
+    return seen
+
+
+def test_the_run_that_finds_inputs_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is one of the two that show whether a model repeats itself."""
+    model = build("(float[4,50] x) => (float[4,50] y) { y = Exp(x) }")
+    seen = runs_to_begin(monkeypatch, tmp_path, model, samples=3)
+    assert len(seen) == 4
+    assert np.array_equal(seen[0]["x"], seen[1]["x"])
+
+
+def test_a_first_run_on_other_inputs_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The last one that is tried has negative integers, which the first sample has not."""
+    model = build("(int64[4,50] x) => (int64[4,50] y) { y = Neg(x) }")
+    tried, negative, once, *samples = runs_to_begin(monkeypatch, tmp_path, model, samples=2)
+    assert negative["x"].min() < 0
+    assert np.array_equal(tried["x"], once["x"])
+    assert len(samples) == 2
+
+
+def test_a_slow_first_run_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bnfold.proof.original._SLOW", 0.0)
+    model = build("(float[4,50] x) => (float[4,50] y) { y = Exp(x) }")
+    assert len(runs_to_begin(monkeypatch, tmp_path, model, samples=3)) == 2 + 2
+
+
 # --- Crashes --------------------------------------------------------------------------------------
 
 

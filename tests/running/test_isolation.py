@@ -8,6 +8,8 @@ import faulthandler
 import gc
 import os
 import pickle
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -392,6 +394,23 @@ def test_garbage_of_the_parent_is_not_collected_in_a_fork(
     assert time.monotonic() - before < 30
     assert gc.isenabled()
     assert gc.collect() > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it sets what glibc has")
+def test_a_fork_keeps_the_memory_that_it_frees() -> None:
+    """Each round after the first takes no page anew: glibc alone would map all of them again."""
+
+    def pages_of_each_round(_: Progress) -> list[int]:
+        counts = []
+        for _ in range(10):
+            _ = [np.ones(size) for _ in range(8)]
+            del _
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        return [int(count) for count in np.diff(counts)]
+
+    size = 3 * 2**17  # 3 MiB: for larger arrays, numpy asks for huge pages
+    in_all = 8 * 8 * size // resource.getpagesize()
+    assert max(isolated(pages_of_each_round, nothing)) < in_all / 8
 
 
 def test_a_fork_that_computes_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:

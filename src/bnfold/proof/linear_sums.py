@@ -92,10 +92,11 @@ class Term:
 
     def content(self) -> FloatArray:
         """Return the weights of all rows, scaled, of shape [rows, read / groups, taps]."""
-        weights = self.operator.weights[self.picked] * self.rows[:, None, None]
+        weights = _picked(self.operator.weights, self.picked).astype(np.float64)
+        weights *= self.rows[:, None, None]
         if (self.columns != 1).any():
             weights *= self._grouped(self.columns)[:, :, None]
-        return np.asarray(weights)
+        return weights
 
     def reads_all(self, columns: Indices) -> bool:
         """Say whether each row reads just these channels of the input, in order."""
@@ -168,6 +169,13 @@ class LinearSum:
             kept = np.flatnonzero(rows >= 0)
             terms.append(replace(term.some(rows[kept]), at=kept))
         return replace(self, terms=tuple(terms), shift=self.shift[channels])
+
+
+def _picked(weights: Array, rows: Indices) -> Array:
+    """Return some rows, without a copy where they lie one after another."""
+    start = int(rows[0]) if len(rows) else 0
+    is_run = np.array_equal(rows, np.arange(start, start + len(rows)))
+    return weights[start : start + len(rows)] if is_run else weights[rows]
 
 
 def whole(name: str, channels: int) -> Term:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,34 @@ _MOST_WEIGHTS = 2**28
 
 Results = list[dict[str, Any]]
 """What a model gives, by output, sample by sample."""
+
+
+_Session = TypeVar("_Session", bound=Session)
+
+
+class _Remembering(Session):
+    """A session that knows its last run: the one that has found inputs need not be repeated."""
+
+    _last: tuple[Feeds, dict[str, Any], float] | None = None
+
+    def run(self, feeds: Feeds) -> dict[str, Any]:
+        """Compute all outputs, by name."""
+        self._last = None
+        begun = time.monotonic()
+        results = super().run(feeds)
+        self._last = feeds, results, time.monotonic() - begun
+        return results
+
+    def once(self, feeds: Feeds) -> tuple[dict[str, Any], float]:
+        """Return what `flat` makes of its outputs, and the seconds that it took to compute them.
+
+        A first run that took long is repeated: it may have been a slow one.
+        """
+        if self._last is None or self._last[2] > _SLOW or not _are_same(self._last[0], feeds):
+            self.run(feeds)
+        assert self._last is not None
+        (_, results, seconds), self._last = self._last, None
+        return flat(results), seconds
 
 
 class Undecided(Exception):  # noqa: N818 - an answer, not an error
@@ -142,16 +170,17 @@ class Original:
 
     def _run_first(self) -> None:
         """Find inputs, and see whether it gives the same on the same ones."""
-        session = self.session(Level.DISABLED)
+        session = self._load(_Remembering, Level.DISABLED)
         self.inputs = make_inputs(session, self.execution.inputs, self.traits.hints)
         self.progress("running the original")
-        begun = time.monotonic()
-        once = flat(session.run(next(self.inputs.feeds())))
-        self._seconds = max(time.monotonic() - begun, 1e-4)
+        once, self._seconds = session.once(next(self.inputs.feeds()))
         if self._seconds > _SLOW and self.inputs.are_drawn:
             self.inputs = replace(self.inputs, samples=min(self.inputs.samples, FEWEST_SAMPLES))
         self.placement = session.placement
+        begun = time.monotonic()
         self._run_again(session)
+        mean = (time.monotonic() - begun) / self.inputs.samples
+        self._seconds = max(min(self._seconds, mean), 1e-4)  # the first run is a slow one
         fill([once], self.everything)
         if not all(_same(once[name], self.references[0][name]) for name in self.names):
             drawn = f": {self.traits.random} is random" if self.traits.random else ""
@@ -197,9 +226,12 @@ class Original:
 
     def session(self, level: Level, weights: Feeds | None = None) -> Session:
         """Load it, with other weights if they are given."""
+        return self._load(Session, level, weights)
+
+    def _load(self, kind: type[_Session], level: Level, weights: Feeds | None = None) -> _Session:
         self.progress(f"loading the original ({self.provider}, optimization {level.value})")
         threads = self.execution.threads
-        return Session(self.path, self.provider, level, threads, initializers=weights)
+        return kind(self.path, self.provider, level, threads, initializers=weights)
 
     def results(
         self, session: Session, feeds: Iterable[Feeds], doing: str = "running the original"
@@ -384,6 +416,16 @@ def _rows(values: Array) -> int:
 def _is_throughout(values: Array, number: object) -> bool:
     is_float = values.dtype.kind == "f"
     return bool(np.array_equal(values, np.full_like(values, number), equal_nan=is_float))
+
+
+def _are_same(feeds: Feeds, others: Feeds) -> bool:
+    """Say whether inputs are the same to the bit."""
+    return feeds.keys() == others.keys() and all(
+        content.dtype == others[name].dtype
+        and content.shape == others[name].shape
+        and content.tobytes() == others[name].tobytes()
+        for name, content in feeds.items()
+    )
 
 
 def _same(one: Array, other: Array) -> bool:

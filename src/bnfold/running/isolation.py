@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Progress
+from bnfold.running.allocator import keep_freed_memory
 from bnfold.running.messages import Answer, Doing, NoAnswerError, answer, read, result, write
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def _serve(
     """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
         _forked.append(os.getpid())
+        keep_freed_memory()
         if limits is not None:
             limits.apply()
         for number in _ENDING:

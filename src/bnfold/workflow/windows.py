@@ -77,7 +77,8 @@ class Cut:
             if tensor.dtype is ir.DataType.STRING:
                 ir.serde.serialize_tensor_into(proto, tensor)
             else:
-                ir.serde.serialize_tensor_into(proto, ir.Tensor(tensor.numpy(), dtype=tensor.dtype))
+                proto.data_type, proto.raw_data = tensor.dtype.value, tensor.tobytes()
+                proto.dims.extend(tensor.shape.numpy())
             proto.name = name
             if isinstance(tensor, ir.ExternalTensor):
                 tensor.release()
