@@ -403,8 +403,8 @@ def test_a_fork_keeps_the_memory_that_it_frees() -> None:
     def pages_of_each_round(_: Progress) -> list[int]:
         counts = []
         for _ in range(10):
-            _ = [np.ones(size) for _ in range(8)]
-            del _
+            arrays = [np.ones(size) for _ in range(8)]
+            del arrays
             counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
         return [int(count) for count in np.diff(counts)]
 
