@@ -400,7 +400,7 @@ def test_garbage_of_the_parent_is_not_collected_in_a_fork(
 def test_a_fork_keeps_the_memory_that_it_frees() -> None:
     """Each round after the first takes no page anew: glibc alone would map all of them again."""
 
-    def pages_of_each_round(_: Progress) -> list[int]:
+    def pages_of_each_round(_told: Progress) -> list[int]:
         counts = []
         for _ in range(10):
             arrays = [np.ones(size) for _ in range(8)]
