@@ -39,6 +39,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from bnfold.algebra.expression_search import expressions_beside_others, smallest_expression
 from bnfold.algebra.linear_expression import LinearExpression
 from bnfold.algebra.operators import NOT_ONE_CONV
 from bnfold.algebra.weights import NotStorable
@@ -57,13 +58,13 @@ def merge_branches(root: ir.Node) -> Replace | None:
     if len(root.inputs) < 2:
         return None
     try:
-        expression = LinearExpression.of(root)
+        expression = smallest_expression(root)
         if expression is not None:
             return _merged(expression, [])
         refused = None
     except Refused as reason:
         refused = reason
-    for some, others in LinearExpression.beside_others(root):
+    for some, others in expressions_beside_others(root):
         try:
             return _merged(some, others)
         except Refused as reason:
