@@ -349,9 +349,9 @@ def test_a_first_run_on_other_inputs_is_repeated(
 
 
 def test_a_slow_first_run_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("bnfold.proof.original._SLOW", 0.0)
+    monkeypatch.setattr("bnfold.proof.first_run.SLOW", 0.0)
     model = build("(float[4,50] x) => (float[4,50] y) { y = Exp(x) }")
-    assert len(runs_to_begin(monkeypatch, tmp_path, model, samples=3)) == 2 + 2
+    assert len(runs_to_begin(monkeypatch, tmp_path, model, samples=3)) == 2 + 3
 
 
 # --- Crashes --------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from bnfold.options import CheckOptions
 from bnfold.proof.comparison import Accumulator
-from bnfold.proof.original import Original, Results
+from bnfold.proof.original import Original
+from bnfold.proof.outputs import Results
 from bnfold.proof.rows import common, matched
 from bnfold.proof.tolerance import Allowance, within_tolerance
 from bnfold.proof.truth_slices import Evaluation

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,9 +14,11 @@ from bnfold.arrays import Array
 from bnfold.errors import SessionError
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Counted, Progress
+from bnfold.proof.first_run import SLOW, RememberingSession
 from bnfold.proof.noise import Noise, moved
-from bnfold.proof.outputs import STRUCTURE, fill, flat
+from bnfold.proof.outputs import Results, fill, flat
 from bnfold.proof.rows import matched
+from bnfold.proof.showing import inconclusive_outputs, wanted_samples
 from bnfold.proof.tolerance import Allowance
 from bnfold.proof.traits import UNITS, Traits, float_weights
 from bnfold.proof.verdict import FEWEST_SAMPLES
@@ -28,16 +29,6 @@ from bnfold.running.runtime import Feeds, Level, Session
 
 _FIRST_OPSET = 7
 """The first version of the default operator set that onnxruntime supports."""
-
-_MORE_SAMPLES = 4
-"""Samples that are drawn where too few say something of an output."""
-
-_FEW_ELEMENTS = 256
-"""An output that is no float says little with fewer elements: more samples are drawn."""
-
-_MOST_SAMPLES = 32
-_SECONDS_FOR_SAMPLES = 0.25
-"""But not more, and not longer for all of them."""
 
 _FEW_DRAWS, _MORE_DRAWS = (0, 1), (4, 5, 6, 7)
 """Seeds of the draws of the original's noise that are taken where tolerances alone are not enough,
@@ -51,42 +42,10 @@ _WIDE_DRAW = 4
 """Past a step, these draws move inputs and weights by so many units in the last place: a jump that
 one unit makes would be missed by as small a move as often as not."""
 
-_SLOW = 3.0
-"""Seconds of one run beyond which there are as few samples as can be."""
-
 _MOST_WEIGHTS = 2**28
 """Bytes of weights up to which draws move them, too."""
 
-Results = list[dict[str, Any]]
-"""What a model gives, by output, sample by sample."""
-
-
 _Session = TypeVar("_Session", bound=Session)
-
-
-class _Remembering(Session):
-    """A session that knows its last run: the one that has found inputs need not be repeated."""
-
-    _last: tuple[Feeds, dict[str, Any], float] | None = None
-
-    def run(self, feeds: Feeds) -> dict[str, Any]:
-        """Compute all outputs, by name."""
-        self._last = None
-        begun = time.monotonic()
-        results = super().run(feeds)
-        self._last = feeds, results, time.monotonic() - begun
-        return results
-
-    def once(self, feeds: Feeds) -> tuple[dict[str, Any], float]:
-        """Return what `flat` makes of its outputs, and the seconds that it took to compute them.
-
-        A first run that took long is repeated: it may have been a slow one.
-        """
-        if self._last is None or self._last[2] > _SLOW or not _are_same(self._last[0], feeds):
-            self.run(feeds)
-        assert self._last is not None
-        (_, results, seconds), self._last = self._last, None
-        return flat(results), seconds
 
 
 class Undecided(Exception):  # noqa: N818 - an answer, not an error
@@ -170,11 +129,12 @@ class Original:
 
     def _run_first(self) -> None:
         """Find inputs, and see whether it gives the same on the same ones."""
-        session = self._load(_Remembering, Level.DISABLED)
+        session = self._load(RememberingSession, Level.DISABLED)
         self.inputs = make_inputs(session, self.execution.inputs, self.traits.hints)
         self.progress("running the original")
-        once, self._seconds = session.once(next(self.inputs.feeds()))
-        if self._seconds > _SLOW and self.inputs.are_drawn:
+        outputs, self._seconds = session.once(next(self.inputs.feeds()))
+        once = flat(outputs)
+        if self._seconds > SLOW and self.inputs.are_drawn:
             self.inputs = replace(self.inputs, samples=min(self.inputs.samples, FEWEST_SAMPLES))
         self.placement = session.placement
         begun = time.monotonic()
@@ -193,10 +153,16 @@ class Original:
         Raises:
             Undecided: if it does not run on them.
         """
-        wanted = self._wanted_samples()
-        if wanted <= len(self.references):
-            return
         assert self.inputs is not None
+        wanted = wanted_samples(
+            self.references,
+            self.traits,
+            {name: len(self.settled(name)) for name in self.names},
+            self._seconds,
+            is_inconclusive=bool(self.inconclusive),
+        )
+        if wanted <= len(self.references) or not self.inputs.are_drawn:
+            return
         self.inputs = replace(self.inputs, samples=wanted)
         try:
             self._run_again(self.session(Level.DISABLED))
@@ -220,7 +186,7 @@ class Original:
 
     def _take_notes(self) -> None:
         """Run it with optimizations, and find the samples and outputs that show nothing."""
-        self._find_inconclusive()
+        self.inconclusive = inconclusive_outputs(self.references, self.traits)
         self._run_best()
         self._find_unsettled()
 
@@ -256,51 +222,6 @@ class Original:
     def settled(self, name: str) -> list[int]:
         """Return the samples on which what it gives is more than its own rounding."""
         return [s for s in range(len(self.references)) if (s, name) not in self.unsettled]
-
-    # --- Samples ----------------------------------------------------------------------------------
-
-    def _find_inconclusive(self) -> None:
-        """Note the outputs that show nothing: without elements, or of one value throughout."""
-        self.inconclusive.clear()
-        for name in self.names:
-            values = [outputs[name] for outputs in self.references if outputs[name].size]
-            if not values:
-                self.inconclusive[name] = "has no elements to compare"
-            elif not self._is_constant(name):
-                only = values[0].flat[0]
-                if all(_is_throughout(each, only) for each in values):
-                    number = f"{only:g}" if values[0].dtype.kind == "f" else str(only)
-                    number = "NaN" if number == "nan" else number
-                    self.inconclusive[name] = f"of the original is {number} throughout"
-
-    def _is_constant(self, name: str) -> bool:
-        """Say whether an output depends on no value of the inputs, but on sizes at most."""
-        return name in self.traits.constant or name.endswith(STRUCTURE)
-
-    def _wanted_samples(self) -> int:
-        """Return how many samples it takes for each output to show something.
-
-        More than there are if an output shows nothing, is settled on too few samples, or gives few
-        elements that either are equal or not: classes, say, or rows of floats behind a comparison.
-        """
-        assert self.inputs is not None
-        count = len(self.references)
-        if not self.inputs.are_drawn:
-            return count
-        few = min(FEWEST_SAMPLES, count)
-        is_thin = any(len(self.settled(name)) < few for name in self.names)
-        wanted = count + _MORE_SAMPLES if is_thin or self.inconclusive else count
-        affordable = int(min(_MOST_SAMPLES, _SECONDS_FOR_SAMPLES / self._seconds))
-        for name in self.names if count >= FEWEST_SAMPLES else ():
-            is_float = self.references[0][name].dtype.kind == "f"
-            if is_float and name not in self.traits.steps:
-                continue
-            values = [outputs[name] for outputs in self.references]
-            elements = sum(_rows(each) if is_float else each.size for each in values)
-            if elements and not self._is_constant(name):
-                needed = math.ceil(count * _FEW_ELEMENTS / elements)
-                wanted = max(wanted, min(needed, affordable))
-        return wanted
 
     # --- Noise ------------------------------------------------------------------------------------
 
@@ -406,26 +327,6 @@ class Original:
                 for sample in range(len(self.references)):
                     if not noise.is_settled(sample, self.unit(name)):
                         self.unsettled[sample, name] = noise.share(sample)
-
-
-def _rows(values: Array) -> int:
-    """Return how many rows there are along the last axis; elements are rows if it is the first."""
-    return values.size // (values.shape[-1] or 1) if values.ndim > 1 else values.size
-
-
-def _is_throughout(values: Array, number: object) -> bool:
-    is_float = values.dtype.kind == "f"
-    return bool(np.array_equal(values, np.full_like(values, number), equal_nan=is_float))
-
-
-def _are_same(feeds: Feeds, others: Feeds) -> bool:
-    """Say whether inputs are the same to the bit."""
-    return feeds.keys() == others.keys() and all(
-        content.dtype == others[name].dtype
-        and content.shape == others[name].shape
-        and content.tobytes() == others[name].tobytes()
-        for name, content in feeds.items()
-    )
 
 
 def _same(one: Array, other: Array) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from bnfold.arrays import Array
+
+Results: TypeAlias = list[dict[str, Any]]
+"""What a model gives, by output, sample by sample."""
 
 STRUCTURE = (" length", " keys", " is absent")
 """What the names of the arrays end in that describe a sequence or map, not its content."""

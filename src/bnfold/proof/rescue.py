@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bnfold.proof.judging import Judge, verdict_on
-from bnfold.proof.original import Results
+from bnfold.proof.outputs import Results
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.truth_slices import Evaluation, is_as_exact
 from bnfold.record.data import LevelComparison, OutputComparison

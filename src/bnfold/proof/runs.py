@@ -14,8 +14,8 @@ from bnfold.progress import EVALUATING
 from bnfold.proof.comparison import STEP_FACTOR
 from bnfold.proof.interface import Interface, difference
 from bnfold.proof.judging import Judge
-from bnfold.proof.original import Original, Results, Undecided, shapes_of
-from bnfold.proof.outputs import fill
+from bnfold.proof.original import Original, Undecided, shapes_of
+from bnfold.proof.outputs import Results, fill
 from bnfold.proof.rescue import judged_by_truth
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
