@@ -13,6 +13,7 @@ import pytest
 
 import bnfold
 from benchmarks import blocks
+from bnfold.proof.original import Original
 from tests.support.graphs import draw_feeds
 from tests.support.networks import GAINS, NETWORKS, folded_elsewhere, wrong_by
 from tests.support.slow import few
@@ -54,6 +55,28 @@ def test_wrong_variants_fail(kind: str, change: str, gain: float) -> None:
     wrong = wrong_by(model, change, 3.0, feeds, seed=0)
     assert wrong is not None
     assert verdict(model, wrong)[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "gain", "seed"),
+    [
+        ("normalised", "tap", 1.0, 5),
+        ("recurrent", "weight", 10.0, 1),
+        ("attention", "channel", 10.0, 3),
+    ],
+)
+def test_wrong_variants_that_a_few_samples_let_pass_fail_on_more(
+    kind: str, change: str, gain: float, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their outputs have few values in a channel: more is allowed for chance."""
+    model = NETWORKS[kind](seed, gain)
+    drawn = draw_feeds(model, seed=seed, sizes=SIZES).items()
+    feeds = {name: np.asarray(value / 3, np.float32) for name, value in drawn}
+    wrong = wrong_by(model, change, 3.0, feeds, seed)
+    assert wrong is not None
+    assert verdict(model, wrong)[0] == "fail"
+    monkeypatch.setattr(Original, "add_samples", lambda _: False)
+    assert verdict(model, wrong)[0] == "pass"
 
 
 @pytest.mark.parametrize("seed", [0, 1])

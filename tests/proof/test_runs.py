@@ -268,11 +268,34 @@ def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyP
     assert (found.verdict, found.reason) == ("not-verified", "out of memory")
 
 
-def drawn(tmp_path: Path, model: onnx.ModelProto) -> Original:
+def test_more_samples_take_the_same_draws(tmp_path: Path) -> None:
+    found = drawn(tmp_path, build("(float[N,3] x) => (float[N,3] y) { y = Exp(x) }"))
+    draws = len(found.draws)
+    assert found.add_samples()
+    assert len(found.references) == 32
+    assert [len(draw) for draw in found.draws] == [32] * draws
+    assert not found.add_samples()
+
+
+def test_no_more_samples_than_there_is_time_for(tmp_path: Path) -> None:
+    found = drawn(tmp_path, build("(float[N,3] x) => (float[N,3] y) { y = Exp(x) }"))
+    found._seconds = 0.25 / 5.5
+    assert found.add_samples()
+    assert len(found.references) == 5
+
+
+def test_given_inputs_are_all_that_there_is(tmp_path: Path) -> None:
+    model = build("(float[2,3] x) => (float[2,3] y) { y = Exp(x) }")
+    found = drawn(tmp_path, model, arrays={"x": normal(2, 3)})
+    assert not found.add_samples()
+
+
+def drawn(tmp_path: Path, model: onnx.ModelProto, **inputs: Any) -> Original:
     """Return an original that has run, with its draws."""
     onnx.save(model, tmp_path / "m.onnx")
     path = tmp_path / "m.onnx"
-    found = Original(path, Traits.of(path), "cpu", bnfold.ExecutionOptions(), lambda _: None)
+    execution = bnfold.ExecutionOptions(inputs=bnfold.InputOptions(**inputs))
+    found = Original(path, Traits.of(path), "cpu", execution, lambda _: None)
     found.run()
     assert found.draw()
     return found

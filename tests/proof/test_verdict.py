@@ -11,7 +11,7 @@ import pytest
 from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.truth_errors import NEGLIGIBLE, truth_limit
 from bnfold.proof.truth_slices import TRUTH_FACTOR
-from bnfold.proof.verdict import Findings, decide, worst_verdict
+from bnfold.proof.verdict import Findings, decide, is_near_limit, worst_verdict
 from bnfold.record.data import (
     LevelComparison,
     LevelName,
@@ -125,6 +125,22 @@ def test_what_differs_in_float64_fails_unless_a_tolerance_was_asked_for(
     assert decided == verdict
     assert ("index 3 of axis 1" in reason) == (verdict == "fail")
     assert decide(dataclasses.replace(findings, asked=frozenset({"y"})))[0] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_near"),
+    [
+        ([], False),
+        ([None], False),
+        ([0.39], False),
+        ([0.41], True),
+        ([None, 0.1, 1.0], True),
+        ([0.5, 1.01], False),  # that fails as it is
+    ],
+)
+def test_what_is_near_the_limit(ratios: list[float | None], is_near: bool) -> None:
+    outputs = [TruthOutput("y", "float32", 0.1, 0.1, 0.1, ratio=ratio) for ratio in ratios]
+    assert is_near_limit(Truth(3, "", outputs)) is is_near
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bnfold.proof.first_run import SLOW, RememberingSession
 from bnfold.proof.noise import Noise, moved
 from bnfold.proof.outputs import Results, fill, flat
 from bnfold.proof.rows import matched
-from bnfold.proof.showing import inconclusive_outputs, wanted_samples
+from bnfold.proof.showing import inconclusive_outputs, most_samples, wanted_samples
 from bnfold.proof.tolerance import Allowance
 from bnfold.proof.traits import UNITS, Traits, float_weights
 from bnfold.proof.verdict import FEWEST_SAMPLES
@@ -161,9 +161,30 @@ class Original:
             self._seconds,
             is_inconclusive=bool(self.inconclusive),
         )
+        if wanted > len(self.references) and self.inputs.are_drawn:
+            self._run_on(wanted)
+
+    def add_samples(self) -> bool:
+        """Run it on as many samples as there is time for; return whether these are more.
+
+        The draws that have been taken are taken on these, too.
+
+        Raises:
+            Undecided: if it does not run on them.
+        """
+        assert self.inputs is not None
+        wanted = most_samples(self._seconds)
         if wanted <= len(self.references) or not self.inputs.are_drawn:
-            return
-        self.inputs = replace(self.inputs, samples=wanted)
+            return False
+        self._run_on(wanted)
+        rounds, self._rounds = self._rounds, 0
+        while self._rounds < rounds:
+            self.draw()
+        return True
+
+    def _run_on(self, samples: int) -> None:
+        assert self.inputs is not None
+        self.inputs = replace(self.inputs, samples=samples)
         try:
             self._run_again(self.session(Level.DISABLED))
         except SessionError as error:

@@ -19,7 +19,7 @@ from bnfold.proof.outputs import Results, fill
 from bnfold.proof.rescue import judged_by_truth
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
-from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, beyond_truth, decide
+from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, beyond_truth, decide, is_near_limit
 from bnfold.record.data import (
     Inconclusive,
     LevelComparison,
@@ -73,21 +73,21 @@ class ProviderComparison:
             original.run()
             self._require_known_names()
             floor = self.judge.compare(original.best)
-            plain, best = self._run(Level.DISABLED), self._run(Level.ALL)
-            levels = self.judge.levels(plain, best)
-            while not _passes(levels) and original.draw():
-                plain, best = self._on_all_samples(plain, best)
-                levels = self.judge.levels(plain, best)
-            if original.has_all_draws:
-                self._require_same_rows(plain, best)
+            levels, plain, best = self._judged(self._run(Level.DISABLED), self._run(Level.ALL))
             if original.provider == "cuda":
                 tf32 = self.judge.compare(self._run(Level.ALL, tf32=True))
             if self.checking.truth != "off":
                 truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
-                while beyond_truth(truth) and _passes(levels) and original.draw():
-                    plain, best = self._on_all_samples(plain, best)
-                    levels = self.judge.levels(plain, best)
-                    truth = self._measured_again(evaluations, plain)
+                while _passes(levels):
+                    if beyond_truth(truth) and original.draw():
+                        plain, best = self._on_all_samples(plain, best)
+                        levels = self.judge.levels(plain, best)
+                        truth = self._measured_again(evaluations, plain)
+                    elif is_near_limit(truth) and original.add_samples():
+                        levels, plain, best = self._judged(*self._on_all_samples(plain, best))
+                        truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
+                    else:
+                        break
                 levels = judged_by_truth(self.judge, levels, evaluations, plain, best)
             if len(original.draws) > 1:  # they may have left out samples, or added some
                 floor = self.judge.compare(original.best)
@@ -173,6 +173,22 @@ class ProviderComparison:
             needs_truth=self.checking.truth == "always",
             asked=frozenset(n for n in original.names if self.checking.asks_for(n)),
         )
+
+    def _judged(
+        self, plain: Results, best: Results
+    ) -> tuple[list[LevelComparison], Results, Results]:
+        """Compare at both levels, with more draws before an output fails; also return the results.
+
+        These are new ones if the original has taken more samples for its draws.
+        """
+        original = self.original
+        levels = self.judge.levels(plain, best)
+        while not _passes(levels) and original.draw():
+            plain, best = self._on_all_samples(plain, best)
+            levels = self.judge.levels(plain, best)
+        if original.has_all_draws:
+            self._require_same_rows(plain, best)
+        return levels, plain, best
 
     # --- The other model --------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def wanted_samples(
     count = len(results)
     is_thin = min(settled.values(), default=count) < min(FEWEST_SAMPLES, count)
     wanted = count + _MORE_SAMPLES if is_thin or is_inconclusive else count
-    affordable = int(min(_MOST_SAMPLES, _SECONDS_FOR_SAMPLES / seconds))
+    affordable = most_samples(seconds)
     for name, first in results[0].items() if count >= FEWEST_SAMPLES else ():
         is_float = first.dtype.kind == "f"
         if is_float and name not in traits.steps:
@@ -73,6 +73,11 @@ def wanted_samples(
             needed = math.ceil(count * _FEW_ELEMENTS / elements)
             wanted = max(wanted, min(needed, affordable))
     return wanted
+
+
+def most_samples(seconds: float) -> int:
+    """Return how many samples there is time for, if a run takes so many seconds."""
+    return int(min(_MOST_SAMPLES, _SECONDS_FOR_SAMPLES / seconds))
 
 
 def _is_constant(name: str, traits: Traits) -> bool:

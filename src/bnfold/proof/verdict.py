@@ -14,6 +14,10 @@ MOST_EXACT_DIFFERENCE = 1e-3
 FEWEST_SAMPLES = 2
 """A verdict never rests on fewer, unless fewer were given or asked for."""
 
+_NEAR_LIMIT = 0.4
+"""In float64, what differs by such a share of what rounding explains is tried on more samples: a
+few may have shown too little of it, and where they have few values, more is allowed for chance."""
+
 _LARGEST_OFFER = 10.0
 """A message offers a tolerance of up to so many times the allowed one. One that is far beyond is
 no advice: it would let wrong models pass."""
@@ -91,6 +95,12 @@ def decide(findings: Findings) -> tuple[Verdict, str]:
         why = truth.note if truth is not None else "it was not evaluated"
         return "not-verified", f"there is no float64 evaluation: {why}"
     return "pass", ""
+
+
+def is_near_limit(truth: Truth) -> bool:
+    """Say whether more samples may show that the two differ by more than rounding explains."""
+    ratios = [output.ratio for output in truth.outputs if output.ratio is not None]
+    return _NEAR_LIMIT <= max(ratios, default=0.0) <= 1
 
 
 def beyond_truth(truth: Truth, asked: frozenset[str] = frozenset()) -> str:
