@@ -268,6 +268,30 @@ def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyP
     assert (found.verdict, found.reason) == ("not-verified", "out of memory")
 
 
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [("float", "Identity"), ("double", "Cast<to=11>"), ("double", "CastLike")],
+)
+@pytest.mark.parametrize("factor", [1.0, 1 + 6e-5])
+def test_float64_is_compared_whatever_type_an_output_is_written_in(
+    kind: str, end: str, factor: float
+) -> None:
+    """It rounds as what it is computed in does: less than the tolerances is still a difference."""
+    like = ", zero" if end == "CastLike" else ""
+    text = (
+        f"(float[N,8] x) => ({kind}[N,4] y) "
+        f"{{ p = MatMul(x, a) q = Tanh(p) r = MatMul(q, b) y = {end}(r{like}) }}"
+    )
+    one, two, zero = normal(8, 16), normal(16, 4, seed=1), np.zeros(1)
+    changed = one.copy()
+    changed[:, 3] *= np.float32(factor)
+    original, other = (build(text, opset=15, a=a, b=two, zero=zero) for a in (one, changed))
+    found = check(original, other)
+    assert found.truth is not None
+    assert found.truth.outputs
+    assert found.verdict == ("pass" if factor == 1 else "fail")
+
+
 def test_more_samples_take_the_same_draws(tmp_path: Path) -> None:
     found = drawn(tmp_path, build("(float[N,3] x) => (float[N,3] y) { y = Exp(x) }"))
     draws = len(found.draws)

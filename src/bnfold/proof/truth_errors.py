@@ -201,7 +201,10 @@ def _unsteadiness(output: TruthOutput) -> float:
 
 
 def _is_float(output: object) -> bool:
-    return isinstance(output, np.ndarray) and output.dtype.name in ROUNDING_ERRORS
+    """Say whether an output is of floats: of float64, too, as a Cast makes them of others."""
+    return isinstance(output, np.ndarray) and (
+        output.dtype.kind == "f" or output.dtype.name in ROUNDING_ERRORS
+    )
 
 
 def _errors(name: str, unit: str, evaluation: Evaluation, *, jumps: bool) -> TruthOutput:
