@@ -81,6 +81,7 @@ UPSTREAM = [
     ('g = Upsample<mode="nearest">(c, scales)', 9),
     ('g = Pad<mode="edge">(c, pads)', 17),
     ('g = Pad<mode="reflect">(c, pads)', 17),
+    ('g = Pad<mode="wrap">(c, pads)', 19),
     ("g = Pad(c, no_pads)", 17),
     ("g = Slice(c, from, to, last_two)", 17),
     ("g = Gather<axis=2>(c, backward)", 17),
@@ -272,7 +273,6 @@ def test_a_scale_without_shift_passes_more(lines: str) -> None:
         ("g = Relu(c)", -1.0),
         ("g = Relu(c)", 0.0),
         ("g = Pad(c, pads, one)", 2.0),
-        ('g = Pad<mode="wrap">(c, pads)', 2.0),
     ],
 )
 def test_a_scale_without_shift_does_not_pass_everything(lines: str, factor: float) -> None:
@@ -311,6 +311,9 @@ LAYOUTS = [
     ("g = Gather(c, one)", 3, FACTORS.reshape(4, 1, 1)),
     ("g = Gather<axis=1>(c, one)", 3, FACTORS[:1].reshape(1, 1, 1)),
     ("g = Gather<axis=1>(c, repeated)", 4, FACTORS[[0, 1, 0]].reshape(3, 1, 1)),
+    ("m = GlobalAveragePool(c) g = Expand(m, wide)", 4, FACTORS.reshape(4, 1, 1)),
+    ("m = GlobalAveragePool(c) g = Expand(m, low)", 4, FACTORS.reshape(4, 1, 1)),
+    ("m = GlobalAveragePool(c) g = Expand(m, higher)", 5, FACTORS.reshape(4, 1, 1)),
 ]
 SHAPES: Parameters = {
     "first": np.array([0], np.int64),
@@ -321,6 +324,9 @@ SHAPES: Parameters = {
     "mixed": np.array([0, 8, 18], np.int64),
     "one": np.array(1, np.int64),
     "repeated": np.array([3, 1, -1], np.int64),
+    "wide": np.array([1, 4, 3, 2], np.int64),
+    "low": np.array([3, 2], np.int64),
+    "higher": np.array([2, 1, 1, 3, 2], np.int64),
     "rows": np.array([-1, 6], np.int64),
 }
 
@@ -349,6 +355,12 @@ def test_channels_are_followed_through_other_shapes(lines: str, rank: int, facto
         ("g = Flatten(c)", 2, np.arange(1, 145, dtype=np.float32)),
         ("g = Reshape(c, rows)", 2, np.arange(1, 7, dtype=np.float32)),
         ("g = Gather<axis=1>(c, one)", 3, np.arange(1, 7, dtype=np.float32)),
+        ("m = ReduceMean<axes=[1,2,3]>(c) g = Expand(m, wide)", 4, FACTORS.reshape(4, 1, 1)),
+        (
+            "m = GlobalAveragePool(c) g = Expand(m, higher)",
+            5,
+            np.array([2, 3], np.float32).reshape(2, 1, 1, 1, 1),
+        ),
     ],
 )
 def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Array) -> None:
@@ -402,6 +414,18 @@ def test_a_slice_of_channels_downstream(start: int, end: int, step: int) -> None
         **batch_norm(6),
     )
     assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Slice", "Conv"])
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 6), (5, 6), (3, 1, 5, 6)])
+def test_channels_that_are_not_repeated_downstream(shape: tuple[int, ...]) -> None:
+    model = build(
+        "(float[1,4,1,1] x) => (float[N,5,4,5] y) { q = Sigmoid(x) "
+        "a = BatchNormalization(q, s, b, m, v) g = Expand(a, shape) y = Conv(g, w) }",
+        w=normal(5, 4, 2, 2),
+        shape=np.array(shape),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Expand", "Conv"])
 
 
 def test_two_slices_of_one_value_take_their_own_channels_downstream() -> None:

@@ -215,11 +215,10 @@ def fills_in_from_outside(resize: ir.Node) -> bool:
 
 
 def _pad(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
-    """Repeated and mirrored borders commute; a constant border only if it is zero and t = 0.
+    """Borders of copies commute; a constant border only if it is zero and t = 0.
 
     What is cut off (a negative width) has no border.
     """
-    require(string_attribute(node, "mode", "constant") != "wrap", NotCarried.PADDED_BORDER, node)
     amounts = ints_parameter(node, "pads", 1)
     require(amounts is not None and input_of(node, 3) is None, NotCarried.PADDED_BORDER, node)
     pads = np.array(amounts).reshape(2, -1)

@@ -250,6 +250,19 @@ def _tile(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
     return _joined(affine, node, copies, in_row=False)
 
 
+def _expand(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
+    """The last axes are the same; along the channels, there is nothing to repeat."""
+    if affine.is_uniform:
+        return affine
+    more = known_rank(node.outputs[0], node) - known_rank(node.inputs[0], node)
+    axis = affine.axis - more if direction is Direction.TO_INPUT else affine.axis
+    require(axis >= 0, NotCarried.AXIS_LOST, node)
+    size = size_of(node.inputs[0], axis)
+    require(size is not None, Common.SHAPE_UNKNOWN, node)
+    require(size == affine.channels, NotCarried.AXIS_LOST, node)
+    return affine.along(axis if direction is Direction.TO_INPUT else axis + more)
+
+
 def _through_blocks(affine: Affine, node: ir.Node, in_row: bool, joins: bool) -> Affine:
     """Follow channels that are split into b² each, or joined: those `in_row`, or C apart."""
     if affine.is_uniform or affine.axis == 0:
@@ -298,4 +311,5 @@ MOVING: Mapping[str, Carrier] = {
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
     "Tile": _tile,
+    "Expand": _expand,
 }
