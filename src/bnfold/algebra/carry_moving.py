@@ -190,17 +190,33 @@ def _gathered(node: ir.Node, axis: int) -> tuple[IntArray, int]:
     return indices.reshape(-1).astype(np.int64) % count, count
 
 
+def axes_picked_along(node: ir.Node) -> list[int]:
+    """Return along which axes a Slice or Gather picks.
+
+    Raises:
+        Refused: RANK_UNKNOWN or the like, if the input has no known rank.
+    """
+    if node.op_type == "Gather":
+        return [int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)]
+    return _sliced_axes(node)
+
+
+def picked(node: ir.Node, axis: int) -> tuple[IntArray, int]:
+    """Return what a Slice or Gather picks along an axis, and of how many.
+
+    Raises:
+        Refused: PARAMETER_NOT_CONSTANT, SHAPE_UNKNOWN or TOO_MANY_CHANNELS, if that is not known.
+    """
+    return _gathered(node, axis) if node.op_type == "Gather" else _sliced(node, axis)
+
+
 def of_what_is_picked(affine: Affine, node: ir.Node) -> Affine:
     """Return the map of the input of a Slice or Gather that changes only what it picks.
 
     The map is the same for all elements.
     """
-    if node.op_type == "Gather":
-        axis = int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)
-        chosen, count = _gathered(node, axis)
-    else:
-        axis = _sliced_axes(node)[0]  # of several, any would do: it is what the others leave
-        chosen, count = _sliced(node, axis)
+    axis = axes_picked_along(node)[0]  # of several, any would do: it is what the others leave
+    chosen, count = picked(node, axis)
     there = Affine(np.ones(count), np.zeros(count), axis)
     there.scale[chosen], there.shift[chosen] = affine.scale, affine.shift
     return there
