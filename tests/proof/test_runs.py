@@ -301,6 +301,29 @@ def test_more_samples_take_the_same_draws(tmp_path: Path) -> None:
     assert not found.add_samples()
 
 
+def test_samples_on_which_it_does_not_run_are_not_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = drawn(tmp_path, build("(float[N,3] x) => (float[N,3] y) { y = Exp(x) }"))
+    found.unsettled[0, "y"] = 0.5
+    before = {name: value for name, value in vars(found).items() if name != "unsettled"}
+    run = Session.run
+    runs = 0
+
+    def fails_late(self: Session, feeds: Feeds) -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        if runs > 32 + 7:  # with onnxruntime's optimizations
+            raise SessionError("an index out of range")
+        return run(self, feeds)
+
+    monkeypatch.setattr(Session, "run", fails_late)
+    assert not found.add_samples()
+    assert runs == 40
+    assert {name: value for name, value in vars(found).items() if name != "unsettled"} == before
+    assert found.unsettled == {(0, "y"): 0.5}
+
+
 def test_no_more_samples_than_there_is_time_for(tmp_path: Path) -> None:
     found = drawn(tmp_path, build("(float[N,3] x) => (float[N,3] y) { y = Exp(x) }"))
     found._seconds = 0.25 / 5.5

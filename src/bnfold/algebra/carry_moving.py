@@ -194,7 +194,7 @@ def axes_picked_along(node: ir.Node) -> list[int]:
     """Return along which axes a Slice or Gather picks.
 
     Raises:
-        Refused: RANK_UNKNOWN or the like, if the input has no known rank.
+        Refused: SHAPE_UNKNOWN, if the rank of the input is not known.
     """
     if node.op_type == "Gather":
         return [int_attribute(node, "axis", 0) % known_rank(node.inputs[0], node)]

@@ -167,19 +167,22 @@ class Original:
     def add_samples(self) -> bool:
         """Run it on as many samples as there is time for; return whether these are more.
 
-        The draws that have been taken are taken on these, too.
-
-        Raises:
-            Undecided: if it does not run on them.
+        The draws that have been taken are taken on these, too. Where it does not run on all of
+        them, it stays with those that there are.
         """
         assert self.inputs is not None
         wanted = most_samples(self._seconds)
         if wanted <= len(self.references) or not self.inputs.are_drawn:
             return False
-        self._run_on(wanted)
-        rounds, self._rounds = self._rounds, 0
-        while self._rounds < rounds:
-            self.draw()
+        before = {**vars(self), "unsettled": dict(self.unsettled)}
+        try:
+            self._run_on(wanted)
+            rounds, self._rounds = self._rounds, 0
+            while self._rounds < rounds:
+                self.draw()
+        except Undecided:
+            vars(self).update(before)
+            return False
         return True
 
     def _run_on(self, samples: int) -> None:
