@@ -40,7 +40,7 @@ def model_of(
     text = f"{PICKS.get(pick, pick)} {reader}"
     known = SLICES | {"order": np.array(order)} | more
     weights = {name: content for name, content in known.items() if name in text}
-    rank = x.count(",") + 1 - (np.ndim(more.get("w")) == 1)
+    rank = x.count(",") + 1 - ("w" in more and np.ndim(more["w"]) == 1)
     sizes = ",".join(f"r{axis}" for axis in range(rank))
     return build(f"(float[{x}] x) => (float[{sizes}] y) {{ {text} }}", **weights)
 
