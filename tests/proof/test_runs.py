@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -422,6 +423,21 @@ def test_a_slow_first_run_is_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("bnfold.proof.first_run.SLOW", 0.0)
     model = build("(float[4,50] x) => (float[4,50] y) { y = Exp(x) }")
     assert len(runs_to_begin(monkeypatch, tmp_path, model, samples=3)) == 2 + 3
+
+
+def test_a_slow_first_run_does_not_say_how_long_a_run_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """There would be time for few samples only."""
+    run, slow = Session.run, [0.2]
+
+    def first_is_slow(self: Session, feeds: Feeds) -> dict[str, Any]:
+        time.sleep(slow.pop() if slow else 0)
+        return run(self, feeds)
+
+    monkeypatch.setattr(Session, "run", first_is_slow)
+    found = drawn(tmp_path, build("(float[4,50] x) => (float[4,50] y) { y = Exp(x) }"))
+    assert 0 < found._seconds < 0.1
 
 
 # --- Crashes --------------------------------------------------------------------------------------
