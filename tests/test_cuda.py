@@ -10,6 +10,7 @@ import pytest
 
 import bnfold
 from bnfold.errors import ProviderError
+from bnfold.proof.first_run import RememberingSession
 from bnfold.running.runtime import Feeds, Level, Session, require_provider
 from tests.support.cli import REWRITTEN, run
 
@@ -83,6 +84,8 @@ def pretended_device(monkeypatch: pytest.MonkeyPatch) -> type[PretendedDevice]:
         monkeypatch.setattr(f"bnfold.{module}.require_provider", lambda _: None)
     for module in ("original", "runs"):
         monkeypatch.setattr(f"bnfold.proof.{module}.Session", PretendedDevice)
+    remembering = type("Remembering", (RememberingSession, PretendedDevice), {})
+    monkeypatch.setattr("bnfold.proof.original.RememberingSession", remembering)
     monkeypatch.setattr("bnfold.proof.equivalence.isolated", lambda work, progress: work(progress))
     return PretendedDevice
 
