@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.carry_moving import axes_picked_along, picked
 from bnfold.algebra.linear_forms import PRODUCTS
+from bnfold.algebra.narrowing import LINEAR_OPERATORS
 from bnfold.algebra.weights import folded_name, weight_of
 from bnfold.arrays import IntArray
 from bnfold.rewriting.contract import (
@@ -32,12 +33,10 @@ from bnfold.rewriting.contract import (
 )
 from bnfold.rewriting.query import int_attribute, is_op, producer, rank_of, sole_use
 
-_CONVS = ("Conv", "ConvTranspose")
-
 
 @rewrite(
     "fold-gather",
-    roots=[*_CONVS, *PRODUCTS],
+    roots=LINEAR_OPERATORS,
     exactness=Exactness.ROUNDED,
     refusals=[Common.SHARED, Common.WEIGHT_NOT_CONSTANT, Common.WEIGHT_OVERRIDABLE],
 )
@@ -66,7 +65,7 @@ def _permutation(pick: ir.Node, reader: ir.Node) -> IntArray | None:
     rank = rank_of(pick.inputs[0])
     if not rank or rank_of(pick.outputs[0]) != rank:
         return None
-    axis = 1 if is_op(reader, *_CONVS) else rank - 1
+    axis = rank - 1 if is_op(reader, *PRODUCTS) else 1
     try:
         if axes_picked_along(pick) != [axis]:
             return None

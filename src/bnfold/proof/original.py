@@ -174,7 +174,7 @@ class Original:
         wanted = most_samples(self._seconds)
         if wanted <= len(self.references) or not self.inputs.are_drawn:
             return False
-        before = {**vars(self), "unsettled": dict(self.unsettled)}
+        before = dict(vars(self))  # what a run finds out is put in its place, not into it
         try:
             self._run_on(wanted)
             rounds, self._rounds = self._rounds, 0
@@ -345,12 +345,13 @@ class Original:
 
     def _find_unsettled(self) -> None:
         """Note where the original's own rounding decides what it gives."""
-        self.unsettled.clear()
-        for name, noise in self.noise.items():
-            if self.references[0][name].dtype.kind == "f":
-                for sample in range(len(self.references)):
-                    if not noise.is_settled(sample, self.unit(name)):
-                        self.unsettled[sample, name] = noise.share(sample)
+        self.unsettled = {
+            (sample, name): noise.share(sample)
+            for name, noise in self.noise.items()
+            if self.references[0][name].dtype.kind == "f"
+            for sample in range(len(self.references))
+            if not noise.is_settled(sample, self.unit(name))
+        }
 
 
 def _same(one: Array, other: Array) -> bool:

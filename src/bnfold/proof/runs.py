@@ -77,18 +77,7 @@ class ProviderComparison:
             if original.provider == "cuda":
                 tf32 = self.judge.compare(self._run(Level.ALL, tf32=True))
             if self.checking.truth != "off":
-                truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
-                while _passes(levels):
-                    if beyond_truth(truth) and original.draw():
-                        plain, best = self._on_all_samples(plain, best)
-                        levels = self.judge.levels(plain, best)
-                        truth = self._measured_again(evaluations, plain)
-                    elif is_near_limit(truth) and original.add_samples():
-                        levels, plain, best = self._judged(*self._on_all_samples(plain, best))
-                        truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
-                    else:
-                        break
-                levels = judged_by_truth(self.judge, levels, evaluations, plain, best)
+                levels, truth = self._judged_in_float64(levels, plain, best)
             if len(original.draws) > 1:  # they may have left out samples, or added some
                 floor = self.judge.compare(original.best)
             verdict, reason = decide(self._findings(levels, floor, truth))
@@ -189,6 +178,28 @@ class ProviderComparison:
         if original.has_all_draws:
             self._require_same_rows(plain, best)
         return levels, plain, best
+
+    def _judged_in_float64(
+        self, levels: list[LevelComparison], plain: Results, best: Results
+    ) -> tuple[list[LevelComparison], Truth]:
+        """Measure in float64, with more draws before that fails, and more samples near the limit.
+
+        Return the levels as they are then, outputs beyond their tolerance that float64 lets pass
+        among them.
+        """
+        original = self.original
+        truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
+        while _passes(levels):
+            if beyond_truth(truth) and original.draw():
+                plain, best = self._on_all_samples(plain, best)
+                levels = self.judge.levels(plain, best)
+                truth = self._measured_again(evaluations, plain)
+            elif is_near_limit(truth) and original.add_samples():
+                levels, plain, best = self._judged(*self._on_all_samples(plain, best))
+                truth, evaluations = self._truth(plain, in_doubt=not _passes(levels))
+            else:
+                break
+        return judged_by_truth(self.judge, levels, evaluations, plain, best), truth
 
     # --- The other model --------------------------------------------------------------------------
 
