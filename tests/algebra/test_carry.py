@@ -428,6 +428,36 @@ def test_channels_that_are_not_repeated_downstream(shape: tuple[int, ...]) -> No
     assert_rewritten(model, "fold-batchnorm", ["Sigmoid", "Expand", "Conv"])
 
 
+def test_channels_are_followed_to_a_value_of_more_axes_downstream() -> None:
+    model = build(
+        "(float[4,1,1] x) => (float[N,5,4,5] y) { q = Sigmoid(x) a = Mul(q, k) "
+        "g = Expand(a, shape) y = Conv(g, w) }",
+        w=normal(5, 4, 2, 2),
+        k=FACTORS.reshape(4, 1, 1),
+        shape=ints(1, 4, 5, 6),
+    )
+    assert_rewritten(model, "fold-scale-shift", ["Sigmoid", "Expand", "Conv"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "shape"),
+    [
+        (1, (1, 4, 6, 6)),  # the one channel is repeated
+        (4, (1, 6, 4, 6, 6)),  # the one sample is
+        (4, (1, 6, 1, 4, 6, 6)),  # copies of everything, as many as there are columns
+    ],
+)
+def test_channels_that_are_copies_are_lost(filters: int, shape: tuple[int, ...]) -> None:
+    model = build(
+        f"(float[1,3,8,8] x) => (float[{','.join(map(str, shape))}] y) {{ "
+        "c = Conv(x, w) g = Expand(c, shape) y = BatchNormalization(g, s, b, m, v) }",
+        w=normal(filters, 3, 3, 3),
+        shape=ints(*shape),
+        **batch_norm(shape[1]),
+    )
+    assert_refused(model, "fold-batchnorm", NotCarried.AXIS_LOST, in_the_way="Expand g")
+
+
 def test_two_slices_of_one_value_take_their_own_channels_downstream() -> None:
     model = build(
         "(float[N,4,8,8] x) => (float[N,5,6,6] y, float[N,5,6,6] z) { q = Sigmoid(x) "

@@ -125,6 +125,13 @@ def test_readers_that_take_other_channels(reader: str, shape: tuple[int, ...], x
     assert not run_pass(model, NAME).record.rewrites
 
 
+def test_indices_that_make_another_axis() -> None:
+    pick = "g = Gather<axis=1>(x, order)"
+    model = model_of("y = MatMul(g, w)", pick, [ORDER], x="N,4", w=normal(4, 5))
+    model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "r2"
+    assert not run_pass(model, NAME).record.rewrites
+
+
 def test_unknown_channels() -> None:
     model = model_of("y = Conv(g, w)", x="N,C,7,6", w=normal(5, 4, 1, 1))
     assert not run_pass(model, NAME).record.rewrites
