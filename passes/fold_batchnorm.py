@@ -9,7 +9,8 @@ Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, a
 BatchNormalization, and constants that nothing else reads, such as a table of embeddings. After:
 Conv without padding (or with t = 0), ConvTranspose with t = 0, Gemm, MatMul, LSTM, GRU, RNN (of
 their input, not of a state), BatchNormalization. The weight of a MatMul may be either operand:
-A·(s·x + t) = (A·s)·x + A·t, where the channels are the rows of x.
+A·(s·x + t) = (A·s)·x + A·t, where the channels are the rows of x. It may be a batch of matrices,
+with channels along an axis of each, or one channel for each matrix.
 
 On its way, the map passes
 

@@ -107,9 +107,9 @@ def test_channels_on_another_axis_refuse() -> None:
     assert refusal.also_reason == NotAbsorbed.OTHER_AXIS.name
 
 
-def test_a_batch_of_matrices_after_it_refuses() -> None:
-    (refusal,) = run_pass(after_map(a=normal(2, 3, 4)), NAME).record.refusals
-    assert refusal.also_reason == NotAbsorbed.OTHER_AXIS.name
+def test_each_matrix_of_a_batch_after_it_takes_the_map() -> None:
+    model, sizes = after_map(a=normal(2, 3, 4)), {"N": 2, "L": 5}
+    assert_rewritten(model, NAME, ["Relu", "MatMul", "Add"], sizes=sizes, certified=True)
 
 
 def test_a_weight_that_may_be_overridden_is_named() -> None:

@@ -24,6 +24,7 @@ from tests.support.graphs import (
     batch_norm,
     build,
     draw_feeds,
+    make_overridable,
     normal,
     operators,
 )
@@ -140,8 +141,8 @@ def test_the_pool_moves_before(function: str) -> None:
         ("Sin(x)", NotMonotone.NOT_MONOTONE),
         ("Log(x)", NotMonotone.NOT_TOTAL),
         ("Sqrt(x)", NotMonotone.NOT_TOTAL),
-        ("Add(x, x)", Common.PARAMETER_NOT_CONSTANT),
-        ("Mul(x, x)", Common.PARAMETER_NOT_CONSTANT),
+        ("Add(x, x)", NotMonotone.TWO_VALUES),
+        ("Mul(x, x)", NotMonotone.TWO_VALUES),
         ("PRelu(x, x)", Common.PARAMETER_NOT_CONSTANT),
         ("Add(x, per_column)", NotMonotone.VARIES_IN_SPACE),
         ("Mul(x, per_row)", NotMonotone.VARIES_IN_SPACE),
@@ -161,6 +162,13 @@ def test_refuses_what_does_not_commute(function: str, reason: NotMonotone) -> No
     }
     weights |= {name: array for name, array in extra.items() if name in function}
     assert_refused(swap(function, opset=18, **weights), NAME, reason)
+
+
+@pytest.mark.parametrize("operator", ["Add", "Mul", "Sub", "Div"])
+def test_refuses_a_parameter_that_a_caller_may_replace(operator: str) -> None:
+    model = swap(f"{operator}(x, k)", opset=18, k=np.abs(normal(4, 1, 1)))
+    reason = Common.PARAMETER_NOT_CONSTANT
+    assert_refused(make_overridable(model, "k"), NAME, reason)
 
 
 def test_channels_as_many_as_columns_are_still_not_channels() -> None:

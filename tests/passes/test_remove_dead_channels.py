@@ -770,6 +770,16 @@ def test_refuses_weights_that_are_not_constant(weight: str) -> None:
     assert_refused(computed, NAME, Common.WEIGHT_NOT_CONSTANT)
 
 
+def test_refuses_a_matrix_before_the_channels() -> None:
+    """Its weight is the first operand, and constant: what it does is to combine channels."""
+    text = "(float[N,4,5,5] x) => (float[N,6,7,5] y) { c = Conv(x, w) y = MatMul(a, c) }"
+    model = build(text, w=dead(6, 4, 1, 1), a=normal(7, 5))
+    assert_refused(model, NAME, NotLeftOut.CHANNELS_MIXED)
+    text = text.replace(" x)", " x, float[7,5] a)")
+    computed = build(text, w=dead(6, 4, 1, 1))
+    assert_refused(computed, NAME, Common.WEIGHT_NOT_CONSTANT)
+
+
 def test_refuses_to_remove_the_only_channel() -> None:
     model = between(
         "t = Relu(c)", w=np.zeros((1, 4, 1, 1), np.float32), b=normal(1), u=normal(5, 1, 3, 3)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import NOT_AFFINE, batch_normalization
-from bnfold.graph.constants import constant
+from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, require
 from bnfold.rewriting.query import float_attribute, input_of, int_attribute, opset, rank_of
 
@@ -25,6 +25,9 @@ class NotMonotone(Refusal):
     NOT_TOTAL = "the operator before the pool is undefined for negative values"
     NEGATIVE_SLOPE = "a slope or factor of the operator before the pool is negative"
     VARIES_IN_SPACE = "the operator before the pool has a parameter that varies within a window"
+    TWO_VALUES = (
+        "the operator before the pool combines two values, which are largest at different places"
+    )
     WRAPS_AROUND = "it computes with integers, which wrap around where they overflow"
     NOT_FINITE = "a factor or term of the operator before the pool is not finite"
     NARROWING_CAST = (
@@ -167,7 +170,8 @@ def _constant_input(node: ir.Node, *indices: int) -> int:
     for index in indices:
         if constant(input_of(node, index)) is not None:
             return index
-    raise Refused(Common.PARAMETER_NOT_CONSTANT, node)
+    is_parameter = any(is_overridable(input_of(node, index)) for index in indices)
+    raise Refused(Common.PARAMETER_NOT_CONSTANT if is_parameter else NotMonotone.TWO_VALUES, node)
 
 
 def _require_not_negative(node: ir.Node, index: int) -> None:

@@ -113,25 +113,25 @@ def _gemm(affine: Affine, gemm: ir.Node) -> Op:
 
 
 def _matmul(affine: Affine, matmul: ir.Node) -> Op:
-    """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis."""
+    """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis, or are the matrices."""
     if data_input(matmul) == 1:
         return _left_matmul(affine, matmul)
-    weight = weight_of(matmul, 1)
-    rank = _matmul_rank(matmul)
-    require(weight.ndim >= 2, NotAbsorbed.OTHER_AXIS, matmul)
-    affine = _on_axis(affine, rank - 1, weight.shape[-1], matmul)
-    folded = _store(weight, matmul, 1, channel_axis=-1, scale=affine.scale)
-    return _matmul_with(matmul, matmul.inputs[0], folded, affine.shift, rank)
+    weight, rank = weight_of(matmul, 1), _matmul_rank(matmul)
+    axis = _axis_of_weight(affine, rank, weight, -1, matmul)
+    affine = _on_axis(affine, rank + axis, weight.shape[axis], matmul)
+    folded = _store(weight, matmul, 1, channel_axis=axis, scale=_along(affine.scale, axis))
+    return _matmul_with(matmul, matmul.inputs[0], folded, _along(affine.shift, axis), rank)
 
 
 def _left_matmul(affine: Affine, matmul: ir.Node) -> Op:
-    """A(s,t)(A·x) = (s·A)·x + t, where the channels are the rows of A, on the last axis but one."""
+    """A(s,t)(A·x) = (s·A)·x + t, where the channels are the rows of A, or the matrices."""
     weight, data = weight_of(matmul, 0), matmul.inputs[1]
     rank = _matmul_rank(matmul)
-    require(weight.ndim >= 2 and (rank_of(data) or 0) >= 2, NotAbsorbed.OTHER_AXIS, matmul)
-    affine = _on_axis(affine, rank - 2, weight.shape[-2], matmul)
-    folded = _store_left(weight, matmul, -2, affine.scale[:, None])
-    return _left_matmul_with(matmul, data, folded, affine.shift, rank)
+    require((rank_of(data) or 0) >= 2, NotAbsorbed.OTHER_AXIS, matmul)
+    axis = _axis_of_weight(affine, rank, weight, -2, matmul)
+    affine = _on_axis(affine, rank + axis, weight.shape[axis], matmul)
+    folded = _store_left(weight, matmul, axis, _along(affine.scale, axis))
+    return _left_matmul_with(matmul, data, folded, _along(affine.shift, axis), rank)
 
 
 def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
@@ -218,25 +218,33 @@ def _gemm_after(affine: Affine, gemm: ir.Node, data: Operand) -> Op:
 
 
 def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
-    """(x·s + t)·B = x·(s·B) + t·B, where the channels are on the last axis of x."""
+    """(x·s + t)·B = x·(s·B) + t·B: the channels are on the last axis of x, or are the matrices."""
     if data_input(matmul) == 1:
         return _left_matmul_after(affine, matmul, data)
-    weight = weight_of(matmul, 1)
-    rank = _matmul_rank(matmul)
-    require(weight.ndim == 2, NotAbsorbed.OTHER_AXIS, matmul)
-    affine = _on_axis(affine, rank - 1, weight.shape[0], matmul)
-    folded = _store(weight, matmul, 1, channel_axis=0, scale=affine.scale[:, None])
-    return _matmul_with(matmul, data, folded, affine.shift @ weight.astype(np.float64), rank)
+    weight, rank = weight_of(matmul, 1), _data_rank(matmul, 0)
+    axis = _axis_of_weight(affine, rank, weight, -1, matmul)
+    _require_shift_fits(weight, rank, matmul)
+    rows = -2 if axis == -1 else axis
+    affine = _on_axis(affine, rank + axis, weight.shape[rows], matmul)
+    folded = _store(weight, matmul, 1, channel_axis=rows, scale=_along(affine.scale, rows))
+    row = _along(affine.shift, axis)
+    if weight.ndim > 2:
+        row = np.broadcast_to(row, (*row.shape[:-2], 1, weight.shape[-2]))
+    return _matmul_with(matmul, data, folded, row @ weight.astype(np.float64), rank)
 
 
 def _left_matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
-    """A·(s·x + t) = (A·s)·x + A·t, where the channels are on the last axis but one of x."""
-    weight = weight_of(matmul, 0)
-    rank = _matmul_rank(matmul)
-    require(weight.ndim == 2 and rank >= 2, NotAbsorbed.OTHER_AXIS, matmul)
-    affine = _on_axis(affine, rank - 2, weight.shape[1], matmul)
-    folded = _store_left(weight, matmul, 1, affine.scale)
-    return _left_matmul_with(matmul, data, folded, weight.astype(np.float64) @ affine.shift, rank)
+    """A·(s·x + t) = (A·s)·x + A·t: the channels are on x's last axis but one, or the matrices."""
+    weight, rank = weight_of(matmul, 0), _data_rank(matmul, 1)
+    require(rank >= 2, NotAbsorbed.OTHER_AXIS, matmul)
+    axis = _axis_of_weight(affine, rank, weight, -2, matmul)
+    _require_shift_fits(weight, rank, matmul)
+    columns = -1 if axis == -2 else axis
+    affine = _on_axis(affine, rank + axis, weight.shape[columns], matmul)
+    folded = _store_left(weight, matmul, columns, _along(affine.scale, columns))
+    column = _along(affine.shift, axis)
+    column = np.broadcast_to(column, (*column.shape[:-2], weight.shape[-1], 1))
+    return _left_matmul_with(matmul, data, folded, weight.astype(np.float64) @ column, rank)
 
 
 def _batch_normalization_after(affine: Affine, bn: ir.Node, data: Operand) -> Op:
@@ -338,17 +346,38 @@ def _matmul_with(
 def _left_matmul_with(
     matmul: ir.Node, data: Operand, weight: Weight, shift: FloatArray, rank: int
 ) -> Op:
-    """Return weight·data + shift, which has one element for each row."""
+    """Return weight·data + shift, which has an element for each row, or for each matrix."""
     if not shift.any():
         return Op("MatMul", [weight, data], (), matmul)
     output, legacy = matmul.outputs[0], list[ir.Attr]()
     if opset(matmul) < 7:
+        shift = shift.reshape(-1)
         legacy = [ir.AttrInt64("broadcast", 1), ir.AttrInt64("axis", rank - 2)]
-    else:
-        shift = shift[:, None]
     name = f"{weight.stem.removesuffix('.folded')}.bias.folded"
     made = Op("MatMul", [weight, data], (), matmul, shape_of(output), output)
     return Op("Add", [made, stored(shift, weight.dtype, name, matmul)], legacy)
+
+
+def _axis_of_weight(affine: Affine, rank: int, weight: Array, own: int, matmul: ir.Node) -> int:
+    """Return the axis of the channels, counted from the last one of data or a result of this rank.
+
+    It is the `own` one of a MatMul, or an axis of matrices of the weight.
+    """
+    axis = own if affine.is_uniform else affine.axis - rank
+    fits = axis == own or (axis < -2 and opset(matmul) >= 7)
+    require(weight.ndim >= max(2, -axis) and fits, NotAbsorbed.OTHER_AXIS, matmul)
+    return axis
+
+
+def _require_shift_fits(weight: Array, rank: int, matmul: ir.Node) -> None:
+    """Require that what each matrix makes of the shift can be added to the result."""
+    fits = weight.ndim == 2 or (rank >= 2 and opset(matmul) >= 7)
+    require(fits, NotAbsorbed.OTHER_AXIS, matmul)
+
+
+def _along(values: FloatArray, axis: int) -> FloatArray:
+    """Return the values, one for each channel, along an axis that is counted from the last one."""
+    return values.reshape(-1, *[1] * (-1 - axis))
 
 
 def _store_left(weight: Array, matmul: ir.Node, channel_axis: int, scale: FloatArray) -> Weight:
@@ -366,7 +395,15 @@ def data_input(node: ir.Node) -> int:
 
 def _matmul_rank(matmul: ir.Node) -> int:
     """Return the rank of the result. It is larger than the data's if B is a batch of matrices."""
-    rank = rank_of(matmul.outputs[0])
+    return _known_rank(matmul.outputs[0], matmul)
+
+
+def _data_rank(matmul: ir.Node, index: int) -> int:
+    return _known_rank(matmul.inputs[index], matmul)
+
+
+def _known_rank(value: ir.Value | None, matmul: ir.Node) -> int:
+    rank = rank_of(value)
     if rank is None:
         raise Refused(Common.SHAPE_UNKNOWN, matmul)
     return rank

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.channels import Channelwise
 from bnfold.algebra.lanes import Concat, Lanes, Numbers, Role, operands_of
+from bnfold.algebra.linear import data_input
 from bnfold.algebra.narrowing import LINEAR_OPERATORS, Linear, Mask, with_size
 from bnfold.algebra.reach import NotReached
 from bnfold.arrays import FloatArray
@@ -220,7 +221,8 @@ def _is_grouped(node: ir.Node | None) -> bool:
 def _why_mixed(node: ir.Node) -> Refusal:
     """Return why the channels that the node reads must stay."""
     if is_op(node, *LINEAR_OPERATORS):
-        weights = [value for value in node.inputs[1:] if value is not None]
+        data = data_input(node)
+        weights = [v for index, v in enumerate(node.inputs) if index != data and v is not None]
         if any(map(is_overridable, weights)):
             return Common.WEIGHT_OVERRIDABLE
         if any(constant(value) is None for value in weights):
