@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bnfold.algebra.linear import NotAbsorbed
 from tests.support.evaluate import assert_equivalent
-from tests.support.graphs import Array, batch_norm, build, draw_feeds, normal
+from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "fold-scale-shift"
@@ -141,12 +141,13 @@ def test_refuses_batches_before_operator_set_7() -> None:
     )
     assert_refused(after, "fold-batchnorm", NotAbsorbed.OTHER_AXIS)
     before = build(
-        "(float[2,3,5,4] x) => (float[2,3,5,6] y) { a = Add<broadcast=1>(x, d) y = MatMul(a, w) }",
+        "(float[5,4] x) => (float[3,5,6] y) "
+        "{ n = BatchNormalization<is_test=1>(x, s, b, m, v) y = MatMul(n, w) }",
         opset=6,
         w=normal(3, 4, 6),
-        d=normal(4),
+        **batch_norm(4),
     )
-    assert not run_pass(before, NAME).record.rewrites
+    assert_refused_downstream(before, NotAbsorbed.OTHER_AXIS)
 
 
 def assert_refused_downstream(model: onnx.ModelProto, reason: NotAbsorbed) -> None:
@@ -170,7 +171,7 @@ def _cases(draw: st.DrawFn) -> tuple[onnx.ModelProto, dict[str, Array]]:
     shapes = {"x": batch_of(data), "w": batch_of(kernel)}
     if shapes["x"][-2] == 1 and not is_left and draw(st.booleans()):
         shapes["x"] = shapes["x"][-1:]
-    weights = {"w": normal(*shapes["w"], seed=draw(st.integers(0, 9)))}
+    weights: Parameters = {"w": normal(*shapes["w"], seed=draw(st.integers(0, 9)))}
     of_result = np.matmul(*(np.zeros(shapes[name]) for name in ("wx" if is_left else "xw"))).shape
 
     def map_of(value: str, result: str, shape: tuple[int, ...] | list[int]) -> str:
