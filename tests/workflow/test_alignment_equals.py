@@ -16,6 +16,7 @@ import bnfold
 from bnfold.record.data import Certificate
 from bnfold.workflow.alignment import why_not
 from tests.support.alignment import certified
+from tests.support.slow import in_turn
 from tests.workflow.test_alignment import (
     CONV,
     FOLDED,
@@ -121,8 +122,9 @@ WAYS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("path", "way"), in_turn(MODELS, WAYS), ids=lambda each: getattr(each, "stem", None)
+)
 def test_every_sample_is_certified_however_it_is_written(
     path: Path, way: str, tmp_path: Path
 ) -> None:
