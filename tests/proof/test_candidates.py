@@ -15,7 +15,7 @@ import bnfold
 from bnfold.arrays import Array
 from bnfold.proof.candidates import Candidates, candidates
 from bnfold.record.data import ProviderEquivalence
-from tests.support.graphs import build, normal
+from tests.support.graphs import build, normal, only_node
 
 BOXES = 300
 DETECTOR = (
@@ -72,7 +72,45 @@ def names(found: Candidates | None, *, tails: bool = False) -> set[str]:
     return {output.name for output in found.original.graph.output}
 
 
+NEIGHBOURS = (
+    "(float[N,3,8,8] x) => (float[N,3,5] y) {{ s = Shape(x) l = Slice(s, zero, two, zero) "
+    "sh = Concat<axis=0>(l, rest) r = Reshape(x, {shape}) v, i = TopK(r, five) "
+    "m = ReduceMean<axes=[2]>(r) e = Expand(m, each) g = GatherElements<axis=2>(r, i) "
+    "y = Sub(g, {mean}) }}"
+)
+
+
+def neighbours(shape: str = "sh", mean: str = "e") -> onnx.ModelProto:
+    """Return the best five of 64, less the mean of all."""
+    weights: dict[str, Any] = {
+        "zero": np.array([0]),
+        "two": np.array([2]),
+        "rest": np.array([-1]),
+        "five": np.array([5]),
+        "each": np.array([1, 1, 5]),
+        "whole": np.array([0, 3, 64]),
+    }
+    return build(NEIGHBOURS.format(shape=shape, mean=mean), **weights)
+
+
 # --- From end to end ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "mean"), [("whole", "e"), ("sh", "m"), ("whole", "m")])
+def test_shapes_may_be_written_otherwise_before_a_selection(shape: str, mean: str) -> None:
+    """As a constant, with a 0 for what it was; or left to whoever broadcasts the value."""
+    other = neighbours(shape, mean)
+    for one, twin in ((neighbours(), other), (other, neighbours())):
+        found = compare(one, twin)
+        assert (found.verdict, found.reason) == ("pass", "")
+        assert found.selection is not None
+
+
+@pytest.mark.parametrize(("shape", "mean"), [("whole", "e"), ("sh", "m"), ("whole", "m")])
+def test_what_is_wrong_beside_a_shape_fails(shape: str, mean: str) -> None:
+    wrong = neighbours(shape, mean)
+    only_node(wrong, "ReduceMean").op_type = "ReduceMax"
+    assert compare(neighbours(), wrong).verdict == "fail"
 
 
 def test_where_other_rows_tie_the_candidates_decide() -> None:

@@ -12,7 +12,7 @@ values of one name, and what comes after is run on the same values: see `bnfold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,16 +103,34 @@ def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
             of, its = operands[0]
             is_class = one.operator(one.source(of)) == other.operator(other.source(its))
         is_passed = is_selected or is_class or one.is_transparent(pair[0])
-        if operands is not None and is_passed:
+        if operands is not None and is_passed and _have_like_parameters(one, other, operands):
             pending += operands
         elif one.place(pair[0]) >= 0 and pair[0] == pair[1]:
             continue
-        elif is_selected or (contents[0] is not None and contents[1] is not None):
+        elif (
+            is_selected
+            or (contents[0] is not None and contents[1] is not None)
+            or _is_expanded_once(one.operator(pair[0]), other.operator(pair[1]))
+        ):
             return []
         else:
             found[pair] = None
     is_cut = not found.keys() >= set(zip(one.outputs, other.outputs, strict=True))
     return list(found) if is_cut else []
+
+
+def _is_expanded_once(of: str, its: str) -> bool:
+    """Say whether one of two values is expanded, and the other one is broadcast by its reader."""
+    return (of == "Expand") != (its == "Expand")
+
+
+def _have_like_parameters(one: Side, other: Side, operands: Sequence[tuple[str, str]]) -> bool:
+    """Say whether all but the first operands are constant in both models, or computed in both.
+
+    A shape that one model computes may be written otherwise in the other one: as 0 or -1.
+    """
+    contents = [(one.content(of), other.content(its)) for of, its in operands[1:]]
+    return all((ours is None) == (theirs is None) for ours, theirs in contents)
 
 
 def _of_one_name(one: Side, other: Side) -> list[tuple[str, str]]:
