@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +303,45 @@ def test_where_nothing_reads_what_was_replaced_nothing_is_left_to_prove(sizes: s
     cutter.watch(replace)(Editor(loaded).apply(replace))
     found = certify_any(cutter.cuts[0].windows())
     assert (found.verdict, found.kind) == ("certified", "constant")
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_of_values_from_sizes_one_may_be_computed_from_the_other(
+    right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are read by what replaces their reader, as where positions are divided by the last."""
+    model = build(
+        "(float[N,2,W] x) => (float[1,W] y) { s = Shape<start=2>(x) q = Squeeze(s) "
+        "r = Range(origin, q, next) c = Cast<to=1>(r) e = Unsqueeze(c, zero) "
+        "l = Slice(e, last, end, unit) a = Add(l, small) t = Tile(e, times) y = Div(t, a) }",
+        origin=np.array(0),
+        next=np.array(1),
+        zero=np.array([0]),
+        unit=np.array([1]),
+        last=np.array([-1]),
+        end=np.array([2**60]),
+        small=np.full(1, 1e-6, np.float32),
+        times=np.array([1, 1]),
+    )
+    walk, walks = slices.Slice._walk, itertools.count()
+
+    def counted(cut: slices.Slice, stop: Container[ir.Value] = ()) -> None:
+        assert next(walks) < 50
+        walk(cut, stop)
+
+    monkeypatch.setattr(slices.Slice, "_walk", counted)
+    loaded = load(model).ir
+    learn(loaded, TOOLS)
+    cutter = Cutter(loaded)
+    *_, tile, last = loaded.graph
+    _, by = last.inputs
+    replace = Replace(
+        [last], {last.outputs[0]: Op("Div" if right else "Mul", [tile.inputs[0], by])}
+    )
+    cutter.watch(replace)(Editor(loaded).apply(replace))
+    (cut,) = cutter.cuts
+    assert cut.wider is not None
+    assert (certify_any(cut.windows()).verdict == "certified") == right
 
 
 @pytest.mark.parametrize("right", [True, False])

@@ -94,14 +94,19 @@ class Slice:
         computed here. What these read may be a leaf of this kind again.
         """
         shared = set(inside)
-        last: set[ir.Value] = set()
-        while last != (last := set(self.leaves)):
-            self._expand(others, shared, sizes)
+        computed: set[ir.Value] = set()
+        while found := self._expand(others, shared, computed, sizes=sizes):
+            computed |= found
 
-    def _expand(self, others: set[ir.Value], shared: set[ir.Node], sizes: bool) -> None:
+    def _expand(
+        self, others: set[ir.Value], shared: set[ir.Node], before: set[ir.Value], *, sizes: bool
+    ) -> set[ir.Value]:
+        """Take in what computes leaves, beside those of `before`; return these leaves."""
         known = others | set(self.leaves)
-        wider, computed = set(self.pattern), set()
+        wider, computed = set(self.pattern), set[ir.Value]()
         for leaf in self.leaves:
+            if leaf in before:
+                continue
             node = leaf.producer()
             if leaf in others:
                 nodes = _from_sizes(leaf) if sizes else set()
@@ -114,7 +119,8 @@ class Slice:
                 computed.add(leaf)
         if computed:
             self.pattern = wider
-            self._walk(stop=known - computed)
+            self._walk(stop=known - before - computed)
+        return computed
 
     def _walk(self, stop: Container[ir.Value] = ()) -> None:
         """Collect nodes, constants and leaves, in an order in which nodes can run."""
