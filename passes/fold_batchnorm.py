@@ -18,6 +18,8 @@ On its way, the map passes
 - a Cast of floats, if the type beyond has all numbers of the type that the map's result is cast to
   in the end, or that its data was cast from: Conv (float16) → Cast → BN (float32) → Cast, back;
 - a ReduceSum of n elements, which makes n·t of t; n must be known, unless t = 0;
+- upstream, a MatMul with a constant P whose channels are those of what it multiplies:
+  A(s, t)(P·x) = P·(s·x) + t, as in a graph convolution, which leaves an Add of t;
 - other affine maps, and, upstream, every branch of a Concat, Add or Where, whatever a Where chooses
   by, also where branches are broadcast, but along the channels: of a constant branch, each element
   is mapped;

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.reach import NotReached
 from bnfold.rewriting.contract import Common
 from tests.support.graphs import (
     Parameters,
@@ -101,7 +102,7 @@ def test_channels_on_another_axis_refuse() -> None:
     weights: Parameters = {"a": normal(3, 4), **batch_norm(2)}
     shapes = "(float[N,2,4,L] x) => (float[N,2,3,L] y)"
     before = f"{shapes} {{ p = MatMul(a, x) y = BatchNormalization(p, s, b, m, v) }}"
-    assert_refused(build(before, **weights), NAME, NotAbsorbed.OTHER_AXIS)
+    assert_refused(build(before, **weights), NAME, NotReached.GRAPH_INPUT)
     after = f"{shapes} {{ r = Relu(x) n = BatchNormalization(r, s, b, m, v) y = MatMul(a, n) }}"
     (refusal,) = run_pass(build(after, **weights), NAME).record.refusals
     assert refusal.also_reason == NotAbsorbed.OTHER_AXIS.name
@@ -152,3 +153,110 @@ def test_opset_6_adds_along_an_axis() -> None:
     attributes = {each.name: each.i for each in only_node(optimized, "Add").attribute}
     assert attributes == {"broadcast": 1, "axis": 1}
     assert parameters(optimized)["a.bias.folded"].shape == (3,)
+
+
+# --- Channels of what is multiplied ---------------------------------------------------------------
+
+GRAPH = (
+    "(float[N,5,4] x) => (float[N,3,6] y) {{ l = MatMul(x, w) {more}a = MatMul(g, {read}) "
+    "t = Transpose<perm=[0,2,1]>(a) n = BatchNormalization(t, s, b, m, v) "
+    "y = Transpose<perm=[0,2,1]>(n) }}"
+)
+
+
+def graph_convolution(more: str = "", read: str = "l", **weights: np.ndarray) -> onnx.ModelProto:
+    """Return G·(x·W), with 3 nodes from 5, and a BatchNormalization of its 6 features."""
+    given: Parameters = {"w": normal(4, 6), "g": normal(3, 5), **weights, **batch_norm(6)}
+    return build(GRAPH.format(more=more, read=read), **given)
+
+
+def test_columns_of_what_is_multiplied_take_the_scale() -> None:
+    expected = ["MatMul", "MatMul", "Add", "Transpose", "Transpose"]
+    optimized = assert_rewritten(graph_convolution(), NAME, expected, certified=True)
+    assert parameters(optimized)["w.folded"].shape == (4, 6)
+    batch = graph_convolution(g=normal(2, 3, 5))
+    assert_rewritten(batch, NAME, expected, sizes={"N": 2}, certified=True)
+
+
+def test_a_bias_before_it_takes_its_scale() -> None:
+    model = graph_convolution("p = Add(l, c) ", "p", c=normal(6))
+    expected = ["MatMul", "Add", "MatMul", "Add", "Transpose", "Transpose"]
+    assert_rewritten(model, NAME, expected, certified=True)
+
+
+@pytest.mark.parametrize("product", ["MatMul(c, g)", "MatMul(g, c)"])
+def test_channels_of_what_is_multiplied_position_by_position(product: str) -> None:
+    """As in a network of a skeleton's joints over time: a Conv, then what adds up neighbours."""
+    model = build(
+        "(float[N,3,5,5] x) => (float[N,4,5,5] y) "
+        f"{{ c = Conv(x, w) p = {product} y = BatchNormalization(p, s, b, m, v) }}",
+        w=normal(4, 3, 1, 1),
+        g=normal(5, 5),
+        **batch_norm(4),
+    )
+    assert_rewritten(model, NAME, ["Conv", "MatMul", "Add"], certified=True)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_vector_takes_the_axis_of_its_columns_away(size: int) -> None:
+    """The channels of the result are another axis of what is multiplied, also if as large."""
+    model = build(
+        f"(float[N,4,{size},3] x) => (float[N,4,{size}] y) "
+        "{ c = Conv(x, w) p = MatMul(c, g) y = BatchNormalization(p, s, b, m, v) }",
+        w=normal(4, 4, 1, 1),
+        g=normal(3),
+        **batch_norm(4),
+    )
+    assert operators(run_pass(model, NAME).to_proto()) == operators(model)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_rows_of_what_is_multiplied_take_the_scale(shift: bool) -> None:
+    """As a BatchNormalization of the nodes that a projection of the features follows."""
+    last = "y = Add(k, d)" if shift else "y = Identity(k)"
+    more: Parameters = {"d": normal(3, 1)} if shift else {}
+    model = build(
+        "(float[N,4,5] x) => (float[N,3,6] y) "
+        f"{{ l = MatMul(a, x) p = MatMul(l, w) k = Mul(p, c) {last} }}",
+        a=normal(3, 4),
+        w=normal(5, 6),
+        c=normal(3, 1),
+        **more,
+    )
+    expected = ["MatMul", "MatMul", "Add" if shift else "Identity"]
+    optimized = assert_rewritten(model, SCALE, expected, certified=True)
+    assert parameters(optimized)["a.folded"].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{ l = Sigmoid(x) a = MatMul(g, l) y = BatchNormalization(a, s, b, m, v) }", "NOT_LINEAR"),
+        (
+            "{ l = MatMul(x, w) y = Sigmoid(l) a = MatMul(g, l) "
+            "z = BatchNormalization(a, s, b, m, v) }",
+            "SHARED",
+        ),
+    ],
+)
+def test_what_is_multiplied_must_take_it(text: str, reason: str) -> None:
+    outputs = "(float[5,6] y, float[3,6] z)" if "z =" in text else "(float[3,6] y)"
+    weights: Parameters = {"w": normal(4, 6)} if "w)" in text else {}
+    width = 4 if weights else 6
+    model = build(
+        f"(float[5,{width}] x) => {outputs} {text}", g=normal(3, 5), **weights, **batch_norm(6)
+    )
+    (refusal,) = run_pass(model, NAME).record.refusals
+    assert refusal.reason == reason
+
+
+def test_columns_before_operator_set_7_stay() -> None:
+    model = build(
+        "(float[5,4] x) => (float[3,6] y) { l = MatMul(x, w) a = MatMul(g, l) "
+        "y = BatchNormalization<is_test=1>(a, s, b, m, v) }",
+        opset=6,
+        w=normal(4, 6),
+        g=normal(3, 5),
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, NotAbsorbed.OTHER_AXIS)

@@ -162,14 +162,15 @@ def test_matmul_and_bias_become_gemm(order: str, shape: tuple[int, ...]) -> None
     assert_rewritten(model, NAME, ["Gemm"])
 
 
-def test_refuses_matmul_whose_channels_are_not_last() -> None:
+def test_refuses_matmul_whose_channels_are_those_of_an_input() -> None:
+    """They are the rows of what it reads, which a linear operator before it would scale."""
     model = build(
         "(float[N,6,4] x) => (float[N,6,4] y) "
         "{ c = MatMul(x, w) y = BatchNormalization(c, s, b, m, v) }",
         w=normal(4, 4),
         **batch_norm(6),
     )
-    assert_refused(model, NAME, NotAbsorbed.OTHER_AXIS)
+    assert_refused(model, NAME, NotReached.GRAPH_INPUT)
 
 
 def test_refuses_matmul_with_a_bias_per_row() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.linear import NotAbsorbed
+from bnfold.algebra.reach import NotReached
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
@@ -185,9 +186,12 @@ def _cases(draw: st.DrawFn) -> tuple[onnx.ModelProto, dict[str, Array]]:
 
     sizes = {name: ",".join(map(str, shape)) for name, shape in shapes.items()}
     product = "MatMul(w, a)" if is_left else "MatMul(a, w)"
+    width = shapes["x"][-1]
+    weights["v"] = normal(width, width, seed=7)
     text = (
         f"(float[{sizes['x']}] x) => (float[{','.join(map(str, of_result))}] y) "
-        f"{{ {map_of('x', 'a', shapes['x'])} b = {product} {map_of('b', 'y', of_result)} }}"
+        f"{{ p = MatMul(x, v) {map_of('p', 'a', shapes['x'])} b = {product} "
+        f"{map_of('b', 'y', of_result)} }}"
     )
     model = build(text, **weights)
     return model, draw_feeds(model)
@@ -202,11 +206,11 @@ def test_equal_whatever_the_batches_are(case: tuple[onnx.ModelProto, dict[str, A
     assert not run_pass(optimized, NAME).record.rewrites
 
 
-def test_refuses_rows_of_the_data() -> None:
+def test_refuses_rows_of_what_nothing_linear_computes() -> None:
     model = build(
         "(float[N,3,4] x) => (float[N,3,6] y) "
-        "{ c = MatMul(x, w) y = BatchNormalization(c, s, b, m, v) }",
+        "{ h = Sigmoid(x) c = MatMul(h, w) y = BatchNormalization(c, s, b, m, v) }",
         w=normal(1, 4, 6),
         **batch_norm(3),
     )
-    assert_refused(model, "fold-batchnorm", NotAbsorbed.OTHER_AXIS)
+    assert_refused(model, "fold-batchnorm", NotReached.NOT_LINEAR)

@@ -33,7 +33,7 @@ class NotReached(Refusal):
     CONSTANT_SHARED = (
         "the constant that would take it is used elsewhere, too, and would be stored twice"
     )
-    GRAPH_INPUT = "it reads an input of its graph, so there is no operator before it"
+    GRAPH_INPUT = "no linear operator lies between it and an input of its graph"
     OTHER_GRAPH = "an If, Loop or Scan body separates it from the operator next to it"
     GRAPH_OUTPUT = "its result, or what it goes through, is a graph output, which must not change"
     READER_NOT_LINEAR = "the operator after it is not a linear operator with constant weights"

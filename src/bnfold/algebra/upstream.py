@@ -12,7 +12,7 @@ from bnfold.algebra.carry import CARRIERS, carry, may_shrink
 from bnfold.algebra.carry_moving import of_what_is_picked
 from bnfold.algebra.carrying import Direction, NotCarried, known_rank
 from bnfold.algebra.casting import CASTS, holds, stays_in_range, type_kept_of, widens
-from bnfold.algebra.linear import PRODUCERS, NotAbsorbed
+from bnfold.algebra.linear import PRODUCERS, NotAbsorbed, data_input
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import (
     NotReached,
@@ -24,8 +24,17 @@ from bnfold.algebra.reach import (
 )
 from bnfold.algebra.rebuilding import Made, Outputs, replacements, typed
 from bnfold.algebra.weights import stored
+from bnfold.graph.constants import is_constant, is_overridable
 from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require, same_op
-from bnfold.rewriting.query import constant, is_op, is_used, reads_content, size_of
+from bnfold.rewriting.query import (
+    constant,
+    is_op,
+    is_used,
+    opset,
+    rank_of,
+    reads_content,
+    size_of,
+)
 
 _Step = Callable[[ir.Node, Affine], Made]
 
@@ -86,6 +95,8 @@ class IntoProducers:
 
     def _step(self, node: ir.Node) -> _Step:
         if node.domain == "":
+            if node.op_type == "MatMul":
+                return self._matmul
             if node.op_type in PRODUCERS:
                 return self._absorb
             if node.op_type in CARRIERS:
@@ -103,6 +114,25 @@ class IntoProducers:
     def _absorb(self, node: ir.Node, affine: Affine) -> Op:
         self.absorbers.add(node.op_type)
         return PRODUCERS[node.op_type](affine, node)
+
+    def _matmul(self, node: ir.Node, affine: Affine) -> Op:
+        """Absorb, or A(s, t)(P·x) = P·(s·x) + t where P is constant, and channels the columns of x.
+
+        Likewise A(s, t)(x·P) where they are the rows of x, and both where each is a matrix of x.
+        """
+        index, rank = data_input(node), known_rank(node.outputs[0], node)
+        data, other = node.inputs[index], node.inputs[1 - index]
+        axis = affine.axis - rank
+        ranks = rank_of(data) or 0, rank_of(other) or 0
+        is_of_data = axis == (-1 if index else -2) or ranks[1] < -axis
+        is_known = min(ranks) >= 2 and (is_constant(other) or is_overridable(other))
+        if affine.is_uniform or not (is_of_data and is_known) or opset(node) < 7:
+            return self._absorb(node, affine)
+        self._shrinks = True
+        inputs = list[Operand](node.inputs)
+        inputs[index] = self.of(data, _of_operand(affine.without_shift(), data, node), node)
+        product = typed(same_op(node, inputs), node)
+        return _shifted(product, affine.spread(), axis, node) if affine.has_shift else product
 
     def _carry(self, node: ir.Node, affine: Affine) -> Op:
         data = node.inputs[0]
@@ -158,6 +188,15 @@ class IntoProducers:
         pairs = zip(node.inputs, maps, strict=True)
         branches = [(value, _of_operand(each, value, node)) for value, each in pairs]
         return same_op(node, [self.of(value, own, node) for value, own in branches])
+
+
+def _shifted(product: Op, affine: Affine, axis: int, node: ir.Node) -> Op:
+    """Return what a node computed, plus the shift along an axis that is counted from the last."""
+    if node.outputs[0].dtype is None:
+        raise Refused(Common.SHAPE_UNKNOWN, node)
+    shift = affine.shift.reshape(-1, *[1] * (-1 - axis))
+    weight = stored(shift, node.outputs[0].dtype, f"{node.outputs[0].name}.shift", node)
+    return Op("Add", [product, weight])
 
 
 def _of_operand(affine: Affine, value: ir.Value | None, node: ir.Node) -> Affine:
