@@ -17,7 +17,7 @@ from bnfold.proof.noise import Noise
 from bnfold.proof.outputs import flat
 from bnfold.proof.tolerance import Allowance
 from bnfold.record.data import Equivalence
-from tests.support.graphs import batch_norm, build, normal
+from tests.support.graphs import Parameters, batch_norm, build, normal
 
 
 def compare(reference: str, candidate: str, **weights: Any) -> Equivalence:
@@ -426,3 +426,33 @@ def test_a_function_may_cast_to_a_type_that_its_caller_names() -> None:
     other.CopyFrom(model)
     other.doc_string = "another file"
     assert verdict(model, other) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("y = Clip(x, less, more)", {"more": 50}),
+        ("y = Clip(x, less, more)", {"less": -90}),
+        ("c = Greater(x, more) n = Neg(x) y = Where(c, n, x)", {"more": 130}),
+        ("r = Reshape(x, flat) m = Min(r, more) y = Abs(m)", {"more": 80}),
+    ],
+)
+def test_what_differs_beyond_what_is_drawn_elsewhere_fails(
+    body: str, wrong: dict[str, float]
+) -> None:
+    """At numbers that an input is compared with, in either model."""
+    limits = {"less": -100, "more": 100}
+
+    def model(**changes: float) -> onnx.ModelProto:
+        given = limits | changes
+        numbers: Parameters = {n: np.array(given[n], np.float32) for n in given if n in body}
+        shape: dict[str, Any] = {"flat": np.array([0, 8])} if "flat" in body else {}
+        return build(f"(float[N,8] x) => (float[N,8] y) {{ {body} }}", **numbers, **shape)
+
+    for one, other in ((model(), model(**wrong)), (model(**wrong), model())):
+        found = bnfold.check(one, other, certify="off").equivalence
+        assert found is not None
+        assert found.verdict == "fail"
+    same = bnfold.check(model(), model()).equivalence
+    assert same is not None
+    assert same.verdict == "pass"

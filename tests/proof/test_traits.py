@@ -164,6 +164,48 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "levels"),
+    [
+        ("c = Greater(x, sixty)", [60]),
+        ("f = Flatten(x) c = Less(sixty, f)", [60]),
+        ("c = Max(x, less, sixty)", [60, -100]),
+        ("c = Clip(x, less, sixty)", [60, -100]),
+        ("c = Clip(x, , sixty)", [60]),
+        ("r = Relu(x) c = Greater(r, sixty)", []),
+        ("c = Greater(x, small)", []),
+        ("c = Greater(x, huge)", []),
+        ("c = Greater(x, several)", []),
+        ("c = Add(x, sixty)", []),
+    ],
+)
+def test_numbers_that_inputs_are_compared_with(
+    tmp_path: Path, body: str, levels: list[float]
+) -> None:
+    constants: Parameters = {
+        "sixty": np.array(60, np.float32),
+        "less": np.full(1, -100, np.float32),
+        "small": np.array(20, np.float32),
+        "huge": np.array(65504, np.float32),
+        "several": np.array([30, 40, 50], np.float32),
+    }
+    text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    onnx.save(build("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"), tmp_path / "o.onnx")
+    found = Traits.of(tmp_path / "m.onnx")
+    assert found.hints.levels == ({"x": levels} if levels else {})
+    merged = Traits.of(tmp_path / "o.onnx").with_sizes_of(tmp_path / "m.onnx").hints.levels
+    assert merged == ({"x": sorted(levels)} if levels else {})
+
+
+def test_numbers_that_a_clip_has_as_attributes(tmp_path: Path) -> None:
+    model = build(
+        "(float[N,3] x) => (float[N,3] y) { y = Clip<min=-30.0, max=255.0>(x) }", opset=10
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.levels == {"x": [-30, 255]}
+
+
+@pytest.mark.parametrize(
     ("body", "thresholds"),
     [
         ("{ n = Gather(q, one) c = Greater(n, twenty) }", [("x", 1, 20)]),

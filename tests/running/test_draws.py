@@ -163,3 +163,21 @@ def test_samples_are_drawn_once_unless_they_are_large() -> None:
     one, other = next(large.feeds()), next(large.feeds())
     assert one is not other
     assert np.array_equal(one["x"], other["x"])
+
+
+def test_every_second_sample_has_values_near_the_numbers_that_an_input_is_compared_with() -> None:
+    feeds = inputs({"x": "float", "z": "float"}, (400,), levels={"x": [-60.0, 200.0]})
+    for number, sample in enumerate(feeds):
+        near = [np.abs(sample["x"] - level) < 0.5 * abs(level) for level in (-60, 200)]
+        shares = [float(each.mean()) for each in near]
+        assert sample["x"].dtype == np.float32
+        if number % 2:
+            assert all(0.08 < share < 0.2 for share in shares)
+            for level in (-60, 200):
+                assert (sample["x"] > level).any()
+                assert (sample["x"] < level).any()
+        else:
+            assert shares[1] == 0
+        assert np.abs(sample["z"]).max() < 100
+    (single, other) = inputs({"x": "float"}, (), samples=2, levels={"x": [100.0]})
+    assert single["x"].shape == other["x"].shape == ()

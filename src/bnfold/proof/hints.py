@@ -31,10 +31,16 @@ SAME_NUMBERS = frozenset(
 COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
 
 _LIMITS = frozenset(["Clip", "Max", "Min"])
-"""Operators that limit positions before they are looked up."""
+"""Operators that limit what they read, such as positions before they are looked up."""
 
 _LARGEST_CUT = 2048
 """Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
+
+_LEAST_LEVEL, _LARGEST_LEVEL = 20.0, 1e4
+"""Numbers with which floats are compared: smaller ones are drawn anyway, and larger ones mean that
+nothing is as large."""
+
+_MOST_LEVELS = 4
 
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
@@ -55,6 +61,7 @@ _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
     hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model), written=_written(model))
+    hints.levels.update(_levels(model))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -138,6 +145,29 @@ def _compared_with(value: ir.Value) -> Iterator[int]:
             content = constant(node.inputs[1 - position])
             if content is not None and content.dtype.kind in "iu" and content.size <= 16:
                 yield from (int(number) for number in content.reshape(-1))
+
+
+def _levels(model: ir.Model) -> dict[str, list[float]]:
+    """Return the numbers, beyond what is drawn, that float inputs are compared with or limited by.
+
+    At most a few for each input, the least first.
+    """
+    found = {}
+    for value in model.graph.inputs:
+        if value.dtype is None or not value.dtype.is_floating_point():
+            continue
+        numbers: set[float] = set()
+        for node, _ in _uses_of_same_numbers(value, frozenset()):
+            if node.op_type not in COMPARISONS | _LIMITS:
+                continue
+            contents = [constant(other) for other in node.inputs if other is not None]
+            numbers.update(float(c.flat[0]) for c in contents if c is not None and c.size == 1)
+            if node.op_type == "Clip":  # before operator set 11
+                numbers.update(node.attributes.get_float(name, 0.0) for name in ("min", "max"))
+        levels = sorted(each for each in numbers if _LEAST_LEVEL < abs(each) <= _LARGEST_LEVEL)
+        if levels:
+            found[value.name or ""] = sorted(levels, key=abs)[:_MOST_LEVELS]
+    return found
 
 
 def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
@@ -254,20 +284,27 @@ def _integers(node: ir.Node, name: str, index: int) -> list[int]:
 
 
 def with_sizes_of(own: Hints, other: Path) -> Hints:
-    """Return hints with some sizes of its own, and of those of another model that it lacks."""
-    cuts, thresholds = _sizes_of(other)
+    """Return hints with some sizes of its own, and with sizes and levels that another model has."""
+    cuts, thresholds, others = _sizes_of(other)
     more = [each for each in cuts if each not in own.cuts]
     further = [each for each in thresholds if each not in own.thresholds]
+    levels = {
+        name: sorted({*own.levels.get(name, []), *others.get(name, [])})
+        for name in own.levels | others
+    }
     return replace(
         own,
+        levels=levels,
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
         thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
     )
 
 
-def _sizes_of(path: Path) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]]]:
+def _sizes_of(
+    path: Path,
+) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]], dict[str, list[float]]]:
     try:
         model = learned(path).ir
     except BnfoldError:
-        return [], []
-    return _cuts(model), _thresholds(model)
+        return [], [], {}
+    return _cuts(model), _thresholds(model), _levels(model)

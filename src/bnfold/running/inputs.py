@@ -20,6 +20,10 @@ from bnfold.running.runtime import Feeds, ValueSpec
 SCALES = (1.0, 10.0, 0.1)
 """Standard deviations of the normal distributions, used for one sample after another."""
 
+_NEAR = 0.1
+"""In every second sample, a quarter of the elements lie by such a share of it around a number that
+the model compares its input with."""
+
 SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
 """Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
 is negative, or all values are positive, shows only if some are."""
@@ -45,6 +49,8 @@ class Hints:
     """Those of them that are limited to the table first, and so may be anything."""
     compared: dict[str, list[int]] = field(default_factory=dict)
     """The constants that an integer input is compared with."""
+    levels: dict[str, list[float]] = field(default_factory=dict)
+    """The numbers that a float input is compared with, or limited by, if they are large."""
     ratios: set[str] = field(default_factory=set)
     """The inputs that are the ratio of a Dropout, in [0, 1)."""
     cuts: list[tuple[int, int]] = field(default_factory=list)
@@ -162,7 +168,13 @@ class Inputs:
             return generator.uniform(0.1, 0.9, shape)
         shift = SHIFTS[sample] if sample < len(SHIFTS) else 0.0
         normal: FloatArray = generator.standard_normal(shape) + shift
-        return normal * SCALES[sample % len(SCALES)]
+        drawn = normal * SCALES[sample % len(SCALES)]
+        levels = self.hints.levels.get(spec.name, [])
+        if not levels or sample % 2 == 0:
+            return drawn
+        is_near = generator.integers(0, 4, shape) == 0
+        near = generator.choice(levels, shape) * (1 + _NEAR * generator.standard_normal(shape))
+        return np.where(is_near, near, drawn)
 
     def _compared(
         self,
