@@ -201,9 +201,9 @@ def test_channels_of_what_is_multiplied_position_by_position(product: str) -> No
 def test_a_vector_takes_the_axis_of_its_columns_away(size: int) -> None:
     """The channels of the result are another axis of what is multiplied, also if as large."""
     model = build(
-        f"(float[N,4,{size},3] x) => (float[N,4,{size}] y) "
-        "{ c = Conv(x, w) p = MatMul(c, g) y = BatchNormalization(p, s, b, m, v) }",
-        w=normal(4, 4, 1, 1),
+        f"(float[N,4,5,3] x) => (float[N,4,{size}] y) "
+        "{ c = MatMul(h, x) p = MatMul(c, g) y = BatchNormalization(p, s, b, m, v) }",
+        h=normal(size, 5),
         g=normal(3),
         **batch_norm(4),
     )

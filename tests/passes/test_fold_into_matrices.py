@@ -131,6 +131,20 @@ def test_refuses_a_shift_of_one_vector_for_a_batch() -> None:
     assert not run_pass(model, NAME).record.rewrites
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_of_a_vector_the_result_has_no_rows(axis: int) -> None:
+    """So the matrices are along other axes of the result than they are of the weight."""
+    shape = [2 if at == axis else 1 for at in range(3)]
+    model = build(
+        "(float[4] x) => (float[2,2,2] y) { t = MatMul(x, w) y = Mul(t, k) }",
+        w=normal(2, 2, 4, 2),
+        k=normal(*shape),
+    )
+    optimized = run_pass(model, NAME).to_proto()
+    assert len(optimized.graph.node) == (1 if axis == 2 else 2)
+    assert_equivalent(model, optimized, draw_feeds(model))
+
+
 def test_refuses_batches_before_operator_set_7() -> None:
     """There, what an Add broadcasts is aligned by an attribute, and has no axes of size 1."""
     after = build(
@@ -197,7 +211,7 @@ def _cases(draw: st.DrawFn) -> tuple[onnx.ModelProto, dict[str, Array]]:
     return model, draw_feeds(model)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(_cases())
 def test_equal_whatever_the_batches_are(case: tuple[onnx.ModelProto, dict[str, Array]]) -> None:
     model, feeds = case

@@ -341,6 +341,8 @@ def test_of_values_from_sizes_one_may_be_computed_from_the_other(
     cutter.watch(replace)(Editor(loaded).apply(replace))
     (cut,) = cutter.cuts
     assert cut.wider is not None
+    assert cut.wider.before is not None
+    assert len(cut.wider.before.inputs) == 1  # what both are computed from
     assert (certify_any(cut.windows()).verdict == "certified") == right
 
 

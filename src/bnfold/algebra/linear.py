@@ -118,6 +118,8 @@ def _matmul(affine: Affine, matmul: ir.Node) -> Op:
         return _left_matmul(affine, matmul)
     weight, rank = weight_of(matmul, 1), _matmul_rank(matmul)
     axis = _axis_of_weight(affine, rank, weight, -1, matmul)
+    has_rows = (rank_of(matmul.inputs[0]) or 0) >= 2  # of a vector, the result has one axis less
+    require(axis == -1 or has_rows, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank + axis, weight.shape[axis], matmul)
     folded = _store(weight, matmul, 1, channel_axis=axis, scale=_along(affine.scale, axis))
     return _matmul_with(matmul, matmul.inputs[0], folded, _along(affine.shift, axis), rank)
