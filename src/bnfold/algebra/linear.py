@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bnfold.algebra.affine import Affine, batch_norm_parameters, batch_normalization
+from bnfold.algebra.carrying import known_rank
 from bnfold.algebra.matrices import product
 from bnfold.algebra.padding import padding_of
 from bnfold.algebra.weights import folded_name, optional_weight_of, stored, weight_of
@@ -24,7 +25,6 @@ from bnfold.rewriting.contract import (
     Op,
     Operand,
     Refusal,
-    Refused,
     Weight,
     require,
     same_op,
@@ -116,9 +116,9 @@ def _matmul(affine: Affine, matmul: ir.Node) -> Op:
     """A(s,t)(x·B) = x·(B·s) + t, where the channels are on the last axis, or are the matrices."""
     if data_input(matmul) == 1:
         return _left_matmul(affine, matmul)
-    weight, rank = weight_of(matmul, 1), _matmul_rank(matmul)
+    weight, rank = weight_of(matmul, 1), known_rank(matmul.outputs[0], matmul)
     axis = _axis_of_weight(affine, rank, weight, -1, matmul)
-    has_rows = (rank_of(matmul.inputs[0]) or 0) >= 2  # of a vector, the result has one axis less
+    has_rows = (rank_of(matmul.inputs[0]) or 0) >= 2  # of a vector, the result has an axis less
     require(axis == -1 or has_rows, NotAbsorbed.OTHER_AXIS, matmul)
     affine = _on_axis(affine, rank + axis, weight.shape[axis], matmul)
     folded = _store(weight, matmul, 1, channel_axis=axis, scale=_along(affine.scale, axis))
@@ -128,7 +128,7 @@ def _matmul(affine: Affine, matmul: ir.Node) -> Op:
 def _left_matmul(affine: Affine, matmul: ir.Node) -> Op:
     """A(s,t)(A·x) = (s·A)·x + t, where the channels are the rows of A, or the matrices."""
     weight, data = weight_of(matmul, 0), matmul.inputs[1]
-    rank = _matmul_rank(matmul)
+    rank = known_rank(matmul.outputs[0], matmul)
     require((rank_of(data) or 0) >= 2, NotAbsorbed.OTHER_AXIS, matmul)
     axis = _axis_of_weight(affine, rank, weight, -2, matmul)
     affine = _on_axis(affine, rank + axis, weight.shape[axis], matmul)
@@ -223,7 +223,7 @@ def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     """(x·s + t)·B = x·(s·B) + t·B: the channels are on the last axis of x, or are the matrices."""
     if data_input(matmul) == 1:
         return _left_matmul_after(affine, matmul, data)
-    weight, rank = weight_of(matmul, 1), _data_rank(matmul, 0)
+    weight, rank = weight_of(matmul, 1), known_rank(matmul.inputs[0], matmul)
     axis = _axis_of_weight(affine, rank, weight, -1, matmul)
     _require_shift_fits(weight, rank, matmul)
     rows = -2 if axis == -1 else axis
@@ -237,7 +237,7 @@ def _matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
 
 def _left_matmul_after(affine: Affine, matmul: ir.Node, data: Operand) -> Op:
     """A·(s·x + t) = (A·s)·x + A·t: the channels are on x's last axis but one, or the matrices."""
-    weight, rank = weight_of(matmul, 0), _data_rank(matmul, 1)
+    weight, rank = weight_of(matmul, 0), known_rank(matmul.inputs[1], matmul)
     require(rank >= 2, NotAbsorbed.OTHER_AXIS, matmul)
     axis = _axis_of_weight(affine, rank, weight, -2, matmul)
     _require_shift_fits(weight, rank, matmul)
@@ -393,22 +393,6 @@ def data_input(node: ir.Node) -> int:
         return 0
     is_left, is_right = (is_constant(each) or is_overridable(each) for each in node.inputs)
     return int(is_left and not is_right)
-
-
-def _matmul_rank(matmul: ir.Node) -> int:
-    """Return the rank of the result. It is larger than the data's if B is a batch of matrices."""
-    return _known_rank(matmul.outputs[0], matmul)
-
-
-def _data_rank(matmul: ir.Node, index: int) -> int:
-    return _known_rank(matmul.inputs[index], matmul)
-
-
-def _known_rank(value: ir.Value | None, matmul: ir.Node) -> int:
-    rank = rank_of(value)
-    if rank is None:
-        raise Refused(Common.SHAPE_UNKNOWN, matmul)
-    return rank
 
 
 # --- Weights ------------------------------------------------------------------------------------
