@@ -163,6 +163,14 @@ def test_refuses_batches_before_operator_set_7() -> None:
         **batch_norm(4),
     )
     assert_refused_downstream(before, NotAbsorbed.OTHER_AXIS)
+    left = build(
+        "(float[2,5,4] x) => (float[2,6,4] y) "
+        "{ n = BatchNormalization<is_test=1>(x, s, b, m, v) y = MatMul(w, n) }",
+        opset=6,
+        w=normal(2, 6, 5),
+        **batch_norm(5),
+    )
+    assert_refused_downstream(left, NotAbsorbed.OTHER_AXIS)
 
 
 def assert_refused_downstream(model: onnx.ModelProto, reason: NotAbsorbed) -> None:
