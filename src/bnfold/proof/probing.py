@@ -156,7 +156,7 @@ def require_equal_bits(window: Window, before: Array, after: Array) -> None:
 def require_content(output: Array) -> None:
     """Raise `NotShown` if an output is empty."""
     if not output.size:
-        raise NotShown("its output is empty at the sizes that were tried")
+        raise NotShown("its output is empty at the sizes that its proof tried")
 
 
 def _shaped(values: Array) -> str:
