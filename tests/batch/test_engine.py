@@ -33,12 +33,14 @@ class Threads:
         self.ledger = ledger
         self.gone: set[threading.Thread] = set()
         """Threads of pools in which a worker has died: a pool of processes dies as a whole."""
+        self.is_dead = False
+        """Whether a worker of this pool has died: then no other one begins anything."""
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
         return {}
 
     def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
-        self.gone = set(threading.enumerate())
+        self.gone, self.is_dead = set(threading.enumerate()), False
         return {"backend": "threading", "n_jobs": 3}, 3 if places is None else len(places)
 
     def close(self) -> None: ...
@@ -62,13 +64,21 @@ def do(
 ) -> dict[str, Outcome]:
     """Do tasks with this in place of the work; it is also told how often it was begun before."""
     begun: Counter[str] = Counter()
+    beginning = threading.Lock()
 
     def work(task: Task) -> Outcome:
-        if threading.current_thread() in threads.gone:
-            raise DeathError
-        begun[task.key] += 1
-        threads.ledger.begin(task.key, f"host:{begun[task.key]}")
-        return act(task, begun[task.key])
+        with beginning:
+            if threads.is_dead or threading.current_thread() in threads.gone:
+                raise DeathError
+            begun[task.key] += 1
+            start = begun[task.key]
+            threads.ledger.begin(task.key, f"host:{start}")
+        try:
+            return act(task, start)
+        except DeathError:
+            with beginning:
+                threads.is_dead = True
+            raise
 
     monkeypatch.setattr(engine, "work", work)
     found = list(run_all(threads, tasks(number), _prepare, **options))
