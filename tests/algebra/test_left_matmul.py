@@ -228,26 +228,25 @@ def test_rows_of_what_is_multiplied_take_the_scale(shift: bool) -> None:
     assert parameters(optimized)["a.folded"].shape == (3, 4)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{ l = Sigmoid(x) a = MatMul(g, l) y = BatchNormalization(a, s, b, m, v) }", "NOT_LINEAR"),
-        (
-            "{ l = MatMul(x, w) y = Sigmoid(l) a = MatMul(g, l) "
-            "z = BatchNormalization(a, s, b, m, v) }",
-            "SHARED",
-        ),
-    ],
-)
-def test_what_is_multiplied_must_take_it(text: str, reason: str) -> None:
-    outputs = "(float[5,6] y, float[3,6] z)" if "z =" in text else "(float[3,6] y)"
-    weights: Parameters = {"w": normal(4, 6)} if "w)" in text else {}
-    width = 4 if weights else 6
+def test_what_is_multiplied_must_be_linear() -> None:
     model = build(
-        f"(float[5,{width}] x) => {outputs} {text}", g=normal(3, 5), **weights, **batch_norm(6)
+        "(float[5,6] x) => (float[3,6] y) { l = Sigmoid(x) a = MatMul(g, l) "
+        "y = BatchNormalization(a, s, b, m, v) }",
+        g=normal(3, 5),
+        **batch_norm(6),
     )
-    (refusal,) = run_pass(model, NAME).record.refusals
-    assert refusal.reason == reason
+    assert_refused(model, NAME, NotReached.NOT_LINEAR)
+
+
+def test_what_is_multiplied_must_not_be_read_elsewhere() -> None:
+    model = build(
+        "(float[5,4] x) => (float[5,6] y, float[3,6] z) { l = MatMul(x, w) y = Sigmoid(l) "
+        "a = MatMul(g, l) z = BatchNormalization(a, s, b, m, v) }",
+        w=normal(4, 6),
+        g=normal(3, 5),
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, Common.SHARED)
 
 
 def test_columns_before_operator_set_7_stay() -> None:

@@ -11,6 +11,8 @@ if one branch or reader cannot absorb its part, they refuse.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -27,9 +29,9 @@ from bnfold.algebra.reach import (
     is_weight,
     mapped_input,
 )
-from bnfold.algebra.rebuilding import Made, Outputs, typed
+from bnfold.algebra.rebuilding import Made, Outputs, plus_shift, typed
 from bnfold.algebra.upstream import IntoProducers
-from bnfold.algebra.weights import NotStorable, stored
+from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import (
     Common,
     Op,
@@ -40,7 +42,7 @@ from bnfold.rewriting.contract import (
     require,
     same_op,
 )
-from bnfold.rewriting.query import opset, rank_of, shape_of, sole_use
+from bnfold.rewriting.query import opset, sole_use
 
 NOT_REACHED = (*NotReached, Common.NO_GAIN, Common.SHAPE_UNKNOWN, Common.SHARED)
 """All reasons of the search itself."""
@@ -129,7 +131,9 @@ def absorb_scale_into_consumers(root: ir.Node) -> Replace:
     output, data = pattern[-1].outputs[0], root.inputs[index]
     require(len(pattern) > 1 and affine.has_shift and opset(root) >= 7, Common.NO_GAIN)
     search = IntoConsumers(output, output.dtype)
-    search.readers_of(output, affine.without_shift(), _shifted(data, affine, output, root))
+    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
+        before = replace(affine, shift=affine.shift / affine.scale)
+    search.readers_of(output, affine.without_shift(), plus_shift(data, before, output, root))
     pattern += search.nodes
     return _profitable(pattern, search.outputs, f"scale into {', '.join(sorted(search.absorbers))}")
 
@@ -141,23 +145,6 @@ def _sole_map_after(node: ir.Node) -> ir.Node | None:
         return None
     (use,) = value.uses()
     return use.node if use.idx == mapped_input(use.node) else None
-
-
-def _shifted(data: ir.Value | None, affine: Affine, output: ir.Value, root: ir.Node) -> Op:
-    """Return data + t/s, of the shape and type of the `output` of the whole map."""
-    rank, dtype = rank_of(output), output.dtype
-    if rank is None or dtype is None:
-        raise Refused(Common.SHAPE_UNKNOWN, root)
-    spread = affine.spread()
-    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
-        shift = spread.shift / spread.scale
-    shift = (
-        shift.reshape(())
-        if affine.is_uniform
-        else shift.reshape(-1, *[1] * (rank - 1 - affine.axis))
-    )
-    weight = stored(shift, dtype, f"{output.name}.shift", root)
-    return Op("Add", [data, weight], shape=shape_of(output), type_of=output)
 
 
 def _profitable(pattern: list[ir.Node], outputs: Outputs, detail: str) -> Replace:

@@ -7,8 +7,10 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.rewriting.contract import Op, Output, Weight
-from bnfold.rewriting.query import is_op, shape_of
+from bnfold.algebra.affine import Affine
+from bnfold.algebra.weights import stored
+from bnfold.rewriting.contract import Common, Op, Operand, Output, Refused, Weight
+from bnfold.rewriting.query import is_op, rank_of, shape_of
 
 Made: TypeAlias = Op | Output | Weight
 Outputs: TypeAlias = dict[ir.Value, ir.Value | Made]
@@ -24,3 +26,18 @@ def replacements(node: ir.Node, made: Op) -> dict[ir.Value, Op | Output]:
     """Return what takes the place of each output of a node, of which `made` is the new one."""
     outputs = node.outputs[: made.outputs]
     return {old: Output(made, i, old) if i else made for i, old in enumerate(outputs)}
+
+
+def plus_shift(data: Operand, affine: Affine, output: ir.Value, subject: ir.Node) -> Op:
+    """Return data + t for the shift t of a map, of the shape and type of `output`.
+
+    Raises:
+        Refused: SHAPE_UNKNOWN, if these are not known, or as `stored`.
+    """
+    rank, dtype = rank_of(output), output.dtype
+    if rank is None or dtype is None:
+        raise Refused(Common.SHAPE_UNKNOWN, subject)
+    along = [] if affine.is_uniform else [-1, *[1] * (rank - 1 - affine.axis)]
+    shift = affine.spread().shift.reshape(along)
+    weight = stored(shift, dtype, f"{output.name}.shift", subject)
+    return Op("Add", [data, weight], shape=shape_of(output), type_of=output)

@@ -22,7 +22,7 @@ from bnfold.algebra.reach import (
     is_weight,
     mapped_input,
 )
-from bnfold.algebra.rebuilding import Made, Outputs, replacements, typed
+from bnfold.algebra.rebuilding import Made, Outputs, plus_shift, replacements, typed
 from bnfold.algebra.weights import stored
 from bnfold.graph.constants import is_constant, is_overridable
 from bnfold.rewriting.contract import Common, Op, Operand, Refused, Weight, require, same_op
@@ -132,7 +132,7 @@ class IntoProducers:
         inputs = list[Operand](node.inputs)
         inputs[index] = self.of(data, _of_operand(affine.without_shift(), data, node), node)
         product = typed(same_op(node, inputs), node)
-        return _shifted(product, affine.spread(), axis, node) if affine.has_shift else product
+        return plus_shift(product, affine, node.outputs[0], node) if affine.has_shift else product
 
     def _carry(self, node: ir.Node, affine: Affine) -> Op:
         data = node.inputs[0]
@@ -188,15 +188,6 @@ class IntoProducers:
         pairs = zip(node.inputs, maps, strict=True)
         branches = [(value, _of_operand(each, value, node)) for value, each in pairs]
         return same_op(node, [self.of(value, own, node) for value, own in branches])
-
-
-def _shifted(product: Op, affine: Affine, axis: int, node: ir.Node) -> Op:
-    """Return what a node computed, plus the shift along an axis that is counted from the last."""
-    if node.outputs[0].dtype is None:
-        raise Refused(Common.SHAPE_UNKNOWN, node)
-    shift = affine.shift.reshape(-1, *[1] * (-1 - axis))
-    weight = stored(shift, node.outputs[0].dtype, f"{node.outputs[0].name}.shift", node)
-    return Op("Add", [product, weight])
 
 
 def _of_operand(affine: Affine, value: ir.Value | None, node: ir.Node) -> Affine:

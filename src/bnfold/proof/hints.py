@@ -60,8 +60,7 @@ _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = Hints(cuts=_cuts(model), thresholds=_thresholds(model), written=_written(model))
-    hints.levels.update(_levels(model))
+    hints = replace(_where_it_changes(model), written=_written(model))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -285,12 +284,12 @@ def _integers(node: ir.Node, name: str, index: int) -> list[int]:
 
 def with_sizes_of(own: Hints, other: Path) -> Hints:
     """Return hints with some sizes of its own, and with sizes and levels that another model has."""
-    cuts, thresholds, others = _sizes_of(other)
-    more = [each for each in cuts if each not in own.cuts]
-    further = [each for each in thresholds if each not in own.thresholds]
+    theirs = _of_another(other)
+    more = [each for each in theirs.cuts if each not in own.cuts]
+    further = [each for each in theirs.thresholds if each not in own.thresholds]
     levels = {
-        name: sorted({*own.levels.get(name, []), *others.get(name, [])})
-        for name in own.levels | others
+        name: sorted({*own.levels.get(name, []), *theirs.levels.get(name, [])})
+        for name in own.levels | theirs.levels
     }
     return replace(
         own,
@@ -300,11 +299,13 @@ def with_sizes_of(own: Hints, other: Path) -> Hints:
     )
 
 
-def _sizes_of(
-    path: Path,
-) -> tuple[list[tuple[int, int]], list[tuple[str, int, int]], dict[str, list[float]]]:
+def _of_another(path: Path) -> Hints:
     try:
-        model = learned(path).ir
+        return _where_it_changes(learned(path).ir)
     except BnfoldError:
-        return [], [], {}
-    return _cuts(model), _thresholds(model), _levels(model)
+        return Hints()
+
+
+def _where_it_changes(model: ir.Model) -> Hints:
+    """Return the sizes, and the numbers of its inputs, at which a model does something else."""
+    return Hints(cuts=_cuts(model), thresholds=_thresholds(model), levels=_levels(model))
