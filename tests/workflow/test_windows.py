@@ -19,7 +19,7 @@ from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Op, Replace
 from bnfold.rewriting.editor import Editor
 from bnfold.running.learning import TOOLS
-from bnfold.workflow import slices
+from bnfold.workflow import determined, slices
 from bnfold.workflow.variants import Variant, Variants
 from bnfold.workflow.windows import Cut, Cutter
 from tests.support.evaluate import run_plain
@@ -398,14 +398,14 @@ def test_each_value_is_looked_at_a_few_times(
 ) -> None:
     """Whether it is constant, or of sizes alone: not all of the graph before it for each cut."""
     looked_at = 0
-    decide = slices._is_of_constants
+    decide = determined._is_of_constants
 
     def counted(value: ir.Value) -> bool | None:
         nonlocal looked_at
         looked_at += 1
         return decide(value)
 
-    monkeypatch.setattr(slices, "_is_of_constants", counted)
+    monkeypatch.setattr(determined, "_is_of_constants", counted)
     counts = []
     for length in (50, 200):
         step = "s{0} = Shape(v{0}) r{0} = Reshape(v{0}, s{0}) " if asks_for_sizes else ""

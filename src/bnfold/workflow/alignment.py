@@ -24,9 +24,10 @@ from bnfold.proof.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
 from bnfold.workflow.bodies import are_bodies_plain, may_draw
+from bnfold.workflow.determined import are_equal_constants, content_of, is_constant
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.proven import Proven
-from bnfold.workflow.slices import Slice, are_equal_constants, content_of, is_constant
+from bnfold.workflow.slices import Slice
 from bnfold.workflow.structure import pairs_by_structure
 from bnfold.workflow.windows import Cut
 

@@ -11,7 +11,7 @@ from bnfold.graph.constants import RANDOM
 from bnfold.graph.walk import has_body
 from bnfold.rewriting.query import is_op
 from bnfold.workflow.bodies import is_plain
-from bnfold.workflow.slices import are_equal_constants, content_of
+from bnfold.workflow.determined import are_equal_constants, content_of
 
 _MOST = 256
 """Nodes with other constants that a node is compared with."""

@@ -19,8 +19,8 @@ from bnfold.graph.constants import is_constant
 from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import has_body
 from bnfold.proof.windows import AFFINE
+from bnfold.workflow.determined import are_equal_constants
 from bnfold.workflow.operators import is_same_operator
-from bnfold.workflow.slices import are_equal_constants
 
 _MOVABLE = AFFINE | {"MaxPool"}
 """Operators that rewrites merge or move."""

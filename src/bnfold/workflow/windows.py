@@ -19,7 +19,8 @@ from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Operand, Replace, every_operand
 from bnfold.rewriting.editor import Edit
 from bnfold.rewriting.query import is_op, reads_content
-from bnfold.workflow.slices import Names, Part, Slice, is_constant
+from bnfold.workflow.determined import is_constant
+from bnfold.workflow.slices import Names, Part, Slice
 
 _LARGEST = 2**28
 """Bytes of weights in a window; float64 takes twice as many."""
