@@ -15,7 +15,7 @@ from bnfold.batch import engine
 from bnfold.batch.asked import Asked
 from bnfold.batch.engine import Deaths, run_all
 from bnfold.batch.starts import Ledger
-from bnfold.batch.tasks import Outcome, Task
+from bnfold.batch.tasks import MOST_STARTS, Outcome, Task
 from bnfold.errors import UsageError
 
 
@@ -141,6 +141,35 @@ def test_a_suspect_runs_alone(threads: Threads, monkeypatch: pytest.MonkeyPatch)
 
     do(threads, monkeypatch, 9, act)
     assert [number for key, begun, number in beside if (key, begun) == ("2", 2)] == [1]
+
+
+def test_a_task_that_was_begun_often_beside_others_is_not_blamed(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it was begun once more while its workers were ending."""
+
+    def act(task: Task, begun: int) -> Outcome:
+        if begun > 1:
+            return Outcome(task.key, "done")
+        for _ in range(MOST_STARTS):
+            threads.ledger.begin(task.key, "host:late")
+        raise DeathError
+
+    found = do(threads, monkeypatch, 1, act)
+    assert found["0"].status == "done"
+    assert len(threads.ledger.starts("0")) == (1 if threads.ledger.is_known else 0)
+
+
+def test_workers_that_die_before_they_begin(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(task: Task) -> Outcome:
+        raise DeathError
+
+    monkeypatch.setattr(engine, "work", work)
+    found = list(run_all(threads, tasks(4), _prepare))
+    assert sorted(task.key for task, _ in found) == ["0", "1", "2", "3"]
+    assert {outcome.status for _, outcome in found} == {"died"}
 
 
 @pytest.mark.parametrize("resend", [True, False])

@@ -99,18 +99,22 @@ def run_all(
     `prepare` makes a task ready to be sent; if it is called with True, with the files themselves,
     which is done where a worker does not see them, and with `resend`.
     Where a worker dies, what it has begun is done again by another, alone, so that the model that
-    a worker dies of is known: it fails, and no other.
+    a worker dies of is known: it fails, and no other. If workers die before they begin anything,
+    each task is lost with them.
     """
     fresh = deque((task, False) for task in tasks)
     suspects: deque[tuple[Task, bool]] = deque()
     losses: Counter[str] = Counter()
     while fresh or suspects:
-        queue = deque([suspects.popleft()]) if suspects else fresh
+        is_alone = bool(suspects)
+        queue = deque([suspects.popleft()]) if is_alone else fresh
         running: dict[str, tuple[Task, bool]] = {}
         lost: list[tuple[Task, bool]] = []
+        has_begun = False
         with contextlib.closing(_results(engine, places, queue, running, prepare)) as results:
             try:
                 for outcome in results:
+                    has_begun = True
                     task, as_bytes = running.pop(outcome.key)
                     if outcome.status == "unseen" and resend and not as_bytes:
                         fresh.append((task, True))
@@ -122,16 +126,21 @@ def run_all(
                 raise UsageError(
                     f"the workers cannot import what they need: {error}; install bnfold there"
                 ) from error
+        begun = {task.key: engine.ledger.starts(task.key) for task, _ in lost}
+        has_begun = has_begun or any(begun.values())
         for task, as_bytes in lost:
-            starts = engine.ledger.starts(task.key)
-            if engine.ledger.is_known and not starts:
+            starts = begun[task.key]
+            if engine.ledger.is_known and has_begun and not starts:
                 fresh.appendleft((task, as_bytes))
                 continue
             losses[task.key] += 1
-            if max(losses[task.key], len(starts)) >= MOST_STARTS:
+            is_often = max(losses[task.key], len(starts)) >= MOST_STARTS
+            if is_often and is_alone:
                 yield task, Outcome(task.key, "died", starts=starts or ["?"] * MOST_STARTS)
-            else:
-                suspects.append((task, as_bytes))
+                continue
+            if is_often:  # it may have been begun while its workers were ending
+                engine.ledger.forget(task.key)
+            suspects.append((task, as_bytes))
 
 
 def _results(
