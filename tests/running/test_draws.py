@@ -179,5 +179,11 @@ def test_every_second_sample_has_values_near_the_numbers_that_an_input_is_compar
         else:
             assert shares[1] == 0
         assert np.abs(sample["z"]).max() < 100
+    (_, sample) = inputs({"x": "float16"}, (400,), samples=2, levels={"x": [0.5]})
+    assert 20 < np.count_nonzero(sample["x"] == 0.5) < 80
+    (_, sample) = inputs({"x": "float"}, (400,), samples=2, levels={"x": [0.1]})
+    is_close = np.abs(sample["x"] - 0.1) < 1e-5
+    assert 20 < np.count_nonzero(is_close) < 80
+    assert np.count_nonzero(sample["x"] == np.float32(0.1)) < 5
     (single, other) = inputs({"x": "float"}, (), samples=2, levels={"x": [100.0]})
     assert single["x"].shape == other["x"].shape == ()

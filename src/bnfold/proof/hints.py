@@ -12,7 +12,15 @@ import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
-from bnfold.graph.shapes import rank_of, shape_of, size_of
+from bnfold.graph.shapes import size_of
+from bnfold.proof.hinted_sizes import (
+    COMPARISONS,
+    LARGEST_CUT,
+    SAME_NUMBERS,
+    axis_of_input,
+    cuts,
+    thresholds,
+)
 from bnfold.proof.learned import learned
 from bnfold.running.inputs import Hints
 
@@ -22,23 +30,23 @@ TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 _LENGTHS = {"GRU": 4, "LSTM": 4, "RNN": 4, "ReverseSequence": 1}
 """Operators that take lengths of sequences, and as which input; the sequences are the first."""
 
-SAME_NUMBERS = frozenset(
-    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
-    | {"Tile", "Transpose", "Unsqueeze"}
-)
-"""Operators that pass integers on unchanged."""
-
-COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
-
 _LIMITS = frozenset(["Clip", "Max", "Min"])
 """Operators that limit what they read, such as positions before they are looked up."""
 
-_LARGEST_CUT = 2048
-"""Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
+_AT_ZERO = frozenset(["NonZero", "Sign"])
+"""Operators that do something else at zero, as does a Cast to booleans."""
 
-_LEAST_LEVEL, _LARGEST_LEVEL = 20.0, 1e4
-"""Numbers with which floats are compared: smaller ones are drawn anyway, and larger ones mean that
-nothing is as large."""
+_OF_ATTRIBUTES = {"Clip": ("min", "max"), "Shrink": ("lambd",), "ThresholdedRelu": ("alpha",)}
+"""Operators that do something else from a number on that is an attribute; of Clip, before operator
+set 11."""
+
+_DEFAULTS = {"lambd": 0.5, "alpha": 1.0}
+
+_KEEPS_POSITIVE = frozenset(["Abs", "Relu"])
+"""Operators that pass positive numbers on unchanged."""
+
+_LARGEST_LEVEL = 1e4
+"""Numbers with which floats are compared: larger ones mean that nothing is as large."""
 
 _MOST_LEVELS = 4
 
@@ -50,12 +58,6 @@ _MOST_WRITTEN = 8
 
 _OF_EACH = 2
 """Cuts and thresholds of each of two models that are tried."""
-
-_OF_POSITIONS = {"Abs": 0, "Range": 1, "Sub": 0}
-"""Operators of positions, and which operand says how large they are."""
-
-_SIZING = COMPARISONS | {"Max", "Min", "Slice"}
-"""Operators that may do something else from a certain size on."""
 
 
 def hints_of(model: ir.Model) -> Hints:
@@ -98,7 +100,7 @@ def _written(model: ir.Model) -> list[int]:
             content = constant(part)
             if content is not None:
                 found.update(int(size) for size in content.reshape(-1))
-    sizes = [size for size, _ in found.most_common() if 1 < size <= _LARGEST_CUT]
+    sizes = [size for size, _ in found.most_common() if 1 < size <= LARGEST_CUT]
     return sizes[:_MOST_WRITTEN]
 
 
@@ -132,7 +134,7 @@ def _of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int,
     """Return the inputs and axes that have the free sizes among those that limit integers."""
     found = set()
     for source, axis, less in limits:
-        if size_of(source, axis) is None and (place := _axis_of_input(model, source, axis)):
+        if size_of(source, axis) is None and (place := axis_of_input(model, source, axis)):
             found.add((*place, less))
     return found
 
@@ -147,7 +149,7 @@ def _compared_with(value: ir.Value) -> Iterator[int]:
 
 
 def _levels(model: ir.Model) -> dict[str, list[float]]:
-    """Return the numbers, beyond what is drawn, that float inputs are compared with or limited by.
+    """Return the numbers that float inputs are compared with or limited by.
 
     At most a few for each input, the least first.
     """
@@ -156,17 +158,26 @@ def _levels(model: ir.Model) -> dict[str, list[float]]:
         if value.dtype is None or not value.dtype.is_floating_point():
             continue
         numbers: set[float] = set()
-        for node, _ in _uses_of_same_numbers(value, frozenset()):
-            if node.op_type not in COMPARISONS | _LIMITS:
-                continue
-            contents = [constant(other) for other in node.inputs if other is not None]
-            numbers.update(float(c.flat[0]) for c in contents if c is not None and c.size == 1)
-            if node.op_type == "Clip":  # before operator set 11
-                numbers.update(node.attributes.get_float(name, 0.0) for name in ("min", "max"))
-        levels = sorted(each for each in numbers if _LEAST_LEVEL < abs(each) <= _LARGEST_LEVEL)
+        for node, _ in _uses_of_same_numbers(value, _KEEPS_POSITIVE):
+            numbers.update(_levels_of(node))
+        levels = sorted(each for each in numbers if abs(each) <= _LARGEST_LEVEL)
         if levels:
             found[value.name or ""] = sorted(levels, key=abs)[:_MOST_LEVELS]
     return found
+
+
+def _levels_of(node: ir.Node) -> Iterator[float]:
+    """Yield the numbers at which an operator does something else."""
+    if node.op_type in COMPARISONS | _LIMITS:
+        contents = [constant(other) for other in node.inputs if other is not None]
+        yield from (float(each.flat[0]) for each in contents if each is not None and each.size == 1)
+    makes_booleans = node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL
+    if node.op_type in _AT_ZERO or makes_booleans:
+        yield 0.0
+    for name in _OF_ATTRIBUTES.get(node.op_type, ()):
+        number = node.attributes.get_float(name, _DEFAULTS.get(name))
+        if number is not None:
+            yield from (number, -number) if node.op_type == "Shrink" else (number,)
 
 
 def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
@@ -179,107 +190,6 @@ def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[t
             if passes:
                 pending.extend(output for output in node.outputs if output not in seen)
                 seen.update(node.outputs)
-
-
-def _cuts(model: ir.Model) -> list[tuple[int, int]]:
-    """Return axes with the largest constant end of a Slice that their free size may exceed."""
-    cuts: dict[int, int] = {}
-    for node in model.graph:
-        if node.op_type != "Slice" or node.inputs[0] is None:
-            continue
-        ends = _integers(node, "ends", 2)
-        axes = _integers(node, "axes", 3) or list(range(len(ends)))
-        rank = rank_of(node.inputs[0])
-        rank = 4 if rank is None else rank
-        for axis, end in zip(axes, ends, strict=False):
-            is_free = size_of(node.inputs[0], axis) is None  # not so the sizes in a Shape
-            if is_free and 1 < end <= _LARGEST_CUT and -rank <= axis < rank:
-                cuts[axis % rank] = max(end, cuts.get(axis % rank, 0))
-    return sorted(cuts.items(), key=lambda cut: -cut[1])
-
-
-def _thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
-    """Return inputs, axes and the constants with which their sizes are compared, or limited."""
-    found: set[tuple[str, int, int]] = set()
-    for node in model.graph:
-        for value, other in _compared(node):
-            number = constant(other) if other is not None else None
-            measured = _measured(model, value)
-            if measured is None or number is None or number.size != 1:
-                continue
-            if 1 <= abs(number.flat[0]) <= _LARGEST_CUT:
-                found.add((*measured, int(abs(number.flat[0]))))
-    return sorted(found)
-
-
-def _compared(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:
-    """Return the pairs of operands of which one is compared with, or limited by, the other."""
-    if node.op_type == "Clip":
-        return [(node.inputs[0], limit) for limit in node.inputs[1:]]
-    if node.op_type in _SIZING and len(node.inputs) == 2:
-        return [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
-    return []
-
-
-def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
-    """Return the input and the axis of which a value is the size; None if it is no size.
-
-    Positions below a size, and their distances, reach as far as it does.
-    """
-    place: int | None = None
-    while value is not None and (node := value.producer()) is not None:
-        if node.op_type == "Shape":
-            return _input_as_long(model, node, place)
-        if node.op_type in _OF_POSITIONS:
-            value = node.inputs[_OF_POSITIONS[node.op_type]]
-            continue
-        if node.op_type in ("Gather", "Slice"):
-            places = _integers(node, "starts", 1)
-            if place is not None or len(places) != 1:
-                return None
-            (place,) = places
-        elif node.op_type not in SAME_NUMBERS or node.op_type == "Concat":
-            return None
-        value = node.inputs[0]
-    return None
-
-
-def _input_as_long(model: ir.Model, node: ir.Node, place: int | None) -> tuple[str, int] | None:
-    """Return an input and an axis of it that have a size of those that a Shape returns."""
-    source = node.inputs[0]
-    shape = shape_of(source) if source is not None else None
-    if source is None or shape is None:
-        return None
-    asked = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", None))
-    axes = list(range(len(shape)))[asked]
-    if place is None and len(axes) != 1:
-        return None
-    if not -len(axes) <= (place or 0) < len(axes):
-        return None
-    return _axis_of_input(model, source, axes[place or 0])
-
-
-def _axis_of_input(model: ir.Model, source: ir.Value, axis: int) -> tuple[str, int] | None:
-    """Return an input and an axis of it that have the size of an axis of a value, as is known."""
-    shape = shape_of(source)
-    if shape is None or not -len(shape) <= axis < len(shape):
-        return None
-    if source.is_graph_input():
-        return source.name or "", axis % len(shape)
-    for value in model.graph.inputs:
-        sizes = shape_of(value)
-        for its_axis, size in enumerate([] if sizes is None else sizes):
-            if not isinstance(size, int) and size.value is not None and size == shape[axis]:
-                return value.name or "", its_axis
-    return None
-
-
-def _integers(node: ir.Node, name: str, index: int) -> list[int]:
-    """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
-    if name in node.attributes:
-        return list(node.attributes[name].as_ints())
-    content = constant(node.inputs[index]) if index < len(node.inputs) else None
-    return [] if content is None else [int(number) for number in content.reshape(-1)]
 
 
 def with_sizes_of(own: Hints, other: Path) -> Hints:
@@ -308,4 +218,4 @@ def _of_another(path: Path) -> Hints:
 
 def _where_it_changes(model: ir.Model) -> Hints:
     """Return the sizes, and the numbers of its inputs, at which a model does something else."""
-    return Hints(cuts=_cuts(model), thresholds=_thresholds(model), levels=_levels(model))
+    return Hints(cuts=cuts(model), thresholds=thresholds(model), levels=_levels(model))

@@ -20,9 +20,13 @@ from bnfold.running.runtime import Feeds, ValueSpec
 SCALES = (1.0, 10.0, 0.1)
 """Standard deviations of the normal distributions, used for one sample after another."""
 
-_NEAR = 0.1
-"""In every second sample, a quarter of the elements lie by such a share of it around a number that
-the model compares its input with."""
+_NEAR, _CLOSE = 0.1, 2.0**-16
+"""In every second sample, an eighth of the elements lie by such a share of it around a number that
+the model compares its input with, and another eighth at it, or close to it."""
+
+_EXACT = 2.0**-8
+"""A multiple of this is met exactly. Around another number, such as 0.1, what a model computes of
+it is rounded, and so it is the rounding that decides on which side it lies."""
 
 SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
 """Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
@@ -50,7 +54,7 @@ class Hints:
     compared: dict[str, list[int]] = field(default_factory=dict)
     """The constants that an integer input is compared with."""
     levels: dict[str, list[float]] = field(default_factory=dict)
-    """The numbers that a float input is compared with, or limited by, if they are large."""
+    """The numbers that a float input is compared with, or limited by."""
     ratios: set[str] = field(default_factory=set)
     """The inputs that are the ratio of a Dropout, in [0, 1)."""
     cuts: list[tuple[int, int]] = field(default_factory=list)
@@ -172,9 +176,11 @@ class Inputs:
         levels = self.hints.levels.get(spec.name, [])
         if not levels or sample % 2 == 0:
             return drawn
-        is_near = generator.integers(0, 4, shape) == 0
-        near = generator.choice(levels, shape) * (1 + _NEAR * generator.standard_normal(shape))
-        return np.where(is_near, near, drawn)
+        chosen = generator.choice(levels, shape)
+        close = np.where(np.fmod(chosen, _EXACT) == 0, 0.0, _CLOSE)
+        spread = np.where(generator.integers(0, 2, shape) == 0, _NEAR, close)
+        near = chosen * (1 + spread * generator.standard_normal(shape))
+        return np.where(generator.integers(0, 4, shape) == 0, near, drawn)
 
     def _compared(
         self,

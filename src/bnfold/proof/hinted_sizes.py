@@ -1,0 +1,126 @@
+"""What a model's graph says of the sizes at which it does something else."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from bnfold.graph.constants import constant
+from bnfold.graph.shapes import rank_of, shape_of, size_of
+
+SAME_NUMBERS = frozenset(
+    {"Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Tile", "Transpose", "Unsqueeze"}
+)
+"""Operators that pass integers on unchanged."""
+
+COMPARISONS = frozenset(["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"])
+
+LARGEST_CUT = 2048
+"""Sizes that a Slice cuts off are tried up to this one: larger inputs take too long."""
+
+_OF_POSITIONS = {"Abs": 0, "Range": 1, "Sub": 0}
+"""Operators of positions, and which operand says how large they are."""
+
+_SIZING = COMPARISONS | {"Max", "Min", "Slice"}
+"""Operators that may do something else from a certain size on."""
+
+
+def cuts(model: ir.Model) -> list[tuple[int, int]]:
+    """Return axes with the largest constant end of a Slice that their free size may exceed."""
+    found: dict[int, int] = {}
+    for node in model.graph:
+        if node.op_type != "Slice" or node.inputs[0] is None:
+            continue
+        ends = _integers(node, "ends", 2)
+        axes = _integers(node, "axes", 3) or list(range(len(ends)))
+        rank = rank_of(node.inputs[0])
+        rank = 4 if rank is None else rank
+        for axis, end in zip(axes, ends, strict=False):
+            is_free = size_of(node.inputs[0], axis) is None  # not so the sizes in a Shape
+            if is_free and 1 < end <= LARGEST_CUT and -rank <= axis < rank:
+                found[axis % rank] = max(end, found.get(axis % rank, 0))
+    return sorted(found.items(), key=lambda cut: -cut[1])
+
+
+def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
+    """Return inputs, axes and the constants with which their sizes are compared, or limited."""
+    found: set[tuple[str, int, int]] = set()
+    for node in model.graph:
+        for value, other in _compared(node):
+            number = constant(other) if other is not None else None
+            measured = _measured(model, value)
+            if measured is None or number is None or number.size != 1:
+                continue
+            if 1 <= abs(number.flat[0]) <= LARGEST_CUT:
+                found.add((*measured, int(abs(number.flat[0]))))
+    return sorted(found)
+
+
+def _compared(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:
+    """Return the pairs of operands of which one is compared with, or limited by, the other."""
+    if node.op_type == "Clip":
+        return [(node.inputs[0], limit) for limit in node.inputs[1:]]
+    if node.op_type in _SIZING and len(node.inputs) == 2:
+        return [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])]
+    return []
+
+
+def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
+    """Return the input and the axis of which a value is the size; None if it is no size.
+
+    Positions below a size, and their distances, reach as far as it does.
+    """
+    place: int | None = None
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "Shape":
+            return _input_as_long(model, node, place)
+        if node.op_type in _OF_POSITIONS:
+            value = node.inputs[_OF_POSITIONS[node.op_type]]
+            continue
+        if node.op_type in ("Gather", "Slice"):
+            places = _integers(node, "starts", 1)
+            if place is not None or len(places) != 1:
+                return None
+            (place,) = places
+        elif node.op_type not in SAME_NUMBERS or node.op_type == "Concat":
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _input_as_long(model: ir.Model, node: ir.Node, place: int | None) -> tuple[str, int] | None:
+    """Return an input and an axis of it that have a size of those that a Shape returns."""
+    source = node.inputs[0]
+    shape = shape_of(source) if source is not None else None
+    if source is None or shape is None:
+        return None
+    asked = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", None))
+    axes = list(range(len(shape)))[asked]
+    if place is None and len(axes) != 1:
+        return None
+    if not -len(axes) <= (place or 0) < len(axes):
+        return None
+    return axis_of_input(model, source, axes[place or 0])
+
+
+def axis_of_input(model: ir.Model, source: ir.Value, axis: int) -> tuple[str, int] | None:
+    """Return an input and an axis of it that have the size of an axis of a value, as is known."""
+    shape = shape_of(source)
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    if source.is_graph_input():
+        return source.name or "", axis % len(shape)
+    for value in model.graph.inputs:
+        sizes = shape_of(value)
+        for its_axis, size in enumerate([] if sizes is None else sizes):
+            if not isinstance(size, int) and size.value is not None and size == shape[axis]:
+                return value.name or "", its_axis
+    return None
+
+
+def _integers(node: ir.Node, name: str, index: int) -> list[int]:
+    """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
+    if name in node.attributes:
+        return list(node.attributes[name].as_ints())
+    content = constant(node.inputs[index]) if index < len(node.inputs) else None
+    return [] if content is None else [int(number) for number in content.reshape(-1)]
