@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -1087,6 +1088,33 @@ def test_what_crashes_leaves_the_others_proven() -> None:
     assert "was killed" in found[1].note
     found = certify_all([crash, right], 1e-9)
     assert [each.verdict for each in found] == ["open", "open"]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 100])
+def test_windows_are_proven_side_by_side(processes: int, tmp_path: Path) -> None:
+    """Each process proves a share; one that crashes takes nothing of the others with it."""
+
+    def right() -> list[Window]:
+        (tmp_path / str(os.getpid())).touch()
+        return [folded()]
+
+    def crash() -> list[Window]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    told: list[str] = []
+    windows = [right] * 13
+    windows[4], windows[7] = crash, lambda: [folded(d=-D)]
+    found = certify_all(windows, 60, lambda doing: told.append(str(doing)), processes=processes)
+    wanted = ["certified"] * 13
+    wanted[4], wanted[7] = "open", "differs"
+    assert [each.verdict for each in found] == wanted
+    assert "was killed" in found[4].note
+    if processes > 1:
+        assert "certifying rewrite 13 of 13" in told
+    shares = min(processes, 3)
+    again = [number for number in range(4 % shares, 13, shares) if number not in (4, 7)]
+    assert len(list(tmp_path.iterdir())) == shares + len(again)
 
 
 def test_of_several_windows_of_a_rewrite_one_is_enough() -> None:

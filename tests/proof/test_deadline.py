@@ -12,6 +12,8 @@ from bnfold.proof import certificate as module
 from bnfold.proof.certificate import certify, certify_all, seconds_for_one
 from bnfold.proof.deadline import OutOfTime, limited, require_time
 from bnfold.proof.windows import Window
+from bnfold.record.data import Certificate
+from bnfold.running import isolation
 from tests.support.graphs import normal
 from tests.support.windows import window
 
@@ -67,10 +69,23 @@ def test_what_takes_longer_than_others_is_tried_again(monkeypatch: pytest.Monkey
 
         return made
 
-    monkeypatch.setattr(module, "isolated", lambda work, progress: work(progress))
+    monkeypatch.setattr(isolation, "_CAN_FORK", False)
     found = certify_all([make("a"), make("b")], 60)
     assert [each.verdict for each in found] == ["certified", "certified"]
     assert tried == ["a", "b", "a", "b"]
+
+
+def test_another_way_is_not_tried_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[Window] = []
+
+    def late(way: Window) -> Certificate:
+        ways.append(way)
+        raise OutOfTime("late")
+
+    monkeypatch.setattr(module, "_proven", late)
+    pair = window(MAP.format(4, 9), "a = Neg(x) y = Sin(a)", "a = Sin(x) y = Neg(a)")
+    assert certify(pair, 60).note == "late"
+    assert len(ways) == 1
 
 
 def test_each_of_many_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:

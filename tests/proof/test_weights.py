@@ -294,6 +294,8 @@ CONSTANTS: Parameters = {
         dense(normal(4, 2, 1, 1, seed=2), 2), dense(normal(4, 2, 3, 3), 2)[[2, 3, 0, 1]]
     ),
     "thirds": np.array([2, 2, 4]),
+    "flat": np.array([-1, 4]),
+    "flatter": np.array([-1, 2]),
     "parts": np.array([1, 3]),
     "last": np.array([2, 3]),
     "huge": np.array([2**62]),
@@ -311,6 +313,21 @@ CONSTANTS: Parameters = {
 FOUR = MAP.replace("z)", "z, float[N,4,H,W] u, float[N,4,H,W] w)")
 TWO = MAP.replace("y)", "y, float[N,c,h,w] r)")
 
+
+TOKENS = "(float[N,M,4] x, float[N,M,4] z) => (float[K,c] y)"
+FLAT = [
+    (TOKENS, "a = MatMul(x, q) e = Flatten<axis=2>(a) y = Add(e, h)",
+     "a = MatMul(x, q) e = Add(h, a) y = Flatten<axis=-1>(e)"),
+    (TOKENS, "e = Flatten<axis=2>(x) y = Gemm(e, q, h)",
+     "a = MatMul(x, q) e = Reshape(a, flat) y = Add(e, h)"),
+    (TOKENS, "e = Reshape(x, flat) y = BatchNormalization(e, s, b, m, v)",
+     "e = Flatten<axis=2>(x) y = BatchNormalization(e, s, b, m, v)"),
+    (TOKENS, "e = Flatten<axis=2>(x) i = Flatten<axis=2>(z) a = Add(e, i) y = MatMul(a, q)",
+     "e = MatMul(x, q) a = Reshape(e, flat) i = MatMul(z, q) j = Flatten<axis=2>(i) "
+     "y = Add(a, j)"),
+    (ROWS, "a = Flatten<axis=1>(x) y = Add(a, z)", "y = Add(x, z)"),
+    (ROWS, "a = Add(x, z) y = Neg(a)", "a = Add(x, z) e = Neg(a) y = Flatten(e)"),
+]  # fmt: skip
 
 SAME = "pads=[1,1,1,1]"
 POOL = "AveragePool<kernel_shape=[2,2], strides=[2,1]"
@@ -388,6 +405,7 @@ PARTS = [
          "i = MatMul(x, q) y = Add(i, o)"),
         *PARTS,
         *MERGED,
+        *FLAT,
     ],
 )  # fmt: skip
 def test_what_is_written_otherwise(interface: str, before: str, after: str) -> None:
@@ -435,6 +453,12 @@ def test_what_is_written_otherwise(interface: str, before: str, after: str) -> N
         (ROWS, "y = Gemm(x, q, h)", "y = Gemm<alpha=2.0>(x, q, h)"),
         (ROWS, "y = MatMul(x, q)", "y = Mul(x, h)"),
         (MAP, "y = Concat<axis=1>(x, z)", "y = Concat<axis=1>(z, x)"),
+        (TOKENS, "y = Flatten<axis=2>(x)", "y = Flatten<axis=2>(z)"),
+        (TOKENS, "e = Flatten<axis=2>(x) y = Add(e, h)", "y = Flatten<axis=2>(x)"),
+        (TOKENS, "e = Flatten<axis=2>(x) i = Flatten<axis=2>(z) y = Add(e, i)",
+         "e = Add(x, z) y = Flatten<axis=2>(e)"),  # other sizes are broadcast
+        (TOKENS, "y = Flatten<axis=2>(x)", "y = Flatten<axis=1>(x)"),
+        (TOKENS, "y = Flatten<axis=2>(x)", "y = Reshape(x, flatter)"),
         (MAP, "y, a = Split<axis=1>(x)", "a, y = Split<axis=1>(x)"),
         (MAP, "y = Slice(x, i0, i2, i1)", "y = Slice(x, i1, i2, i1)"),
         (MAP, "y = Slice(x, i0, huge, i1, i2)", "y = Slice(x, i0, i2, i1)"),
@@ -624,6 +648,11 @@ def test_only_what_computes_the_same_is_certified(choices: list[int], data: st.D
         (MAP, "y, e = Split<axis=1>(x, ones)"),  # three sizes of two parts
         (MAP, "y, e = Split<axis=1, split=[1,3]>(x)"),
         (MAP, "y = Concat<axis=5>(x, z)"),
+        (TOKENS, "y = Flatten(x)"),
+        (TOKENS, "y = Reshape(x, flatter)"),
+        (TOKENS, "a = Add(x, z) y = Flatten<axis=2>(a)"),
+        ("(float[N,4] x, int64[2] z) => (float[K,4] y)", "y = Reshape(x, z)"),
+        (MAP, "y = Flatten<axis=3>(x)"),  # the last axis is of free size
         (MAP, "y = Slice(x, i0, i2, i1, i0)"),
         (MAP, "a = Conv<strides=[2,2]>(x, left) e = Concat<axis=1>(x, a) y = Conv(e, wide)"),
         (MAP, f"a = Add(x, g) y = {POOL}, pads=[1,0,0,1], count_include_pad=1>(a)"),

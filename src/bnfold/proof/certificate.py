@@ -20,8 +20,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 
 from bnfold.errors import BnfoldError
 from bnfold.progress import Counted, Progress, silent
@@ -34,7 +35,7 @@ from bnfold.proof.choices import prove_choices
 from bnfold.proof.congruence import peeled, without_shared
 from bnfold.proof.constant_folding import with_constants_computed, with_sizes
 from bnfold.proof.copying import prove_copying
-from bnfold.proof.deadline import limited
+from bnfold.proof.deadline import OutOfTime, limited
 from bnfold.proof.definitions import with_definitions
 from bnfold.proof.extremes import with_extremes_apart
 from bnfold.proof.homogeneous import prove_homogeneous
@@ -58,13 +59,19 @@ from bnfold.proof.turning import with_transposes_first, with_transposes_last
 from bnfold.proof.weights import prove_weights
 from bnfold.proof.windows import AFFINE, POINTWISE, NotShown, Window, is_random
 from bnfold.record.data import Certificate
-from bnfold.running.isolation import CrashedError, isolated
+from bnfold.running.environment import available_threads
+from bnfold.running.isolation import CrashedError, Forked, isolated
+from bnfold.running.sharing import sharing
 
 
 def certify_all(
-    windows: Sequence[Callable[[], Iterable[Window]]], seconds: float, progress: Progress = silent
+    windows: Sequence[Callable[[], Iterable[Window]]],
+    seconds: float,
+    progress: Progress = silent,
+    *,
+    processes: int = 1,
 ) -> list[Certificate]:
-    """Prove windows in a process of its own, one after another, in the time that there is.
+    """Prove windows in processes of their own, side by side, in the time that there is.
 
     Args:
         windows: each makes a window when it is its turn, or several, of which one is enough; it
@@ -72,32 +79,50 @@ def certify_all(
         seconds: for all of them, of which each may take `SECONDS_FOR_A_WINDOW`; what is not proven
             by then is open.
         progress: called with what is being done.
+        processes: at most so many, if there is enough to prove for each.
     """
+    count = max(1, min(processes, len(windows) // _FEWEST_WINDOWS))
+    certificates: list[Certificate] = [Certificate("open", note=_LATE)] * len(windows)
+    end = time.monotonic() + seconds
+    with ExitStack() as running:
+        shares = []
+        for first in range(count):
+            share = windows[first::count]
+            work = partial(_certify_share, share, seconds, len(windows))
+            shares.append((share, running.enter_context(Forked(work))))
+        for first, (share, forked) in enumerate(shares):
+            try:
+                certificates[first::count] = forked.result(progress)
+            except CrashedError:  # over one of them
+                certificates[first::count] = [
+                    _apart(window, min(seconds, end - time.monotonic())) for window in share
+                ]
+    return certificates
 
-    def work(told: Progress) -> list[Certificate]:
-        end = time.monotonic() + seconds
-        found = [Certificate("open", note=_LATE)] * len(windows)
-        pending = list(range(len(windows)))
+
+def _certify_share(
+    windows: Sequence[Callable[[], Iterable[Window]]], seconds: float, total: int, told: Progress
+) -> list[Certificate]:
+    """Prove one window after another, of which other processes have as many as this one."""
+    end = time.monotonic() + seconds
+    found = [Certificate("open", note=_LATE)] * len(windows)
+    pending = list(range(len(windows)))
+    with sharing(available_threads()):  # their products are small
         for most in _rounds(seconds):
             slow = []
             for number, index in enumerate(pending, 1):
-                begun, total = time.monotonic(), len(pending)
+                begun = time.monotonic()
                 if begun > end:
                     for late in pending[number - 1 :]:
                         found[late] = Certificate("open", note=_LATE)
                     return found
-                told(Counted(f"certifying rewrite {number} of {total}", number, total))
+                reached = number * total // len(pending)
+                told(Counted(f"certifying rewrite {reached} of {total}", reached, total))
                 found[index] = _certify_made(windows[index], most)
                 if found[index].verdict == "open" and time.monotonic() > begun + most:
                     slow.append(index)
             pending = slow
-        return found
-
-    try:
-        return isolated(work, progress)
-    except CrashedError:  # over one of them
-        end = time.monotonic() + seconds
-        return [_apart(window, min(seconds, end - time.monotonic())) for window in windows]
+    return found
 
 
 def _apart(window: Callable[[], Iterable[Window]], seconds: float) -> Certificate:
@@ -128,6 +153,9 @@ def _rounds(seconds: float) -> list[float]:
 
 
 _LATE = "there was no time left; --certify always takes it"
+
+_FEWEST_WINDOWS = 4
+"""A process of its own, which takes milliseconds, is made for no fewer."""
 
 _SECONDS_AT_FIRST = 0.5
 """What takes longer is tried again after the others."""
@@ -180,7 +208,7 @@ def _certify(window: Window) -> Certificate:
             with suppress(NotShown, NoTruth, BnfoldError, Differs):  # whose indices are others
                 return _of_any(_forms(turned))
         return _of_any(_forms(computed))
-    except (NotShown, NoTruth, BnfoldError) as reason:
+    except (NotShown, NoTruth, OutOfTime, BnfoldError) as reason:
         return Certificate("open", note=str(reason) or _failed(reason))
     except Differs as differs:
         return Certificate("differs", worst=differs.difference)

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from bnfold.proof.windows import NotShown
 
-
-class OutOfTime(NotShown):
-    """The time for a proof is over."""
+class OutOfTime(Exception):  # noqa: N818 - an answer, not an error
+    """The time for a proof is over, and so for each other way to prove the same."""
 
 
 _limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf, math.inf))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,9 +23,11 @@ _Attributes: TypeAlias = Mapping[str, Any]
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _AVERAGES = ("AveragePool", "GlobalAveragePool")
 _ELEMENTWISE = frozenset({"Add", "Div", "Identity", "Mul", "Neg", "Sub", "Sum"})
+_FLATTENING = frozenset({"Flatten", "Reshape"})
 _PICKING = frozenset({"Gather", "Slice", "Split"})
 SUMMED = (
     _ELEMENTWISE
+    | _FLATTENING
     | _PICKING
     | {*_CONVOLUTIONS, *_AVERAGES, "BatchNormalization", "Concat", "Gemm", "MatMul"}
 )
@@ -99,6 +101,8 @@ class SumReader:
             return self._normalized(node, attributes)
         if node.op_type == "Concat":
             return self._joined(node, attributes)
+        if node.op_type in _FLATTENING:
+            return self._flattened(node, attributes)
         if node.op_type in _PICKING:
             read = self.sum_of(node.input[0])
             return read.picked(self._channels(node, attributes, read, name))
@@ -179,6 +183,24 @@ class SumReader:
         channels, is_pool = len(read.shift), node.op_type == "AveragePool"
         operator = average(channels, attributes) if is_pool else global_average(channels)
         return applied(operator, read, 1)
+
+    def _flattened(self, node: onnx.NodeProto, attributes: _Attributes) -> LinearSum:
+        """Return a value with all axes but that of its channels, the last one, merged.
+
+        Not a sum of two, which may spread over one another only before.
+        """
+        read = self.sum_of(node.input[0])
+        merges = read.rank > 2
+        if read.rank < 2 or read.axis != read.rank - 1 or (merges and len(read.frame) > 1):
+            raise NoSumError
+        if node.op_type == "Flatten":
+            is_flat = attributes.get("axis", 1) in (-1, read.rank - 1)
+        else:
+            is_flat = self._shape(node, attributes) == [-1, len(read.shift)]
+        if not is_flat:
+            raise NoSumError
+        frame: Frame = frozenset([("flat", read.frame)]) if merges else read.frame
+        return replace(read, rank=2, axis=1, frame=frame)
 
     # --- Scales and shifts ------------------------------------------------------------------------
 
@@ -270,6 +292,12 @@ class SumReader:
             raise NoSumError
         most = -(-channels // parts)
         return [most] * (parts - 1) + [channels - most * (parts - 1)]
+
+    def _shape(self, node: onnx.NodeProto, attributes: _Attributes) -> list[int]:
+        """Return the shape that a Reshape asks for."""
+        if len(node.input) > 1:
+            return [int(size) for size in self._constant(node.input[1])]
+        return list(attributes.get("shape", []))
 
     def _slice(self, node: onnx.NodeProto, attributes: _Attributes, whole: LinearSum) -> slice:
         """Return which channels a Slice takes, if it takes all along other axes."""

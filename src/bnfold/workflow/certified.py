@@ -20,7 +20,11 @@ from bnfold.workflow.windows import Cut
 
 
 def with_proofs(
-    rewrites: Sequence[RewriteRecord], cuts: Sequence[Cut], seconds: float, progress: Progress
+    rewrites: Sequence[RewriteRecord],
+    cuts: Sequence[Cut],
+    seconds: float,
+    processes: int,
+    progress: Progress,
 ) -> list[RewriteRecord]:
     """Return the rewrites with their certificates, each proven by itself on its window."""
     from bnfold.proof.certificate import certify_all  # slow to import: `check` proves in a fork
@@ -30,7 +34,8 @@ def with_proofs(
         return rewrites[index].exactness == "bitwise", cuts[index].nbytes
 
     order = sorted(range(len(cuts)), key=by_need)
-    certificates = certify_all([cuts[index].windows for index in order], seconds, progress)
+    windows = [cuts[index].windows for index in order]
+    certificates = certify_all(windows, seconds, progress, processes=processes)
     proofs = dict(zip(order, certificates, strict=True))
     return [replace(one, certificate=proofs[place]) for place, one in enumerate(rewrites)]
 

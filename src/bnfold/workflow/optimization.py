@@ -31,7 +31,7 @@ from bnfold.progress import Progress
 from bnfold.record.data import Culprit, Equivalence, OutputRecord, Record, SpeedRecord, TuningRecord
 from bnfold.rewriting.contract import General, Refusal
 from bnfold.rewriting.engine import Site
-from bnfold.running.environment import environment, load_average
+from bnfold.running.environment import available_threads, environment, load_average
 from bnfold.running.isolation import CrashedError
 from bnfold.scratch import Scratch
 from bnfold.workflow.rejection import rejection
@@ -234,8 +234,9 @@ class Optimization:
         from bnfold.workflow.certified import with_proofs
 
         variant, seconds = self._variant, self._checking.seconds_to_certify
-        rewrites = variant.outcome.rewrites
-        rewrites[:] = with_proofs(rewrites, variant.cuts, seconds, self._progress)
+        rewrites, cuts = variant.outcome.rewrites, variant.cuts
+        processes = self._execution.threads or available_threads()
+        rewrites[:] = with_proofs(rewrites, cuts, seconds, processes, self._progress)
         inlined = variant.inlined
         if variant.inlining is not None:
             from bnfold.proof.inlined import certify_inlined
