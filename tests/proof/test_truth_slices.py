@@ -58,6 +58,14 @@ def evaluation(seed: int, share: float, times: float = 0.0, *, high: int = 20) -
     return Evaluation(sample, {"y": truth}, {"y": exact})
 
 
+def test_nothing_is_as_exact_as_nothing() -> None:
+    none = np.zeros((0, 3), np.float32)
+    sample = Sample({}, {"y": none}, {"y": none}, {"y": np.zeros((0, 3))})
+    made = Evaluation(sample, {"y": none.astype(np.float64)}, {"y": none.astype(np.float64)})
+    assert is_as_exact("y", none, none, made, "float32")
+    assert not is_as_exact("y", none, none[:, :2], made, "float32")
+
+
 def _rms(values: Array) -> Array:
     return np.full(values.shape, np.sqrt(np.mean(values**2)))
 

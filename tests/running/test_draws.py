@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def inputs(
     samples: int = 6,
     largest: Mapping[str, int] | None = None,
     signed: bool = False,
-    beside: bool = False,
+    beside: Literal["", "any", "next"] = "",
     overrides: Mapping[str, Array] | None = None,
     turns: bool = False,
     indices: Mapping[str, int] | None = None,
@@ -86,9 +86,9 @@ def test_a_number_that_is_compared_takes_each_constant_in_turn(shape: tuple[int,
 
 
 def test_a_number_that_is_compared_takes_those_beside_it_too() -> None:
-    feeds = inputs({"rate": "int64"}, (1,), beside=True, compared={"rate": [8, 16]})
+    feeds = inputs({"rate": "int64"}, (1,), beside="next", compared={"rate": [8, 16]})
     assert sorted(numbers(feeds, "rate")) == [7, 8, 9, 15, 16, 17]
-    feeds = inputs({"i": "uint8"}, (1,), beside=True, compared={"i": [0]})
+    feeds = inputs({"i": "uint8"}, (1,), beside="next", compared={"i": [0]})
     assert set(numbers(feeds, "i")) == {0, 1}
     specs = [ValueSpec("i", "tensor(int64)", (1,))]
     made = Inputs(
@@ -99,7 +99,7 @@ def test_a_number_that_is_compared_takes_those_beside_it_too() -> None:
         6,
         {"i": 8},
         Hints({"i": 8}, compared={"i": [8]}),
-        beside=True,
+        beside="next",
     )
     assert set(numbers(list(made.feeds()), "i")) == {7, 8}
 

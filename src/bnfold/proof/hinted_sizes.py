@@ -31,8 +31,8 @@ def cuts(model: ir.Model) -> list[tuple[int, int]]:
     for node in model.graph:
         if node.op_type != "Slice" or node.inputs[0] is None:
             continue
-        ends = _integers(node, "ends", 2)
-        axes = _integers(node, "axes", 3) or list(range(len(ends)))
+        ends = integers(node, "ends", 2)
+        axes = integers(node, "axes", 3) or list(range(len(ends)))
         rank = rank_of(node.inputs[0])
         rank = 4 if rank is None else rank
         for axis, end in zip(axes, ends, strict=False):
@@ -78,7 +78,7 @@ def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None
             value = node.inputs[_OF_POSITIONS[node.op_type]]
             continue
         if node.op_type in ("Gather", "Slice"):
-            places = _integers(node, "starts", 1)
+            places = integers(node, "starts", 1)
             if place is not None or len(places) != 1:
                 return None
             (place,) = places
@@ -118,7 +118,7 @@ def axis_of_input(model: ir.Model, source: ir.Value, axis: int) -> tuple[str, in
     return None
 
 
-def _integers(node: ir.Node, name: str, index: int) -> list[int]:
+def integers(node: ir.Node, name: str, index: int) -> list[int]:
     """Return integers that are an attribute in early opsets, and an input since; [] if unknown."""
     if name in node.attributes:
         return list(node.attributes[name].as_ints())

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
-from bnfold.graph.shapes import size_of
-from bnfold.proof.hinted_sizes import (
-    COMPARISONS,
-    LARGEST_CUT,
-    SAME_NUMBERS,
-    axis_of_input,
-    cuts,
-    thresholds,
+from bnfold.proof.hinted_integers import (
+    columns,
+    compared_with,
+    depths,
+    known,
+    limits_of,
+    of_inputs,
+    reach,
+    uses_of_same_numbers,
 )
+from bnfold.proof.hinted_sizes import COMPARISONS, LARGEST_CUT, cuts, thresholds
 from bnfold.proof.learned import learned
 from bnfold.running.inputs import Hints
-
-TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
-"""Operators that look up positions along an axis: which inputs are the table and the positions."""
-
-_LENGTHS = {"GRU": 4, "LSTM": 4, "RNN": 4, "ReverseSequence": 1}
-"""Operators that take lengths of sequences, and as which input; the sequences are the first."""
 
 _LIMITS = frozenset(["Clip", "Max", "Min"])
 """Operators that limit what they read, such as positions before they are looked up."""
@@ -71,16 +66,22 @@ def hints_of(model: ir.Model) -> Hints:
             if content is not None and is_small and content.numpy().dtype.kind in "fiub":
                 hints.overrides[name] = content.numpy()
             continue
-        limits = list(_limits(value, frozenset()))
-        sizes, limited = _known(limits), _known(_limits(value, _LIMITS))
-        if limited:
+        limits = list(limits_of(value, frozenset()))
+        sizes, limited = known(limits) + depths(value), known(limits_of(value, _LIMITS))
+        if sizes or limited:
             hints.largest[name] = min(sizes or limited)
-            if not limits:
+            if not limits and not sizes:
                 hints.clipped.add(name)
-        if within := sorted(_of_inputs(model, limits)):
+        if found := columns(model, value):
+            hints.columns[name] = found
+            numbers = [each for each in found[1] if isinstance(each, int)]
+            hints.largest[name] = max(numbers, default=hints.largest.get(name, 1))
+        if within := sorted(of_inputs(model, limits)):
             hints.within[name] = within
-        if constants := sorted(set(_compared_with(value))):
+        if constants := sorted(set(compared_with(value))):
             hints.compared[name] = constants
+        if not hints.limits(name) and (most := reach(model, value)):
+            hints.reach[name] = most
         if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
             hints.ratios.add(name)
     return hints
@@ -104,50 +105,6 @@ def _written(model: ir.Model) -> list[int]:
     return sizes[:_MOST_WRITTEN]
 
 
-_Limit: TypeAlias = tuple[ir.Value, int, int]
-"""A value, and the axis whose size limits integers, less a number."""
-
-
-def _limits(value: ir.Value, others: frozenset[str]) -> Iterator[_Limit]:
-    """Yield what limits this value's content: the tables it looks up, the sequences it cuts."""
-    for node, position in _uses_of_same_numbers(value, others):
-        source, axis, less = node.inputs[0], None, 1
-        if node.op_type in TABLES and position == TABLES[node.op_type][1]:
-            source = node.inputs[TABLES[node.op_type][0]]
-            axis = node.attributes.get_int("axis", 0)
-        elif _LENGTHS.get(node.op_type) == position:
-            name = "time_axis" if node.op_type == "ReverseSequence" else "layout"
-            axis, less = node.attributes.get_int(name, 0), 0
-        elif node.op_type == "RoiAlign" and position == 2:
-            axis = 0  # images of the batch
-        if source is not None and axis is not None:
-            yield source, axis, less
-
-
-def _known(limits: Iterable[_Limit]) -> list[int]:
-    """Return the largest integers, as far as the sizes that limit them are known."""
-    sizes = ((size_of(source, axis), less) for source, axis, less in limits)
-    return [size - less for size, less in sizes if size]
-
-
-def _of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, int]]:
-    """Return the inputs and axes that have the free sizes among those that limit integers."""
-    found = set()
-    for source, axis, less in limits:
-        if size_of(source, axis) is None and (place := axis_of_input(model, source, axis)):
-            found.add((*place, less))
-    return found
-
-
-def _compared_with(value: ir.Value) -> Iterator[int]:
-    """Yield the integer constants that this value's content is compared with."""
-    for node, position in _uses_of_same_numbers(value, frozenset()):
-        if node.op_type in COMPARISONS:
-            content = constant(node.inputs[1 - position])
-            if content is not None and content.dtype.kind in "iu" and content.size <= 16:
-                yield from (int(number) for number in content.reshape(-1))
-
-
 def _levels(model: ir.Model) -> dict[str, list[float]]:
     """Return the numbers that float inputs are compared with or limited by.
 
@@ -158,7 +115,7 @@ def _levels(model: ir.Model) -> dict[str, list[float]]:
         if value.dtype is None or not value.dtype.is_floating_point():
             continue
         numbers: set[float] = set()
-        for node, _ in _uses_of_same_numbers(value, _KEEPS_POSITIVE):
+        for node, _ in uses_of_same_numbers(value, _KEEPS_POSITIVE):
             numbers.update(_levels_of(node))
         levels = sorted(each for each in numbers if abs(each) <= _LARGEST_LEVEL)
         if levels:
@@ -178,18 +135,6 @@ def _levels_of(node: ir.Node) -> Iterator[float]:
         number = node.attributes.get_float(name, _DEFAULTS.get(name))
         if number is not None:
             yield from (number, -number) if node.op_type == "Shrink" else (number,)
-
-
-def _uses_of_same_numbers(value: ir.Value, others: frozenset[str]) -> Iterator[tuple[ir.Node, int]]:
-    """Yield the uses of a value, past operators that pass its numbers on, and `others`."""
-    pending, seen = deque([value]), {value}
-    while pending:
-        for node, position in pending.popleft().uses():
-            yield node, position
-            passes = node.op_type in SAME_NUMBERS or (node.op_type in others and position == 0)
-            if passes:
-                pending.extend(output for output in node.outputs if output not in seen)
-                seen.update(node.outputs)
 
 
 def with_sizes_of(own: Hints, other: Path) -> Hints:

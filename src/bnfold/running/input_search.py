@@ -15,13 +15,16 @@ from bnfold.options import InputOptions, require_inputs
 from bnfold.running.input_files import read_data
 from bnfold.running.input_shapes import candidate_shapes
 from bnfold.running.input_sizes import accepts, other_shapes
-from bnfold.running.inputs import Hints, Inputs, UnsupportedInput
+from bnfold.running.inputs import FEW, Hints, Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Session, ValueSpec
 
 _LARGEST_INTEGERS = (99, 9, 1)
-"""Integers are drawn from 0 to the first of these that the model accepts: some are indices into a
-table. If the graph shows the table, its size is the limit instead. Those of 8 bits take their whole
-range, if the model accepts that."""
+"""Integers are drawn from 0 to the first of these that the model accepts, or more if it accepts
+that: some are indices into a table. If the graph shows the table, its size is the limit instead, or
+the first to be tried. Those of 8 bits take their whole range, if the model accepts that."""
+
+_LIMITS_TO_TRY = 16
+"""Between what a model accepts and what it does not: each takes a run. Of as many inputs, too."""
 
 _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
@@ -31,6 +34,9 @@ _OVERRIDES_TO_TRY = 8
 
 _SAMPLES_FOR_SIGNS = 4
 """Samples that it takes for overrides to have other signs in one."""
+
+_SAMPLES_FOR_LEVELS = 8
+"""Samples for an input of few floats to be on both sides of each number it is compared with."""
 
 _MOST_FOR_COMPARISONS = 6
 """Samples, at most, for an integer to be each constant that it is compared with, less and more."""
@@ -82,10 +88,12 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         for feeds in given
     ]
     first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
+    first = _with_limits_found(session, first)
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
-    first = replace(first, beside=samples > 1 and _may_be_others(session, first, samples))
+    first = _with_others(session, first, samples) if samples > 1 else first
     first = _with_overrides(session, first) if samples > 1 else first
     samples = max(samples, _SAMPLES_FOR_SIGNS) if first.turns else samples
+    samples = max(samples, _SAMPLES_FOR_LEVELS) if samples > 1 and _are_few(first) else samples
     if len(given) > 1:
         return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
     shapes = list(first.shapes)
@@ -163,6 +171,8 @@ def _first_that_runs(
     }
     wide = [name for name, itemsize in unknown.items() if itemsize > 1]
     limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
+    if hints.reach:
+        limited.insert(0, limited[0] | hints.reach)
     if len(wide) < len(unknown):
         limited.insert(0, dict.fromkeys(wide, _LARGEST_INTEGERS[0]))
     failures: list[SessionError] = []
@@ -182,6 +192,10 @@ def _first_that_runs(
                 return candidate
     if hints.within:  # what the integers are for may limit them further
         return _first_that_runs(session, request, given, candidates, replace(hints, within={}))
+    if hints.columns:
+        largest = {n: most for n, most in hints.largest.items() if n not in hints.columns}
+        hints = replace(hints, columns={}, largest=largest)
+        return _first_that_runs(session, request, given, candidates, hints)
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = (*request.other_sizes, *hints.written)
@@ -206,16 +220,88 @@ def _may_be_negative(session: Session, first: Inputs) -> bool:
     return True
 
 
-def _may_be_others(session: Session, first: Inputs, samples: int) -> bool:
-    """Return whether the model accepts integers beside those that it compares them with."""
+def _with_others(session: Session, first: Inputs, samples: int) -> Inputs:
+    """Return the inputs with as many integers, beside those compared with, as the model accepts."""
     if not first.hints.compared:
-        return False
+        return first
+    for beside in ("next", "any"):
+        found = replace(first, beside=beside)
+        if _accepts_ends(session, found) and _accepts(session, replace(found, samples=samples)):
+            return found
+    return first
+
+
+def _accepts(session: Session, inputs: Inputs) -> bool:
+    """Return whether the model runs on all samples."""
     try:
-        for feeds in replace(first, beside=True, samples=samples).feeds():
+        for feeds in inputs.feeds():
             session.run(feeds)
     except SessionError:
         return False
     return True
+
+
+def _accepts_ends(session: Session, inputs: Inputs) -> bool:
+    """Return whether the model accepts the smallest and the largest integers that may be drawn."""
+    for spec in inputs.specs:
+        if spec.name in inputs.hints.compared:
+            choices, smallest, largest = inputs.choices(spec, 0)
+            ends = {smallest, largest, min(choices), max(choices)}
+            if not all(_accepts_number(session, inputs, spec.name, end) for end in ends):
+                return False
+    return True
+
+
+def _accepts_number(session: Session, inputs: Inputs, name: str, number: int) -> bool:
+    """Return whether the model runs where all integers of an input are this one."""
+    feeds = next(inputs.feeds())
+    try:
+        session.run({**feeds, name: np.full_like(feeds[name], number)})
+    except SessionError:
+        return False
+    return True
+
+
+def _are_few(first: Inputs) -> bool:
+    """Say whether there are few of the floats that the model compares with numbers."""
+    levels = first.hints.levels.keys() - first.given[0].keys()
+    return any(math.prod(first.shapes[0][name]) < FEW for name in levels if name in first.shapes[0])
+
+
+def _with_limits_found(session: Session, first: Inputs) -> Inputs:
+    """Return the inputs with integers as large as the model accepts, where few sizes were tried.
+
+    Those that positions in a table may be computed of are tried up to its end.
+    """
+    found = first
+    for spec in [each for each in first.specs if _is_to_be_limited(first, each)][:_LIMITS_TO_TRY]:
+        name = spec.name
+        low, high = found.largest[name], first.hints.reach.get(name, _LARGEST_INTEGERS[0])
+        if _accepts_number(session, found, name, high):
+            low = high
+        elif not _accepts_number(session, found, name, low):
+            low, high = 0, low
+        for _ in range(_LIMITS_TO_TRY):
+            middle = (low + high) // 2
+            if high - low < 2:
+                break
+            if _accepts_number(session, found, name, middle):
+                low = middle
+            else:
+                high = middle
+        found = replace(found, largest={**found.largest, name: low})
+    return found if _accepts(session, found) else first
+
+
+def _is_to_be_limited(inputs: Inputs, spec: ValueSpec) -> bool:
+    """Return whether it is not known yet how large the integers of an input may be."""
+    if spec.dtype is None or spec.dtype.kind not in "iu" or spec.name in inputs.given[0]:
+        return False
+    largest = inputs.largest.get(spec.name)
+    if largest is None or inputs.hints.limits(spec.name):
+        return False
+    may_be_more = spec.name in inputs.hints.compared or spec.name in inputs.hints.reach
+    return may_be_more or largest < _LARGEST_INTEGERS[0]
 
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:

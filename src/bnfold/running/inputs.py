@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,9 @@ SCALES = (1.0, 10.0, 0.1)
 _NEAR, _CLOSE = 0.1, 2.0**-16
 """In every second sample, an eighth of the elements lie by such a share of it around a number that
 the model compares its input with, and another eighth at it, or close to it."""
+
+FEW = 64
+"""Elements of an input of which half are near such numbers, and in more samples."""
 
 _EXACT = 2.0**-8
 """A multiple of this is met exactly. Around another number, such as 0.1, what a model computes of
@@ -49,6 +53,13 @@ class Hints:
     within: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
     """The inputs, and axes of them, whose sizes limit an integer input, less a number: 1 for
     indices, 0 for lengths of sequences."""
+    columns: dict[str, tuple[int, Sequence[int | tuple[str, int, int] | None]]] = field(
+        default_factory=dict
+    )
+    """The axes along which the integers of an input are limited, and how large they may be at each
+    place, if that is known; an input and an axis as in `within`."""
+    reach: dict[str, int] = field(default_factory=dict)
+    """How large the integers may be from which positions in a table are computed, at most."""
     clipped: set[str] = field(default_factory=set)
     """Those of them that are limited to the table first, and so may be anything."""
     compared: dict[str, list[int]] = field(default_factory=dict)
@@ -93,8 +104,9 @@ class Inputs:
     booleans as they are to be."""
     turns: bool = False
     """Whether overrides may have other signs, in every fourth sample."""
-    beside: bool = False
-    """Whether integers may be other ones than those that the model compares them with."""
+    beside: Literal["", "any", "next"] = ""
+    """Whether integers may be other ones than those that the model compares them with: any up to
+    the largest, or also those next to them."""
     _kept: dict[int, Feeds] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Samples that have been drawn, as far as they are small: each is needed many times."""
 
@@ -147,10 +159,25 @@ class Inputs:
             limits = np.iinfo(spec.dtype)
             return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
         smallest, largest = self._range(spec, sample)
+        axis, by_column = self._columns(spec, sample)
+        largest = max([largest, *(each for each in by_column if each is not None)])
         whole = np.asarray(generator.integers(smallest, largest, shape, endpoint=True))
         if whole.size > 1:  # both ends are among them
             whole.flat[0], whole.flat[-1] = largest, smallest
+        elif whole.size and sample == 0 and spec.name in self.hints.reach:
+            whole.flat[0] = largest  # so that a model that does not accept it does not run
+        if by_column:
+            whole = _within_columns(whole, axis, by_column)
         return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
+
+    def _columns(self, spec: ValueSpec, sample: int) -> tuple[int, list[int | None]]:
+        """Return an axis and how large integers may be at each place along it; nothing if alike."""
+        axis, places = self.hints.columns.get(spec.name, (0, []))
+        sizes = self._shapes_of(sample)
+        return axis, [
+            sizes[each[0]][each[1]] - each[2] if isinstance(each, tuple) else each
+            for each in places
+        ]
 
     def _switch(self, spec: ValueSpec, sample: int) -> bool:
         """Return a switch's state: over four samples and more, any two take all combinations."""
@@ -180,7 +207,8 @@ class Inputs:
         close = np.where(np.fmod(chosen, _EXACT) == 0, 0.0, _CLOSE)
         spread = np.where(generator.integers(0, 2, shape) == 0, _NEAR, close)
         near = chosen * (1 + spread * generator.standard_normal(shape))
-        return np.where(generator.integers(0, 4, shape) == 0, near, drawn)
+        one_in = 2 if math.prod(shape) < FEW else 4
+        return np.where(generator.integers(0, one_in, shape) == 0, near, drawn)
 
     def _compared(
         self,
@@ -191,29 +219,37 @@ class Inputs:
     ) -> Array:
         """Draw integers that the model compares them with; if it accepts them, others, too.
 
-        Those are the next ones on both sides and, for half of the elements, any. Indices into a
-        table stay within it.
+        Those are the next ones on both sides and, for half of the elements, any.
         """
-        constants = self.hints.compared[spec.name]
-        if not self.beside:
-            return np.asarray(
-                np.full(shape, constants[sample % len(constants)], spec.dtype)
-                if math.prod(shape) == 1
-                else generator.choice(np.array(constants), shape).astype(spec.dtype)
-            )
-        smallest, largest = self._range(spec, sample)
-        if not self.hints.limits(spec.name):
-            smallest, largest = min(smallest, *constants) - 1, max(largest, *constants) + 1
-        assert spec.dtype is not None
-        if spec.dtype.kind == "u":
-            smallest = max(smallest, 0)
-        near = [number + step for step in (0, 1, -1) for number in constants]
-        choices = [number for number in near if smallest <= number <= largest] or [largest]
+        choices, smallest, largest = self.choices(spec, sample)
         if math.prod(shape) == 1:
             return np.full(shape, choices[sample % len(choices)], spec.dtype)
+        if not self.beside:
+            return generator.choice(np.array(choices), shape).astype(spec.dtype)
         anything = generator.integers(smallest, largest, shape, endpoint=True)
         is_near = generator.integers(0, 2, shape).astype(np.bool_)
         return np.where(is_near, generator.choice(choices, shape), anything).astype(spec.dtype)
+
+    def choices(self, spec: ValueSpec, sample: int) -> tuple[list[int], int, int]:
+        """Return the integers to draw of an input that is compared with some, and a range.
+
+        Of a table, the numbers next to those stay within it; the numbers themselves only if the
+        model does not accept them otherwise.
+        """
+        assert spec.dtype is not None
+        constants = self.hints.compared[spec.name]
+        smallest, largest = self._range(spec, sample)
+        is_limited = self.hints.limits(spec.name)
+        if self.beside == "next" and not is_limited:
+            smallest, largest = min(smallest, *constants) - 1, max(largest, *constants) + 1
+        if spec.dtype.kind == "u":
+            smallest = max(smallest, 0)
+        near = [number + step for step in (1, -1) for number in constants]
+        near = [number for number in near if smallest <= number <= largest]
+        if is_limited and self.beside != "next":
+            constants = [number for number in constants if smallest <= number <= largest]
+        choices = [*constants, *(near if self.beside == "next" else [])]
+        return choices or [largest], smallest, largest
 
     def _range(self, spec: ValueSpec, sample: int) -> tuple[int, int]:
         """Return the smallest and the largest integer to draw."""
@@ -295,3 +331,17 @@ def _overridden(content: Array, generator: np.random.Generator, *, turns: bool) 
         return np.asarray(generator.normal(0.0, 0.1, content.shape), content.dtype)
     factors = generator.uniform(0.5, 1.5, content.shape) * (-1 if turns else 1)
     return np.asarray(content * factors, content.dtype)
+
+
+def _within_columns(whole: Array, axis: int, limits: Sequence[int | None]) -> Array:
+    """Return integers that stay, at each place along an axis, within its own limit."""
+    if whole.shape[axis] != len(limits):
+        return whole
+    by_place = np.moveaxis(whole, axis, -1).copy()
+    known = np.array([each is not None for each in limits])
+    most = np.array([each or 0 for each in limits])
+    by_place = np.where(known, by_place % (most + 1), by_place)
+    if by_place.size > known.size:  # the largest is among them
+        rows = by_place.reshape(-1, known.size)
+        rows[0] = np.where(known, most, rows[0])
+    return np.moveaxis(by_place, -1, axis)

@@ -1,0 +1,161 @@
+"""Integer inputs: all that a model may look up with them is looked up, however it is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.options import InputOptions
+from bnfold.proof.traits import Traits
+from bnfold.running.input_search import make_inputs
+from bnfold.running.runtime import Level, Session
+from tests.support.graphs import Array, Parameters, build, normal
+
+ROWS = 50
+NUMBERS: Parameters = {
+    "zero": np.array(0),
+    "one": np.array(1),
+    "three": np.array(3),
+    "ignored": np.array(-100),
+    "rows": np.array(ROWS),
+    "nine": np.array(9),
+    "i0": np.array([0]),
+    "i1": np.array([1]),
+    "i2": np.array([2]),
+    "i9": np.array([9]),
+    "off_on": np.array([0, 1], np.float32),
+    "small": normal(3, 4, seed=1),
+    "ones": np.ones((7, 9), np.float32),
+}
+IDS = "(int64[N,M] i) => (float[N,M,4] y)"
+PAIRS = "(int64[N,2] i) => (float[N,4] y)"
+
+
+def wrong(table: Array, share: float = 0.1) -> Array:
+    """Return a table with all but some of its first rows, and the last, three times as large."""
+    changed, first = table.copy(), max(1, int(len(table) * share))
+    changed[first : len(table) - 1] *= 3
+    return changed
+
+
+def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
+    equivalence = bnfold.check(one, other, certify="off", providers="cpu").equivalence
+    assert equivalence is not None
+    return equivalence.verdict
+
+
+@pytest.mark.parametrize(
+    ("interface", "lines"),
+    [
+        (IDS, "c = Less(i, zero) j = Where(c, zero, i) y = Gather(t, j)"),
+        (IDS, "c = GreaterOrEqual(i, zero) j = Where(c, i, zero) y = Gather(t, j)"),
+        (IDS, "c = Equal(i, ignored) j = Where(c, zero, i) y = Gather(t, j)"),
+        (IDS, "c = Equal(i, one) j = Where(c, three, i) y = Gather(t, j)"),
+        (IDS, "c = GreaterOrEqual(i, rows) j = Where(c, three, i) y = Gather(t, j)"),
+        (IDS, "c = Greater(i, zero) k = Cast<to=7>(c) j = Mul(i, k) y = Gather(t, j)"),
+        ("(int64[N,M] i, bool[N,M] m) => (float[N,M,4] y)",
+         "j = Where(m, three, i) y = Gather(t, j)"),
+        ("(int32[N,M] i) => (float[N,M,4] y)", "f = Cast<to=1>(i) g = Relu(f) j = Cast<to=7>(g) "
+         "y = Gather(t, j)"),
+        (IDS, "j = Mod(i, rows) y = Gather(t, j)"),
+        (IDS, "j = Sub(i, one) k = Add(j, one) y = Gather(t, k)"),
+        (PAIRS, "a = Gather<axis=1>(i, zero) b = Gather<axis=1>(i, one) c = Gather(small, a) "
+         "d = Gather(t, b) y = Add(c, d)"),
+        (PAIRS, "a, b = Split<axis=1>(i) c = Gather(small, a) d = Gather(t, b) e = Add(c, d) "
+         "y = Squeeze(e, i1)"),
+        (PAIRS, "a = Slice(i, i1, i2, i1) b = Slice(i, i0, i1, i1) c = Gather(t, a) "
+         "d = Gather(small, b) e = Add(c, d) y = Squeeze(e, i1)"),
+        ("(int64[N,2] i) => (float[N] y)", "y = GatherND(t, i)"),
+        ("(int64[N] i, float[N,50] x) => (float y)", "w = ReduceSum(t, i1) v = Squeeze(w, i1) "
+         'y = NegativeLogLikelihoodLoss<reduction="sum">(x, i, v)'),
+        ("(int64[N] i) => (float[N,4] y)", "o = OneHot(i, rows, off_on) y = MatMul(o, t)"),
+        ("(int64[N,1] a, int64[N,1] i) => (float[N,1,4] y)", "k = Mul(a, nine) j = Add(k, i) "
+         "y = Gather(t, j)"),
+    ],
+)  # fmt: skip
+def test_all_of_a_table_is_looked_up(interface: str, lines: str) -> None:
+    table = normal(ROWS, 4)
+    one, other = (
+        build(f"{interface} {{ {lines} }}", **NUMBERS, t=each) for each in (table, wrong(table))
+    )
+    assert verdict(one, other) == "fail"
+    assert verdict(one, one) in ("pass", "identical")
+
+
+def test_tuples_of_positions_go_as_far_as_each_axis() -> None:
+    """Of free sizes, too."""
+    interface = "(float[N,9] x, int64[M,2] i) => (float[M] y)"
+    scale = np.ones(9, np.float32)
+    scale[7] = 1.5
+    one = build(f"{interface} {{ y = GatherND(x, i) }}")
+    other = build(f"{interface} {{ k = Mul(x, s) y = GatherND(k, i) }}", s=scale)
+    assert verdict(one, other) == "fail"
+    assert verdict(one, build(f"{interface} {{ k = Identity(x) y = GatherND(k, i) }}")) == "pass"
+
+
+@pytest.mark.parametrize("reduction", ["none", "add"])
+def test_all_that_may_be_written_to_is(reduction: str) -> None:
+    interface = "(float[N,9] x, int64[N,3] i, float[N,3] u) => (float[N,9] y)"
+    line = f'ScatterElements<axis=1, reduction="{reduction}">(x, i, u)'
+    scale = np.ones(9, np.float32)
+    scale[3:8] = 3
+    one = build(f"{interface} {{ y = {line} }}", opset=18)
+    other = build(f"{interface} {{ z = {line} y = Mul(z, s) }}", opset=18, s=scale)
+    assert verdict(one, other) == "fail"
+
+
+def test_labels_that_are_ignored_are_among_them() -> None:
+    interface = "(float[N,5] x, int64[N] i) => (float[N] y)"
+    loss = 'SoftmaxCrossEntropyLoss<reduction="none"{}>(x, i)'
+    one, other = (
+        build(f"{interface} {{ y = {loss.format(end)} }}")
+        for end in (", ignore_index=2", ", ignore_index=3")
+    )
+    assert verdict(one, other) == "fail"
+    assert verdict(one, one) in ("pass", "identical")
+
+
+def drawn(model: onnx.ModelProto, tmp_path: Path, samples: int = 3) -> list[Array]:
+    """Return what is drawn for the input i."""
+    onnx.save(model, tmp_path / "m.onnx")
+    session = Session(tmp_path / "m.onnx", "cpu", Level.DISABLED)
+    found = make_inputs(
+        session, InputOptions(samples=samples), Traits.of(tmp_path / "m.onnx").hints
+    )
+    return [np.asarray(feeds["i"]) for feeds in found.feeds()]
+
+
+@pytest.mark.parametrize("rows", [3, 7, 11, 64, 98, 300])
+def test_the_end_of_a_table_is_found_by_trying(rows: int, tmp_path: Path) -> None:
+    """Positions are computed, so that the table says only how far they may go."""
+    lines = "j = Add(i, three) k = Sub(j, three) y = Gather(t, k)"
+    model = build(f"{IDS} {{ {lines} }}", three=np.array(3), t=normal(rows, 4))
+    assert max(int(each.max()) for each in drawn(model, tmp_path)) == rows - 1
+    lines = "j = Add(i, three) y = Gather(t, j)"
+    model = build(f"{IDS} {{ {lines} }}", three=np.array(1), t=normal(rows, 4))
+    assert max(int(each.max()) for each in drawn(model, tmp_path)) == rows - 2
+
+
+def test_each_column_has_its_own_limit(tmp_path: Path) -> None:
+    lines = (
+        "a, b, c = Split<axis=1>(i) d = Gather(small, a) e = Gather(t, b) f = Add(d, e) "
+        "g = Cast<to=1>(c) h = Unsqueeze(g, i2) y = Add(f, h)"
+    )
+    model = build(f"(int64[N,3] i) => (float[N,1,4] y) {{ {lines} }}", **NUMBERS, t=normal(9, 4))
+    samples = drawn(model, tmp_path)
+    assert min(int(content.min()) for content in samples) == 0
+    most = np.max([content.max(axis=0) for content in samples], axis=0)
+    assert most[:2].tolist() == [2, 8]
+    assert most[2] <= 8
+
+
+def test_numbers_that_only_compare_are_not_limited(tmp_path: Path) -> None:
+    lines = "c = Greater(i, three) y = Cast<to=1>(c)"
+    model = build(f"(int64[N,9] i) => (float[N,9] y) {{ {lines} }}", three=np.array(3))
+    every = np.concatenate([each.reshape(-1) for each in drawn(model, tmp_path, samples=6)])
+    assert {2, 3, 4} <= set(every.tolist())
+    assert every.max() > 50
