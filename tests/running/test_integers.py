@@ -12,6 +12,7 @@ import bnfold
 from bnfold.options import InputOptions
 from bnfold.proof.traits import Traits
 from bnfold.running.input_search import make_inputs
+from bnfold.running.inputs import _within_columns
 from bnfold.running.runtime import Level, Session
 from tests.support.graphs import Array, Parameters, build, normal
 
@@ -140,6 +141,70 @@ def test_the_end_of_a_table_is_found_by_trying(rows: int, tmp_path: Path) -> Non
     assert max(int(each.max()) for each in drawn(model, tmp_path)) == rows - 2
 
 
+def test_a_large_table_is_looked_up_to_its_end(tmp_path: Path) -> None:
+    lines = "c = Less(i, zero) j = Where(c, zero, i) y = Gather(t, j)"
+    model = build(f"{IDS} {{ {lines} }}", **NUMBERS, t=normal(300, 4))
+    assert max(int(each.max()) for each in drawn(model, tmp_path)) == 299
+    model = build(f"(int64[1] i) => (float[1,4] y) {{ {lines} }}", **NUMBERS, t=normal(300, 4))
+    samples = drawn(model, tmp_path, samples=12)
+    assert len({int(each[0]) for each in samples} - {-1, 0, 1}) > 3
+    lines = "j = Sub(i, zero) y = Gather(t, j)"
+    model = build(f"(int64[1] i) => (float[1,4] y) {{ {lines} }}", **NUMBERS, t=normal(300, 4))
+    assert int(drawn(model, tmp_path)[0][0]) == 299
+
+
+def test_no_size_is_chosen_because_few_numbers_happen_to_fit(tmp_path: Path) -> None:
+    lines = "j = Where(m, three, i) y = Gather(t, j)"
+    interface = "(int64[N,M] i, bool[N,M] m) => (float[N,M,4] y)"
+    model = build(f"{interface} {{ {lines} }}", **NUMBERS, t=normal(ROWS, 4))
+    assert max(each.size for each in drawn(model, tmp_path)) > 20
+
+
+@pytest.mark.parametrize(
+    ("interface", "line", "most"),
+    [
+        ("(int64[N,6] i) => (float[N,6,9] y)", "y = OneHot(i, nine, off_on)", 8),
+        ("(float[N,5,6] x, int64[N,6] i) => (float[N,6] y)",
+         'y = NegativeLogLikelihoodLoss<reduction="none">(x, i)', 4),
+        ("(float[N,9] x, int64[N,6] i, float[N,6] u) => (float[N,9] y)",
+         "y = ScatterElements<axis=1>(x, i, u)", 8),
+    ],
+)  # fmt: skip
+def test_classes_and_positions_are_never_negative(
+    interface: str, line: str, most: int, tmp_path: Path
+) -> None:
+    samples = drawn(build(f"{interface} {{ {line} }}", **NUMBERS), tmp_path)
+    assert min(int(each.min()) for each in samples) == 0
+    assert max(int(each.max()) for each in samples) == most
+
+
+def test_a_label_that_is_no_class_is_drawn_where_it_is_ignored(tmp_path: Path) -> None:
+    interface = "(float[N,5,6] x, int64[N,6] i) => (float[N,6] y)"
+    line = 'NegativeLogLikelihoodLoss<reduction="none", ignore_index=255>(x, i)'
+    samples = drawn(build(f"{interface} {{ y = {line} }}"), tmp_path)
+    found = set(np.concatenate([each.reshape(-1) for each in samples]).tolist())
+    assert found == {0, 1, 2, 3, 4, 255}
+
+
+def test_columns_whose_limits_are_not_accepted_are_searched(tmp_path: Path) -> None:
+    """How many rows there are is not known."""
+    interface = "(float[N,K] x, int64[M,2] i) => (float[M] y)"
+    lines = "r = Reshape(x, rows) y = GatherND(r, i)"
+    model = build(f"{interface} {{ {lines} }}", rows=np.array([-1, 9]))
+    for content in drawn(model, tmp_path):
+        assert content.max() >= 1
+
+
+def test_within_columns() -> None:
+    whole = np.arange(24).reshape(2, 4, 3)
+    found = _within_columns(whole, 1, [2, None, 0, 23])
+    assert np.array_equal(found[:, 0], [[2, 1, 2], [0, 1, 2]])
+    assert np.array_equal(found[:, 1], whole[:, 1])
+    assert not found[:, 2].any()
+    assert np.array_equal(found[:, 3], [[23, 10, 11], [21, 22, 23]])
+    assert np.array_equal(_within_columns(whole, 1, [2]), whole)
+
+
 def test_each_column_has_its_own_limit(tmp_path: Path) -> None:
     lines = (
         "a, b, c = Split<axis=1>(i) d = Gather(small, a) e = Gather(t, b) f = Add(d, e) "
@@ -159,3 +224,6 @@ def test_numbers_that_only_compare_are_not_limited(tmp_path: Path) -> None:
     every = np.concatenate([each.reshape(-1) for each in drawn(model, tmp_path, samples=6)])
     assert {2, 3, 4} <= set(every.tolist())
     assert every.max() > 50
+    model = build(f"(int64[N,9] i) => (float[N,9] y) {{ {lines} }}", three=np.array(300))
+    every = np.concatenate([each.reshape(-1) for each in drawn(model, tmp_path, samples=6)])
+    assert {299, 300, 301} <= set(every.tolist())

@@ -49,6 +49,7 @@ from bnfold.proof.products import with_scales_after_products
 from bnfold.proof.projections import with_projections
 from bnfold.proof.resizing import with_scales
 from bnfold.proof.sampling import sample
+from bnfold.proof.scales_first import with_scales_first
 from bnfold.proof.selection import prove_selection
 from bnfold.proof.sizing import Sizing, require_small, sizings
 from bnfold.proof.submodels import of_one_output
@@ -239,6 +240,9 @@ def _without_transposes(window: Window) -> Window | None:
 
 def _forms(window: Window) -> Iterator[Window]:
     """Yield a window, and the same written otherwise: first what is proven fastest."""
+    scaled = with_scales_first(window)
+    if scaled is not window:
+        yield scaled
     expanded = with_broadcasts(window)
     if expanded is not window:
         yield expanded

@@ -290,7 +290,7 @@ def _with_limits_found(session: Session, first: Inputs) -> Inputs:
             else:
                 high = middle
         found = replace(found, largest={**found.largest, name: low})
-    return found if _accepts(session, found) else first
+    return found if found is first or _accepts(session, found) else first
 
 
 def _is_to_be_limited(inputs: Inputs, spec: ValueSpec) -> bool:

@@ -222,12 +222,19 @@ class Inputs:
         Those are the next ones on both sides and, for half of the elements, any.
         """
         choices, smallest, largest = self.choices(spec, sample)
-        if math.prod(shape) == 1:
-            return np.full(shape, choices[sample % len(choices)], spec.dtype)
+        turn, is_one = sample, math.prod(shape) == 1
+        if (
+            is_one
+            and self.beside
+            and (self.hints.limits(spec.name) or spec.name in self.hints.reach)
+        ):
+            turn, is_one = sample // 2, sample % 2 == 0  # any other position in turn with these
+        if is_one:
+            return np.full(shape, choices[turn % len(choices)], spec.dtype)
         if not self.beside:
             return generator.choice(np.array(choices), shape).astype(spec.dtype)
         anything = generator.integers(smallest, largest, shape, endpoint=True)
-        is_near = generator.integers(0, 2, shape).astype(np.bool_)
+        is_near = generator.integers(0, 2, shape).astype(np.bool_) & (math.prod(shape) != 1)
         return np.where(is_near, generator.choice(choices, shape), anything).astype(spec.dtype)
 
     def choices(self, spec: ValueSpec, sample: int) -> tuple[list[int], int, int]:
