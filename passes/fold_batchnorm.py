@@ -5,7 +5,7 @@
     before   BN(W·x + b) = (s·W)·x + (s·b + t)
     after    W·BN(x) + b = (W·s)·x + (W·t + b)
 
-Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), Gemm, MatMul, another
+Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), DeformConv, Gemm, MatMul, another
 BatchNormalization, and constants that nothing else reads, such as a table of embeddings. After:
 Conv without padding (or with t = 0), ConvTranspose with t = 0, Gemm, MatMul, LSTM, GRU, RNN (of
 their input, not of a state), BatchNormalization. The weight of a MatMul may be either operand:

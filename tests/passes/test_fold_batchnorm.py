@@ -16,6 +16,7 @@ from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable
+from bnfold.proof.certificate import certify
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import (
@@ -31,6 +32,7 @@ from tests.support.graphs import (
     operators,
 )
 from tests.support.passes import assert_refused, assert_rewritten, parameters, run_pass
+from tests.support.windows import window
 
 NAME = "fold-batchnorm"
 
@@ -85,6 +87,54 @@ def test_folds_into_conv_transpose(spatial_rank: int, groups: int, bias: bool) -
         **weights,
     )
     assert_rewritten(model, NAME, ["ConvTranspose"])
+
+
+@pytest.mark.parametrize("given", ["", ", d", ", d, mask", ", , mask"])
+@pytest.mark.parametrize(("groups", "of_offsets"), [(1, 1), (2, 1), (2, 2)])
+def test_folds_into_deform_conv(given: str, groups: int, of_offsets: int) -> None:
+    """Whatever its offsets and its mask are: they are inputs."""
+    weights: Parameters = {"w": normal(6, 4 // groups, 2, 2), **batch_norm(6)}
+    if "d" in given:
+        weights["d"] = normal(6)
+    mask = f", float[N,{4 * of_offsets},3,3] mask" if "mask" in given else ""
+    model = build(
+        f"(float[N,4,4,4] x, float[N,{8 * of_offsets},3,3] o{mask}) => (float[N,6,3,3] y) "
+        f"{{ c = DeformConv<group={groups}, offset_group={of_offsets}>(x, w, o{given}) "
+        "y = BatchNormalization(c, s, b, m, v) }",
+        opset=19,
+        ir_version=9,
+        **weights,
+    )
+    assert_rewritten(model, NAME, ["DeformConv"], certified=True)
+
+
+def test_a_deform_conv_whose_filters_vary_is_none() -> None:
+    model = build(
+        "(float[N,4,4,4] x, float[N,8,3,3] o, float[6,4,2,2] w) => (float[N,6,3,3] y) "
+        "{ c = DeformConv(x, w, o) y = BatchNormalization(c, s, b, m, v) }",
+        opset=19,
+        ir_version=9,
+        **batch_norm(6),
+    )
+    assert_refused(model, NAME, Common.WEIGHT_NOT_CONSTANT)
+
+
+def test_a_deform_conv_that_is_folded_otherwise_differs() -> None:
+    """What cannot be proven is not evaluated: that takes minutes."""
+    interface = "(float[N,4,4,4] x, float[N,8,3,3] o) => (float[N,6,3,3] y)"
+    weights: Parameters = {"w": normal(6, 4, 2, 2), **batch_norm(6)}
+    before = "c = DeformConv(x, w, o) y = BatchNormalization(c, s, b, m, v)"
+    pair = window(interface, before, "y = DeformConv(x, w, o)", weights, opset=19)
+    found = certify(pair)
+    assert found.verdict != "certified"
+    pair = window(
+        interface,
+        "y = DeformConv(x, w, o)",
+        "a = Neg(x) b = Neg(a) y = DeformConv(b, w, o)",
+        weights,
+        opset=19,
+    )
+    assert "DeformConv, which takes too long" in certify(pair).note
 
 
 def test_conv_transpose_bias_reaches_positions_that_no_kernel_covers() -> None:

@@ -66,7 +66,10 @@ NOT_ABSORBED = (
 
 
 def _conv(affine: Affine, conv: ir.Node) -> Op:
-    """A(s,t)(W∗x + b) = (s·W)∗x + (s·b + t), on W's first axis. W is (Cout, Cin/groups, k…)."""
+    """A(s,t)(W∗x + b) = (s·W)∗x + (s·b + t), on W's first axis. W is (Cout, Cin/groups, k…).
+
+    So it is for a DeformConv, at whatever positions its offsets and its mask let it read.
+    """
     weight = weight_of(conv, 1)
     require(weight.ndim >= 3, NotAbsorbed.CHANNELS_DIFFER, conv)
     affine = _on_axis(affine, 1, weight.shape[0], conv)
@@ -91,12 +94,15 @@ def _conv_transpose(affine: Affine, conv: ir.Node) -> Op:
 def _convolution(
     affine: Affine, conv: ir.Node, old: Array, scale: FloatArray, channel_axis: int
 ) -> Op:
-    bias = optional_weight_of(conv, 2)
+    bias_at = 3 if conv.op_type == "DeformConv" else 2  # after the offsets
+    bias = optional_weight_of(conv, bias_at)
     if bias is not None:
         require(bias.size == affine.channels, NotAbsorbed.CHANNELS_DIFFER, conv)
     shift = affine.shift if bias is None else affine.scale * bias + affine.shift
     weight = _store(old, conv, 1, channel_axis, scale=scale)
-    return same_op(conv, [conv.inputs[0], weight, _store(shift, conv, 2)])
+    others = conv.inputs[2:bias_at], conv.inputs[bias_at + 1 :]
+    total = _store(shift, conv, bias_at)
+    return same_op(conv, [conv.inputs[0], weight, *others[0], total, *others[1]])
 
 
 def _gemm(affine: Affine, gemm: ir.Node) -> Op:
@@ -150,6 +156,7 @@ IntoProducer = Callable[[Affine, ir.Node], Op]
 PRODUCERS: Mapping[str, IntoProducer] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DeformConv": _conv,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batch_normalization,

@@ -5,11 +5,15 @@
 by ONNX's equations of these operators, for all gates and both directions at once: p is as wide as
 all of them together, and each direction takes its part. So only p depends on W and x, and it is
 linear; the rest is the same operator on both sides. An initial state of zeros is the default.
+
+And what a DeformConv computes as a Conv of what it reads, each tap of each channel by itself:
+
+    D(x, offsets, mask; W, b) = W·u + b                     u = D(x, offsets, mask; I, 0)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -17,23 +21,28 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.arrays import Array
+from bnfold.proof.congruence import without_shared
 from bnfold.proof.submodels import Constants, rebuilt
-from bnfold.proof.windows import Window
+from bnfold.proof.windows import Window, ints
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
 _STATES = (5, 6)
 """The places of what the hidden state is at first, and of the LSTM's cell."""
 
+_READ = " as read"
+"""How what a DeformConv reads is called, after what it computes."""
+
 _LARGEST = 2**24
 """Elements of an identity that are written out."""
 
 
 def with_projections(window: Window) -> Window:
-    """Write recurrent operators of constant weights as projections and what comes after these."""
-    if window.operators.isdisjoint(_RECURRENT):
+    """Write operators of constant weights as projections, and what comes after or before these."""
+    if window.operators.isdisjoint(_RECURRENT | {"DeformConv"}):
         return window
-    return Window(*map(_with_projections, window.models))
+    projected = Window(*map(_with_projections, window.models))
+    return without_shared(projected) if "DeformConv" in window.operators else projected
 
 
 def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,7 +51,21 @@ def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
     whole = [_without_zero_states(node, constants) for node in model.graph.node]
     nodes = [each for node in whole for each in _parts(node, constants, tensors)]
     outputs = [output.name for output in model.graph.output]
-    return rebuilt(model, nodes, model.graph.input, outputs, tensors)
+    made = rebuilt(model, nodes, model.graph.input, outputs, tensors)
+    made.graph.value_info.extend(_what_is_read(node, tensors) for node in nodes if _reads(node))
+    return made
+
+
+def _reads(node: onnx.NodeProto) -> bool:
+    """Say whether a node is a DeformConv that reads each tap of each channel by itself."""
+    return node.op_type == "DeformConv" and node.output[0].endswith(_READ)
+
+
+def _what_is_read(node: onnx.NodeProto, tensors: Mapping[str, Array]) -> onnx.ValueInfoProto:
+    identity = tensors[node.input[1]]
+    kind = onnx.helper.np_dtype_to_tensor_dtype(identity.dtype)
+    sizes = [None, len(identity), *[None] * (identity.ndim - 2)]
+    return onnx.helper.make_tensor_value_info(node.output[0], kind, sizes)
 
 
 def _without_zero_states(node: onnx.NodeProto, constants: Constants) -> onnx.NodeProto:
@@ -64,6 +87,9 @@ def _parts(
     """Yield the projection and the rest of a node; new constants go to `tensors`."""
     names = [*node.input, ""][:4]
     parameters = [constants[name] for name in names[1:] if name in constants]
+    if node.op_type == "DeformConv":
+        yield from _parts_of_deformed(node, constants, tensors)
+        return
     if node.op_type not in _RECURRENT or len(parameters) < sum(map(bool, names[1:])):
         yield node
         return
@@ -89,9 +115,38 @@ def _parts(
     yield _reading(node, [stem, identity, names[2], rest, *node.input[4:]])
 
 
-def _reading(node: onnx.NodeProto, inputs: Sequence[str]) -> onnx.NodeProto:
+def _parts_of_deformed(
+    node: onnx.NodeProto, constants: Constants, tensors: dict[str, Array]
+) -> Iterator[onnx.NodeProto]:
+    """Yield a DeformConv that reads, and a Conv of what it has read."""
+    data, filters, offsets, bias, *mask = (*node.input, "")[: max(4, len(node.input))]
+    groups = next(iter(ints(node, "group", [1])))
+    weight = constants.get(filters)
+    is_known = weight is not None and weight.ndim >= 3 and (not bias or bias in constants)
+    if weight is None or not is_known or len(weight) % groups:
+        yield node
+        return
+    read = int(np.prod(weight.shape[1:]))
+    if groups * read * read > _LARGEST:
+        yield node
+        return
+    stem = f"{node.output[0]}{_READ}"
+    each = np.eye(read, dtype=weight.dtype).reshape(read, *weight.shape[1:])
+    tensors[f"{stem} identity"] = np.concatenate([each] * groups)
+    tensors[f"{stem} weight"] = weight.reshape(len(weight), read, *[1] * (weight.ndim - 2))
+    yield _reading(node, [data, f"{stem} identity", offsets, "", *mask], [stem])
+    inputs = [stem, f"{stem} weight", *([bias] if bias else [])]
+    yield onnx.helper.make_node("Conv", inputs, node.output, group=groups)
+
+
+def _reading(
+    node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str] | None = None
+) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     del copy.input[:]
     copy.input.extend(inputs)
+    if outputs is not None:
+        del copy.output[:]
+        copy.output.extend(outputs)
     return copy
