@@ -34,8 +34,8 @@ class NotCarried(Refusal):
         "or shifts"
     )
     PARTS_DIFFER = (
-        "the Concat or Split in between works along another axis than its channels', and not all "
-        "of its parts have the same scale and shift"
+        "the Concat or Split in between works along another axis than its channels', and only some "
+        "of its parts are scaled and shifted by this operator"
     )
     TOO_MANY_PARTS = "the Concat or Split in between has too many parts to be made anew for each"
     TOO_MANY_CHANNELS = "the operator in between has too many channels to follow each of them"
