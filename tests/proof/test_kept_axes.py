@@ -52,3 +52,9 @@ def test_no_axes_may_mean_no_reduction() -> None:
     noop = "ReduceMax<noop_with_empty_axes=1, keepdims=KEPT>(x)"
     before = f"a = {noop} y = Unsqueeze(a, s)".replace("KEPT", "0")
     assert verdict(before, f"y = {noop}".replace("KEPT", "1"), 0, 1, 2, opset=18) == "differs"
+
+
+def test_what_onnxruntime_takes_for_dropped_is_not_kept() -> None:
+    """The standard knows 0 and 1."""
+    window_of_two = verdict("y = ReduceMax<axes=[1], keepdims=2>(x)", "y = ReduceMax<axes=[1]>(x)")
+    assert window_of_two != "certified"

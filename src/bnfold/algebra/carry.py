@@ -127,7 +127,7 @@ def _reduce_mean(affine: Affine, node: ir.Node, direction: Direction) -> Affine:
         require(affine.is_uniform, NotCarried.AXIS_POOLED, node)
         return affine
     reduced = {axis % rank for axis in axes}
-    if int_attribute(node, "keepdims", 1):
+    if int_attribute(node, "keepdims", 1) == 1:
         require(affine.is_uniform or affine.axis not in reduced, NotCarried.AXIS_POOLED, node)
         return affine
     return through_removed_axes(affine, node, reduced, rank, direction)

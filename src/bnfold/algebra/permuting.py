@@ -96,7 +96,7 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
         return _pad(node, order, turn, turned)
     if is_op(node, "Resize"):
         return _resize(node, order, turn, turned)
-    if is_op(node, *REDUCTIONS) and int_attribute(node, "keepdims", 1):
+    if is_op(node, *REDUCTIONS) and int_attribute(node, "keepdims", 1) == 1:
         return _reduction(node, order, turn, turned)
     return None
 
@@ -104,7 +104,7 @@ def turned_op(node: ir.Node, order: Order, turn: Turn) -> Op | None:
 def reduction_of_turned(node: ir.Node, order: Order, turn: Turn) -> Op | None:
     """Return the reduction that computes the same of permuted axes, if it drops axes and may."""
     value = input_of(node, 0)
-    if value is None or not is_op(node, *REDUCTIONS) or int_attribute(node, "keepdims", 1):
+    if value is None or not is_op(node, *REDUCTIONS) or int_attribute(node, "keepdims", 1) == 1:
         return None
     axes = _reduced_axes(node, len(order))
     if rank_of(value) != len(order) or axes is None:

@@ -80,7 +80,8 @@ def hints_of(model: ir.Model) -> Hints:
             hints.within[name] = within
         if constants := sorted(set(compared_with(value))):
             hints.compared[name] = constants
-        if not hints.limits(name) and (most := reach(model, value)):
+        is_integer = value.dtype is not None and value.dtype.is_integer()
+        if is_integer and not hints.limits(name) and (most := reach(model, value)):
             hints.reach[name] = most
         if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):
             hints.ratios.add(name)

@@ -29,7 +29,7 @@ def with_axes_kept(window: Window) -> Window:
 
 def keeps_axes(node: onnx.NodeProto) -> bool:
     """Say whether a reduction keeps its axes, as any other operator does."""
-    return ints(node, "keepdims", [1]) != [0]
+    return ints(node, "keepdims", [1]) == [1]
 
 
 class _Keeping:

@@ -172,7 +172,7 @@ def _first_that_runs(
     wide = [name for name, itemsize in unknown.items() if itemsize > 1]
     limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
     if hints.reach:
-        limited.insert(0, limited[0] | hints.reach)
+        limited.insert(0, limited[0] | {n: hints.reach[n] for n in wide if n in hints.reach})
     if len(wide) < len(unknown):
         limited.insert(0, dict.fromkeys(wide, _LARGEST_INTEGERS[0]))
     failures: list[SessionError] = []
@@ -244,7 +244,7 @@ def _accepts(session: Session, inputs: Inputs) -> bool:
 def _accepts_ends(session: Session, inputs: Inputs) -> bool:
     """Return whether the model accepts the smallest and the largest integers that may be drawn."""
     for spec in inputs.specs:
-        if spec.name in inputs.hints.compared:
+        if spec.name in inputs.hints.compared and spec.name not in inputs.given[0]:
             choices, smallest, largest = inputs.choices(spec, 0)
             ends = {smallest, largest, min(choices), max(choices)}
             if not all(_accepts_number(session, inputs, spec.name, end) for end in ends):
@@ -257,7 +257,7 @@ def _accepts_number(session: Session, inputs: Inputs, name: str, number: int) ->
     feeds = next(inputs.feeds())
     try:
         session.run({**feeds, name: np.full_like(feeds[name], number)})
-    except SessionError:
+    except (SessionError, OverflowError):  # it may be more than its type holds
         return False
     return True
 
@@ -275,22 +275,28 @@ def _with_limits_found(session: Session, first: Inputs) -> Inputs:
     """
     found = first
     for spec in [each for each in first.specs if _is_to_be_limited(first, each)][:_LIMITS_TO_TRY]:
-        name = spec.name
-        low, high = found.largest[name], first.hints.reach.get(name, _LARGEST_INTEGERS[0])
-        if _accepts_number(session, found, name, high):
-            low = high
-        elif not _accepts_number(session, found, name, low):
-            low, high = 0, low
-        for _ in range(_LIMITS_TO_TRY):
-            middle = (low + high) // 2
-            if high - low < 2:
-                break
-            if _accepts_number(session, found, name, middle):
-                low = middle
-            else:
-                high = middle
-        found = replace(found, largest={**found.largest, name: low})
+        most = first.hints.reach.get(spec.name, _LARGEST_INTEGERS[0])
+        number = _largest_accepted(session, found, spec.name, most)
+        found = replace(found, largest={**found.largest, spec.name: number})
     return found if found is first or _accepts(session, found) else first
+
+
+def _largest_accepted(session: Session, inputs: Inputs, name: str, most: int) -> int:
+    """Return the largest integer up to the most that a model accepts, nearly, by bisection."""
+    if _accepts_number(session, inputs, name, most):
+        return most
+    low, high = inputs.largest[name], most
+    if not _accepts_number(session, inputs, name, low):
+        low, high = 0, low
+    for _ in range(_LIMITS_TO_TRY):
+        middle = (low + high) // 2
+        if middle == low:
+            break
+        if _accepts_number(session, inputs, name, middle):
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def _is_to_be_limited(inputs: Inputs, spec: ValueSpec) -> bool:
