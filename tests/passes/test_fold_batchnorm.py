@@ -17,6 +17,7 @@ from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.proof.certificate import certify
+from bnfold.proof.projections import _with_projections
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import (
@@ -117,6 +118,19 @@ def test_a_deform_conv_whose_filters_vary_is_none() -> None:
         **batch_norm(6),
     )
     assert_refused(model, NAME, Common.WEIGHT_NOT_CONSTANT)
+
+
+@pytest.mark.parametrize(("groups", "bias"), [(1, ""), (2, ", d")])
+def test_what_a_deform_conv_reads_and_what_weighs_it_are_the_same(groups: int, bias: str) -> None:
+    """The proof writes it so."""
+    weights: Parameters = {"w": normal(6, 4 // groups, 2, 2), "d": normal(6, seed=3)}
+    interface = "(float[2,4,4,4] x, float[2,8,3,3] o, float[2,4,3,3] mask) => (float[2,6,3,3] y)"
+    line = f"DeformConv<group={groups}>(x, w, o{bias or ', '}, mask)"
+    model = build(f"{interface} {{ y = {line} }}", opset=19, ir_version=9, **weights)
+    written = _with_projections(model)
+    assert operators(written) == ["DeformConv", "Conv"]
+    written.graph.output[0].CopyFrom(model.graph.output[0])
+    assert_equivalent(model, written, draw_feeds(model))
 
 
 def test_a_deform_conv_that_is_folded_otherwise_differs() -> None:

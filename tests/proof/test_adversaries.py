@@ -121,6 +121,49 @@ DIFFERENT: dict[str, Case] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ThresholdedRelu<alpha=2.0>(x)", "ThresholdedRelu<alpha=2.6>(x)"),
+        ("ThresholdedRelu<alpha=1.0>(x)", "ThresholdedRelu<alpha=1.2>(x)"),
+        ("Shrink<lambd=1.5>(x)", "Shrink<lambd=1.8>(x)"),
+        ("Shrink<lambd=0.5>(x)", "Shrink<lambd=0.5001>(x)"),
+        ("Clip(x, , limit)", "Clip(x, , further)"),
+    ],
+)
+@pytest.mark.parametrize("size", ["5", "N,9"])
+def test_thresholds_are_met_on_both_sides(size: str, one: str, other: str) -> None:
+    limits: Parameters = {"limit": array(300)[0], "further": array(330)[0]}
+    interface = f"(float[{size}] x) => (float[{size}] y)"
+    pair = [build(f"{interface} {{ y = {each} }}", **limits) for each in (one, other)]
+    assert verdict(pair[0], pair[1]) == "fail"
+    assert verdict(pair[1], pair[0]) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("y = Greater(x, zero)", "y = GreaterOrEqual(x, zero)", "fail"),
+        ("y = Cast<to=9>(x)", "y = Greater(x, zero)", "fail"),
+        ("y = Greater(x, half)", "c = LessOrEqual(x, half) y = Not(c)", "pass"),
+        ("y = Greater(x, half)", "d = Mul(x, two) y = Greater(d, unit)", "pass"),
+        ("y = Greater(x, tenth)", "d = Mul(x, ten) y = Greater(d, unit)", "pass"),
+        ("y = Greater(x, tenth)", "d = Div(x, tenth) y = Greater(d, unit)", "pass"),
+        ("y = Greater(x, tenth)", "d = Sub(x, tenth) y = Greater(d, zero)", "pass"),
+    ],
+)
+def test_masks_are_compared_at_their_threshold(one: str, other: str, expected: str) -> None:
+    """Where arithmetic rounds at it, it is met closely, and not exactly."""
+    numbers: Parameters = {
+        "zero": array(0)[0], "half": array(0.5)[0], "two": array(2)[0], "unit": array(1)[0],
+        "tenth": array(0.1)[0], "ten": array(10)[0],
+    }  # fmt: skip
+    interface = "(float[N,20] x) => (bool[N,20] y)"
+    pair = [build(f"{interface} {{ {each} }}", **numbers) for each in (one, other)]
+    assert verdict(pair[0], pair[1]) == expected
+    assert verdict(pair[1], pair[0]) == expected
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_different_models_fail(name: str) -> None:
     one, other = models(*DIFFERENT[name])

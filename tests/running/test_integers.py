@@ -166,13 +166,18 @@ def test_a_type_may_hold_less_than_a_table_has(tmp_path: Path) -> None:
         f"(uint8[N,300] i) => (float[N,300,4] y) {{ {lines} }}", **NUMBERS, t=normal(300, 4)
     )
     assert max(int(each.max()) for each in drawn(model, tmp_path)) == 255
-    lines = "o = Equal(i, nine8) d = Cast<to=7>(i) c = Cast<to=7>(o) j = Mul(c, d) y = Gather(t, j)"
-    model = build(
-        f"(uint8[N,9] i) => (float[N,9,4] y) {{ {lines} }}",
-        nine8=np.array(9, np.uint8),
-        t=normal(300, 4),
-    )
-    assert max(int(each.max()) for each in drawn(model, tmp_path)) >= 9
+    lines = "o = Equal(i, full) y = Cast<to=1>(o)"
+    model = build(f"(uint8[N,9] i) => (float[N,9] y) {{ {lines} }}", full=np.array(255, np.uint8))
+    found = np.concatenate([each.reshape(-1) for each in drawn(model, tmp_path)])
+    assert {254, 255} <= set(found.tolist())
+
+
+def test_what_is_guarded_and_moved_is_searched_from_zero_on(tmp_path: Path) -> None:
+    lines = "c = Equal(i, ignored) j = Where(c, zero, i) k = Add(j, one) y = Gather(t, k)"
+    model = build(f"{IDS} {{ {lines} }}", **NUMBERS, t=normal(ROWS, 4))
+    samples = drawn(model, tmp_path)
+    assert min(int(each.min()) for each in samples) == -100
+    assert max(int(each.max()) for each in samples) == ROWS - 2
 
 
 def test_numbers_that_are_given_are_kept() -> None:

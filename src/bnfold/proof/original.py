@@ -310,6 +310,12 @@ class Original:
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
         weights = float_weights(self.traits, most_bytes)
+        exact = {number for numbers in self.traits.hints.levels.values() for number in numbers}
+        weights = {
+            name: content
+            for name, content in weights.items()
+            if content.size != 1 or float(content.flat[0]) not in exact
+        }
         return moved(weights, seed, self._coarsest, units)
 
     @property
@@ -320,7 +326,11 @@ class Original:
     def _moved_feeds(self, seed: int, units: int) -> Iterator[Feeds]:
         assert self.inputs is not None
         for sample, feeds in enumerate(self.inputs.feeds()):
-            yield moved(feeds, 1000 * seed + sample, self._coarsest, units)
+            changed = moved(feeds, 1000 * seed + sample, self._coarsest, units)
+            for name, numbers in self.traits.hints.levels.items():  # drawn to be met exactly
+                is_met = np.isin(feeds[name], numbers)
+                changed[name] = np.where(is_met, feeds[name], changed[name])
+            yield changed
 
     def _add_draw(self, results: Results) -> None:
         fill(results, self.everything)

@@ -249,8 +249,9 @@ class Inputs:
         is_limited = self.hints.limits(spec.name)
         if self.beside == "next" and not is_limited:
             smallest, largest = min(smallest, *constants) - 1, max(largest, *constants) + 1
-        if spec.dtype.kind == "u":
-            smallest = max(smallest, 0)
+        if spec.dtype.kind in "iu":
+            limits = np.iinfo(spec.dtype)
+            smallest, largest = max(smallest, int(limits.min)), min(largest, int(limits.max))
         near = [number + step for step in (1, -1) for number in constants]
         near = [number for number in near if smallest <= number <= largest]
         if is_limited and self.beside != "next":
