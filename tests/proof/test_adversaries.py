@@ -144,6 +144,7 @@ def test_thresholds_are_met_on_both_sides(size: str, one: str, other: str) -> No
     ("one", "other", "expected"),
     [
         ("y = Greater(x, zero)", "y = GreaterOrEqual(x, zero)", "fail"),
+        ("y = Greater(x, half)", "y = GreaterOrEqual(x, half)", "fail"),
         ("y = Cast<to=9>(x)", "y = Greater(x, zero)", "fail"),
         ("y = Greater(x, half)", "c = LessOrEqual(x, half) y = Not(c)", "pass"),
         ("y = Greater(x, half)", "d = Mul(x, two) y = Greater(d, unit)", "pass"),
