@@ -96,7 +96,8 @@ class ExecutionOptions:
     Args:
         providers: ``cpu``, ``cuda`` or both, in any case, or by the names that onnxruntime has for
             them, such as ``CUDAExecutionProvider``.
-        threads: the size of onnxruntime's thread pool; None for one per available processor.
+        threads: the size of onnxruntime's thread pool, and how many processes prove rewrites; None
+            for one per available processor.
         inputs: the inputs to run on.
         custom_ops: shared libraries with operators that onnxruntime lacks.
 
