@@ -113,7 +113,8 @@ def _levels(model: ir.Model) -> dict[str, list[float]]:
     """
     found = {}
     for value in model.graph.inputs:
-        if value.dtype is None or not value.dtype.is_floating_point():
+        is_drawn = not value.is_initializer()  # others are overridden in some samples
+        if value.dtype is None or not value.dtype.is_floating_point() or not is_drawn:
             continue
         numbers: set[float] = set()
         for node, _ in uses_of_same_numbers(value, _KEEPS_POSITIVE):
