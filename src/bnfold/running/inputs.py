@@ -222,26 +222,24 @@ class Inputs:
         Those are the next ones on both sides and, for half of the elements, any.
         """
         choices, smallest, largest = self.choices(spec, sample)
-        turn, is_one = sample, math.prod(shape) == 1
-        if (
-            is_one
-            and self.beside
-            and (self.hints.limits(spec.name) or spec.name in self.hints.reach)
-        ):
-            turn, is_one = sample // 2, sample % 2 == 0  # any other position in turn with these
-        if is_one:
+        if math.prod(shape) == 1:
+            turn = sample
+            if self.beside and (self.hints.limits(spec.name) or spec.name in self.hints.reach):
+                if sample % 2:  # any other position, in turn with these
+                    return generator.integers(smallest, largest, shape, spec.dtype, endpoint=True)
+                turn = sample // 2
             return np.full(shape, choices[turn % len(choices)], spec.dtype)
         if not self.beside:
             return generator.choice(np.array(choices), shape).astype(spec.dtype)
         anything = generator.integers(smallest, largest, shape, endpoint=True)
-        is_near = generator.integers(0, 2, shape).astype(np.bool_) & (math.prod(shape) != 1)
+        is_near = generator.integers(0, 2, shape).astype(np.bool_)
         return np.where(is_near, generator.choice(choices, shape), anything).astype(spec.dtype)
 
     def choices(self, spec: ValueSpec, sample: int) -> tuple[list[int], int, int]:
         """Return the integers to draw of an input that is compared with some, and a range.
 
-        Of a table, the numbers next to those stay within it; the numbers themselves only if the
-        model does not accept them otherwise.
+        Of a table, the numbers next to those stay within it, and those themselves, too, unless
+        `beside` is "next": then the model has been tried with them.
         """
         assert spec.dtype is not None
         constants = self.hints.compared[spec.name]
