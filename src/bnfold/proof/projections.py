@@ -30,9 +30,6 @@ _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _STATES = (5, 6)
 """The places of what the hidden state is at first, and of the LSTM's cell."""
 
-_READ = " as read"
-"""How what a DeformConv reads is called, after what it computes."""
-
 _LARGEST = 2**24
 """Elements of an identity that are written out."""
 
@@ -52,13 +49,9 @@ def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [each for node in whole for each in _parts(node, constants, tensors)]
     outputs = [output.name for output in model.graph.output]
     made = rebuilt(model, nodes, model.graph.input, outputs, tensors)
-    made.graph.value_info.extend(_what_is_read(node, tensors) for node in nodes if _reads(node))
+    deformed = [node for node in nodes if node.op_type == "DeformConv" and node.input[1] in tensors]
+    made.graph.value_info.extend(_what_is_read(node, tensors) for node in deformed)
     return made
-
-
-def _reads(node: onnx.NodeProto) -> bool:
-    """Say whether a node is a DeformConv that reads each tap of each channel by itself."""
-    return node.op_type == "DeformConv" and node.output[0].endswith(_READ)
 
 
 def _what_is_read(node: onnx.NodeProto, tensors: Mapping[str, Array]) -> onnx.ValueInfoProto:
@@ -130,7 +123,7 @@ def _parts_of_deformed(
     if groups * read * read > _LARGEST:
         yield node
         return
-    stem = f"{node.output[0]}{_READ}"
+    stem = f"{node.output[0]} as read"
     each = np.eye(read, dtype=weight.dtype).reshape(read, *weight.shape[1:])
     tensors[f"{stem} identity"] = np.concatenate([each] * groups)
     tensors[f"{stem} weight"] = weight.reshape(len(weight), read, *[1] * (weight.ndim - 2))

@@ -22,6 +22,7 @@ import onnx.numpy_helper
 
 from bnfold.arrays import Array
 from bnfold.graph.schemas import NUMPY_BROADCASTING_SINCE, opsets_of
+from bnfold.proof.cutting import bodies
 from bnfold.proof.linear_sums import Indices
 from bnfold.proof.submodels import Constants
 from bnfold.proof.windows import Window, ints
@@ -35,7 +36,8 @@ def with_scales_first(window: Window) -> Window:
     operators, versions = window.operators, [opsets_of(each).get("", 0) for each in window.models]
     if "Mul" not in operators or not operators & _PICKING:
         return window
-    if min(versions) < NUMPY_BROADCASTING_SINCE or any(map(_has_body, window.nodes())):
+    has_bodies = any(True for node in window.nodes() for _ in bodies(node))  # may read any value
+    if min(versions) < NUMPY_BROADCASTING_SINCE or has_bodies:
         return window
     scaled = [_Scaling(model) for model in window.models]
     return Window(*(each.model for each in scaled)) if any(s.moved for s in scaled) else window
@@ -292,8 +294,3 @@ def _is_same(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
     """Say whether it is known that these sizes make the same number of elements."""
     known = _known(one), _known(other)
     return None not in known and math.prod(known[0] or []) == math.prod(known[1] or [])
-
-
-def _has_body(node: onnx.NodeProto) -> bool:
-    """Say whether a node has a body, which may read any value."""
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
