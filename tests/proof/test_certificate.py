@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from bnfold.errors import BnfoldError
 from bnfold.proof import certificate as module
 from bnfold.proof import linear
-from bnfold.proof.certificate import certify, certify_all, certify_any
+from bnfold.proof.certificate import certify, certify_any
+from bnfold.proof.in_turn import certify_all
 from bnfold.proof.linear import bound_factor, norm_factor
 from bnfold.proof.truth import NoTruth
 from bnfold.proof.windows import NotShown, Window

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bnfold.proof import certificate as module
-from bnfold.proof.certificate import certify, certify_all, seconds_for_one
+from bnfold.proof import certificate, in_turn
+from bnfold.proof.certificate import certify
 from bnfold.proof.deadline import OutOfTime, limited, require_time
+from bnfold.proof.in_turn import certify_all, seconds_for_one
 from bnfold.proof.windows import Window
 from bnfold.record.data import Certificate
 from bnfold.running import isolation
@@ -59,7 +60,7 @@ def test_windows_that_move_elements_and_pools_end_too() -> None:
 
 
 def test_what_takes_longer_than_others_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SECONDS_AT_FIRST", 0.0)
+    monkeypatch.setattr(in_turn, "_SECONDS_AT_FIRST", 0.0)
     tried: list[str] = []
 
     def make(name: str) -> Callable[[], list[Window]]:
@@ -82,14 +83,14 @@ def test_another_way_is_not_tried_when_time_is_over(monkeypatch: pytest.MonkeyPa
         ways.append(way)
         raise OutOfTime("late")
 
-    monkeypatch.setattr(module, "_proven", late)
+    monkeypatch.setattr(certificate, "_proven", late)
     pair = window(MAP.format(4, 9), "a = Neg(x) y = Sin(a)", "a = Sin(x) y = Neg(a)")
     assert certify(pair, 60).note == "late"
     assert len(ways) == 1
 
 
 def test_each_of_many_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_FOR_A_WINDOW", 0.0)
+    monkeypatch.setattr(in_turn, "SECONDS_FOR_A_WINDOW", 0.0)
     pair = window(MAP.format(4, 9), "y = Abs(x)", "a = Neg(x) y = Abs(a)")
     found = certify_all([lambda: [pair], lambda: [pair]], 60)
     assert [each.verdict for each in found] == ["open", "open"]

@@ -14,7 +14,8 @@ import pytest
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import load
 from bnfold.options import PassOptions
-from bnfold.proof.certificate import certify, certify_all, certify_any
+from bnfold.proof.certificate import certify, certify_any
+from bnfold.proof.in_turn import certify_all
 from bnfold.proof.windows import NotShown, Window
 from bnfold.rewriting.contract import Op, Replace
 from bnfold.rewriting.editor import Editor
