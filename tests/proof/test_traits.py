@@ -203,7 +203,7 @@ def test_numbers_that_inputs_are_compared_with(
     onnx.save(build("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"), tmp_path / "o.onnx")
     found = Traits.of(tmp_path / "m.onnx")
     assert found.hints.levels == ({"x": pytest.approx(levels)} if levels else {})
-    merged = Traits.of(tmp_path / "o.onnx").with_sizes_of(tmp_path / "m.onnx").hints.levels
+    merged = Traits.beside(tmp_path / "o.onnx", tmp_path / "m.onnx").hints.levels
     assert merged == ({"x": pytest.approx(sorted(levels))} if levels else {})
 
 
@@ -322,13 +322,15 @@ def test_sizes_of_the_other_model_are_tried_after_the_originals(tmp_path: Path) 
         return path
 
     few, many = ((0, 10), (1, 20), (2, 25), (2, 30)), ((0, 40), (1, 50), (2, 60), (2, 30), (1, 20))
-    original, other = Traits.of(cutting(*few)), cutting(*many)
+    path, other = cutting(*few), cutting(*many)
+    original = Traits.of(path)
     assert original.hints.cuts == [(2, 30), (1, 20), (0, 10)], "the largest of each axis"
-    found = original.with_sizes_of(other)
+    found = Traits.beside(path, other)
     assert found.hints.cuts == [(2, 30), (1, 20), (2, 60), (1, 50)]
     assert (found.steps, found.hints.thresholds) == (original.steps, [])
-    for without in (cutting(), tmp_path / "none.onnx", cutting(*few)):
-        assert original.with_sizes_of(without).hints.cuts == [(2, 30), (1, 20)]
+    for without in (cutting(), path):
+        assert Traits.beside(path, without).hints.cuts == [(2, 30), (1, 20)]
+    assert Traits.beside(path, tmp_path / "none.onnx").hints == original.hints
 
 
 def test_a_slice_of_a_fixed_size_or_of_sizes_cuts_no_input(tmp_path: Path) -> None:

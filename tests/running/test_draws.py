@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bnfold.arrays import Array
-from bnfold.running.inputs import Hints, Inputs
+from bnfold.running.hints import Hints
+from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import ValueSpec
 
 

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 import bnfold
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
+from bnfold.running.hints import Hints
 from bnfold.running.input_files import parse_input_options
 from bnfold.running.input_search import make_inputs
-from bnfold.running.inputs import SCALES, SHIFTS, Hints, Inputs, UnsupportedInput
+from bnfold.running.inputs import SCALES, SHIFTS, Inputs, UnsupportedInput
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal

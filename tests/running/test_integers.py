@@ -9,7 +9,9 @@ import onnx
 import pytest
 
 import bnfold
+from bnfold.modelfile.loading import load
 from bnfold.options import InputOptions
+from bnfold.proof.differing_rows import differing_rows
 from bnfold.proof.traits import Traits
 from bnfold.running.input_search import make_inputs
 from bnfold.running.inputs import _within_columns
@@ -264,3 +266,100 @@ def test_numbers_that_only_compare_are_not_limited(tmp_path: Path) -> None:
     model = build(f"(int64[N,9] i) => (float[N,9] y) {{ {lines} }}", three=np.array(300))
     every = np.concatenate([each.reshape(-1) for each in drawn(model, tmp_path, samples=6)])
     assert {299, 300, 301} <= set(every.tolist())
+
+
+LONG = 5000
+ONE_OF_MANY = [
+    (IDS, "y = Gather(t, i)"),
+    ("(int32[N,M] i) => (float[N,M,4] y)", "j = Cast<to=7>(i) y = Gather(t, j)"),
+    ("(int64[1] i) => (float[1,4] y)", "y = Gather(t, i)"),
+    ("(int64 i) => (float[4] y)", "y = Gather(t, i)"),
+    ("(int64[N,M] i) => (float[4,N,M] y)", "u = Transpose(t) y = Gather<axis=1>(u, i)"),
+    (IDS, "c = Equal(i, ignored) j = Where(c, zero, i) y = Gather(t, j)"),
+    (IDS, "u = Cast<to=10>(t) v = Gather(u, i) y = Cast<to=1>(v)"),
+    (IDS, "k = Gather(t, i) l = Gather(same, i) y = Add(k, l)"),
+    (IDS, "l = Gather(same, i) k = Gather(t, i) y = Add(k, l)"),
+]
+
+
+@pytest.mark.parametrize(("interface", "lines"), ONE_OF_MANY)
+@pytest.mark.parametrize("row", [1, 3210, LONG - 2])
+def test_one_row_of_many_that_is_wrong_is_looked_up(interface: str, lines: str, row: int) -> None:
+    table, same = normal(LONG, 4, seed=1), normal(LONG, 4, seed=2)
+    changed = table.copy()
+    changed[row] *= 1.1
+    one, other = (
+        build(f"{interface} {{ {lines} }}", **NUMBERS, t=each, same=same)
+        for each in (table, changed)
+    )
+    assert verdict(one, other) == "fail"
+
+
+def test_rows_that_differ_by_rounding_hide_none_that_differs_more() -> None:
+    table = normal(LONG, 4)
+    changed = (table.astype(np.float64) * 3 / 3 + 1e-8).astype(np.float32)
+    assert (changed != table).any(axis=1).sum() > 100
+    one, close = (build(f"{IDS} {{ y = Gather(t, i) }}", t=each) for each in (table, changed))
+    assert verdict(one, close) == "pass"
+    changed[77, 2] += 0.01
+    assert verdict(one, build(f"{IDS} {{ y = Gather(t, i) }}", t=changed)) == "fail"
+
+
+def rows(one: Array, other: Array, lines: str = "y = Gather(t, i)") -> dict[str, list[int]]:
+    first, second = (load(build(f"{IDS} {{ {lines} }}", t=each)).ir for each in (one, other))
+    return differing_rows(first, second)
+
+
+def test_the_rows_that_differ_most_come_first() -> None:
+    table = normal(30, 4)
+    changed = table.copy()
+    for place in range(20):
+        changed[place, place % 4] += place
+    assert rows(table, changed) == {"i": list(range(19, 11, -1))}
+    assert rows(changed, table) == {"i": list(range(19, 11, -1))}
+    assert rows(table, table) == {}
+    assert rows(table, table[:29]) == {}, "of another shape"
+    changed[5, 1] = np.nan
+    assert rows(table, changed)["i"][0] == 5
+    assert rows(changed, changed) == {}
+    assert rows(table, changed, "a = Gather(t, i) b = Add(a, a) y = Identity(b)")["i"][0] == 5
+
+
+def test_long_tables_are_compared_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.proof.differing_rows._AT_ONCE", 8)
+    table = normal(31, 4)
+    changed = table.copy()
+    changed[[0, 17, 30]] += np.array([[1], [2], [3]], np.float32)
+    assert rows(table, changed) == {"i": [30, 17, 0]}
+    assert rows(table[:0], table[:0]) == {}
+
+
+@pytest.mark.parametrize("column", range(3))
+def test_a_row_that_differs_in_the_table_of_any_column_is_looked_up(column: int) -> None:
+    """Beside tables that do not have as many rows."""
+    tables: Parameters = {
+        name: normal(count, 4, seed=count) for name, count in (("r", 7), ("s", LONG), ("t", 900))
+    }
+    lines = "a, b, c = Split<axis=-1>(i) u = Gather(r, a) v = Gather(s, b) w = Gather(t, c) "
+    text = f"(int64[N,3] i) => (float[N,1,4] y) {{ {lines} y = Sum(u, v, w) }}"
+    changed = tables["rst"[column]].copy()
+    changed[-3] += 1
+    one, other = (build(text, **each) for each in (tables, tables | {"rst"[column]: changed}))
+    assert verdict(one, other) == "fail"
+    assert verdict(one, one) in ("pass", "identical")
+
+
+@pytest.mark.parametrize(("row", "expected"), [(3, "pass"), (4, "fail")])
+def test_rows_that_the_model_does_not_accept_are_left_out(row: int, expected: str) -> None:
+    """Here, odd positions lead out of a second table."""
+    lines = "c = Equal(i, nought_or_eight) d = Cast<to=1>(c) j = Gather(places, i) "
+    lines += "u = Gather(t, i) v = Gather(small, j) w = Add(u, v) y = Add(w, d)"
+    table, places = normal(40, 4), np.arange(40) % 2 * 99
+    changed = table.copy()
+    changed[row] += 1
+    weights = {**NUMBERS, "places": places, "nought_or_eight": np.array([[[0]], [[8]]])}
+    one, other = (
+        build(f"(int64[1,M] i) => (float[2,M,4] y) {{ {lines} }}", **weights, t=each)
+        for each in (table, changed)
+    )
+    assert verdict(one, other) == expected

@@ -148,7 +148,7 @@ class _Search:
     def _paired(self, original: Path, other: Path) -> list[_Pair]:
         """Run both once, each with all of its values as outputs, and pair these."""
         provider, threads = self.execution.providers[0], self.execution.threads
-        traits = Traits.of(original).with_sizes_of(other)
+        traits = Traits.beside(original, other)
         whole = Original(original, traits, provider, self.execution, self.progress)
         session = whole.session(Level.DISABLED)
         feeds = next(make_inputs(session, self.execution.inputs, traits.hints).feeds())

@@ -28,7 +28,7 @@ _BY_TUPLES = frozenset(["GatherND", "ScatterND"])
 _LENGTHS = {"GRU": 4, "LSTM": 4, "RNN": 4, "ReverseSequence": 1}
 """Operators that take lengths of sequences, and as which input; the sequences are the first."""
 
-_ARITHMETIC = frozenset(
+ARITHMETIC = frozenset(
     {"Abs", "Add", "Clip", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Relu", "Sub", "Where"}
 )
 """Operators that positions may be computed by."""
@@ -158,8 +158,8 @@ def reach(model: ir.Model, value: ir.Value) -> int | None:
 
     Whether a model accepts it can only be tried.
     """
-    limits = known(limits_of(value, _ARITHMETIC))
-    for node, position in uses_of_same_numbers(value, _ARITHMETIC):
+    limits = known(limits_of(value, ARITHMETIC))
+    for node, position in uses_of_same_numbers(value, ARITHMETIC):
         of_tuples = (most for _, _, most in _of_tuples(model, node, position))
         limits += (most for most in of_tuples if isinstance(most, int))
     return max(limits, default=None)

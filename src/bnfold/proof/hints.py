@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import onnx_ir as ir
 
-from bnfold.errors import BnfoldError
 from bnfold.graph.constants import constant
+from bnfold.proof.differing_rows import differing_rows
 from bnfold.proof.hinted_integers import (
     columns,
     compared_with,
@@ -22,8 +21,7 @@ from bnfold.proof.hinted_integers import (
     uses_of_same_numbers,
 )
 from bnfold.proof.hinted_sizes import COMPARISONS, LARGEST_CUT, cuts, thresholds
-from bnfold.proof.learned import learned
-from bnfold.running.inputs import Hints
+from bnfold.running.hints import Hints
 
 _LIMITS = frozenset(["Clip", "Max", "Min"])
 """Operators that limit what they read, such as positions before they are looked up."""
@@ -139,9 +137,12 @@ def _levels_of(node: ir.Node) -> Iterator[float]:
             yield from (number, -number) if node.op_type == "Shrink" else (number,)
 
 
-def with_sizes_of(own: Hints, other: Path) -> Hints:
-    """Return hints with some sizes of its own, and with sizes and levels that another model has."""
-    theirs = _of_another(other)
+def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
+    """Return a model's hints, with those on where another does something else, or has other rows.
+
+    Of both, there are some sizes only.
+    """
+    theirs = _where_it_changes(other)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
     levels = {
@@ -151,16 +152,10 @@ def with_sizes_of(own: Hints, other: Path) -> Hints:
     return replace(
         own,
         levels=levels,
+        rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
         thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
     )
-
-
-def _of_another(path: Path) -> Hints:
-    try:
-        return _where_it_changes(learned(path).ir)
-    except BnfoldError:
-        return Hints()
 
 
 def _where_it_changes(model: ir.Model) -> Hints:

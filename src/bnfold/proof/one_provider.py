@@ -35,7 +35,7 @@ def compared(
     Raises:
         UsageError: if the request for inputs does not fit the model.
     """
-    traits = Traits.of(original).with_sizes_of(optimized)
+    traits = Traits.beside(original, optimized)
     reference = Original(original, traits, provider, execution, told)
     comparison = ProviderComparison(reference, optimized, checking)
     outcome = _before_selection(comparison, told, scratch) if scratch is not None else None
@@ -61,7 +61,7 @@ def _before_selection(
             path.write_bytes(model.SerializeToString())
         except (ValueError, EncodeError):
             return None  # beyond 2 GiB
-    traits = Traits.of(paths[0]).with_sizes_of(paths[1])
+    traits = Traits.beside(paths[0], paths[1])
     before = Original(paths[0], traits, whole.provider, whole.execution, told)
     found = ProviderComparison(before, paths[1], checking).result()
     if found.verdict not in ("pass", "fail") or before.inputs is None:

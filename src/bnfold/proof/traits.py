@@ -14,9 +14,9 @@ from bnfold.errors import BnfoldError
 from bnfold.graph.constants import RANDOM, constant
 from bnfold.proof.hinted_integers import TABLES
 from bnfold.proof.hinted_sizes import COMPARISONS, SAME_NUMBERS
-from bnfold.proof.hints import hints_of, with_sizes_of
+from bnfold.proof.hints import beside, hints_of
 from bnfold.proof.learned import learned
-from bnfold.running.inputs import Hints
+from bnfold.running.hints import Hints
 
 _DATA_DEPENDENT = frozenset(["Compress", "NonMaxSuppression", "NonZero", "Unique"])
 """Operators whose output's shape depends on the values of their input."""
@@ -96,9 +96,15 @@ class Traits:
             weights=_float_weights(model),
         )
 
-    def with_sizes_of(self, other: Path) -> Traits:
-        """Return them with the sizes, too, at which another model may do something else."""
-        return replace(self, hints=with_sizes_of(self.hints, other))
+    @staticmethod
+    def beside(path: Path, other: Path) -> Traits:
+        """Find a model's traits where it is compared with another, which is also to draw for."""
+        own = Traits.of(path)
+        try:
+            hints = beside(own.hints, learned(path).ir, learned(other).ir)
+        except BnfoldError:
+            return own
+        return replace(own, hints=hints)
 
 
 def _indices(model: ir.Model) -> set[ir.Value]:

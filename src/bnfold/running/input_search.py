@@ -12,10 +12,11 @@ import numpy as np
 from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions, require_inputs
+from bnfold.running.hints import Hints
 from bnfold.running.input_files import read_data
 from bnfold.running.input_shapes import candidate_shapes
 from bnfold.running.input_sizes import accepts, other_shapes
-from bnfold.running.inputs import FEW, Hints, Inputs, UnsupportedInput
+from bnfold.running.inputs import FEW, Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Session, ValueSpec
 
 _LARGEST_INTEGERS = (99, 9, 1)
@@ -87,7 +88,9 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         ]
         for feeds in given
     ]
-    first = _first_that_runs(session, request, given, candidates[0], hints or Hints())
+    hints = hints or Hints()
+    plain = replace(hints, rows={})
+    first = _first_that_runs(session, request, given, candidates[0], plain)
     first = _with_limits_found(session, first)
     first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
     first = _with_others(session, first, samples) if samples > 1 else first
@@ -100,7 +103,8 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     if samples > 1 and len(set(request.batch_sizes)) > 1:
         shapes, more = other_shapes(session, first, request)
         samples += more
-    return _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
+    found = _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
+    return _with_rows(session, found, hints.rows) if hints.rows else found
 
 
 def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
@@ -229,6 +233,12 @@ def _with_others(session: Session, first: Inputs, samples: int) -> Inputs:
         if _accepts_ends(session, found) and _accepts(session, replace(found, samples=samples)):
             return found
     return first
+
+
+def _with_rows(session: Session, found: Inputs, rows: Mapping[str, list[int]]) -> Inputs:
+    """Return the inputs with rows of tables that should be looked up, if the model accepts them."""
+    more = replace(found, hints=replace(found.hints, rows=rows))
+    return more if _accepts(session, more) else found
 
 
 def _accepts(session: Session, inputs: Inputs) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from bnfold.arrays import Array, FloatArray
 from bnfold.errors import SessionError, UsageError
 from bnfold.record.data import InputsRecord
+from bnfold.running.hints import Hints
 from bnfold.running.input_files import save_array
 from bnfold.running.runtime import Feeds, ValueSpec
 
@@ -24,6 +25,9 @@ SCALES = (1.0, 10.0, 0.1)
 _NEAR, _CLOSE = 0.1, 2.0**-16
 """In every second sample, an eighth of the elements lie by such a share of it around a number that
 the model compares its input with, and another eighth at it, or close to it."""
+
+_ONE_IN = 8
+"""Of so many integers, one may look up where the tables of two models differ."""
 
 FEW = 64
 """Elements of an input of which half are near such numbers, and in more samples."""
@@ -42,44 +46,6 @@ _MOST_KEPT = 2**24
 
 class UnsupportedInput(SessionError):  # noqa: N818 - an answer, not an error
     """No inputs can be created for the model; the message says why."""
-
-
-@dataclass
-class Hints:
-    """What a model's graph says of its inputs."""
-
-    largest: dict[str, int] = field(default_factory=dict)
-    """The largest values of the integer inputs that are indices into a table, or lengths."""
-    within: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
-    """The inputs, and axes of them, whose sizes limit an integer input, less a number: 1 for
-    indices, 0 for lengths of sequences."""
-    columns: dict[str, tuple[int, Sequence[int | tuple[str, int, int] | None]]] = field(
-        default_factory=dict
-    )
-    """The axes along which the integers of an input are limited, and how large they may be at each
-    place, if that is known; an input and an axis as in `within`."""
-    reach: dict[str, int] = field(default_factory=dict)
-    """How large the integers may be from which positions in a table are computed, at most."""
-    clipped: set[str] = field(default_factory=set)
-    """Those of them that are limited to the table first, and so may be anything."""
-    compared: dict[str, list[int]] = field(default_factory=dict)
-    """The constants that an integer input is compared with."""
-    levels: dict[str, list[float]] = field(default_factory=dict)
-    """The numbers that a float input is compared with, or limited by."""
-    ratios: set[str] = field(default_factory=set)
-    """The inputs that are the ratio of a Dropout, in [0, 1)."""
-    cuts: list[tuple[int, int]] = field(default_factory=list)
-    """The axes and sizes at which a Slice cuts off, the largest first: inputs should be larger."""
-    thresholds: list[tuple[str, int, int]] = field(default_factory=list)
-    """The inputs, axes and sizes where the model does something else from a certain size on."""
-    written: list[int] = field(default_factory=list)
-    """Sizes that stand in the graph, to be tried where the usual ones do not run."""
-    overrides: dict[str, Array] = field(default_factory=dict)
-    """The content of the initializers that a caller may override."""
-
-    def limits(self, name: str) -> bool:
-        """Say whether it is known how large the integers of an input may be."""
-        return name in self.largest or name in self.within
 
 
 @dataclass(frozen=True)
@@ -154,10 +120,19 @@ class Inputs:
         if spec.dtype.kind == "f":
             return np.asarray(self._floats(spec, sample, shape, generator), spec.dtype)
         if spec.name in self.hints.compared:
-            return self._compared(spec, sample, shape, generator)
-        if spec.dtype.kind in "iu" and spec.dtype.itemsize == 1 and spec.name not in self.largest:
+            whole = self._compared(spec, sample, shape, generator)
+        elif spec.dtype.kind in "iu" and spec.dtype.itemsize == 1 and spec.name not in self.largest:
             limits = np.iinfo(spec.dtype)
-            return generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
+            whole = generator.integers(limits.min, limits.max, shape, spec.dtype, endpoint=True)
+        else:
+            whole = self._integers(spec, sample, shape, generator)
+        whole = self._with_rows(spec, sample, whole, generator)
+        return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
+
+    def _integers(
+        self, spec: ValueSpec, sample: int, shape: tuple[int, ...], generator: np.random.Generator
+    ) -> Array:
+        """Draw integers up to the largest, which booleans and numbers as text are made of."""
         smallest, largest = self._range(spec, sample)
         axis, by_column = self._columns(spec, sample)
         largest = max([largest, *(each for each in by_column if each is not None)])
@@ -166,9 +141,30 @@ class Inputs:
             whole.flat[0], whole.flat[-1] = largest, smallest
         elif whole.size and sample == 0 and spec.name in self.hints.reach:
             whole.flat[0] = largest  # so that a model that does not accept it does not run
-        if by_column:
-            whole = _within_columns(whole, axis, by_column)
-        return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
+        return _within_columns(whole, axis, by_column) if by_column else whole
+
+    def _with_rows(
+        self, spec: ValueSpec, sample: int, drawn: Array, generator: np.random.Generator
+    ) -> Array:
+        """Return integers, some of which look up where the tables of two models differ.
+
+        They are one in eight, or all of fewer in every second sample. Of an input whose columns are
+        looked up in a table each, all columns are the same, as far as its table goes.
+        """
+        smallest, largest = self._range(spec, sample)
+        rows = [row for row in self.hints.rows.get(spec.name, []) if smallest <= row <= largest]
+        if not rows or not drawn.size:
+            return drawn
+        axis, by_column = self._columns(spec, sample)
+        free = np.take(drawn, 0, axis) if by_column else drawn
+        most = free.size // _ONE_IN if free.size >= _ONE_IN else free.size * (sample % 2)
+        chosen = np.full(free.shape, -1)
+        places = generator.choice(free.size, min(most, len(rows)), replace=False)
+        chosen.flat[places] = rows[: len(places)]
+        if not by_column:
+            return np.where(chosen >= 0, chosen, drawn)
+        chosen = np.expand_dims(chosen, axis)
+        return _within_columns(np.where(chosen >= 0, chosen, drawn), axis, by_column)
 
     def _columns(self, spec: ValueSpec, sample: int) -> tuple[int, list[int | None]]:
         """Return an axis and how large integers may be at each place along it; nothing if alike."""
