@@ -149,3 +149,90 @@ def test_two_numbers_show_scale_and_shift() -> None:
     assert certify(window(text, before, "y = Where(c, z, w)", old, new)).verdict == "certified"
     wrong = new | {"w": new["w"] * np.float32(1.01)}
     assert certify(window(text, before, "y = Where(c, z, w)", old, wrong)).verdict != "certified"
+
+
+RISING = np.array([1.7, 0.6], np.float32)
+SHIFT = np.array([-0.4, 0.9], np.float32)
+RISEN: Parameters = {
+    "v": scaled(ONE, RISING, 1),
+    "w": scaled(TWO, RISING, 1),
+    "z": np.asarray(NUMBER * RISING + SHIFT),
+    "b": SHIFT,
+}
+MAPPED: Parameters = {**OLD, "k": RISING, "b": SHIFT}
+ADDED = "t = MatMul(x, v) p = Add(t, b) u = MatMul(x, w) q = Add(u, b)"
+STACKED = "i = Unsqueeze(p, one) j = Unsqueeze(q, one) m = Concat<axis=1>(i, j)"
+LARGER = [
+    ("r = Max(p, q)", "r = Max(p, q)"),
+    ("r = Min(p, q)", "r = Min(p, q)"),
+    ("r = Max(p, q, z)", "r = Max(p, q, z)"),
+    ("e = Max(p, q) r = Max(e, z)", "e = Max(p, q) r = Max(z, e)"),
+    ("e = Max(p, q) r = Clip(e, z, inf)", "e = Max(p, q) r = Max(e, z)"),
+    ("e = Max(p, q) r = Clip(e, z)", "e = Max(p, q) r = Max(e, z)"),
+    ('e = Max(p, q) r = Clip(e, "", z)', "e = Max(p, q) r = Min(e, z)"),
+    ("e = Max(p, q) r = Clip(e, less, z)", "e = Max(p, q) r = Min(z, e)"),
+    ("e = Max(p, q) r = Where(c, e, z)", "e = Max(p, q) r = Where(c, e, z)"),
+    (f"{STACKED} r = ReduceMax<axes=[1], keepdims=0>(m)",
+     f"{STACKED} r = ReduceMax<axes=[1], keepdims=0>(m)"),
+    (f"{STACKED} e = ReduceMin<axes=[1]>(m) r = Squeeze(e, one)",
+     f"{STACKED} e = ReduceMin<axes=[1]>(m) r = Squeeze(e, one)"),
+]  # fmt: skip
+NAMED: Parameters = {
+    "one": np.array([1]),
+    "inf": np.array(np.inf, np.float32),
+    "less": np.array(-np.inf, np.float32),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), LARGER)
+def test_the_larger_of_what_is_mapped_by_what_increases_is_proven(before: str, after: str) -> None:
+    """And of no other."""
+    lines = f"{PRODUCTS} {before} s = Mul(r, k) y = Add(s, b)"
+    mapped = f"{ADDED} {after} y = Identity(r)"
+    assert is_proven(of(lines, mapped, RISEN | NAMED, MAPPED | NAMED))
+    wrongs: list[Parameters] = [
+        {"b": SHIFT + np.float32(0.001)},
+        {"w": RISEN["w"] * np.float32(1.001)},
+    ]
+    if ", z" in after or "(z" in after:
+        wrongs.append({"z": np.asarray(RISEN["z"] + np.float32(0.001))})
+    for wrong in wrongs:
+        assert not is_proven(of(lines, mapped, RISEN | NAMED | wrong, MAPPED | NAMED))
+
+
+@pytest.mark.parametrize("operator", ["Max", "Min", "Where"])
+def test_what_decreases_makes_the_larger_the_smaller(operator: str) -> None:
+    """A Where does not mind."""
+    condition = "c, " if operator == "Where" else ""
+    before = f"{PRODUCTS} r = {operator}({condition}p, q) y = Mul(r, k)"
+    after = f"{PRODUCTS} y = {operator}({condition}p, q)"
+    assert is_proven(of(before, after)) == (operator == "Where")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        f"{ADDED} y = Min(p, q)",
+        f"{ADDED} y = Max(p, q, z)",
+        f"{ADDED} y = Where(c, p, q)",
+        f"{ADDED} y = Identity(p)",
+        f"{ADDED} r = Max(p, q) y = Max(r, z)",
+    ],
+)
+def test_what_takes_the_larger_of_something_else_is_not_proven(after: str) -> None:
+    lines = f"{PRODUCTS} r = Max(p, q) s = Mul(r, k) y = Add(s, b)"
+    assert not is_proven(of(lines, after, RISEN, MAPPED))
+
+
+def test_a_map_that_differs_along_what_is_reduced_is_not_proven() -> None:
+    """Of [p, q] and [2p, q/2], the larger is something else."""
+    lines = f"{PRODUCTS} {STACKED} y = ReduceMax<axes=[1], keepdims=0>(m)"
+    new = {**OLD, "v": ONE * 2, "w": TWO / 2}
+    assert not is_proven(of(lines, lines, new | NAMED, OLD | NAMED))
+
+
+def test_a_maximum_of_all_or_between_two_bounds_is_not_proven() -> None:
+    for step in ("r = ReduceMax(m)", "e = Max(p, q) r = Clip(e, z, one_more)"):
+        lines = f"{PRODUCTS} {STACKED} {step} s = Mul(r, k) y = Add(s, b)"
+        bound: Parameters = {"one_more": NUMBER + 1}
+        assert not is_proven(of(lines, lines, MAPPED | NAMED | bound, MAPPED | NAMED | bound))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from bnfold.modelfile.loading import load
 from bnfold.options import InputOptions
 from bnfold.proof.differing_rows import differing_rows
 from bnfold.proof.traits import Traits
+from bnfold.running.hints import Hints
 from bnfold.running.input_search import make_inputs
-from bnfold.running.inputs import _within_columns
-from bnfold.running.runtime import Level, Session
+from bnfold.running.inputs import Inputs, _within_columns
+from bnfold.running.runtime import Level, Session, ValueSpec
 from tests.support.graphs import Array, Parameters, build, normal
 
 ROWS = 50
@@ -268,7 +270,7 @@ def test_numbers_that_only_compare_are_not_limited(tmp_path: Path) -> None:
     assert {299, 300, 301} <= set(every.tolist())
 
 
-LONG = 5000
+LONG = 50_000
 ONE_OF_MANY = [
     (IDS, "y = Gather(t, i)"),
     ("(int32[N,M] i) => (float[N,M,4] y)", "j = Cast<to=7>(i) y = Gather(t, j)"),
@@ -283,7 +285,7 @@ ONE_OF_MANY = [
 
 
 @pytest.mark.parametrize(("interface", "lines"), ONE_OF_MANY)
-@pytest.mark.parametrize("row", [1, 3210, LONG - 2])
+@pytest.mark.parametrize("row", [1, 32_100, LONG - 2])
 def test_one_row_of_many_that_is_wrong_is_looked_up(interface: str, lines: str, row: int) -> None:
     table, same = normal(LONG, 4, seed=1), normal(LONG, 4, seed=2)
     changed = table.copy()
@@ -363,3 +365,42 @@ def test_rows_that_the_model_does_not_accept_are_left_out(row: int, expected: st
         for each in (table, changed)
     )
     assert verdict(one, other) == expected
+
+
+def test_rows_beyond_a_smaller_table_hide_none_within_it() -> None:
+    table = normal(90_000, 4)
+    changed = table.copy()
+    changed[85_000:85_005] += 5
+    changed[71_700, 2] += 1
+    one, other = (
+        build(
+            f"{IDS} {{ u = Gather(s, i) v = Gather(t, i) y = Add(u, v) }}",
+            t=each,
+            s=normal(80_000, 4),
+        )
+        for each in (table, changed)
+    )
+    assert verdict(one, other) == "fail"
+
+
+def test_a_row_that_differs_in_several_tables_counts_as_the_furthest() -> None:
+    first, second = normal(30, 4, seed=1), normal(30, 4, seed=2)
+    models = []
+    for change in (0.0, 1.0):
+        one, two = first.copy(), second.copy()
+        one[3] += 10 * change
+        two[3] += change / 8
+        two[10:16] += change
+        model = build(f"{IDS} {{ u = Gather(a, i) v = Gather(b, i) y = Add(u, v) }}", a=one, b=two)
+        models.append(load(model).ir)
+    assert differing_rows(models[0], models[1])["i"][0] == 3
+
+
+def test_few_integers_are_those_rows_in_every_second_sample() -> None:
+    spec = ValueSpec("i", "tensor(int64)", (2,))
+    inputs = Inputs([spec], [{"i": (2,)}], [{}], 0, 6, {"i": 99}, Hints(rows={"i": [7, 5]}))
+    drawn = [sorted(feeds["i"].tolist()) for feeds in inputs.feeds()]
+    assert [each == [5, 7] for each in drawn] == [False, True] * 3
+    many = replace(inputs, shapes=[{"i": (80,)}])
+    for feeds in many.feeds():
+        assert {5, 7} <= set(feeds["i"].tolist())

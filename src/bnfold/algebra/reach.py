@@ -25,6 +25,9 @@ from bnfold.rewriting.query import is_op, is_used, reads_content, shape_of
 FARTHEST = 64
 """Maximum number of operators that a map passes; moving it farther costs more than it gains."""
 
+CHOOSING = {"Max": 0, "Min": 0, "Where": 1}
+"""Operators that choose between elements of their inputs, and the first of these inputs."""
+
 
 class NotReached(Refusal):
     """Why an affine map does not reach a linear operator."""
@@ -155,7 +158,7 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
     for value in _carried_inputs(node):
         source = value.producer() if value is not None else None
         if value is not None and is_weight(value):
-            if not (is_read_once(value) or (is_op(node, "Where") and _is_one_number(value))):
+            if not (is_read_once(value) or (is_op(node, *CHOOSING) and _is_one_number(value))):
                 yield DeadEnd(NotReached.CONSTANT_SHARED, node, value.name or "")
         elif is_overridable(value):
             yield DeadEnd(Common.WEIGHT_OVERRIDABLE, node, (value and value.name) or "")
@@ -172,7 +175,7 @@ def _before(node: ir.Node) -> Iterator[DeadEnd | ir.Node]:
 
 
 def _leads_on(node: ir.Node) -> bool:
-    if is_op(node, *PRODUCERS, *CARRIERS, "Concat", "Split", "Where"):
+    if is_op(node, *PRODUCERS, *CARRIERS, "Concat", "Split", *CHOOSING):
         return True
     return mapped_input(node) is not None or is_sum(node)
 
@@ -180,7 +183,7 @@ def _leads_on(node: ir.Node) -> bool:
 def _carried_inputs(node: ir.Node) -> Iterator[ir.Value | None]:
     index = 0 if is_op(node, *CARRIERS, "Split") else mapped_input(node)
     if index is None:
-        yield from node.inputs[1 if is_op(node, "Where") else 0 :]
+        yield from node.inputs[CHOOSING[node.op_type] if is_op(node, *CHOOSING) else 0 :]
     else:
         yield node.inputs[index]
 

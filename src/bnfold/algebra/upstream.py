@@ -15,6 +15,7 @@ from bnfold.algebra.casting import CASTS, holds, stays_in_range, type_kept_of, w
 from bnfold.algebra.linear import PRODUCERS, NotAbsorbed, data_input
 from bnfold.algebra.parts import divided, joined, require_few_parts
 from bnfold.algebra.reach import (
+    CHOOSING,
     NotReached,
     is_picked_from,
     is_read_once,
@@ -105,8 +106,8 @@ class IntoProducers:
                 return self._concat
             if node.op_type == "Split":
                 return self._split
-            if node.op_type == "Where":
-                return self._where
+            if node.op_type in CHOOSING:
+                return self._choice
             if node.op_type in ("Add", "Sub", "Sum", "Mul", "Div"):
                 return self._arithmetic
         raise Refused(NotReached.NOT_LINEAR, node, node.op_type)
@@ -158,13 +159,17 @@ class IntoProducers:
         data = self.of(node.inputs[0], affine, node)
         return same_op(node, [data, *node.inputs[1:]])
 
-    def _where(self, node: ir.Node, affine: Affine) -> Op:
-        """Map what is chosen, and what is chosen otherwise: A(c ? x : y) = c ? A(x) : A(y)."""
-        is_mapped = any(value is None or not is_weight(value) for value in node.inputs[1:])
+    def _choice(self, node: ir.Node, affine: Affine) -> Op:
+        """Map all that is chosen from: A(c ? x : y) = c ? A(x) : A(y), and so for Max, if s ≥ 0."""
+        first = CHOOSING[node.op_type]
+        if first == 0:
+            require(bool((affine.scale >= 0).all()), NotCarried.NEGATIVE_SCALE, node)
+        choices = node.inputs[first:]
+        is_mapped = any(value is None or not is_weight(value) for value in choices)
         require(is_mapped, NotReached.NOT_LINEAR, node, node.op_type)
         rank = known_rank(node.outputs[0], node)
-        branches: list[Operand] = [node.inputs[0]]
-        for value in node.inputs[1:]:
+        branches: list[Operand] = [*node.inputs[:first]]
+        for value in choices:
             if value is not None and is_weight(value):
                 own = affine.along(affine.axis - rank + known_rank(value, node))
                 self.absorbers.add("a constant")

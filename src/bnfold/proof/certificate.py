@@ -265,6 +265,7 @@ def _of_one(window: Window) -> Certificate:
             return certificate
     return (
         prove_homogeneous(window, chosen)
+        or prove_choices(window, chosen)
         or prove_channels(window, chosen)
         or sample(window, chosen)
     )

@@ -97,17 +97,34 @@ class Cuts:
         return np.stack([run(feeds) for feeds in every])
 
     def cut_at(
-        self, one: onnx.NodeProto, other: onnx.NodeProto, first: int = 0
+        self,
+        one: onnx.NodeProto,
+        other: onnx.NodeProto,
+        operands: slice = slice(None),
+        axes: Sequence[int] = (),
+        *,
+        keeps_axes: bool = True,
     ) -> tuple[FloatArray, FloatArray]:
-        """Show that two operators read x and f(x), from their `first` operands on; cut both off.
+        """Show that two operators read x and f(x), as some operands; cut both off.
+
+        f is the same along some axes, which the result may have fewer elements along.
 
         Returns:
             The scale and the shift of f.
         """
-        shape = self._shapes_within[0][one.output[0]]
-        pairs = list(zip(one.input[first:], other.input[first:], strict=True))
-        scale, shift = _fitted(*self._operands(pairs, shape))
-        self._show(pairs, scale, shift)
+        pairs = list(zip(one.input[operands], other.input[operands], strict=True))
+        known = self._shapes_within[0]
+        shape = np.broadcast_shapes(*(known[name] for name, _ in pairs))
+        axes = tuple(axis % len(shape) for axis in axes)
+        scale, shift = (
+            each.mean(axis=axes, keepdims=True) if axes else each
+            for each in _fitted(*self._operands(pairs, shape))
+        )
+        self._show(pairs, np.broadcast_to(scale, shape), np.broadcast_to(shift, shape))
+        if not keeps_axes:
+            scale, shift = scale.squeeze(axes), shift.squeeze(axes)
+        result = known[one.output[0]]
+        scale, shift = np.broadcast_to(scale, result), np.broadcast_to(shift, result)
         self._make_input(one, other, scale, shift)
         return scale, shift
 

@@ -43,8 +43,8 @@ def differing_rows(one: ir.Model, other: ir.Model) -> dict[str, list[int]]:
 
 def _tables(value: ir.Value) -> Iterator[Array]:
     """Yield the tables of constants whose rows are looked up by an input or what it computes."""
-    for node, position in uses_of_same_numbers(value, ARITHMETIC):
-        table = constant(node.inputs[0]) if node.op_type == "Gather" and position == 1 else None
+    for node, _ in uses_of_same_numbers(value, ARITHMETIC):
+        table = constant(node.inputs[0]) if node.op_type == "Gather" else None
         if table is not None and table.ndim and table.dtype.kind in "fiub":
             yield np.moveaxis(table, node.attributes.get_int("axis", 0), 0)
 

@@ -41,7 +41,7 @@ _ELEMENTWISE = {
 _POOLS = frozenset({"GlobalMaxPool", "MaxPool"})
 """The same over positions, which lie along all axes but the first two."""
 
-_EXTREMES = frozenset({"ReduceMax", "ReduceMin"})
+EXTREMES = frozenset({"ReduceMax", "ReduceMin"})
 """The same over axes that they name."""
 
 
@@ -53,7 +53,7 @@ def prove_homogeneous(window: Window, chosen: Sequence[Sizing]) -> Certificate |
         for model, nodes in zip(window.models, (before, after), strict=True)
     )
     names = {node.op_type for node in before}
-    if kinds != others or names.isdisjoint(_ELEMENTWISE.keys() | _POOLS | _EXTREMES):
+    if kinds != others or names.isdisjoint(_ELEMENTWISE.keys() | _POOLS | EXTREMES):
         return None
     if any(len(node.output) != 1 for node in before):
         return None
@@ -73,12 +73,12 @@ def _cut(window: Window, proof: Cuts, one: onnx.NodeProto, other: onnx.NodeProto
         return proof.cut_at_scale(one, other, _ELEMENTWISE[kind])
     if kind in _POOLS:
         return proof.cut_at_scale(one, other, 1, proof.positions(one.input[0]))
-    if kind in _EXTREMES and (axes := _named_axes(window, one)):
+    if kind in EXTREMES and (axes := named_axes(window, one)):
         return proof.cut_at_scale(one, other, 1, axes, keeps_axes=keeps_axes(one))
     return proof.cut_at_same(one, other)
 
 
-def _named_axes(window: Window, node: onnx.NodeProto) -> list[int]:
+def named_axes(window: Window, node: onnx.NodeProto) -> list[int]:
     """Return the axes of a reduction, if it names any that are known."""
     content = window.constants.get(node.input[1]) if len(node.input) > 1 else None
     return ints(node, "axes") if content is None else [int(axis) for axis in content.reshape(-1)]
