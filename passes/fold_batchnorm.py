@@ -21,7 +21,7 @@ On its way, the map passes
 - upstream, a MatMul with a constant P whose channels are those of what it multiplies:
   A(s, t)(P·x) = P·(s·x) + t, as in a graph convolution, which leaves an Add of t;
 - other affine maps, and, upstream, every branch of a Concat, Add or Where, whatever a Where chooses
-  by, and, if no scale is negative, of a Max or Min, also where branches are broadcast, but along the
+  by, and of a Max or Min, if no scale is negative, also where branches are broadcast, but along the
   channels: of a constant branch, each element is mapped;
 - downstream, a Concat, whatever its other branches are: what reads it absorbs the map on these
   channels alone;

@@ -263,7 +263,7 @@ def is_as_exact(
     measured = Differences.of(name, unit, evaluation, other, jumps=False)
     if not np.isfinite(other).all():
         return False
-    truth = np.where(np.isfinite(other), evaluation.truth[name], 0.0)
+    truth = np.where(np.isfinite(evaluation.truth[name]), evaluation.truth[name], 0.0)
     for axis, slices in enumerate(measured.explained):
         size = _by_slice(truth, axis)
         share = np.divide(slices.scale, size, out=np.zeros(size.shape), where=size > 0)

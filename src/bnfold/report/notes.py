@@ -94,8 +94,13 @@ def remarks(output: OutputComparison) -> list[str]:
     """Say what the numbers of a comparison do not: what was ignored, matched or passed, and why."""
     notes = []
     if output.by_float64:
-        why = "the original's own rounding is as large (float64)"
-        notes.append(f"beyond its tolerance, but {why}")
+        only = output.nonfinite.original - output.nonfinite.optimized
+        if output.nonfinite.same:
+            why = "the original's own rounding is as large (float64)"
+            notes.append(f"beyond its tolerance, but {why}")
+        else:
+            places = f"in the original alone at {count(only, 'place')}"
+            notes.append(f"NaN or infinite {places}, where float64 agrees with the other model")
     if output.excused:
         elements = f"{count(output.excused, 'element')} beyond tolerance"
         are, their = ("is", "its") if output.excused == 1 else ("are", "their")
