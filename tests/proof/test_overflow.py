@@ -13,9 +13,11 @@ from tests.support.graphs import Parameters, build, normal
 FLOATS = "(float[N,5] x) => (float[N,5] y)"
 WEIGHTS: Parameters = {
     "w": normal(5, 5) * 5,
-    "many": np.array(80, np.float32),
+    "many": np.array(12, np.float32),
     "little": np.array(1e-3, np.float32),
-    "one": np.array(1, np.float32),
+    "ten": np.array(10, np.float32),
+    "large": np.array(1e6, np.float32),
+    "more": np.array(1.05, np.float32),
     "k": np.array(3e38, np.float32),
 }
 LOG_SIGMOID = "s = Sigmoid(x) y = Log(s)", "n = Neg(x) s = Softplus(n) y = Neg(s)"
@@ -55,12 +57,16 @@ def test_what_is_right_where_the_original_overflows_passes(wrong: str, right: st
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (RATIO[0], "a = Abs(x) g = Greater(a, one) z = Add(x, little) y = Where(g, z, x)"),
+        (RATIO[0], "a = Abs(x) g = Greater(a, ten) z = Mul(x, more) y = Where(g, z, x)"),
+        (RATIO[0], "a = Abs(x) g = Greater(a, ten) r = Add(x, large) z = Sub(r, large) "
+         "y = Where(g, z, x)"),
+        (RATIO[0], "a = Abs(x) g = Greater(a, ten) z = Mul(x, more) y = Where(g, x, z)"),
         (LOG_SIGMOID[0], "n = Neg(x) s = Softplus(n) t = Neg(s) y = Sub(t, little)"),
         (LOG_SIGMOID[0], "n = Neg(x) s = Softplus(n) e = Mul(s, k) t = Div(e, k) y = Neg(t)"),
         ("r = Relu(x) y = Log(r)", "r = Relu(x) s = Add(r, little) y = Log(s)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_where_the_original_overflows_fails(one: str, other: str) -> None:
-    """Also where it is wrong nowhere else, where it overflows elsewhere, or float64 is infinite."""
+    """Also where it is wrong nowhere else, or in float32 alone; where it overflows elsewhere, or
+    float64 is infinite."""
     assert checked(one, other).verdict == "fail"
