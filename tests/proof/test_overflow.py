@@ -17,6 +17,7 @@ WEIGHTS: Parameters = {
     "little": np.array(1e-3, np.float32),
     "ten": np.array(10, np.float32),
     "large": np.array(1e6, np.float32),
+    "low": np.array(-100, np.float32),
     "more": np.array(1.05, np.float32),
     "k": np.array(3e38, np.float32),
 }
@@ -63,6 +64,7 @@ def test_what_is_right_where_the_original_overflows_passes(wrong: str, right: st
         (RATIO[0], "a = Abs(x) g = Greater(a, ten) z = Mul(x, more) y = Where(g, x, z)"),
         (LOG_SIGMOID[0], "n = Neg(x) s = Softplus(n) t = Neg(s) y = Sub(t, little)"),
         (LOG_SIGMOID[0], "n = Neg(x) s = Softplus(n) e = Mul(s, k) t = Div(e, k) y = Neg(t)"),
+        ("r = Relu(x) y = Log(r)", "r = Relu(x) s = Log(r) y = Max(s, low)"),
         ("r = Relu(x) y = Log(r)", "r = Relu(x) s = Add(r, little) y = Log(s)"),
     ],
 )  # fmt: skip
