@@ -64,6 +64,14 @@ class Erf(OpRun):
         return (np.vectorize(math.erf, otypes=[np.float64])(x),)
 
 
+class Flatten(OpRun):
+    """Two axes of all, also of an empty batch, whose second one onnx would have to infer."""
+
+    def _run(self, x: Array, *, axis: int | None = None, **_: object) -> tuple[Array]:
+        split = 1 if axis is None else axis + x.ndim * (axis < 0)
+        return (x.reshape(math.prod(x.shape[:split]), math.prod(x.shape[split:])),)
+
+
 class Gelu(OpRun):
     """x·Φ(x), or its approximation by a hyperbolic tangent."""
 
@@ -85,7 +93,8 @@ class _Normalized(OpRun):
             axis = -1 if given is None else given
             return (np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis),)
         axis = (1 if given is None else given) % x.ndim
-        return (function(x.reshape(math.prod(x.shape[:axis]), -1)).reshape(x.shape),)
+        flat = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        return (function(flat).reshape(x.shape),)
 
 
 def _log_softmax(x: FloatArray) -> FloatArray:
@@ -250,6 +259,7 @@ class Resize(OpRun):
 OPERATORS: list[type[OpRun]] = [
     BatchNormalization,
     Erf,
+    Flatten,
     Gelu,
     Gemm,
     Hardmax,

@@ -115,7 +115,7 @@ class ConvTranspose(OpRun):
         _require_positions([full[i] - pads[i] - pads[rank + i] for i in range(rank)])
         batch, inputs, outputs = x.shape[0], x.shape[1] // groups, w.shape[1]
         weights = w.reshape(groups, inputs, outputs, *kernel).swapaxes(1, 2)
-        columns = x.reshape(batch, groups, inputs, -1)
+        columns = x.reshape(batch, groups, inputs, math.prod(size))
         y = np.zeros((batch, groups * outputs, *full))
         for tap in np.ndindex(*kernel):
             starts = [tap[i] * dilations[i] for i in range(rank)]
@@ -206,6 +206,13 @@ class AveragePool(OpRun):
         return (total / count,)
 
 
+class GlobalAveragePool(OpRun):
+    """Over all positions, also of an empty batch, whose average onnx divides by zero."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.mean(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class GlobalMaxPool(OpRun):
     """The maximum of all positions."""
 
@@ -226,6 +233,7 @@ WINDOWED: list[type[OpRun]] = [
     AveragePool,
     Conv,
     ConvTranspose,
+    GlobalAveragePool,
     GlobalLpPool,
     GlobalMaxPool,
     MaxPool,
