@@ -38,12 +38,19 @@ class Candidates:
     tails: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
     """What comes after, of both models, unless it is the same: from what is an output now, and the
     inputs, to the outputs."""
+    deciding: frozenset[str] = frozenset()
+    """Inputs that decide selections which are given."""
 
 
-def candidates(original: Path, other: Path) -> Candidates | None:
-    """Cut both models off before they select.
+def candidates(original: Path, other: Path, given: int = 0) -> Candidates | None:
+    """Cut both models off before they select, or before they select once more.
 
     None where they do not select, cannot be cut at the same values, or are too large to be cut.
+
+    Args:
+        original: one model.
+        other: the other one.
+        given: how many selections, one after another, are the same in both.
     """
     try:
         models = [load_whole(path) for path in (original, other)]
@@ -51,7 +58,7 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         return None
     if any(model.functions for model in models) or not _of_one_version(*models):
         return None
-    sides = Side(models[0]), Side(models[1])
+    sides = Side(models[0], given), Side(models[1], given)
     operators = sides[0].deciding()
     if not operators:
         return None
@@ -67,12 +74,13 @@ def candidates(original: Path, other: Path) -> Candidates | None:
         cut_off(side.model, list(zip(names, [pair[place] for pair in pairs], types, strict=True)))
         for place, side in enumerate(sides)
     ]
+    deciding = sides[0].deciding_inputs | sides[1].deciding_inputs
     if is_same:
-        return Candidates(cut[0], cut[1], operators)
+        return Candidates(cut[0], cut[1], operators, None, deciding)
     if onnx.TensorProto.UNDEFINED in types:
         return None
     tails = [tail(side.model, dict(zip(names, types, strict=True))) for side in sides]
-    return Candidates(cut[0], cut[1], operators, (tails[0], tails[1]))
+    return Candidates(cut[0], cut[1], operators, (tails[0], tails[1]), deciding)
 
 
 def _of_one_version(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:

@@ -66,6 +66,8 @@ class Original:
     provider: str
     execution: ExecutionOptions
     progress: Progress
+    exact: frozenset[str] = frozenset()
+    """Inputs that no draw moves."""
     inputs: Inputs | None = None
     references: Results = field(default_factory=list)
     """Without onnxruntime's optimizations."""
@@ -327,6 +329,7 @@ class Original:
         assert self.inputs is not None
         for sample, feeds in enumerate(self.inputs.feeds()):
             changed = moved(feeds, 1000 * seed + sample, self._coarsest, units)
+            changed.update({name: feeds[name] for name in self.exact & feeds.keys()})
             for name, numbers in self.traits.hints.levels.items():  # drawn to be met exactly
                 is_met = np.isin(feeds[name], numbers)
                 changed[name] = np.where(is_met, feeds[name], changed[name])

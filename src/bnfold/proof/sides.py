@@ -218,9 +218,15 @@ def _captured(one: Scope, other: Scope) -> list[tuple[str, str]] | None:
 
 
 class Side(Scope):
-    """The main graph of one model."""
+    """The main graph of one model.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    Args:
+        model: the model.
+        given: selections, one after another, that are operators as any other: both sides select
+            the same there.
+    """
+
+    def __init__(self, model: onnx.ModelProto, given: int = 0) -> None:
         super().__init__(model.graph, opsets_of(model))
         self.model = model
         self.selecting: set[str] = set()
@@ -229,21 +235,40 @@ class Side(Scope):
         self.classes: dict[str, str] = {}
         """Indices of the largest or smallest elements, copied at most, by the operator."""
         live = set(self._inputs)
+        passed: dict[str, int] = {}
+        given_by: set[str] = set()
         for node in model.graph.node:
             read = reads(node)
+            before = max((passed[name] for name in read if name in passed), default=0)
             if not live.isdisjoint(read) and node.op_type not in ("Shape", "Size"):
                 live.update(node.output)
                 kinds = {inner.op_type for inner in nodes_within(node)}
-                self.selecting |= kinds & SELECTING
-                if kinds & _SELECTED:
-                    self.selected.update(node.output)
+                if before >= given:
+                    self.selecting |= kinds & SELECTING
+                elif kinds & _SELECTED:
+                    given_by |= read
+                before += bool(kinds & _SELECTED)
                 if node.op_type in CLASSIFYING:
                     self.classes[node.output[0]] = node.op_type
                 elif node.op_type in _TRANSPARENT and node.input[0] in self.classes:
                     self.classes |= dict.fromkeys(node.output, self.classes[node.input[0]])
-            if not self.selected.isdisjoint(read):
+            passed |= dict.fromkeys(node.output, before)
+            if before > given:
                 self.selected.update(node.output)
         self.selected.discard("")
+        self.deciding_inputs = self._inputs_of(given_by)
+        """Inputs that decide what is selected where that is given."""
+
+    def _inputs_of(self, names: set[str]) -> frozenset[str]:
+        """Return the inputs that values are computed from."""
+        seen: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            if name not in seen:
+                seen.add(name)
+                pending += self.operands_of(name)
+        return frozenset(seen.intersection(self._inputs))
 
     def decides_outputs(self) -> bool:
         """Say whether an output depends on a selection, or is the class of something."""
