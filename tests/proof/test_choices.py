@@ -236,3 +236,15 @@ def test_a_maximum_of_all_or_between_two_bounds_is_not_proven() -> None:
         lines = f"{PRODUCTS} {STACKED} {step} s = Mul(r, k) y = Add(s, b)"
         bound: Parameters = {"one_more": NUMBER + 1}
         assert not is_proven(of(lines, lines, MAPPED | NAMED | bound, MAPPED | NAMED | bound))
+
+
+def test_a_maximum_along_another_axis_is_another_one() -> None:
+    """Its axes may be an operand, which tells them apart as an attribute does."""
+    text = "(float[2,3,3] x) => (float[2,3] y)"
+    lines = "h = Relu(x) y = ReduceMax<keepdims=0>(h, a)"
+    for before, after in (([1], [2]), ([2], [1]), ([1], [1])):
+        pair = window(text, lines, lines, {"a": np.array(before)}, {"a": np.array(after)}, opset=18)
+        assert (certify(pair).verdict == "certified") == (before == after)
+        free = lines.replace("Relu(x)", "Neg(x)")
+        pair = window(text, free, free, {"a": np.array(before)}, {"a": np.array(after)}, opset=18)
+        assert is_proven(pair) == (before == after)

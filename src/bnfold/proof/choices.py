@@ -96,12 +96,24 @@ def _with_extremes_alike(model: onnx.ModelProto) -> onnx.ModelProto:
 def _cut(window: Window, proof: Cuts, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
     """Cut both sides where they choose; say whether they may choose the same, but for f."""
     axes = named_axes(window, one) if one.op_type in EXTREMES else []
-    if one.op_type in EXTREMES and not axes:
+    if one.op_type in EXTREMES and (not axes or not _have_same_axes(window, one, other)):
         return False
     scale, _ = proof.cut_at(
         one, other, _OPERANDS[one.op_type], axes, keeps_axes=not axes or keeps_axes(one)
     )
     return one.op_type == "Where" or bool((scale > 0).all())
+
+
+def _have_same_axes(window: Window, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+    """Say whether two reductions, whose attributes are the same, have the same second operands."""
+    contents = [
+        Constants(model).get(node.input[1]) if len(node.input) > 1 else None
+        for model, node in zip(window.models, (one, other), strict=True)
+    ]
+    before, after = contents
+    if before is None or after is None:
+        return before is after
+    return np.array_equal(before, after)
 
 
 def _are_same(window: Window, names: Sequence[str], others: Sequence[str]) -> bool:

@@ -1,6 +1,6 @@
 """Scales a product of two values instead of one of them.
 
-    (k·x)·y = k·(x·y)
+    (k·x)·y = k·(x·y)        of floats
 
 Where the other side scales what comes later, both then have the product in common.
 """
@@ -12,7 +12,7 @@ from collections import Counter
 import onnx
 
 from bnfold.proof.submodels import Constants, needed_nodes
-from bnfold.proof.windows import Window
+from bnfold.proof.windows import Window, is_float
 
 
 def with_scales_after_products(window: Window) -> Window:
@@ -59,6 +59,8 @@ def _scaled_operand(node: onnx.NodeProto, constants: Constants) -> int | None:
     if node.op_type not in ("Mul", "Div") or node.attribute or len(node.input) != 2:
         return None
     found = [index for index, name in enumerate(node.input) if name in constants]
+    if not all(is_float(constants[node.input[index]].dtype) for index in found):
+        return None  # of integers, 3/2·2 is not 3·2/2
     if found == [1]:
         return 0
     return 1 if found == [0] and node.op_type == "Mul" else None

@@ -68,7 +68,11 @@ def sample(window: Window, chosen: Sequence[Sizing]) -> Certificate:
 
 
 def distances(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Return how far elements are from each other; NaN is as far from NaN as 1 from 1."""
+    """Return how far elements are from each other; NaN is as far from NaN as 1 from 1.
+
+    Of types of 8 bits, some have no infinity, and so none that would be further than all else.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     is_same = (one == other) | (np.isnan(one) & np.isnan(other))
     with np.errstate(invalid="ignore"):
         return np.where(is_same, 0.0, np.nan_to_num(np.abs(one - other), nan=np.inf))

@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 
 from bnfold.arrays import Array
 from bnfold.proof.truth_windows import Windows, at
-from bnfold.proof.windows import COPYING, Window, ints, is_random, is_training
+from bnfold.proof.windows import COPYING, Window, ints, is_float, is_random, is_training
 
 DOMAIN = "bnfold.proof"
 
@@ -167,6 +167,8 @@ def increases(node: onnx.NodeProto, reached: set[str], constants: Mapping[str, A
     if len(others) != 1 or others[0] not in constants:
         return False
     constant = constants[others[0]]
+    if not is_float(constant.dtype):  # integers wrap around
+        return False
     if node.op_type == "Add":
         return True
     if node.op_type == "Sub":
