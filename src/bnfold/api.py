@@ -218,8 +218,9 @@ def check(
     """
     from bnfold.proof.equivalence import compare_models
     from bnfold.proof.learned import learning_once
-    from bnfold.workflow.certified import with_certificate
+    from bnfold.workflow.certified import may_be_narrow, with_certificate
     from bnfold.workflow.certifying import Certifying
+    from bnfold.workflow.second_look import with_second_look
     from bnfold.workflow.validity import require_valid_unless_loaded
 
     if outputs not in OUTPUT_CHOICES:
@@ -238,9 +239,14 @@ def check(
             for source in sources:
                 source.require_in_place()
             require_valid_unless_loaded(paths[0], equivalence)
-            if certifying is not None and equivalence.verdict != "fail":
+            if certifying is not None and (
+                equivalence.verdict != "fail" or may_be_narrow(equivalence)
+            ):
                 certificate = certifying.result(progress)
                 equivalence = with_certificate(equivalence, certificate, checking, execution.inputs)
+        equivalence = with_second_look(
+            equivalence, paths[0], paths[1], execution, checking, progress
+        )
         if outputs == "all":
             from bnfold.proof.divergence import find_divergence
 

@@ -72,6 +72,8 @@ class InputOptions:
             model must accept it.
         other_sizes: sizes to try for the other free dimensions.
         image_size: the size to try first for the last two of four dimensions.
+        scales: standard deviations of the normal distributions that floats are drawn from, for one
+            sample after another.
     """
 
     seed: int = 0
@@ -82,6 +84,7 @@ class InputOptions:
     batch_sizes: Sequence[int] = (2, 1)
     other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
     image_size: int | None = None
+    scales: Sequence[float] = (1.0, 10.0, 0.1)
 
     @property
     def are_given(self) -> bool:

@@ -18,7 +18,7 @@ from bnfold.options import InputOptions
 from bnfold.running.hints import Hints
 from bnfold.running.input_files import parse_input_options
 from bnfold.running.input_search import make_inputs
-from bnfold.running.inputs import SCALES, SHIFTS, Inputs, UnsupportedInput
+from bnfold.running.inputs import SHIFTS, Inputs, UnsupportedInput
 from bnfold.running.runtime import Level, Session
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal
@@ -111,7 +111,9 @@ def test_dimensions_of_one_name_get_one_size() -> None:
 def test_samples_are_signed_and_of_various_scales() -> None:
     samples = [feeds["a"] for feeds in inputs_for(ADD, samples=6).feeds()]
     assert len(samples) == 6
-    for sample, scale, shift in zip(samples, [*SCALES, *SCALES], [*SHIFTS, 0.0], strict=True):
+    for sample, scale, shift in zip(
+        samples, [*InputOptions.scales, *InputOptions.scales], [*SHIFTS, 0.0], strict=True
+    ):
         assert sample.dtype == np.float32
         assert abs(shift) > 1 or sample.min() < 0 < sample.max()
         assert sample.std() == pytest.approx(scale, rel=0.25)

@@ -29,6 +29,12 @@ _LIMITS = frozenset(["Clip", "Max", "Min"])
 _AT_ZERO = frozenset(["NonZero", "Sign"])
 """Operators that do something else at zero, as does a Cast to booleans."""
 
+_BETWEEN = {
+    "Round": (0.5, -0.5, 1.5, -1.5),
+    **dict.fromkeys(("Ceil", "Floor"), (0.0, 1.0, -1.0, 2.0)),
+}
+"""Operators that jump from one whole number to the next, and some places where they do."""
+
 _OF_ATTRIBUTES = {"Clip": ("min", "max"), "Shrink": ("lambd",), "ThresholdedRelu": ("alpha",)}
 """Operators that do something else from a number on that is an attribute; of Clip, before operator
 set 11."""
@@ -131,6 +137,7 @@ def _levels_of(node: ir.Node) -> Iterator[float]:
     makes_booleans = node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL
     if node.op_type in _AT_ZERO or makes_booleans:
         yield 0.0
+    yield from _BETWEEN.get(node.op_type, ())
     for name in _OF_ATTRIBUTES.get(node.op_type, ()):
         number = node.attributes.get_float(name, _DEFAULTS.get(name))
         if number is not None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bnfold.proof.tolerance import within_tolerance
-from bnfold.record.data import LevelComparison, OutputComparison, Truth, Verdict
+from bnfold.record.data import (
+    LevelComparison,
+    OutputComparison,
+    ProviderEquivalence,
+    Truth,
+    Verdict,
+)
 
 MOST_EXACT_DIFFERENCE = 1e-3
 """Where an output is settled on no sample, the two models may differ by this share in float64."""
@@ -17,6 +23,10 @@ FEWEST_SAMPLES = 2
 _NEAR_LIMIT = 0.4
 """In float64, what differs by such a share of what rounding explains is tried on more samples: a
 few may have shown too little of it, and where they have few values, more is allowed for chance."""
+
+NARROW = 3.0
+"""In float64, what differs by less than so many times what rounding explains may be the rounding of
+weights by both of two tools, if certificates show that of each weight."""
 
 _LARGEST_OFFER = 10.0
 """A message offers a tolerance of up to so many times the allowed one. One that is far beyond is
@@ -101,6 +111,25 @@ def is_near_limit(truth: Truth) -> bool:
     """Say whether more samples may show that the two differ by more than rounding explains."""
     ratios = [output.ratio for output in truth.outputs if output.ratio is not None]
     return _NEAR_LIMIT <= max(ratios, default=0.0) <= 1
+
+
+def is_narrow(provider: ProviderEquivalence) -> bool:
+    """Say whether all that fails is that float64 shows slightly more than rounding explains.
+
+    Two tools that fold a model in float32 round its weights several times each.
+    """
+    truth = provider.truth
+    if provider.verdict != "fail" or truth is None or not provider.reason:
+        return False
+    if provider.reason != beyond_truth(truth):
+        return False
+    outputs = [
+        replace(each, ratio=min(each.ratio, 1.0) if each.ratio < NARROW else each.ratio)
+        if each.ratio is not None
+        else each
+        for each in truth.outputs
+    ]
+    return not beyond_truth(replace(truth, outputs=outputs))
 
 
 def beyond_truth(truth: Truth, asked: frozenset[str] = frozenset()) -> str:

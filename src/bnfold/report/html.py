@@ -143,6 +143,7 @@ def _environment() -> Environment:
         "distinct": _distinct,
         "divergence_note": notes.divergence_note,
         "draws_note": notes.draws_note,
+        "narrow_note": notes.narrow_note,
         "inconclusive_note": notes.inconclusive_note,
         "is_of_certificate": certificates.is_of_certificate,
         "kind_of": certificates.kind_of,

@@ -183,7 +183,16 @@ def _first_that_runs(
     for limit in limited if unknown else limited[-1:]:
         limits = {**hints.largest, **limit}
         for shapes in candidates:
-            candidate = Inputs(session.inputs, [shapes], given, request.seed, 1, limits, hints)
+            candidate = Inputs(
+                session.inputs,
+                [shapes],
+                given,
+                request.seed,
+                1,
+                limits,
+                hints,
+                scales=request.scales,
+            )
             try:
                 session.run(next(candidate.feeds()))
             except SessionError as error:

@@ -14,13 +14,11 @@ import numpy as np
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.errors import SessionError, UsageError
+from bnfold.options import InputOptions
 from bnfold.record.data import InputsRecord
 from bnfold.running.hints import Hints
 from bnfold.running.input_files import save_array
 from bnfold.running.runtime import Feeds, ValueSpec
-
-SCALES = (1.0, 10.0, 0.1)
-"""Standard deviations of the normal distributions, used for one sample after another."""
 
 _NEAR, _CLOSE = 0.1, 2.0**-16
 """In every second sample, an eighth of the elements lie by such a share of it around a number that
@@ -70,6 +68,8 @@ class Inputs:
     booleans as they are to be."""
     turns: bool = False
     """Whether overrides may have other signs, in every fourth sample."""
+    scales: Sequence[float] = InputOptions.scales
+    """Standard deviations of the normal distributions, used for one sample after another."""
     beside: Literal["", "any", "next"] = ""
     """Whether integers may be other ones than those that the model compares them with: any up to
     the largest, or also those next to them."""
@@ -195,7 +195,7 @@ class Inputs:
             return generator.uniform(0.1, 0.9, shape)
         shift = SHIFTS[sample] if sample < len(SHIFTS) else 0.0
         normal: FloatArray = generator.standard_normal(shape) + shift
-        drawn = normal * SCALES[sample % len(SCALES)]
+        drawn = normal * self.scales[sample % len(self.scales)]
         levels = self.hints.levels.get(spec.name, [])
         if not levels or sample % 2 == 0:
             return drawn
@@ -294,7 +294,7 @@ class Inputs:
                 as_bytes = content.astype(str) if content.dtype == object else content
                 digest.update(np.ascontiguousarray(as_bytes).tobytes())
         given = [spec.name for spec in self.specs if spec.name in self.given[0]]
-        source = f"normal, standard deviations {SCALES} in turn"
+        source = f"normal, standard deviations {tuple(self.scales)} in turn"
         if len(given) == len(self.specs):
             source = "given"
         elif given:

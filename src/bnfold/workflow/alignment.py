@@ -75,7 +75,7 @@ class Alignment:
         """Go through the shared values in order, and say which outputs are reached."""
         begun = time.monotonic()
         proven: list[Certificate] = []
-        failed: dict[str | None, str] = {}
+        failed: dict[str | None, OpenWindow] = {}
         for pairs in self._ways():
             if not self._open_outputs():
                 break
@@ -84,7 +84,7 @@ class Alignment:
                     continue
                 left = begun + seconds - time.monotonic()
                 if left < 0:
-                    failed[value.name] = "there was no time left"
+                    failed[value.name] = OpenWindow(value.name or "", "there was no time left")
                     continue
                 told(Counted(f"certifying {value.name}", number, len(pairs)))
                 found = self._certify(value, twin, min(left, seconds_for_one(seconds)))
@@ -92,13 +92,14 @@ class Alignment:
                     self.prove(value, twin)
                     proven.append(found)
                 else:
-                    failed[value.name] = why_not(found)
+                    differs = found.verdict == "differs"
+                    failed[value.name] = OpenWindow(value.name or "", why_not(found), differs)
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
             doubt=math.fsum(found.doubt or 0.0 for found in proven),
             open=[
-                OpenWindow(name, failed.get(name, "the candidate has no such value"))
+                failed.get(name, OpenWindow(name, "the candidate has no such value"))
                 for name in self._open_outputs()
             ],
             seconds=time.monotonic() - begun,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bnfold.options import CheckOptions, InputOptions
 from bnfold.progress import Progress
+from bnfold.proof.verdict import is_narrow, worst_verdict
 from bnfold.record.data import (
     Certificate,
     Culprit,
@@ -17,6 +18,9 @@ from bnfold.record.data import (
     Worst,
 )
 from bnfold.workflow.windows import Cut
+
+_CLOSE = 5 * 2.0**-24
+"""In units of a row of weights: the roundings of one that two tools have folded in float32."""
 
 
 def with_proofs(
@@ -99,6 +103,29 @@ def with_certificates(
     return equivalence
 
 
+def may_be_narrow(equivalence: Equivalence) -> bool:
+    """Say whether a certificate may let models pass that fail."""
+    verdicts = [provider.verdict for provider in equivalence.providers]
+    return equivalence.verdict == "fail" and all(
+        verdict != "fail" or is_narrow(provider)
+        for verdict, provider in zip(verdicts, equivalence.providers, strict=True)
+    )
+
+
+def _without_narrow_failures(equivalence: Equivalence) -> Equivalence:
+    if not may_be_narrow(equivalence):
+        return equivalence
+    providers = [
+        replace(provider, verdict="pass", reason="", narrow=True)
+        if is_narrow(provider)
+        else provider
+        for provider in equivalence.providers
+    ]
+    verdict = worst_verdict([provider.verdict for provider in providers])
+    reasons = [f"{each.provider}: {each.reason}" for each in providers if each.reason]
+    return replace(equivalence, verdict=verdict, reason="; ".join(reasons), providers=providers)
+
+
 def _is_certified(certificate: Certificate | None) -> bool:
     return certificate is not None and certificate.verdict == "certified"
 
@@ -112,6 +139,9 @@ def with_certificate(
     """Return the verdict on two models of which the outputs have been tried to be certified."""
     equivalence = replace(equivalence, certificate=certificate)
     is_proven = certificate is not None and not certificate.open
+    is_close = is_proven and certificate is not None and (certificate.bound or 0) <= _CLOSE
+    if equivalence.verdict == "fail" and is_close:
+        return _without_narrow_failures(equivalence)
     may_decide = checking.require == "certified" and not inputs.are_given
     if equivalence.verdict == "not-verified" and is_proven and may_decide:
         return replace(equivalence, verdict="certified")

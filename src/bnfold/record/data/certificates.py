@@ -55,6 +55,8 @@ class OpenWindow:
 
     output: str
     reason: str
+    differs: bool = False
+    """Whether it differs for some values of what is proven before it, which may never occur."""
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ class ProviderEquivalence:
     """How often the original was run to estimate its rounding noise."""
     selection: Selection | None = None
     """What was compared in place of outputs whose rows are selected; null if nothing was."""
+    narrow: bool = False
+    """Whether float64 shows slightly more than rounding explains, and certificates let it pass."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from bnfold.report.notes import (
     exact_note,
     inconclusive_note,
     joined,
+    narrow_note,
     no_truth_note,
     output_notes,
     selection_note,
@@ -132,7 +133,7 @@ def _notes(provider: ProviderEquivalence, equivalence: Equivalence) -> Iterator[
         yield from (f"{output.name}: {note}" for note in (output.mismatch, samples) if note)
     if provider.truth is not None:
         yield from _truth_notes(provider.truth)
-    yield from (note for note in [draws_note(provider)] if note)
+    yield from (note for note in (narrow_note(provider), draws_note(provider)) if note)
     yield from map(_words, output_notes(provider))
     for output in compared:
         yield from (f"{output.name}: {note}" for note in [_agreement(output)] if note)

@@ -1,0 +1,114 @@
+"""Where a proof leaves a doubt, models are compared once more, on larger inputs."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+
+import bnfold
+from bnfold.options import ExecutionOptions, InputOptions
+from bnfold.proof.equivalence import compare_models
+from bnfold.record.data import Equivalence
+from bnfold.workflow import second_look
+from tests.support.graphs import Parameters, build, normal
+
+WEIGHTS: Parameters = {
+    "nought": np.array(0, np.float32),
+    "one": np.array(1, np.float32),
+    "byte": np.array(255, np.float32),
+    "low": np.array([0, 1, np.inf, 3, 4], np.float32),
+    "lower": np.array([0, 1, 60, 3, 4], np.float32),
+    "last": np.array([-100]),
+    "end": np.array([2**62]),
+    "axis": np.array([1]),
+    "u": normal(5, 5),
+    "v": normal(5, 5, seed=1),
+    "far": np.array([0, 0, -150, 0, 0], np.float32),
+    "never": np.array([0, 0, -1e9, 0, 0], np.float32),
+}
+FLOATS = "(float[N,5] x) => (float[N,5] y)"
+MAPS = "(float[N,T,5] x) => (float[N,S,5] y)"
+PAIRS = [
+    (FLOATS, "y = Min(x, low)", "y = Min(x, lower)"),
+    (FLOATS, "d = Div(x, byte) y = Clip(d, nought, one)", "d = Div(x, byte) y = Relu(d)"),
+    (FLOATS, "h = MatMul(x, u) b = Add(h, far) r = Relu(b) y = MatMul(r, v)",
+     "h = MatMul(x, u) b = Add(h, never) r = Relu(b) y = MatMul(r, v)"),
+    (MAPS, "y = Slice(x, last, end, axis)", "y = Identity(x)"),
+]  # fmt: skip
+
+
+def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
+    found = []
+    for each in lines:
+        words = set(each.replace("(", " ").replace(")", " ").replace(",", " ").split())
+        read = {name: array for name, array in WEIGHTS.items() if name in words}
+        found.append(build(f"{interface} {{ {each} }}", **read))
+    return found
+
+
+def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: object) -> Equivalence:
+    equivalence = bnfold.check(one, other, **options).equivalence  # type: ignore[arg-type]
+    assert equivalence is not None
+    return equivalence
+
+
+@pytest.mark.parametrize(("interface", "one", "other"), PAIRS)
+def test_what_larger_inputs_show_fails(interface: str, one: str, other: str) -> None:
+    pair = models(interface, one, other)
+    found = checked(*pair)
+    assert found.verdict == "fail"
+    assert found.certificate is not None
+    assert found.certificate.open
+    assert found.inputs is not None
+    assert found.inputs.samples >= 6
+    assert "300.0" in found.inputs.source
+    assert checked(*pair, certify="off").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("y = Softplus(x)", "e = Exp(x) p = Add(e, one) y = Log(p)"),
+        ("y = Softmax<axis=1>(x)", "e = Exp(x) s = ReduceSum<keepdims=1>(e, axis) y = Div(e, s)"),
+        ("s = Sigmoid(x) y = Log(s)", "n = Neg(x) s = Softplus(n) y = Neg(s)"),
+        ("y = Tanh(x)", "y = Tanh(x)"),
+        ("h = MatMul(x, u) s = Softmax(h) y = MatMul(s, v)",
+         "h = MatMul(x, u) e = Exp(h) t = ReduceSum<keepdims=1>(e, axis) d = Div(e, t) "
+         "y = MatMul(d, v)"),
+    ],
+)  # fmt: skip
+def test_inputs_that_are_too_large_for_a_model_decide_nothing(one: str, other: str) -> None:
+    assert checked(*models(FLOATS, one, other)).verdict in ("pass", "identical")
+
+
+def looks(one: onnx.ModelProto, other: onnx.ModelProto, **options: object) -> int:
+    """Return how often two models are compared."""
+    with mock.patch.object(second_look, "compare_models", wraps=compare_models) as compared:
+        checked(one, other, **options)
+    return compared.call_count
+
+
+def test_there_is_none_where_inputs_are_asked_for_or_all_is_proven() -> None:
+    pair = models(*PAIRS[0])
+    assert looks(*pair) == 1
+    assert looks(*pair, certify="off") == 0
+    assert looks(*pair, shapes={"x": [3, 5]}) == 0
+    scales = ExecutionOptions(inputs=InputOptions(scales=(1.0, 2.0)))
+    assert looks(*pair, execution=scales) == 0
+    assert looks(*models(FLOATS, "y = Add(x, x)", "h = Add(x, x) y = Identity(h)")) == 0
+
+
+def test_large_models_are_compared_again_only_if_a_proof_shows_a_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_pair = models(FLOATS, "y = Softplus(x)", "e = Exp(x) p = Add(e, one) y = Log(p)")
+    assert looks(*open_pair) == 1
+    monkeypatch.setattr(second_look, "_SMALL", 0)
+    assert looks(*models(*PAIRS[1])) == 1
+    assert looks(*models(*PAIRS[0])) == 0
+    found = checked(*open_pair).certificate
+    assert found is not None
+    assert looks(*open_pair) == any(window.differs for window in found.open)
