@@ -13,7 +13,8 @@ from bnfold.proof.verdict import beyond_truth, is_narrow
 from bnfold.record.data import Equivalence, ProviderEquivalence, Truth, TruthOutput
 from bnfold.report.notes import narrow_note
 from bnfold.workflow import certified
-from tests.support.graphs import build, normal
+from tests.support.graphs import build, draw_feeds, normal
+from tests.support.networks import NETWORKS, wrong_by
 
 
 def prepared(seed: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -58,6 +59,20 @@ def test_what_is_off_by_more_than_rounding_fails() -> None:
     content = onnx.numpy_helper.to_array(bias) * np.float32(1 + 2e-6)
     bias.CopyFrom(onnx.numpy_helper.from_array(content, "b"))
     assert checked(one, other).verdict == "fail"
+
+
+def test_a_channel_that_is_off_by_twice_the_noise_is_no_rounding() -> None:
+    """Certificates show that it is close, but not as close as that."""
+    model = NETWORKS["deep"](0, 0.1)
+    drawn = draw_feeds(model, sizes={"N": 17, "H": 12, "W": 12}).items()
+    feeds = {name: np.asarray(value / 3, np.float32) for name, value in drawn}
+    wrong = wrong_by(model, "channel", 2.0, feeds, 0)
+    assert wrong is not None
+    found = checked(model, wrong)
+    assert found.verdict == "fail"
+    assert certified.may_be_narrow(found)
+    assert found.certificate is not None
+    assert not found.certificate.open
 
 
 def test_the_bound_of_the_certificate_counts(monkeypatch: pytest.MonkeyPatch) -> None:
