@@ -248,3 +248,10 @@ def test_a_maximum_along_another_axis_is_another_one() -> None:
         free = lines.replace("Relu(x)", "Neg(x)")
         pair = window(text, free, free, {"a": np.array(before)}, {"a": np.array(after)}, opset=18)
         assert is_proven(pair) == (before == after)
+
+
+def test_a_maximum_of_fewer_elements_is_another_operator() -> None:
+    text = "(float[2,3] x) => (float[2] y)"
+    lines = "m = Concat<axis=1>(x{}) h = Neg(m) y = ReduceMax<axes=[1], keepdims=0>(h)"
+    assert not is_proven(window(text, lines.format(", x, x"), lines.format(", x")))
+    assert is_proven(window(text, lines.format(", x"), lines.format(", x")))

@@ -96,6 +96,8 @@ def test_there_is_none_where_inputs_are_asked_for_or_all_is_proven() -> None:
     assert looks(*pair) == 1
     assert looks(*pair, certify="off") == 0
     assert looks(*pair, shapes={"x": [3, 5]}) == 0
+    assert looks(*pair, samples=2) == 0
+    assert looks(*pair, samples=4) == 1
     scales = ExecutionOptions(inputs=InputOptions(scales=(1.0, 2.0)))
     assert looks(*pair, execution=scales) == 0
     assert looks(*models(FLOATS, "y = Add(x, x)", "h = Add(x, x) y = Identity(h)")) == 0

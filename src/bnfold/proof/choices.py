@@ -95,8 +95,12 @@ def _with_extremes_alike(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _cut(window: Window, proof: Cuts, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
     """Cut both sides where they choose; say whether they may choose the same, but for f."""
+    if not proof.are_of_one_shape(one.output[0], other.output[0]):
+        return False
     axes = named_axes(window, one) if one.op_type in EXTREMES else []
     if one.op_type in EXTREMES and (not axes or not _have_same_axes(window, one, other)):
+        return False
+    if axes and not proof.are_of_one_shape(one.input[0], other.input[0]):
         return False
     scale, _ = proof.cut_at(
         one, other, _OPERANDS[one.op_type], axes, keeps_axes=not axes or keeps_axes(one)

@@ -114,7 +114,7 @@ class Cuts:
         """
         pairs = list(zip(one.input[operands], other.input[operands], strict=True))
         known = self._shapes_within[0]
-        shape = np.broadcast_shapes(*(known[name] for name, _ in pairs))
+        shape = known[pairs[0][0] if axes else one.output[0]]
         axes = tuple(axis % len(shape) for axis in axes)
         scale, shift = (
             each.mean(axis=axes, keepdims=True) if axes else each
@@ -127,6 +127,10 @@ class Cuts:
         scale, shift = np.broadcast_to(scale, result), np.broadcast_to(shift, result)
         self._make_input(one, other, scale, shift)
         return scale, shift
+
+    def are_of_one_shape(self, name: str, twin: str) -> bool:
+        """Say whether a value before and one after have the same shape."""
+        return self._shapes_within[0][name] == self._shapes_within[1][twin]
 
     def cut_at_scale(
         self,

@@ -35,10 +35,12 @@ def with_second_look(
     """Return a verdict of fail instead of pass if larger inputs show a difference.
 
     They are tried where the proof of an output has found one, from values that may never occur, or
-    where it is not proven and the models are small; not where inputs were asked for.
+    where it is not proven and the models are small; not where inputs were asked for, or fewer
+    samples.
     """
     inputs = execution.inputs
     is_drawn = not inputs.are_given and inputs.scales == InputOptions.scales
+    is_drawn &= inputs.samples >= InputOptions.samples
     if equivalence.verdict != "pass" or not is_drawn:
         return equivalence
     if not _leaves_a_doubt(equivalence, original, optimized):
