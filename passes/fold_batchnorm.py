@@ -6,7 +6,8 @@
     after    W·BN(x) + b = (W·s)·x + (W·t + b)
 
 Before: Conv and ConvTranspose (1-D to 3-D, grouped, depthwise), DeformConv, Gemm, MatMul, another
-BatchNormalization, and constants that nothing else reads, such as a table of embeddings. After:
+BatchNormalization, an InstanceNormalization or LayerNormalization (over the last axis, where the
+channels are), and constants that nothing else reads, such as a table of embeddings. After:
 Conv without padding (or with t = 0), ConvTranspose with t = 0, Gemm, MatMul, LSTM, GRU, RNN (of
 their input, not of a state), BatchNormalization. The weight of a MatMul may be either operand:
 A·(s·x + t) = (A·s)·x + A·t, where the channels are the rows of x. It may be a batch of matrices,

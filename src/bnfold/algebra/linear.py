@@ -1,4 +1,4 @@
-"""The linear operators that absorb a per-channel affine map, as producers or as consumers.
+"""The operators that absorb a per-channel affine map, as producers or as consumers.
 
 Before the map, a linear operator L absorbs it into its output channels, ``A(s, t) ∘ L``; after the
 map, into its input channels, ``L ∘ A(s, t)``. Both are again an L. Each function implements one
@@ -33,6 +33,7 @@ from bnfold.rewriting.query import (
     float_attribute,
     int_attribute,
     ints_attribute,
+    is_used,
     opset,
     rank_of,
     shape_of,
@@ -151,6 +152,30 @@ def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
     return same_op(bn, [bn.inputs[0], _store(scale, bn, 1), _store(shift, bn, 2), *bn.inputs[3:]])
 
 
+def _instance_normalization(affine: Affine, node: ir.Node) -> Op:
+    """A(s,t)(γ·z + β) = (s·γ)·z + (s·β + t), where z is x normalized; γ and β are (C,)."""
+    return _normalization(affine, node, 1)
+
+
+def _layer_normalization(affine: Affine, node: ir.Node) -> Op:
+    """As for an InstanceNormalization, over the last axis alone; γ and β are (C,)."""
+    require(not any(map(is_used, node.outputs[1:])), NotAbsorbed.OTHER_AXIS, node)
+    rank = known_rank(node.outputs[0], node)
+    is_last = int_attribute(node, "axis", -1) in (-1, rank - 1)
+    require(is_last, NotAbsorbed.OTHER_AXIS, node)
+    return _normalization(affine, node, rank - 1)
+
+
+def _normalization(affine: Affine, node: ir.Node, axis: int) -> Op:
+    gamma, beta = weight_of(node, 1), optional_weight_of(node, 2)
+    require(gamma.ndim == 1, NotAbsorbed.CHANNELS_DIFFER, node)
+    affine = _on_axis(affine, axis, gamma.size, node)
+    with np.errstate(all="ignore"):
+        shift = affine.shift if beta is None else affine.scale * beta + affine.shift
+        scale = affine.scale * gamma
+    return same_op(node, [node.inputs[0], _store(scale, node, 1), _store(shift, node, 2)])
+
+
 IntoProducer = Callable[[Affine, ir.Node], Op]
 
 PRODUCERS: Mapping[str, IntoProducer] = {
@@ -160,6 +185,8 @@ PRODUCERS: Mapping[str, IntoProducer] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _batch_normalization,
+    "InstanceNormalization": _instance_normalization,
+    "LayerNormalization": _layer_normalization,
 }
 """Maps an operator before an affine map to an expression for both."""
 

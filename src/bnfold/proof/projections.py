@@ -9,6 +9,10 @@ linear; the rest is the same operator on both sides. An initial state of zeros i
 And what a DeformConv computes as a Conv of what it reads, each tap of each channel by itself:
 
     D(x, offsets, mask; W, b) = W·u + b                     u = D(x, offsets, mask; I, 0)
+
+And a normalization as one without parameters, which come after it:
+
+    N(x; γ, β) = γ·N(x; 1, 0) + β
 """
 
 from __future__ import annotations
@@ -27,6 +31,11 @@ from bnfold.proof.windows import Window, ints
 
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
+_NORMALIZATIONS = frozenset({"InstanceNormalization", "LayerNormalization"})
+
+_READING = _NORMALIZATIONS | {"DeformConv"}
+"""Operators of which what they read is one value, to which their parameters are applied."""
+
 _STATES = (5, 6)
 """The places of what the hidden state is at first, and of the LSTM's cell."""
 
@@ -36,21 +45,37 @@ _LARGEST = 2**24
 
 def with_projections(window: Window) -> Window:
     """Write operators of constant weights as projections, and what comes after or before these."""
-    if window.operators.isdisjoint(_RECURRENT | {"DeformConv"}):
+    if window.operators.isdisjoint(_RECURRENT | _READING):
         return window
     projected = Window(*map(_with_projections, window.models))
-    return without_shared(projected) if "DeformConv" in window.operators else projected
+    return projected if window.operators.isdisjoint(_READING) else without_shared(projected)
 
 
 def _with_projections(model: onnx.ModelProto) -> onnx.ModelProto:
     constants = Constants(model)
     tensors: dict[str, Array] = {}
     whole = [_without_zero_states(node, constants) for node in model.graph.node]
-    nodes = [each for node in whole for each in _parts(node, constants, tensors)]
+    described = {
+        value.name: value
+        for value in (*model.graph.value_info, *model.graph.input)
+        if value.type.tensor_type.HasField("shape")
+    }
+    plain: list[onnx.ValueInfoProto] = []
+    nodes: list[onnx.NodeProto] = []
+    for node in whole:
+        if node.op_type in _NORMALIZATIONS and node.input[0] in described:
+            nodes += _parts_of_normalized(node, constants, tensors)
+            if nodes[-1].input != node.input:  # it is of the shape of what is normalized
+                plain.append(onnx.ValueInfoProto())
+                plain[-1].CopyFrom(described[node.input[0]])
+                plain[-1].name = _normalized(node)
+        else:
+            nodes += _parts(node, constants, tensors)
     outputs = [output.name for output in model.graph.output]
     made = rebuilt(model, nodes, model.graph.input, outputs, tensors)
     deformed = [node for node in nodes if node.op_type == "DeformConv" and node.input[1] in tensors]
     made.graph.value_info.extend(_what_is_read(node, tensors) for node in deformed)
+    made.graph.value_info.extend(plain)
     return made
 
 
@@ -106,6 +131,40 @@ def _parts(
     yield onnx.helper.make_node("MatMul", [node.input[0], matrix], [f"{stem} product"])
     yield onnx.helper.make_node("Add", [f"{stem} product", vector], [stem])
     yield _reading(node, [stem, identity, names[2], rest, *node.input[4:]])
+
+
+def _normalized(node: onnx.NodeProto) -> str:
+    """Return the name of what a normalization computes without parameters."""
+    return f"{node.output[0]} as normalized"
+
+
+def _parts_of_normalized(
+    node: onnx.NodeProto, constants: Constants, tensors: dict[str, Array]
+) -> Iterator[onnx.NodeProto]:
+    """Yield a normalization without parameters, and what applies these."""
+    gamma, bias = constants.get(node.input[1]), [*node.input, ""][2]
+    is_known = gamma is not None and gamma.ndim == 1 and (not bias or bias in constants)
+    if gamma is None or not is_known or len(node.output) > 1:
+        yield node
+        return
+    stem = _normalized(node)
+    made = {
+        f"{stem} scale": gamma,
+        f"{stem} shift": constants[bias] if bias else np.zeros_like(gamma),
+        f"{stem} zeros": np.zeros_like(gamma),
+        f"{stem} ones": np.ones_like(gamma),
+    }
+    tensors |= made
+    scale, shift, zeros, ones = made
+    yield _reading(node, [node.input[0], ones, zeros], [stem])
+    if node.op_type == "InstanceNormalization":
+        parameters = [scale, shift, zeros, ones]
+        yield onnx.helper.make_node(
+            "BatchNormalization", [stem, *parameters], node.output, epsilon=0.0
+        )
+        return
+    yield onnx.helper.make_node("Mul", [stem, scale], [f"{stem} scaled"])
+    yield onnx.helper.make_node("Add", [f"{stem} scaled", shift], node.output)
 
 
 def _parts_of_deformed(
