@@ -35,6 +35,9 @@ from bnfold.workflow.windows import Cut
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
+_ROUNDS = 4
+"""What one side takes in may read what the other one would have to take in, too."""
+
 _WEIGHING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _CLEARLY = 0.01
@@ -161,6 +164,7 @@ class Alignment:
         if self._has_other_weights(value, twin):
             return Certificate("open", note="the same operator has other weights")
         slices = [side.slice(each) for side, each in pairs]
+        self._read_the_same(slices)
         if any(_size(each) > _LARGEST for each in slices):
             return Certificate("open", note="too many operators before it are not proven")
         try:
@@ -170,6 +174,21 @@ class Alignment:
             return certify(Cut(before, after).window(), seconds)
         except NotShown as reason:
             return Certificate("open", note=str(reason))
+
+    def _read_the_same(self, slices: Sequence[Slice]) -> None:
+        """Take in what computes values that one side alone reads from those that the other reads.
+
+        One may read what the other transposes. Taken for inputs, both could be anything.
+        """
+        for _ in range(_ROUNDS):
+            read = [
+                {side.read[leaf] for leaf in cut.leaves if leaf in side.read}
+                for side, cut in zip(self._sides, slices, strict=True)
+            ]
+            if read[0] == read[1]:
+                return
+            for side, cut, names in zip(self._sides, slices, read[::-1], strict=True):
+                cut.expand({value for name in names for value in side.values.get(name, ())})
 
     def _is_congruent(self, value: ir.Value, twin: ir.Value) -> bool:
         """Say whether one operator computes both from proven values and equal constants.

@@ -38,7 +38,7 @@ class Proven:
 
     `names` are those of its proven values. A window reads these as they are, whatever computes
     them, but for what depends on constants alone; where the other side has `stored` a constant, it
-    reads that.
+    reads that. `values` are those that it reads, by their names.
     """
 
     label: str
@@ -46,6 +46,7 @@ class Proven:
     graph: ir.Graph
     names: MutableMapping[ir.Value, str] = field(default_factory=dict)
     read: MutableMapping[ir.Value, str] = field(default_factory=dict)
+    values: MutableMapping[str, tuple[ir.Value, ...]] = field(default_factory=dict)
     stored: MutableMapping[ir.Value, ir.TensorProtocol] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +60,7 @@ class Proven:
             graph=body,
             names=ChainMap({}, self.names),
             read=ChainMap({}, self.read),
+            values=ChainMap({}, self.values),
             stored=ChainMap({}, self.stored),
         )
 
@@ -72,6 +74,7 @@ class Proven:
                 self.stored[equal] = content
             if may_be_any or content is not None:
                 self.read[equal] = name
+                self.values[name] = (*self.values.get(name, ()), equal)
 
     def slice(self, value: ir.Value) -> Slice:
         """Return what computes a value from what a window reads."""
@@ -86,7 +89,8 @@ class Proven:
         Raises:
             NotShown: if the type of what it reads is not known, or not what it computes.
         """
-        names = _Names(self, cut.wanted)
+        computed = {value for node in cut.nodes for value in node.outputs}
+        names = _Names(self, computed.difference(cut.leaves).union(cut.wanted))
         part = cut.part(names, self.model)
         stored = {names[leaf]: self.stored[leaf] for leaf in cut.leaves if leaf in self.stored}
         inputs = [value for value in part.inputs if value.name not in stored]
