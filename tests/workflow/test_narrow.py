@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,8 +32,8 @@ def prepared(seed: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return one, other
 
 
-def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: str) -> Equivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence  # type: ignore[arg-type]
+def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> Equivalence:
+    equivalence = bnfold.check(one, other, **options).equivalence
     assert equivalence is not None
     return equivalence
 
@@ -81,10 +82,10 @@ def test_the_bound_of_the_certificate_counts(monkeypatch: pytest.MonkeyPatch) ->
     assert checked(*prepared(seed)).verdict == "fail"
 
 
-def provider(**changes: object) -> ProviderEquivalence:
+def provider(**changes: Any) -> ProviderEquivalence:
     """Return a narrow failure, changed."""
     output = TruthOutput("y", "float32", 1e-7, 1e-7, 1e-7, 1e-7, 1e-6, "float32", 1.5, "[0]")
-    output = replace(output, **changes)  # type: ignore[arg-type]
+    output = replace(output, **changes)
     truth = Truth(3, "", [output])
     return ProviderEquivalence("cpu", "fail", beyond_truth(truth), [], [], [], truth=truth)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -49,8 +50,8 @@ def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
     return found
 
 
-def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: object) -> Equivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence  # type: ignore[arg-type]
+def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> Equivalence:
+    equivalence = bnfold.check(one, other, **options).equivalence
     assert equivalence is not None
     return equivalence
 
@@ -84,7 +85,7 @@ def test_inputs_that_are_too_large_for_a_model_decide_nothing(one: str, other: s
     assert checked(*models(FLOATS, one, other)).verdict in ("pass", "identical")
 
 
-def looks(one: onnx.ModelProto, other: onnx.ModelProto, **options: object) -> int:
+def looks(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> int:
     """Return how often two models are compared."""
     with mock.patch.object(second_look, "compare_models", wraps=compare_models) as compared:
         checked(one, other, **options)
