@@ -240,8 +240,14 @@ def test_numbers_that_a_clip_has_as_attributes(tmp_path: Path) -> None:
         ("{ n = Gather(q, one) c = Clip(n, , twenty) }", [("x", 1, 20)]),
         (
             "{ n = Gather(q, one) i = Range(none, n, one) d = Sub(i, twenty) c = Clip(d, less) }",
-            [("x", 1, 9)],
+            [("x", 1, 9), ("x", 1, 11)],
         ),
+        (
+            "{ n = Gather(q, one) d = Sub(n, one) c = Greater(d, twenty) }",
+            [("x", 1, 20), ("x", 1, 21)],
+        ),
+        ("{ n = Gather(q, one) d = Add(one, n) c = Less(twenty, d) }", [("x", 1, 19)]),
+        ("{ n = Gather(q, one) d = Sub(twenty, n) c = Less(d, last) }", [("x", 1, 21)]),
         (
             "{ n = Gather(q, one) i = Range(none, n, one) a = Unsqueeze(i, zeros) "
             "b = Unsqueeze(i, ones) d = Sub(a, b) e = Abs(d) c = Less(e, twenty) }",

@@ -115,3 +115,15 @@ def test_large_models_are_compared_again_only_if_a_proof_shows_a_difference(
     found = checked(*open_pair).certificate
     assert found is not None
     assert looks(*open_pair) == any(window.differs for window in found.open)
+
+
+def test_a_table_of_positions_is_used_nearly_in_full() -> None:
+    table = normal(256, 5)
+    changed = table.copy()
+    changed[200] += 1
+    lines = "s = Shape<start=1, end=2>(x) q = Slice(p, nought, s, nought) y = Add(x, q)"
+    one, other = (
+        build(f"{MAPS} {{ {lines} }}", p=each, nought=np.array([0])) for each in (table, changed)
+    )
+    assert checked(one, other).verdict == "fail"
+    assert checked(one, other, certify="off").verdict == "pass"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 from bnfold.graph.constants import constant
@@ -47,13 +49,40 @@ def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
     found: set[tuple[str, int, int]] = set()
     for node in model.graph:
         for value, other in _compared(node):
-            number = constant(other) if other is not None else None
-            measured = _measured(model, value)
-            if measured is None or number is None or number.size != 1:
+            number = _number(other)
+            if number is None:
                 continue
-            if 1 <= abs(number.flat[0]) <= LARGEST_CUT:
-                found.add((*measured, int(abs(number.flat[0]))))
+            for term, limit in _without_term(value, number):
+                measured = _measured(model, term)
+                if measured is not None and 1 <= limit <= LARGEST_CUT:
+                    found.add((*measured, int(limit)))
     return sorted(found)
+
+
+def _number(value: ir.Value | None) -> float | None:
+    """Return a constant of one number; None of any other value."""
+    content = constant(value)
+    is_number = content is not None and content.size == 1 and content.dtype.kind in "iuf"
+    return float(content.flat[0]) if content is not None and is_number else None
+
+
+def _without_term(value: ir.Value | None, number: float) -> Iterator[tuple[ir.Value | None, float]]:
+    """Yield a value and a number that it is compared with; and if it is a sum, that of its part.
+
+    A size less 1 that is compared with 20 is a size that is compared with 21.
+    """
+    yield value, abs(number)  # distances of positions have both signs
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in ("Add", "Sub") or len(node.inputs) != 2:
+        return
+    for part, other in (node.inputs, node.inputs[::-1]):
+        term = _number(other)
+        if term is None:
+            continue
+        if node.op_type == "Add":
+            yield part, number - term
+        else:
+            yield part, number + term if part is node.inputs[0] else term - number
 
 
 def _compared(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:

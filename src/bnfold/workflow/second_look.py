@@ -17,9 +17,9 @@ _SMALL = 2**20
 _SCALES = (30.0, 300.0, 100.0)
 """Images may have values up to 255, and what seldom happens does where values are large."""
 
-_SIZES = {True: 420, False: 840}
-"""Of images, and else: what pads to a multiple of 3, 5, 7, 10, 12 or 14 pads nothing there, and a
-table of 512 positions ends before."""
+_SIZES = {True: (420,), False: (840, 510, 255)}
+"""Of images, and else: what pads to a multiple of 3, 5, 7, 10, 12 or 14 pads nothing at the first
+one, and a table of 512 or 256 positions is used nearly in full."""
 
 _SAMPLES = 6
 
@@ -50,7 +50,7 @@ def with_second_look(
         inputs,
         scales=_SCALES,
         samples=max(inputs.samples, _SAMPLES),
-        other_sizes=(_SIZES[_reads_images(original)], *inputs.other_sizes),
+        other_sizes=(*_SIZES[_reads_images(original)], *inputs.other_sizes),
     )
     again = compare_models(
         original, optimized, replace(execution, inputs=larger), checking, progress
