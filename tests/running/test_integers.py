@@ -404,3 +404,44 @@ def test_few_integers_are_those_rows_in_every_second_sample() -> None:
     many = replace(inputs, shapes=[{"i": (80,)}])
     for feeds in many.feeds():
         assert {5, 7} <= set(feeds["i"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("y = Min(i, many)", "y = Min(i, more)"),
+        ("y = Max(i, many)", "y = Max(many, i, less)"),
+        ("y = Clip(i, less, many)", "y = Clip(i, less, more)"),
+        ("y = Identity(i)", "n = Cast<to=3>(i) y = Cast<to=7>(n)"),
+        ("y = Identity(i)", "n = Cast<to=2>(i) y = Cast<to=7>(n)"),
+        ("y = Identity(i)", "n = Cast<to=5>(i) y = Cast<to=7>(n)"),
+    ],
+)
+def test_integers_reach_what_limits_them_in_either_model(one: str, other: str) -> None:
+    """Those of a narrower type, too."""
+    limits: Parameters = {"many": np.array(500), "more": np.array(501), "less": np.array(-400)}
+    if "less, i" in other or "i, less)" in other:
+        limits["less"] = np.array(501)
+    models = []
+    for lines in (one, other):
+        read = {
+            name: each
+            for name, each in limits.items()
+            if f" {name}" in lines or f"({name}" in lines
+        }
+        models.append(build(f"(int64[N,3] i) => (int64[N,3] y) {{ {lines} }}", **read))
+    assert verdict(*models) == "fail"
+    assert verdict(*models[::-1]) == "fail"
+
+
+def test_integers_that_the_model_does_not_accept_are_not_drawn_only_for_a_limit() -> None:
+    """Here, what it is limited to leads out of a table."""
+    lines = "h = Min(i, many) y = Gather(t, h)"
+    one = build(f"{IDS} {{ {lines} }}", t=normal(ROWS, 4), many=np.array(500))
+    other = build(f"{IDS} {{ {lines} }}", t=wrong(normal(ROWS, 4)), many=np.array(500))
+    assert verdict(one, one) in ("pass", "identical")
+    assert verdict(one, other) == "fail"
+    cast = f"{IDS} {{ h = Cast<to=6>(i) y = Gather(t, h) }}"
+    again = f"{IDS} {{ h = Cast<to=6>(i) z = Gather(t, h) y = Identity(z) }}"
+    for table, expected in ((normal(ROWS, 4), "pass"), (wrong(normal(ROWS, 4)), "fail")):
+        assert verdict(build(cast, t=normal(ROWS, 4)), build(again, t=table)) == expected

@@ -33,6 +33,12 @@ ARITHMETIC = frozenset(
 )
 """Operators that positions may be computed by."""
 
+_LIMITING = frozenset({"Clip", "Max", "Min"})
+"""Operators that limit integers to others."""
+
+_LARGEST_LIMIT = 2**16
+"""A larger one means that there is none; and integers may be sizes."""
+
 _BESIDE_DATA = {"Where": 0}
 """The operand of these that is not among the numbers that they compute with."""
 
@@ -175,14 +181,33 @@ def of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, 
 
 
 def compared_with(value: ir.Value) -> Iterator[int]:
-    """Yield the integer constants that this value's content is compared with."""
+    """Yield the integers that this value's content is compared with, or limited to.
+
+    Those of a narrower type, of 16 bits at most, are limited to what it holds: beyond, they wrap
+    around.
+    """
     for node, position in uses_of_same_numbers(value, frozenset()):
-        if node.op_type in COMPARISONS:
-            content = constant(node.inputs[1 - position])
-            if content is not None and content.dtype.kind in "iu" and content.size <= 16:
-                yield from (int(number) for number in content.reshape(-1))
+        if node.op_type in COMPARISONS | _LIMITING:
+            others = [other for place, other in enumerate(node.inputs) if place != position]
+            for content in map(constant, others):
+                if content is not None and content.dtype.kind in "iu" and content.size <= 16:
+                    numbers = (int(number) for number in content.reshape(-1))
+                    is_limit = node.op_type in _LIMITING
+                    yield from (n for n in numbers if not is_limit or abs(n) <= _LARGEST_LIMIT)
+        yield from _ends_of_narrower(node)
         if node.op_type in _LABELLED and position == 1 and "ignore_index" in node.attributes:
             yield node.attributes.get_int("ignore_index", 0)
+
+
+def _ends_of_narrower(node: ir.Node) -> Iterator[int]:
+    """Yield the ends of the type of integers that a Cast converts wider ones to."""
+    source, result = node.inputs[0] if node.inputs else None, node.outputs[0].dtype
+    if node.op_type != "Cast" or source is None or source.dtype is None or result is None:
+        return
+    are_whole = source.dtype.is_integer() and result.is_integer()
+    if are_whole and 8 <= result.bitwidth <= 16 and result.bitwidth < source.dtype.bitwidth:
+        limits = np.iinfo(result.numpy())
+        yield from (int(limits.min), int(limits.max))
 
 
 def uses_of_same_numbers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -22,6 +23,8 @@ from bnfold.proof.hinted_integers import (
 )
 from bnfold.proof.hinted_sizes import COMPARISONS, LARGEST_CUT, cuts, thresholds
 from bnfold.running.hints import Hints
+
+_Number = TypeVar("_Number", int, float)
 
 _LIMITS = frozenset(["Clip", "Max", "Min"])
 """Operators that limit what they read, such as positions before they are looked up."""
@@ -82,8 +85,6 @@ def hints_of(model: ir.Model) -> Hints:
             hints.largest[name] = max(numbers, default=hints.largest.get(name, 1))
         if within := sorted(of_inputs(model, limits)):
             hints.within[name] = within
-        if constants := sorted(set(compared_with(value))):
-            hints.compared[name] = constants
         is_integer = value.dtype is not None and value.dtype.is_integer()
         if is_integer and not hints.limits(name) and (most := reach(model, value)):
             hints.reach[name] = most
@@ -152,19 +153,35 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
     theirs = _where_it_changes(other)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
-    levels = {
-        name: sorted({*own.levels.get(name, []), *theirs.levels.get(name, [])})
-        for name in own.levels | theirs.levels
-    }
     return replace(
         own,
-        levels=levels,
+        levels=_of_both(own.levels, theirs.levels),
+        compared=_of_both(own.compared, theirs.compared),
         rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
         thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
     )
 
 
+def _of_both(
+    own: dict[str, list[_Number]], others: dict[str, list[_Number]]
+) -> dict[str, list[_Number]]:
+    merged: dict[str, list[_Number]] = {}
+    for name in (*own, *others):
+        merged[name] = sorted(set(own.get(name, [])) | set(others.get(name, [])))
+    return merged
+
+
 def _where_it_changes(model: ir.Model) -> Hints:
     """Return the sizes, and the numbers of its inputs, at which a model does something else."""
-    return Hints(cuts=cuts(model), thresholds=thresholds(model), levels=_levels(model))
+    whole = {
+        value.name or "": sorted(set(compared_with(value)))
+        for value in model.graph.inputs
+        if not value.is_initializer()
+    }
+    return Hints(
+        cuts=cuts(model),
+        thresholds=thresholds(model),
+        levels=_levels(model),
+        compared={name: numbers for name, numbers in whole.items() if numbers},
+    )

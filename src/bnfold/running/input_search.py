@@ -209,6 +209,8 @@ def _first_that_runs(
         largest = {n: most for n, most in hints.largest.items() if n not in hints.columns}
         hints = replace(hints, columns={}, largest=largest)
         return _first_that_runs(session, request, given, candidates, hints)
+    if hints.compared:
+        return _first_that_runs(session, request, given, candidates, replace(hints, compared={}))
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = (*request.other_sizes, *hints.written)
