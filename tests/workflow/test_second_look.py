@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 
 import bnfold
-from bnfold.options import ExecutionOptions, InputOptions
+from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.proof.equivalence import compare_models
 from bnfold.record.data import Equivalence
 from bnfold.workflow import second_look
@@ -127,3 +128,9 @@ def test_a_table_of_positions_is_used_nearly_in_full() -> None:
     )
     assert checked(one, other).verdict == "fail"
     assert checked(one, other, certify="off").verdict == "pass"
+
+
+def test_the_inputs_that_are_saved_are_the_first_ones(tmp_path: Path) -> None:
+    checking = CheckOptions(save_inputs=tmp_path / "inputs")
+    assert checked(*models(*PAIRS[0]), checking=checking).verdict == "fail"
+    assert len(list((tmp_path / "inputs").iterdir())) == InputOptions.samples

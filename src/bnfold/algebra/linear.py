@@ -146,15 +146,12 @@ def _left_matmul(affine: Affine, matmul: ir.Node) -> Op:
 def _batch_normalization(affine: Affine, bn: ir.Node) -> Op:
     """A(s,t)(γ·z + β) = (s·γ)·z + (s·β + t), where z is x normalized."""
     gamma, beta, _, _ = batch_norm_parameters(bn)
-    affine = _on_axis(affine, 1, gamma.size, bn)
-    with np.errstate(all="ignore"):
-        scale, shift = affine.scale * gamma, affine.scale * beta + affine.shift
-    return same_op(bn, [bn.inputs[0], _store(scale, bn, 1), _store(shift, bn, 2), *bn.inputs[3:]])
+    return _normalization(affine, bn, 1, gamma, beta)
 
 
 def _instance_normalization(affine: Affine, node: ir.Node) -> Op:
     """A(s,t)(γ·z + β) = (s·γ)·z + (s·β + t), where z is x normalized; γ and β are (C,)."""
-    return _normalization(affine, node, 1)
+    return _normalization(affine, node, 1, weight_of(node, 1), optional_weight_of(node, 2))
 
 
 def _layer_normalization(affine: Affine, node: ir.Node) -> Op:
@@ -163,17 +160,19 @@ def _layer_normalization(affine: Affine, node: ir.Node) -> Op:
     rank = known_rank(node.outputs[0], node)
     is_last = int_attribute(node, "axis", -1) in (-1, rank - 1)
     require(is_last, NotAbsorbed.OTHER_AXIS, node)
-    return _normalization(affine, node, rank - 1)
+    return _normalization(affine, node, rank - 1, weight_of(node, 1), optional_weight_of(node, 2))
 
 
-def _normalization(affine: Affine, node: ir.Node, axis: int) -> Op:
-    gamma, beta = weight_of(node, 1), optional_weight_of(node, 2)
+def _normalization(
+    affine: Affine, node: ir.Node, axis: int, gamma: Array, beta: Array | None
+) -> Op:
     require(gamma.ndim == 1, NotAbsorbed.CHANNELS_DIFFER, node)
     affine = _on_axis(affine, axis, gamma.size, node)
     with np.errstate(all="ignore"):
         shift = affine.shift if beta is None else affine.scale * beta + affine.shift
         scale = affine.scale * gamma
-    return same_op(node, [node.inputs[0], _store(scale, node, 1), _store(shift, node, 2)])
+    new = _store(scale, node, 1), _store(shift, node, 2)
+    return same_op(node, [node.inputs[0], *new, *node.inputs[3:]])
 
 
 IntoProducer = Callable[[Affine, ir.Node], Op]

@@ -14,7 +14,7 @@ from pathlib import Path
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import EVALUATING, Progress, silent
 from bnfold.proof.learned import learned
-from bnfold.proof.verdict import worst_verdict
+from bnfold.proof.verdict import of_all
 from bnfold.record.data import Equivalence, InputsRecord, ProviderEquivalence, Verdict
 from bnfold.running.isolation import CrashedError, isolated
 from bnfold.running.runtime import require_provider
@@ -53,10 +53,10 @@ def compare_models(
         for provider in execution.providers
     ]
     providers = [outcome for outcome, _ in outcomes]
-    reasons = [f"{each.provider}: {each.reason}" for each in providers if each.reason]
+    verdict, reason = of_all(providers)
     return Equivalence(
-        verdict=worst_verdict([outcome.verdict for outcome in providers]),
-        reason="; ".join(reasons),
+        verdict=verdict,
+        reason=reason,
         providers=providers,
         inputs=next((inputs for _, inputs in outcomes if inputs is not None), None),
     )

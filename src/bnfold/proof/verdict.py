@@ -166,6 +166,12 @@ def _is_equal_in_float64(name: str, truth: Truth | None) -> bool:
     )
 
 
+def of_all(providers: Sequence[ProviderEquivalence]) -> tuple[Verdict, str]:
+    """Return the verdict over all providers, and the reasons of each."""
+    reasons = [f"{each.provider}: {each.reason}" for each in providers if each.reason]
+    return worst_verdict([each.verdict for each in providers]), "; ".join(reasons)
+
+
 def worst_verdict(verdicts: Sequence[Verdict]) -> Verdict:
     """Return fail if there is one, else not-verified if there is one or nothing, else pass."""
     if "fail" in verdicts:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bnfold.options import CheckOptions, InputOptions
 from bnfold.progress import Progress
-from bnfold.proof.verdict import is_narrow, worst_verdict
+from bnfold.proof.verdict import is_narrow, of_all
 from bnfold.record.data import (
     Certificate,
     Culprit,
@@ -105,11 +105,8 @@ def with_certificates(
 
 def may_be_narrow(equivalence: Equivalence) -> bool:
     """Say whether a certificate may let models pass that fail."""
-    verdicts = [provider.verdict for provider in equivalence.providers]
-    return equivalence.verdict == "fail" and all(
-        verdict != "fail" or is_narrow(provider)
-        for verdict, provider in zip(verdicts, equivalence.providers, strict=True)
-    )
+    failed = [each for each in equivalence.providers if each.verdict == "fail"]
+    return equivalence.verdict == "fail" and all(map(is_narrow, failed))
 
 
 def _without_narrow_failures(equivalence: Equivalence) -> Equivalence:
@@ -121,9 +118,8 @@ def _without_narrow_failures(equivalence: Equivalence) -> Equivalence:
         else provider
         for provider in equivalence.providers
     ]
-    verdict = worst_verdict([provider.verdict for provider in providers])
-    reasons = [f"{each.provider}: {each.reason}" for each in providers if each.reason]
-    return replace(equivalence, verdict=verdict, reason="; ".join(reasons), providers=providers)
+    verdict, reason = of_all(providers)
+    return replace(equivalence, verdict=verdict, reason=reason, providers=providers)
 
 
 def _is_certified(certificate: Certificate | None) -> bool:

@@ -52,8 +52,9 @@ def with_second_look(
         samples=max(inputs.samples, _SAMPLES),
         other_sizes=(*_SIZES[_reads_images(original)], *inputs.other_sizes),
     )
+    execution = replace(execution, inputs=larger)
     again = compare_models(
-        original, optimized, replace(execution, inputs=larger), checking, progress
+        original, optimized, execution, replace(checking, save_inputs=None), progress
     )
     if again.verdict != "fail" or _overflows(again):
         return equivalence
