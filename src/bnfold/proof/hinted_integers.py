@@ -33,8 +33,8 @@ ARITHMETIC = frozenset(
 )
 """Operators that positions may be computed by."""
 
-_LIMITING = frozenset({"Clip", "Max", "Min"})
-"""Operators that limit integers to others."""
+LIMITING = frozenset({"Clip", "Max", "Min"})
+"""Operators that limit what they read, such as positions before they are looked up."""
 
 _LARGEST_LIMIT = 2**16
 """A larger one means that there is none; and integers may be sizes."""
@@ -187,12 +187,12 @@ def compared_with(value: ir.Value) -> Iterator[int]:
     around.
     """
     for node, position in uses_of_same_numbers(value, frozenset()):
-        if node.op_type in COMPARISONS | _LIMITING:
+        if node.op_type in COMPARISONS | LIMITING:
             others = [other for place, other in enumerate(node.inputs) if place != position]
             for content in map(constant, others):
                 if content is not None and content.dtype.kind in "iu" and content.size <= 16:
                     numbers = (int(number) for number in content.reshape(-1))
-                    is_limit = node.op_type in _LIMITING
+                    is_limit = node.op_type in LIMITING
                     yield from (n for n in numbers if not is_limit or abs(n) <= _LARGEST_LIMIT)
         yield from _ends_of_narrower(node)
         if node.op_type in _LABELLED and position == 1 and "ignore_index" in node.attributes:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import constant
 from bnfold.proof.differing_rows import differing_rows
 from bnfold.proof.hinted_integers import (
+    LIMITING,
     columns,
     compared_with,
     depths,
@@ -25,9 +26,6 @@ from bnfold.proof.hinted_sizes import COMPARISONS, LARGEST_CUT, cuts, thresholds
 from bnfold.running.hints import Hints
 
 _Number = TypeVar("_Number", int, float)
-
-_LIMITS = frozenset(["Clip", "Max", "Min"])
-"""Operators that limit what they read, such as positions before they are looked up."""
 
 _AT_ZERO = frozenset(["NonZero", "Sign"])
 """Operators that do something else at zero, as does a Cast to booleans."""
@@ -74,7 +72,7 @@ def hints_of(model: ir.Model) -> Hints:
                 hints.overrides[name] = content.numpy()
             continue
         limits = list(limits_of(value, frozenset()))
-        sizes, limited = known(limits) + depths(value), known(limits_of(value, _LIMITS))
+        sizes, limited = known(limits) + depths(value), known(limits_of(value, LIMITING))
         if sizes or limited:
             hints.largest[name] = min(sizes or limited)
             if not limits and not sizes:
@@ -132,7 +130,7 @@ def _levels(model: ir.Model) -> dict[str, list[float]]:
 
 def _levels_of(node: ir.Node) -> Iterator[float]:
     """Yield the numbers at which an operator does something else."""
-    if node.op_type in COMPARISONS | _LIMITS:
+    if node.op_type in COMPARISONS | LIMITING:
         contents = [constant(other) for other in node.inputs if other is not None]
         yield from (float(each.flat[0]) for each in contents if each is not None and each.size == 1)
     makes_booleans = node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL

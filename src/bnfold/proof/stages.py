@@ -9,7 +9,6 @@ there, and what comes after it is run on the same values.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from bnfold.proof.runs import ProviderComparison
 from bnfold.proof.sides import Side
 from bnfold.proof.tails import are_equal
 from bnfold.proof.traits import Traits
-from bnfold.running.input_files import save_array
+from bnfold.running.input_files import save_samples
 from bnfold.running.runtime import Feeds
 
 _MOST_STAGES = 16
@@ -77,10 +76,7 @@ def _next_stage(
         {**feeds, **computed}
         for feeds, computed in zip(before.inputs.feeds(), before.references, strict=True)
     ]
-    for number, sample in enumerate(samples):
-        with zipfile.ZipFile(folder / f"sample_{number}.npz", "w") as archive:
-            for name, content in sample.items():
-                save_array(archive, name, content)
+    save_samples(samples, folder)
     whole = [_with_ranks(tail, samples[0]) for tail in tails]
     (folder / "tails").mkdir()
     paths = written(whole[0], whole[1], folder / "tails")

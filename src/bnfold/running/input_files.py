@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,20 @@ def parse_input_options(options: Sequence[str]) -> tuple[dict[str, Array], dict[
     return arrays, shapes
 
 
-def save_array(archive: zipfile.ZipFile, name: str, content: Array) -> None:
+def save_samples(samples: Iterable[Mapping[str, Array]], folder: Path) -> None:
+    """Write arrays by name to a folder, as ``sample_0.npz`` etc.
+
+    Raises:
+        OSError: if it cannot be written.
+        UsageError: if an array is of strings.
+    """
+    for number, arrays in enumerate(samples):
+        with zipfile.ZipFile(folder / f"sample_{number}.npz", "w") as archive:
+            for name, content in arrays.items():
+                _save_array(archive, name, content)
+
+
+def _save_array(archive: zipfile.ZipFile, name: str, content: Array) -> None:
     """Add an array to a .npz; `np.savez` does not accept all names.
 
     Raises:

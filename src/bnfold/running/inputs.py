@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.record.data import InputsRecord
 from bnfold.running.hints import Hints
-from bnfold.running.input_files import save_array
+from bnfold.running.input_files import save_samples
 from bnfold.running.runtime import Feeds, ValueSpec
 
 _NEAR, _CLOSE = 0.1, 2.0**-16
@@ -317,10 +316,7 @@ class Inputs:
             folder.mkdir(exist_ok=True)
             if next(folder.glob("sample_*.npz"), None) is not None:
                 raise UsageError(f"{folder} already contains samples; choose another folder")
-            for sample, feeds in enumerate(self.feeds()):
-                with zipfile.ZipFile(folder / f"sample_{sample}.npz", "w") as archive:
-                    for name, content in feeds.items():
-                        save_array(archive, name, content)
+            save_samples(self.feeds(), folder)
         except OSError as error:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
 
