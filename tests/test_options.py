@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -53,6 +54,39 @@ def test_a_keyword_replaces_the_field_of_its_group_and_leaves_the_others() -> No
     assert record.equivalence.inputs.shapes[0] == {"x": [1, 3, 9, 9]}
 
 
+@pytest.mark.parametrize(
+    ("group", "name", "least", "others"),
+    [
+        (bnfold.InputOptions, "samples", 1, [0.5, 1.5]),
+        (bnfold.InputOptions, "seed", 0, [0.5]),
+        (bnfold.ExecutionOptions, "threads", 1, [1.5]),
+        (bnfold.CheckOptions, "rtol", 0, []),
+        (bnfold.CheckOptions, "atol", 0, [float("inf"), float("nan")]),
+        (bnfold.TimingOptions, "seconds", 0, [float("inf")]),
+        (bnfold.TimingOptions, "tune_seconds", 0, [float("nan")]),
+        (bnfold.TimingOptions, "require_speedup", 0, [float("inf")]),
+        (bnfold.StorageOptions, "threshold", 0, [0.5]),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    group: type[Any], name: str, least: int, others: list[float]
+) -> None:
+    for number in (least, np.int64(least), least + 1):
+        assert getattr(group(**{name: number}), name) == number
+    for wrong in (least - 1, *others):
+        with pytest.raises(bnfold.UsageError, match=str(wrong)):
+            group(**{name: wrong})
+
+
+def test_tolerances_by_name_and_sizes_of_batches_are_numbers_that_make_sense() -> None:
+    with pytest.raises(bnfold.UsageError, match="rtol -1 is not a number from"):
+        bnfold.CheckOptions(rtols={"y": -1})
+    with pytest.raises(bnfold.UsageError, match="atol -1 is not a number from"):
+        bnfold.CheckOptions(atols={"y": -1})
+    with pytest.raises(bnfold.UsageError, match="batch 0 is not a number from 1 on"):
+        bnfold.TimingOptions(batches=[1, 0])
+
+
 def test_tolerances_and_truth_are_heeded() -> None:
     other = copy.deepcopy(FOLDED)
     content = onnx.numpy_helper.to_array(other.graph.initializer[0]) * np.float32(1.01)
@@ -92,8 +126,8 @@ def test_a_timing_takes_keywords_and_a_group() -> None:
         (bnfold.check, {"rtol": float("nan")}, "would let anything pass"),
         (bnfold.check, {"atol": float("inf")}, "would let anything pass"),
         (bnfold.check, {"truth": "perhaps"}, "unknown truth 'perhaps'"),
-        (bnfold.bench, {"seconds": float("inf")}, "give a finite one"),
-        (bnfold.bench, {"require_speedup": float("nan")}, "give a finite one"),
+        (bnfold.bench, {"seconds": float("inf")}, "seconds inf is not a number from 0.0 on"),
+        (bnfold.bench, {"require_speedup": float("nan")}, "nan is not a number from 0.0"),
     ],
 )
 def test_options_that_make_no_sense(

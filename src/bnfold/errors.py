@@ -25,6 +25,20 @@ class BnfoldError(Exception):
         self.record = record
 
 
+def require_text(path: str | os.PathLike[str], kind: type[BnfoldError]) -> None:
+    """Require that a path is UTF-8: onnx and onnxruntime open no others.
+
+    Raises:
+        BnfoldError: of this kind, if it is not.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise kind(
+            f"{os.fspath(path)!a} is not UTF-8, and onnx and onnxruntime cannot open it; rename it"
+        ) from error
+
+
 def in_words(error: OSError, place: str | os.PathLike[str] | None = None, done: str = "") -> str:
     """Return what could not be done, where and why, in one line.
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 from bnfold.arrays import Array
@@ -20,6 +21,22 @@ CERTIFY_CHOICES = ("auto", "off", "always")
 REQUIRE_CHOICES = ("certified", "pass")
 SPEEDUP_CHOICES = ("bound", "median")
 EXTERNAL_DATA_CHOICES = ("auto", "always", "never")
+
+
+def require_from(least: float, **numbers: float | None) -> None:
+    """Require that numbers are not below the least; None stands for a default.
+
+    Whole ones have a whole number as the least.
+
+    Raises:
+        UsageError: if one of them is, or is not finite.
+    """
+    for name, number in numbers.items():
+        if number is None:
+            continue
+        is_whole = isinstance(least, float) or isinstance(number, Integral)
+        if not is_whole or not least <= number < math.inf:
+            raise UsageError(f"{name.replace('_', '-')} {number} is not a number from {least} on")
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,9 @@ class InputOptions:
         image_size: the size to try first for the last two of four dimensions.
         scales: standard deviations of the normal distributions that floats are drawn from, for one
             sample after another.
+
+    Raises:
+        UsageError: if a number is too small.
     """
 
     seed: int = 0
@@ -85,6 +105,10 @@ class InputOptions:
     other_sizes: Sequence[int] = (64, 48, 224, 32, 128, 16, 8, 3, 1)
     image_size: int | None = None
     scales: Sequence[float] = (1.0, 10.0, 0.1)
+
+    def __post_init__(self) -> None:
+        require_from(0, seed=self.seed)
+        require_from(1, samples=self.samples)
 
     @property
     def are_given(self) -> bool:
@@ -105,7 +129,7 @@ class ExecutionOptions:
         custom_ops: shared libraries with operators that onnxruntime lacks.
 
     Raises:
-        UsageError: if a provider is unknown.
+        UsageError: if a provider is unknown, or a number is too small.
     """
 
     providers: Sequence[str] = ("cpu",)
@@ -120,6 +144,7 @@ class ExecutionOptions:
             if provider not in PROVIDER_CHOICES:
                 known = ", ".join(PROVIDER_CHOICES)
                 raise UsageError(f"unknown provider {provider!r}; known: {known}")
+        require_from(1, threads=self.threads)
 
 
 SECONDS_TO_CERTIFY = 30.0
@@ -143,7 +168,7 @@ class CheckOptions:
         require: the least verdict that is accepted: ``certified`` or ``pass``.
 
     Raises:
-        UsageError: if a choice is unknown, or a tolerance is not finite.
+        UsageError: if a choice is unknown, or a tolerance is not finite or below 0.
     """
 
     rtol: float | None = None
@@ -173,6 +198,7 @@ class CheckOptions:
                 raise UsageError(
                     f"--{name} {tolerance} would let anything pass; give a finite number"
                 )
+            require_from(0.0, **{name: tolerance})
 
     @property
     def seconds_to_certify(self) -> float:
@@ -213,7 +239,7 @@ class TimingOptions:
         profile: whether to find out which operators the time goes to, too.
 
     Raises:
-        UsageError: if a number is not finite, or a choice is unknown.
+        UsageError: if a number is not finite or below 0, or a choice is unknown.
     """
 
     seconds: float | None = None
@@ -230,11 +256,10 @@ class TimingOptions:
             raise UsageError(
                 f"unknown --require-speedup-at {self.require_speedup_at!r}; known: {known}"
             )
-        for number in (self.seconds or 0.0, self.tune_seconds, self.require_speedup or 0.0):
-            if not math.isfinite(number):
-                raise UsageError(
-                    f"{number} is not a number of seconds or a speed-up; give a finite one"
-                )
+        require_from(0.0, seconds=self.seconds, tune_seconds=self.tune_seconds)
+        require_from(0.0, require_speedup=self.require_speedup)
+        for batch in self.batches:
+            require_from(1, batch=batch)
 
     def seconds_on(self, providers: Sequence[str]) -> dict[str, float]:
         """Return the time for each of the providers that models are timed on."""
@@ -244,11 +269,11 @@ class TimingOptions:
 
 
 def require_inputs(
-    shapes: Mapping[str, Sequence[int]], declared: Mapping[str, Sequence[int | str | None]]
+    shapes: Mapping[str, Sequence[int]], declared: Mapping[str, Sequence[int | str | None] | None]
 ) -> None:
     """Require that a model has inputs of these names, and that the shapes fit what it declares.
 
-    A free size is a name or None. No sizes stand for any shape.
+    A free size is a name or None. None in place of sizes stands for any shape.
 
     Raises:
         UsageError: if there is no such input, or it has another rank or other fixed sizes.
@@ -257,10 +282,12 @@ def require_inputs(
         if name not in declared:
             raise UsageError(f"the model has no input {name!r}; it has {', '.join(declared)}")
         sizes = declared[name]
+        if sizes is None:
+            continue
         pairs = zip(shape, sizes, strict=False)
         fits = all(not isinstance(fixed, int) or size == fixed for size, fixed in pairs)
-        if sizes and (len(shape) != len(sizes) or not fits):
-            wanted = "×".join("?" if size is None else str(size) for size in sizes)
+        if len(shape) != len(sizes) or not fits:
+            wanted = "×".join("?" if size is None else str(size) for size in sizes) or "a scalar"
             given = "×".join(map(str, shape))
             raise UsageError(f"the shape {given} does not fit input {name!r}, which is {wanted}")
 
@@ -277,7 +304,7 @@ class StorageOptions:
             data at.
 
     Raises:
-        UsageError: if a choice is unknown, or the name is more than a name.
+        UsageError: if a choice is unknown, a number below 0, or the name more than a name.
     """
 
     external_data: str = "auto"
@@ -288,6 +315,7 @@ class StorageOptions:
         if self.external_data not in EXTERNAL_DATA_CHOICES:
             known = ", ".join(EXTERNAL_DATA_CHOICES)
             raise UsageError(f"unknown external data {self.external_data!r}; known: {known}")
+        require_from(0, external_data_threshold=self.threshold)
         asked = {"threshold": self.threshold, "name": self.name}
         for option, value in asked.items():
             if self.external_data == "never" and value is not None:

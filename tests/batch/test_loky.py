@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +80,20 @@ def test_each_model_is_optimized_and_a_broken_one_fails_alone(
     assert not rows["c.onnx"].pending
     assert '"speedup"' in (out / "c.onnx.json").read_text()
     assert names(scratch) == {path.name for path in scratch.glob("*.starts")}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH")
+def test_workers_import_no_file_of_the_current_folder(
+    models: Path, tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.environ.get("PYTHONSAFEPATH")
+    for name in ("random", "numpy"):
+        (models / f"{name}.py").write_text("open('RAN', 'w'); raise SystemExit")
+    monkeypatch.chdir(models)
+    index = run_index(jobs(models / "a", UNTIMED), tmp_path / "out", loky(scratch), scratch)
+    assert [row.verdict for row in index.rows] == ["pass"]
+    assert not (models / "RAN").exists()
+    assert os.environ.get("PYTHONSAFEPATH") == before
 
 
 @pytest.mark.slow

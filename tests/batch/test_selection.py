@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -96,6 +96,11 @@ def selected(path: str, root: str = "", name: str = "") -> Selected:
             [selected("/m/x.onnx"), selected("/m/y.onnx", name="x.onnx")],
             ["x-2.onnx", "x.onnx"],
         ),
+        (
+            [selected("/m/x.onnx", "/m"), selected("/m/x.onnx.html/y.onnx", "/m")],
+            ["x-2.onnx", "x.onnx.html/y.onnx"],
+        ),
+        ([selected(f"/m/{'n' * 210}.onnx")], ["n" * 210 + ".onnx"]),
     ],
 )
 def test_names_mirror_the_tree_and_are_unique(models: list[Selected], expected: list[str]) -> None:
@@ -104,7 +109,8 @@ def test_names_mirror_the_tree_and_are_unique(models: list[Selected], expected: 
 
 @given(
     st.lists(
-        st.lists(st.sampled_from(["a", "A", "x.onnx", "index", "index.html", "x", "x.json", "Ä"]),
+        st.lists(st.sampled_from(["a", "A", "x.onnx", "index", "index.html", "x", "x.json",
+                                  "x.html", "Ä"]),
                  min_size=1, max_size=3),
         min_size=1, max_size=8,
     )
@@ -114,6 +120,8 @@ def test_no_two_models_share_a_file(paths: list[list[str]]) -> None:
     names = name_all(models)
     files = [each.casefold() for name in names for each in (name, *pages_of(name))]
     assert len({*files, *INDEX_FILES}) == len(files) + len(INDEX_FILES)
+    folders = {str(folder).casefold() for name in names for folder in PurePosixPath(name).parents}
+    assert not folders & set(files)
     for name in names:
         require_within(name)
 
@@ -131,3 +139,53 @@ def test_names_that_are_asked_for_twice() -> None:
     models = [selected("/m/x.onnx", name="z"), selected("/m/y.onnx", name="Z")]
     with pytest.raises(UsageError, match="'Z' is taken"):
         name_all(models)
+
+
+@pytest.mark.parametrize("names", [["a.onnx", "a.onnx/b.onnx"], ["a.onnx.html/b.onnx", "a.onnx"]])
+def test_a_name_that_is_asked_for_and_is_a_folder_of_another(names: list[str]) -> None:
+    models = [selected(f"/m/{number}.onnx", name=name) for number, name in enumerate(names)]
+    with pytest.raises(UsageError, match="is taken"):
+        name_all(models)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/m/.bnfold/x.onnx", "what is not finished; give it another name"),
+        ("/m/.BNFOLD/x.onnx", "what is not finished"),
+        (f"/m/{'n' * 211}.onnx", "no room for those of its pages; give it another name"),
+        (f"/m/{'ü' * 108}/x.onnx", "no room"),
+    ],
+)
+def test_a_place_that_a_batch_cannot_write_to(path: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        name_all([selected(path, "/m")])
+    with pytest.raises(UsageError, match=words):
+        name_all([selected("/m/y.onnx", name=path.removeprefix("/m/"))])
+    assert name_all([selected(path, "/m", name="z.onnx")]) == ["z.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("models", "kept"),
+    [
+        (["x", "x"], [1]),
+        (["x:p", "x:q"], [0, 1]),
+        (["x:p", "x:p"], [0]),
+        (["x:p", "x"], [0]),
+        (["x", "x:p"], [1]),
+        (["x", "x!"], [1]),
+        (["x!", "x"], [0]),
+        (["x!", "x:p"], [0, 1]),
+        (["x!", "x!"], [0]),
+        (["x", "y", "x:p"], [1, 2]),
+    ],
+)
+def test_a_model_that_is_named_several_times(models: list[str], kept: list[int]) -> None:
+    """After a colon, the name that was asked for; with an exclamation mark, an option was."""
+    given = []
+    for text in models:
+        path, _, name = text.rstrip("!").partition(":")
+        options = {"samples": 2} if text.endswith("!") else {}
+        given.append(Selected(Path(f"/m/{path}"), Path("/m"), options, name))
+    found = distinct(given)
+    assert [next(i for i, each in enumerate(given) if each is one) for one in found] == kept

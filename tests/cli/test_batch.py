@@ -64,6 +64,40 @@ def test_a_batch_and_its_resumption(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert (folder / "out" / "m.onnx").stat().st_mtime_ns == before
 
 
+def test_what_a_batch_of_fewer_models_leaves_is_still_of_a_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
+    assert run("batch", "models", "--out", "out", *QUICK).code == 0
+    assert run("batch", "models/m.onnx", "--out", "out", *QUICK).code == 0
+    index = read_index(folder / "out" / "index.json")
+    assert index is not None
+    assert [row.name for row in index.rows] == ["m.onnx"]
+    assert [row.name for row in index.earlier] == ["a/m.onnx"]
+    before = (folder / "out" / "a" / "m.onnx").stat().st_mtime_ns
+    assert run("batch", "models", "--out", "out", *QUICK, "--resume").code == 0
+    assert (folder / "out" / "a" / "m.onnx").stat().st_mtime_ns == before
+    index = read_index(folder / "out" / "index.json")
+    assert index is not None
+    assert not index.earlier
+    assert run("batch", "models", "--out", "out", *QUICK).code == 0
+    assert names(folder / "out") == with_pages("a/m.onnx", "m.onnx") | INDEX
+
+
+def test_a_model_that_goes_to_two_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
+    entry = '[[model]]\npath = "models/m.onnx"\nname = "{}"\nsamples = {}\n'
+    (folder / "two.toml").write_text(entry.format("p.onnx", 2) + entry.format("q.onnx", 4))
+    assert run("batch", "two.toml", "--out", "out", *QUICK).code == 0
+    assert names(folder / "out") == with_pages("p.onnx", "q.onnx") | INDEX
+
+
+def test_no_more_workers_than_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
+    outcome = run("batch", "models", "--out", "out", *QUICK, "-j", "50")
+    assert "by loky, 2 workers" in outcome.out
+
+
 def wrong(folder: Path) -> Iterator[tuple[str, list[str], str]]:
     """Yield a name, arguments, and what the one line must say."""
     out = ["--out", "out"]

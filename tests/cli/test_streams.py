@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.batch import worked_here
 from tests.support.cli import REWRITTEN, UNCHANGED, names, run
 
 COMMANDS = {
@@ -110,6 +111,17 @@ def test_what_is_in_a_report_need_not_be_printed(
     assert on_full_disk(*arguments, *written) == (0, f"bnfold: {FULL}\n")
     assert (folder / "full.md").read_text().startswith("#")
     (folder / "full.md").unlink()
+
+
+def test_what_is_in_the_index_of_a_batch_need_not_be_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("bnfold.batch.run.run_all", worked_here)
+    arguments = ("batch", "m.onnx", "--out", "index", "--no-bench", "--certify", "off")
+    assert on_full_disk(*arguments) == (0, f"bnfold: {FULL}\n")
+    assert (folder / "index" / "index.html").exists()
+    shutil.rmtree(folder / "index")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")

@@ -229,6 +229,15 @@ def test_sizes_of_an_input_are_set_in_the_model_itself(tmp_path: Path) -> None:
     assert found.outputs == {"y": "float32[2,4,5,7]", "p": "float32[2,4]", "w": "float32[M]"}
 
 
+def test_the_shape_of_a_scalar_is_known_and_that_of_an_unknown_rank_is_any(tmp_path: Path) -> None:
+    onnx.save(build("(float s, float[N] x) => (float[N] y) { y = Add(s, x) }"), tmp_path / "m.onnx")
+    run("explain", tmp_path / "m.onnx", "--set-shape", "s:3").failed(2, "'s', which is a scalar")
+    model = build("(float[N] x) => (float[N] y) { y = Neg(x) }")
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "any.onnx")
+    assert run("explain", tmp_path / "any.onnx", "--set-shape", "x:3").code == 0
+
+
 def test_a_name_that_stands_for_several_sizes_is_left_elsewhere(tmp_path: Path) -> None:
     model = build("(float[A,A] x, float[A] z) => (float[A,A] y) { r = Neg(x) y = Add(r, z) }")
     onnx.save(model, tmp_path / "m.onnx")

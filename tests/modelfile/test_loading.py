@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def from_the_future() -> onnx.ModelProto:
     return model
 
 
+def of_a_later_operator_set() -> onnx.ModelProto:
+    model = small()
+    model.opset_import[0].version = onnx.defs.onnx_opset_version() + 1
+    return model
+
+
+def with_data_at(key: str, value: str) -> onnx.ModelProto:
+    model = build("(float[4] x) => (float[4] y) { y = Add(x, w) }", w=np.zeros(4, np.float32))
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for pair in (("location", "w.data"), (key, value)):
+        tensor.external_data.add(key=pair[0], value=pair[1])
+    return model
+
+
 def without_opset() -> onnx.ModelProto:
     model = small()
     del model.opset_import[:]
@@ -64,6 +81,18 @@ INVALID: dict[str, tuple[Callable[[], onnx.ModelProto], list[str]]] = {
     "sparse": (with_sparse_weight, ["sparse initializers", "does not support"]),
     "training": (with_training, ["training information", "does not support"]),
     "future": (from_the_future, [f"IR version {onnx.IR_VERSION + 1}", "upgrade onnx"]),
+    "later opset": (
+        of_a_later_operator_set,
+        [f"operator set {onnx.defs.onnx_opset_version() + 1}", "upgrade onnx"],
+    ),
+    "data before the file": (
+        lambda: with_data_at("offset", "-4"),
+        ["the offset of the external data of 'w' is '-4'"],
+    ),
+    "data of no length": (
+        lambda: with_data_at("length", "many"),
+        ["the length of the external data of 'w' is 'many'"],
+    ),
     "no opset": (without_opset, ["imports no operator set"]),
     "cycle": (
         lambda: build("(float[4] x) => (float[4] y) { a = Add(x, b) b = Neg(a) y = Neg(b) }"),
@@ -104,6 +133,19 @@ def test_an_invalid_model_in_memory_is_refused_likewise(case: str) -> None:
     with pytest.raises(ModelError) as raised:
         bnfold.optimize(make())
     assert not [word for word in words if word not in str(raised.value)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of other bytes")
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    path, strange = tmp_path / "m.onnx", tmp_path / os.fsdecode(b"m\xff.onnx")
+    for each in (path, strange):
+        each.write_bytes(small().SerializeToString())
+    words = r"m\udcff.onnx' is not UTF-8, and onnx and onnxruntime cannot open it; rename it"
+    run("explain", strange).failed(3, words)
+    run("check", path, strange).failed(3, words)
+    run("check", strange, path).failed(3, words)
+    run("optimize", path, tmp_path / os.fsdecode(b"o\xff"), "--force").failed(2, "is not UTF-8")
+    assert len(names(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("command", ["optimize", "explain", "check"])

@@ -129,13 +129,18 @@ DIFFERENT: dict[str, Case] = {
         ("Shrink<lambd=1.5>(x)", "Shrink<lambd=1.8>(x)"),
         ("Shrink<lambd=0.5>(x)", "Shrink<lambd=0.5001>(x)"),
         ("Clip(x, , limit)", "Clip(x, , further)"),
+        ("s = Sub(x, limit) y = Clip(s, , fifty)", "s = Sub(x, limit) y = Clip(s, , eighty)"),
     ],
 )
 @pytest.mark.parametrize("size", ["5", "N,9"])
 def test_thresholds_are_met_on_both_sides(size: str, one: str, other: str) -> None:
-    limits: Parameters = {"limit": array(300)[0], "further": array(330)[0]}
+    limits: Parameters = {
+        "limit": array(300)[0], "further": array(330)[0], "fifty": array(50)[0],
+        "eighty": array(80)[0],
+    }  # fmt: skip
     interface = f"(float[{size}] x) => (float[{size}] y)"
-    pair = [build(f"{interface} {{ y = {each} }}", **limits) for each in (one, other)]
+    bodies = [each if " = " in each else f"y = {each}" for each in (one, other)]
+    pair = [build(f"{interface} {{ {body} }}", **limits) for body in bodies]
     assert verdict(pair[0], pair[1]) == "fail"
     assert verdict(pair[1], pair[0]) == "fail"
 
@@ -146,6 +151,25 @@ def test_thresholds_are_met_on_both_sides(size: str, one: str, other: str) -> No
         ("y = Greater(x, zero)", "y = GreaterOrEqual(x, zero)", "fail"),
         ("y = Greater(x, half)", "y = GreaterOrEqual(x, half)", "fail"),
         ("y = Cast<to=9>(x)", "y = Greater(x, zero)", "fail"),
+        ("d = Mul(x, two) y = Greater(d, unit)", "y = GreaterOrEqual(x, half)", "fail"),
+        (
+            "d = Mul(x, tenth) y = Greater(d, ten)",
+            "d = Mul(x, tenth) y = Greater(d, fifteen)",
+            "fail",
+        ),
+        (
+            "d = Sigmoid(x) y = Greater(d, half)",
+            "d = Sigmoid(x) y = GreaterOrEqual(d, half)",
+            "fail",
+        ),
+        ("d = Sigmoid(x) y = Greater(d, tenth)", "y = Greater(x, logit)", "pass"),
+        ("d = Mul(x, tenth) y = Greater(d, half)", "y = Greater(x, five)", "pass"),
+        (
+            "d = Mul(x, three) s = Add(d, half) r = Round(s) y = Greater(r, zero)",
+            "s = Add(x, sixth) d = Mul(s, three) r = Round(d) y = Greater(r, zero)",
+            "pass",
+        ),
+        ("d = Mul(x, tenth) y = Greater(d, half)", "d = Div(x, ten) y = Greater(d, half)", "pass"),
         ("y = Greater(x, half)", "c = LessOrEqual(x, half) y = Not(c)", "pass"),
         ("y = Greater(x, half)", "d = Mul(x, two) y = Greater(d, unit)", "pass"),
         ("y = Greater(x, tenth)", "d = Mul(x, ten) y = Greater(d, unit)", "pass"),
@@ -157,7 +181,9 @@ def test_masks_are_compared_at_their_threshold(one: str, other: str, expected: s
     """Where arithmetic rounds at it, it is met closely, and not exactly."""
     numbers: Parameters = {
         "zero": array(0)[0], "half": array(0.5)[0], "two": array(2)[0], "unit": array(1)[0],
-        "tenth": array(0.1)[0], "ten": array(10)[0],
+        "tenth": array(0.1)[0], "ten": array(10)[0], "fifteen": array(15)[0],
+        "logit": array(-np.log(9))[0], "five": array(5)[0], "three": array(3)[0],
+        "sixth": array(1 / 6)[0],
     }  # fmt: skip
     interface = "(float[N,20] x) => (bool[N,20] y)"
     pair = [build(f"{interface} {{ {each} }}", **numbers) for each in (one, other)]

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 import bnfold
 from bnfold.options import ExecutionOptions
 from bnfold.progress import silent
+from bnfold.proof.hinted_levels import without_ties
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
 from bnfold.proof.traits import Traits, float_weights
@@ -169,11 +170,38 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
         ("c = Greater(x, sixty)", [60]),
         ("f = Flatten(x) c = Less(sixty, f)", [60]),
         ("c = Max(x, less, sixty)", [60, -100]),
+        ("c = Round(x) d = Max(x, less) e = Min(x, sixty)", [-0.5, 0.5, -1.5, 1.5]),
         ("c = Clip(x, less, sixty)", [60, -100]),
         ("c = Clip(x, , sixty)", [60]),
         ("r = Relu(x) c = Greater(r, sixty)", [60]),
         ("r = Abs(x) c = Greater(r, sixty)", [60]),
         ("r = Tanh(x) c = Greater(r, sixty)", []),
+        ("r = Tanh(x) c = Greater(r, small)", [0.548828125]),
+        ("r = Sigmoid(x) c = Greater(r, small)", [0]),
+        ("r = Sigmoid(x) c = Greater(r, sixty)", []),
+        ("r = Exp(x) c = Greater(r, sixty)", [4.09375]),
+        ("r = Exp(x) c = Greater(r, less)", []),
+        ("r = Log(x) c = Greater(r, small)", [1.6484375]),
+        ("r = Log(x) c = Greater(r, huge)", []),
+        ("r = Sqrt(x) c = Greater(r, sixty)", [3600]),
+        ("r = Neg(x) c = Greater(r, sixty)", [-60]),
+        ("r = Reciprocal(x) c = Greater(r, less)", [-0.010009765625]),
+        ("r = Reciprocal(x) c = Greater(r, zero)", []),
+        ("r = Mul(x, small) c = Greater(r, sixty)", [120]),
+        ("r = Mul(small, x) c = Greater(r, sixty)", [120]),
+        ("r = Mul(zero, x) c = Greater(r, sixty)", []),
+        ("r = Mul(several, x) c = Greater(r, sixty)", []),
+        ("r = Mul(x, x) c = Greater(r, sixty)", []),
+        ("r = Div(x, less) c = Greater(r, sixty)", [-6000]),
+        ("r = Div(less, x) c = Greater(r, small)", [-200]),
+        ("r = Add(x, less) c = Greater(r, sixty)", [160]),
+        ("r = Add(less, x) c = Greater(r, sixty)", [160]),
+        ("r = Sub(x, less) c = Greater(r, sixty)", [-40]),
+        ("r = Sub(less, x) c = Greater(r, sixty)", [-160]),
+        ("r = Pow(x, small) c = Greater(r, sixty)", [3600]),
+        ("r = Pow(small, x) c = Greater(r, sixty)", []),
+        ("s = Sub(x, sixty) r = Mul(s, small) t = Sigmoid(r) c = Greater(t, small)", [60]),
+        ("s = Mul(x, small) r = Add(s, sixty) c = Clip(r, less, sixty)", [0, -320]),
         ("c = Greater(x, small)", [0.5]),
         ("c = Shrink<lambd=0.1>(x)", [-0.1, 0.1]),
         ("c = Shrink(x)", [-0.5, 0.5]),
@@ -197,6 +225,7 @@ def test_numbers_that_inputs_are_compared_with(
         "small": np.array(0.5, np.float32),
         "huge": np.array(65504, np.float32),
         "several": np.array([30, 40, 50], np.float32),
+        "zero": np.zeros((), np.float32),
     }
     text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
     onnx.save(build(text, **constants), tmp_path / "m.onnx")
@@ -205,6 +234,61 @@ def test_numbers_that_inputs_are_compared_with(
     assert found.hints.levels == ({"x": pytest.approx(levels)} if levels else {})
     merged = Traits.beside(tmp_path / "o.onnx", tmp_path / "m.onnx").hints.levels
     assert merged == ({"x": pytest.approx(sorted(levels))} if levels else {})
+
+
+@pytest.mark.parametrize(
+    ("body", "exact"),
+    [
+        ("c = Greater(x, tenth)", ["tenth"]),
+        ("d = Mul(x, four) c = Greater(d, half)", ["four", "half"]),
+        ("d = Mul(x, tenth) c = Greater(d, half)", []),
+        ("d = Mul(x, four) c = Greater(d, tenth)", []),
+        ("d = Mul(x, infinite) c = Greater(d, half)", []),
+        ("d = Sigmoid(x) e = Mul(d, four) c = Greater(e, half)", ["four", "half"]),
+        ("d = Mul(x, four) e = Add(d, tenth) c = Clip(d, half, four)", ["four", "half"]),
+    ],
+)
+def test_constants_that_decide_whether_a_number_is_met(
+    tmp_path: Path, body: str, exact: list[str]
+) -> None:
+    numbers = {"tenth": 0.1, "half": 0.5, "four": 4, "infinite": np.inf}
+    constants = {name: np.array(number, np.float32) for name, number in numbers.items()}
+    text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    onnx.save(build("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"), tmp_path / "o.onnx")
+    expected = {float(constants[name]) for name in exact}
+    assert Traits.of(tmp_path / "m.onnx").hints.exact == expected
+    assert Traits.beside(tmp_path / "o.onnx", tmp_path / "m.onnx").hints.exact == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [
+        ([5.0, 5.0 * (1 + 2**-10)], [5.0 * (1 + 2**-10)]),
+        ([0.0, 2**-10 * (1 + 2**-10)], [2**-10 * (1 + 2**-10)]),
+        ([5.0, 5.1], [5.0, 5.1]),
+        ([0.1, 0.1002], [0.1, 0.1002]),
+        ([-300.0, -300.3], [-300.3]),
+        ([-300.0, -301.1], [-301.1, -300.0]),
+    ],
+)
+def test_a_number_that_one_model_meets_exactly_and_the_other_nearly_is_not_met(
+    numbers: list[float], kept: list[float]
+) -> None:
+    assert without_ties(numbers) == kept
+    assert without_ties(numbers[::-1]) == kept
+
+
+def test_what_a_subtraction_leaves_is_rounding_and_stands_for_zero(tmp_path: Path) -> None:
+    constants: Parameters = {
+        "three": np.array(3, np.float32),
+        "sixth": np.array(1 / 6, np.float32),
+        "half": np.array(0.5, np.float32),
+    }
+    body = "s = Add(x, sixth) d = Mul(s, three) c = Greater(d, half)"
+    text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
+    onnx.save(build(text, **constants), tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.levels == {"x": [2**-10 * (1 + 2**-10)]}
 
 
 def test_numbers_that_a_clip_has_as_attributes(tmp_path: Path) -> None:

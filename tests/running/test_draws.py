@@ -189,6 +189,6 @@ def test_every_second_sample_has_values_near_the_numbers_that_an_input_is_compar
     (_, sample) = inputs({"x": "float"}, (400,), samples=2, levels={"x": [0.1]})
     is_close = np.abs(sample["x"] - 0.1) < 1e-5
     assert 20 < np.count_nonzero(is_close) < 80
-    assert np.count_nonzero(sample["x"] == np.float32(0.1)) < 5
+    assert np.abs(sample["x"] - 0.1).min() > 0.1 * 2**-17
     (single, other) = inputs({"x": "float"}, (), samples=2, levels={"x": [100.0]})
     assert single["x"].shape == other["x"].shape == ()

@@ -35,7 +35,7 @@ FLOATS = "(float[N,5] x) => (float[N,5] y)"
 MAPS = "(float[N,T,5] x) => (float[N,S,5] y)"
 PAIRS = [
     (FLOATS, "y = Min(x, low)", "y = Min(x, lower)"),
-    (FLOATS, "d = Div(x, byte) y = Clip(d, nought, one)", "d = Div(x, byte) y = Relu(d)"),
+    (FLOATS, "d = Softplus(x) y = Clip(d, nought, byte)", "y = Softplus(x)"),
     (FLOATS, "h = MatMul(x, u) b = Add(h, far) r = Relu(b) y = MatMul(r, v)",
      "h = MatMul(x, u) b = Add(h, never) r = Relu(b) y = MatMul(r, v)"),
     (MAPS, "y = Slice(x, last, end, axis)", "y = Identity(x)"),

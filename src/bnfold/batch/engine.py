@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -47,11 +48,17 @@ class Engine(Protocol):
         """Let go of the workers."""
 
 
+_SAFE_PATH = "PYTHONSAFEPATH"
+"""Keeps a Python that loky starts from importing the files of the current folder (from 3.11 on)."""
+
+
 class Loky:
     """Processes on this machine."""
 
     def __init__(self, jobs: int, ledger: Ledger) -> None:
         require("joblib", "joblib")
+        self._safe_path = os.environ.get(_SAFE_PATH)
+        os.environ[_SAFE_PATH] = "1"
         self.workers = self.sharers = jobs
         self.name = f"loky, {count(jobs, 'worker')}"
         self.deaths: Deaths = (BrokenProcessPool,)
@@ -72,6 +79,10 @@ class Loky:
         from joblib.externals.loky import get_reusable_executor
 
         get_reusable_executor().shutdown(wait=True)
+        if self._safe_path is None:
+            os.environ.pop(_SAFE_PATH, None)
+        else:
+            os.environ[_SAFE_PATH] = self._safe_path
 
 
 def require(module: str, package: str) -> ModuleType:

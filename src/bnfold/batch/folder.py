@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bnfold.atomic import write_text
 from bnfold.batch.asked import hash_file
 from bnfold.batch.locks import lock_alone
-from bnfold.batch.selection import pages_of, require_within
+from bnfold.batch.selection import STAGE, pages_of, require_within
 from bnfold.batch.work import seal
 from bnfold.errors import UsageError, in_words
 from bnfold.record.batch import FileRecord, Index, Row, read_index
@@ -24,9 +24,6 @@ from bnfold.report import render
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-STAGE = ".bnfold"
-"""Holds what is not finished; it goes with the batch."""
 
 _SECONDS_BETWEEN = 5.0
 _SHARE_OF_WRITING = 0.01
@@ -80,13 +77,18 @@ class Folder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
+    @property
+    def rows_before(self) -> list[Row]:
+        """What earlier batches did, each model once."""
+        return [*self.before.earlier, *self.before.rows] if self.before is not None else []
+
     def require_free(self, names: Iterable[str], models: Iterable[Path], force: bool) -> None:
         """Require that nothing is replaced but what an earlier batch wrote.
 
         Raises:
             UsageError: if a name leads out of the folder, or to a file that is not of a batch.
         """
-        known = {row.name for row in self.before.rows} if self.before is not None else set()
+        known = {row.name for row in self.rows_before}
         given = {os.path.realpath(model) for model in models}
         if self.before is None and not force:
             for name in ("index.html", "index.md"):

@@ -72,8 +72,7 @@ class _Batch:
         self._folder, self._engine, self._manner = folder, engine, manner
         self._watch = watch
         self._begun = time.monotonic()
-        earlier = folder.before.rows if folder.before is not None else []
-        self._old = {row.name: row for row in earlier}
+        self._old = {row.name: row for row in folder.rows_before}
         self._rows = {job.name: self._waiting(job) for job in jobs}
         self._keys = {job.name: f"{number:05}" for number, job in enumerate(jobs)}
         self._hashes: dict[int, str] = {}
@@ -110,7 +109,9 @@ class _Batch:
         waiting = {name: self._waiting(self._jobs[name]) for name in self._held}
         rows = [waiting.get(name, row) for name, row in sorted(self._rows.items())]
         seconds = round(time.monotonic() - self._begun, 1)
-        return Index(rows, self._manner.command, self._engine.name, seconds, finished)
+        others = self._old.keys() - self._jobs.keys()
+        earlier = [self._old[name] for name in sorted(others) if self._old[name].files]
+        return Index(rows, self._manner.command, self._engine.name, seconds, finished, earlier)
 
     # --- What is up to date -----------------------------------------------------------------------
 

@@ -13,6 +13,11 @@ from bnfold.errors import UsageError, in_words
 
 SUFFIX = ".onnx"
 INDEX_FILES = ("index.html", "index.md", "index.json")
+STAGE = ".bnfold"
+"""The folder in that of a batch which holds what is not finished; it goes with the batch."""
+
+_LONGEST = 255 - 40
+"""Bytes of a file's name, with room for those of its pages and external data."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,22 @@ def _absolute(path: Path) -> Path:
 
 
 def distinct(models: Iterable[Selected]) -> list[Selected]:
-    """Drop models that were named before; what a manifest asks of one counts."""
-    found: dict[Path, Selected] = {}
+    """Drop models that were named before; what a manifest asks of one counts.
+
+    A model that is to go to several places is one for each.
+    """
+    found: dict[tuple[Path, str], Selected] = {}
     for model in models:
-        there = found.get(model.path)
-        if there is None or not (there.options or there.name):
-            found[model.path] = model
+        plain = found.get((model.path, ""))
+        if model.name:
+            if plain is not None and not plain.options:
+                del found[model.path, ""]
+            found.setdefault((model.path, model.name), model)
+        elif plain is None:
+            if not any(path == model.path for path, _ in found):
+                found[model.path, ""] = model
+        elif not plain.options:
+            found[model.path, ""] = model
     return list(found.values())
 
 
@@ -114,12 +129,15 @@ def name_all(models: Sequence[Selected]) -> list[str]:
         UsageError: if a name that was asked for leads elsewhere, or is taken.
     """
     top = _common([model.root for model in models])
-    taken = {name.casefold() for name in INDEX_FILES}
+    mirrored = [PurePosixPath(model.name or "/".join(_steps(model.path, top))) for model in models]
+    taken = {name.casefold() for name in (*INDEX_FILES, STAGE)}
+    taken |= {str(folder).casefold() for path in mirrored for folder in path.parents}
     names: dict[int, str] = {}
     asked = [index for index, model in enumerate(models) if model.name]
     for index in asked:
         name = models[index].name
         require_within(name)
+        _require_place(mirrored[index], models[index])
         if taken & _claims(name):
             raise UsageError(f"the name {name!r} is taken; give each model another")
         taken |= _claims(name)
@@ -127,14 +145,26 @@ def name_all(models: Sequence[Selected]) -> list[str]:
     for index, model in enumerate(models):
         if index in names:
             continue
-        mirrored = PurePosixPath(*_steps(model.path, top))
-        name, number = str(mirrored), 2
+        path = mirrored[index]
+        _require_place(path, model)
+        name, number = str(path), 2
         while taken & _claims(name):
-            name = str(mirrored.with_name(f"{mirrored.stem}-{number}{mirrored.suffix}"))
+            name = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
             number += 1
         taken |= _claims(name)
         names[index] = name
     return [names[index] for index in range(len(models))]
+
+
+def _require_place(name: PurePosixPath, model: Selected) -> None:
+    """Require that a batch can write a model, and its pages, to this place in its folder."""
+    advice = "give it another name in a manifest"
+    if name.parts[0].casefold() == STAGE:
+        raise UsageError(
+            f"{model.path}: {STAGE} is where a batch has what is not finished; {advice}"
+        )
+    if max(len(os.fsencode(part)) for part in name.parts) > _LONGEST:
+        raise UsageError(f"{model.path}: its name leaves no room for those of its pages; {advice}")
 
 
 def pages_of(name: str) -> tuple[str, str]:

@@ -166,6 +166,7 @@ def batch(
     from bnfold.cli.batch_progress import BatchProgress
     from bnfold.cli.batch_summary import print_index
     from bnfold.cli.delivery import new_console
+    from bnfold.cli.streams import spare_output
     from bnfold.scratch import Scratch
 
     for option, value, known in (
@@ -191,13 +192,15 @@ def batch(
     place.require_free([job.name for job in selected], [job.model for job in selected], force)
     with Scratch() as scratch:
         local = scratch.folder if backend == "loky" else None
-        engine = engine_of(backend, scheduler, jobs or default_jobs(threads), local)
+        processes = min(jobs or default_jobs(threads), len(selected))
+        engine = engine_of(backend, scheduler, processes, local)
         try:
             with place, BatchProgress(quiet=quiet) as progress:
                 manner = Manner(resume, send, each, local, command=command_line())
                 index = run_batch(selected, place, engine, manner, progress)
         finally:
             engine.close()
+    spare_output()  # the index holds what is printed
     if json:
         print(index.to_json(), end="")
     else:

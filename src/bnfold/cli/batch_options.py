@@ -14,17 +14,6 @@ from bnfold.errors import UsageError
 if TYPE_CHECKING:
     from bnfold.batch.asked import Asked
 
-_LEAST = {
-    "bench_seconds": 0.0,
-    "tune_seconds": 0.0,
-    "require_speedup": 0.0,
-    "samples": 1,
-    "seed": 0,
-    "threads": 1,
-    "external_data_threshold": 0,
-}
-"""Of each number: a manifest is not read by the parser of the command line."""
-
 
 def asked_of(values: Mapping[str, Any], model: str = "") -> Asked:
     """Build what is asked of a model from the values of options by name.
@@ -47,11 +36,6 @@ def _asked_of(values: Mapping[str, Any]) -> Asked:
     from bnfold.options import StorageOptions, TimingOptions
     from bnfold.rewriting.registry import choose_passes
 
-    for name, least in _LEAST.items():
-        value = values[name]
-        is_whole = isinstance(least, float) or value is None or isinstance(value, int)
-        if value is not None and (not is_whole or value < least):
-            raise UsageError(f"{name.replace('_', '-')} {value} is not a number from {least} on")
     passes = pass_options(
         values["only"],
         values["skip"],

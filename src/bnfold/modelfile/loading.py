@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.checker
 import onnx_ir as ir
+from onnx.defs import onnx_opset_version
 
 from bnfold.errors import ModelError
 from bnfold.modelfile.external import data_folders, find_data
@@ -100,6 +101,12 @@ def _require_supported(given: Source) -> None:
             f"{name} has IR version {proto.ir_version}, but the installed onnx supports only up to "
             f"{onnx.IR_VERSION}; upgrade onnx"
         )
+    for operators in proto.opset_import:
+        if operators.domain in ("", "ai.onnx") and operators.version > onnx_opset_version():
+            raise ModelError(
+                f"{name} has operator set {operators.version}, but the installed onnx knows them "
+                f"only up to {onnx_opset_version()}; upgrade onnx"
+            )
     if not proto.opset_import and proto.ir_version >= 3:
         raise ModelError(f"{name} is not a valid ONNX model: it imports no operator set")
     for graph in graphs_of(proto):
@@ -155,6 +162,12 @@ def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
             f"{given.name} has a tensor of the type UNDEFINED, {tensor.name!r}, which bnfold does "
             "not support"
         )
+    for entry in tensor.external_data:
+        if entry.key in ("offset", "length") and not entry.value.isdecimal():
+            raise ModelError(
+                f"{given.name} is not a valid ONNX model: the {entry.key} of the external data of "
+                f"{tensor.name!r} is {entry.value!r}"
+            )
     if not tensor.HasField("raw_data"):
         return
     try:

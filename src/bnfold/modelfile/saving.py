@@ -162,11 +162,6 @@ class StagedModel(AtomicFile):
             layout.leave_in(OpenFile(self.path, self.place), loaded.markers)
 
     def _write_with_data(self, loaded: LoadedModel, layout: DataLayout) -> None:
-        if not _is_utf8(self.place.name):
-            raise UsageError(
-                f"the name of {self.place} is not valid UTF-8, which external data requires; "
-                "choose another name"
-            )
         name, digest = self._storage.name, Digest()
         with as_usage_error(self.place):
             data = self.path.with_name(name or f"{self.place.name}.data")
@@ -231,11 +226,3 @@ def _require_fitting(
                 f"weights of less than {storage.threshold} bytes exceed 2 GiB, more than one model "
                 "file may hold: --external-data-threshold must be less"
             )
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

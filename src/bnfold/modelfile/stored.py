@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array
 from bnfold.atomic import BLOCK
-from bnfold.errors import ModelError, in_words
+from bnfold.errors import ModelError, in_words, require_text
 
 _PAGE = 4096
 """Bytes that a system reads at least."""
@@ -43,6 +43,7 @@ class OpenFile:
 
     def __init__(self, path: Path, name: Path | None = None) -> None:
         self.path, self._place = name or path, path
+        require_text(path, ModelError)
         try:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise ModelError(f"{path} is not a regular file")

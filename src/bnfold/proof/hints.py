@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,35 +19,12 @@ from bnfold.proof.hinted_integers import (
     limits_of,
     of_inputs,
     reach,
-    uses_of_same_numbers,
 )
-from bnfold.proof.hinted_sizes import COMPARISONS, LARGEST_CUT, cuts, thresholds
+from bnfold.proof.hinted_levels import levels, without_ties
+from bnfold.proof.hinted_sizes import LARGEST_CUT, cuts, thresholds
 from bnfold.running.hints import Hints
 
 _Number = TypeVar("_Number", int, float)
-
-_AT_ZERO = frozenset(["NonZero", "Sign"])
-"""Operators that do something else at zero, as does a Cast to booleans."""
-
-_BETWEEN = {
-    "Round": (0.5, -0.5, 1.5, -1.5),
-    **dict.fromkeys(("Ceil", "Floor"), (0.0, 1.0, -1.0, 2.0)),
-}
-"""Operators that jump from one whole number to the next, and some places where they do."""
-
-_OF_ATTRIBUTES = {"Clip": ("min", "max"), "Shrink": ("lambd",), "ThresholdedRelu": ("alpha",)}
-"""Operators that do something else from a number on that is an attribute; of Clip, before operator
-set 11."""
-
-_DEFAULTS = {"lambd": 0.5, "alpha": 1.0}
-
-_KEEPS_POSITIVE = frozenset(["Abs", "Relu"])
-"""Operators that pass positive numbers on unchanged."""
-
-_LARGEST_LEVEL = 1e4
-"""Numbers with which floats are compared: larger ones mean that nothing is as large."""
-
-_MOST_LEVELS = 4
 
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
@@ -109,51 +85,19 @@ def _written(model: ir.Model) -> list[int]:
     return sizes[:_MOST_WRITTEN]
 
 
-def _levels(model: ir.Model) -> dict[str, list[float]]:
-    """Return the numbers that float inputs are compared with or limited by.
-
-    At most a few for each input, the least first.
-    """
-    found = {}
-    for value in model.graph.inputs:
-        is_drawn = not value.is_initializer()  # others are overridden in some samples
-        if value.dtype is None or not value.dtype.is_floating_point() or not is_drawn:
-            continue
-        numbers: set[float] = set()
-        for node, _ in uses_of_same_numbers(value, _KEEPS_POSITIVE):
-            numbers.update(_levels_of(node))
-        levels = sorted(each for each in numbers if abs(each) <= _LARGEST_LEVEL)
-        if levels:
-            found[value.name or ""] = sorted(levels, key=abs)[:_MOST_LEVELS]
-    return found
-
-
-def _levels_of(node: ir.Node) -> Iterator[float]:
-    """Yield the numbers at which an operator does something else."""
-    if node.op_type in COMPARISONS | LIMITING:
-        contents = [constant(other) for other in node.inputs if other is not None]
-        yield from (float(each.flat[0]) for each in contents if each is not None and each.size == 1)
-    makes_booleans = node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL
-    if node.op_type in _AT_ZERO or makes_booleans:
-        yield 0.0
-    yield from _BETWEEN.get(node.op_type, ())
-    for name in _OF_ATTRIBUTES.get(node.op_type, ()):
-        number = node.attributes.get_float(name, _DEFAULTS.get(name))
-        if number is not None:
-            yield from (number, -number) if node.op_type == "Shrink" else (number,)
-
-
 def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
     """Return a model's hints, with those on where another does something else, or has other rows.
 
     Of both, there are some sizes only.
     """
     theirs = _where_it_changes(other)
+    merged = _of_both(own.levels, theirs.levels)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
     return replace(
         own,
-        levels=_of_both(own.levels, theirs.levels),
+        levels={name: without_ties(numbers) for name, numbers in merged.items()},
+        exact=own.exact | theirs.exact,
         compared=_of_both(own.compared, theirs.compared),
         rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
@@ -177,9 +121,11 @@ def _where_it_changes(model: ir.Model) -> Hints:
         for value in model.graph.inputs
         if not value.is_initializer()
     }
+    found, exact = levels(model)
     return Hints(
         cuts=cuts(model),
         thresholds=thresholds(model),
-        levels=_levels(model),
+        levels=found,
+        exact=exact,
         compared={name: numbers for name, numbers in whole.items() if numbers},
     )

@@ -312,11 +312,10 @@ class Original:
         # A device takes no weights from the host in this way.
         most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
         weights = float_weights(self.traits, most_bytes)
-        exact = {number for numbers in self.traits.hints.levels.values() for number in numbers}
         weights = {
             name: content
             for name, content in weights.items()
-            if content.size != 1 or float(content.flat[0]) not in exact
+            if content.size != 1 or float(content.flat[0]) not in self.traits.hints.exact
         }
         return moved(weights, seed, self._coarsest, units)
 

@@ -101,6 +101,8 @@ class Index:
     seconds: float = 0.0
     finished: bool = True
     """Whether the batch came to its end; its rows may still be failures."""
+    earlier: list[Row] = field(default_factory=list)
+    """What earlier batches wrote to the folder, of models that this one did not have."""
     version: str = __version__
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from bnfold.errors import BnfoldError, PassFailedError
@@ -78,7 +79,9 @@ def run_passes(
     Raises:
         PassFailedError: if a pass raises anything but a refusal, or never stops rewriting.
     """
-    return _Run(model, passes, keep_node, without, watch, tools or Tools()).to_fixpoint()
+    run = _Run(model, passes, keep_node, without, watch, tools or Tools())
+    with np.errstate(all="ignore"):  # values that are not finite are refused when stored
+        return run.to_fixpoint()
 
 
 def is_matched(pattern: re.Pattern[str], node: ir.Node) -> bool:

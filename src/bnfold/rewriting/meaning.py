@@ -52,9 +52,11 @@ def _fixed(dim: int | ir.SymbolicDim, fixed: Mapping[str, int]) -> int | ir.Symb
     return fixed.get(dim.value or "", dim) if isinstance(dim, ir.SymbolicDim) else dim
 
 
-def _sizes(value: ir.Value) -> list[int | str | None]:
-    """Return the sizes that the file declares for an input; none if it declares no shape."""
-    return [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
+def _sizes(value: ir.Value) -> list[int | str | None] | None:
+    """Return the sizes that the file declares for an input; None if it declares no shape."""
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
 
 
 def force_inference(model: ir.Model) -> list[RewriteRecord]:

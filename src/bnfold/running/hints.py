@@ -32,6 +32,8 @@ class Hints:
     """The positions where a table that an integer input looks up differs from another model's."""
     levels: dict[str, list[float]] = field(default_factory=dict)
     """The numbers that a float input is compared with, or limited by."""
+    exact: frozenset[float] = frozenset()
+    """The constants that decide whether such a number is met: no draw of the noise moves them."""
     ratios: set[str] = field(default_factory=set)
     """The inputs that are the ratio of a Dropout, in [0, 1)."""
     cuts: list[tuple[int, int]] = field(default_factory=list)

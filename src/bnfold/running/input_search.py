@@ -333,7 +333,8 @@ def _is_to_be_limited(inputs: Inputs, spec: ValueSpec) -> bool:
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:
     shapes = {name: content.shape for name, content in given.items()}
-    require_inputs({**request.shapes, **shapes}, {spec.name: spec.shape for spec in specs})
+    # onnxruntime says the same of a scalar as of an input without a declared shape
+    require_inputs({**request.shapes, **shapes}, {spec.name: spec.shape or None for spec in specs})
     return {spec.name: _fit(given[spec.name], spec) for spec in specs if spec.name in given}
 
 

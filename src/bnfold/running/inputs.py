@@ -31,7 +31,8 @@ FEW = 64
 
 _EXACT = 2.0**-8
 """A multiple of this is met exactly. Around another number, such as 0.1, what a model computes of
-it is rounded, and so it is the rounding that decides on which side it lies."""
+it is rounded, and so it is the rounding that decides on which side it lies. Values are `_CLOSE` to
+it and further."""
 
 SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
 """Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
@@ -200,8 +201,10 @@ class Inputs:
             return drawn
         chosen = generator.choice(levels, shape)
         close = np.where(np.fmod(chosen, _EXACT) == 0, 0.0, _CLOSE)
-        spread = np.where(generator.integers(0, 2, shape) == 0, _NEAR, close)
-        near = chosen * (1 + spread * generator.standard_normal(shape))
+        is_near = generator.integers(0, 2, shape) == 0
+        offset = generator.standard_normal(shape)
+        share = np.where(is_near, _NEAR * offset, close * (offset + np.sign(offset)))
+        near = chosen * (1 + share)
         one_in = 2 if math.prod(shape) < FEW else 4
         return np.where(generator.integers(0, one_in, shape) == 0, near, drawn)
 

@@ -16,6 +16,7 @@ from bnfold.errors import (
     SessionError,
     TooSlowError,
     UsageError,
+    require_text,
 )
 from bnfold.modelfile.external import require_free
 from bnfold.modelfile.saving import StagedModel, is_stored_so
@@ -68,6 +69,7 @@ class Optimization:
         self._source, self._scratch = model, scratch
         self._output = output
         self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"
+        require_text(self._place, UsageError)
         self._execution, self._checking, self._timing = execution, checking, timing
         self._storage = storage
         self._progress = progress
