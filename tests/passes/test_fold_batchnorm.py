@@ -644,6 +644,19 @@ def test_refuses_a_weight_that_is_not_finite(replaced: Parameters) -> None:
     assert_refused(conv_bn(**replaced), NAME, NotStorable.NOT_REPRESENTABLE)
 
 
+def test_an_infinite_scale_beside_a_bias_is_refused_without_a_warning() -> None:
+    """∞ · bias − ∞ · mean is NaN, of which numpy warns."""
+    infinite = batch_norm(4) | {"s": np.array([1, np.inf, 1, 1], np.float32)}
+    model = build(
+        "(float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ c = Conv(x, w, bias) y = BatchNormalization(c, s, b, m, v) }",
+        w=normal(4, 3, 3, 3),
+        bias=np.ones(4, np.float32),
+        **infinite | {"m": np.ones(4, np.float32)},
+    )
+    assert_refused(model, NAME, NotStorable.NOT_REPRESENTABLE)
+
+
 def test_refuses_a_half_that_overflows() -> None:
     parameters16 = batch_norm(4, dtype=np.float16) | {"v": np.full(4, 1e-7, np.float16)}
     model = build(

@@ -112,6 +112,9 @@ def test_large_models_are_compared_again_only_if_a_proof_shows_a_difference(
     assert looks(*open_pair) == 1
     monkeypatch.setattr(second_look, "_SMALL", 0)
     assert looks(*models(*PAIRS[1])) == 1
+    inputs = checked(*models(*PAIRS[1])).inputs
+    assert inputs is not None
+    assert inputs.shapes[0]["x"][0] < 1024
     assert looks(*models(*PAIRS[0])) == 0
     found = checked(*open_pair).certificate
     assert found is not None
@@ -128,6 +131,44 @@ def test_a_table_of_positions_is_used_nearly_in_full() -> None:
     )
     assert checked(one, other).verdict == "fail"
     assert checked(one, other, certify="off").verdict == "pass"
+
+
+@pytest.mark.parametrize("interface", ["float[N,16] x", "float[N,4,4] x", "float[N,16] x, float z"])
+def test_labels_that_are_looked_up_by_a_winner_are_tried_in_many_rows(interface: str) -> None:
+    labels = np.arange(100)
+    changed = labels.copy()
+    changed[[30, 24]] = changed[[24, 30]]  # the winners of a row in five hundred
+    text = (
+        f"({interface}) => (int64[N] y) {{ f = Flatten(x) h = Gemm(f, w, b) "
+        "i = ArgMax<axis=1, keepdims=0>(h) y = Gather(labels, i) }"
+    )
+    one, other = (
+        build(text, w=normal(16, 100), b=normal(100, seed=1), labels=each)
+        for each in (labels, changed)
+    )
+    assert checked(one, one).verdict == "pass"
+    found = checked(one, other)
+    assert found.verdict == "fail"
+    assert found.inputs is not None
+    assert found.inputs.shapes[0]["x"][0] == 1024
+    assert checked(one, other, certify="off").verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("interface", "has_small_rows"),
+    [
+        ("float[N,2048] x", True),
+        ("float[N,2049] x", False),
+        ("float[N,64,64] x", False),
+        ("float[N,T,5] x", False),
+        ("float[N,4] x, float[N,T] z", False),
+        ("float[N,4] x, int64[N] z", True),
+        ("float x", True),
+    ],
+)
+def test_the_rows_that_are_many(tmp_path: Path, interface: str, has_small_rows: bool) -> None:
+    onnx.save(build(f"({interface}) => (float[a] y) {{ y = Abs(x) }}"), tmp_path / "m.onnx")
+    assert second_look._has_small_rows(tmp_path / "m.onnx") is has_small_rows
 
 
 def test_the_inputs_that_are_saved_are_the_first_ones(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def name_all(models: Sequence[Selected]) -> list[str]:
     """
     top = _common([model.root for model in models])
     mirrored = [PurePosixPath(model.name or "/".join(_steps(model.path, top))) for model in models]
-    taken = {name.casefold() for name in (*INDEX_FILES, STAGE)}
+    taken = {name.casefold() for name in INDEX_FILES}
     taken |= {str(folder).casefold() for path in mirrored for folder in path.parents}
     names: dict[int, str] = {}
     asked = [index for index, model in enumerate(models) if model.name]
