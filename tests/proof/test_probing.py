@@ -20,6 +20,13 @@ def test_samples_that_mix_are_not_stacked() -> None:
     assert (found.verdict, found.kind) == ("certified", "linear")
 
 
+def test_outputs_whose_number_of_elements_varies_are_left_open() -> None:
+    text = "(float[2,4] x) => (int64[2,K] y)"
+    found = certify(window(text, "r = Relu(x) y = NonZero(r)", "y = NonZero(x)"))
+    assert found.verdict == "open"
+    assert found.note == "how many elements it has depends on what they are computed from"
+
+
 @pytest.mark.parametrize(
     "other",
     [

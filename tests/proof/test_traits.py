@@ -252,7 +252,7 @@ def test_constants_that_decide_whether_a_number_is_met(
     tmp_path: Path, body: str, exact: list[str]
 ) -> None:
     numbers = {"tenth": 0.1, "half": 0.5, "four": 4, "infinite": np.inf}
-    constants = {name: np.array(number, np.float32) for name, number in numbers.items()}
+    constants: Parameters = {name: np.array(number, np.float32) for name, number in numbers.items()}
     text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
     onnx.save(build(text, **constants), tmp_path / "m.onnx")
     onnx.save(build("(float[N,3] x) => (float[N,3] y) { y = Relu(x) }"), tmp_path / "o.onnx")

@@ -98,7 +98,11 @@ def by_onnxruntime(model: onnx.ModelProto) -> Run:
 
 
 def each_probe(sizing: Sizing, probes: Sequence[Mapping[str, Array]], run: Run) -> Array:
-    """Return the output for each probe, stacked: some in one run if samples do not mix."""
+    """Return the output for each probe, stacked: some in one run if samples do not mix.
+
+    Raises:
+        NotShown: if they differ in shape.
+    """
     if sizing.batched:
         return _stacked(probes, run)
     if sizing.stackable:
@@ -109,7 +113,10 @@ def each_probe(sizing: Sizing, probes: Sequence[Mapping[str, Array]], run: Run) 
         tried = [len(probes) // 2, len(probes) - 1]
         if len(together) and all(_is_same(together[at], run(probes[at])) for at in tried):
             return together
-    return np.stack([run(probe) for probe in probes])
+    outputs = [run(probe) for probe in probes]
+    if len({output.shape for output in outputs}) > 1:
+        raise NotShown("how many elements it has depends on what they are computed from")
+    return np.stack(outputs)
 
 
 def _stacked(probes: Sequence[Mapping[str, Array]], run: Run) -> Array:
