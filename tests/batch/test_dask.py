@@ -76,6 +76,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def engine(address: str) -> Iterator[Dask]:
+    """Return the engine, once a worker that another test has killed has started again."""
+    with distributed.Client(address, timeout=60, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
     made = Dask(address)
     yield made
     made.close()

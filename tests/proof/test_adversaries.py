@@ -104,6 +104,13 @@ DIFFERENT: dict[str, Case] = {
         "",
         {"overlap": array(0.4)},
     ),
+    "a pixel that is the only one": (
+        {"half": np.array([1, 1, 0.5, 0.5], np.float32)},
+        "(float[N,3,H,W] x) => (float[N,3,h,w] y)",
+        'y = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(x, , half)',
+        'y = Resize<mode="linear", coordinate_transformation_mode="pytorch_half_pixel">(x, , half)',
+        {},
+    ),
     "a small bias": (
         {"w": normal(64, 8) / 10, "b": np.full(8, 1e-5, np.float32)},
         "(float[N,64] x) => (float[N,8] y)",

@@ -360,6 +360,27 @@ def test_sizes_that_are_compared_with_constants(
 
 
 @pytest.mark.parametrize(
+    ("mode", "scales", "thresholds"),
+    [
+        ("pytorch_half_pixel", [1, 1, 0.5, 0.3], [("x", 2, 2), ("x", 3, 4)]),
+        ("align_corners", [1, 1, 1 / 3, 0.75], [("x", 2, 3), ("x", 3, 2)]),
+        ("half_pixel", [1, 1, 0.5, 0.5], []),
+        ("pytorch_half_pixel", [1, 1, 1, 2], []),
+        ("pytorch_half_pixel", [1, 1, 1.5, 1e-4], []),
+    ],
+)
+def test_sizes_of_which_a_resize_makes_one(
+    tmp_path: Path, mode: str, scales: list[float], thresholds: list[tuple[str, int, int]]
+) -> None:
+    text = (
+        "(float[N,3,H,W] x) => (float[N,3,h,w] y) "
+        f'{{ r = Relu(x) y = Resize<coordinate_transformation_mode="{mode}">(r, , s) }}'
+    )
+    onnx.save(build(text, s=np.array(scales, np.float32)), tmp_path / "m.onnx")
+    assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
+
+
+@pytest.mark.parametrize(
     ("body", "written"),
     [
         ("{ y = Reshape(x, fixed) }", [20, 4]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import onnx_ir as ir
@@ -22,6 +23,9 @@ LARGEST_CUT = 2048
 
 _OF_POSITIONS = {"Abs": 0, "Range": 1, "Sub": 0}
 """Operators of positions, and which operand says how large they are."""
+
+_OF_ONE = frozenset(["align_corners", "pytorch_half_pixel"])
+"""Modes of Resize that place the only pixel of a size of 1 elsewhere."""
 
 _SIZING = COMPARISONS | {"Max", "Min", "Slice"}
 """Operators that may do something else from a certain size on."""
@@ -45,9 +49,13 @@ def cuts(model: ir.Model) -> list[tuple[int, int]]:
 
 
 def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
-    """Return inputs, axes and the constants with which their sizes are compared, or limited."""
+    """Return inputs, axes and the constants with which their sizes are compared, or limited.
+
+    And the sizes of which a Resize makes 1, where that is a case of its own.
+    """
     found: set[tuple[str, int, int]] = set()
     for node in model.graph:
+        found.update(_resized_to_one(model, node))
         for value, other in _compared(node):
             number = _number(other)
             if number is None:
@@ -57,6 +65,22 @@ def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
                 if measured is not None and 1 <= limit <= LARGEST_CUT:
                     found.add((*measured, int(limit)))
     return sorted(found)
+
+
+def _resized_to_one(model: ir.Model, node: ir.Node) -> Iterator[tuple[str, int, int]]:
+    """Yield inputs, axes and the smallest sizes that a Resize makes 1."""
+    mode = node.attributes.get_string("coordinate_transformation_mode", "")
+    data = node.inputs[0] if node.op_type == "Resize" and len(node.inputs) > 2 else None
+    scales = constant(node.inputs[2]) if data is not None and mode in _OF_ONE else None
+    rank = rank_of(data)
+    if data is None or scales is None or rank is None:
+        return
+    axes = node.attributes.get_ints("axes", list(range(rank)))
+    for axis, scale in zip(axes, scales.tolist(), strict=False):
+        size = math.ceil(1 / scale) if scale > 0 else 0
+        place = axis_of_input(model, data, axis)
+        if place is not None and size <= LARGEST_CUT and scale < 1 and int(size * scale) == 1:
+            yield (*place, size)
 
 
 def _number(value: ir.Value | None) -> float | None:
