@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import ctypes
 import faulthandler
@@ -322,6 +323,48 @@ def test_ctrl_c_ends_both_and_leaves_no_zombie(to_group: bool) -> None:
     assert errors == ""
     assert process.returncode == 0
     assert not is_alive(child)
+
+
+KILLED = """
+import os, time
+from bnfold.running.isolation import isolated
+
+def work(told):
+    told(str(os.getpid()))
+    isolated(lambda _: time.sleep(60), lambda _: None)
+
+isolated(work, lambda doing: print(doing, flush=True))
+"""
+
+
+def test_no_work_goes_on_where_the_host_is_killed() -> None:
+    host = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(
+        host, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        end = time.monotonic() + 10
+        while len(_group(process.pid)) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert is_alive(child)
+        process.kill()
+        process.wait()
+        while _group(process.pid) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not _group(process.pid)
+
+
+def _group(leader: int) -> list[int]:
+    """Return the processes of a session that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, _, session, *_ = rest.split()
+            if int(session) == leader and state != "Z":
+                found.append(int(name.split()[0]))
+    return found
 
 
 # --- A fork that stands still ---------------------------------------------------------------------

@@ -11,6 +11,7 @@ For the same reason it collects no garbage of its parent's.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -43,6 +44,9 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 _NO_ANSWER = 75
 """The exit status of a fork that cannot write to its pipe: no crash, and no verdict."""
+
+_PR_SET_PDEATHSIG = 1
+"""The number of Linux's option (prctl(2))."""
 
 _Result = TypeVar("_Result")
 
@@ -163,12 +167,12 @@ class Forked(Generic[_Result]):
         except OSError as refused:
             raise _NoForkError from refused
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        child = -1
+        child, parent = -1, os.getpid()
         try:
             child = _fork()
             if child == 0:
                 os.close(receiving)
-                _serve(self._work, sending, limits, before)
+                _serve(self._work, sending, limits, before, parent)
             self._child, self._receiving = child, receiving
             _widen(receiving)
         finally:
@@ -219,9 +223,11 @@ def _serve(
     sending: int,
     limits: Limits | None,
     signals: Iterable[int],
+    parent: int,
 ) -> None:
     """Do the work, answer, and end the process; `signals` stay blocked."""
     try:
+        _end_with(parent)
         _forked.append(os.getpid())
         keep_freed_memory()
         if limits is not None:
@@ -232,6 +238,18 @@ def _serve(
         _send(sending, answer(lambda: work(lambda doing: _send(sending, ("progress", doing)))))
     finally:
         os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when the thread that has made it ends, as it waits for it.
+
+    Where that process is killed itself, nobody else would end this one, which may run for ever.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        os._exit(_NO_ANSWER)
 
 
 def _send(sending: int, message: Answer) -> None:
