@@ -367,6 +367,7 @@ def test_sizes_that_are_compared_with_constants(
         ("half_pixel", [1, 1, 0.5, 0.5], []),
         ("pytorch_half_pixel", [1, 1, 1, 2], []),
         ("pytorch_half_pixel", [1, 1, 1.5, 1e-4], []),
+        ("pytorch_half_pixel", [0.25], [("x", 3, 4)]),
     ],
 )
 def test_sizes_of_which_a_resize_makes_one(
@@ -374,9 +375,10 @@ def test_sizes_of_which_a_resize_makes_one(
 ) -> None:
     text = (
         "(float[N,3,H,W] x) => (float[N,3,h,w] y) "
-        f'{{ r = Relu(x) y = Resize<coordinate_transformation_mode="{mode}">(r, , s) }}'
+        f'{{ r = Relu(x) y = Resize<coordinate_transformation_mode="{mode}"AXES>(r, , s) }}'
     )
-    onnx.save(build(text, s=np.array(scales, np.float32)), tmp_path / "m.onnx")
+    text = text.replace("AXES", ", axes=[3]" if len(scales) == 1 else "")
+    onnx.save(build(text, opset=18, s=np.array(scales, np.float32)), tmp_path / "m.onnx")
     assert Traits.of(tmp_path / "m.onnx").hints.thresholds == thresholds
 
 

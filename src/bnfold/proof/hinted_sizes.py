@@ -77,10 +77,9 @@ def _resized_to_one(model: ir.Model, node: ir.Node) -> Iterator[tuple[str, int, 
         return
     axes = node.attributes.get_ints("axes", list(range(rank)))
     for axis, scale in zip(axes, scales.tolist(), strict=False):
-        size = math.ceil(1 / scale) if scale > 0 else 0
         place = axis_of_input(model, data, axis)
-        if place is not None and size <= LARGEST_CUT and scale < 1 and int(size * scale) == 1:
-            yield (*place, size)
+        if place is not None and 1 / LARGEST_CUT <= scale < 1:
+            yield (*place, math.ceil(1 / scale))
 
 
 def _number(value: ir.Value | None) -> float | None:
