@@ -23,7 +23,7 @@ from bnfold.modelfile.external import data_files as data_files
 from bnfold.modelfile.external import data_folders as data_folders
 from bnfold.modelfile.external import locations_of as locations_of
 from bnfold.modelfile.external import require_data
-from bnfold.modelfile.source import ModelSource, Source
+from bnfold.modelfile.source import ModelSource, Source, in_place
 from bnfold.options import (
     OUTPUT_CHOICES,
     CheckOptions,
@@ -235,9 +235,8 @@ def check(
         proves = checking.certify != "off"
         seconds = checking.seconds_to_certify
         with Certifying(paths[0], paths[1], seconds) if proves else nullcontext() as certifying:
-            equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
-            for source in sources:
-                source.require_in_place()
+            with in_place(*sources):
+                equivalence = compare_models(paths[0], paths[1], execution, checking, progress)
             require_valid_unless_loaded(paths[0], equivalence)
             if certifying is not None and (
                 equivalence.verdict != "fail" or may_be_narrow(equivalence)

@@ -25,6 +25,7 @@ from bnfold.modelfile.model import LoadedModel, serialize
 from bnfold.modelfile.places import weights_of
 from bnfold.modelfile.protos import tensors_of
 from bnfold.modelfile.reading import ReadModel, read_light, read_whole, restore
+from bnfold.modelfile.source import Source, in_place
 from bnfold.modelfile.stored import OpenFile, StoredTensor
 from tests.support.cli import MODELS
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
@@ -379,6 +380,18 @@ def test_a_file_that_is_replaced_during_the_check_is_no_difference(
     with pytest.raises(ModelError, match=r"m\.onnx was (replaced|changed) while it was "):
         getattr(bnfold, command)(path, second, progress=progress)
     assert not output.exists()
+
+
+def test_what_fails_where_a_file_has_gone_fails_because_of_that(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    source = Source.of(path)
+    with pytest.raises(ModelError, match="another"), in_place(source):
+        raise ModelError("another")
+    path.unlink()
+    with pytest.raises(ModelError, match="was replaced while it was in use"), in_place(source):
+        raise ModelError("does not exist")
+    with pytest.raises(ModelError, match="was replaced while it was in use"), in_place(source):
+        pass
 
 
 def test_what_a_file_does_not_have_is_not_read(tmp_path: Path) -> None:

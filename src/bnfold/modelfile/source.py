@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import onnx
 
-from bnfold.errors import ModelError
+from bnfold.errors import BnfoldError, ModelError
 from bnfold.modelfile.protos import count_operators, node_lists_of
 from bnfold.modelfile.reading import (
     LARGEST_MESSAGE,
@@ -109,3 +110,22 @@ class Source:
             nodes=sum(ops.values()),
             ops=ops,
         )
+
+
+@contextmanager
+def in_place(*sources: Source) -> Iterator[None]:
+    """Require that files stay where they are while they are read by path.
+
+    What fails meanwhile may do so because one does not.
+
+    Raises:
+        ModelError: if one has been replaced, removed or changed.
+    """
+    try:
+        yield
+    except BnfoldError:
+        for source in sources:
+            source.require_in_place()
+        raise
+    for source in sources:
+        source.require_in_place()

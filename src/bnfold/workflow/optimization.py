@@ -20,7 +20,7 @@ from bnfold.errors import (
 )
 from bnfold.modelfile.external import require_free
 from bnfold.modelfile.saving import StagedModel, is_stored_so
-from bnfold.modelfile.source import ModelSource
+from bnfold.modelfile.source import ModelSource, in_place
 from bnfold.options import (
     CheckOptions,
     ExecutionOptions,
@@ -199,7 +199,7 @@ class Optimization:
             if culprit is not None:
                 equivalence = Equivalence("fail", culprit.reason)
             else:
-                with learning_once():
+                with learning_once(), in_place(self._variant.model.source):
                     equivalence = compare_models(
                         self._reference,
                         self._staged.path,
@@ -207,7 +207,6 @@ class Optimization:
                         checking,
                         self._progress,
                     )
-                self._variant.model.source.require_in_place()
                 require_valid_unless_loaded(self._source, equivalence)
                 checking = replace(checking, save_inputs=None)  # they are the same each time
                 equivalence = with_certificates(
