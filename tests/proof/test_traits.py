@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -213,6 +214,8 @@ def test_shapes_that_hang_on_data(tmp_path: Path) -> None:
         ("c = NonZero(x)", [0]),
         ("c = Greater(x, huge)", []),
         ("c = Greater(x, several)", []),
+        ("d = Cast<to=8>(x) c = Equal(d, word)", []),
+        ("d = Cast<to=16>(x) c = Greater(d, coarse)", [60]),
         ("c = Add(x, sixty)", []),
     ],
 )
@@ -226,6 +229,8 @@ def test_numbers_that_inputs_are_compared_with(
         "huge": np.array(65504, np.float32),
         "several": np.array([30, 40, 50], np.float32),
         "zero": np.zeros((), np.float32),
+        "word": np.array("sixty", object),
+        "coarse": np.array(60, ml_dtypes.bfloat16),
     }
     text = f"(float[N,3] x) => (float[N,3] y) {{ y = Relu(x) {body} }}"
     onnx.save(build(text, **constants), tmp_path / "m.onnx")

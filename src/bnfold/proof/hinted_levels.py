@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from bnfold.graph.constants import constant
 from bnfold.proof.hinted_integers import LIMITING
-from bnfold.proof.hinted_sizes import COMPARISONS, SAME_NUMBERS
+from bnfold.proof.hinted_sizes import COMPARISONS, SAME_NUMBERS, number_of
 
 _AT_ZERO = frozenset(["NonZero", "Sign"])
 """Operators that do something else at zero, as does a Cast to booleans."""
@@ -178,7 +177,7 @@ def _step(node: ir.Node, position: int) -> _Way | None:
     of_constant = _INVERSES_BY_CONSTANT.get((node.op_type, position))
     if of_constant is None or len(node.inputs) != 2:
         return None
-    other = _number(node.inputs[1 - position])
+    other = number_of(node.inputs[1 - position])
     if other is None:
         return None
     return _Way((lambda level: of_constant(level, other),), (other,))
@@ -187,7 +186,7 @@ def _step(node: ir.Node, position: int) -> _Way | None:
 def _levels_of(node: ir.Node) -> Iterator[float]:
     """Yield the numbers at which an operator does something else."""
     if node.op_type in COMPARISONS | LIMITING:
-        numbers = map(_number, node.inputs)
+        numbers = map(number_of, node.inputs)
         yield from (number for number in numbers if number is not None)
     makes_booleans = node.op_type == "Cast" and node.outputs[0].dtype == ir.DataType.BOOL
     if node.op_type in _AT_ZERO or makes_booleans:
@@ -197,9 +196,3 @@ def _levels_of(node: ir.Node) -> Iterator[float]:
         number = node.attributes.get_float(name, _DEFAULTS.get(name))
         if number is not None:
             yield from (number, -number) if node.op_type == "Shrink" else (number,)
-
-
-def _number(value: ir.Value | None) -> float | None:
-    """Return the content of a constant of one element."""
-    content = constant(value)
-    return float(content.flat[0]) if content is not None and content.size == 1 else None

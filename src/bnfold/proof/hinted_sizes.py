@@ -57,7 +57,7 @@ def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
     for node in model.graph:
         found.update(_resized_to_one(model, node))
         for value, other in _compared(node):
-            number = _number(other)
+            number = number_of(other)
             if number is None:
                 continue
             for term, limit in _without_term(value, number):
@@ -82,10 +82,10 @@ def _resized_to_one(model: ir.Model, node: ir.Node) -> Iterator[tuple[str, int, 
             yield (*place, math.ceil(1 / scale))
 
 
-def _number(value: ir.Value | None) -> float | None:
-    """Return a constant of one number; None of any other value."""
+def number_of(value: ir.Value | None) -> float | None:
+    """Return a constant of one number, of any type of float ("V"); None of any other value."""
     content = constant(value)
-    is_number = content is not None and content.size == 1 and content.dtype.kind in "iuf"
+    is_number = content is not None and content.size == 1 and content.dtype.kind in "biufV"
     return float(content.flat[0]) if content is not None and is_number else None
 
 
@@ -99,7 +99,7 @@ def _without_term(value: ir.Value | None, number: float) -> Iterator[tuple[ir.Va
     if node is None or node.op_type not in ("Add", "Sub") or len(node.inputs) != 2:
         return
     for part, other in (node.inputs, node.inputs[::-1]):
-        term = _number(other)
+        term = number_of(other)
         if term is None:
             continue
         if node.op_type == "Add":
