@@ -28,8 +28,8 @@ import onnx
 
 from bnfold.modelfile.loading import load
 from bnfold.progress import silent
-from bnfold.proof.certificate import certify_any
-from bnfold.proof.windows import NotShown
+from bnfold.proof.certificates.certificate import certify_any
+from bnfold.proof.certificates.windows import NotShown
 from bnfold.record.data import Certificate
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.registry import choose_passes

@@ -16,7 +16,7 @@ from benchmarks.records import Graph
 from bnfold.arrays import Array
 from bnfold.modelfile.protos import node_lists_of
 from bnfold.options import InputOptions
-from bnfold.proof.truth import NoTruth, Truth64
+from bnfold.proof.float64.evaluation import NoTruth, Truth64
 from bnfold.record.data import SpeedRecord
 from bnfold.running.input_search import make_inputs
 from bnfold.running.runtime import Feeds, Level, Session

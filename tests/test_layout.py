@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.support.layout import LIBRARIES, MAY_IMPORT, ROOT, circles, sources, violations
+from tests.support.layout import LIBRARIES, MAY_IMPORT, ROOT, circles, imports, sources, violations
 
 PACKAGES = sorted(
     path.name for path in (ROOT / "src" / "bnfold").iterdir() if (path / "__init__.py").exists()
@@ -23,6 +23,16 @@ def test_no_import_breaks_a_rule() -> None:
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(SOURCES) == []
     assert circles(sources({"benchmarks": "benchmarks"})) == []
+
+
+def test_samples_and_certificates_judge_independently() -> None:
+    own = [
+        each
+        for each in imports(SOURCES)
+        if each.importer.count(".") == 2 and each.importer.startswith("bnfold.proof.")
+    ]
+    assert own
+    assert not [each for each in own if each.imported.startswith("bnfold.proof.certificates")]
 
 
 def test_the_table_itself_has_no_circle() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.algebra.linear import NotAbsorbed
-from bnfold.proof.certificate import certify
+from bnfold.proof.certificates.certificate import certify
 from bnfold.rewriting.contract import Common, Refusal
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators

@@ -16,8 +16,8 @@ from bnfold.algebra.carrying import NotCarried
 from bnfold.algebra.linear import NotAbsorbed
 from bnfold.algebra.reach import NotReached
 from bnfold.algebra.weights import NotStorable
-from bnfold.proof.certificate import certify
-from bnfold.proof.projections import _with_projections
+from bnfold.proof.certificates.certificate import certify
+from bnfold.proof.certificates.normal_forms.projections import _with_projections
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent, run_plain
 from tests.support.graphs import (

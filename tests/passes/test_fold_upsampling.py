@@ -17,7 +17,7 @@ import bnfold_passes.fold_upsampling
 from bnfold.algebra.repetition import NotRepeated
 from bnfold.modelfile.loading import load
 from bnfold.options import PROVIDER_CHOICES, PassOptions
-from bnfold.proof.certificate import certify
+from bnfold.proof.certificates.certificate import certify
 from bnfold.rewriting.contract import Common, General, Refusal
 from bnfold.rewriting.engine import run_passes
 from bnfold.rewriting.registry import choose_passes

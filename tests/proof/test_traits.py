@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 import bnfold
 from bnfold.options import ExecutionOptions
 from bnfold.progress import silent
-from bnfold.proof.hinted_levels import without_ties
+from bnfold.proof.hints.levels import without_ties
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
 from bnfold.proof.traits import Traits, float_weights

@@ -12,7 +12,7 @@ import pytest
 import bnfold
 from bnfold.modelfile.loading import load
 from bnfold.options import InputOptions
-from bnfold.proof.differing_rows import differing_rows
+from bnfold.proof.hints.differing_rows import differing_rows
 from bnfold.proof.traits import Traits
 from bnfold.running.hints import Hints
 from bnfold.running.input_search import make_inputs
@@ -328,7 +328,7 @@ def test_the_rows_that_differ_most_come_first() -> None:
 
 
 def test_long_tables_are_compared_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnfold.proof.differing_rows._AT_ONCE", 8)
+    monkeypatch.setattr("bnfold.proof.hints.differing_rows._AT_ONCE", 8)
     table = normal(31, 4)
     changed = table.copy()
     changed[[0, 17, 30]] += np.array([[1], [2], [3]], np.float32)

@@ -34,6 +34,16 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "modelfile": ("atomic", "graph", "scratch", *_PLAIN),
     "running": ("graph", *_PLAIN),
     "proof": ("graph", "modelfile", "running", "scratch", *_PLAIN),
+    "proof.certificates": (
+        "graph",
+        "proof.cutting",
+        "proof.float64",
+        "proof.noise",
+        "running",
+        *_PLAIN,
+    ),
+    "proof.float64": ("graph", "modelfile", "proof.learned", "proof.outputs", "running", *_PLAIN),
+    "proof.hints": ("graph", "running", *_PLAIN),
     "speed": ("running", *_PLAIN),
     "workflow": (
         "graph",

@@ -8,7 +8,7 @@ import onnx
 
 import bnfold
 from bnfold.options import PassOptions
-from bnfold.proof.certificate import certify_any
+from bnfold.proof.certificates.certificate import certify_any
 from bnfold.record.data import Certificate
 from bnfold.rewriting.contract import Refusal
 from bnfold.workflow.result import Result

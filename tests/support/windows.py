@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnfold.proof.sizing import Sizing, sizings
-from bnfold.proof.windows import Window
+from bnfold.proof.certificates.sizes.sizing import Sizing, sizings
+from bnfold.proof.certificates.windows import Window
 from tests.support.graphs import Array, Parameters, build
 
 

@@ -14,9 +14,9 @@ import pytest
 from bnfold.graph.facts import learn
 from bnfold.modelfile.loading import load
 from bnfold.options import PassOptions
-from bnfold.proof.certificate import certify, certify_any
-from bnfold.proof.in_turn import certify_all
-from bnfold.proof.windows import NotShown, Window
+from bnfold.proof.certificates.certificate import certify, certify_any
+from bnfold.proof.certificates.in_turn import certify_all
+from bnfold.proof.certificates.windows import NotShown, Window
 from bnfold.rewriting.contract import Op, Replace
 from bnfold.rewriting.editor import Editor
 from bnfold.running.learning import TOOLS

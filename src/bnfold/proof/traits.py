@@ -12,9 +12,9 @@ import onnx_ir as ir
 from bnfold.arrays import Array
 from bnfold.errors import BnfoldError
 from bnfold.graph.constants import RANDOM, constant
-from bnfold.proof.hinted_integers import TABLES
-from bnfold.proof.hinted_sizes import COMPARISONS, SAME_NUMBERS
-from bnfold.proof.hints import beside, hints_of
+from bnfold.proof.hints.all_hints import beside, hints_of
+from bnfold.proof.hints.integers import TABLES
+from bnfold.proof.hints.sizes import COMPARISONS, SAME_NUMBERS
 from bnfold.proof.learned import learned
 from bnfold.running.hints import Hints
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from bnfold.arrays import FloatArray
 from bnfold.progress import silent
+from bnfold.proof.float64.evaluation import NoTruth, Truth64
 from bnfold.proof.noise import root_mean_square, widened
 from bnfold.proof.tolerance import DEFAULT_TOLERANCES
-from bnfold.proof.truth import NoTruth, Truth64
 from bnfold.proof.truth_slices import (
     MOST_DISAGREEMENT,
     ROUNDING_ERRORS,

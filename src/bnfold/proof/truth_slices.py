@@ -11,6 +11,7 @@ import numpy as np
 
 from bnfold.arrays import Array, FloatArray
 from bnfold.proof.comparison import one_step_apart
+from bnfold.proof.float64.evaluation import NoTruth
 from bnfold.proof.noise import (
     MOST_DEVIATIONS,
     UNSETTLED,
@@ -20,7 +21,6 @@ from bnfold.proof.noise import (
     widened,
 )
 from bnfold.proof.tolerance import DEVIATIONS
-from bnfold.proof.truth import NoTruth
 from bnfold.running.runtime import Feeds
 
 TRUTH_FACTOR = 4.0

@@ -19,9 +19,9 @@ import onnx_ir as ir
 from bnfold.graph.constants import digest
 from bnfold.graph.walk import bodies_in, has_body
 from bnfold.progress import Counted, Progress, silent
-from bnfold.proof.certificate import certify
-from bnfold.proof.in_turn import seconds_for_one
-from bnfold.proof.windows import NotShown
+from bnfold.proof.certificates.certificate import certify
+from bnfold.proof.certificates.in_turn import seconds_for_one
+from bnfold.proof.certificates.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
 from bnfold.workflow.bodies import are_bodies_plain, may_draw

@@ -31,7 +31,9 @@ def with_proofs(
     progress: Progress,
 ) -> list[RewriteRecord]:
     """Return the rewrites with their certificates, each proven by itself on its window."""
-    from bnfold.proof.in_turn import certify_all  # slow to import: `check` proves in a fork
+    from bnfold.proof.certificates.in_turn import (
+        certify_all,  # slow to import: `check` proves in a fork
+    )
 
     def by_need(index: int) -> tuple[bool, int]:
         """What rounds comes first, for there is most to prove; and what is small."""

@@ -240,7 +240,7 @@ class Optimization:
         rewrites[:] = with_proofs(rewrites, cuts, seconds, processes, self._progress)
         inlined = variant.inlined
         if variant.inlining is not None:
-            from bnfold.proof.inlined import certify_inlined
+            from bnfold.proof.certificates.inlined import certify_inlined
 
             certificate = certify_inlined(*variant.inlining)
             inlined = [replace(each, certificate=certificate) for each in inlined]

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import digest
 from bnfold.graph.walk import captured
-from bnfold.proof.bodies import what_bodies_compute
+from bnfold.proof.certificates.normal_forms.bodies import what_bodies_compute
 from bnfold.workflow.determined import content_of, is_constant
 from bnfold.workflow.duplicates import equal_values
 from bnfold.workflow.slices import Names, Part, Slice, spaceless

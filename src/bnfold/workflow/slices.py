@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from bnfold.graph.shapes import rank_of, shape_of
 from bnfold.graph.walk import captured
-from bnfold.proof.bodies import rename_bodies
-from bnfold.proof.windows import NotShown
+from bnfold.proof.certificates.normal_forms.bodies import rename_bodies
+from bnfold.proof.certificates.windows import NotShown
 from bnfold.rewriting.query import is_op
 from bnfold.workflow.bodies import are_bodies_plain, is_plain
 from bnfold.workflow.determined import between, content_of, filling, from_sizes, is_constant

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import is_constant
 from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import has_body
-from bnfold.proof.windows import AFFINE
+from bnfold.proof.certificates.windows import AFFINE
 from bnfold.workflow.determined import are_equal_constants
 from bnfold.workflow.operators import is_same_operator
 

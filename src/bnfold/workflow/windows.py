@@ -15,7 +15,7 @@ import onnx
 import onnx.helper
 import onnx_ir as ir
 
-from bnfold.proof.windows import NotShown, Window
+from bnfold.proof.certificates.windows import NotShown, Window
 from bnfold.rewriting.contract import Operand, Replace, every_operand
 from bnfold.rewriting.editor import Edit
 from bnfold.rewriting.query import is_op, reads_content

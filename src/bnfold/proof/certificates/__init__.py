@@ -1,0 +1,1 @@
+"""Proofs that two small models compute the same for all inputs."""

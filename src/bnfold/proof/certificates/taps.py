@@ -1,0 +1,157 @@
+"""Takes one element of each window of a MaxPool, in place of the largest.
+
+So a maximum of affine functions becomes one of them, and each can be compared by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx
+import onnx.helper
+
+from bnfold.arrays import Array
+from bnfold.proof.certificates.windows import (
+    COPYING,
+    Window,
+    ints,
+    is_float,
+    is_random,
+    is_training,
+)
+from bnfold.proof.float64.max_pool_tap import DOMAIN
+
+_MOST = 49
+"""Elements of a window of the pool that are compared one by one."""
+
+
+def tapped(window: Window) -> Iterator[Window] | None:
+    """Return the windows of each element, if equality of all of them is enough; else None.
+
+    It is where both sides have MaxPools of the same kernels, none after another, and what comes
+    after them is increasing in each element by itself: f(max(x₁ … xₙ)) = max(f(x₁) … f(xₙ)). It is
+    affine, so that with several pools one may vary at a time.
+    """
+    if any(len(pool.output) > 1 for model in window.models for pool in _pools(model)):
+        return None
+    before, after = ([ints(pool, "kernel_shape") for pool in _pools(m)] for m in window.models)
+    counts = [math.prod(kernel) for kernel in before]
+    if before != after or not counts or sum(counts) > _MOST:
+        return None
+    if not all(_increases_after(model, window) for model in window.models):
+        return None
+    choices = [(0,) * len(counts)]
+    for pool, count in enumerate(counts):
+        zeros = list(choices[0])
+        choices += [(*zeros[:pool], tap, *zeros[pool + 1 :]) for tap in range(1, count)]
+    return (Window(*(_tapped(model, taps) for model in window.models)) for taps in choices)
+
+
+def _pools(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.op_type == "MaxPool"]
+
+
+def _tapped(model: onnx.ModelProto, taps: Sequence[int]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for node, tap in zip(_pools(copy), taps, strict=True):
+        node.op_type, node.domain = "MaxPoolTap", DOMAIN
+        node.attribute.append(onnx.helper.make_attribute("tap", tap))
+    copy.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    return copy
+
+
+def _increases_after(model: onnx.ModelProto, window: Window) -> bool:
+    """Say whether all that comes after a MaxPool is increasing, and no MaxPool."""
+    reached: set[str] = set()
+    for node in model.graph.node:
+        is_after = not reached.isdisjoint(node.input)
+        if is_after and not increases(node, reached, window.constants):
+            return False
+        if is_after or node.op_type == "MaxPool":
+            reached.update(node.output)
+    return True
+
+
+def with_pools_first(window: Window) -> Window:
+    """Move each MaxPool before an increasing affine map of each element: the same values.
+
+    MaxPool(f(x)) = f(MaxPool(x)), where f is the same all over a channel and only the pool reads
+    it. onnxruntime takes no pool that pads as much as its kernel: each window has an element.
+    """
+    models = []
+    for model in window.models:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        while _move_one(copy, window):
+            pass
+        models.append(copy)
+    return Window(*models)
+
+
+def _move_one(model: onnx.ModelProto, window: Window) -> bool:
+    """Move one pool before the map that it reads, in place; say whether there was one."""
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(output.name for output in graph.output)
+    for pool in _pools(model):
+        node = producers.get(pool.input[0])
+        if node is None or readers[node.output[0]] > 1 or len(pool.output) > 1:
+            continue
+        data = [name for name in node.input if name not in window.constants]
+        is_map = node.op_type in ("Add", "BatchNormalization", "Div", "Mul", "Sub")
+        if len(data) != 1 or not is_map or not increases(node, set(data), window.constants):
+            continue
+        if node.op_type != "BatchNormalization" and not _is_per_channel(node, pool, window):
+            continue
+        result, between = pool.output[0], f"{pool.output[0]} pooled"
+        pool.input[0], pool.output[0] = data[0], between
+        node.input[list(node.input).index(data[0])] = between
+        node.output[0] = result
+        order = list(graph.node)
+        at_node, at_pool = order.index(node), order.index(pool)
+        order.insert(at_pool, order.pop(at_node))
+        del graph.node[:]
+        graph.node.extend(order)
+        for value in [value for value in graph.value_info if value.name == result]:
+            graph.value_info.add().CopyFrom(value)
+            graph.value_info[-1].name = between
+        return True
+    return False
+
+
+def _is_per_channel(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) -> bool:
+    """Say whether the constant of an operator is of one value over the axes of a pool."""
+    spatial = len(ints(pool, "kernel_shape"))
+    (constant,) = (window.constants[name] for name in node.input if name in window.constants)
+    return all(size == 1 for size in constant.shape[-spatial:]) and constant.ndim <= spatial + 2
+
+
+def increases(node: onnx.NodeProto, reached: set[str], constants: Mapping[str, Array]) -> bool:
+    """Say whether an operator is increasing and affine in the one operand that was reached."""
+    if node.op_type == "Where" and node.input[0] in reached:
+        return False
+    if node.op_type in COPYING:
+        return not is_random(node, constants)
+    if node.op_type == "BatchNormalization":
+        if is_training(node):
+            return False
+        scale = constants.get(node.input[1])
+        return scale is not None and bool((scale >= 0).all())
+    others = [name for name in node.input if name not in reached]
+    if len(others) != 1 or others[0] not in constants:
+        return False
+    constant = constants[others[0]]
+    if not is_float(constant.dtype):  # integers wrap around
+        return False
+    if node.op_type == "Add":
+        return True
+    if node.op_type == "Sub":
+        return bool(node.input[1] == others[0])
+    if node.op_type == "Mul":
+        return bool((constant >= 0).all())
+    is_divisor = bool(node.input[1] == others[0])
+    return node.op_type == "Div" and is_divisor and bool((constant > 0).all())

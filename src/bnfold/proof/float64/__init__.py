@@ -1,0 +1,1 @@
+"""The float64 evaluation: onnx's reference evaluator, with operators of our own."""

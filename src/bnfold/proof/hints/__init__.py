@@ -1,0 +1,1 @@
+"""What the graphs of models say of their inputs."""
