@@ -38,8 +38,8 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.algebra.composition import composed, composed_shape, fills_a_window, is_exact
-from bnfold.algebra.operators import NotOneConv, average_of, convolution_of, is_cheaper
+from bnfold.algebra.spatial.composition import composed, composed_shape, fills_a_window, is_exact
+from bnfold.algebra.spatial.operators import NotOneConv, average_of, convolution_of, is_cheaper
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Replace, require, rewrite
 from bnfold.rewriting.query import is_op, producer, size_of, sole_use

@@ -29,10 +29,10 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.convolution import Convolution
-from bnfold.algebra.linear_forms import PRODUCTS, Linear, linear_forms
-from bnfold.algebra.matrices import product
-from bnfold.algebra.operators import convolution_of
+from bnfold.algebra.matrices.linear_forms import PRODUCTS, Linear, linear_forms
+from bnfold.algebra.matrices.linear_maps import product
+from bnfold.algebra.spatial.convolution import Convolution
+from bnfold.algebra.spatial.operators import convolution_of
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.arrays import FloatArray
 from bnfold.graph.constants import is_overridable

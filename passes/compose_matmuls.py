@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.linear_forms import PRODUCTS, linear_forms
-from bnfold.algebra.one_matrix import NOT_ONE_MATRIX, as_one_matrix
+from bnfold.algebra.matrices.linear_forms import PRODUCTS, linear_forms
+from bnfold.algebra.matrices.one_matrix import NOT_ONE_MATRIX, as_one_matrix
 from bnfold.rewriting.contract import Exactness, Replace, rewrite
 
 

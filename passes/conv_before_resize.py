@@ -23,8 +23,12 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.algebra.carry import averages_positions, fills_in_from_outside, leaves_axis_alone
-from bnfold.algebra.convolution import Convolution, shape_with_channels
+from bnfold.algebra.affine_maps.carry import (
+    averages_positions,
+    fills_in_from_outside,
+    leaves_axis_alone,
+)
+from bnfold.algebra.spatial.convolution import Convolution, shape_with_channels
 from bnfold.graph.constants import constant
 from bnfold.graph.sizes import resize_scales
 from bnfold.rewriting.contract import (

@@ -43,8 +43,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import NOT_FOLDED, absorb_into_consumers, absorb_into_producers
-from bnfold.algebra.affine import batch_normalization
+from bnfold.algebra.affine_maps.absorption import (
+    NOT_FOLDED,
+    absorb_into_consumers,
+    absorb_into_producers,
+)
+from bnfold.algebra.affine_maps.affine import batch_normalization
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 
 

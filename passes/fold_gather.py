@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.carry_moving import axes_picked_along, picked
-from bnfold.algebra.linear_forms import PRODUCTS
-from bnfold.algebra.narrowing import LINEAR_OPERATORS
+from bnfold.algebra.affine_maps.carry_moving import axes_picked_along, picked
+from bnfold.algebra.channel_removal.narrowing import LINEAR_OPERATORS
+from bnfold.algebra.matrices.linear_forms import PRODUCTS
 from bnfold.algebra.weights import folded_name, weight_of
 from bnfold.arrays import IntArray
 from bnfold.rewriting.contract import (

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.absorption import (
+from bnfold.algebra.affine_maps.absorption import (
     absorb_into_consumers,
     absorb_into_producers,
     absorb_scale_into_consumers,
 )
-from bnfold.algebra.affine import NotAffine
+from bnfold.algebra.affine_maps.affine import NotAffine
 from bnfold.algebra.fusions import within_fused_pattern
 from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite

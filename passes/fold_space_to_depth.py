@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.depth import Blocks, NotInBlocks, blocks_before
-from bnfold.algebra.operators import convolution_of
+from bnfold.algebra.spatial.depth import Blocks, NotInBlocks, blocks_before
+from bnfold.algebra.spatial.operators import convolution_of
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.arrays import FloatArray
 from bnfold.rewriting.contract import (

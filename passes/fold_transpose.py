@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.linear_forms import PRODUCTS
+from bnfold.algebra.matrices.linear_forms import PRODUCTS
 from bnfold.algebra.permuting import (
     Order,
     elementwise_operand,

@@ -31,12 +31,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.affine import AFFINE_OPERATORS, affine_map
-from bnfold.algebra.convolution import Convolution
+from bnfold.algebra.affine_maps.affine import AFFINE_OPERATORS, affine_map
 from bnfold.algebra.fusions import fused_by_runtime
-from bnfold.algebra.operators import convolution_of
-from bnfold.algebra.phases import interleaved, phase_ops, phases
-from bnfold.algebra.repetition import NOT_REPEATED, repeats
+from bnfold.algebra.spatial.convolution import Convolution
+from bnfold.algebra.spatial.operators import convolution_of
+from bnfold.algebra.spatial.phases import interleaved, phase_ops, phases
+from bnfold.algebra.spatial.repetition import NOT_REPEATED, repeats
 from bnfold.algebra.weights import NotStorable, folded_name, stored
 from bnfold.rewriting.contract import (
     Common,

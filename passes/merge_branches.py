@@ -39,9 +39,9 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from bnfold.algebra.expression_search import expressions_beside_others, smallest_expression
-from bnfold.algebra.linear_expression import LinearExpression
-from bnfold.algebra.operators import NOT_ONE_CONV
+from bnfold.algebra.spatial.expression_search import expressions_beside_others, smallest_expression
+from bnfold.algebra.spatial.linear_expression import LinearExpression
+from bnfold.algebra.spatial.operators import NOT_ONE_CONV
 from bnfold.algebra.weights import NotStorable
 from bnfold.graph.shapes import shape_of
 from bnfold.rewriting.contract import Exactness, Op, Refused, Replace, rewrite

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from bnfold.algebra.linear_forms import linear_forms
-from bnfold.algebra.low_rank import as_two_matrices
-from bnfold.algebra.one_matrix import NOT_ONE_MATRIX, NotOneMatrix, as_one_matrix
+from bnfold.algebra.matrices.linear_forms import linear_forms
+from bnfold.algebra.matrices.low_rank import as_two_matrices
+from bnfold.algebra.matrices.one_matrix import NOT_ONE_MATRIX, NotOneMatrix, as_one_matrix
 from bnfold.algebra.operand import constant_operand
 from bnfold.rewriting.contract import Exactness, Refused, Replace, rewrite
 

@@ -24,8 +24,8 @@ import math
 
 import onnx_ir as ir
 
-from bnfold.algebra.convolution import Convolution, shape_with_channels
 from bnfold.algebra.pooling import Pool
+from bnfold.algebra.spatial.convolution import Convolution, shape_with_channels
 from bnfold.graph.schemas import AXES_OF_SQUEEZE_READ_SINCE
 from bnfold.rewriting.contract import (
     Common,

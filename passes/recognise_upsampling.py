@@ -26,7 +26,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.repeated_axes import EXPANSIONS, RESHAPES, times_repeated
+from bnfold.algebra.spatial.repeated_axes import EXPANSIONS, RESHAPES, times_repeated
 from bnfold.rewriting.contract import (
     Common,
     Exactness,

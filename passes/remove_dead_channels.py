@@ -31,10 +31,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.channelwise import own_constants
-from bnfold.algebra.lanes import Lanes, Numbers
-from bnfold.algebra.narrowing import LINEAR_OPERATORS, Linear, Mask
-from bnfold.algebra.spare_lanes import NOT_LEFT_OUT, SpareLanes
+from bnfold.algebra.channel_removal.channelwise import own_constants
+from bnfold.algebra.channel_removal.lanes import Lanes, Numbers
+from bnfold.algebra.channel_removal.narrowing import LINEAR_OPERATORS, Linear, Mask
+from bnfold.algebra.channel_removal.spare_lanes import NOT_LEFT_OUT, SpareLanes
 from bnfold.algebra.weights import NotStorable
 from bnfold.graph.memory import memory
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, Replace, require, rewrite

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.casting import is_float
+from bnfold.algebra.affine_maps.casting import is_float
 from bnfold.arrays import Array
 from bnfold.graph.constants import constant, is_constant, is_overridable
 from bnfold.rewriting.contract import (

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from bnfold.algebra.casting import CASTS, holds
+from bnfold.algebra.affine_maps.casting import CASTS, holds
 from bnfold.algebra.reshapes import keeps_order
 from bnfold.graph.shapes import are_equal
 from bnfold.graph.sizes import ENDLESS

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from bnfold.algebra.rebuilding import replacements
+from bnfold.algebra.affine_maps.rebuilding import replacements
 from bnfold.graph.constants import constant
 from bnfold.rewriting.contract import Exactness, Replace, rewrite, same_op
 from bnfold.rewriting.query import is_op, is_used

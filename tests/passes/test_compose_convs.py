@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bnfold
-from bnfold.algebra.operators import NotOneConv
+from bnfold.algebra.spatial.operators import NotOneConv
 from bnfold.rewriting.contract import Common, Refusal
 from bnfold_passes.compose_convs import Why
 from tests.support.evaluate import run_float64, run_plain

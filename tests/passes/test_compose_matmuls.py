@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
-from bnfold.algebra.one_matrix import NotOneMatrix
+from bnfold.algebra.matrices.one_matrix import NotOneMatrix
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (

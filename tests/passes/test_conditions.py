@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import bnfold
-from bnfold.algebra.carrying import NotCarried
+from bnfold.algebra.affine_maps.carrying import NotCarried
 from bnfold.rewriting.contract import Common, Refusal
 from tests.support.evaluate import assert_equivalent, run_float64
 from tests.support.graphs import (

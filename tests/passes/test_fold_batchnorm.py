@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.affine import NotAffine
-from bnfold.algebra.carrying import NotCarried
-from bnfold.algebra.linear import NotAbsorbed
-from bnfold.algebra.reach import NotReached
+from bnfold.algebra.affine_maps.affine import NotAffine
+from bnfold.algebra.affine_maps.carrying import NotCarried
+from bnfold.algebra.affine_maps.linear import NotAbsorbed
+from bnfold.algebra.affine_maps.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.proof.certificates.certificate import certify
 from bnfold.proof.certificates.normal_forms.projections import _with_projections

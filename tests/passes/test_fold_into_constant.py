@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfold.algebra.carrying import NotCarried
-from bnfold.algebra.reach import NotReached
+from bnfold.algebra.affine_maps.carrying import NotCarried
+from bnfold.algebra.affine_maps.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common
 from tests.support.graphs import batch_norm, build, make_overridable, normal, operators

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.linear import NotAbsorbed
-from bnfold.algebra.reach import NotReached
+from bnfold.algebra.affine_maps.linear import NotAbsorbed
+from bnfold.algebra.affine_maps.reach import NotReached
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass

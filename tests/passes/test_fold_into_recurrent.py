@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
-from bnfold.algebra.linear import NotAbsorbed
-from bnfold.algebra.reach import NotReached
+from bnfold.algebra.affine_maps.linear import NotAbsorbed
+from bnfold.algebra.affine_maps.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import run_plain

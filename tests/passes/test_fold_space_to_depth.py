@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.depth import NotInBlocks
+from bnfold.algebra.spatial.depth import NotInBlocks
 from bnfold.rewriting.contract import Common, Refusal
 from bnfold_passes.fold_space_to_depth import Why
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal, operators

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import bnfold_passes.fold_upsampling
-from bnfold.algebra.repetition import NotRepeated
+from bnfold.algebra.spatial.repetition import NotRepeated
 from bnfold.modelfile.loading import load
 from bnfold.options import PROVIDER_CHOICES, PassOptions
 from bnfold.proof.certificates.certificate import certify

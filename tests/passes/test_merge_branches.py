@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
-from bnfold.algebra.operators import NotOneConv as Why
+from bnfold.algebra.spatial.operators import NotOneConv as Why
 from bnfold.rewriting.contract import Common
 from tests.support.evaluate import assert_equivalent
 from tests.support.graphs import (

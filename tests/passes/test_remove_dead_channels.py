@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.reach import NotReached
-from bnfold.algebra.spare_lanes import NotLeftOut
+from bnfold.algebra.affine_maps.reach import NotReached
+from bnfold.algebra.channel_removal.spare_lanes import NotLeftOut
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common, Refusal
 from bnfold_passes.remove_dead_channels import Why

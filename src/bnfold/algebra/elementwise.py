@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from bnfold.algebra.affine import NOT_AFFINE, batch_normalization
+from bnfold.algebra.affine_maps.affine import NOT_AFFINE, batch_normalization
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.rewriting.contract import Common, Exactness, Refusal, Refused, require
 from bnfold.rewriting.query import float_attribute, input_of, int_attribute, opset, rank_of

@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from bnfold.algebra.broadcasting import ELEMENTWISE
-from bnfold.algebra.carry import fills_in_from_outside
+from bnfold.algebra.affine_maps.carry import fills_in_from_outside
+from bnfold.algebra.channel_removal.broadcasting import ELEMENTWISE
 from bnfold.graph.constants import constant
 from bnfold.graph.schemas import REDUCTIONS
 from bnfold.rewriting.contract import Op, Operand, Weight, attributes_with, same_op

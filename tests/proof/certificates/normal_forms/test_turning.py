@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnfold.algebra.broadcasting import ELEMENTWISE
+from bnfold.algebra.channel_removal.broadcasting import ELEMENTWISE
 from bnfold.proof.certificates.certificate import certify
 from bnfold.proof.certificates.normal_forms.turning import (
     _ELEMENTWISE,

@@ -1,0 +1,1 @@
+"""Per-channel affine maps: through which operators they pass, and which ones absorb them."""

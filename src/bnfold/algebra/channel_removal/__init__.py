@@ -1,0 +1,1 @@
+"""Which channels can go, and the same operators without them."""

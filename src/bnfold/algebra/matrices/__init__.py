@@ -1,0 +1,1 @@
+"""Operators that are linear in the last axis, as matrices."""

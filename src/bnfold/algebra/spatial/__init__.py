@@ -1,0 +1,1 @@
+"""Operators that are linear over space, as arrays and as expressions."""
