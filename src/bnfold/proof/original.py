@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,14 @@ import numpy as np
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError
-from bnfold.options import CheckOptions, ExecutionOptions
+from bnfold.options import ExecutionOptions
 from bnfold.progress import Counted, Progress
 from bnfold.proof.first_run import SLOW, RememberingSession
-from bnfold.proof.noise import Noise, moved
+from bnfold.proof.noise import Noise
+from bnfold.proof.noise_draws import in_order_of, moved_feeds, moved_weights
 from bnfold.proof.outputs import Results, fill, flat
-from bnfold.proof.rows import matched
 from bnfold.proof.showing import inconclusive_outputs, most_samples, wanted_samples
-from bnfold.proof.tolerance import Allowance
-from bnfold.proof.traits import UNITS, Traits, float_weights
+from bnfold.proof.traits import Traits
 from bnfold.proof.verdict import FEWEST_SAMPLES
 from bnfold.record.data import Verdict
 from bnfold.running.input_search import make_inputs
@@ -299,61 +298,27 @@ class Original:
 
         The first one is of inputs alone: their rounding, too, is part of the scale.
         """
-        for initializers in (self._moved_weights(seed, units), None) if seed else (None,):
+        assert self.inputs is not None
+        # A device takes no weights from the host in this way.
+        most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
+        weights = moved_weights(self.traits, most_bytes, seed, units) if seed else None
+        for initializers in (weights, None) if seed else (None,):
             try:
                 session = self.session(Level.DISABLED, initializers)
-                results = self.results(session, self._moved_feeds(seed, units))
+                feeds = moved_feeds(self.inputs, self.traits, self.exact, seed, units)
+                results = self.results(session, feeds)
             except SessionError:  # a parameter that must be exact was among them
                 continue
             self._add_draw(results)
             return
 
-    def _moved_weights(self, seed: int, units: int) -> dict[str, Array]:
-        # A device takes no weights from the host in this way.
-        most_bytes = _MOST_WEIGHTS if self.provider == "cpu" else 0
-        weights = float_weights(self.traits, most_bytes)
-        weights = {
-            name: content
-            for name, content in weights.items()
-            if content.size != 1 or float(content.flat[0]) not in self.traits.hints.exact
-        }
-        return moved(weights, seed, self._coarsest, units)
-
-    @property
-    def _coarsest(self) -> str:
-        """The coarsest rounding unit of any output."""
-        return max(self.traits.units.values(), key=UNITS.index, default="float32")
-
-    def _moved_feeds(self, seed: int, units: int) -> Iterator[Feeds]:
-        assert self.inputs is not None
-        for sample, feeds in enumerate(self.inputs.feeds()):
-            changed = moved(feeds, 1000 * seed + sample, self._coarsest, units)
-            changed.update({name: feeds[name] for name in self.exact & feeds.keys()})
-            for name, numbers in self.traits.hints.levels.items():  # drawn to be met exactly
-                is_met = np.isin(feeds[name], numbers)
-                changed[name] = np.where(is_met, feeds[name], changed[name])
-            yield changed
-
     def _add_draw(self, results: Results) -> None:
         fill(results, self.everything)
         self.draws.append(results)
-        in_order = self._in_order(results) if self.traits.ordered else results
+        units = {name: self.unit(name) for name in self.names if name in self.traits.ordered}
+        ordered = in_order_of(self.references, results, units) if units else results
         for name, noise in self.noise.items():
-            noise.add([outputs.get(name, np.zeros(())) for outputs in in_order])
-
-    def _in_order(self, results: Results) -> Results:
-        """Bring rows that only changed places into the reference's order: that is no noise."""
-        ordered = [name for name in self.names if name in self.traits.ordered]
-        values = {name: {s: o[name] for s, o in enumerate(self.references)} for name in ordered}
-        allowances = {
-            name: Allowance(CheckOptions(), self.unit(name), values[name]) for name in ordered
-        }
-        in_order = []
-        for sample, result in enumerate(results):
-            chosen = {name: values[name][sample] for name in ordered if name in result}
-            allowed = {n: allowances[n].limits(sample, each) for n, each in chosen.items()}
-            in_order.append(matched(chosen, result, allowed, any_order=True).outputs)
-        return in_order
+            noise.add([outputs.get(name, np.zeros(())) for outputs in ordered])
 
     def _find_unsettled(self) -> None:
         """Note where the original's own rounding decides what it gives."""

@@ -1,40 +1,31 @@
-"""Finds inputs that a model accepts: shapes for free dimensions, and limits of integers."""
+"""Finds inputs that a model accepts: sizes for free dimensions, and samples that show enough."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions, require_inputs
 from bnfold.running.hints import Hints
 from bnfold.running.input_files import read_data
+from bnfold.running.input_overrides import SAMPLES_FOR_SIGNS, with_fitting_overrides, with_overrides
 from bnfold.running.input_shapes import candidate_shapes
-from bnfold.running.input_sizes import accepts, other_shapes
+from bnfold.running.input_sizes import other_shapes
 from bnfold.running.inputs import FEW, Inputs, UnsupportedInput
+from bnfold.running.integer_limits import (
+    LARGEST_INTEGERS,
+    accepts_all,
+    may_be_negative,
+    with_limits_found,
+    with_others,
+)
 from bnfold.running.runtime import Feeds, Session, ValueSpec
-
-_LARGEST_INTEGERS = (99, 9, 1)
-"""Integers are drawn from 0 to the first of these that the model accepts, or more if it accepts
-that: some are indices into a table. If the graph shows the table, its size is the limit instead, or
-the first to be tried. Those of 8 bits take their whole range, if the model accepts that."""
-
-_LIMITS_TO_TRY = 16
-"""Between what a model accepts and what it does not: each takes a run. Of as many inputs, too."""
 
 _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
-
-_OVERRIDES_TO_TRY = 8
-"""Overridable integers that are tried: each takes a run."""
-
-_SAMPLES_FOR_SIGNS = 4
-"""Samples that it takes for overrides to have other signs in one."""
 
 _SAMPLES_FOR_LEVELS = 8
 """Samples for an input of few floats to be on both sides of each number it is compared with."""
@@ -91,11 +82,11 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     hints = hints or Hints()
     plain = replace(hints, rows={})
     first = _first_that_runs(session, request, given, candidates[0], plain)
-    first = _with_limits_found(session, first)
-    first = replace(first, signed=samples > 1 and _may_be_negative(session, first))
-    first = _with_others(session, first, samples) if samples > 1 else first
-    first = _with_overrides(session, first) if samples > 1 else first
-    samples = max(samples, _SAMPLES_FOR_SIGNS) if first.turns else samples
+    first = with_limits_found(session, first)
+    first = replace(first, signed=samples > 1 and may_be_negative(session, first))
+    first = with_others(session, first, samples) if samples > 1 else first
+    first = with_overrides(session, first) if samples > 1 else first
+    samples = max(samples, SAMPLES_FOR_SIGNS) if first.turns else samples
     samples = max(samples, _SAMPLES_FOR_LEVELS) if samples > 1 and _are_few(first) else samples
     if len(given) > 1:
         return replace(first, shapes=[shapes[0] for shapes in candidates], samples=samples)
@@ -103,7 +94,7 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
     if samples > 1 and len(set(request.batch_sizes)) > 1:
         shapes, more = other_shapes(session, first, request)
         samples += more
-    found = _with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
+    found = with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
     return _with_rows(session, found, hints.rows) if hints.rows else found
 
 
@@ -120,46 +111,6 @@ def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
     return 2 + 2 * (switches - 1).bit_length() if switches > 1 else 0
 
 
-def _with_overrides(session: Session, first: Inputs) -> Inputs:
-    """Return the inputs with the overrides that the model accepts, and whether signs may turn.
-
-    All floats, or none; then each of some others: an integer may be a shape or an axis.
-    """
-    known = {spec.name for spec in session.overridable}
-    wanted = {name: value for name, value in first.hints.overrides.items() if name in known}
-    floats = {name: value for name, value in wanted.items() if value.dtype.kind == "f"}
-    found = replace(first, overrides=floats)
-    if floats and not accepts(session, found, sample=1):
-        found = first
-    others = [name for name in wanted if name not in floats]
-    for name in others[:_OVERRIDES_TO_TRY]:
-        for other in _beside(wanted[name]):
-            more = replace(found, overrides={**found.overrides, name: other})
-            if accepts(session, more, sample=1):
-                found = more
-                break
-    turned = replace(found, turns=True, samples=_SAMPLES_FOR_SIGNS)
-    turns = bool(found.overrides) and accepts(session, turned, sample=3, finite=True)
-    return replace(found, turns=turns)
-
-
-def _beside(content: Array) -> list[Array]:
-    """Return what integers or booleans may be in place of the content."""
-    if content.dtype.kind == "b":
-        return [np.logical_not(content, out=np.empty_like(content))]
-    return [each(content, 1, out=np.empty_like(content)) for each in (np.add, np.subtract)]
-
-
-def _with_fitting_overrides(session: Session, inputs: Inputs) -> Inputs:
-    """Return the inputs without the overrides of integers, unless they fit all shapes."""
-    floats = {name: value for name, value in inputs.overrides.items() if value.dtype.kind == "f"}
-    if len(floats) < len(inputs.overrides):
-        for shapes in inputs.shapes[1:]:
-            if not accepts(session, replace(inputs, shapes=[shapes]), sample=1):
-                return replace(inputs, overrides=floats)
-    return inputs
-
-
 def _first_that_runs(
     session: Session,
     request: InputOptions,
@@ -174,11 +125,11 @@ def _first_that_runs(
         if spec.dtype is not None and spec.dtype.kind in "iu" and not hints.limits(spec.name)
     }
     wide = [name for name, itemsize in unknown.items() if itemsize > 1]
-    limited = [dict.fromkeys(unknown, limit) for limit in _LARGEST_INTEGERS]
+    limited = [dict.fromkeys(unknown, limit) for limit in LARGEST_INTEGERS]
     if hints.reach:
         limited.insert(0, limited[0] | {n: hints.reach[n] for n in wide if n in hints.reach})
     if len(wide) < len(unknown):
-        limited.insert(0, dict.fromkeys(wide, _LARGEST_INTEGERS[0]))
+        limited.insert(0, dict.fromkeys(wide, LARGEST_INTEGERS[0]))
     failures: list[SessionError] = []
     for limit in limited if unknown else limited[-1:]:
         limits = {**hints.largest, **limit}
@@ -218,117 +169,16 @@ def _first_that_runs(
     raise SessionError(f"{failures[0]}{hint}")
 
 
-def _may_be_negative(session: Session, first: Inputs) -> bool:
-    """Return whether the model has integers that are not indices, and accepts negative ones."""
-    kinds = [
-        spec.dtype.kind
-        for spec in session.inputs
-        if not first.hints.limits(spec.name) and spec.dtype
-    ]
-    if "i" not in kinds:
-        return False
-    feeds = list(itertools.islice(replace(first, signed=True, samples=2).feeds(), 2))
-    try:
-        session.run(feeds[1])
-    except SessionError:
-        return False
-    return True
-
-
-def _with_others(session: Session, first: Inputs, samples: int) -> Inputs:
-    """Return the inputs with as many integers, beside those compared with, as the model accepts."""
-    if not first.hints.compared:
-        return first
-    for beside in ("next", "any"):
-        found = replace(first, beside=beside)
-        if _accepts_ends(session, found) and _accepts(session, replace(found, samples=samples)):
-            return found
-    return first
-
-
 def _with_rows(session: Session, found: Inputs, rows: Mapping[str, list[int]]) -> Inputs:
     """Return the inputs with rows of tables that should be looked up, if the model accepts them."""
     more = replace(found, hints=replace(found.hints, rows=rows))
-    return more if _accepts(session, more) else found
-
-
-def _accepts(session: Session, inputs: Inputs) -> bool:
-    """Return whether the model runs on all samples."""
-    try:
-        for feeds in inputs.feeds():
-            session.run(feeds)
-    except SessionError:
-        return False
-    return True
-
-
-def _accepts_ends(session: Session, inputs: Inputs) -> bool:
-    """Return whether the model accepts the smallest and the largest integers that may be drawn."""
-    for spec in inputs.specs:
-        if spec.name in inputs.hints.compared and spec.name not in inputs.given[0]:
-            choices, smallest, largest = inputs.choices(spec, 0)
-            ends = {smallest, largest, min(choices), max(choices)}
-            if not all(_accepts_number(session, inputs, spec.name, end) for end in ends):
-                return False
-    return True
-
-
-def _accepts_number(session: Session, inputs: Inputs, name: str, number: int) -> bool:
-    """Return whether the model runs where all integers of an input are this one."""
-    feeds = next(inputs.feeds())
-    try:
-        session.run({**feeds, name: np.full_like(feeds[name], number)})
-    except SessionError:
-        return False
-    return True
+    return more if accepts_all(session, more) else found
 
 
 def _are_few(first: Inputs) -> bool:
     """Say whether there are few of the floats that the model compares with numbers."""
     levels = first.hints.levels.keys() - first.given[0].keys()
     return any(math.prod(first.shapes[0][name]) < FEW for name in levels if name in first.shapes[0])
-
-
-def _with_limits_found(session: Session, first: Inputs) -> Inputs:
-    """Return the inputs with integers as large as the model accepts, where few sizes were tried.
-
-    Those that positions in a table may be computed of are tried up to its end.
-    """
-    found = first
-    for spec in [each for each in first.specs if _is_to_be_limited(first, each)][:_LIMITS_TO_TRY]:
-        most = first.hints.reach.get(spec.name, _LARGEST_INTEGERS[0])
-        number = _largest_accepted(session, found, spec.name, most)
-        found = replace(found, largest={**found.largest, spec.name: number})
-    return found if found is first or _accepts(session, found) else first
-
-
-def _largest_accepted(session: Session, inputs: Inputs, name: str, most: int) -> int:
-    """Return the largest integer up to the most that a model accepts, nearly, by bisection."""
-    if _accepts_number(session, inputs, name, most):
-        return most
-    low, high = inputs.largest[name], most
-    if not _accepts_number(session, inputs, name, low):
-        low, high = 0, low
-    for _ in range(_LIMITS_TO_TRY):
-        middle = (low + high) // 2
-        if middle == low:
-            break
-        if _accepts_number(session, inputs, name, middle):
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _is_to_be_limited(inputs: Inputs, spec: ValueSpec) -> bool:
-    """Return whether it is not known yet how large the integers of an input may be."""
-    if spec.dtype is None or spec.dtype.kind not in "iu" or spec.name in inputs.given[0]:
-        return False
-    largest = inputs.largest.get(spec.name)
-    if largest is None or inputs.hints.limits(spec.name):
-        return False
-    may_be_more = spec.name in inputs.hints.compared or spec.name in inputs.hints.reach
-    return may_be_more or largest < _LARGEST_INTEGERS[0]
 
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:
