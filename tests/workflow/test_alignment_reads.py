@@ -73,3 +73,60 @@ def test_parts_of_which_one_is_read_stay_apart(tmp_path: Path) -> None:
     assert not certified(models[0], models[1], tmp_path).open
     wrong = build(f"{interface} {{ {other.replace('(a, b)', '(a, a)')} }}")
     assert certified(models[0], wrong, tmp_path).open
+
+
+RESIDUAL = "(float[n,6,5,4] x) => (float[n,6,5,4] y)"
+"""Blocks that compute in NHWC what is added in NCHW: x, and as often as it is long, f of it."""
+
+
+def chain(layout: str, blocks: int, operator: str = "Add", back: str = "0,3,1,2") -> str:
+    """Return residual blocks whose sum is kept in a layout; the last operator may be another."""
+    lines = ["a0 = Neg(x)"]
+    if layout == "nhwc":
+        lines.append("s0 = Transpose<perm=[0,2,3,1]>(a0)")
+    for block in range(blocks):
+        last = operator if block == blocks - 1 else "Add"
+        read, made, mark = f"a{block}", f"a{block + 1}", f"<perm=[{back}]>"
+        if layout == "nchw":
+            lines += [
+                f"h{block} = Transpose<perm=[0,2,3,1]>({read})",
+                f"m{block} = MatMul(h{block}, w)",
+            ]
+            lines += [f"u{block} = Transpose{mark}(m{block})", f"{made} = {last}({read}, u{block})"]
+        else:
+            lines += [f"e{block} = Identity(s{block})", f"m{block} = MatMul(e{block}, w)"]
+            lines += [f"s{block + 1} = {last}(s{block}, m{block})"]
+            lines += [f"{made} = Transpose{mark}(s{block + 1})", f"z{block} = Exp({made})"]
+    return " ".join([*lines, f"y = Relu(a{blocks})"])
+
+
+def chains(one: str, other: str) -> list[onnx.ModelProto]:
+    weights = {"w": normal(6, 6)}
+    return [build(f"{RESIDUAL} {{ {text} }}", **weights) for text in (one, other)]
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 12])
+def test_a_chain_of_sums_in_another_layout_is_certified_one_by_one(
+    blocks: int, tmp_path: Path
+) -> None:
+    """A sum that one side has in one layout, and the other in another, is read as its transpose."""
+    one, other = chains(chain("nchw", blocks), chain("nhwc", blocks))
+    for pair_ in ((one, other), (other, one)):
+        found = certified(*pair_, tmp_path)
+        assert not found.open
+        assert found.values >= blocks
+
+
+@pytest.mark.parametrize("wrong", [{"operator": "Sub"}, {"back": "0,3,2,1"}])
+def test_what_is_wrong_after_a_sum_in_another_layout_is_not_certified(
+    wrong: dict[str, str], tmp_path: Path
+) -> None:
+    square = RESIDUAL.replace("5,4]", "4,4]")
+    weights = {"w": normal(6, 6)}
+    one, other = (
+        build(f"{square} {{ {text} }}", **weights)
+        for text in (chain("nchw", 3), chain("nhwc", 3, **wrong))
+    )
+    for pair_ in ((one, other), (other, one)):
+        found = certified(*pair_, tmp_path)
+        assert [window.output for window in found.open] == ["y"]

@@ -9,14 +9,17 @@ from collections import ChainMap
 from collections.abc import Container, MutableMapping
 from dataclasses import dataclass, field, replace
 
+import onnx
+import onnx.helper
 import onnx_ir as ir
 
 from bnfold.graph.constants import digest
 from bnfold.graph.walk import captured
 from bnfold.proof.certificates.normal_forms.bodies import what_bodies_compute
+from bnfold.rewriting.query import is_op
 from bnfold.workflow.determined import content_of, is_constant
 from bnfold.workflow.duplicates import equal_values
-from bnfold.workflow.slices import Names, Part, Slice, spaceless
+from bnfold.workflow.slices import Names, Part, Slice, described, spaceless
 
 
 class _Names(Names):
@@ -27,7 +30,8 @@ class _Names(Names):
         self._side, self._computed = side, computed
 
     def __getitem__(self, value: ir.Value) -> str:
-        name = None if value in self._computed else self._side.read.get(value)
+        is_own = value in self._computed or self._side.is_turned(value)
+        name = None if is_own else self._side.read.get(value)
         own = spaceless(value.name if name is None else name)
         return f"{self._side.label} {own}" if name is None else f"both {own}"
 
@@ -38,7 +42,8 @@ class Proven:
 
     `names` are those of its proven values. A window reads these as they are, whatever computes
     them, but for what depends on constants alone; where the other side has `stored` a constant, it
-    reads that. `values` are those that it reads, by their names.
+    reads that. `values` are those that it reads, by their names. What a Transpose makes a proven
+    value of is `turned`: a window reads the proven value, and transposes it back.
     """
 
     label: str
@@ -48,6 +53,7 @@ class Proven:
     read: MutableMapping[ir.Value, str] = field(default_factory=dict)
     values: MutableMapping[str, tuple[ir.Value, ...]] = field(default_factory=dict)
     stored: MutableMapping[ir.Value, ir.TensorProtocol] = field(default_factory=dict)
+    turned: MutableMapping[ir.Value, ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._nodes = set(self.graph)
@@ -62,6 +68,7 @@ class Proven:
             read=ChainMap({}, self.read),
             values=ChainMap({}, self.values),
             stored=ChainMap({}, self.stored),
+            turned=ChainMap({}, self.turned),
         )
 
     def prove(self, value: ir.Value, twin: ir.Value, name: str) -> None:
@@ -75,6 +82,20 @@ class Proven:
             if may_be_any or content is not None:
                 self.read[equal] = name
                 self.values[name] = (*self.values.get(name, ()), equal)
+                self._turn(equal, name)
+
+    def _turn(self, value: ir.Value, name: str) -> None:
+        """Let windows read what a Transpose makes a proven value of: each determines the other."""
+        node = value.producer()
+        if node is None or not is_op(node, "Transpose") or not node.attributes.get_ints("perm", ()):
+            return
+        (data,) = node.inputs
+        if data is not None and data not in self.read and not is_constant(data):
+            self.read[data], self.turned[data] = name, value
+
+    def is_turned(self, value: ir.Value) -> bool:
+        """Say whether a window computes a value from what a Transpose makes of it."""
+        return value in self.turned and value not in self.names
 
     def slice(self, value: ir.Value) -> Slice:
         """Return what computes a value from what a window reads."""
@@ -92,9 +113,22 @@ class Proven:
         computed = {value for node in cut.nodes for value in node.outputs}
         names = _Names(self, computed.difference(cut.leaves).union(cut.wanted))
         part = cut.part(names, self.model)
-        stored = {names[leaf]: self.stored[leaf] for leaf in cut.leaves if leaf in self.stored}
-        inputs = [value for value in part.inputs if value.name not in stored]
-        return replace(part, constants={**part.constants, **stored}, inputs=inputs)
+        turned = {names[leaf]: self.turned[leaf] for leaf in cut.leaves if self.is_turned(leaf)}
+        shared = _Names(self)  # names that both sides have, even if this side computes it here
+        back = [
+            _turned_back(shared[value], value.producer(), name) for name, value in turned.items()
+        ]
+        more = [described(value, shared[value]) for value in turned.values()]
+        inputs = {each.name: each for each in (*part.inputs, *more) if each.name not in turned}
+        read = {leaf: names[leaf] for leaf in cut.leaves}
+        read |= {value: shared[value] for value in turned.values()}
+        stored = {name: self.stored[value] for value, name in read.items() if value in self.stored}
+        return replace(
+            part,
+            nodes=[*back, *part.nodes],
+            constants={**part.constants, **stored},
+            inputs=[each for name, each in inputs.items() if name not in stored],
+        )
 
     def bodies(self, node: ir.Node) -> dict[str, list[str]]:
         """Return what tells the bodies of a node from others, also from those of the other side.
@@ -114,3 +148,11 @@ class Proven:
         if content is None and not value.is_graph_input():
             content = content_of(value)
         return "" if content is None else digest(content)
+
+
+def _turned_back(turned: str, node: ir.Node | None, name: str) -> onnx.NodeProto:
+    """Return the node that computes what a Transpose has made a value of."""
+    assert node is not None
+    order = node.attributes.get_ints("perm", ())
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return onnx.helper.make_node("Transpose", [turned], [name], perm=back)

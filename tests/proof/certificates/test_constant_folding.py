@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.proof.certificates.constant_folding import with_constants_computed
+from bnfold.proof.certificates.constant_folding import with_constants_computed, with_sizes
 from bnfold.running.evaluation import evaluate
 from tests.support.graphs import build, initializer, normal, operators
 from tests.support.windows import window
@@ -38,3 +38,16 @@ def test_constants_are_rounded_as_where_a_pass_evaluates_them() -> None:
     model = build("(float[7,300] p, float[300,3] q) => (float[7,3] k) { k = MatMul(p, q) }")
     (expected,) = evaluate(model, weights) or ()
     assert np.array_equal(initializer(made.before, "k"), expected)
+
+
+def test_what_only_sizes_were_read_of_is_not_asked_for() -> None:
+    """Nodes that computed it alone would ask for an input that no probe has."""
+    sizes = "s = Constant<value_ints=[-1,4]>() t = Shape(u) v = Slice(t, zero, one) "
+    interface = "(float[2,3,4] x, float[6,4] r) => (float[6,4] y)"
+    bounds = {"zero": np.array([0]), "one": np.array([2]), "no": np.zeros(6, np.int64)}
+    before = f"u = Pad(x, no) {sizes} w = Reshape(r, v) y = Reshape(w, s)"
+    pair = window(interface, before, "y = Identity(r)", bounds, {})
+    shapes = {"x": [2, 3, 4], "r": [6, 4]}
+    fixed = with_sizes(with_constants_computed(pair), shapes)
+    assert [value.name for value in fixed.before.graph.input] == ["r"]
+    assert operators(fixed.before) == ["Reshape", "Reshape"]

@@ -12,7 +12,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from bnfold.errors import SessionError
-from bnfold.proof.certificates.submodels import Constants, rebuilt
+from bnfold.proof.certificates.submodels import Constants, needed_nodes, rebuilt
 from bnfold.proof.certificates.windows import NotShown, Window, is_random
 from bnfold.running.learning import infer_small
 from bnfold.running.runtime import Level, Session
@@ -132,13 +132,17 @@ def with_sizes(window: Window, shapes: Mapping[str, Sequence[int]]) -> Window:
 
 
 def _reading_only_needed(window: Window) -> Window:
-    """Leave out inputs of which both sides have read the sizes alone."""
-    return Window(
-        *(
-            rebuilt(model, model.graph.node, window.inputs, [o.name for o in model.graph.output])
-            for model in window.models
-        )
-    )
+    """Leave out nodes and inputs of which both sides have read the sizes alone."""
+    models = []
+    for model in window.models:
+        outputs = [output.name for output in model.graph.output]
+        nodes = needed_nodes(model.graph.node, outputs)
+        models.append(rebuilt(model, nodes, model.graph.input, outputs))
+    inputs = Window(*models).inputs
+    for model in models:
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    return Window(*models)
 
 
 def sizes_within(model: onnx.ModelProto) -> dict[str, list[int]]:
