@@ -101,7 +101,7 @@ def chain(layout: str, blocks: int, operator: str = "Add", back: str = "0,3,1,2"
 
 
 def chains(one: str, other: str) -> list[onnx.ModelProto]:
-    weights = {"w": normal(6, 6)}
+    weights: Parameters = {"w": normal(6, 6)}
     return [build(f"{RESIDUAL} {{ {text} }}", **weights) for text in (one, other)]
 
 
@@ -122,7 +122,7 @@ def test_what_is_wrong_after_a_sum_in_another_layout_is_not_certified(
     wrong: dict[str, str], tmp_path: Path
 ) -> None:
     square = RESIDUAL.replace("5,4]", "4,4]")
-    weights = {"w": normal(6, 6)}
+    weights: Parameters = {"w": normal(6, 6)}
     one, other = (
         build(f"{square} {{ {text} }}", **weights)
         for text in (chain("nchw", 3), chain("nhwc", 3, **wrong))

@@ -89,7 +89,7 @@ def difference(
             return f"the {kind}s are {names[1]}, not {names[0]}"
         for one, another in zip(expected, actual, strict=True):
             seen = [tuple(shape) for shape in shapes.get(one.name, ())]
-            if not _fits(one, another, seen, is_input=kind == "input"):
+            if not _fits(one, another, seen):
                 return f"{kind} {one.name!r} is {another.describe()}, not {one.describe()}"
     kept = {value.name for value in other.overridable}
     if missing := sorted(value.name for value in original.overridable if value.name not in kept):
@@ -97,13 +97,12 @@ def difference(
     return ""
 
 
-def _fits(
-    one: Declared, other: Declared, seen: Sequence[tuple[int, ...]], *, is_input: bool
-) -> bool:
+def _fits(one: Declared, other: Declared, seen: Sequence[tuple[int, ...]]) -> bool:
     """Say whether a caller who knows one value can work with the other in its place.
 
-    The type must be the same and fixed sizes equal. A fixed size of an input may be free, too. A
-    free size may be fixed at the size that the original had on every sample.
+    The type must be the same and fixed sizes equal. A fixed size may be free: an exporter may not
+    have known it, and the results' shapes are compared on every sample. A free size may be fixed at
+    the size that the original had on every sample.
     """
     if one == other:
         return True
@@ -116,8 +115,6 @@ def _fits(
     for axis, (size, another) in enumerate(zip(one.shape, other.shape, strict=True)):
         is_fixed, becomes_fixed = isinstance(size, int), isinstance(another, int)
         if is_fixed and becomes_fixed and size != another:
-            return False
-        if is_fixed and not becomes_fixed and not is_input:
             return False
         if becomes_fixed and not is_fixed:
             sizes = {shape[axis] for shape in seen if axis < len(shape)}

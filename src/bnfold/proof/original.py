@@ -26,6 +26,9 @@ from bnfold.running.input_search import make_inputs
 from bnfold.running.inputs import Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Level, Session
 
+SHOWS_NOTHING = "; try --data or --input"
+"""How the reason ends where what the original gives shows nothing of it."""
+
 _FIRST_OPSET = 7
 """The first version of the default operator set that onnxruntime supports."""
 
@@ -100,7 +103,7 @@ class Original:
             raise Undecided("not-verified", f"{error}{self._advice}") from error
         if self.inconclusive.keys() >= set(self.names):
             name, reason = next(iter(self.inconclusive.items()))
-            raise Undecided("not-verified", f"output {name!r} {reason}; try --data or --input")
+            raise Undecided("not-verified", f"output {name!r} {reason}{SHOWS_NOTHING}")
 
     @property
     def _advice(self) -> str:

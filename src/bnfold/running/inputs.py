@@ -114,6 +114,8 @@ class Inputs:
             return given[spec.name]
         assert spec.dtype is not None
         shape = self._shapes_of(sample)[spec.name]
+        if self._is_blank(spec, sample):
+            return np.zeros(shape, spec.dtype)
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
         if spec.dtype.kind == "b" and math.prod(shape) == 1:
             return np.full(shape, self._switch(spec, sample))
@@ -128,6 +130,13 @@ class Inputs:
             whole = self._integers(spec, sample, shape, generator)
         whole = self._with_rows(spec, sample, whole, generator)
         return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
+
+    def _is_blank(self, spec: ValueSpec, sample: int) -> bool:
+        """Say whether an input is all zero, or false, in a sample without any deviation."""
+        assert spec.dtype is not None
+        is_flag = spec.dtype.kind in "iu" and self._largest(spec.name, sample) == 1
+        is_drawn_by_scale = spec.dtype.kind in "fb" and spec.name not in self.hints.ratios
+        return not self.scales[sample % len(self.scales)] and (is_drawn_by_scale or is_flag)
 
     def _integers(
         self, spec: ValueSpec, sample: int, shape: tuple[int, ...], generator: np.random.Generator

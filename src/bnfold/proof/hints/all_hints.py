@@ -15,6 +15,7 @@ from bnfold.proof.hints.integers import (
     columns,
     compared_with,
     depths,
+    is_mask,
     known,
     limits_of,
     of_inputs,
@@ -60,6 +61,8 @@ def hints_of(model: ir.Model) -> Hints:
         if within := sorted(of_inputs(model, limits)):
             hints.within[name] = within
         is_integer = value.dtype is not None and value.dtype.is_integer()
+        if is_integer and not hints.limits(name) and is_mask(value):
+            hints.largest[name] = 1
         if is_integer and not hints.limits(name) and (most := reach(model, value)):
             hints.reach[name] = most
         if any(node.op_type == "Dropout" and index == 1 for node, index in value.uses()):

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import constant
 from bnfold.graph.shapes import rank_of, size_of
-from bnfold.proof.hints.sizes import COMPARISONS, SAME_NUMBERS, axis_of_input, integers
+from bnfold.proof.hints.sizes import COMPARISONS, SAME_NUMBERS, axis_of_input, integers, number_of
 
 TABLES = {"Gather": (0, 1), "GatherElements": (0, 1)}
 """Operators that look up positions along an axis: which inputs are the table and the positions."""
@@ -38,6 +38,9 @@ LIMITING = frozenset({"Clip", "Max", "Min"})
 
 _LARGEST_LIMIT = 2**16
 """A larger one means that there is none; and integers may be sizes."""
+
+_MASKING = 1000.0
+"""What is added where a mask excludes something, at least, in absolute value."""
 
 _BESIDE_DATA = {"Where": 0}
 """The operand of these that is not among the numbers that they compute with."""
@@ -208,6 +211,21 @@ def _ends_of_narrower(node: ir.Node) -> Iterator[int]:
     if are_whole and 8 <= result.bitwidth <= 16 and result.bitwidth < source.dtype.bitwidth:
         limits = np.iinfo(result.numpy())
         yield from (int(limits.min), int(limits.max))
+
+
+def is_mask(value: ir.Value) -> bool:
+    """Say whether what is computed of a value is (1 − x)·c, with a large c, as of a mask.
+
+    An attention mask is 1 where something is read, and 0 where it is not: a large negative number
+    is added there. Other integers mean nothing.
+    """
+    for node, position in uses_of_same_numbers(value, frozenset()):
+        if node.op_type == "Sub" and position == 1 and number_of(node.inputs[0]) == 1.0:
+            for scaling, place in uses_of_same_numbers(node.outputs[0], frozenset()):
+                factor = number_of(scaling.inputs[1 - place]) if scaling.op_type == "Mul" else None
+                if factor is not None and abs(factor) >= _MASKING:
+                    return True
+    return False
 
 
 def uses_of_same_numbers(
