@@ -40,6 +40,8 @@ class Hints:
     """The axes and sizes at which a Slice cuts off, the largest first: inputs should be larger."""
     thresholds: list[tuple[str, int, int]] = field(default_factory=list)
     """The inputs, axes and sizes where the model does something else from a certain size on."""
+    sizes: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    """The sizes that what is beside them demands of the free axes of inputs."""
     written: list[int] = field(default_factory=list)
     """Sizes that stand in the graph, to be tried where the usual ones do not run."""
     overrides: dict[str, Array] = field(default_factory=dict)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from bnfold.arrays import Array
 from bnfold.errors import SessionError, UsageError
@@ -49,26 +51,65 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         UnsupportedInput: if the model has an input of a type that cannot be created.
         SessionError: if the model accepts none of the sizes tried.
     """
-    specs = session.inputs
     given = [
-        _fitting({**feeds, **request.arrays}, specs, request)
-        for feeds in read_data(request.data, specs)
+        _fitting({**feeds, **request.arrays}, session.inputs, request)
+        for feeds in read_data(request.data, session.inputs)
     ]
-    for spec in specs:
+    for spec in session.inputs:
         if spec.dtype is None:
             raise UnsupportedInput(
                 f"input {spec.name!r} has the type {spec.type}, which cannot be made"
             )
-    request = _with_small_batches(specs, request)
-    _require_batch(specs, given[0], request)
+    request = _with_small_batches(session.inputs, request)
+    _require_batch(session.inputs, given[0], request)
+    hints = hints or Hints()
+    demanded = _with_sizes(session.inputs, hints.sizes)
+    if demanded != session.inputs:
+        with suppress(SessionError):  # sizes may depend on one another
+            return _found(session, demanded, request, given, hints)
+    return _found(session, session.inputs, request, given, hints)
+
+
+def _with_sizes(
+    specs: Sequence[ValueSpec], sizes: Mapping[tuple[str, int], int]
+) -> Sequence[ValueSpec]:
+    """Return inputs of which some free sizes are known, and those of the same name with them."""
+    named = {
+        spec.shape[axis]: sizes[spec.name, axis]
+        for spec in specs
+        for axis in range(len(spec.shape))
+        if (spec.name, axis) in sizes and isinstance(spec.shape[axis], str)
+    }
+    known = [
+        tuple(
+            named.get(size, size if isinstance(size, int) else sizes.get((spec.name, axis), size))
+            for axis, size in enumerate(spec.shape)
+        )
+        for spec in specs
+    ]
+    return [replace(spec, shape=shape) for spec, shape in zip(specs, known, strict=True)]
+
+
+def _found(
+    session: Session,
+    specs: Sequence[ValueSpec],
+    request: InputOptions,
+    given: Sequence[Feeds],
+    hints: Hints,
+) -> Inputs:
+    """Return inputs of these types and shapes that the model accepts.
+
+    Raises:
+        SessionError: if the model accepts none of the sizes tried.
+    """
     everything_given = all(spec.name in given[0] for spec in specs)
     samples = len(given) if everything_given else max(request.samples, len(given))
-    compared = max(map(len, hints.compared.values()), default=0) if hints else 0
+    compared = max(map(len, hints.compared.values()), default=0)
     if samples > 1 and not everything_given and compared:
         samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
     if samples > 1 and not everything_given:
         samples = max(samples, _samples_for_switches(specs))
-    written = [size for size in hints.written if size not in request.other_sizes] if hints else []
+    written = [size for size in hints.written if size not in request.other_sizes]
     requests = [request, replace(request, other_sizes=written)] if written else [request]
     candidates = [
         [
@@ -79,9 +120,8 @@ def make_inputs(session: Session, request: InputOptions, hints: Hints | None = N
         ]
         for feeds in given
     ]
-    hints = hints or Hints()
     plain = replace(hints, rows={})
-    first = _first_that_runs(session, request, given, candidates[0], plain)
+    first = _first_that_runs(session, specs, request, given, candidates[0], plain)
     first = with_limits_found(session, first)
     first = replace(first, signed=samples > 1 and may_be_negative(session, first))
     first = with_others(session, first, samples) if samples > 1 else first
@@ -113,6 +153,7 @@ def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
 
 def _first_that_runs(
     session: Session,
+    specs: Sequence[ValueSpec],
     request: InputOptions,
     given: Sequence[Feeds],
     candidates: Sequence[Mapping[str, tuple[int, ...]]],
@@ -121,7 +162,7 @@ def _first_that_runs(
     """Return one sample with the first shapes and the largest integers that the model accepts."""
     unknown = {
         spec.name: spec.dtype.itemsize
-        for spec in session.inputs
+        for spec in specs
         if spec.dtype is not None and spec.dtype.kind in "iu" and not hints.limits(spec.name)
     }
     wide = [name for name, itemsize in unknown.items() if itemsize > 1]
@@ -135,7 +176,7 @@ def _first_that_runs(
         limits = {**hints.largest, **limit}
         for shapes in candidates:
             candidate = Inputs(
-                session.inputs,
+                specs,
                 [shapes],
                 given,
                 request.seed,
@@ -154,14 +195,19 @@ def _first_that_runs(
                 failures.append(SessionError(str(error)))
             else:
                 return candidate
+    again = partial(_first_that_runs, session, specs, request, given, candidates)
     if hints.within:  # what the integers are for may limit them further
-        return _first_that_runs(session, request, given, candidates, replace(hints, within={}))
+        return _first_that_runs(
+            session, specs, request, given, candidates, replace(hints, within={})
+        )
     if hints.columns:
         largest = {n: most for n, most in hints.largest.items() if n not in hints.columns}
         hints = replace(hints, columns={}, largest=largest)
-        return _first_that_runs(session, request, given, candidates, hints)
+        return again(hints)
     if hints.compared:
-        return _first_that_runs(session, request, given, candidates, replace(hints, compared={}))
+        return _first_that_runs(
+            session, specs, request, given, candidates, replace(hints, compared={})
+        )
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = (*request.other_sizes, *hints.written)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from bnfold.graph.constants import constant
+from bnfold.proof.hints.demanded_sizes import demanded_sizes
 from bnfold.proof.hints.differing_rows import differing_rows
 from bnfold.proof.hints.integers import (
     LIMITING,
@@ -39,7 +40,7 @@ _OF_EACH = 2
 
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = replace(_where_it_changes(model), written=_written(model))
+    hints = replace(_where_it_changes(model), written=_written(model), sizes=demanded_sizes(model))
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
