@@ -30,7 +30,7 @@ _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
 
 _SAMPLES_FOR_LEVELS = 8
-"""Samples for an input of few floats to be on both sides of each number it is compared with."""
+"""Samples for an input of few numbers to be on both sides of each that it is compared with."""
 
 _MOST_FOR_COMPARISONS = 6
 """Samples, at most, for an integer to be each constant that it is compared with, less and more."""
@@ -222,9 +222,10 @@ def _with_rows(session: Session, found: Inputs, rows: Mapping[str, list[int]]) -
 
 
 def _are_few(first: Inputs) -> bool:
-    """Say whether there are few of the floats that the model compares with numbers."""
-    levels = first.hints.levels.keys() - first.given[0].keys()
-    return any(math.prod(first.shapes[0][name]) < FEW for name in levels if name in first.shapes[0])
+    """Say whether there are few numbers in an input that the model decides something by."""
+    deciding = (first.hints.levels.keys() | first.hints.reach.keys()) - first.given[0].keys()
+    sizes = (math.prod(first.shapes[0][name]) for name in deciding if name in first.shapes[0])
+    return any(size < FEW for size in sizes)
 
 
 def _fitting(given: Feeds, specs: Sequence[ValueSpec], request: InputOptions) -> Feeds:

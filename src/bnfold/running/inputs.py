@@ -26,6 +26,9 @@ the model compares its input with, and another eighth at it, or close to it."""
 _ONE_IN = 8
 """Of so many integers, one may look up where the tables of two models differ."""
 
+_GOLDEN = (math.sqrt(5) - 1) / 2
+"""Its multiples, without their integer parts, are spread evenly however many there are."""
+
 FEW = 64
 """Elements of an input of which half are near such numbers, and in more samples."""
 
@@ -148,8 +151,10 @@ class Inputs:
         whole = np.asarray(generator.integers(smallest, largest, shape, endpoint=True))
         if whole.size > 1:  # both ends are among them
             whole.flat[0], whole.flat[-1] = largest, smallest
-        elif whole.size and sample == 0 and spec.name in self.hints.reach:
-            whole.flat[0] = largest  # so that a model that does not accept it does not run
+        elif whole.size and spec.name in self.hints.reach:
+            # At first the largest, so that a model that does not accept it does not run; then from
+            # all parts of the range.
+            whole.flat[0] = int((1 - sample * _GOLDEN % 1) * largest)
         return _within_columns(whole, axis, by_column) if by_column else whole
 
     def _with_rows(
@@ -160,7 +165,9 @@ class Inputs:
         They are one in eight, or all of fewer in every second sample. Of an input whose columns are
         looked up in a table each, all columns are the same, as far as its table goes.
         """
-        smallest, largest = self._range(spec, sample)
+        is_compared = spec.name in self.hints.compared
+        ends = self.choices(spec, sample)[1:] if is_compared else self._range(spec, sample)
+        smallest, largest = ends
         rows = [row for row in self.hints.rows.get(spec.name, []) if smallest <= row <= largest]
         if not rows or not drawn.size:
             return drawn
@@ -257,6 +264,7 @@ class Inputs:
         if spec.dtype.kind in "iu":
             limits = np.iinfo(spec.dtype)
             smallest, largest = max(smallest, int(limits.min)), min(largest, int(limits.max))
+            constants = [number for number in constants if limits.min <= number <= limits.max]
         near = [number + step for step in (1, -1) for number in constants]
         near = [number for number in near if smallest <= number <= largest]
         if is_limited and self.beside != "next":

@@ -36,7 +36,7 @@ def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
     [
         ("(float[B,T,D] x) => (float[B,T,D] y)", "y = Mul(x, row)", {("x", 2): 6}),
         ("(float[B,T,D] x, bool[B,T,D] c) => (float[B,T,D] y)", "y = Where(c, row, x)",
-         {("x", 2): 6}),
+         {("c", 2): 6, ("x", 2): 6}),
         ("(float[B,T,D] x) => (float[B,T,D] y)", "y = Max(x, x, row)", {("x", 2): 6}),
         ("(float[B,T,D] x) => (float[B,T,D] y)", "y = Add(x, one)", {}),
         ("(float[B,T,D] x) => (float[B,T,D] y)", "y = Sub(column, x)", {("x", 1): 5}),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import constant
 from bnfold.proof.hints.demanded_sizes import demanded_sizes
-from bnfold.proof.hints.differing_rows import differing_rows
+from bnfold.proof.hints.differing_rows import differing_rows, differing_sizes
 from bnfold.proof.hints.integers import (
     LIMITING,
     columns,
@@ -105,7 +105,11 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
         compared=_of_both(own.compared, theirs.compared),
         rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
-        thresholds=[*own.thresholds[:_OF_EACH], *further[:_OF_EACH]],
+        thresholds=[
+            *differing_sizes(model, other)[:_OF_EACH],
+            *own.thresholds[:_OF_EACH],
+            *further[:_OF_EACH],
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -35,6 +36,11 @@ ARITHMETIC = frozenset(
 
 LIMITING = frozenset({"Clip", "Max", "Min"})
 """Operators that limit what they read, such as positions before they are looked up."""
+
+_BY_BITS = frozenset({"BitwiseAnd", "BitwiseOr", "BitwiseXor"})
+"""Operators that look at the bits of integers: those of the number beside them."""
+
+_LARGEST_REACH = 2**31 - 1
 
 _LARGEST_LIMIT = 2**16
 """A larger one means that there is none; and integers may be sizes."""
@@ -165,13 +171,30 @@ def _of_tuples(model: ir.Model, node: ir.Node, position: int) -> Iterator[tuple[
 def reach(model: ir.Model, value: ir.Value) -> int | None:
     """Return the largest position that may be computed of this value, or None if it is unknown.
 
-    Whether a model accepts it can only be tried.
+    Whether a model accepts it can only be tried. What is divided on the way goes further: seconds
+    that an hour is computed of, up to the last hour that is looked up. What is taken modulo a
+    number goes through it twice.
     """
+    divisor = math.prod(_divisors(value))
     limits = known(limits_of(value, ARITHMETIC))
     for node, position in uses_of_same_numbers(value, ARITHMETIC):
         of_tuples = (most for _, _, most in _of_tuples(model, node, position))
         limits += (most for most in of_tuples if isinstance(most, int))
-    return max(limits, default=None)
+        period = number_of(node.inputs[1]) if node.op_type == "Mod" and position == 0 else None
+        if period is not None and 1 < period <= _LARGEST_LIMIT:
+            limits.append(2 * int(period))
+    if not limits:
+        return None
+    return min((max(limits) + 1) * divisor - 1, _LARGEST_REACH)
+
+
+def _divisors(value: ir.Value) -> Iterator[int]:
+    """Yield the numbers above 1 that what is computed of a value is divided by."""
+    for node, position in uses_of_same_numbers(value, ARITHMETIC):
+        if node.op_type == "Div" and position == 0:
+            divisor = number_of(node.inputs[1])
+            if divisor is not None and divisor > 1 and divisor.is_integer():
+                yield int(divisor)
 
 
 def of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, int]]:
@@ -184,22 +207,51 @@ def of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, 
 
 
 def compared_with(value: ir.Value) -> Iterator[int]:
-    """Yield the integers that this value's content is compared with, or limited to.
+    """Yield the integers at which this value's content is what it is compared with, or limited to.
 
-    Those of a narrower type, of 16 bits at most, are limited to what it holds: beyond, they wrap
-    around.
+    It may have been multiplied or added to before. Those of a narrower type, of 16 bits at most,
+    are limited to what it holds: beyond, they wrap around.
     """
-    for node, position in uses_of_same_numbers(value, frozenset()):
-        if node.op_type in COMPARISONS | LIMITING:
+    for node, position, factor, term in _affine_uses(value):
+        if node.op_type in COMPARISONS | LIMITING | _BY_BITS:
             others = [other for place, other in enumerate(node.inputs) if place != position]
             for content in map(constant, others):
                 if content is not None and content.dtype.kind in "iu" and content.size <= 16:
-                    numbers = (int(number) for number in content.reshape(-1))
+                    numbers = [int(number) for number in content.reshape(-1)]
                     is_limit = node.op_type in LIMITING
-                    yield from (n for n in numbers if not is_limit or abs(n) <= _LARGEST_LIMIT)
-        yield from _ends_of_narrower(node)
+                    yield from (
+                        (n - term) // factor
+                        for n in numbers
+                        if not is_limit or abs(n) <= _LARGEST_LIMIT
+                    )
+        if factor == 1 and not term:
+            yield from _ends_of_narrower(node)
         if node.op_type in _LABELLED and position == 1 and "ignore_index" in node.attributes:
             yield node.attributes.get_int("ignore_index", 0)
+
+
+def _affine_uses(value: ir.Value) -> Iterator[tuple[ir.Node, int, int, int]]:
+    """Yield the uses of a value, and of a·x + b computed of it, with a and b: a node, and where."""
+    pending, seen = deque([(value, 1, 0)]), {value}
+    while pending:
+        read, factor, term = pending.popleft()
+        for node, position in read.uses():
+            yield node, position, factor, term
+            step = None
+            if node.op_type in ("Add", "Mul", "Sub") and len(node.inputs) == 2:
+                step = number_of(node.inputs[1 - position])
+            if node.op_type in SAME_NUMBERS:
+                made = factor, term
+            elif step is None or not step.is_integer() or (node.op_type == "Sub" and position):
+                continue
+            elif node.op_type == "Mul":
+                if step < 1:
+                    continue
+                made = factor * int(step), term * int(step)
+            else:
+                made = factor, term + int(step if node.op_type == "Add" else -step)
+            pending.extend((out, *made) for out in node.outputs if out not in seen)
+            seen.update(node.outputs)
 
 
 def _ends_of_narrower(node: ir.Node) -> Iterator[int]:

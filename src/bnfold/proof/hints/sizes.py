@@ -61,9 +61,9 @@ def thresholds(model: ir.Model) -> list[tuple[str, int, int]]:
             if number is None:
                 continue
             for term, limit in _without_term(value, number):
-                measured = _measured(model, term)
-                if measured is not None and 1 <= limit <= LARGEST_CUT:
-                    found.add((*measured, int(limit)))
+                place = measured(model, term)
+                if place is not None and 1 <= limit <= LARGEST_CUT:
+                    found.add((*place, int(limit)))
     return sorted(found)
 
 
@@ -117,7 +117,7 @@ def _compared(node: ir.Node) -> list[tuple[ir.Value | None, ir.Value | None]]:
     return []
 
 
-def _measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
+def measured(model: ir.Model, value: ir.Value | None) -> tuple[str, int] | None:
     """Return the input and the axis of which a value is the size; None if it is no size.
 
     Positions below a size, and their distances, reach as far as it does.
