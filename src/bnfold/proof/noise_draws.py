@@ -40,7 +40,7 @@ def moved_feeds(
     for sample, feeds in enumerate(inputs.feeds()):
         changed = moved(feeds, 1000 * seed + sample, _coarsest(traits), units)
         changed.update({name: feeds[name] for name in exact & feeds.keys()})
-        for name, numbers in traits.hints.levels.items():
+        for name, numbers in (*traits.hints.levels.items(), *traits.hints.missing.items()):
             is_met = np.isin(feeds[name], numbers)
             changed[name] = np.where(is_met, feeds[name], changed[name])
         yield changed

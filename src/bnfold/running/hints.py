@@ -34,6 +34,10 @@ class Hints:
     """The numbers that a float input is compared with, or limited by."""
     exact: frozenset[float] = frozenset()
     """The constants that decide whether such a number is met: no draw of the noise moves them."""
+    missing: dict[str, list[float]] = field(default_factory=dict)
+    """What a float input may hold in place of a number: NaN, infinities, or a number for that."""
+    words: dict[str, list[str]] = field(default_factory=dict)
+    """The strings that an input of strings is compared with, or looked up by."""
     ratios: set[str] = field(default_factory=set)
     """The inputs that are the ratio of a Dropout, in [0, 1)."""
     cuts: list[tuple[int, int]] = field(default_factory=list)

@@ -122,6 +122,8 @@ def _found(
     ]
     plain = replace(hints, rows={})
     first = _first_that_runs(session, specs, request, given, candidates[0], plain)
+    if first.hints.words and not accepts_all(session, replace(first, samples=samples)):
+        first = replace(first, hints=replace(first.hints, words={}))
     first = with_limits_found(session, first)
     first = replace(first, signed=samples > 1 and may_be_negative(session, first))
     first = with_others(session, first, samples) if samples > 1 else first

@@ -26,6 +26,9 @@ the model compares its input with, and another eighth at it, or close to it."""
 _ONE_IN = 8
 """Of so many integers, one may look up where the tables of two models differ."""
 
+_WORDS = ("Word", "other", "A few words")
+"""Strings of no meaning, with letters of both cases."""
+
 _GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples, without their integer parts, are spread evenly however many there are."""
 
@@ -110,7 +113,7 @@ class Inputs:
     def _draw(self, spec: ValueSpec, sample: int) -> Array:
         """Draw one input, which depends only on the seed, the sample, its name and its shape.
 
-        Integers of 8 bits use their whole range; strings are numbers as text.
+        Integers of 8 bits use their whole range.
         """
         given = self.given[sample % len(self.given)]
         if spec.name in given:
@@ -123,7 +126,8 @@ class Inputs:
         if spec.dtype.kind == "b" and math.prod(shape) == 1:
             return np.full(shape, self._switch(spec, sample))
         if spec.dtype.kind == "f":
-            return np.asarray(self._floats(spec, sample, shape, generator), spec.dtype)
+            floats = self._floats(spec, sample, shape, generator)
+            return np.asarray(self._with_missing(spec, sample, floats, generator), spec.dtype)
         if spec.name in self.hints.compared:
             whole = self._compared(spec, sample, shape, generator)
         elif spec.dtype.kind in "iu" and spec.dtype.itemsize == 1 and spec.name not in self.largest:
@@ -132,7 +136,32 @@ class Inputs:
         else:
             whole = self._integers(spec, sample, shape, generator)
         whole = self._with_rows(spec, sample, whole, generator)
-        return (whole.astype(str) if spec.dtype == np.object_ else whole).astype(spec.dtype)
+        if spec.dtype == np.object_:
+            return self._strings(spec, whole.astype(str), generator)
+        return whole.astype(spec.dtype)
+
+    def _with_missing(
+        self, spec: ValueSpec, sample: int, drawn: FloatArray, generator: np.random.Generator
+    ) -> FloatArray:
+        """Return floats, of which one in eight is missing in every second sample."""
+        missing = self.hints.missing.get(spec.name, [])
+        if not missing or sample % 2 == 0:
+            return drawn
+        is_missing = generator.integers(0, _ONE_IN, drawn.shape) == 0
+        return np.where(is_missing, generator.choice(missing, drawn.shape), drawn)
+
+    def _strings(self, spec: ValueSpec, numbers: Array, generator: np.random.Generator) -> Array:
+        """Return strings: numbers as text, and for half of them words that the model knows.
+
+        These also in other cases, and others of no meaning.
+        """
+        if spec.name not in self.hints.words:
+            return numbers.astype(np.object_)
+        known = [*self.hints.words[spec.name], *_WORDS]
+        known += [each for word in known for each in (word.upper(), word.lower(), word.title())]
+        chosen = generator.choice(np.array(known, np.object_), numbers.shape)
+        is_word = generator.integers(0, 2, numbers.shape).astype(np.bool_)
+        return np.where(is_word, chosen, numbers.astype(np.object_)).astype(np.object_)
 
     def _is_blank(self, spec: ValueSpec, sample: int) -> bool:
         """Say whether an input is all zero, or false, in a sample without any deviation."""

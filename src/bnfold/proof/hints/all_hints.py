@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,9 +25,11 @@ from bnfold.proof.hints.integers import (
 )
 from bnfold.proof.hints.levels import levels, without_ties
 from bnfold.proof.hints.sizes import LARGEST_CUT, cuts, thresholds
+from bnfold.proof.hints.words import missing, words
 from bnfold.running.hints import Hints
 
 _Number = TypeVar("_Number", int, float)
+_Item = TypeVar("_Item", float, str)
 
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
@@ -102,6 +105,8 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
         own,
         levels={name: without_ties(numbers) for name, numbers in merged.items()},
         exact=own.exact | theirs.exact,
+        missing=_joined(own.missing, theirs.missing),
+        words=_joined(own.words, theirs.words),
         compared=_of_both(own.compared, theirs.compared),
         rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
@@ -111,6 +116,17 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
             *further[:_OF_EACH],
         ],
     )
+
+
+def _joined(
+    own: Mapping[str, list[_Item]], others: Mapping[str, list[_Item]]
+) -> dict[str, list[_Item]]:
+    """Return what both have under each name, once."""
+    joined: dict[str, list[_Item]] = {}
+    for name in (*own, *others):
+        both = own.get(name, []) + others.get(name, [])
+        joined[name] = list(dict.fromkeys(both))
+    return joined
 
 
 def _of_both(
@@ -130,7 +146,12 @@ def _where_it_changes(model: ir.Model) -> Hints:
         if not value.is_initializer()
     }
     found, exact = levels(model)
+    floats = [each for each in model.graph.inputs if each.dtype and each.dtype.is_floating_point()]
+    strings = [each for each in model.graph.inputs if each.dtype is ir.DataType.STRING]
+    none = {value.name or "": missing(value) for value in floats}
     return Hints(
+        missing={name: numbers for name, numbers in none.items() if numbers},
+        words={value.name or "": words(value) for value in strings},
         cuts=cuts(model),
         thresholds=thresholds(model),
         levels=found,

@@ -40,6 +40,11 @@ LIMITING = frozenset({"Clip", "Max", "Min"})
 _BY_BITS = frozenset({"BitwiseAnd", "BitwiseOr", "BitwiseXor"})
 """Operators that look at the bits of integers: those of the number beside them."""
 
+_VOCABULARIES = ("cats_int64s", "keys_int64s", "pool_int64s")
+"""Attributes with integers that an operator looks for in what it reads."""
+
+_MOST_OF_VOCABULARY = 64
+
 _LARGEST_REACH = 2**31 - 1
 
 _LARGEST_LIMIT = 2**16
@@ -224,6 +229,9 @@ def compared_with(value: ir.Value) -> Iterator[int]:
                         for n in numbers
                         if not is_limit or abs(n) <= _LARGEST_LIMIT
                     )
+        for name in _VOCABULARIES:
+            if name in node.attributes:
+                yield from node.attributes[name].as_ints()[:_MOST_OF_VOCABULARY]
         if factor == 1 and not term:
             yield from _ends_of_narrower(node)
         if node.op_type in _LABELLED and position == 1 and "ignore_index" in node.attributes:
