@@ -24,7 +24,11 @@ from bnfold.errors import ModelError
 from bnfold.graph.schemas import opsets_of
 from bnfold.modelfile.external import load_whole
 from bnfold.proof.cutting import cut_off, tail
+from bnfold.proof.increasing import before_increasing
 from bnfold.proof.sides import CLASSIFYING, Side, sources
+
+_BY_ORDER = CLASSIFYING | {"NonMaxSuppression", "TopK"}
+"""Operators that select by the order of their first operand, or by how boxes overlap."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,13 @@ class Candidates:
     inputs, to the outputs."""
     deciding: frozenset[str] = frozenset()
     """Inputs that decide selections which are given."""
+    is_whole: bool = False
+    """Whether nothing is cut off: what both select from increases with the same inputs."""
 
 
-def candidates(original: Path, other: Path, given: int = 0) -> Candidates | None:
+def candidates(
+    original: Path, other: Path, given: int = 0, *, earlier: bool = False
+) -> Candidates | None:
     """Cut both models off before they select, or before they select once more.
 
     None where they do not select, cannot be cut at the same values, or are too large to be cut.
@@ -51,6 +59,8 @@ def candidates(original: Path, other: Path, given: int = 0) -> Candidates | None
         original: one model.
         other: the other one.
         given: how many selections, one after another, are the same in both.
+        earlier: whether to cut before functions that increase, too. None where there are none.
+            If these are of inputs alone, both models are whole.
     """
     try:
         models = [load_whole(path) for path in (original, other)]
@@ -62,8 +72,12 @@ def candidates(original: Path, other: Path, given: int = 0) -> Candidates | None
     operators = sides[0].deciding()
     if not operators:
         return None
-    pairs = _common_tail(*sides)
+    pairs = _common_tail(*sides, earlier=earlier)
     is_same = bool(pairs)
+    if earlier and (pairs is None or pairs == _common_tail(*sides)):
+        return None
+    if earlier and not pairs:
+        return Candidates(models[0], models[1], operators, is_whole=True)
     pairs = pairs or _of_one_name(*sides)
     if not pairs:
         return None
@@ -89,14 +103,15 @@ def _of_one_version(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
     return all(versions[domain] == others[domain] for domain in versions.keys() & others.keys())
 
 
-def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
-    """Return the values from which on both models are the same, in pairs; none if there are none.
+def _common_tail(one: Side, other: Side, *, earlier: bool = False) -> list[tuple[str, str]] | None:
+    """Return the values from which on both models are the same, in pairs; None if they never are.
 
     Equal operators of equal operands give equal results, so operands take the results' place: as
-    long as these depend on a selection, and past operators that round nothing.
+    long as these depend on a selection, and past operators that round nothing. If values `earlier`
+    are wanted, what is selected from may be other increasing functions of them.
     """
     if one.outputs != other.outputs or not one.decides_outputs():
-        return []
+        return None
     pending = list(zip(one.outputs, other.outputs, strict=True))
     found: dict[tuple[str, str], None] = {}
     for pair in sources(one, other, pending):
@@ -106,12 +121,19 @@ def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
         operands = one.operands(pair[0], other, pair[1])
         is_selected = pair[0] in one.selected or pair[1] in other.selected
         is_class = pair[0] in one.classes and pair[1] in other.classes
-        if is_class and operands is not None and one.operator(pair[0]) in CLASSIFYING:
+        if (
+            is_class
+            and operands is not None
+            and not earlier
+            and one.operator(pair[0]) in CLASSIFYING
+        ):
             # A Softmax in one of them alone changes the values, and no class.
             of, its = operands[0]
             is_class = one.operator(one.source(of)) == other.operator(other.source(its))
         is_passed = is_selected or is_class or one.is_transparent(pair[0])
         if operands is not None and is_passed and _have_like_parameters(one, other, operands):
+            if earlier:
+                operands[:1] = _before_increasing(one, other, pair, operands[0])
             pending += operands
         elif one.place(pair[0]) >= 0 and pair[0] == pair[1]:
             continue
@@ -120,11 +142,24 @@ def _common_tail(one: Side, other: Side) -> list[tuple[str, str]]:
             or (contents[0] is not None and contents[1] is not None)
             or _is_expanded_once(one.operator(pair[0]), other.operator(pair[1]))
         ):
-            return []
+            return None
         else:
             found[pair] = None
     is_cut = not found.keys() >= set(zip(one.outputs, other.outputs, strict=True))
-    return list(found) if is_cut else []
+    return list(found) if is_cut else None
+
+
+def _before_increasing(
+    one: Side, other: Side, pair: tuple[str, str], operand: tuple[str, str]
+) -> list[tuple[str, str]]:
+    """Return what the operands increase with that two results are positions in, as a pair."""
+    nodes = one.node(pair[0]), other.node(pair[1])
+    if nodes[0] is None or nodes[1] is None or nodes[0].op_type not in _BY_ORDER:
+        return [operand]
+    if nodes[0].op_type == "TopK" and pair[0] == nodes[0].output[0]:  # the values themselves
+        return [operand]
+    own, its = (side.source(name) for side, name in zip((one, other), operand, strict=True))
+    return [(before_increasing(one, own, nodes[0]), before_increasing(other, its, nodes[1]))]
 
 
 def _is_expanded_once(of: str, its: str) -> bool:

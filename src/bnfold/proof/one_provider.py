@@ -9,7 +9,7 @@ from google.protobuf.message import EncodeError
 
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress
-from bnfold.proof.candidates import candidates
+from bnfold.proof.candidates import Candidates, candidates
 from bnfold.proof.original import Original
 from bnfold.proof.runs import ProviderComparison
 from bnfold.proof.stages import difference_in_stages, written
@@ -63,8 +63,24 @@ def _before_selection(
     if not (whole.traits.ordered or whole.traits.indices) or is_asked:
         return ""
     cut = candidates(whole.path, compared.path)
-    if cut is None:
-        return ""
+    result = _compared_at(cut, compared, told, scratch) if cut is not None else ""
+    has_failed = isinstance(result, ProviderEquivalence) and result.verdict == "fail"
+    if cut is not None and not has_failed:
+        return result
+    # What is selected from may be other functions of the same values, which keep their order.
+    earlier = candidates(whole.path, compared.path, earlier=True)
+    if earlier is None or earlier.is_whole:
+        return result if earlier is None else ""
+    again = _compared_at(earlier, compared, told, scratch)
+    has_passed = isinstance(again, ProviderEquivalence) and again.verdict == "pass"
+    return again if has_passed or cut is None else result
+
+
+def _compared_at(
+    cut: Candidates, compared: ProviderComparison, told: Progress, scratch: Scratch
+) -> ProviderEquivalence | str:
+    """Compare both models where they are cut, and what comes after, unless it is the same."""
+    whole, checking = compared.original, compared.checking
     try:
         paths = written(cut.original, cut.other, scratch.folder)
     except (ValueError, EncodeError):

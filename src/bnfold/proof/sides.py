@@ -84,6 +84,10 @@ class Scope:
         node = self._producers.get(name)
         return node.op_type if node is not None else ""
 
+    def node(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that computes a value; None of an input or initializer."""
+        return self._producers.get(name)
+
     def operands_of(self, name: str) -> set[str]:
         """Return what the node that computes a value reads, also in its bodies."""
         node = self._producers.get(name)
