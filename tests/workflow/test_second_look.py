@@ -130,10 +130,14 @@ def test_large_models_are_compared_again_only_if_a_proof_shows_a_difference(
 
 
 def test_a_table_of_positions_is_used_nearly_in_full() -> None:
-    table = normal(256, 5)
+    """Of which the check itself does not know at which size that is."""
+    table = normal(512, 5)
     changed = table.copy()
-    changed[200] += 1
-    lines = "s = Shape<start=1, end=2>(x) q = Slice(p, nought, s, nought) y = Add(x, q)"
+    changed[400] += 9
+    lines = (
+        "s = Shape<start=1, end=2>(x) d = Add(s, s) q = Slice(p, nought, d, nought) "
+        "m = ReduceMax<axes=[0], keepdims=0>(q) y = Add(x, m)"
+    )
     one, other = (
         build(f"{MAPS} {{ {lines} }}", p=each, nought=np.array([0])) for each in (table, changed)
     )
