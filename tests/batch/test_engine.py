@@ -13,7 +13,7 @@ import pytest
 
 from bnfold.batch import engine
 from bnfold.batch.asked import Asked
-from bnfold.batch.engine import Deaths, run_all
+from bnfold.batch.engine import Deaths, NoWorkersError, run_all
 from bnfold.batch.starts import Ledger
 from bnfold.batch.tasks import MOST_STARTS, Outcome, Task
 from bnfold.errors import UsageError
@@ -170,6 +170,27 @@ def test_workers_that_die_before_they_begin(
     found = list(run_all(threads, tasks(4), _prepare))
     assert sorted(task.key for task, _ in found) == ["0", "1", "2", "3"]
     assert {outcome.status for _, outcome in found} == {"died"}
+
+
+def test_no_workers_are_left(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not done is told, once, with the reason."""
+    settings = threads.settings
+
+    def lost(places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
+        if threads.is_dead:
+            raise NoWorkersError("the cluster is lost")
+        return settings(places)
+
+    def act(task: Task, begun: int) -> Outcome:
+        if task.key == "6":
+            raise DeathError
+        return Outcome(task.key, "done")
+
+    monkeypatch.setattr(threads, "settings", lost)
+    found = do(threads, monkeypatch, 20, act)
+    assert found["6"].status == "died"
+    left = {outcome.reason for outcome in found.values() if outcome.status == "died"}
+    assert left == {"the cluster is lost"}
 
 
 @pytest.mark.parametrize("resend", [True, False])

@@ -6,13 +6,15 @@ import contextlib
 import logging
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import urlsplit
 
 from bnfold.api import kind_of_machine
-from bnfold.batch.engine import Deaths, require
+from bnfold.batch.engine import Deaths, NoWorkersError, require
 from bnfold.batch.starts import Ledger
 from bnfold.errors import UsageError
 from bnfold.report.wording import count
@@ -78,6 +80,19 @@ def _host(worker: str) -> str:
     return urlsplit(worker).hostname or worker
 
 
+_CONNECT = """
+import signal, sys
+sys.path[:] = sys.argv[3:]
+import ray
+signal.alarm(int(sys.argv[1]))
+ray.init(address=sys.argv[2], log_to_driver=False, logging_level=50)
+"""
+"""Connects to a Ray cluster, and is killed where that takes too long."""
+
+_FEWEST = 2
+"""Processors of the smallest cluster that joblib's Ray backend works on: of one it makes none."""
+
+
 class Ray:
     """The processors of a Ray cluster."""
 
@@ -86,6 +101,7 @@ class Ray:
         require("joblib", "joblib")
         joblib_for_ray = require("ray.util.joblib", "ray")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _require_answer(address)
         try:
             self._ray.init(
                 address=address,
@@ -98,33 +114,57 @@ class Ray:
                 f"no Ray cluster answers at {address}: {error}; start one with `ray start --head`"
             ) from error
         joblib_for_ray.register_ray()
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        processors = [int(node["Resources"].get("CPU", 0)) for node in nodes]
-        self._nodes = [node["NodeID"] for node in nodes]
-        self.workers, self.sharers = max(1, sum(processors)), max([1, *processors])
+        nodes = self._nodes()
+        self.workers, self.sharers = self._processors(), max(nodes.values(), default=0)
+        if self.workers < _FEWEST:
+            self.close()
+            raise UsageError(
+                f"the Ray cluster has {count(self.workers, 'processor')}, and joblib needs "
+                f"{_FEWEST}; add a machine with `ray start --address=HOST:6379`, or leave out "
+                "--backend ray"
+            )
         where = count(len(nodes), "machine")
         self.name = f"Ray, {count(self.workers, 'worker')} on {where}"
         self.deaths: Deaths = (self._ray.exceptions.RayError,)
         self.ledger = Ledger()
 
+    def _nodes(self) -> dict[str, int]:
+        """Return how many processors each node has that is not lost."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        return {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
+
+    def _processors(self) -> int:
+        """Return how many processors the pool may have that joblib makes."""
+        return int(self._ray.cluster_resources().get("CPU", 0))
+
     def kinds(self) -> Mapping[str, Sequence[str]]:
         found: dict[str, list[str]] = {}
         asked = self._ray.remote(kind_of_machine)
-        answers = [
-            asked.options(scheduling_strategy=self._on(node), num_cpus=0).remote()
-            for node in self._nodes
-        ]
-        for node, kind in zip(self._nodes, self._ray.get(answers), strict=True):
-            found.setdefault(kind, []).append(node)
+        answers = {
+            node: asked.options(scheduling_strategy=self._on(node), num_cpus=0).remote()
+            for node in self._nodes()
+        }
+        for node, answer in answers.items():
+            with contextlib.suppress(self._ray.exceptions.RayError):  # it was lost just now
+                found.setdefault(self._ray.get(answer), []).append(node)
         return found
 
     def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
-        config: dict[str, Any] = {"backend": "ray", "n_jobs": max(2, self.workers)}
+        try:
+            nodes, workers = self._nodes(), self._processors()
+        except self._ray.exceptions.RayError as error:
+            raise NoWorkersError(f"the Ray cluster is lost: {error}") from error
+        places = None if places is None else [place for place in places if place in nodes]
+        if workers < _FEWEST or places == []:
+            left = count(workers, "processor")
+            raise NoWorkersError(f"the Ray cluster has lost nodes, and has {left} left")
+        config: dict[str, Any] = {"backend": "ray", "n_jobs": workers}
         if places is None:
-            return config | {"ray_remote_args": {"num_cpus": 0}}, self.workers
+            return config | {"ray_remote_args": {"num_cpus": 0}}, workers
         place = self._on(places[0]) if len(places) == 1 else "SPREAD"
+        config["n_jobs"] = min(max(_FEWEST, len(places)), workers)
         remote = {"num_cpus": 0, "scheduling_strategy": place}
-        return config | {"n_jobs": max(2, len(places)), "ray_remote_args": remote}, len(places)
+        return config | {"ray_remote_args": remote}, len(places)
 
     def _on(self, node: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -134,3 +174,33 @@ class Ray:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._ray.shutdown()
+
+
+def _require_answer(address: str | None) -> None:
+    """Require that a Ray cluster can be connected to.
+
+    Where none answers, Ray tries for minutes, in C++, where no signal ends it: so try elsewhere
+    first. Whatever else is wrong, Ray tells.
+
+    Raises:
+        UsageError: if none answers.
+    """
+    limit = str(SECONDS_TO_CONNECT)
+    # "auto" is what Ray looks for without an address, but starts no cluster
+    tried = [sys.executable, "-c", _CONNECT, limit, address or "auto", *map(str, sys.path)]
+    try:
+        done = subprocess.run(
+            tried,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except OSError as error:
+        raise UsageError(f"no process can be started: {error.strerror or error}") from error
+    if done.returncode < 0:
+        where = address or os.environ.get("RAY_ADDRESS") or "the address of the last one here"
+        advice = "start one with `ray start --head`"
+        if b"Unauthenticated" in done.stderr:  # Ray only says so in its log
+            advice = "it asks for another token: see RAY_AUTH_TOKEN in Ray's documentation"
+        raise UsageError(f"no Ray cluster answers at {where} within {limit} seconds; {advice}")

@@ -23,6 +23,10 @@ Deaths: TypeAlias = tuple[type[BaseException], ...]
 BACKENDS = ("loky", "dask", "ray")
 
 
+class NoWorkersError(Exception):
+    """There are no workers left, and none will come."""
+
+
 class Engine(Protocol):
     """Where tasks run."""
 
@@ -42,6 +46,9 @@ class Engine(Protocol):
         """Return arguments for `joblib.parallel_config`, and how many tasks run side by side.
 
         On all workers, or one at a time in each of these places.
+
+        Raises:
+            NoWorkersError: if there are none.
         """
 
     def close(self) -> None:
@@ -111,7 +118,7 @@ def run_all(
     which is done where a worker does not see them, and with `resend`.
     Where a worker dies, what it has begun is done again by another, alone, so that the model that
     a worker dies of is known: it fails, and no other. If workers die before they begin anything,
-    each task is lost with them.
+    each task is lost with them, as are all that are left where there are no more workers.
     """
     fresh = deque((task, False) for task in tasks)
     suspects: deque[tuple[Task, bool]] = deque()
@@ -133,6 +140,11 @@ def run_all(
                         yield task, outcome
             except engine.deaths:
                 lost = list(running.values())
+            except NoWorkersError as error:
+                for task, _ in (*queue, *suspects, *(fresh if is_alone else ())):
+                    starts = engine.ledger.starts(task.key)
+                    yield task, Outcome(task.key, "died", starts=starts, reason=str(error))
+                return
             except ImportError as error:
                 raise UsageError(
                     f"the workers cannot import what they need: {error}; install bnfold there"

@@ -172,7 +172,7 @@ class _Batch:
         kinds = self._engine.kinds()
         self._estimate.begin("time")
         self._tell("timing")
-        if not self._manner.each:
+        if not self._manner.each or not kinds:
             self._time_on([place for places in kinds.values() for place in places], wholes)
             return
         for number, (kind, places) in enumerate(kinds.items()):
@@ -269,8 +269,8 @@ class _Batch:
         return row
 
     def _dead(self, task: Task, outcome: Outcome) -> Row:
-        """Return the row of a model that its workers died of."""
-        cause = (
+        """Return the row of a model that its workers died of, or that none are left for."""
+        cause = outcome.reason or (
             f"its workers died twice ({', '.join(outcome.starts[:2])}), which a lack of memory or "
             "a crash of a library does"
         )

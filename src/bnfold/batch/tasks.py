@@ -68,6 +68,8 @@ class Outcome:
     """Or the files themselves."""
     starts: list[str] = field(default_factory=list)
     """The workers that began it."""
+    reason: str = ""
+    """Why it died, if that is known."""
 
 
 def packed(task: Task, data: Mapping[str, Path]) -> Task:
