@@ -36,6 +36,7 @@ from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
 from bnfold.running.environment import available_threads as available_threads
+from bnfold.running.environment import complaint_on_semaphores as complaint_on_semaphores
 from bnfold.running.environment import environment as environment
 from bnfold.running.environment import kind_of_machine as kind_of_machine
 from bnfold.running.environment import load_average

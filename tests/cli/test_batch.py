@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from bnfold.cli.main import app
 from bnfold.record.batch import read_index
 from tests.support.batch import INDEX, foldable, names, save, with_pages, worked_here
 from tests.support.cli import parse_strictly, run
+from tests.support.files import raising
 
 QUICK = ("--no-bench", "--truth", "off", "--certify", "off")
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
@@ -225,8 +228,18 @@ def test_the_progress_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_system_without_semaphores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /dev/shm cannot be written to: joblib warns, and works in threads."""
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr("multiprocessing.synchronize.Lock", raising(denied))
+    outcome = run("batch", "models", "--out", "out", *QUICK)
+    outcome.failed(2, "cannot share semaphores: Permission denied", "/dev/shm", "one model at")
+    assert not (folder / "out").exists()
+    assert re.search("semaphores +no .*Permission denied", run("doctor").out)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_workers_and_what_is_finished_stays(
     folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
+import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -63,7 +65,13 @@ class Loky:
     """Processes on this machine."""
 
     def __init__(self, jobs: int, ledger: Ledger) -> None:
+        from bnfold.api import complaint_on_semaphores
+
+        complaint = complaint_on_semaphores()
+        if complaint:
+            raise UsageError(f"{complaint}; or optimize one model at a time")
         require("joblib", "joblib")
+        _start_tracker()
         self._safe_path = os.environ.get(_SAFE_PATH)
         os.environ[_SAFE_PATH] = "1"
         self.workers = self.sharers = jobs
@@ -90,6 +98,23 @@ class Loky:
             os.environ.pop(_SAFE_PATH, None)
         else:
             os.environ[_SAFE_PATH] = self._safe_path
+
+
+def _start_tracker() -> None:
+    """Start the process in which loky notes what is to be removed; a closed terminal spares it.
+
+    It does not end by SIGINT and SIGTERM. Of SIGHUP it would, and the one that follows it knows
+    nothing of what it is told to remove: it inherits that SIGHUP is blocked.
+    """
+    from joblib.externals.loky.backend.resource_tracker import ensure_running
+
+    if sys.platform == "win32":
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    try:
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def require(module: str, package: str) -> ModuleType:

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from bnfold.errors import ProviderError
 from bnfold.options import PROVIDER_CHOICES
-from bnfold.running.environment import available_threads, installed_runtimes
+from bnfold.running.environment import (
+    available_threads,
+    complaint_on_semaphores,
+    installed_runtimes,
+)
 from bnfold.running.runtime import require_provider
 from bnfold.version import __version__
 
@@ -58,6 +62,8 @@ def diagnose() -> Iterator[Finding]:
     yield Finding("processors", True, f"{available_threads()} of {os.cpu_count()} may be used")
     yield _folder("this folder", Path.cwd)
     yield _folder("temporary files", lambda: Path(tempfile.gettempdir()))
+    complaint = complaint_on_semaphores()
+    yield Finding("semaphores", not complaint, complaint or "available to bnfold batch")
 
 
 def _folder(name: str, find: Callable[[], Path]) -> Finding:

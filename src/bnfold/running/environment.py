@@ -52,6 +52,23 @@ def affinity() -> str | None:
     return ",".join(f"{low}-{high}" if low < high else f"{low}" for low, high in ranges)
 
 
+def complaint_on_semaphores() -> str:
+    """Say why joblib can start no processes, which share semaphores; "" if it can."""
+    if sys.platform == "win32":
+        return ""
+    import multiprocessing
+
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except (ImportError, OSError) as error:  # ImportError: the system has none
+        cause = (error.strerror if isinstance(error, OSError) else None) or error
+        return (
+            f"processes cannot share semaphores: {cause}; on Linux, /dev/shm must be there, and "
+            "have room that can be written to"
+        )
+    return ""
+
+
 def load_average() -> float | None:
     """Return how many processes wanted a processor in the last minute, on average, if it is known.
 
