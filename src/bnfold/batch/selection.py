@@ -46,7 +46,7 @@ def select(argument: str, base: Path, leave_out: Path) -> list[Selected]:
         UsageError: if there are none.
     """
     path = _absolute(base / argument)
-    if os.path.lexists(path):
+    if _may_exist(path):
         return _in_place(path, leave_out, argument)
     if not glob.has_magic(argument):
         raise UsageError(f"{argument} does not exist; name an .onnx file, a folder or a pattern")
@@ -63,8 +63,19 @@ def select(argument: str, base: Path, leave_out: Path) -> list[Selected]:
     return found
 
 
+def _may_exist(path: Path) -> bool:
+    """Return whether a path leads to anything, or the system does not say: then the model fails."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _in_place(path: Path, leave_out: Path, argument: str) -> list[Selected]:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Selected(path, path.parent)]
     if _is_within(path, leave_out):  # which is asked for, so that it counts
         leave_out = leave_out / "index.json"

@@ -39,7 +39,10 @@ def bench(
     candidate: Annotated[
         Path | None,
         typer.Argument(
-            metavar="CANDIDATE", help="A second model, or -, to compare with.", show_default=False
+            metavar="CANDIDATE",
+            help="A second model, or -, to compare with.",
+            show_default=False,
+            readable=False,
         ),
     ] = None,
     provider: Provider = None,

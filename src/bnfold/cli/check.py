@@ -44,11 +44,17 @@ def check(
             metavar="REFERENCE",
             help="The model to trust, or - for standard input.",
             show_default=False,
+            readable=False,
         ),
     ],
     candidate: Annotated[
         Path,
-        typer.Argument(metavar="CANDIDATE", help="The model to judge, or -.", show_default=False),
+        typer.Argument(
+            metavar="CANDIDATE",
+            help="The model to judge, or -.",
+            show_default=False,
+            readable=False,
+        ),
     ],
     provider: Provider = None,
     input: Input = None,

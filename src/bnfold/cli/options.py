@@ -12,7 +12,10 @@ from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
 Model = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="An .onnx file, or - for standard input.", show_default=False
+        metavar="MODEL",
+        help="An .onnx file, or - for standard input.",
+        show_default=False,
+        readable=False,  # checked where it is read, as what is in it is: exit code 3
     ),
 ]
 Only = Annotated[

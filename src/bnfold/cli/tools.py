@@ -27,7 +27,12 @@ def inspect(
     model: Model,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="OTHER", help="A model, or -, to compare with.", show_default=False),
+        typer.Argument(
+            metavar="OTHER",
+            help="A model, or -, to compare with.",
+            show_default=False,
+            readable=False,
+        ),
     ] = None,
     verbose: Verbose = False,
     json: Json = False,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from bnfold.errors import ModelError, UsageError
+from bnfold.errors import ModelError, UsageError, in_words
 from bnfold.modelfile.protos import tensors_of
 from bnfold.modelfile.source import Source
 
@@ -32,7 +32,8 @@ def find_data(folders: Sequence[Path], location: str, name: str) -> tuple[Path, 
     """Return the file at a location, links resolved, and its status; the first folder counts.
 
     Raises:
-        ModelError: if there is none, or it is outside of all folders; `name` is the model's.
+        ModelError: if there is none, it is outside of all folders, or it cannot be read; `name` is
+            the model's.
     """
     begin = f"{name} has data at {location!r}, which"
     for folder in folders:
@@ -55,10 +56,19 @@ def find_data(folders: Sequence[Path], location: str, name: str) -> tuple[Path, 
                 f"{begin} has several hard links: it may be someone else's file, and onnx rejects "
                 "it, too; copy it"
             )
+        _require_readable(where)
         return where, status
     else:
         raise ModelError(f"{begin} does not exist")
     raise ModelError(f"{name} has data outside its folder, at {location!r}")
+
+
+def _require_readable(path: Path) -> None:
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise ModelError(in_words(error, path, "read")) from error
 
 
 def bring_in(tensor: onnx.TensorProto, folders: Sequence[Path]) -> None:
@@ -74,7 +84,7 @@ def bring_in(tensor: onnx.TensorProto, folders: Sequence[Path]) -> None:
             file.seek(info.offset or 0)
             tensor.raw_data = file.read(info.length or -1)
     except OSError as error:
-        raise ModelError(f"{where} cannot be read: {error.strerror}") from error
+        raise ModelError(in_words(error, where, "read")) from error
     tensor.ClearField("data_location")
     tensor.ClearField("external_data")
 
@@ -107,14 +117,18 @@ def require_data(source: Source) -> None:
     """Require that a model's external data are there, as a program that only runs it would.
 
     Raises:
-        ModelError: if a file cannot be found.
+        ModelError: if a file cannot be found or read.
     """
     if source.path is None:
         return
     folders = data_folders(source.path)
     for location in _locations(source):
-        if not any(os.path.isfile(folder / location) for folder in folders):
+        files = (folder / location for folder in folders)
+        place = next((file for file in files if os.path.isfile(file)), None)
+        if place is None:
             find_data(folders, location, source.name)
+        else:
+            _require_readable(place)
 
 
 def locations_of(path: Path) -> set[str]:
