@@ -121,6 +121,7 @@ def bench(
                     )
             except BnfoldError as error:
                 if error.record is not None:
-                    deliver(pipes.named(error.record), reports, json, print_speed, detail)
+                    named, exit_code = pipes.named(error.record), error.exit_code
+                    deliver(named, reports, json, print_speed, detail, exit_code=exit_code)
                 raise
             deliver(pipes.named(record), reports, json, print_speed, detail)

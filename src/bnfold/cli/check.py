@@ -98,6 +98,8 @@ def check(
                     figures=bool(reports) or json,
                     progress=progress,
                 )
-            deliver(pipes.named(record), reports, json, print_comparison, detail)
-    assert record.equivalence is not None
-    raise typer.Exit(EXIT_CODES[record.equivalence.verdict])
+            assert record.equivalence is not None
+            exit_code = EXIT_CODES[record.equivalence.verdict]
+            named = pipes.named(record)
+            deliver(named, reports, json, print_comparison, detail, exit_code=exit_code)
+    raise typer.Exit(exit_code)

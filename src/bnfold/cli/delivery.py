@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bnfold.cli.config import command_line
+from bnfold.cli.ending import say
+from bnfold.cli.pipes import STREAM
 from bnfold.cli.streams import spare_output
-from bnfold.errors import NotEquivalentError, NotVerifiedError
+from bnfold.errors import NotEquivalentError, NotVerifiedError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,14 +44,34 @@ def deliver(
     detail: Detail,
     *,
     stderr: bool = False,
+    exit_code: int = 0,
 ) -> None:
-    """Write the reports of a run, then print its record."""
+    """Write the reports of a run, then print its record.
+
+    `exit_code` is that of the run: unless it is 0, it counts more than a report that cannot be
+    written, which is told.
+
+    Raises:
+        UsageError: if one cannot be written; all else is.
+    """
     record = replace(record, command=command_line())
-    reports.write(record)
-    is_in_file = record.output is not None and record.output.written and not stderr
-    if reports or is_in_file:
+    output = record.output.path if record.output is not None and record.output.written else None
+    failure: UsageError | None = None
+    try:
+        reports.write(record, beside=[] if output is None else [_shown(output)])
+    except UsageError as error:
+        failure = error
+    if (reports and failure is None) or (output is not None and not stderr):
         spare_output()
     if json:
         print(record.to_json())
     else:
         render(new_console(stderr=stderr), record, detail)
+    if failure is not None and not exit_code:
+        raise failure
+    if failure is not None:
+        say(str(failure))
+
+
+def _shown(output: str) -> str:
+    return "OUTPUT, to standard output" if output == STREAM else output

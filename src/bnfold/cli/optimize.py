@@ -182,8 +182,15 @@ def optimize(
                     )
             except BnfoldError as error:
                 if error.record is not None:
-                    record = pipes.named(error.record)
-                    deliver(record, reports, json, print_optimization, detail, stderr=to_stream)
+                    deliver(
+                        pipes.named(error.record),
+                        reports,
+                        json,
+                        print_optimization,
+                        detail,
+                        stderr=to_stream,
+                        exit_code=error.exit_code,
+                    )
                 raise
             if to_stream:
                 pipes.send(place)

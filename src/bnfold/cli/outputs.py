@@ -148,12 +148,24 @@ class Reports:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def write(self, *records: Record) -> None:
-        """Write the record to all of them, or several records on one page each."""
+    def write(self, *records: Record, beside: Iterable[str] = ()) -> None:
+        """Write the record to all of them, or several records on one page each.
+
+        `beside` are the files that the run has written already.
+
+        Raises:
+            UsageError: if one cannot be written; it names those that are.
+        """
         if self._files:
             from bnfold.report import render, render_runs
-        for file, suffix in self._files:
+        written = list(beside)
+        for path, (file, suffix) in zip(self._paths, self._files, strict=True):
             only = records[0] if len(records) == 1 else None
             text = render(only, suffix) if only else render_runs(records, suffix)
-            file.write(text.encode())
-            file.commit()
+            try:
+                file.write(text.encode())
+                file.commit()
+            except UsageError as error:
+                there = f"; written before it: {', '.join(written)}" if written else ""
+                raise UsageError(f"{error}{there}") from error
+            written.append(str(path))
