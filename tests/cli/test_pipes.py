@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from bnfold import atomic
 from tests.support.cli import REWRITTEN, names, plant_wrong_pass, run
 from tests.support.files import save_external
 from tests.support.files import scratch as scratch
@@ -183,6 +186,46 @@ def test_terminals_and_closed_streams_are_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+def filling(monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    """Let the disk be full for the file in which this stream waits."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    opened, overwrite = Path.open, atomic.overwrite
+
+    def fail_at(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(path: Path, *args: Any, **kwargs: Any) -> Any:
+            if stream in path.name:
+                raise full
+            return call(path, *args, **kwargs)
+
+        return called
+
+    monkeypatch.setattr(Path, "open", fail_at(opened))
+    monkeypatch.setattr(atomic, "overwrite", fail_at(overwrite))
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [("stdin", "standard input cannot be kept"), ("stdout", "standard output cannot be written")],
+)
+def test_a_full_disk_where_a_model_waits(
+    monkeypatch: pytest.MonkeyPatch, scratch: Path, model: bytes, stream: str, words: str
+) -> None:
+    filling(monkeypatch, stream)
+    code, out, err = piped(monkeypatch, model, "optimize", "-", *QUICK)
+    assert (code, out) == (2, b"")
+    advice = f"it waits in {scratch}: set TMPDIR to another folder"
+    assert err == f"bnfold: {words}: No space left on device; {advice}\n"
+
+
+def test_standard_input_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreadable(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Unreadable()))
+    run("explain", "-").failed(2, "standard input cannot be read: Input/output error")
+
+
 def test_a_model_that_does_not_arrive_is_a_failure(tmp_path: Path) -> None:
     arguments: list[Any] = [sys.executable, "-m", "bnfold", "optimize", REWRITTEN, "-", *QUICK]
     with open("/dev/full", "wb") as full:

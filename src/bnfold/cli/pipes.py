@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from bnfold.cli.streams import QuietStream
-from bnfold.errors import BnfoldError, ModelError, UsageError
+from bnfold.errors import BnfoldError, ModelError, UsageError, in_words
 from bnfold.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from bnfold.record.data import Record
 
 STREAM = "-"
+
+
+def _blocks_of_input() -> Iterator[bytes]:
+    try:
+        while block := sys.stdin.buffer.read(1 << 20):
+            yield block
+    except OSError as error:
+        raise UsageError(in_words(error, "standard input", "read")) from error
 
 
 class Pipes:
@@ -49,6 +57,9 @@ class Pipes:
         if isinstance(error, BnfoldError):
             text = str(error)
             for place, name in self._names.items():
+                if place in text and isinstance(error.__cause__, OSError):
+                    folder = self._scratch.place().parent
+                    text += f"; it waits in {folder}: set TMPDIR to another folder"
                 text = text.replace(place, name)
             error.args = (text,)
 
@@ -74,8 +85,12 @@ class Pipes:
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal: pipe a file into it")
         place = self._place("stdin", "standard input")
-        with place.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        try:
+            with place.open("wb") as file:
+                for block in _blocks_of_input():
+                    file.write(block)
+        except OSError as error:
+            raise UsageError(in_words(error, place, "kept")) from error
         if not place.stat().st_size:
             raise ModelError("standard input is empty")
         return place
