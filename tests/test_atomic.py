@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bnfold.atomic import AtomicFile, write_text
+from bnfold.atomic import AtomicFile, shared_permissions, write_text
 from bnfold.errors import INTERNAL_ERROR
 from tests.support.cli import REWRITTEN, UNCHANGED, names, run, untouched
 from tests.support.files import logits, raising, save_external
@@ -86,6 +86,7 @@ def test_an_existing_output_keeps_its_permissions(model: Path, mode: int) -> Non
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_new_files_get_the_permissions_of_any_new_file(model: Path, mask: int, mode: int) -> None:
     external = save_external(model.parent / "external")
+    external.with_name("m.data").chmod(0o644)  # onnx saves data for their owner alone
     before = names(external.parent)
     old = os.umask(mask)
     try:
@@ -104,6 +105,41 @@ def test_new_files_get_the_permissions_of_any_new_file(model: Path, mask: int, m
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in new} == {
         path.name: mode for path in new
     }
+
+
+@pytest.mark.parametrize(
+    ("modes", "mode"),
+    [
+        ((0o600, 0o644), 0o600),
+        ((0o644, 0o600), 0o600),
+        ((0o640, 0o644), 0o640),
+        ((0o755, 0o755), 0o644),
+        ((0o444, 0o444), 0o644),
+        ((0o604, 0o640), 0o600),
+    ],
+)
+@pytest.mark.parametrize("external", ["auto", "never"])
+def test_who_may_not_read_the_model_may_not_read_the_output(
+    tmp_path: Path, modes: tuple[int, int], mode: int, external: str
+) -> None:
+    model = save_external(tmp_path)
+    before = names(tmp_path)
+    for path, given in zip((model, model.with_name("m.data")), modes, strict=True):
+        path.chmod(given)
+    old = os.umask(0o022)
+    try:
+        options = ("--no-check", "--no-bench", "--external-data", external)
+        assert run("optimize", model, tmp_path / "out.onnx", *options).code == 0
+    finally:
+        os.umask(old)
+    new = [tmp_path / name for name in names(tmp_path) - before]
+    assert len(new) == (2 if external == "auto" else 1)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in new} == {mode}
+
+
+def test_what_cannot_be_looked_at_is_private(tmp_path: Path) -> None:
+    assert shared_permissions([]) == 0o666
+    assert shared_permissions([tmp_path / "none"]) == 0o600
 
 
 def test_a_link_that_leads_to_itself_is_no_place_for_a_file(model: Path) -> None:

@@ -17,6 +17,9 @@ from bnfold.errors import UsageError, in_words
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+OF_ANY_FILE = 0o666
+"""The permissions of a new file, of which the umask takes some away."""
+
 BLOCK = 1 << 20
 """Bytes to copy or hash at a time."""
 
@@ -32,12 +35,16 @@ class AtomicFile:
     A file that replaces another is synced to disk first. A new file is not, as with `cp`: nothing
     is lost if the power fails.
 
+    A file that replaces another keeps its permissions. A new one has those that the umask leaves,
+    and `at_most` these.
+
     Raises:
         UsageError: if the place cannot hold a file, or writing fails.
     """
 
-    def __init__(self, place: Path, *, hashed: bool = False) -> None:
+    def __init__(self, place: Path, *, hashed: bool = False, at_most: int = OF_ANY_FILE) -> None:
         self.sha256: str | None = None
+        self._at_most = at_most
         self._hashed = hashed
         self._committed = False
         with as_usage_error(place):
@@ -58,7 +65,7 @@ class AtomicFile:
     def create(self) -> Self:
         """Create the temporary file."""
         with as_usage_error(self.place):
-            create_file(self.path, like=self.place)
+            create_file(self.path, like=self.place, at_most=self._at_most)
         return self
 
     def __enter__(self) -> Self:
@@ -121,13 +128,27 @@ def as_usage_error(place: Path) -> Iterator[None]:
         raise UsageError(in_words(error, place, "written")) from error
 
 
-def create_file(path: Path, like: Path) -> None:
-    """Create an empty file with the permissions of an existing one, or else of any new file."""
+def create_file(path: Path, like: Path, at_most: int = OF_ANY_FILE) -> None:
+    """Create an empty file with the permissions of an existing one, or else `at_most` these."""
     mode = like.stat().st_mode & 0o777 if like.exists() else None
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    os.close(os.open(path, flags, 0o666 if mode is None else 0o600))
+    os.close(os.open(path, flags, at_most if mode is None else 0o600))
     if mode is not None:
         path.chmod(mode)
+
+
+def shared_permissions(files: Iterable[Path]) -> int:
+    """Return the permissions of a new file that tells what these hold to nobody else.
+
+    Its owner may read and write it.
+    """
+    shared = OF_ANY_FILE
+    for file in files:
+        try:
+            shared &= file.stat().st_mode
+        except OSError:
+            shared = 0
+    return shared | 0o600
 
 
 def _require_file_name(place: Path) -> None:

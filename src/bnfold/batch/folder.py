@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfold.atomic import write_text
+from bnfold.atomic import OF_ANY_FILE, create_file, write_text
 from bnfold.batch.asked import hash_file
 from bnfold.batch.locks import lock_alone
 from bnfold.batch.selection import STAGE, pages_of, require_within
@@ -178,9 +178,15 @@ class Folder:
         self._cost = self._written - begun
 
 
-def unpack(folder: Path, files: dict[str, bytes]) -> Path:
-    """Write files that came as bytes to a folder of their own, and return it."""
-    folder.mkdir()
+def unpack(folder: Path, files: dict[str, bytes], at_most: int) -> Path:
+    """Write files that came as bytes to a folder of their own, and return it.
+
+    Models and their data have `at_most` these permissions, pages those of any file.
+    """
+    folder.mkdir(mode=0o700)
     for name, content in files.items():
-        (folder / Path(name).name).write_bytes(content)
+        place = folder / Path(name).name
+        is_page = place.suffix in (".html", ".json")
+        create_file(place, like=place, at_most=OF_ANY_FILE if is_page else at_most)
+        place.write_bytes(content)
     return folder

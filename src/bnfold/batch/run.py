@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bnfold import version
+from bnfold.atomic import shared_permissions
 from bnfold.batch.asked import Asked, data_of, hash_model
 from bnfold.batch.engine import Engine, run_all
 from bnfold.batch.estimate import Estimate, Status, Watch
@@ -287,19 +288,22 @@ class _Batch:
         failed = replace(row, exit_code=6, verdict="too slow", reason=note)
         return replace(failed, files=[], page="", record="")
 
-    def _source(self, outcome: Outcome) -> Path:
+    def _source(self, name: str, outcome: Outcome) -> Path:
         """Return the folder of the files that a worker has made."""
         if outcome.files is not None:
-            return unpack(self._folder.stage / f"{outcome.key}-received", outcome.files)
+            model = self._jobs[name].model
+            at_most = shared_permissions([model, *(data_of(model) or {}).values()])
+            folder = self._folder.stage / f"{outcome.key}-received"
+            return unpack(folder, outcome.files, at_most)
         return outcome.folder or self._folder.stage / "none"
 
     def _hold(self, row: Row, outcome: Outcome) -> None:
-        self._held[row.name] = self._source(outcome)
+        self._held[row.name] = self._source(row.name, outcome)
         self._rows[row.name] = row
 
     def _bring(self, row: Row, outcome: Outcome) -> None:
         """Bring the files of a row into the folder; only then does the index have the row."""
-        self._finishing = row, self._source(outcome)
+        self._finishing = row, self._source(row.name, outcome)
         self._finish()
 
     def _finish(self) -> None:

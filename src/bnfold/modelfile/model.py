@@ -9,6 +9,7 @@ import onnx
 import onnx.checker
 import onnx_ir as ir
 
+from bnfold.atomic import shared_permissions
 from bnfold.errors import ModelError
 from bnfold.graph.shapes import is_free, shape_of
 from bnfold.graph.walk import all_graphs
@@ -44,6 +45,12 @@ class LoadedModel:
     def markers(self) -> Markers:
         """The markers in the protobuf for weights that are still in the file."""
         return self.source.read.markers
+
+    @property
+    def permissions(self) -> int:
+        """Those that a new file with its content may have: its own files let nobody else read."""
+        own = [] if self.path is None else [self.path]
+        return shared_permissions([*own, *self.data_files])
 
     @property
     def has_external_data(self) -> bool:

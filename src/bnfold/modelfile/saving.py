@@ -11,7 +11,14 @@ from types import TracebackType
 
 import onnx_ir as ir
 
-from bnfold.atomic import AtomicFile, Digest, as_usage_error, create_file, overwrite
+from bnfold.atomic import (
+    OF_ANY_FILE,
+    AtomicFile,
+    Digest,
+    as_usage_error,
+    create_file,
+    overwrite,
+)
 from bnfold.errors import UsageError
 from bnfold.modelfile.layout import (
     EXTERNAL_THRESHOLD,
@@ -41,13 +48,18 @@ class StagedModel(AtomicFile):
     """
 
     def __init__(
-        self, place: Path, *, storage: StorageOptions | None = None, hashed: bool = False
+        self,
+        place: Path,
+        *,
+        storage: StorageOptions | None = None,
+        hashed: bool = False,
+        at_most: int = OF_ANY_FILE,
     ) -> None:
         self.data: Path | None = None
         self._folder: Path | None = None
         self._new_data: os.stat_result | None = None  # removed unless committed
         self._storage = storage or StorageOptions()
-        super().__init__(place, hashed=hashed)
+        super().__init__(place, hashed=hashed, at_most=at_most)
         self._target = self.place
         self._link = Path(os.path.realpath(place.parent), place.name)
 

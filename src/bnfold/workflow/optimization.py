@@ -84,7 +84,12 @@ class Optimization:
         if hashes:
             self._variant.model.source.start_hashing()
         self._hashes, self._figures = hashes, figures
-        self._staged = StagedModel(self._place, storage=storage, hashed=hashes)
+        self._staged = StagedModel(
+            self._place,
+            storage=storage,
+            hashed=hashes,
+            at_most=self._variant.model.permissions,
+        )
         stack.push(self._staged)  # first: a signal may come while it is created
         self._staged.create()
         self._equivalence: Equivalence | None = None
