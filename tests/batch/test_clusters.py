@@ -47,7 +47,6 @@ def shutdown(): pass
 
 @pytest.fixture
 def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("joblib", reason="joblib is not installed")
     for place, text in {
         "ray/__init__.py": RAY,
         "ray/util/__init__.py": "",
