@@ -19,6 +19,9 @@ def node(op_type: str, *, domain: str = "", inputs: int = 1, **attributes: Any) 
     return ir.serde.deserialize_node(proto)
 
 
+NORMAL = node("BatchNormalization", inputs=5)
+
+
 def within(node: ir.Node, version: int | None) -> ir.Node:
     """Put a node into a graph of an operator set."""
     imports = {} if version is None else {node.domain: version}
@@ -32,7 +35,34 @@ def within(node: ir.Node, version: int | None) -> ir.Node:
         (node("Relu"), node("Relu"), (17, 17), True),
         (node("Relu"), node("Abs"), (17, 17), False),
         (node("Relu"), node("Relu"), (14, 20), True),
-        (node("Relu"), node("Relu"), (13, 14), False),
+        (node("Relu"), node("Relu"), (13, 14), True),
+        (node("Add", inputs=2), node("Add", inputs=2), (7, 17), True),
+        (node("Add", inputs=2), node("Add", inputs=2), (6, 7), False),
+        (node("Reshape", inputs=2), node("Reshape", inputs=2), (13, 19), True),
+        (node("Reshape", inputs=2, allowzero=1), node("Reshape", inputs=2), (19, 13), False),
+        (node("Shape"), node("Shape"), (13, 17), True),
+        (node("Shape", start=1), node("Shape"), (17, 13), False),
+        (
+            node("BatchNormalization", inputs=5),
+            node("BatchNormalization", inputs=5),
+            (14, 15),
+            True,
+        ),
+        (
+            node("BatchNormalization", inputs=5),
+            node("BatchNormalization", inputs=5),
+            (13, 14),
+            False,
+        ),
+        (
+            node("LSTM", inputs=3, hidden_size=2),
+            node("LSTM", inputs=3, hidden_size=2),
+            (13, 17),
+            True,
+        ),
+        (node("Hardmax"), node("Hardmax"), (11, 13), False),
+        (node("DepthToSpace", blocksize=2), node("DepthToSpace", blocksize=2), (10, 11), False),
+        (node("Cast", to=1), node("Cast", to=1), (13, 19), False),
         (node("Softmax"), node("Softmax"), (11, 11), True),
         (node("Softmax"), node("Softmax"), (11, 13), False),
         (node("Softmax", axis=1), node("Softmax"), (11, 11), True),

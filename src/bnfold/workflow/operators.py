@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx.defs
 import onnx_ir as ir
 
-from bnfold.graph.schemas import schema_of
+from bnfold.graph.schemas import mean_the_same, schema_of
 
 _DEFAULT_0 = frozenset(
     f"scan_{which}_{what}" for which in ("input", "output") for what in ("axes", "directions")
@@ -16,7 +16,8 @@ _DEFAULT_0 = frozenset(
 def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
     """Say whether nodes of two graphs are the same operator, their bodies aside.
 
-    The version counts that each graph's operator set has. An attribute may be left out.
+    The version counts that each graph's operator set has: they may admit other types, and no more.
+    An attribute may be left out.
     """
     if node.op_identifier() != other.op_identifier():
         return False
@@ -27,7 +28,8 @@ def is_same_operator(node: ir.Node, other: ir.Node) -> bool:
     one, two = (schema_of(node.domain, node.op_type, version) for version in versions)
     if one is None or two is None:
         return versions[0] == versions[1] and node.attributes == other.attributes
-    if one.since_version != two.since_version:
+    since = sorted((one.since_version, two.since_version))
+    if not mean_the_same(node.domain, node.op_type, since[0], since[1]):
         return False
     bodies = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     names = {
