@@ -130,3 +130,17 @@ def test_what_is_wrong_after_a_sum_in_another_layout_is_not_certified(
     for pair_ in ((one, other), (other, one)):
         found = certified(*pair_, tmp_path)
         assert [window.output for window in found.open] == ["y"]
+
+
+def test_sizes_that_one_side_alone_knows_hold_on_both(tmp_path: Path) -> None:
+    """An exporter computes them, an optimizer writes them down."""
+    bounds: Parameters = {"nought": np.array([0]), "one": np.array([1]), "rest": np.array([3, 2])}
+    outputs = "float[48] z) => (float[a,b] e, float[a,b,c] y)"
+    one = build(
+        f"(float[N,6] x, {outputs} {{ e = Exp(x) s = Shape(e) q = Slice(s, nought, one) "
+        "c = Concat<axis=0>(q, rest) r = Reshape(z, c) y = Neg(r) }",
+        **bounds,
+    )
+    text = f"(float[8,6] x, {outputs} {{ e = Exp(x) r = Reshape(z, known) y = Neg(r) }}"
+    assert not certified(one, build(text, known=np.array([8, 3, 2])), tmp_path).open
+    assert certified(one, build(text, known=np.array([4, 6, 2])), tmp_path).open

@@ -14,6 +14,7 @@ import onnx.helper
 import onnx_ir as ir
 
 from bnfold.graph.constants import digest
+from bnfold.graph.shapes import shape_of
 from bnfold.graph.walk import captured
 from bnfold.proof.certificates.normal_forms.bodies import what_bodies_compute
 from bnfold.rewriting.query import is_op
@@ -54,6 +55,8 @@ class Proven:
     values: MutableMapping[str, tuple[ir.Value, ...]] = field(default_factory=dict)
     stored: MutableMapping[ir.Value, ir.TensorProtocol] = field(default_factory=dict)
     turned: MutableMapping[ir.Value, ir.Value] = field(default_factory=dict)
+    twins: MutableMapping[ir.Value, ir.Value] = field(default_factory=dict)
+    """Those of the other side, whose sizes are known to be the same."""
 
     def __post_init__(self) -> None:
         self._nodes = set(self.graph)
@@ -69,6 +72,7 @@ class Proven:
             values=ChainMap({}, self.values),
             stored=ChainMap({}, self.stored),
             turned=ChainMap({}, self.turned),
+            twins=ChainMap({}, self.twins),
         )
 
     def prove(self, value: ir.Value, twin: ir.Value, name: str) -> None:
@@ -76,7 +80,7 @@ class Proven:
         content = None if twin.is_graph_input() else content_of(twin)
         may_be_any = not (is_constant(value) or is_constant(twin))
         for equal in self._alike.get(value, (value,)):
-            self.names[equal] = name
+            self.names[equal], self.twins[equal] = name, twin
             if content is not None:
                 self.stored[equal] = content
             if may_be_any or content is not None:
@@ -119,6 +123,8 @@ class Proven:
             _turned_back(shared[value], value.producer(), name) for name, value in turned.items()
         ]
         more = [described(value, shared[value]) for value in turned.values()]
+        for value, info in zip((*cut.leaves, *turned.values()), (*part.inputs, *more), strict=True):
+            _refine(info, self.twins.get(value))
         inputs = {each.name: each for each in (*part.inputs, *more) if each.name not in turned}
         read = {leaf: names[leaf] for leaf in cut.leaves}
         read |= {value: shared[value] for value in turned.values()}
@@ -156,3 +162,12 @@ def _turned_back(turned: str, node: ir.Node | None, name: str) -> onnx.NodeProto
     order = node.attributes.get_ints("perm", ())
     back = sorted(range(len(order)), key=order.__getitem__)
     return onnx.helper.make_node("Transpose", [turned], [name], perm=back)
+
+
+def _refine(info: onnx.ValueInfoProto, twin: ir.Value | None) -> None:
+    """Write the sizes into a description, in place, that the other side knows of the same value."""
+    sizes = shape_of(twin) if twin is not None else None
+    axes = info.type.tensor_type.shape.dim
+    for axis, size in zip(axes, sizes if sizes is not None else (), strict=False):
+        if isinstance(size, int) and not axis.HasField("dim_value"):
+            axis.dim_value = size

@@ -40,6 +40,7 @@ from bnfold.proof.certificates.normal_forms.broadcasts import (
     with_broadcasts,
     with_constants_expanded,
 )
+from bnfold.proof.certificates.normal_forms.columns import with_columns_read
 from bnfold.proof.certificates.normal_forms.congruence import peeled, without_shared
 from bnfold.proof.certificates.normal_forms.definitions import with_definitions
 from bnfold.proof.certificates.normal_forms.extremes import with_extremes_apart
@@ -138,6 +139,9 @@ def _without_transposes(window: Window) -> Window | None:
 def _forms(window: Window) -> Iterator[Window]:
     """Yield a window, and the same written otherwise: first what is proven fastest."""
     scaled = with_scales_first(window)
+    columns = with_columns_read(scaled)
+    if columns is not scaled:
+        yield columns
     if scaled is not window:
         yield scaled
     expanded = with_broadcasts(window)
