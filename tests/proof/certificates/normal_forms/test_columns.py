@@ -29,10 +29,8 @@ def read(text: str, weights: Parameters) -> Parameters:
     return {name: array for name, array in {**NUMBERS, **weights}.items() if name in words}
 
 
-def pair(
-    before: str, after: str, others: Parameters = WEIGHTS, *, interface: str = HEADS
-) -> Window:
-    return window(interface, before, after, read(before, WEIGHTS), read(after, others))
+def pair(before: str, after: str, others: Parameters = WEIGHTS) -> Window:
+    return window(HEADS, before, after, read(before, WEIGHTS), read(after, others))
 
 
 def scaled(columns: slice, factor: float) -> Parameters:
@@ -58,18 +56,64 @@ def test_the_columns_that_are_read_are_computed() -> None:
         assert np.allclose(expected, found, 1e-6, 1e-6)
 
 
+FLAT = "(float[5,6] x) => (float[a,b] y)"
+MAPS = "(float[2,6,3,3] x) => (float[a,b,c,d] y)"
+CONV = "s = Conv(x, f, b)"
+MORE: Parameters = {
+    "f": normal(24, 6, 1, 1),
+    "channel": normal(24, 1, 1),
+    "single": normal(1),
+    "eight": np.array([8]),
+    "ends": np.array([16]),
+    "one": np.array([1]),
+    "vector": normal(6),
+}
+
+
+@pytest.mark.parametrize(
+    ("interface", "body"),
+    [
+        (FLAT, f"{PRODUCT} q, k, y = Split<axis=1>(s)"),
+        (FLAT, "s = MatMul(x, w) q, y, v = Split<axis=1>(s)"),
+        (FLAT, f"{PRODUCT} n = Mul(s, row) q, k, y = Split<axis=1>(n)"),
+        (FLAT, f"{PRODUCT} t = Transpose(s) y = Slice(t, eight, ends, first)"),
+        (FLAT, f"{PRODUCT} n = Mul(s, single) q, k, y = Split<axis=1>(n)"),
+        (FLAT, f"{PRODUCT} q, k, v = Split<axis=1>(s) y = Relu(k)"),
+        (MAPS, f"{CONV} q, y, v = Split<axis=1>(s)"),
+        (MAPS, "s = Conv(x, f) q, y, v = Split<axis=1>(s)"),
+        (MAPS, f"{CONV} n = Mul(s, channel) m = Add(half, n) q, y, v = Split<axis=1>(m)"),
+        (MAPS, f"{CONV} t = Transpose<perm=[2,1,0,3]>(s) y = Slice(t, eight, ends, one)"),
+    ],
+)
+def test_what_is_computed_stays_the_same(interface: str, body: str) -> None:
+    whole = window(interface, body, body, read(body, {**WEIGHTS, **MORE}))
+    made = with_columns_read(whole)
+    assert made is not whole
+    assert "Gather" in operators(made.before)
+    feeds = {"x": normal(*((5, 6) if interface is FLAT else (2, 6, 3, 3)), seed=3)}
+    (expected,), (found,) = (evaluate(each.before, feeds) or () for each in (whole, made))
+    assert np.allclose(expected, found, 1e-6, 1e-6)
+    matrices = [
+        array for array in made.constants.values() if array.ndim == (4 if "f" in body else 2)
+    ]
+    assert all(8 in matrix.shape for matrix in matrices if matrix.dtype.kind == "f")
+
+
 @pytest.mark.parametrize(
     ("body", "interface"),
     [
+        ("s = Conv<group=2>(x, f) q, y, v = Split<axis=1>(s)",
+         MAPS.replace("[2,6,3,3]", "[2,12,3,3]")),
         (f"{PRODUCT} y = Reshape(s, shape)", HEADS),  # all are read
         (f"{PRODUCT} r = Relu(s) y = Slice(r, first, first)", HEADS),  # they are not moved only
         (KEY, HEADS.replace("[2,5,6]", "[N,5,6]")),  # sizes are not known
         ("m = Add(x, x) y = Squeeze(m, first)", HEADS),
+        ("m = MatMul(x, vector) y = Slice(m, first, one, first)", FLAT),
         ("m = MatMul(x, x) y = Squeeze(m, first)", HEADS),  # no matrix of constants
     ],
-)
+)  # fmt: skip
 def test_all_else_stays(body: str, interface: str) -> None:
-    made = pair(body, body, interface=interface)
+    made = window(interface, body, body, read(body, {**WEIGHTS, **MORE}))
     assert with_columns_read(made) is made
 
 

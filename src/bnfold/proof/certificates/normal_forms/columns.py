@@ -3,7 +3,8 @@
     move(x · W + b) = gather(x · W[:, read] + b[read])
 
 The queries, keys and values of an attention are columns of one product, which a Split takes apart.
-Where one side scales the queries in the matrix, the columns of the keys are the same on both.
+Where one side scales the queries in the matrix, the columns of the keys are the same on both. The
+filters of a Conv are such columns, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx.helper
 from bnfold.arrays import Array
 from bnfold.proof.certificates.constant_folding import sizes_within
 from bnfold.proof.certificates.submodels import Constants, needed_nodes, rebuilt
-from bnfold.proof.certificates.windows import Window
+from bnfold.proof.certificates.windows import Window, ints
 from bnfold.running.evaluation import evaluate
 
 _MOVING = frozenset(
@@ -34,7 +35,8 @@ _LARGEST = 2**22
 def with_columns_read(window: Window) -> Window:
     """Return the window itself if a size is free, or all columns of each matrix are read."""
     sizes = (size for value in window.inputs for size in value.type.tensor_type.shape.dim)
-    if "MatMul" not in window.operators or not all(size.HasField("dim_value") for size in sizes):
+    is_of_products = not window.operators.isdisjoint(("Conv", "MatMul"))
+    if not is_of_products or not all(size.HasField("dim_value") for size in sizes):
         return window
     models = [_Reading(model).reading_columns() for model in window.models]
     are_same = all(new is old for new, old in zip(models, window.models, strict=True))
@@ -92,30 +94,43 @@ class _Reading:
         shape = sizes.get(result)
         if product is None or shape is None or math.prod(shape) > _LARGEST:
             return None
-        data, matrix, steps = product
         at = self._places(moving[::-1], result, shape, name)
         if at is None:
             return None
-        columns = matrix.shape[1]
-        read, order = np.unique(at % columns, return_inverse=True)
-        if len(read) == columns:
+        node, steps = product
+        axis, of_weights = (len(shape) - 1, -1) if node.op_type == "MatMul" else (1, 0)
+        along = list(np.unravel_index(at, shape))
+        read, order = np.unique(along[axis], return_inverse=True)
+        if len(read) == shape[axis]:
             return None
+        along[axis] = order.reshape(at.shape)
+        kept = [*shape[:axis], len(read), *shape[axis + 1 :]]
         added = {
-            f"{name} columns": matrix[:, read],
             f"{name} flat": np.array([-1]),
-            f"{name} places": at // columns * len(read) + order.reshape(at.shape),
+            f"{name} places": np.ravel_multi_index(tuple(along), kept),
         }
-        nodes = [_node("MatMul", data, f"{name} columns", f"{name} product")]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for place, operand in enumerate(node.input[1:], 1):
+            weights = self._constants[operand]
+            copy.input[place] = f"{name} operand {place} of all"
+            added[copy.input[place]] = np.take(weights, read, of_weights)
+        nodes = [copy]
+        copy.output[0] = f"{name} product"
         for step, (kind, operand) in enumerate(steps):
-            added[f"{name} operand {step}"] = operand[read] if operand.size > 1 else operand
+            from_end = axis - len(shape)
+            is_each = operand.ndim >= -from_end and operand.shape[from_end] > 1
+            added[f"{name} operand {step}"] = (
+                np.take(operand, read, from_end) if is_each else operand
+            )
             last = nodes[-1].output[0]
             nodes.append(_node(kind, last, f"{name} operand {step}", f"{name} step {step}"))
         nodes.append(_node("Reshape", nodes[-1].output[0], f"{name} flat", f"{name} row"))
         nodes.append(_node("Gather", f"{name} row", f"{name} places", name))
         return nodes, added
 
-    def _product(self, result: str) -> tuple[str, Array, list[tuple[str, Array]]] | None:
-        """Return what is multiplied by which matrix, and what is done with each column after."""
+    def _product(self, result: str) -> tuple[onnx.NodeProto, list[tuple[str, Array]]] | None:
+        """Return the node that multiplies by a matrix, and what is done with each column after."""
         steps: list[tuple[str, Array]] = []
         node = self._made.get(result)
         while node is not None and node.op_type in ("Add", "Mul"):
@@ -124,14 +139,11 @@ class _Reading:
                 return None
             steps.append((node.op_type, self._constants[other]))
             node = self._made.get(value)
-        if node is None or node.op_type != "MatMul" or node.input[1] not in self._constants:
+        if node is None or any(name not in self._constants for name in node.input[1:]):
             return None
-        matrix = self._constants[node.input[1]]
-        columns = matrix.shape[-1]
-        are_of_columns = all(each.size == 1 or each.shape[-1] == each.size for _, each in steps)
-        if matrix.ndim != 2 or not are_of_columns or any(e.size > columns for _, e in steps):
-            return None
-        return node.input[0], matrix, [(kind, each.reshape(-1)) for kind, each in reversed(steps)]
+        is_product = node.op_type == "MatMul" and self._constants[node.input[1]].ndim == 2
+        is_product |= node.op_type == "Conv" and ints(node, "group", [1]) == [1]
+        return (node, steps[::-1]) if is_product else None
 
     def _places(
         self, moving: Sequence[onnx.NodeProto], data: str, shape: Sequence[int], result: str
