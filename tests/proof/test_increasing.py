@@ -14,6 +14,7 @@ WEIGHTS: Parameters = {
     "w": normal(20, 20) / 40,
     "v": normal(20, 20, seed=1) / 40,
     "two": np.array(2, np.float32),
+    "huge": np.array(3e8, np.float32),
     "neg": np.array(-2, np.float32),
     "row": ROW,
     "k": np.array([3]),
@@ -26,7 +27,7 @@ VALUES = "(float[N,20] x) => (float[N,3] y)"
 CLASS = "(float[N,20] x) => (int64[N,1] y)"
 BOXES = "(float[1,20,2] c, float[1,20,2] d, float[1,1,20] s) => (int64[M,3] y)"
 CORNERS = "e = Abs(d) f = Add(c, e) b = Concat<axis=2>(c, f)"
-HEAD = "l = MatMul(x, w)"
+HEAD = "h = Tanh(x) l = MatMul(h, w)"
 
 
 def verdict(interface: str, one: str, other: str) -> str:
@@ -79,7 +80,14 @@ DIFFERENT = [
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Mul(l, row) z, y = TopK(m, k)"),
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Add(l, row) z, y = TopK(m, k)"),
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Softmax<axis=0>(l) z, y = TopK(m, k)"),
-    (TOP, f"{HEAD} z, y = TopK(l, k)", "l = MatMul(x, v) m = Mul(l, two) z, y = TopK(m, k)"),
+    (TOP, f"{HEAD} z, y = TopK(l, k)",
+     "h = Tanh(x) l = MatMul(h, v) m = Mul(l, two) z, y = TopK(m, k)"),
+    # not defined everywhere, or saturated nearly everywhere
+    (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Log(l) z, y = TopK(m, k)"),
+    (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)", f"{HEAD} m = Sqrt(l) y = ArgMax<axis=1>(m)"),
+    (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)",
+     f"{HEAD} m = Mul(l, huge) t = Tanh(m) y = ArgMax<axis=1>(t)"),
+    (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Add(l, huge) z, y = TopK(m, k)"),
     (VALUES, f"{HEAD} y, i = TopK(l, k)", f"{HEAD} m = Mul(l, two) y, i = TopK(m, k)"),
     (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)", f"{HEAD} m = Mul(l, row) y = ArgMax<axis=1>(m)"),
     (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)", f"{HEAD} m = Mul(l, neg) y = ArgMax<axis=1>(m)"),

@@ -72,8 +72,30 @@ def _before_selection(
     if earlier is None or earlier.is_whole:
         return result if earlier is None else ""
     again = _compared_at(earlier, compared, told, scratch)
-    has_passed = isinstance(again, ProviderEquivalence) and again.verdict == "pass"
-    return again if has_passed or cut is None else result
+    if isinstance(again, str):
+        return result
+    if again.verdict != "pass":
+        return again if cut is None else result
+    return _with_ties(again)
+
+
+SELECTS_OTHERS = "functions that increase with the same values select others"
+"""How the reason begins where nothing else is wrong."""
+
+_TIES = 1e-3
+"""The share of what is selected that ties may decide, if an increasing function rounds it."""
+
+
+def _with_ties(found: ProviderEquivalence) -> ProviderEquivalence:
+    """Return a pass, or a fail if both models select other elements than ties explain.
+
+    Functions that increase give ties where they saturate, and are not defined everywhere.
+    """
+    chosen = found.selection
+    if chosen is None or chosen.same >= (1 - _TIES) * chosen.rows:
+        return found
+    reason = f"{SELECTS_OTHERS}: {chosen.same} of {chosen.rows} selected elements match"
+    return replace(found, verdict="fail", reason=reason)
 
 
 def _compared_at(

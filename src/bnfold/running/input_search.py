@@ -199,17 +199,14 @@ def _first_that_runs(
                 return candidate
     again = partial(_first_that_runs, session, specs, request, given, candidates)
     if hints.within:  # what the integers are for may limit them further
-        return _first_that_runs(
-            session, specs, request, given, candidates, replace(hints, within={})
-        )
+        return again(replace(hints, within={}))
     if hints.columns:
         largest = {n: most for n, most in hints.largest.items() if n not in hints.columns}
-        hints = replace(hints, columns={}, largest=largest)
-        return again(hints)
+        return again(replace(hints, columns={}, largest=largest))
+    if hints.words:  # strings may have to be numbers
+        return again(replace(hints, words={}))
     if hints.compared:
-        return _first_that_runs(
-            session, specs, request, given, candidates, replace(hints, compared={})
-        )
+        return again(replace(hints, compared={}))
     hint = "; provide inputs with --input NAME=FILE.npy"
     if len(candidates) > 1:
         tried = (*request.other_sizes, *hints.written)

@@ -164,11 +164,17 @@ class Inputs:
         return np.where(is_word, chosen, numbers.astype(np.object_)).astype(np.object_)
 
     def _is_blank(self, spec: ValueSpec, sample: int) -> bool:
-        """Say whether an input is all zero, or false, in a sample without any deviation."""
+        """Say whether an input is all zero, or false: where that is tried, flags are mostly."""
         assert spec.dtype is not None
-        is_flag = spec.dtype.kind in "iu" and self._largest(spec.name, sample) == 1
-        is_drawn_by_scale = spec.dtype.kind in "fb" and spec.name not in self.hints.ratios
-        return not self.scales[sample % len(self.scales)] and (is_drawn_by_scale or is_flag)
+        if 0.0 not in self.scales or spec.name in self.hints.ratios:
+            return False
+        is_flag = spec.dtype.kind in "iu" and (
+            self._largest(spec.name, sample) == 1
+            or {0, 1}.issuperset(self.hints.compared.get(spec.name, [2]))
+        )
+        if is_flag or spec.dtype.kind == "b":
+            return sample % len(self.scales) != 1
+        return spec.dtype.kind == "f" and not self.scales[sample % len(self.scales)]
 
     def _integers(
         self, spec: ValueSpec, sample: int, shape: tuple[int, ...], generator: np.random.Generator

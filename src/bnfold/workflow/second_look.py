@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.progress import Progress
 from bnfold.proof.equivalence import compare_models
 from bnfold.proof.learned import learned
+from bnfold.proof.one_provider import SELECTS_OTHERS
 from bnfold.proof.original import SHOWS_NOTHING
 from bnfold.record.data import Equivalence
 
@@ -20,18 +21,23 @@ _SMALL = 2**23
 _SCALES = (30.0, 300.0, 100.0)
 """Images may have values up to 255, and what seldom happens does where values are large."""
 
-_SIZES = {True: (420,), False: (840, 510, 255)}
-"""Of images, and else: what pads to a multiple of 3, 5, 7, 10, 12 or 14 pads nothing at the first
-one, and a table of 512 or 256 positions is used nearly in full."""
+_SIZES: Mapping[int, tuple[int, ...]] = {4: (420,), 5: ()}
+_SIZES_ELSE = (840, 510, 255)
+"""By the most axes of an input: what pads to a multiple of 3, 5, 7, 10, 12 or 14 pads nothing at
+the first one, and a table of 512 or 256 positions is used nearly in full. Volumes take too long."""
 
 _SAMPLES, _FEW = 6, 4
 
 _HUGE = (3e3, 3e5)
 """A limit within a model may be one that only such values reach."""
 
-_BLANK = (0.0, 1e-4)
+_BLANK = (0.0, 1e-4, 1.0, 0.1)
 """Images of one colour, silence and padding have hardly any variance, or none: only there does it
-show what a normalization adds to it, or whether a division by zero is caught."""
+show what a normalization adds to it, or whether a division by zero is caught. Masks are all false
+where the rest is not blank, too."""
+
+_COARSE = ("bfloat16", "float16")
+"""Rounding units with which squares of such inputs are no numbers any more."""
 
 _ROWS, _SMALL_ROW, _QUICK = 1024, 2048, 2**24
 """The batch where rows of inputs have so many elements at most, and models so many bytes: in few
@@ -63,7 +69,7 @@ def with_second_look(
         progress("comparing once more, on other inputs")
         other = replace(execution, inputs=looks)
         again = compare_models(original, optimized, other, checking, progress)
-        if again.verdict == "fail" and not _overflows(again, looks.scales):
+        if again.verdict == "fail" and _counts(again, looks.scales):
             return replace(again, certificate=equivalence.certificate)
     return equivalence
 
@@ -75,29 +81,44 @@ def _is_stuck(equivalence: Equivalence) -> bool:
 
 def _others(inputs: InputOptions, original: Path, optimized: Path) -> Iterator[InputOptions]:
     """Yield requests for other inputs."""
-    rows = [_ROWS] if _are_within(_QUICK, original, optimized) and _has_small_rows(original) else []
+    rank = _most_axes(original)
+    are_rows = rank < min(_SIZES) and _has_small_rows(original)
+    rows = [_ROWS] if are_rows and _are_within(_QUICK, original, optimized) else []
     larger = replace(
         inputs,
         scales=_SCALES,
-        samples=max(inputs.samples, _SAMPLES),
+        samples=inputs.samples if rank in _SIZES else max(inputs.samples, _SAMPLES),
         batch_sizes=(*rows, *inputs.batch_sizes),
-        other_sizes=(*_SIZES[_reads_images(original)], *inputs.other_sizes),
+        other_sizes=(*_SIZES.get(rank, _SIZES_ELSE), *inputs.other_sizes),
     )
     yield larger
     yield replace(inputs, scales=_BLANK, samples=_FEW)
-    yield replace(larger, scales=_HUGE, samples=_FEW)
+    yield replace(inputs, scales=_HUGE, samples=_FEW, batch_sizes=larger.batch_sizes)
 
 
-def _overflows(equivalence: Equivalence, scales: Sequence[float]) -> bool:
-    """Say whether the inputs are none for the models: too large for one, or blank for the original.
+def _counts(equivalence: Equivalence, scales: Sequence[float]) -> bool:
+    """Say whether a difference on other inputs is one of the models, and not of these inputs.
 
-    What gives infinities or NaN there need not do the same in both.
+    What gives infinities or NaN where inputs are too large for it need not do the same in both; nor
+    must the original where they are blank, nor increasing functions that tie select the same. Where
+    inputs are huge or blank, rounding may be all that is left of a value, in one of the models more
+    than in the other: float64 decides.
     """
-    return any(
-        output.nonfinite.original or (output.nonfinite.optimized and scales != _BLANK)
+    outputs = [
+        output.nonfinite
         for provider in equivalence.providers
         for level in provider.levels
         for output in level.outputs
+    ]
+    are_tied = SELECTS_OTHERS in equivalence.reason
+    if are_tied or any(found.original for found in outputs):
+        return False
+    if any(found.optimized for found in outputs):
+        return scales == _BLANK
+    return scales == _SCALES or any(
+        output.ratio is not None and output.ratio > 1 and output.unit not in _COARSE
+        for provider in equivalence.providers
+        for output in (provider.truth.outputs if provider.truth is not None else ())
     )
 
 
@@ -123,7 +144,7 @@ def _has_small_rows(path: Path) -> bool:
     return are_known and all(math.prod(known) <= _SMALL_ROW for known in sizes)
 
 
-def _reads_images(path: Path) -> bool:
-    """Say whether an input has four axes or more."""
+def _most_axes(path: Path) -> int:
+    """Return the most axes of an input; 5 for more."""
     shapes = [value.shape for value in learned(path).ir.graph.inputs]
-    return any(shape is not None and shape.rank() >= 4 for shape in shapes)
+    return min(5, max((shape.rank() for shape in shapes if shape is not None), default=0))

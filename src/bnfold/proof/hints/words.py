@@ -10,11 +10,15 @@ import onnx_ir as ir
 
 from bnfold.graph.constants import constant
 from bnfold.proof.hints.integers import ARITHMETIC, uses_of_same_numbers
+from bnfold.proof.hints.sizes import SAME_NUMBERS
 
 _MOST_WORDS = 64
 
 _VOCABULARIES = ("cats_strings", "keys_strings", "pool_strings", "stopwords", "string_vocabulary")
 """Attributes with strings that an operator looks for in what it reads."""
+
+_WHOLE = SAME_NUMBERS - {"Concat", "Slice", "Split"}
+"""Operators that pass on all numbers: of a part, a model may take others for missing."""
 
 _ML = "ai.onnx.ml"
 
@@ -43,7 +47,7 @@ def missing(value: ir.Value) -> list[float]:
 
 
 def _missing(value: ir.Value) -> Iterator[float]:
-    for node, _ in uses_of_same_numbers(value, ARITHMETIC):
+    for node, _ in uses_of_same_numbers(value, ARITHMETIC, _WHOLE):
         is_itself = node.op_type in ("Equal", "LessOrEqual") and node.inputs[0] is node.inputs[1]
         if node.op_type == "IsNaN" or is_itself:
             yield math.nan
