@@ -255,6 +255,7 @@ def test_a_signal_ends_workers_and_what_is_finished_stays(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup ignores SIGHUP
     )
     end = time.monotonic() + 120
     while not list((folder / "out").glob("*.onnx")) and time.monotonic() < end:

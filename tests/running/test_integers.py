@@ -445,3 +445,27 @@ def test_integers_that_the_model_does_not_accept_are_not_drawn_only_for_a_limit(
     again = f"{IDS} {{ h = Cast<to=6>(i) z = Gather(t, h) y = Identity(z) }}"
     for table, expected in ((normal(ROWS, 4), "pass"), (wrong(normal(ROWS, 4)), "fail")):
         assert verdict(build(cast, t=normal(ROWS, 4)), build(again, t=table)) == expected
+
+
+def test_where_all_is_padding_texts_are_as_short_as_other_integers_need() -> None:
+    """Positions that are counted beside padding reach as far as their table, which is short."""
+    body = (
+        "m = Equal(i, pad) n = Not(m) c = Cast<to=7>(n) s = CumSum(c, axis) p = Mul(s, c) "
+        "q = Add(p, pad) e = Gather(words, i) f = Gather(places, q) y = {}(e, f)"
+    )
+    pair = [
+        build(
+            f"(int64[B,T] i) => (float[B,T,4] y) {{ {body.format(kind)} }}",
+            pad=np.array(1),
+            axis=np.array(1),
+            words=normal(50, 4),
+            places=normal(40, 4, seed=1),
+        )
+        for kind in ("Add", "Sub")
+    ]
+    found = bnfold.check(pair[0], pair[0]).equivalence
+    assert found is not None
+    assert found.inputs is not None
+    assert all(shapes["i"][1] < 40 for shapes in found.inputs.shapes)
+    assert found.verdict in ("pass", "identical")
+    assert verdict(*pair) == "fail"

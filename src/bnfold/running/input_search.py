@@ -32,6 +32,9 @@ _HUGE = 2**21
 _SAMPLES_FOR_LEVELS = 8
 """Samples for an input of few numbers to be on both sides of each that it is compared with."""
 
+_SIZES_TO_TRY = 16
+"""At which a model may accept more integers."""
+
 _MOST_FOR_COMPARISONS = 6
 """Samples, at most, for an integer to be each constant that it is compared with, less and more."""
 
@@ -126,7 +129,8 @@ def _found(
         first = replace(first, hints=replace(first.hints, words={}))
     first = with_limits_found(session, first)
     first = replace(first, signed=samples > 1 and may_be_negative(session, first))
-    first = with_others(session, first, samples) if samples > 1 else first
+    if samples > 1:
+        first = _with_others_at_some_size(session, first, candidates[0], samples)
     first = with_overrides(session, first) if samples > 1 else first
     samples = max(samples, SAMPLES_FOR_SIGNS) if first.turns else samples
     samples = max(samples, _SAMPLES_FOR_LEVELS) if samples > 1 and _are_few(first) else samples
@@ -135,9 +139,32 @@ def _found(
     shapes = list(first.shapes)
     if samples > 1 and len(set(request.batch_sizes)) > 1:
         shapes, more = other_shapes(session, first, request)
+        varied = replace(first, shapes=shapes, samples=samples + more)
+        if first.beside and not accepts_all(session, varied):
+            shapes, more = list(first.shapes), 0  # fewer of the integers may be padding there
         samples += more
     found = with_fitting_overrides(session, replace(first, shapes=shapes, samples=samples))
     return _with_rows(session, found, hints.rows) if hints.rows else found
+
+
+def _with_others_at_some_size(
+    session: Session,
+    first: Inputs,
+    candidates: Sequence[Mapping[str, tuple[int, ...]]],
+    samples: int,
+) -> Inputs:
+    """Return the inputs with integers beside those compared with, at other sizes if need be.
+
+    Where all is padding, a text may be longer than a table of positions allows.
+    """
+    found = with_others(session, first, samples)
+    if found.beside or not first.hints.compared:
+        return found
+    for shapes in candidates[:_SIZES_TO_TRY]:
+        other = with_others(session, replace(first, shapes=[shapes]), samples)
+        if other.beside:
+            return other
+    return found
 
 
 def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> InputOptions:
