@@ -61,6 +61,11 @@ EQUAL = [
     (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)", f"{HEAD} m = Mul(l, two) y = ArgMax<axis=1>(m)"),
     (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)",
      f"{HEAD} m = Softmax<axis=1>(l) y = ArgMax<axis=1>(m)"),
+    (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)",
+     f"{HEAD} m = Softmax<axis=-1>(l) y = ArgMax<axis=1>(m)"),
+    (CLASS, "y = ArgMax<axis=1>(x)", "m = Softmax(x) y = ArgMax<axis=1>(m)"),
+    (CLASS, "y = ArgMax<axis=1>(x)",
+     "m = ReduceMax<axes=[1]>(x) e = Equal(x, m) c = Cast<to=6>(e) y = ArgMax<axis=1>(c)"),
     (BOXES, f"{CORNERS} {selected('b')}", f"{CORNERS} m = Mul(b, two) {selected('m')}"),
     (BOXES, f"{CORNERS} {selected('b')}", f"{CORNERS} m = Add(b, two) {selected('m')}"),
 ]  # fmt: skip
@@ -80,6 +85,9 @@ DIFFERENT = [
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Mul(l, row) z, y = TopK(m, k)"),
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Add(l, row) z, y = TopK(m, k)"),
     (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Softmax<axis=0>(l) z, y = TopK(m, k)"),
+    (TOP, f"{HEAD} z, y = TopK(l, k)", f"{HEAD} m = Softmax<axis=-2>(l) z, y = TopK(m, k)"),
+    (CLASS, f"{HEAD} y = ArgMax<axis=1>(l)",
+     f"{HEAD} m = Softmax<axis=-2>(l) y = ArgMax<axis=1>(m)"),
     (TOP, f"{HEAD} z, y = TopK(l, k)",
      "h = Tanh(x) l = MatMul(h, v) m = Mul(l, two) z, y = TopK(m, k)"),
     # not defined everywhere, or saturated nearly everywhere

@@ -132,8 +132,10 @@ def _common_tail(one: Side, other: Side, *, earlier: bool = False) -> list[tuple
             is_class = one.operator(one.source(of)) == other.operator(other.source(its))
         is_passed = is_selected or is_class or one.is_transparent(pair[0])
         if operands is not None and is_passed and _have_like_parameters(one, other, operands):
-            if earlier:
-                operands[:1] = _before_increasing(one, other, pair, operands[0])
+            if earlier and (before := _before_increasing(one, other, pair, operands[0])):
+                if one.operator(before[0]) != other.operator(before[1]):
+                    return None  # a Softmax in one of them is left, for one
+                operands[0] = before
             pending += operands
         elif one.place(pair[0]) >= 0 and pair[0] == pair[1]:
             continue
@@ -151,15 +153,15 @@ def _common_tail(one: Side, other: Side, *, earlier: bool = False) -> list[tuple
 
 def _before_increasing(
     one: Side, other: Side, pair: tuple[str, str], operand: tuple[str, str]
-) -> list[tuple[str, str]]:
-    """Return what the operands increase with that two results are positions in, as a pair."""
+) -> tuple[str, str] | None:
+    """Return what the operands increase with that two results are positions in; None of others."""
     nodes = one.node(pair[0]), other.node(pair[1])
     if nodes[0] is None or nodes[1] is None or nodes[0].op_type not in _BY_ORDER:
-        return [operand]
+        return None
     if nodes[0].op_type == "TopK" and pair[0] == nodes[0].output[0]:  # the values themselves
-        return [operand]
+        return None
     own, its = (side.source(name) for side, name in zip((one, other), operand, strict=True))
-    return [(before_increasing(one, own, nodes[0]), before_increasing(other, its, nodes[1]))]
+    return before_increasing(one, own, nodes[0]), before_increasing(other, its, nodes[1])
 
 
 def _is_expanded_once(of: str, its: str) -> bool:

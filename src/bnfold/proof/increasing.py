@@ -36,11 +36,16 @@ def before_increasing(scope: Scope, name: str, selecting: onnx.NodeProto) -> str
                 return name
         elif is_of_boxes or not (
             node.op_type in _INCREASING
-            or (node.op_type in _ALONG_AXIS and _integer(node, "axis", -1) == axis)
+            or (node.op_type in _ALONG_AXIS and _may_be_same(_integer(node, "axis", -1), axis))
         ):
             return name
         name = scope.source(data)
     return name
+
+
+def _may_be_same(axis: int, other: int) -> bool:
+    """Say whether two axes may be the same one, counted from either end."""
+    return axis == other or (axis < 0) != (other < 0)
 
 
 def _keeps_order(scope: Scope, node: onnx.NodeProto, place: int) -> bool:
