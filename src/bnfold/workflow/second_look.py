@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.progress import Progress
 from bnfold.proof.equivalence import compare_models
@@ -82,7 +84,7 @@ def _is_stuck(equivalence: Equivalence) -> bool:
 def _others(inputs: InputOptions, original: Path, optimized: Path) -> Iterator[InputOptions]:
     """Yield requests for other inputs."""
     rank = _most_axes(original)
-    are_rows = rank < min(_SIZES) and _has_small_rows(original)
+    are_rows = rank < min(_SIZES) and _has_small_rows(original) and _gives_tensors(original)
     rows = [_ROWS] if are_rows and _are_within(_QUICK, original, optimized) else []
     larger = replace(
         inputs,
@@ -142,6 +144,11 @@ def _has_small_rows(path: Path) -> bool:
     sizes = [[size for size in row if isinstance(size, int)] for row in rows]
     are_known = all(len(row) == len(known) for row, known in zip(rows, sizes, strict=True))
     return are_known and all(math.prod(known) <= _SMALL_ROW for known in sizes)
+
+
+def _gives_tensors(path: Path) -> bool:
+    """Say whether no output is a sequence, whose elements are compared one by one."""
+    return all(isinstance(each.type, ir.TensorType) for each in learned(path).ir.graph.outputs)
 
 
 def _most_axes(path: Path) -> int:
