@@ -95,7 +95,8 @@ def _others(inputs: InputOptions, original: Path, optimized: Path) -> Iterator[I
     )
     yield larger
     yield replace(inputs, scales=_BLANK, samples=_FEW)
-    yield replace(inputs, scales=_HUGE, samples=_FEW, batch_sizes=larger.batch_sizes)
+    if _are_within(_SMALL, original, optimized):
+        yield replace(inputs, scales=_HUGE, samples=_FEW, batch_sizes=larger.batch_sizes)
 
 
 def _counts(equivalence: Equivalence, scales: Sequence[float]) -> bool:
