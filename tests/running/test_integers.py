@@ -14,9 +14,10 @@ from bnfold.modelfile.loading import load
 from bnfold.options import InputOptions
 from bnfold.proof.hints.differing_rows import differing_rows
 from bnfold.proof.traits import Traits
+from bnfold.running.drawn_integers import _within_columns
 from bnfold.running.hints import Hints
 from bnfold.running.input_search import make_inputs
-from bnfold.running.inputs import Inputs, _within_columns
+from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import Level, Session, ValueSpec
 from tests.support.graphs import Array, Parameters, build, normal
 

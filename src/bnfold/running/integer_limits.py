@@ -104,7 +104,7 @@ def _accepts_ends(session: Session, inputs: Inputs) -> bool:
     """Return whether the model accepts the smallest and the largest integers that may be drawn."""
     for spec in inputs.specs:
         if spec.name in inputs.hints.compared and spec.name not in inputs.given[0]:
-            choices, smallest, largest = inputs.choices(spec, 0)
+            choices, smallest, largest = inputs.integers(0).choices(spec)
             ends = {smallest, largest, min(choices), max(choices)}
             if not all(_accepts_number(session, inputs, spec.name, end) for end in ends):
                 return False

@@ -28,8 +28,7 @@ from bnfold.proof.hints.sizes import LARGEST_CUT, cuts, thresholds
 from bnfold.proof.hints.words import missing, words
 from bnfold.running.hints import Hints
 
-_Number = TypeVar("_Number", int, float)
-_Item = TypeVar("_Item", float, str)
+_Item = TypeVar("_Item", int, float, str)
 
 _LARGEST_OVERRIDE = 2**20
 """Elements of an overridable initializer up to which it is overridden in a sample."""
@@ -98,16 +97,16 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
     Of both, there are some sizes only.
     """
     theirs = _where_it_changes(other)
-    merged = _of_both(own.levels, theirs.levels)
+    merged = _united(own.levels, theirs.levels)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
     return replace(
         own,
         levels={name: without_ties(numbers) for name, numbers in merged.items()},
         exact=own.exact | theirs.exact,
-        missing=_joined(own.missing, theirs.missing),
-        words=_joined(own.words, theirs.words),
-        compared=_of_both(own.compared, theirs.compared),
+        missing=_united(own.missing, theirs.missing),
+        words=_united(own.words, theirs.words),
+        compared=_united(own.compared, theirs.compared),
         rows=differing_rows(model, other),
         cuts=[*own.cuts[:_OF_EACH], *more[:_OF_EACH]],
         thresholds=[
@@ -118,24 +117,14 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
     )
 
 
-def _joined(
+def _united(
     own: Mapping[str, list[_Item]], others: Mapping[str, list[_Item]]
 ) -> dict[str, list[_Item]]:
     """Return what both have under each name, once."""
-    joined: dict[str, list[_Item]] = {}
-    for name in (*own, *others):
-        both = own.get(name, []) + others.get(name, [])
-        joined[name] = list(dict.fromkeys(both))
-    return joined
-
-
-def _of_both(
-    own: dict[str, list[_Number]], others: dict[str, list[_Number]]
-) -> dict[str, list[_Number]]:
-    merged: dict[str, list[_Number]] = {}
-    for name in (*own, *others):
-        merged[name] = sorted(set(own.get(name, [])) | set(others.get(name, [])))
-    return merged
+    return {
+        name: list(dict.fromkeys(own.get(name, []) + others.get(name, [])))
+        for name in (*own, *others)
+    }
 
 
 def _where_it_changes(model: ir.Model) -> Hints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -66,21 +65,26 @@ _Limit: TypeAlias = tuple[ir.Value, int, int]
 def limits_of(value: ir.Value, others: frozenset[str]) -> Iterator[_Limit]:
     """Yield what limits this value's content: the tables it looks up, the sequences it cuts."""
     for node, position in uses_of_same_numbers(value, others):
-        source, axis, less = node.inputs[0], None, 1
-        if node.op_type in TABLES and position == TABLES[node.op_type][1]:
-            source = node.inputs[TABLES[node.op_type][0]]
-            axis = node.attributes.get_int("axis", 0)
-        elif _LENGTHS.get(node.op_type) == position:
-            name = "time_axis" if node.op_type == "ReverseSequence" else "layout"
-            axis, less = node.attributes.get_int(name, 0), 0
-        elif node.op_type == "RoiAlign" and position == 2:
-            axis = 0  # images of the batch
-        elif node.op_type in _SCATTERING and position == 1:
-            axis = node.attributes.get_int("axis", 0)
-        elif node.op_type in _LABELLED and position == 1:
-            axis = 1
-        if source is not None and axis is not None:
-            yield source, axis, less
+        yield from _limits_at(node, position)
+
+
+def _limits_at(node: ir.Node, position: int) -> Iterator[_Limit]:
+    """Yield what limits an operand: at most one."""
+    source, axis, less = node.inputs[0], None, 1
+    if node.op_type in TABLES and position == TABLES[node.op_type][1]:
+        source = node.inputs[TABLES[node.op_type][0]]
+        axis = node.attributes.get_int("axis", 0)
+    elif _LENGTHS.get(node.op_type) == position:
+        name = "time_axis" if node.op_type == "ReverseSequence" else "layout"
+        axis, less = node.attributes.get_int(name, 0), 0
+    elif node.op_type == "RoiAlign" and position == 2:
+        axis = 0  # images of the batch
+    elif node.op_type in _SCATTERING and position == 1:
+        axis = node.attributes.get_int("axis", 0)
+    elif node.op_type in _LABELLED and position == 1:
+        axis = 1
+    if source is not None and axis is not None:
+        yield source, axis, less
 
 
 def known(limits: Iterable[_Limit]) -> list[int]:
@@ -180,26 +184,22 @@ def reach(model: ir.Model, value: ir.Value) -> int | None:
     that an hour is computed of, up to the last hour that is looked up. What is taken modulo a
     number goes through it twice.
     """
-    divisor = math.prod(_divisors(value))
-    limits = known(limits_of(value, ARITHMETIC))
+    divided, limits = 1, []
     for node, position in uses_of_same_numbers(value, ARITHMETIC):
+        limits += known(_limits_at(node, position))
         of_tuples = (most for _, _, most in _of_tuples(model, node, position))
         limits += (most for most in of_tuples if isinstance(most, int))
-        period = number_of(node.inputs[1]) if node.op_type == "Mod" and position == 0 else None
-        if period is not None and 1 < period <= _LARGEST_LIMIT:
-            limits.append(2 * int(period))
+        is_divided = node.op_type in ("Div", "Mod") and position == 0
+        divisor = number_of(node.inputs[1]) if is_divided else None
+        if divisor is None or divisor <= 1:
+            continue
+        if node.op_type == "Div" and divisor.is_integer():
+            divided *= int(divisor)
+        if node.op_type == "Mod" and divisor <= _LARGEST_LIMIT:
+            limits.append(2 * int(divisor))
     if not limits:
         return None
-    return min((max(limits) + 1) * divisor - 1, _LARGEST_REACH)
-
-
-def _divisors(value: ir.Value) -> Iterator[int]:
-    """Yield the numbers above 1 that what is computed of a value is divided by."""
-    for node, position in uses_of_same_numbers(value, ARITHMETIC):
-        if node.op_type == "Div" and position == 0:
-            divisor = number_of(node.inputs[1])
-            if divisor is not None and divisor > 1 and divisor.is_integer():
-                yield int(divisor)
+    return min((max(limits) + 1) * divided - 1, _LARGEST_REACH)
 
 
 def of_inputs(model: ir.Model, limits: Iterable[_Limit]) -> set[tuple[str, int, int]]:
