@@ -19,7 +19,7 @@ from bnfold.running.isolation import Limits, isolated
 from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
-from tests.support.graphs import Array, Parameters, build
+from tests.support.graphs import Array, Parameters, build, named_in
 from tests.support.slow import few
 
 MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "15"))
@@ -164,7 +164,7 @@ def test_sizes_in_old_operator_sets(opset: int, line: str) -> None:
         "shape": np.array([2, 1, 1, 1]),
         "mask": np.ones((3, 1, 1), np.bool_),
     }
-    read = {name: content for name, content in weights.items() if name in line}
+    read = named_in(line, weights)
     model = build(f"(float[1,3,5,7] x) => (float y) {{ {line} }}", opset=opset, **read)
     (output,) = model.graph.output
     output.CopyFrom(onnx.helper.make_empty_tensor_value_info("y"))

@@ -20,7 +20,7 @@ from bnfold.graph.size_terms import Term, factors_of, terms
 from bnfold.modelfile.loading import load
 from bnfold.running.learning import TOOLS
 from tests.support.evaluate import RuntimeException, run_plain
-from tests.support.graphs import Parameters, build, normal
+from tests.support.graphs import Parameters, build, named_in, normal
 
 INTEGERS: Parameters = {
     **{name: np.array([number], np.int64) for name, number in
@@ -37,7 +37,7 @@ INTEGERS: Parameters = {
 
 def found(lines: str, *, version: int = 17) -> list[tuple[int, int | None]] | None:
     """Return the factors of v, and of which axis of x each is one."""
-    used = {name: array for name, array in INTEGERS.items() if f" {name}" in lines}
+    used = named_in(lines, INTEGERS)
     model = load(build(f"(float[N,3,H,5] x) => (v) {{ {lines} }}", opset=version, **used)).ir
     learn(model, TOOLS)
     axes = {Term.of(size): axis for axis, size in enumerate(shape_of(model.graph.inputs[0]) or ())}

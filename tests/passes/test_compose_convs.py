@@ -19,6 +19,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     only_node,
     operators,
@@ -42,7 +43,7 @@ WEIGHTS: Parameters = {
 
 
 def in_a_row(lines: str, *, size: str = "9,10", **weights: Array) -> onnx.ModelProto:
-    used = {name: array for name, array in (WEIGHTS | weights).items() if f" {name}" in lines}
+    used = named_in(lines, WEIGHTS | weights)
     return build(f"(float[N,4,{size}] x) => (float[N,c,h,w] y) {{ {lines} }}", **used)
 
 

@@ -18,6 +18,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -47,7 +48,7 @@ def _always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def model_of(lines: str, *, batch: str = "N", size: str = "4,5", **more: Array) -> onnx.ModelProto:
-    used = {name: array for name, array in (WEIGHTS | more).items() if f" {name}" in lines}
+    used = named_in(lines, WEIGHTS | more)
     interface = f"(float[{batch},4,{size}] x) => (float[N,k] y)"
     return build(f"{interface} {{ {lines} }}", **used)
 

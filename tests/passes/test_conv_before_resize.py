@@ -9,7 +9,7 @@ import pytest
 from bnfold.rewriting.contract import Common
 from bnfold_passes.conv_before_resize import Why
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
+from tests.support.graphs import Array, Parameters, build, draw_feeds, named_in, normal, operators
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "conv-before-resize"
@@ -65,7 +65,7 @@ def test_variants_that_the_reference_evaluator_lacks(resize: str, opset: int) ->
         "sizes": np.array([2, 8, 10, 12], np.int64),
         "space": np.array([10, 12], np.int64),
     }
-    weights: Parameters = {name: array for name, array in numbers.items() if f" {name}" in resize}
+    weights = named_in(resize, numbers)
     weights |= {"double": DOUBLE} if "double" in resize else {}
     model = after_resize(resize, opset=opset, **weights)
     dimension = model.graph.input[0].type.tensor_type.shape.dim[0]
@@ -104,7 +104,7 @@ def test_refusals(resize: str, reason: Why) -> None:
         "deep": np.array([1, 2, 2, 2], np.float32),
         "region": np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32),
     }
-    weights: Parameters = {name: array for name, array in numbers.items() if f" {name}" in resize}
+    weights = named_in(resize, numbers)
     if "deep" in resize:
         weights["w"] = normal(3, 16, 1, 1)
     assert_refused(after_resize(resize, **weights), NAME, reason)

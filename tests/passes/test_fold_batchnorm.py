@@ -28,6 +28,7 @@ from tests.support.graphs import (
     draw_feeds,
     initializer,
     make_overridable,
+    named_in,
     normal,
     only_node,
     operators,
@@ -287,7 +288,7 @@ def test_folds_into_both_operands_of_a_sum_that_broadcasts(
 ) -> None:
     """As of an octave convolution, which adds maps of half the size, where sizes are free."""
     more: Parameters = {"twice": np.array([1, 1, 2, 2], np.float32), "zero": np.array([0])}
-    weights: Parameters = {name: content for name, content in more.items() if name in branches}
+    weights = named_in(branches, more)
     model = build(
         "(float[2,3,H,W] x, float[2,3,G,V] z) => (float[a,b,c,d] y) "
         f"{{ {branches} o = {op}({order}) y = BatchNormalization(o, s, b, m, v) }}",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.rewriting.contract import Common
-from tests.support.graphs import build, normal
+from tests.support.graphs import build, named_in, normal
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "fold-gather"
@@ -39,7 +39,7 @@ def model_of(
     """Return a model of a pick of x to g, and a reader of it, with the constants they name."""
     text = f"{PICKS.get(pick, pick)} {reader}"
     known = SLICES | {"order": np.array(order)} | more
-    weights = {name: content for name, content in known.items() if name in text}
+    weights = named_in(text, known)
     rank = x.count(",") + 1 - ("w" in more and np.ndim(more["w"]) == 1)
     sizes = ",".join(f"r{axis}" for axis in range(rank))
     return build(f"(float[{x}] x) => (float[{sizes}] y) {{ {text} }}", **weights)

@@ -21,6 +21,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     only_node,
     operators,
@@ -207,7 +208,7 @@ def quantized(reader: str, number: int | None, zero_point: int, kind: str) -> on
         "ys": np.array(1.5, np.float32),
         "yz": np.array(3, kind),
     }
-    weights = {name: array for name, array in weights.items() if name in reader}
+    weights = named_in(reader, weights)
     result = "int32" if "Integer" in reader else kind
     pads = around(1, 0, 2, 1)
     return padded(reader, pads, number, kind=kind, result=result, opset=13, **weights)
@@ -345,7 +346,7 @@ def test_a_maximum_over_what_is_never_the_largest(
         around(1, 0, 2, 1),
         number,
         source=source,
-        **Parameters({name: bound for name, bound in bounds.items() if name in source}),
+        **Parameters(named_in(source, bounds)),
     )
     expected = [*([source.partition("(")[0]] if source else []), "MaxPool"]
     optimized = assert_rewritten(model, NAME, expected, rtol=0, atol=0)

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 import bnfold
 from tests.cli.test_explain import lines
 from tests.support.evaluate import RuntimeException, assert_equivalent, run_float64, run_plain
-from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.graphs import (
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    named_in,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_rewritten, run_pass
 
 NAME = "fold-scale-shift"
@@ -287,7 +295,7 @@ def affine_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     shapes = {name: "n,c" if name == "y" else "n,c,h,w" for name in sorted(outputs)}
     declared = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
     text = f"(float[N,4,14,14] x) => ({declared}) {{ {' '.join(lines)}{tail} }}"
-    weights = {name: array for name, array in POOL.items() if f"{name}" in text}
+    weights = named_in(text, POOL)
     weights |= {"dense": normal(4, 4)} if tail else {}
     return build(text, **weights)
 
@@ -365,7 +373,7 @@ def product(
         "mw": normal(6, 2),
         **more,
     }
-    used = {name: array for name, array in weights.items() if f" {name}" in lines}
+    used = named_in(lines, weights)
     return build(f"({inputs}) => (float[N,c,p,q] y) {{ {lines} }}", **used)
 
 

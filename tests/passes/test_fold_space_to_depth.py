@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from bnfold.algebra.spatial.depth import NotInBlocks
 from bnfold.rewriting.contract import Common, Refusal
 from bnfold_passes.fold_space_to_depth import Why
-from tests.support.graphs import Array, Parameters, build, make_overridable, normal, operators
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    build,
+    make_overridable,
+    named_in,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "fold-space-to-depth"
@@ -36,7 +44,7 @@ NUMBERS: Parameters = {
 
 def model_of(lines: str, *, interface: str = INTERFACE, **weights: Array) -> onnx.ModelProto:
     used: Parameters = {"w": normal(4, 12, 3, 3), "b": normal(4), **NUMBERS, **weights}
-    used = {name: array for name, array in used.items() if f" {name}" in lines}
+    used = named_in(lines, used)
     return build(interface + "{ " + lines + " }", **used)
 
 

@@ -33,6 +33,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -372,7 +373,7 @@ def test_refusals_beside_a_skip_connection(lines: str, reason: Refusal) -> None:
     model = build(
         UNET.format(skip=8) + f"{{ r = {NEAREST}(x, , double) {lines} }}",
         double=DOUBLE,
-        **{name: array for name, array in used.items() if f" {name}" in lines},
+        **named_in(lines, used),
     )
     assert_refused(model, NAME, reason)
 

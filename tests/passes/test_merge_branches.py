@@ -19,6 +19,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -30,7 +31,7 @@ INTERFACE = "(float[N,4,9,9] x) => (float[N,4,h,w] y) "
 
 def branches(lines: str, **weights: Array) -> onnx.ModelProto:
     used: Parameters = {"u": normal(4, 4, 3, 3), "p": normal(4, 4, 1, 1), **weights}
-    used = {name: array for name, array in used.items() if f" {name}" in lines}
+    used = named_in(lines, used)
     return build(INTERFACE + "{ " + lines + " }", **used)
 
 

@@ -18,6 +18,7 @@ from tests.support.graphs import (
     draw_feeds,
     initializer,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -37,9 +38,7 @@ WEIGHTS: Parameters = {
 def chain(*lines: str, opset: int = 17, kind: str = "float", **others: object) -> onnx.ModelProto:
     """Return a model of lines that compute y from x with the `WEIGHTS` and others."""
     text = " ".join(lines)
-    words = set(text.replace("(", " ").replace(")", " ").replace(",", " ").split())
-    every: Parameters = WEIGHTS | others
-    weights: Parameters = {name: array for name, array in every.items() if name in words}
+    weights = named_in(text, WEIGHTS | others)
     dtype = {"float": np.float32, "float16": np.float16, "double": np.float64}.get(kind)
     if dtype is not None:
         weights = {name: array.astype(dtype) for name, array in weights.items()}

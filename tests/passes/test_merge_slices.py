@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bnfold_passes.merge_slices import _Bounds, _composed
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Parameters, build, operators
+from tests.support.graphs import Parameters, build, named_in, operators
 from tests.support.passes import certificates, run_pass
 from tests.support.slow import few
 
@@ -263,7 +263,7 @@ def test_one_that_only_slices_read_is_merged_into_each(
         for name, number in
         {"zero": 0, "one": 1, "two": 2, "six": 7, "end": END, "last": -2}.items()
     }  # fmt: skip
-    used = {name: array for name, array in weights.items() if name in lines}
+    used = named_in(lines, weights)
     model = build(
         f"(float[{x}] x, int64[1] given) => (float[p,q] d, float[r,s] e, float[t,u] f) "
         f"{{ {lines} }}",

@@ -25,6 +25,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -160,7 +161,7 @@ def test_refuses_what_does_not_commute(function: str, reason: NotMonotone) -> No
         "per_row": np.abs(normal(8, 1)),
         "rank_5": normal(1, 1, 1, 1, 1),
     }
-    weights |= {name: array for name, array in extra.items() if name in function}
+    weights |= named_in(function, extra)
     assert_refused(swap(function, opset=18, **weights), NAME, reason)
 
 

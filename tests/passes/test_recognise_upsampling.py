@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.rewriting.contract import Common
-from tests.support.graphs import Parameters, build
+from tests.support.graphs import Parameters, build, named_in
 from tests.support.passes import assert_refused, assert_rewritten, parameters, run_pass
 
 NAME = "recognise-upsampling"
@@ -47,8 +47,7 @@ def model_of(
     opset: int = 17,
     **more: np.ndarray,
 ) -> onnx.ModelProto:
-    names = lines.replace("(", " ").replace(")", " ").replace(",", " ").split()
-    used: Parameters = {name: each for name, each in (SHAPES | more).items() if name in names}
+    used = named_in(lines, SHAPES | more)
     return build(f"({kind}[{x}] x) => ({kind}[{y}] y) {{ {lines} }}", opset=opset, **used)
 
 

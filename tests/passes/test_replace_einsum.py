@@ -19,6 +19,7 @@ from tests.support.graphs import (
     build,
     draw_feeds,
     make_overridable,
+    named_in,
     normal,
     operators,
 )
@@ -139,7 +140,7 @@ def test_an_overridable_constant_is_refused() -> None:
 )
 def test_others_are_left_alone(line: str) -> None:
     weights: Parameters = {"w": normal(3, 3), "i": np.ones((3, 3), np.int64)}
-    read = {name: array for name, array in weights.items() if f" {name}" in line}
+    read = named_in(line, weights)
     kind = "int64" if "(n," in line else "float"
     interface = f"(float[3,3] x, float[3,3] z, int64[3,3] n) => ({kind}[a,b] y)"
     record = run_pass(build(f"{interface} {{ {line} }}", **read), NAME).record

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.graphs import Parameters, build, operators
+from tests.support.graphs import Parameters, build, named_in, operators
 from tests.support.passes import assert_rewritten, run_pass
 
 NAME = "simplify-shape"
@@ -35,8 +35,7 @@ SCALARS = """
 
 def model_of(lines: str, *, x: str = "N,8,H,W", is_one_input: bool = True) -> onnx.ModelProto:
     """Return a model that resizes half of x to the size of x, or of another input."""
-    names = lines.replace("(", " ").replace(")", " ").replace(",", " ").split()
-    used: Parameters = {name: each for name, each in NUMBERS.items() if name in names}
+    used = named_in(lines, NUMBERS)
     read = READ.replace("z", "x") if is_one_input else READ
     other = "" if is_one_input else f", float[{x}] z"
     text = f'{read} {lines} y = Resize<mode="nearest">(r, , , c)'
@@ -123,8 +122,7 @@ def test_random_parts(parts: list[str]) -> None:
         lines.append(f"p{place} = Slice({part[0]}, {first}, {last})")
     read = READ.replace("z", "x")
     text = f"{read} {' '.join(lines)} c = Concat<axis=0>({', '.join(names)}) y = Cast<to=1>(c)"
-    words = text.replace("(", " ").replace(")", " ").replace(",", " ").split()
-    used: Parameters = {name: each for name, each in NUMBERS.items() if name in words}
+    used = named_in(text, NUMBERS)
     model = build(f"(float[N,8,H,W] x) => (float[4] y) {{ {text} }}", **used)
     result = run_pass(model, NAME)
     is_whole = [part[-1] for part in parts] in (["0", "8", "2", "3"], ["0", "1", "2", "3"])

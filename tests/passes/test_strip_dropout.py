@@ -12,7 +12,15 @@ import bnfold
 from bnfold.rewriting.contract import Common
 from bnfold_passes.strip_dropout import Why
 from tests.support.evaluate import assert_equivalent, run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, make_overridable, operators
+from tests.support.graphs import (
+    Array,
+    Parameters,
+    build,
+    draw_feeds,
+    make_overridable,
+    named_in,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME = "strip-dropout"
@@ -42,7 +50,7 @@ def test_always_inference_from_7_to_11(opset: int) -> None:
 @pytest.mark.parametrize("inputs", ["", ", ratio", ", , off", ", ratio, off"])
 def test_inference_from_12_unless_training_mode_is_true(opset: int, inputs: str) -> None:
     weights: Parameters = {"ratio": RATIO, "off": FALSE}
-    weights = {name: array for name, array in weights.items() if name in inputs}
+    weights = named_in(inputs, weights)
     model = dropout(inputs=inputs, opset=opset, **weights)
     assert not assert_rewritten(model, NAME, ["Relu", "Neg"]).graph.initializer
 
@@ -78,7 +86,7 @@ def test_ratio_zero_does_nothing_even_in_training() -> None:
 )
 def test_in_each_mode_it_is_certified(opset: int, attributes: str, inputs: str) -> None:
     given: Parameters = {"ratio": RATIO, "zero": np.array(0, np.float32), "on": TRUE, "off": FALSE}
-    weights = {name: array for name, array in given.items() if name in inputs}
+    weights = named_in(inputs, given)
     model = dropout(attributes, inputs, opset=opset, **weights)
     (rewrite,) = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record.rewrites
     assert rewrite.certificate is not None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bnfold
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, operators
+from tests.support.graphs import Array, Parameters, build, draw_feeds, named_in, operators
 from tests.support.passes import assert_rewritten, run_pass
 
 NAME = "strip-identity"
@@ -244,12 +244,11 @@ WEIGHTS: Parameters = {
 
 def between(operator: str, x: str, opset: int = 17) -> onnx.ModelProto:
     """Return a model with this operator between two others, and the weights that it reads."""
-    read = set(re.findall(r"\w+", operator))
-    kind = "float16" if "half" in read or "to=10" in operator else "float"
+    kind = "float16" if "half" in operator or "to=10" in operator else "float"
     model = build(
         f"({x} x) => ({kind} z) {{ y = Neg(x) s = {operator} z = Abs(s) }}",
         opset=18 if "num_outputs" in operator else opset,
-        **{name: content for name, content in WEIGHTS.items() if name in read},
+        **named_in(operator, WEIGHTS),
     )
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return model
@@ -360,10 +359,9 @@ def test_each_removal_is_certified() -> None:
     for number, operator in enumerate(chosen):
         lines.append(f"v{number} = " + re.sub(r"\by\b", last, operator))
         last = f"v{number}"
-    read = set(re.findall(r"\w+", " ".join(lines)))
     model = build(
         f"({X} x) => (float z) {{ v = Neg(x) {' '.join(lines)} z = Abs({last}) }}",
-        **{name: content for name, content in WEIGHTS.items() if name in read},
+        **named_in(" ".join(lines), WEIGHTS),
     )
     model.graph.output[0].type.tensor_type.ClearField("shape")
     record = bnfold.optimize(model, passes=bnfold.PassOptions(only=[NAME])).record

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 
 import bnfold
-from tests.support.graphs import Parameters, build, normal
+from tests.support.graphs import Parameters, build, named_in, normal
 
 ROW = np.abs(normal(1, 20)) + 0.5
 WEIGHTS: Parameters = {
@@ -31,11 +30,7 @@ HEAD = "h = Tanh(x) l = MatMul(h, w)"
 
 
 def verdict(interface: str, one: str, other: str) -> str:
-    pair: list[onnx.ModelProto] = []
-    for body in (one, other):
-        words = set(body.replace("(", " ").replace(")", " ").replace(",", " ").split())
-        read = {name: array for name, array in WEIGHTS.items() if name in words}
-        pair.append(build(f"{interface} {{ {body} }}", **read))
+    pair = [build(f"{interface} {{ {body} }}", **named_in(body, WEIGHTS)) for body in (one, other)]
     equivalence = bnfold.check(*pair).equivalence
     assert equivalence is not None
     return equivalence.verdict

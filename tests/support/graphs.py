@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -33,6 +34,12 @@ def build(
                 helper.make_tensor_value_info(name, tensor.data_type, content.shape)
             )
     return model
+
+
+def named_in(text: str, arrays: Mapping[str, Any]) -> Parameters:
+    """Return the arrays whose names are words of a graph's text."""
+    words = set(re.findall(r"\w+", text))
+    return {name: array for name, array in arrays.items() if name in words}
 
 
 def normal(*shape: int, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Array:

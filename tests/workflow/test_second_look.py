@@ -15,7 +15,7 @@ from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.proof.equivalence import compare_models
 from bnfold.record.data import Equivalence
 from bnfold.workflow import second_look
-from tests.support.graphs import Parameters, build, normal
+from tests.support.graphs import Parameters, build, named_in, normal
 
 WEIGHTS: Parameters = {
     "nought": np.array(0, np.float32),
@@ -50,12 +50,7 @@ PAIRS = [
 
 
 def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
-    found = []
-    for each in lines:
-        words = set(each.replace("(", " ").replace(")", " ").replace(",", " ").split())
-        read = {name: array for name, array in WEIGHTS.items() if name in words}
-        found.append(build(f"{interface} {{ {each} }}", **read))
-    return found
+    return [build(f"{interface} {{ {each} }}", **named_in(each, WEIGHTS)) for each in lines]
 
 
 def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> Equivalence:

@@ -31,6 +31,7 @@ from tests.support.graphs import (
     batch_norm,
     build,
     draw_feeds,
+    named_in,
     normal,
     operators,
 )
@@ -256,7 +257,7 @@ def test_refuses_a_negative_scale_across_a_max_pool() -> None:
 )
 def test_a_scale_without_shift_passes_more(lines: str) -> None:
     extra: Parameters = EXTRA | {"slope": normal(4, 1, 1), "zero": np.array(0, np.float32)}
-    extra = {name: array for name, array in extra.items() if name in lines}
+    extra = named_in(lines, extra)
     model = build(
         f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
         w=normal(4, 3, 3, 3),
@@ -277,7 +278,7 @@ def test_a_scale_without_shift_passes_more(lines: str) -> None:
 )
 def test_a_scale_without_shift_does_not_pass_everything(lines: str, factor: float) -> None:
     extra: Parameters = EXTRA | {"one": np.array(1, np.float32)}
-    extra = {name: array for name, array in extra.items() if name in lines}
+    extra = named_in(lines, extra)
     model = build(
         f"(float[N,3,8,8] x) => (float[n,4,h,w] y) {{ c = Conv(x, w) {lines} y = Mul(g, k) }}",
         opset=19,

@@ -15,7 +15,15 @@ from bnfold.algebra.affine_maps.reach import NotReached
 from bnfold.algebra.weights import NotStorable
 from bnfold.rewriting.contract import Common, Refusal
 from tests.support.evaluate import assert_equivalent
-from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.graphs import (
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    named_in,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 
 NAME, SCALE = "fold-batchnorm", "fold-scale-shift"
@@ -38,9 +46,7 @@ def mapped(lines: str, sizes: str = "2,3,3,2", opset: int = 17, **weights: Any) 
     }
     text = f"(float[{sizes}] x) => (float[d,e,f,g] y) "
     text += f"{{ {lines} y = BatchNormalization(c, bn_s, bn_b, bn_m, bn_v) }}"
-    words = set(text.replace("(", " ").replace(")", " ").replace(",", " ").split())
-    read = {name: array for name, array in known.items() if name in words}
-    return build(text, opset=opset, **read)
+    return build(text, opset=opset, **named_in(text, known))
 
 
 @pytest.mark.parametrize("operator", ["Max", "Min"])

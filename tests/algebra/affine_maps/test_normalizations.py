@@ -14,7 +14,15 @@ from bnfold.algebra.affine_maps.linear import NotAbsorbed
 from bnfold.proof.certificates.certificate import certify
 from bnfold.rewriting.contract import Common, Refusal
 from tests.support.evaluate import assert_equivalent
-from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
+from tests.support.graphs import (
+    Parameters,
+    batch_norm,
+    build,
+    draw_feeds,
+    named_in,
+    normal,
+    operators,
+)
 from tests.support.passes import assert_refused, assert_rewritten, run_pass
 from tests.support.windows import window
 
@@ -27,8 +35,7 @@ FOLDED = "BatchNormalization({}, bn_s, bn_b, bn_m, bn_v)"
 
 def mapped(sizes: str, lines: str, opset: int = 17, **changes: Any) -> onnx.ModelProto:
     weights: Parameters = {"g": normal(4, seed=5), "h": normal(4, seed=6), **BN, **changes}
-    words = set(lines.replace("(", " ").replace(")", " ").replace(",", " ").split())
-    read = {name: array for name, array in weights.items() if name in words}
+    read = named_in(lines, weights)
     return build(f"(float[{sizes}] x) => (float y) {{ {lines} }}", opset=opset, **read)
 
 

@@ -26,6 +26,7 @@ from tests.support.graphs import (
     batch_norm,
     build,
     draw_feeds,
+    named_in,
     normal,
     only_node,
     operators,
@@ -272,7 +273,7 @@ def test_what_picks_other_channels_does_not_block(lines: str) -> None:
         f"{lines} y = BatchNormalization(p, s, b, m, v) z = Sigmoid(q)",
         YZ,
         **batch_norm(3),
-        **{name: array for name, array in weights.items() if name in lines},
+        **named_in(lines, weights),
     )
     if "last" in lines:
         del model.graph.output[1].type.tensor_type.shape.dim[1]

@@ -10,7 +10,7 @@ import pytest
 
 import bnfold
 from bnfold.proof.traits import Traits
-from tests.support.graphs import Parameters, build, normal
+from tests.support.graphs import Parameters, build, named_in, normal
 
 WEIGHTS: Parameters = {
     "row": normal(6),
@@ -25,7 +25,7 @@ def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
     return [
         build(
             f"{interface} {{ {each} }}",
-            **{name: array for name, array in WEIGHTS.items() if name in each},
+            **named_in(each, WEIGHTS),
         )
         for each in lines
     ]

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import bnfold
-from tests.support.graphs import Array, Parameters, build, normal
+from tests.support.graphs import Array, Parameters, build, named_in, normal
 
 ROWS, ROW = 3000, 1234
 TABLE = normal(ROWS, 4)
@@ -30,7 +30,7 @@ IDS = "(int64[N,5] i, float[N,T,4] x) => (float[a,b,c] y)"
 
 
 def verdict(interface: str, body: str, one: Array, other: Array) -> str:
-    read = {name: a for name, a in NUMBERS.items() if f" {name}" in body.replace("(", " ")}
+    read = named_in(body, NUMBERS)
     pair = [build(f"{interface} {{ {body} }}", table=table, **read) for table in (one, other)]
     equivalence = bnfold.check(*pair).equivalence
     assert equivalence is not None
@@ -119,7 +119,7 @@ def test_what_a_time_is_computed_of_goes_through_a_day(one: str, other: str) -> 
     pair: list[onnx.ModelProto] = []
     for text in (one, other):
         body = f"{text} y = Gather(table, d)"
-        read = {name: a for name, a in weights.items() if name in body}
+        read = named_in(body, weights)
         pair.append(build(f"(int64[N] i) => (float[N,4] y) {{ {body} }}", **read))
     equivalence = bnfold.check(*pair).equivalence
     assert equivalence is not None
@@ -147,7 +147,7 @@ def test_a_mode_takes_the_number_that_it_is_compared_with_after_arithmetic(
     pair = []
     for text in (one, other):
         body = f"{text} n = Neg(x) y = Where(b, n, x)"
-        read = {name: a for name, a in weights.items() if name in body}
+        read = named_in(body, weights)
         pair.append(build(f"(float[N,4] x, int64 mode) => (float[N,4] y) {{ {body} }}", **read))
     equivalence = bnfold.check(*pair).equivalence
     assert equivalence is not None

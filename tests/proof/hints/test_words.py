@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import bnfold
-from tests.support.graphs import Parameters, build
+from tests.support.graphs import Parameters, build, named_in
 
 NAN = float("nan")
 NUMBERS: Parameters = {
@@ -43,7 +43,7 @@ def test_what_a_model_takes_for_missing_is_drawn(one: str, other: str) -> None:
     pair = [
         build(
             f"(float[N,3] x) => (float[N,3] y) {{ {body} }}",
-            **{name: array for name, array in NUMBERS.items() if f" {name}" in body},
+            **named_in(body, NUMBERS),
         )
         for body in (one, other)
     ]
