@@ -13,6 +13,7 @@ from bnfold.arrays import Array
 from bnfold.running.hints import Hints
 from bnfold.running.inputs import Inputs
 from bnfold.running.runtime import ValueSpec
+from bnfold.running.switches import samples_for
 
 
 def inputs(
@@ -112,15 +113,19 @@ def test_many_numbers_that_are_compared_are_mixed() -> None:
         assert {3, 5} <= set(feeds["i"].tolist())
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
 def test_any_two_switches_take_all_combinations(count: int) -> None:
-    names = "abcd"[:count]
-    samples = 2 + 2 * (count - 1).bit_length()
+    names = "abcdefgh"[:count]
+    samples = samples_for(count)
     feeds = inputs(dict.fromkeys(names, "bool"), (1,), samples=samples)
     states = np.array([[bool(sample[name][0]) for name in names] for sample in feeds])
     for one in range(count):
         for other in range(one):
             assert len({(bool(a), bool(b)) for a, b in states[:, [one, other]]}) == 4
+    if count <= 4:
+        assert len(np.unique(states, axis=0)) == 2**count
+    assert states[0].all()
+    assert not states[1].any()
 
 
 def test_a_ratio_is_between_zero_and_one() -> None:

@@ -214,6 +214,37 @@ def test_two_switches_take_all_combinations() -> None:
         assert equivalence.verdict == "fail"
 
 
+def test_few_switches_take_all_combinations() -> None:
+    text = (
+        "(float[N,4] x, bool a, bool b, bool c, bool d) => (float[N,4] y) { n = Not(c) "
+        "p = And(a, b) q = And(n, d) r = And(p, q) m = Mul(x, k) y = Where(r, m, x) }"
+    )
+    right, wrong = (build(text, k=np.array(k, np.float32)) for k in (2, 3))
+    equivalence = bnfold.check(right, wrong).equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8"])
+def test_two_integers_take_all_combinations_of_what_they_are_compared_with(kind: str) -> None:
+    text = (
+        f"({kind} a, {kind}[1] b, float[N] x) => (float[N] y) {{ e = Equal(a, i) f = Equal(b, i) "
+        "{} m = Mul(x, k) y = Where(r, m, x) }"
+    )
+    for lines in ("n = Not(f) r = And(e, n)", "n = Not(e) r = And(n, f)", "r = And(e, f)"):
+        pair = [
+            build(
+                text.replace("{}", lines),
+                i=np.array(1, kind),
+                k=np.array(k, np.float32),
+            )
+            for k in (2, 3)
+        ]
+        equivalence = bnfold.check(*pair).equivalence
+        assert equivalence is not None
+        assert equivalence.verdict == "fail"
+
+
 def test_integers_take_the_values_that_the_model_compares_them_with() -> None:
     """A rate that is one of two numbers would hardly be drawn by chance."""
     text = (

@@ -114,6 +114,9 @@ class IntegerDraws:
                 if self.sample % 2:  # any other position, in turn with these
                     return generator.integers(smallest, largest, shape, spec.dtype, endpoint=True)
                 turn = self.sample // 2
+            # Each of several starts one further after every round: so each meets all of another.
+            place = list(self.hints.compared).index(spec.name)
+            turn += place * (turn // len(choices))
             return np.full(shape, choices[turn % len(choices)], spec.dtype)
         if not self.beside:
             return generator.choice(np.array(choices), shape).astype(spec.dtype)

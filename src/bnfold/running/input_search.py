@@ -25,6 +25,7 @@ from bnfold.running.integer_limits import (
     with_others,
 )
 from bnfold.running.runtime import Feeds, Session, ValueSpec
+from bnfold.running.switches import samples_for
 
 _HUGE = 2**21
 """Elements of one input beyond which a batch of several would take too much memory."""
@@ -37,6 +38,9 @@ _SIZES_TO_TRY = 16
 
 _MOST_FOR_COMPARISONS = 6
 """Samples, at most, for an integer to be each constant that it is compared with, less and more."""
+
+_MOST_FOR_COMBINATIONS = 16
+"""The same for several such integers."""
 
 
 def make_inputs(session: Session, request: InputOptions, hints: Hints | None = None) -> Inputs:
@@ -107,11 +111,8 @@ def _found(
     """
     everything_given = all(spec.name in given[0] for spec in specs)
     samples = len(given) if everything_given else max(request.samples, len(given))
-    compared = max(map(len, hints.compared.values()), default=0)
-    if samples > 1 and not everything_given and compared:
-        samples = max(samples, min(3 * compared, _MOST_FOR_COMPARISONS))
     if samples > 1 and not everything_given:
-        samples = max(samples, _samples_for_switches(specs))
+        samples = max(samples, _samples_for_numbers(specs, hints), _samples_for_switches(specs))
     written = [size for size in hints.written if size not in request.other_sizes]
     requests = [request, replace(request, other_sizes=written)] if written else [request]
     candidates = [
@@ -174,10 +175,24 @@ def _with_small_batches(specs: Sequence[ValueSpec], request: InputOptions) -> In
     return replace(request, batch_sizes=(1, 1)) if is_huge and 1 in request.batch_sizes else request
 
 
+def _samples_for_numbers(specs: Sequence[ValueSpec], hints: Hints) -> int:
+    """Return how many samples it takes for integers to be each number that they are compared with.
+
+    And, of several that are one number each, for each to be that beside the others' numbers.
+    """
+    most = 3 * max(map(len, hints.compared.values()), default=0)
+    single = [
+        spec for spec in specs if spec.name in hints.compared and all(n == 1 for n in spec.shape)
+    ]
+    if len(single) > 1:
+        return min(most * most, _MOST_FOR_COMBINATIONS)
+    return min(most, _MOST_FOR_COMPARISONS)
+
+
 def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
-    """Return how many samples it takes for any two switches to take all combinations."""
-    switches = sum(spec.dtype is not None and spec.dtype.kind == "b" for spec in specs)
-    return 2 + 2 * (switches - 1).bit_length() if switches > 1 else 0
+    """Return how many samples switches take; elements of larger booleans differ in each sample."""
+    switches = [spec.shape for spec in specs if spec.dtype is not None and spec.dtype.kind == "b"]
+    return samples_for(sum(all(size == 1 for size in shape) for shape in switches))
 
 
 def _first_that_runs(

@@ -14,6 +14,7 @@ from bnfold.arrays import Array, FloatArray
 from bnfold.errors import SessionError, UsageError
 from bnfold.options import InputOptions
 from bnfold.record.data import InputsRecord
+from bnfold.running import switches
 from bnfold.running.drawn_integers import Beside, IntegerDraws
 from bnfold.running.hints import Hints
 from bnfold.running.input_files import save_samples
@@ -121,7 +122,9 @@ class Inputs:
             return np.zeros(shape, spec.dtype)
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
         if spec.dtype.kind == "b" and math.prod(shape) == 1:
-            return np.full(shape, self._switch(spec, sample))
+            names = [each.name for each in self.specs if each.dtype and each.dtype.kind == "b"]
+            on = switches.state(names.index(spec.name), len(names), sample)
+            return np.full(shape, on)
         if spec.dtype.kind == "f":
             floats = self._floats(spec, sample, shape, generator)
             return np.asarray(self._with_missing(spec, sample, floats, generator), spec.dtype)
@@ -152,15 +155,6 @@ class Inputs:
         if is_flag or spec.dtype.kind == "b":
             return sample % len(self.scales) != 1
         return spec.dtype.kind == "f" and not self.scales[sample % len(self.scales)]
-
-    def _switch(self, spec: ValueSpec, sample: int) -> bool:
-        """Return a switch's state: over four samples and more, any two take all combinations."""
-        switches = [each.name for each in self.specs if each.dtype and each.dtype.kind == "b"]
-        place = switches.index(spec.name)
-        if sample < 2:
-            return sample == 0
-        bit = bool(place >> (sample // 2 - 1) & 1)
-        return bit if sample % 2 == 0 else not bit
 
     def _floats(
         self,

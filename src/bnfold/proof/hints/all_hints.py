@@ -23,7 +23,7 @@ from bnfold.proof.hints.integers import (
     of_inputs,
     reach,
 )
-from bnfold.proof.hints.levels import levels, without_ties
+from bnfold.proof.hints.levels import deciding, few, few_of_both, levels
 from bnfold.proof.hints.sizes import LARGEST_CUT, cuts, thresholds
 from bnfold.proof.hints.words import missing, words
 from bnfold.running.hints import Hints
@@ -97,13 +97,14 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
     Of both, there are some sizes only.
     """
     theirs = _where_it_changes(other)
-    merged = _united(own.levels, theirs.levels)
+    found = levels(model), levels(other)
+    numbers = few_of_both(*found)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
     return replace(
         own,
-        levels={name: without_ties(numbers) for name, numbers in merged.items()},
-        exact=own.exact | theirs.exact,
+        levels=numbers,
+        exact=deciding(numbers, *found),
         missing=_united(own.missing, theirs.missing),
         words=_united(own.words, theirs.words),
         compared=_united(own.compared, theirs.compared),
@@ -134,7 +135,7 @@ def _where_it_changes(model: ir.Model) -> Hints:
         for value in model.graph.inputs
         if not value.is_initializer()
     }
-    found, exact = levels(model)
+    found = levels(model)
     floats = [each for each in model.graph.inputs if each.dtype and each.dtype.is_floating_point()]
     strings = [each for each in model.graph.inputs if each.dtype is ir.DataType.STRING]
     none = {value.name or "": missing(value) for value in floats}
@@ -143,7 +144,7 @@ def _where_it_changes(model: ir.Model) -> Hints:
         words={value.name or "": words(value) for value in strings},
         cuts=cuts(model),
         thresholds=thresholds(model),
-        levels=found,
-        exact=exact,
+        levels=few(found),
+        exact=deciding(few(found), found),
         compared={name: numbers for name, numbers in whole.items() if numbers},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
@@ -221,8 +222,8 @@ def compared_with(value: ir.Value) -> Iterator[int]:
         if node.op_type in COMPARISONS | LIMITING | _BY_BITS:
             others = [other for place, other in enumerate(node.inputs) if place != position]
             for content in map(constant, others):
-                if content is not None and content.dtype.kind in "iu" and content.size <= 16:
-                    numbers = [int(number) for number in content.reshape(-1)]
+                if content is not None and content.dtype.kind in "iuf" and content.size <= 16:
+                    numbers = [int(each) for each in content.reshape(-1) if math.isfinite(each)]
                     is_limit = node.op_type in LIMITING
                     yield from (
                         (n - term) // factor
@@ -245,21 +246,29 @@ def _affine_uses(value: ir.Value) -> Iterator[tuple[ir.Node, int, int, int]]:
         read, factor, term = pending.popleft()
         for node, position in read.uses():
             yield node, position, factor, term
-            step = None
-            if node.op_type in ("Add", "Mul", "Sub") and len(node.inputs) == 2:
-                step = number_of(node.inputs[1 - position])
-            if node.op_type in SAME_NUMBERS:
-                made = factor, term
-            elif step is None or not step.is_integer() or (node.op_type == "Sub" and position):
-                continue
-            elif node.op_type == "Mul":
-                if step < 1:
-                    continue
-                made = factor * int(step), term * int(step)
-            else:
-                made = factor, term + int(step if node.op_type == "Add" else -step)
-            pending.extend((out, *made) for out in node.outputs if out not in seen)
-            seen.update(node.outputs)
+            made = _affine(node, position, factor, term)
+            if made is not None:
+                pending.extend((out, *made) for out in node.outputs if out not in seen)
+                seen.update(node.outputs)
+
+
+def _affine(node: ir.Node, position: int, factor: int, term: int) -> tuple[int, int] | None:
+    """Return a and b of what a node computes of an operand a·x + b; None of other functions.
+
+    What else is computed and added may be 0, as the first position in a text is.
+    """
+    if node.op_type in SAME_NUMBERS:
+        return factor, term
+    if node.op_type not in ("Add", "Mul", "Sub") or (node.op_type == "Sub" and position):
+        return None
+    if constant(node.inputs[1 - position]) is None:
+        return None if node.op_type == "Mul" else (factor, term)
+    step = number_of(node.inputs[1 - position])
+    if step is None or not step.is_integer():
+        return None
+    if node.op_type == "Mul":
+        return (factor * int(step), term * int(step)) if step >= 1 else None
+    return factor, term + int(step if node.op_type == "Add" else -step)
 
 
 def _ends_of_narrower(node: ir.Node) -> Iterator[int]:
