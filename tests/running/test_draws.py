@@ -164,7 +164,7 @@ def test_overrides_that_are_no_floats_are_taken_as_they_are() -> None:
 def test_samples_are_drawn_once_unless_they_are_large() -> None:
     specs = [ValueSpec("x", "tensor(float)", (2, 2**22))]
     small, large = (
-        Inputs(specs, [{"x": (2, size)}], [{}], 0, 1, {}) for size in (2**20, 2**22 + 1)
+        Inputs(specs, [{"x": (2, size)}], [{}], 0, 1, {}) for size in (2**20, 2**23 + 1)
     )
     assert next(small.feeds()) is next(small.feeds())
     assert next(replace(small, seed=1).feeds())["x"][0, 0] != next(small.feeds())["x"][0, 0]

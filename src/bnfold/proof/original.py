@@ -36,6 +36,9 @@ _FEW_DRAWS, _MORE_DRAWS = (0, 1), (4, 5, 6, 7)
 """Seeds of the draws of the original's noise that are taken where tolerances alone are not enough,
 and before an output fails."""
 
+_SPARE_SAMPLES = 4
+"""Samples that are drawn, one after another, in the place of one that it does not run on."""
+
 _STEP_DRAWS = (2, 3)
 """With the few, past a step."""
 
@@ -125,7 +128,7 @@ class Original:
         try:
             session = self.session(Level.DISABLED)
             self.placement = session.placement
-            self.references = self.results(session, inputs.feeds())
+            self.references = self._on_all_samples(session)
         except SessionError as error:
             raise Undecided("not-verified", str(error)) from error
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
@@ -200,8 +203,7 @@ class Original:
 
     def _run_again(self, session: Session) -> None:
         """Run it on all samples."""
-        assert self.inputs is not None
-        self.references = self.results(session, self.inputs.feeds())
+        self.references = self._on_all_samples(session)
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
         fill(self.references, self.everything)
         self.noise = {
@@ -211,6 +213,24 @@ class Original:
             for name in self.names
         }
         self.draws = []
+
+    def _on_all_samples(self, session: Session) -> Results:
+        """Return what it gives for each sample; others are drawn for those it does not run on.
+
+        What selects nothing of an image, for one, may end in an error.
+        """
+        assert self.inputs is not None
+        results: Results = []
+        for place in range(self.inputs.samples):
+            spare = _SPARE_SAMPLES
+            while len(results) == place:
+                try:
+                    results += self.results(session, [self.inputs.sample(place)], place)
+                except SessionError:
+                    if not (place and spare and self.inputs.are_drawn):
+                        raise
+                    self.inputs, spare = self.inputs.with_another(place), spare - 1
+        return results
 
     def _take_notes(self) -> None:
         """Run it with optimizations, and find the samples and outputs that show nothing."""
@@ -228,12 +248,16 @@ class Original:
         return kind(self.path, self.provider, level, threads, initializers=weights)
 
     def results(
-        self, session: Session, feeds: Iterable[Feeds], doing: str = "running the original"
+        self,
+        session: Session,
+        feeds: Iterable[Feeds],
+        first: int = 0,
+        doing: str = "running the original",
     ) -> Results:
-        """Run it, or another model, on all samples, and say so."""
+        """Run it, or another model, on samples from the first on, and say so."""
         assert self.inputs is not None
         total, results = self.inputs.samples, []
-        for number, each in enumerate(feeds, 1):
+        for number, each in enumerate(feeds, first + 1):
             self.progress(Counted(f"{doing}, sample {number} of {total}", number, total))
             results.append(flat(session.run(each)))
         return results

@@ -213,7 +213,7 @@ class ProviderComparison:
         try:
             session = Session(self.path, original.provider, level, threads, tf32=tf32)
             doing = f"running {_OTHER} (optimization {level.value})"
-            results = original.results(session, original.inputs.feeds(), doing)
+            results = original.results(session, original.inputs.feeds(), doing=doing)
         except SessionError as error:
             raise Undecided("fail", f"{_OTHER}, optimization {level.value}: {error}") from error
         if level is Level.DISABLED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +42,11 @@ SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
 """Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
 is negative, or all values are positive, shows only if some are."""
 
-_MOST_KEPT = 2**24
-"""Bytes of a sample up to which it is kept, and not drawn again."""
+_MOST_KEPT = 2**26
+"""Bytes of samples that are kept, and not drawn again."""
+
+_FIRST_SPARE = 2**16
+"""The number of the first sample that is drawn in the place of another one."""
 
 
 class UnsupportedInput(SessionError):  # noqa: N818 - an answer, not an error
@@ -75,6 +78,8 @@ class Inputs:
     scales: Sequence[float] = InputOptions.scales
     """Standard deviations of the normal distributions, used for one sample after another."""
     beside: Beside = ""
+    replaced: Mapping[int, int] = field(default_factory=dict)
+    """Samples that the model does not run on, and the numbers of those drawn in their place."""
     _kept: dict[int, Feeds] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Samples that have been drawn, as far as they are small: each is needed many times."""
 
@@ -89,19 +94,32 @@ class Inputs:
         Raises:
             UsageError: if an input does not fit into memory.
         """
-        for sample in range(self.samples):
-            if sample in self._kept:
-                yield self._kept[sample]
-                continue
-            try:
-                drawn = {spec.name: self._draw(spec, sample) for spec in self.specs}
-                drawn |= self._overrides(sample)
-            except (MemoryError, OverflowError, ValueError) as error:
-                sizes = dict(self._shapes_of(sample))
-                raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
-            if sum(content.nbytes for content in drawn.values()) <= _MOST_KEPT:
-                self._kept[sample] = drawn
-            yield drawn
+        yield from map(self.sample, range(self.samples))
+
+    def sample(self, place: int) -> Feeds:
+        """Return one sample.
+
+        Raises:
+            UsageError: if an input does not fit into memory.
+        """
+        number = self.replaced.get(place, place)
+        if number in self._kept:
+            return self._kept[number]
+        try:
+            drawn = {spec.name: self._draw(spec, number) for spec in self.specs}
+            drawn |= self._overrides(number)
+        except (MemoryError, OverflowError, ValueError) as error:
+            sizes = dict(self._shapes_of(number))
+            raise UsageError(f"inputs of shapes {sizes} cannot be made: {error}") from error
+        kept = (content for feeds in (drawn, *self._kept.values()) for content in feeds.values())
+        if sum(content.nbytes for content in kept) <= _MOST_KEPT:
+            self._kept[number] = drawn
+        return drawn
+
+    def with_another(self, place: int) -> Inputs:
+        """Return the inputs with another draw in the place of a sample."""
+        last = max([_FIRST_SPARE - 1, *self.replaced.values()])
+        return replace(self, replaced={**self.replaced, place: last + 1})
 
     def integers(self, sample: int) -> IntegerDraws:
         """Return how the integers of a sample are drawn."""
@@ -207,8 +225,8 @@ class Inputs:
         elif given:
             source = f"{', '.join(given)} given; else {source}"
         shapes = [
-            {name: list(shape) for name, shape in self._shapes_of(sample).items()}
-            for sample in range(self.samples)
+            {name: list(shape) for name, shape in self._shapes_of(number).items()}
+            for number in (self.replaced.get(place, place) for place in range(self.samples))
         ]
         return InputsRecord(
             self.seed, self.samples, source, shapes, dict(self.largest), digest.hexdigest()
