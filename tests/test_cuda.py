@@ -12,9 +12,7 @@ import bnfold
 from bnfold.errors import ProviderError
 from bnfold.proof.first_run import RememberingSession
 from bnfold.running.runtime import Feeds, Level, Session, require_provider
-from tests.support.cli import REWRITTEN, run
-
-SAMPLES = sorted((Path(__file__).parent.parent / "models").glob("*.onnx"))
+from tests.support.cli import REWRITTEN, SAMPLES, run
 
 
 @pytest.fixture

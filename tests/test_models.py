@@ -13,6 +13,7 @@ import pytest
 
 import bnfold
 from bnfold.modelfile.loading import load
+from tests.support.cli import SAMPLES
 from tests.support.evaluate import run_float64, run_plain
 
 FOLDER = Path(__file__).parent.parent / "models"
@@ -52,7 +53,7 @@ def describe() -> ModuleType:
 
 
 def test_every_sample_is_listed_and_small() -> None:
-    files = {path.stem: path.stat().st_size for path in FOLDER.glob("*.onnx")}
+    files = {path.stem: path.stat().st_size for path in SAMPLES}
     assert set(files) == set(OUTCOMES)
     assert max(files.values()) <= 300_000
 

@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import bnfold
-from tests.support.cli import MODELS, REWRITTEN
+from tests.support.cli import REWRITTEN, SAMPLES
 from tests.support.graphs import batch_norm, build, normal
 
 FOLDED = build(
@@ -172,7 +172,7 @@ def test_a_result_outlives_its_output(tmp_path: Path) -> None:
     assert result.to_proto() == expected
 
 
-@pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_a_result_can_be_pickled_and_copied(path: Path) -> None:
     result = bnfold.optimize(path, check=False)
     for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):

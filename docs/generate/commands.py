@@ -8,6 +8,7 @@ import typer
 
 from bnfold.cli.help import sections
 from bnfold.cli.main import app
+from docs.generate.tables import cell
 
 _SHOWN = ("optimize", "check", "bench", "explain")
 """The commands that come first; the others follow in their own order."""
@@ -34,5 +35,4 @@ def _section(name: str, command: Any) -> str:
 
 
 def _row(name: str, meaning: str) -> str:
-    cells = [cell.replace("|", "\\|") for cell in (f"`{name}`", meaning)]
-    return f"| {cells[0]} | {cells[1].replace('  [', ' [')} |"
+    return f"| {cell(f'`{name}`')} | {cell(meaning).replace('  [', ' [')} |"

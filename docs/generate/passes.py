@@ -10,6 +10,7 @@ from bnfold.rewriting.contract import ANY, Pass
 from docs.generate.drawing import draw_pair
 from docs.generate.examples import Example
 from docs.generate.remedies import remedy_of
+from docs.generate.tables import cell
 
 SECTIONS = ("Identity", "Conditions", "Profit", "Exactness", "Example", "Reasons to refuse")
 """The headings that each page has, in this order."""
@@ -123,11 +124,7 @@ def _refusals(pass_: Pass) -> str:
     if not pass_.refusals:
         return "It reports none: where its conditions do not hold, it leaves the operators alone."
     rows = [
-        f"| `{reason.name}` | {_cell(reason.message)} | {_cell(remedy_of(reason))} |"
+        f"| `{reason.name}` | {cell(reason.message)} | {cell(remedy_of(reason))} |"
         for reason in sorted(pass_.refusals, key=lambda reason: reason.name)
     ]
     return "\n".join(["| reason | kept, because | what to do |", "|---|---|---|", *rows])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfold.record import data
+from docs.generate.tables import cell
 
 SCHEMA = Path(__file__).parent.parent / "report.schema.json"
 
@@ -31,7 +32,7 @@ def _section(name: str, definition: dict[str, Any], meanings: dict[str, str]) ->
         f"| `{field}` | {_type(kind)} | {meanings.get(field, '')} |"
         for field, kind in definition["properties"].items()
     ]
-    about = _escaped(definition["description"])
+    about = cell(definition["description"])
     return "\n".join([f"### {name}\n\n{about}\n", "| field | type | |", "|---|---|---|", *rows])
 
 
@@ -66,9 +67,5 @@ def _meanings(names: Iterable[str]) -> dict[str, dict[str, str]]:
                 and isinstance(text.value, ast.Constant)
             ):
                 meaning = " ".join(str(text.value.value).split())
-                found.setdefault(name, {})[field.target.id] = _escaped(meaning)
+                found.setdefault(name, {})[field.target.id] = cell(meaning)
     return found
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,11 +11,11 @@ import pytest
 import bnfold
 from bnfold.modelfile.protos import node_lists_of
 from bnfold.record.data import Record
+from tests.support.cli import SAMPLES
 from tests.support.graphs import batch_norm, build, normal
 from tests.support.slow import few
 from tests.support.zoo import OCR_MODELS, light_model, ocr_model
 
-SAMPLES = sorted((Path(__file__).parent.parent.parent / "models").glob("*.onnx"))
 LIGHT = ("densenet121", "inception_v2", "shufflenet", "squeezenet")
 MODELS = [path.stem for path in SAMPLES] + [*OCR_MODELS, *LIGHT]
 

@@ -17,12 +17,18 @@ import bnfold
 from bnfold.modelfile.loading import load
 from bnfold.modelfile.saving import StagedModel
 from bnfold.running.runtime import Session
-from tests.support.cli import MODELS, REWRITTEN, UNCHANGED, names, plant_wrong_pass, run, untouched
+from tests.support.cli import (
+    REWRITTEN,
+    SAMPLES,
+    UNCHANGED,
+    names,
+    plant_wrong_pass,
+    run,
+    untouched,
+)
 from tests.support.files import described_model, locations, logits, save_external
 from tests.support.files import scratch as scratch
 from tests.support.graphs import Parameters, batch_norm, build, normal, operators
-
-SAMPLES = sorted(MODELS.glob("*.onnx"))
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)

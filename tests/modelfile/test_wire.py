@@ -27,12 +27,11 @@ from bnfold.modelfile.protos import tensors_of
 from bnfold.modelfile.reading import ReadModel, read_light, read_whole, restore
 from bnfold.modelfile.source import Source, in_place
 from bnfold.modelfile.stored import OpenFile, StoredTensor
-from tests.support.cli import MODELS
+from tests.support.cli import MODELS, SAMPLES
 from tests.support.graphs import Array, Parameters, batch_norm, build, normal
 from tests.support.slow import few
 from tests.support.zoo import OCR_MODELS, light_model, ocr_model
 
-SAMPLES = sorted(MODELS.glob("*.onnx"))
 SMALLEST = 16
 """Bytes of the smallest weight of a random model that stays in the file, so that many do."""
 

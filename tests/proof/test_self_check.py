@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bnfold
 from bnfold.record.data import ProviderEquivalence
-from tests.support.cli import MODELS
+from tests.support.cli import SAMPLES
 from tests.support.evaluate import RuntimeException, run_plain
 from tests.support.graphs import build, draw_feeds, make_overridable, normal
 
@@ -194,7 +194,7 @@ def test_a_resize_by_scales_is_equal_to_itself(mode: str, then: str) -> None:
 # --- Models that are there ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_the_samples_are_equal_to_themselves(path: Any) -> None:
     found = against_itself(onnx.load(path))
     if found.verdict == "not-verified":  # training mode draws at random

@@ -24,6 +24,8 @@ from bnfold.rewriting.contract import Exactness, Op, Pass, Replace
 from bnfold.rewriting.registry import all_passes
 
 MODELS = Path(__file__).parent.parent.parent / "models"
+SAMPLES = [path for path in sorted(MODELS.glob("*.onnx")) if not path.name.endswith(".bnfold.onnx")]
+"""Not what a user has made of them, beside them."""
 REWRITTEN = MODELS / "conv_bn_relu_pool.onnx"
 """A sample with something to rewrite."""
 UNCHANGED = MODELS / "training_mode.onnx"

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import Message
 
-from tests.support.cli import MODELS
+from tests.support.cli import SAMPLES
 from tests.support.graphs import build, normal
 
 _BYTES = [b"\x00", b"\x7f", b"\x80", b"\xff", b"\xff\xff\xff\xff\x0f", b"\xc3\x28", b"\xed\xa0\x80"]
@@ -41,7 +41,7 @@ def seeds() -> list[bytes]:
         ),
     ]
     content = [model.SerializeToString() for model in models]
-    content += [path.read_bytes() for path in sorted(MODELS.glob("*.onnx"))[:3]]
+    content += [path.read_bytes() for path in SAMPLES[:3]]
     return content
 
 

@@ -20,9 +20,9 @@ from bnfold.running.isolation import Forked
 from bnfold.workflow import certifying
 from bnfold.workflow.certifying import Certifying
 from tests.support.alignment import certified
+from tests.support.cli import SAMPLES
 from tests.support.slow import few
 
-MODELS = sorted((Path(__file__).parent.parent.parent / "models").glob("*.onnx"))
 GENERATOR = np.random.default_rng(0)
 WEIGHTS = {
     "w": GENERATOR.standard_normal((4, 3, 3, 3)).astype(np.float32),
@@ -65,7 +65,7 @@ NORMAL = f"{CONV} d = BatchNormalization(c,s,t,m,v)"
 FOLDED = "d = Conv<pads=[1,1,1,1]>(x,w,b)"
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_every_sample_is_certified_against_its_result(path: Path, tmp_path: Path) -> None:
     result = bnfold.optimize(path, check=False).to_proto()
     found = certified(onnx.load(path), result, tmp_path)
@@ -123,7 +123,7 @@ RENAMED = {
 
 
 @pytest.mark.parametrize("way", few(RENAMED, ["from the end"]))
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_every_sample_is_certified_whatever_its_values_are_called(
     path: Path, way: str, tmp_path: Path
 ) -> None:

@@ -20,8 +20,8 @@ from tests.support.slow import in_turn
 from tests.workflow.test_alignment import (
     CONV,
     FOLDED,
-    MODELS,
     NORMAL,
+    SAMPLES,
     WEIGHTS,
     folded,
     model,
@@ -123,7 +123,7 @@ WAYS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 
 @pytest.mark.parametrize(
-    ("path", "way"), in_turn(MODELS, WAYS), ids=lambda each: getattr(each, "stem", None)
+    ("path", "way"), in_turn(SAMPLES, WAYS), ids=lambda each: getattr(each, "stem", None)
 )
 def test_every_sample_is_certified_however_it_is_written(
     path: Path, way: str, tmp_path: Path
