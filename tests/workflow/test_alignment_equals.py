@@ -16,12 +16,12 @@ import bnfold
 from bnfold.record.data import Certificate
 from bnfold.workflow.alignment import why_not
 from tests.support.alignment import certified
+from tests.support.cli import SAMPLES
 from tests.support.slow import in_turn
 from tests.workflow.test_alignment import (
     CONV,
     FOLDED,
     NORMAL,
-    SAMPLES,
     WEIGHTS,
     folded,
     model,
