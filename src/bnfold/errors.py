@@ -100,6 +100,10 @@ class SessionError(BnfoldError):
     exit_code = 5
 
 
+class LoadError(SessionError):
+    """onnxruntime cannot load the model."""
+
+
 class TooSlowError(BnfoldError):
     """The optimized model misses the required speed-up. Nothing was written."""
 

@@ -133,7 +133,15 @@ def blamed(dropped: bool = False) -> Record:
     reason = "fold-batchnorm at '/bn1' changes 'y' at [3, 0]: 1.5 before, 2.25 after"
     worst = Worst(0, [3, 0], 1.5, 2.25)
     culprit = Culprit(
-        "fold-batchnorm", "/bn1", ["/bn1/conv", "/bn1"], "into Conv", reason, "y", worst, dropped
+        "fold-batchnorm",
+        "/bn1",
+        ["/bn1/conv", "/bn1"],
+        "into Conv",
+        reason,
+        "y",
+        worst,
+        dropped,
+        is_certified=True,
     )
     if dropped:
         return certified(LINEAR, equivalence=replace(equivalence(), culprits=[culprit]))
@@ -148,6 +156,7 @@ def without_new_fields(record: Record, folder: Path) -> Record:
     del found["divergence"]
     for provider in found["providers"]:
         del provider["draws"], provider["inconclusive"], provider["truth"]["needless"]
+        del provider["cause"]
         for error in provider["truth"]["outputs"]:
             del error["limit"], error["unit"], error["ratio"], error["where"]
         outputs = [*provider["outputs"], *provider["noise_floor"], *provider["tf32"]]

@@ -178,6 +178,22 @@ def test_the_rows_that_are_many(tmp_path: Path, interface: str, has_small_rows: 
     assert second_look._has_small_rows(tmp_path / "m.onnx") is has_small_rows
 
 
+@pytest.mark.parametrize(
+    ("output", "line", "has_many"),
+    [
+        ("float[N,4] y", "y = Abs(x)", True),
+        ("seq(float[N,4]) y", "y = SequenceConstruct(x)", False),
+    ],
+)
+def test_sequences_are_not_compared_in_many_rows(
+    tmp_path: Path, output: str, line: str, has_many: bool
+) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(build(f"(float[N,4] x) => ({output}) {{ {line} }}"), path)
+    batches = [each.batch_sizes for each in second_look._others(InputOptions(), path, path)]
+    assert [1024 in sizes for sizes in batches] == [has_many, False, has_many]
+
+
 def test_the_inputs_that_are_saved_are_the_first_ones(tmp_path: Path) -> None:
     checking = CheckOptions(save_inputs=tmp_path / "inputs")
     assert checked(*models(*PAIRS[0]), checking=checking).verdict == "fail"

@@ -10,9 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.record.data import Equivalence, OverallVerdict
+from bnfold.record.data import Cause, Equivalence, OverallVerdict, ProviderEquivalence
 from bnfold.running.isolation import CrashedError
-from bnfold.running.runtime import CANNOT_LOAD
 from bnfold.workflow import validity
 from tests.support.cli import run
 from tests.support.graphs import batch_norm, build, normal
@@ -109,17 +108,18 @@ def test_old_operator_sets_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "reason", "looks"),
+    ("verdict", "cause", "looks"),
     [
-        ("not-verified", f"cpu: {CANNOT_LOAD} the model", 1),
-        ("not-verified", "the model is random", 0),
-        ("certified", f"cpu: {CANNOT_LOAD} the model", 0),
+        ("not-verified", "cannot-load", 1),
+        ("not-verified", "constant-output", 0),
+        ("not-verified", "", 0),
+        ("certified", "cannot-load", 0),
         ("pass", "", 0),
     ],
 )
 def test_only_a_model_that_cannot_be_loaded_is_checked(
     verdict: OverallVerdict,
-    reason: str,
+    cause: Cause,
     looks: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -127,5 +127,7 @@ def test_only_a_model_that_cannot_be_loaded_is_checked(
     """onnx's checker takes a process of its own, and long for large models."""
     isolated = Mock()
     monkeypatch.setattr(validity, "isolated", isolated)
-    validity.require_valid_unless_loaded(tmp_path / "m.onnx", Equivalence(verdict, reason=reason))
+    provider = ProviderEquivalence("cpu", "not-verified", "", [], [], [], cause=cause)
+    equivalence = Equivalence(verdict, providers=[provider])
+    validity.require_valid_unless_loaded(tmp_path / "m.onnx", equivalence)
     assert isolated.call_count == looks

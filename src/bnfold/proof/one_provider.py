@@ -79,9 +79,6 @@ def _before_selection(
     return _with_ties(again)
 
 
-SELECTS_OTHERS = "functions that increase with the same values select others"
-"""How the reason begins where nothing else is wrong."""
-
 _TIES = 1e-3
 """The share of what is selected that ties may decide, if an increasing function rounds it."""
 
@@ -94,8 +91,11 @@ def _with_ties(found: ProviderEquivalence) -> ProviderEquivalence:
     chosen = found.selection
     if chosen is None or chosen.same >= (1 - _TIES) * chosen.rows:
         return found
-    reason = f"{SELECTS_OTHERS}: {chosen.same} of {chosen.rows} selected elements match"
-    return replace(found, verdict="fail", reason=reason)
+    reason = (
+        "functions that increase with the same values select others: "
+        f"{chosen.same} of {chosen.rows} selected elements match"
+    )
+    return replace(found, verdict="fail", reason=reason, cause="other-ties")
 
 
 def _compared_at(

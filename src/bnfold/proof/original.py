@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from bnfold.arrays import Array
-from bnfold.errors import SessionError
+from bnfold.errors import LoadError, SessionError
 from bnfold.options import ExecutionOptions
 from bnfold.progress import Counted, Progress
 from bnfold.proof.first_run import SLOW, RememberingSession
@@ -21,13 +21,10 @@ from bnfold.proof.outputs import Results, fill, flat
 from bnfold.proof.showing import inconclusive_outputs, most_samples, wanted_samples
 from bnfold.proof.traits import Traits
 from bnfold.proof.verdict import FEWEST_SAMPLES
-from bnfold.record.data import Verdict
+from bnfold.record.data import Cause, Verdict
 from bnfold.running.input_search import make_inputs
 from bnfold.running.inputs import Inputs, UnsupportedInput
 from bnfold.running.runtime import Feeds, Level, Session
-
-SHOWS_NOTHING = "; try --data or --input"
-"""How the reason ends where what the original gives shows nothing of it."""
 
 _FIRST_OPSET = 7
 """The first version of the default operator set that onnxruntime supports."""
@@ -56,10 +53,16 @@ _Session = TypeVar("_Session", bound=Session)
 class Undecided(Exception):  # noqa: N818 - an answer, not an error
     """Ends a comparison early, with a verdict and the reason."""
 
-    def __init__(self, verdict: Verdict, reason: str) -> None:
+    def __init__(self, verdict: Verdict, reason: str, cause: Cause = "") -> None:
         super().__init__(reason)
         self.verdict = verdict
         self.reason = reason
+        self.cause: Cause = cause
+
+    @classmethod
+    def by(cls, error: Exception, reason: str) -> Undecided:
+        """Return that the original does not run, for this reason."""
+        return cls("not-verified", reason, "cannot-load" if isinstance(error, LoadError) else "")
 
 
 @dataclass
@@ -103,10 +106,11 @@ class Original:
             self._take_notes()
             self._add_samples()
         except (SessionError, UnsupportedInput) as error:
-            raise Undecided("not-verified", f"{error}{self._advice}") from error
+            raise Undecided.by(error, f"{error}{self._advice}") from error
         if self.inconclusive.keys() >= set(self.names):
             name, reason = next(iter(self.inconclusive.items()))
-            raise Undecided("not-verified", f"output {name!r} {reason}{SHOWS_NOTHING}")
+            reason = f"output {name!r} {reason}; try --data or --input"
+            raise Undecided("not-verified", reason, "constant-output")
 
     @property
     def _advice(self) -> str:
@@ -130,7 +134,7 @@ class Original:
             self.placement = session.placement
             self.references = self._on_all_samples(session)
         except SessionError as error:
-            raise Undecided("not-verified", str(error)) from error
+            raise Undecided.by(error, str(error)) from error
         self.everything = {name: a for sample in self.references for name, a in sample.items()}
         fill(self.references, self.everything)
 
@@ -198,7 +202,7 @@ class Original:
         try:
             self._run_again(self.session(Level.DISABLED))
         except SessionError as error:
-            raise Undecided("not-verified", f"{error}{self._advice}") from error
+            raise Undecided.by(error, f"{error}{self._advice}") from error
         self._take_notes()
 
     def _run_again(self, session: Session) -> None:
@@ -285,7 +289,7 @@ class Original:
             self.best = self.results(session, self.inputs.feeds())
             fill(self.best, self.everything)
         except SessionError as error:
-            raise Undecided("not-verified", f"the original, optimization all: {error}") from error
+            raise Undecided.by(error, f"the original, optimization all: {error}") from error
         self._add_draw(self.best)
 
     @property

@@ -21,6 +21,7 @@ from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, beyond_truth, decide, is_near_limit
 from bnfold.record.data import (
+    Cause,
     Inconclusive,
     LevelComparison,
     OutputComparison,
@@ -69,6 +70,7 @@ class ProviderComparison:
         floor: list[OutputComparison] = []
         tf32: list[OutputComparison] = []
         truth: Truth | None = None
+        cause: Cause = ""
         try:
             original.run()
             self._require_known_names()
@@ -82,7 +84,7 @@ class ProviderComparison:
                 floor = self.judge.compare(original.best)
             verdict, reason = decide(self._findings(levels, floor, truth))
         except Undecided as undecided:
-            verdict, reason = undecided.verdict, undecided.reason
+            verdict, reason, cause = undecided.verdict, undecided.reason, undecided.cause
         placements = [each for each in (original.placement, self.placement) if each is not None]
         return ProviderEquivalence(
             provider=original.provider,
@@ -97,6 +99,7 @@ class ProviderComparison:
             placement=placements if len(placements) == 2 else None,
             inconclusive=[Inconclusive(*item) for item in original.inconclusive.items()],
             draws=len(original.draws),
+            cause=cause,
         )
 
     def after_selection(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bnfold.record.data import (
     Certificate,
-    Culprit,
     Difference,
     ModelCertificate,
     Record,
@@ -171,11 +170,6 @@ def _described(difference: Difference) -> str:
     if difference.mismatch or difference.before is None or difference.after is None:
         return f"{difference.output}{place}: {difference.mismatch or 'the two cannot be compared'}"
     return f"{difference.output}{place}: {difference.before:.6g} → {difference.after:.6g}"
-
-
-def is_of_certificate(culprit: Culprit) -> bool:
-    """Say whether a culprit's own certificate blames it: its reason then says all there is."""
-    return culprit.reason.startswith(f"{culprit.pass_name} at {culprit.site!r} changes ")
 
 
 # --- Each rewrite, and each kind ------------------------------------------------------------------

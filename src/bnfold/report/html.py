@@ -145,7 +145,6 @@ def _environment() -> Environment:
         "draws_note": notes.draws_note,
         "narrow_note": notes.narrow_note,
         "inconclusive_note": notes.inconclusive_note,
-        "is_of_certificate": certificates.is_of_certificate,
         "kind_of": certificates.kind_of,
         "labelled": _labelled,
         "milliseconds": wording.milliseconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bnfold.record.data import Culprit, Equivalence, OutputComparison, Record, SpeedRecord
-from bnfold.report.certificates import certificate_summary, is_of_certificate
+from bnfold.report.certificates import certificate_summary
 from bnfold.report.changes import operator_changes, operators_after
 from bnfold.report.wording import count, interval, percent, shortened, sizes
 
@@ -105,7 +105,7 @@ def _meaning(record: Record) -> str:
         )
     culprit = culprit_of(equivalence)
     because = ""
-    if culprit is not None and not is_of_certificate(culprit):
+    if culprit is not None and not culprit.is_certified:
         because = f", because of {culprit.pass_name} at {shortened(culprit.site)}"
     opening = {
         "fail": f"the {subject} computes different values",

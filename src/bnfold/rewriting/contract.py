@@ -36,6 +36,10 @@ class Exactness(enum.Enum):
     """Changes the meaning, on request."""
 
 
+FREEZE = "pass --freeze-initializers if no caller does"
+"""The remedy where a caller may override a weight."""
+
+
 class Refusal(enum.Enum):
     """Base of a pass's reasons to refuse: ``NAME = message`` or ``NAME = message, remedy``.
 
@@ -92,7 +96,7 @@ class Common(Refusal):
     WEIGHT_OVERRIDABLE = (
         "a caller may override a weight of the operator next to it (an initializer that is also a "
         "graph input)",
-        "pass --freeze-initializers if no caller does",
+        FREEZE,
     )
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from bnfold.graph.constants import is_overridable
 from bnfold.graph.walk import all_graphs
 from bnfold.record.data import RefusalRecord
-from bnfold.rewriting.contract import Refusal
+from bnfold.rewriting.contract import FREEZE, Refusal
 
 NAME = "freeze-initializers"
 
@@ -28,7 +28,7 @@ class Why(Refusal):
     OVERRIDABLE = (
         "a caller may override it, so neither bnfold nor onnxruntime can prepare the operators "
         "that read it",
-        "pass --freeze-initializers if no caller does",
+        FREEZE,
     )
 
 

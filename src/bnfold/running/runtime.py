@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.arrays import Array
-from bnfold.errors import ProviderError, SessionError, UsageError
+from bnfold.errors import LoadError, ProviderError, SessionError, UsageError
 from bnfold.running.environment import available_threads, installed_runtimes
 from bnfold.running.installation import INSTALL, diagnosis, mending
 from bnfold.running.isolation import isolated
@@ -30,7 +30,6 @@ Feeds = Mapping[str, Array]
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-CANNOT_LOAD = "onnxruntime cannot load the model"
 """How the message of an error begins."""
 
 
@@ -119,7 +118,8 @@ class Session:
         try:
             self._session = _from_source(make, model)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise SessionError(f"{CANNOT_LOAD}: {_one_line(error, model)}") from error
+            message = _one_line(error, model)
+            raise LoadError(f"onnxruntime cannot load the model: {message}") from error
         if PROVIDERS[provider] not in self._session.get_providers():
             raise ProviderError(diagnosis(provider, "onnxruntime fell back to the CPU"))
         self._provider = provider

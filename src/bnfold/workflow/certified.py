@@ -61,6 +61,7 @@ def differing(rewrites: Sequence[RewriteRecord]) -> Culprit | None:
                 output=difference.output,
                 worst=_worst(difference),
                 dropped=False,
+                is_certified=True,
             )
     return None
 

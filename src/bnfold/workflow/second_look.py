@@ -13,8 +13,6 @@ from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.progress import Progress
 from bnfold.proof.equivalence import compare_models
 from bnfold.proof.learned import learned
-from bnfold.proof.one_provider import SELECTS_OTHERS
-from bnfold.proof.original import SHOWS_NOTHING
 from bnfold.record.data import Equivalence
 
 _SMALL = 2**23
@@ -78,7 +76,7 @@ def with_second_look(
 
 def _is_stuck(equivalence: Equivalence) -> bool:
     """Say whether what the original gives is one number throughout, so that it shows nothing."""
-    return equivalence.verdict == "not-verified" and equivalence.reason.endswith(SHOWS_NOTHING)
+    return equivalence.verdict == "not-verified" and "constant-output" in equivalence.causes
 
 
 def _others(inputs: InputOptions, original: Path, optimized: Path) -> Iterator[InputOptions]:
@@ -113,8 +111,7 @@ def _counts(equivalence: Equivalence, scales: Sequence[float]) -> bool:
         for level in provider.levels
         for output in level.outputs
     ]
-    are_tied = SELECTS_OTHERS in equivalence.reason
-    if are_tied or any(found.original for found in outputs):
+    if "other-ties" in equivalence.causes or any(found.original for found in outputs):
         return False
     if any(found.optimized for found in outputs):
         return scales == _BLANK

@@ -12,7 +12,6 @@ from bnfold.modelfile.model import LoadedModel
 from bnfold.modelfile.source import ModelSource
 from bnfold.record.data import Equivalence
 from bnfold.running.isolation import CrashedError, Limits, isolated
-from bnfold.running.runtime import CANNOT_LOAD
 
 _LIMITS = Limits(seconds=20, more_bytes=2**32)
 """Of onnx's own checker, which crashes on some files."""
@@ -38,7 +37,7 @@ def require_valid_unless_loaded(original: ModelSource, equivalence: Equivalence)
     Raises:
         ModelError: if it is invalid.
     """
-    if equivalence.verdict != "not-verified" or CANNOT_LOAD not in equivalence.reason:
+    if equivalence.verdict != "not-verified" or "cannot-load" not in equivalence.causes:
         return
     with contextlib.suppress(CrashedError):  # for want of memory, perhaps
         isolated(lambda _: require_valid(load(original)), lambda _: None, _LIMITS)
@@ -49,7 +48,7 @@ def with_validity(equivalence: Equivalence, optimized: Path) -> Equivalence:
 
     onnxruntime could not load the original at some level, so that none of its answers counts.
     """
-    if equivalence.verdict != "certified" or CANNOT_LOAD not in equivalence.reason:
+    if equivalence.verdict != "certified" or "cannot-load" not in equivalence.causes:
         return equivalence
     try:
         isolated(lambda _: require_valid(load(optimized)), lambda _: None, _LIMITS)

@@ -22,7 +22,7 @@ from bnfold.modelfile.saving import StagedModel
 from bnfold.modelfile.source import ModelSource
 from bnfold.options import PassOptions
 from bnfold.record.data import PassRecord, RefusalRecord, RewriteRecord
-from bnfold.rewriting.contract import General, Pass, Refusal
+from bnfold.rewriting.contract import FREEZE, General, Pass, Refusal
 from bnfold.rewriting.engine import Outcome, Site, Unwanted, is_matched, run_passes
 from bnfold.rewriting.inlining import inline_functions
 from bnfold.rewriting.meaning import change_meaning
@@ -125,7 +125,7 @@ class Variants:
             require_valid_apart(loaded)  # an invalid model may be why the pass failed
             raise
         kept += outcome.refusals
-        if not any("--freeze-initializers" in refusal.remedy for refusal in kept):
+        if not any(refusal.remedy == FREEZE for refusal in kept):
             kept += overridable_weights(loaded.ir)
         outcome = Outcome(outcome.rewrites, kept)
         plugins = installed(set(self.passes.skip)).plugins()

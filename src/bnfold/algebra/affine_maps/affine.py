@@ -16,7 +16,7 @@ from bnfold.algebra.rounding import is_for_rounding
 from bnfold.arrays import Array, FloatArray, IntArray
 from bnfold.graph.constants import constant, is_overridable
 from bnfold.graph.memory import memory
-from bnfold.rewriting.contract import Common, Refusal, Refused, require
+from bnfold.rewriting.contract import FREEZE, Common, Refusal, Refused, require
 from bnfold.rewriting.query import (
     float_attribute,
     input_of,
@@ -42,7 +42,7 @@ class NotAffine(Refusal):
     PARAMETER_OVERRIDABLE = (
         "a caller may override its scale, bias, mean or variance (an initializer that is also a "
         "graph input)",
-        "pass --freeze-initializers if no caller does",
+        FREEZE,
     )
     PARAMETERS_MALFORMED = "its four parameters are not vectors of one length"
     NO_CONSTANT_OPERAND = "neither operand is constant, or the constant is divided by the other"

@@ -130,13 +130,13 @@ def _united(
 
 def _where_it_changes(model: ir.Model) -> Hints:
     """Return the sizes, and the numbers of its inputs, at which a model does something else."""
+    floats = [each for each in model.graph.inputs if each.dtype and each.dtype.is_floating_point()]
     whole = {
         value.name or "": sorted(set(compared_with(value)))
         for value in model.graph.inputs
-        if not value.is_initializer()
+        if not value.is_initializer() and value not in floats
     }
     found = levels(model)
-    floats = [each for each in model.graph.inputs if each.dtype and each.dtype.is_floating_point()]
     strings = [each for each in model.graph.inputs if each.dtype is ir.DataType.STRING]
     none = {value.name or "": missing(value) for value in floats}
     return Hints(

@@ -12,6 +12,7 @@ from bnfold.record.data.certificates import CertificateVerdict as CertificateVer
 from bnfold.record.data.certificates import Difference as Difference
 from bnfold.record.data.certificates import ModelCertificate as ModelCertificate
 from bnfold.record.data.certificates import OpenWindow as OpenWindow
+from bnfold.record.data.equivalence import Cause as Cause
 from bnfold.record.data.equivalence import Culprit as Culprit
 from bnfold.record.data.equivalence import Divergence as Divergence
 from bnfold.record.data.equivalence import Equivalence as Equivalence

@@ -12,6 +12,8 @@ Verdict: TypeAlias = Literal["pass", "fail", "not-verified"]
 
 OverallVerdict: TypeAlias = Literal["pass", "certified", "fail", "not-verified", "identical"]
 
+Cause: TypeAlias = Literal["", "cannot-load", "constant-output", "other-ties"]
+
 LevelName: TypeAlias = Literal["disabled", "all"]
 
 
@@ -32,6 +34,8 @@ class Culprit:
     worst: Worst | None
     dropped: bool
     """Whether ``--drop-culprit`` dropped the rewrite."""
+    is_certified: bool = False
+    """Whether it is the rewrite's own certificate that shows the difference."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,10 @@ class ProviderEquivalence:
     """What was compared in place of outputs whose rows are selected; null if nothing was."""
     narrow: bool = False
     """Whether float64 shows slightly more than rounding explains, and certificates let it pass."""
+    cause: Cause = ""
+    """What the reason is, if it is one of these: onnxruntime cannot load the original; what it
+    gives is one number throughout; or functions that increase with the same values tie where the
+    other model's do not. Else empty."""
 
 
 @dataclass(frozen=True)
@@ -168,3 +176,8 @@ class Equivalence:
     """How far the two are proven equal; null where each rewrite has a certificate of its own."""
     divergence: Divergence | None = None
     """Where the models first diverge, if that was asked for and they do."""
+
+    @property
+    def causes(self) -> set[Cause]:
+        """The causes of the providers' verdicts."""
+        return {provider.cause for provider in self.providers}

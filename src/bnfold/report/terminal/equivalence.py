@@ -15,7 +15,6 @@ from bnfold.record.data import (
     Tolerance,
     Truth,
 )
-from bnfold.report.certificates import is_of_certificate
 from bnfold.report.notes import (
     Sentence,
     counted,
@@ -167,7 +166,7 @@ def _print_culprit(console: Console, culprit: Culprit) -> None:
     detail = f" ({culprit.detail})" if culprit.detail else ""
     dropped = ", which was dropped" if culprit.dropped else ""
     what = f"the check fails with {culprit.pass_name} at {culprit.site}{detail}{dropped}: "
-    if is_of_certificate(culprit):
+    if culprit.is_certified:
         what = f"the check fails{dropped}: "
     say(console, styled(what, "red"), culprit.reason)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from bnfold.record.data import Equivalence, ModelRecord, OutputRecord, Record, RefusalRecord
-from bnfold.report.certificates import certificate_summary, is_of_certificate
+from bnfold.report.certificates import certificate_summary
 from bnfold.report.changes import operator_changes, refusal_groups, rewrite_groups
 from bnfold.report.figures import figures_line
 from bnfold.report.summary import CERTIFIED, headline, level_text
@@ -94,7 +94,7 @@ def print_verdict(console: Console, equivalence: Equivalence, detail: Detail) ->
     """Print the verdict and its reason, and on how many samples it rests."""
     verdict = styled(equivalence.verdict, f"bold {_VERDICT_STYLES[equivalence.verdict]}")
     proven = f", {CERTIFIED}" if equivalence.verdict == "certified" else ""
-    said = {culprit.reason for culprit in equivalence.culprits if is_of_certificate(culprit)}
+    said = {culprit.reason for culprit in equivalence.culprits if culprit.is_certified}
     is_new = equivalence.reason and equivalence.reason not in said
     reason = f"{proven}: {equivalence.reason}" if is_new else proven
     inputs, how = equivalence.inputs, ""
