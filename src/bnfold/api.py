@@ -348,10 +348,13 @@ def explain(
     *,
     only: str | Iterable[str] = (),
     skip: str | Iterable[str] = (),
+    providers: str | Sequence[str] = ("cpu",),
     passes: PassOptions | None = None,
     hashes: bool = True,
 ) -> Record:
     """Find out what `optimize` would do to each candidate, and why. The keywords are its own.
+
+    Nothing runs, so that the `providers` need not be there.
 
     Raises:
         ModelError: if the model cannot be read, is invalid or is not supported.
@@ -360,7 +363,9 @@ def explain(
     """
     from bnfold.workflow.variants import Variants
 
-    variant = Variants(model, pass_options(passes, only, skip)).without()
+    named = (providers,) if isinstance(providers, str) else providers
+    known = ExecutionOptions(providers=named).providers
+    variant = Variants(model, pass_options(passes, only, skip), providers=known).without()
     return Record(
         command=[],
         model=variant.model.source.describe(hashed=hashes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 import bnfold
 from bnfold.modelfile.protos import node_lists_of
 from bnfold.record.data import Record
-from tests.support.cli import SAMPLES
+from tests.support.cli import SAMPLES, run
 from tests.support.graphs import batch_norm, build, normal
 from tests.support.slow import few
 from tests.support.zoo import OCR_MODELS, light_model, ocr_model
@@ -123,3 +124,27 @@ def test_an_add_that_replaces_it_is_another_site() -> None:
         **batch_norm(1),
     )
     assert [rewrite.site for rewrite in bnfold.explain(model).rewrites] == ["n", "n/Add"]
+
+
+def upsampled() -> onnx.ModelProto:
+    """Return a model with a rewrite that makes models slower on a GPU."""
+    return build(
+        '(float[1,64,16,16] x) => (float[1,64,32,32] y) { r = Resize<mode="nearest", '
+        'nearest_mode="floor", coordinate_transformation_mode="asymmetric">(x, , scales) '
+        "y = Conv<pads=[1,1,1,1]>(r, w) }",
+        scales=np.array([1, 1, 2, 2], np.float32),
+        w=normal(64, 64, 3, 3),
+    )
+
+
+def test_what_is_left_out_on_a_gpu_is_kept_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(upsampled(), path)
+    assert run("explain", path, "--exit-code").code == 1
+    outcome = run("explain", path, "--exit-code", "--provider", "cuda")
+    assert outcome.code == 0
+    assert "SLOWER_ON_PROVIDER" in outcome.out
+    run("explain", path, "--provider", "gpu").failed(2, "gpu")
+    for providers in ("cuda", ["cpu", "cuda"]):
+        assert not bnfold.explain(path, providers=providers).rewrites
+    assert bnfold.explain(path, providers="cpu").rewrites

@@ -16,6 +16,7 @@ from bnfold.cli.options import (
     KeepNode,
     Model,
     Only,
+    Provider,
     Quiet,
     Report,
     SetShape,
@@ -39,6 +40,7 @@ def explain(
     freeze_initializers: FreezeInitializers = False,
     keep_functions: KeepFunctions = False,
     set_shape: SetShape = None,
+    provider: Provider = None,
     exit_code: Annotated[
         bool,
         typer.Option(
@@ -61,7 +63,12 @@ def explain(
     with Pipes() as pipes:
         model = pipes.incoming(model)
         with Reports(report, with_data([("MODEL", model)], report)) as reports:
-            record = api.explain(model, passes=passes, hashes=bool(reports) or json)
+            record = api.explain(
+                model,
+                providers=provider or ("cpu",),
+                passes=passes,
+                hashes=bool(reports) or json,
+            )
             deliver(pipes.named(record), reports, json, print_explanation, detail)
     if exit_code and record.rewrites:
         raise typer.Exit(1)
