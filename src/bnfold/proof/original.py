@@ -371,10 +371,11 @@ def _same(one: Array, other: Array) -> bool:
     return bool(np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
-def shapes_of(feeds: Sequence[Feeds], results: Results) -> dict[str, list[Sequence[int]]]:
+def shapes_of(inputs: Inputs, results: Results) -> dict[str, list[Sequence[int]]]:
     """Return the shapes that each input and output had, sample by sample."""
     shapes: dict[str, list[Sequence[int]]] = {}
-    for inputs, outputs in zip(feeds, results, strict=True):
-        for name, content in (*inputs.items(), *outputs.items()):
-            shapes.setdefault(name, []).append(content.shape)
+    for read, outputs in zip(inputs.shapes_by_sample(), results, strict=True):
+        given = {name: content.shape for name, content in outputs.items()}
+        for name, shape in (*read.items(), *given.items()):
+            shapes.setdefault(name, []).append(shape)
     return shapes

@@ -233,7 +233,7 @@ class ProviderComparison:
 
     def _require_interface(self) -> None:
         assert self.original.inputs is not None
-        shapes = shapes_of(list(self.original.inputs.feeds()), self.original.references)
+        shapes = shapes_of(self.original.inputs, self.original.references)
         reason = difference(Interface.of(self.original.path), Interface.of(self.path), shapes)
         if reason:
             raise Undecided("fail", reason)
@@ -272,9 +272,9 @@ class ProviderComparison:
         assert original.inputs is not None
         original.progress(EVALUATING)
         unsettled = {sample for sample, _ in original.unsettled}
-        feeds = list(original.inputs.feeds())
+        feeds = original.inputs.sample
         order = sorted(range(len(results)), key=lambda sample: sample in unsettled)
-        samples = (self._sample(number, feeds[number], results[number]) for number in order)
+        samples = (self._sample(number, feeds(number), results[number]) for number in order)
         return compare_with_truth(
             original.path,
             self.path,

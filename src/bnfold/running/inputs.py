@@ -116,6 +116,11 @@ class Inputs:
             self._kept[number] = drawn
         return drawn
 
+    def shapes_by_sample(self) -> list[Mapping[str, tuple[int, ...]]]:
+        """Return the shapes of the inputs in each sample."""
+        numbers = (self.replaced.get(place, place) for place in range(self.samples))
+        return [self._shapes_of(number) for number in numbers]
+
     def with_another(self, place: int) -> Inputs:
         """Return the inputs with another draw in the place of a sample."""
         last = max([_FIRST_SPARE - 1, *self.replaced.values()])
@@ -225,8 +230,7 @@ class Inputs:
         elif given:
             source = f"{', '.join(given)} given; else {source}"
         shapes = [
-            {name: list(shape) for name, shape in self._shapes_of(number).items()}
-            for number in (self.replaced.get(place, place) for place in range(self.samples))
+            {name: list(shape) for name, shape in each.items()} for each in self.shapes_by_sample()
         ]
         return InputsRecord(
             self.seed, self.samples, source, shapes, dict(self.largest), digest.hexdigest()
