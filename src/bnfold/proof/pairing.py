@@ -8,7 +8,7 @@ what has no value near it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -59,16 +59,38 @@ def _nearest(
     """Return for each value of one model the nearest one of the other, if it is near."""
     near: dict[str, str] = {}
     for kind in (kind for kind in ones if kind in others):
-        names = list(others[kind])
+        names = np.array(list(others[kind]), np.object_)
         known = np.array(list(others[kind].values()))
-        for name, own in ones[kind].items():
-            distances = np.abs(known - own).max(axis=1) / max(float(np.abs(own).max()), 1e-30)
+        own = np.array(list(ones[kind].values()))
+        sizes = np.maximum(np.abs(own).max(axis=1), 1e-30)
+        for place, (name, chosen) in enumerate(
+            zip(ones[kind], _within(known, own, _NEAR * sizes), strict=True)
+        ):
+            if not chosen.size:
+                continue
+            distances = np.abs(known[chosen] - own[place]).max(axis=1) / sizes[place]
+            same = distances[names[chosen] == name]
             best = int(distances.argmin())
-            if name in others[kind] and distances[names.index(name)] <= distances[best] + _TIE:
-                best = names.index(name)
-            if distances[best] <= _NEAR:
-                near[name] = names[best]
+            if distances[best] > _NEAR:
+                continue
+            is_named = same.size and same[0] <= min(distances[best] + _TIE, _NEAR)
+            near[name] = name if is_named else names[chosen][best]
     return near
+
+
+def _within(known: FloatArray, own: FloatArray, limits: FloatArray) -> Iterator[Array]:
+    """Yield the places of the rows that may be as near to each row: in one column, they are.
+
+    It is the column in which the fewest are, so that a search takes time in proportion to these.
+    """
+    orders = known.argsort(axis=0, kind="stable")
+    columns = list(np.take_along_axis(known, orders, axis=0).T)
+    targets = list(zip(columns, own.T, strict=True))
+    first = np.array([np.searchsorted(column, each - limits) for column, each in targets])
+    last = np.array([np.searchsorted(column, each + limits, "right") for column, each in targets])
+    fewest = (last - first).argmin(axis=0)
+    for row, column in enumerate(fewest):
+        yield np.sort(orders[first[column, row] : last[column, row], column])
 
 
 def _projections(value: Array) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from bnfold.proof.certificates.taps import tapped, with_pools_first
@@ -82,3 +83,19 @@ def test_a_pool_stays_behind_what_varies_over_the_map_or_is_read_elsewhere() -> 
         model = build(f"(float[N,4,5,6] x) => (float[N,c,h,w] y) {{ {text} }}", **weights)
         pair = window("(float[N,4,5,6] x) => (float[N,c,h,w] y)", text, text, weights)
         assert operators(with_pools_first(pair).before) == operators(model)
+
+
+SAME = "MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>"
+
+
+def test_many_pools_move_before_many_maps() -> None:
+    """Their names stay short, and so do the node list and the descriptions of values."""
+    text = " ".join(
+        f"m{n} = Mul({f'p{n - 1}' if n else 'x'}, k) p{n} = {SAME}(m{n})" for n in range(40)
+    )
+    pair = window(MAP, f"{text} y = Relu(p39)", "y = Relu(x)", {"k": np.array([1.01], np.float32)})
+    moved = with_pools_first(pair).before
+    assert operators(moved) == [*["MaxPool"] * 40, *["Mul"] * 40, "Relu"]
+    assert max(len(name) for node in moved.graph.node for name in node.output) < 20
+    assert len(moved.graph.value_info) == len(pair.before.graph.value_info)
+    onnx.checker.check_model(moved)

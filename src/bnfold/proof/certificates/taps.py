@@ -5,6 +5,7 @@ So a maximum of affine functions becomes one of them, and each can be compared b
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,42 +86,56 @@ def with_pools_first(window: Window) -> Window:
     for model in window.models:
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        while _move_one(copy, window):
-            pass
+        _move_pools(copy, window)
         models.append(copy)
     return Window(*models)
 
 
-def _move_one(model: onnx.ModelProto, window: Window) -> bool:
-    """Move one pool before the map that it reads, in place; say whether there was one."""
+def _move_pools(model: onnx.ModelProto, window: Window) -> None:
+    """Move each pool before the maps that it reads, in place: both take each other's place."""
     graph = model.graph
-    producers = {name: node for node in graph.node for name in node.output}
-    readers = Counter(name for node in graph.node for name in node.input)
+    nodes = list(graph.node)
+    places = {name: place for place, node in enumerate(nodes) for name in node.output}
+    readers = Counter(name for node in nodes for name in node.input)
     readers.update(output.name for output in graph.output)
+    described = {value.name: value for value in graph.value_info}
+    names = (f"pooled {number}" for number in itertools.count())
     for pool in _pools(model):
-        node = producers.get(pool.input[0])
-        if node is None or readers[node.output[0]] > 1 or len(pool.output) > 1:
-            continue
-        data = [name for name in node.input if name not in window.constants]
-        is_map = node.op_type in ("Add", "BatchNormalization", "Div", "Mul", "Sub")
-        if len(data) != 1 or not is_map or not increases(node, set(data), window.constants):
-            continue
-        if node.op_type != "BatchNormalization" and not _is_per_channel(node, pool, window):
-            continue
-        result, between = pool.output[0], f"{pool.output[0]} pooled"
-        pool.input[0], pool.output[0] = data[0], between
-        node.input[list(node.input).index(data[0])] = between
-        node.output[0] = result
-        order = list(graph.node)
-        at_node, at_pool = order.index(node), order.index(pool)
-        order.insert(at_pool, order.pop(at_node))
-        del graph.node[:]
-        graph.node.extend(order)
-        for value in [value for value in graph.value_info if value.name == result]:
-            graph.value_info.add().CopyFrom(value)
-            graph.value_info[-1].name = between
-        return True
-    return False
+        while True:
+            at_node, at_pool = places.get(pool.input[0], -1), places[pool.output[0]]
+            node = nodes[at_node]
+            if at_node < 0 or readers[node.output[0]] > 1 or len(pool.output) > 1:
+                break
+            data = _mapped(node, pool, window)
+            if data is None:
+                break
+            mapped, result = node.output[0], pool.output[0]
+            between = next(name for name in names if name not in places)
+            pool.input[0], pool.output[0] = data, between
+            node.input[list(node.input).index(data)] = between
+            node.output[0] = result
+            nodes[at_node], nodes[at_pool] = pool, node
+            places[between], places[result] = at_node, at_pool
+            readers[between] = 1
+            del places[mapped], readers[mapped]
+            if mapped in described and result in described:
+                described[between] = described.pop(mapped)
+                described[between].CopyFrom(described[result])
+                described[between].name = between
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _mapped(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) -> str | None:
+    """Return what an increasing map reads that is the same all over a channel; None of others."""
+    data: list[str] = [name for name in node.input if name not in window.constants]
+    is_map = node.op_type in ("Add", "BatchNormalization", "Div", "Mul", "Sub")
+    if len(data) != 1 or not is_map or not increases(node, set(data), window.constants):
+        return None
+    if node.op_type != "BatchNormalization" and not _is_per_channel(node, pool, window):
+        return None
+    return data[0]
 
 
 def _is_per_channel(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) -> bool:

@@ -100,8 +100,15 @@ def _with_branches_taken(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     is_taken = False
-    while any(_branch(copy, node) is not None for node in copy.graph.node):
-        nodes = [each for node in copy.graph.node for each in _in_place_of(copy, node)]
+    while True:
+        constants = Constants(copy)
+        branches = [_branch(constants, node) for node in copy.graph.node]
+        if not any(branch is not None for branch in branches):
+            break
+        pairs = zip(copy.graph.node, branches, strict=True)
+        nodes = [part for node, branch in pairs for part in _in_place_of(node, branch)]
+        for branch in branches:
+            copy.graph.initializer.extend(branch.initializer if branch is not None else ())
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
         is_taken = True
@@ -113,20 +120,18 @@ def _with_branches_taken(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _branch(model: onnx.ModelProto, node: onnx.NodeProto) -> onnx.GraphProto | None:
-    constants = Constants(model)
+def _branch(constants: Mapping[str, Array], node: onnx.NodeProto) -> onnx.GraphProto | None:
     if node.op_type != "If" or node.domain or node.input[0] not in constants:
         return None
     name = "then_branch" if constants[node.input[0]].item() else "else_branch"
     return next((attribute.g for attribute in node.attribute if attribute.name == name), None)
 
 
-def _in_place_of(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    branch = _branch(model, node)
+def _in_place_of(node: onnx.NodeProto, branch: onnx.GraphProto | None) -> Iterator[onnx.NodeProto]:
+    """Yield the node, or those of the branch that it takes."""
     if branch is None:
         yield node
         return
-    model.graph.initializer.extend(branch.initializer)
     yield from branch.node
     for output, inner in zip(node.output, branch.output, strict=True):
         yield onnx.helper.make_node("Identity", [inner.name], [output])
