@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from importlib.metadata import PackageNotFoundError
@@ -10,10 +11,13 @@ from unittest import mock
 
 import onnx
 import pytest
+from rich.console import Console
 
 import bnfold
+from bnfold.cli.passes import print_pass
 from bnfold.errors import ProviderError
 from bnfold.graph.cost import Cost
+from bnfold.rewriting.contract import Exactness, Pass
 from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import Parameters, batch_norm, build, normal
 
@@ -38,6 +42,64 @@ def test_options_are_listed_in_groups() -> None:
     assert places == sorted(places)
     assert text.index("--only") < places[2] < text.index("--rtol")
     assert "<float range>" not in text
+
+
+# --- passes ---------------------------------------------------------------------------------------
+
+DOCUMENTATION = """Fold what
+lies in lines of any length.
+
+    y = a formula + that stays as long as it is
+    z = likewise
+
+It passes
+
+- one item, which goes on
+  in a line of its own;
+- another.
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (
+            80,
+            [
+                "Fold what lies in lines of any length.",
+                "",
+                "    y = a formula + that stays as long as it is",
+                "    z = likewise",
+                "",
+                "It passes",
+                "",
+                "- one item, which goes on in a line of its own;",
+                "- another.",
+            ],
+        ),
+        (
+            24,
+            [
+                "Fold what lies in lines",
+                "of any length.",
+                "",
+                "    y = a formula + that stays as long as it is",
+                "    z = likewise",
+                "",
+                "It passes",
+                "",
+                "- one item, which goes",
+                "  on in a line of its",
+                "  own;",
+                "- another.",
+            ],
+        ),
+    ],
+)
+def test_the_prose_of_a_pass_fills_lines_and_formulas_stay(width: int, lines: list[str]) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_pass(console, Pass("x", ("Relu",), Exactness.BITWISE, (), mock.Mock(), DOCUMENTATION))
+    assert console.export_text().splitlines()[2:-2] == lines
 
 
 # --- inspect --------------------------------------------------------------------------------------

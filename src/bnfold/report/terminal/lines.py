@@ -33,8 +33,8 @@ def styled(content: str, style: str = "") -> Text:
     return Text(legible(content), style)
 
 
-def say(console: Console, *parts: str | Text, indent: int = 0) -> None:
-    """Print a sentence; if it is longer than a line, the others are indented by two more.
+def say(console: Console, *parts: str | Text, indent: int = 0, hang: int = 2) -> None:
+    """Print a sentence; if it is longer than a line, the others are indented by `hang` more.
 
     A word that is longer than a line, as a path may be, stays whole: it can be copied.
     """
@@ -44,7 +44,7 @@ def say(console: Console, *parts: str | Text, indent: int = 0) -> None:
     for word in sentence.split(" "):
         if not is_empty and line.cell_len + 1 + word.cell_len > console.width:
             console.print(line, soft_wrap=True)
-            line, is_empty = Text(" " * (indent + 2)), True
+            line, is_empty = Text(" " * (indent + hang)), True
         line = Text.assemble(line, word) if is_empty else Text.assemble(line, " ", word)
         is_empty = False
     console.print(line, soft_wrap=True)
