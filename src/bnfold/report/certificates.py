@@ -14,6 +14,7 @@ from bnfold.record.data import (
     RewriteRecord,
 )
 from bnfold.report.wording import at_most, shortened
+from bnfold.text import told_apart
 
 _LONGEST_NOTE = 160
 
@@ -170,7 +171,9 @@ def _described(difference: Difference) -> str:
     place = f" at {difference.index}" if difference.index else ""
     if difference.mismatch or difference.before is None or difference.after is None:
         return f"{difference.output}{place}: {difference.mismatch or 'the two cannot be compared'}"
-    return f"{difference.output}{place}: {difference.before:.6g} → {difference.after:.6g}"
+    return (
+        f"{difference.output}{place}: {' → '.join(told_apart(difference.before, difference.after))}"
+    )
 
 
 def is_of_certificate(culprit: Culprit) -> bool:
