@@ -112,6 +112,8 @@ def require_speedup(
             )
         reached = record.ci95[0] if at == "bound" and record.ci95 else record.speedup
         if reached < required:
+            needed = ": the lower bound of its interval must reach it" if at == "bound" else ""
             raise TooSlowError(
-                f"a speed-up of {required:g} is required, but on {record.provider} it is {measured}"
+                f"a speed-up of {required:g} is required, but on {record.provider} it is "
+                f"{measured}{needed}"
             )
