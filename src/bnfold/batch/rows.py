@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnfold.errors import INTERNAL_ERROR, BnfoldError, error_line
 from bnfold.record.batch import Row, Speed
 from bnfold.record.data import Record, SpeedRecord
-from bnfold.report.certificates import certificate_summary, certified
+from bnfold.report.certificates import certificate_summary, certified, is_change_of_meaning
 from bnfold.report.summary import verdict_of
 
 
@@ -34,6 +34,7 @@ def row_of(
         reason=reason,
         rewrites=len(record.rewrites),
         certified=certified(record.rewrites),
+        requested=sum(map(is_change_of_meaning, record.rewrites)),
         certificates=str(summary) if summary is not None else "",
         batchnorm=[ops.get("BatchNormalization", 0) for ops in (before, after)],
         nodes=[record.model.nodes, output.nodes],

@@ -147,6 +147,7 @@ def _environment() -> Environment:
         "inconclusive_note": notes.inconclusive_note,
         "is_of_certificate": certificates.is_of_certificate,
         "kind_of": certificates.kind_of,
+        "is_change_of_meaning": certificates.is_change_of_meaning,
         "labelled": _labelled,
         "milliseconds": wording.milliseconds,
         "no_truth_note": notes.no_truth_note,
