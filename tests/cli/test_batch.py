@@ -116,7 +116,7 @@ def wrong(folder: Path) -> Iterator[tuple[str, list[str], str]]:
     yield "no index", ["models", "--out", "other"], "is not the index of a batch"
     yield "a link out", ["models", "--out", "linked"], "behind a link that leads out"
     yield "a manifest", ["models.toml", *out], "line 2: unknown option 'pth'"
-    yield "options of a model", ["wrong.toml", *out], "models/m.onnx: samples 0 is not a number"
+    yield "options of a model", ["wrong.toml", *out], "models/m.onnx: --samples 0 is not a number"
     yield "unknown pass", ["models", *out, "--only", "nope"], "unknown pass 'nope'"
     yield (
         "unknown backend",

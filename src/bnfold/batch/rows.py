@@ -48,7 +48,7 @@ def told(error: BaseException | None) -> tuple[int, str]:
     if error is None:
         return 0, ""
     if isinstance(error, BnfoldError):
-        return error.exit_code, error_line(str(error))
+        return error.exit_code, error_line(error.on_command_line)
     if isinstance(error, MemoryError):
         return INTERNAL_ERROR, "out of memory"
     what = f"unexpected {type(error).__name__}: {error}"

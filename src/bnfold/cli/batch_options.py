@@ -28,7 +28,7 @@ def asked_of(values: Mapping[str, Any], model: str = "") -> Asked:
     except UsageError as error:
         if not model:
             raise
-        raise UsageError(f"{model}: {error}") from error
+        raise UsageError(f"{model}: {error.on_command_line}") from error
 
 
 def _asked_of(values: Mapping[str, Any]) -> Asked:
