@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
@@ -32,8 +31,35 @@ def test_help_fits_80_columns_uncut(monkeypatch: pytest.MonkeyPatch, command: st
     monkeypatch.setenv("COLUMNS", "80")
     text = run(*([command] if command else []), "--help").out
     assert not [line for line in text.splitlines() if len(line) > 80]
-    assert not re.search(r"(?<![\]}])\.\.\.", text)  # [ARGS]... and {MODELS}... are whole
+    usage, _, described = text.partition("\n\n")
+    assert "{" not in usage
+    assert "..." not in described
     assert "<list" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_is_true_of_each_command(command: str) -> None:
+    text = " ".join(run(command, "--help").out.split())
+    has_record = command in ("optimize", "check", "bench", "explain")
+    assert ("--json Print only the JSON record." in text) == has_record
+    assert ("Print the verdict, the speed and the file" in text) == (command == "optimize")
+    assert ("Print all outputs, nodes and conditions." in text) == (command == "optimize")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (("check", REWRITTEN, REWRITTEN, "--certify", "off", "--truth", "off"), "equivalence: "),
+        (("bench", REWRITTEN, "--seconds", "0", "--no-memory"), "speed: "),
+        (("explain", REWRITTEN), f"{REWRITTEN}: "),
+    ],
+)
+def test_what_is_left_by_quiet(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str | Path, ...], start: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    (line,) = run(*arguments, "--quiet").out.splitlines()
+    assert line.startswith(start)
 
 
 def test_options_are_listed_in_groups() -> None:

@@ -21,13 +21,11 @@ from bnfold.cli.options import (
     ForceInference,
     FreezeInitializers,
     Input,
-    Json,
     KeepFunctions,
     KeepNode,
     Model,
     Only,
     Provider,
-    Quiet,
     RelativeTolerance,
     Report,
     Require,
@@ -40,7 +38,9 @@ from bnfold.cli.options import (
     Skip,
     Threads,
     Truth,
-    Verbose,
+    json_option,
+    quiet_option,
+    verbose_option,
 )
 from bnfold.cli.outputs import (
     Reports,
@@ -113,9 +113,11 @@ def optimize(
     external_data_name: ExternalDataName = None,
     force: Force = False,
     report: Report = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
+    quiet: Annotated[
+        bool, quiet_option("Print the verdict, the speed and the file alone.")
+    ] = False,
+    verbose: Annotated[bool, verbose_option("Print all outputs, nodes and conditions.")] = False,
+    json: Annotated[bool, json_option("Print only the JSON record.")] = False,
 ) -> None:
     """Rewrite a model, check and time the result, and write it."""
     from bnfold import api
