@@ -161,10 +161,10 @@ class CheckOptions:
         atol: the absolute tolerance, in the output's own unit; None for a share of its magnitude.
         rtols: relative tolerances by the name of the output, which count more.
         atols: absolute tolerances by the name of the output, which count more.
-        truth: whether to evaluate in float64, too: ``auto`` (for a few seconds at most), ``always``
-            or ``off``.
+        truth: whether to evaluate in float64, too: ``auto`` (for 10 seconds, or 60 where an output
+            exceeds its tolerance), ``always`` or ``off``.
         save_inputs: a folder to save the inputs to.
-        certify: whether to prove each rewrite by itself: ``auto`` (for some seconds at most),
+        certify: whether to prove each rewrite by itself: ``auto`` (for 30 seconds at most),
             ``always`` (a rewrite that cannot be certified is not verified) or ``off``.
         require: the least verdict that is accepted: ``certified`` or ``pass``.
 

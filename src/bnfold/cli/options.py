@@ -149,7 +149,7 @@ Truth = Annotated[
     str,
     typer.Option(
         metavar="auto|off|always",
-        help="Also evaluate in float64 (auto: 10 s).",
+        help="Also evaluate in float64 (auto: 10 s, 60 s in doubt).",
         rich_help_panel=CHECK,
     ),
 ]
