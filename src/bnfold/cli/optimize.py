@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -194,7 +195,7 @@ def optimize(
                         exit_code=error.exit_code,
                     )
                 raise
-            if to_stream:
-                pipes.send(place)
             record = pipes.named(result.record)
+            if to_stream and record.output is not None:
+                record = replace(record, output=replace(record.output, written=pipes.send(place)))
             deliver(record, reports, json, print_optimization, detail, stderr=to_stream)

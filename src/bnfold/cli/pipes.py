@@ -111,10 +111,12 @@ class Pipes:
             raise UsageError("standard output is a terminal: redirect it, or name OUTPUT")
         return self._place("stdout.onnx", "standard output")
 
-    def send(self, place: Path) -> None:
-        """Copy a file to standard output."""
+    def send(self, place: Path) -> bool:
+        """Copy a file to standard output, and return whether it arrived."""
+        out = cast(QuietStream, sys.stdout)
         with place.open("rb") as file:
-            cast(QuietStream, sys.stdout).copy(file)
+            out.copy(file)
+        return out.failure is None
 
     def shown(self, path: str | None) -> str | None:
         """Return a path as it was given: that of a stream is `-`."""
