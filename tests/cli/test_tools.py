@@ -161,6 +161,7 @@ def test_one_model() -> None:
     outcome = run("inspect", REWRITTEN)
     assert (outcome.code, outcome.err) == (0, "")
     assert "images: float32[batch,1,8,8]" in outcome.out
+    assert outcome.out.startswith("file ")
     assert "BatchNormalization" in outcome.out
     described = json.loads(run("inspect", REWRITTEN, "--json").out)
     assert described["model"]["ops"]["Conv"] == 2

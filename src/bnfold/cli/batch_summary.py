@@ -35,7 +35,7 @@ def _print_rows(console: Console, rows: list[Row]) -> None:
     shown = table("model", "verdict", "certified", "BN", "nodes", "times as fast", numbers=False)
     for row in rows:
         shown.add_row(
-            cell(row.name),
+            cell(console, row.name),
             styled(row.verdict, _STYLES.get(row.verdict, "red")),
             proven(row),
             _pair(row.batchnorm),

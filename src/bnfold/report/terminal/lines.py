@@ -15,7 +15,9 @@ from rich.text import Text
 from bnfold.report.wording import legible
 
 _LONGEST_CELL = 20
-"""Characters of a name in a table."""
+"""Characters of a name in a table of `_USUAL_WIDTH`; a wider one has place for more."""
+
+_USUAL_WIDTH = 80
 
 
 class Detail(enum.IntEnum):
@@ -53,16 +55,17 @@ def say(console: Console, *parts: str | Text, indent: int = 0, hang: int = 2) ->
 def table(*titles: str, numbers: bool = True) -> Table:
     """Return a table without lines: a column of text, and others of numbers or of text."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    made.show_header = any(titles)
     for place, title in enumerate(titles):
         is_number = numbers and place > 0
         made.add_column(title, justify="right" if is_number else "left", no_wrap=is_number)
     return made
 
 
-def cell(name: str) -> Text:
+def cell(console: Console, name: str) -> Text:
     """Return a name for a table. Of a long one the middle is left out: its end tells most."""
-    text = legible(name)
-    if len(text) <= _LONGEST_CELL:
+    text, most = legible(name), _LONGEST_CELL + max(0, console.width - _USUAL_WIDTH)
+    if len(text) <= most:
         return Text(text)
-    half = _LONGEST_CELL // 2
+    half = most // 2
     return Text(f"{text[: half - 1]}…{text[-half:]}")
