@@ -24,6 +24,7 @@ from bnfold.proof.certificates.in_turn import seconds_for_one
 from bnfold.proof.certificates.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
+from bnfold.text import told_apart
 from bnfold.workflow.bodies import are_bodies_plain, may_draw
 from bnfold.workflow.determined import are_equal_constants, content_of, is_constant
 from bnfold.workflow.operators import is_same_operator
@@ -287,9 +288,9 @@ def why_not(found: Certificate) -> str:
         return re.sub("'(both|candidate|reference) ", "'", found.note)  # names of the window's own
     if found.worst is None:
         return "it is not shown to be equal"
-    apart = found.worst.mismatch or (
-        f"{found.worst.before:.6g} and {found.worst.after:.6g} at {found.worst.index}"
-    )
+    worst, apart = found.worst, found.worst.mismatch
+    if not apart and worst.before is not None and worst.after is not None:
+        apart = f"{' and '.join(told_apart(worst.before, worst.after))} at {worst.index}"
     return f"from some values of what is proven before it, the two compute {apart}"
 
 
