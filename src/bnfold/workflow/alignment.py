@@ -36,6 +36,9 @@ from bnfold.workflow.windows import Cut
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
+_SHARES = (0.5, 1.0)
+"""Of the time, by when it has gone the first way, and by when the second one."""
+
 _ROUNDS = 4
 """What one side takes in may read what the other one would have to take in, too."""
 
@@ -80,13 +83,13 @@ class Alignment:
         begun = time.monotonic()
         proven: list[Certificate] = []
         failed: dict[str | None, OpenWindow] = {}
-        for pairs in self._ways():
+        for share, pairs in zip(_SHARES, self._ways(), strict=True):
             if not self._open_outputs():
                 break
             for number, (value, twin) in enumerate(pairs, 1):
                 if all(each in side.names for side, each in self._with_sides(value, twin)):
                     continue
-                left = begun + seconds - time.monotonic()
+                left = begun + share * seconds - time.monotonic()
                 if left < 0:
                     failed[value.name] = OpenWindow(value.name or "", "there was no time left")
                     continue
