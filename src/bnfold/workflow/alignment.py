@@ -36,8 +36,8 @@ from bnfold.workflow.windows import Cut
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
-_SHARES = (0.5, 1.0)
-"""Of the time, by when it has gone the first way, and by when the second one."""
+_LOST = (0.25, 1.0)
+"""Of the time, how much what is not proven may take, the first way and the second one."""
 
 _ROUNDS = 4
 """What one side takes in may read what the other one would have to take in, too."""
@@ -83,13 +83,17 @@ class Alignment:
         begun = time.monotonic()
         proven: list[Certificate] = []
         failed: dict[str | None, OpenWindow] = {}
-        for share, pairs in zip(_SHARES, self._ways(), strict=True):
+        for share, pairs in zip(_LOST, self._ways(), strict=True):
             if not self._open_outputs():
                 break
+            lost = 0.0
             for number, (value, twin) in enumerate(pairs, 1):
                 if all(each in side.names for side, each in self._with_sides(value, twin)):
                     continue
-                left = begun + share * seconds - time.monotonic()
+                started = time.monotonic()
+                left = begun + seconds - started
+                if lost > share * seconds:
+                    break
                 if left < 0:
                     failed[value.name] = OpenWindow(value.name or "", "there was no time left")
                     continue
@@ -101,6 +105,7 @@ class Alignment:
                 else:
                     differs = found.verdict == "differs"
                     failed[value.name] = OpenWindow(value.name or "", why_not(found), differs)
+                    lost += time.monotonic() - started
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
@@ -300,12 +305,23 @@ def why_not(found: Certificate) -> str:
 def _in_order(
     pairs: Mapping[ir.Value, ir.Value], values: Iterable[ir.Value]
 ) -> list[tuple[ir.Value, ir.Value]]:
-    """Return the pairs of values of one type, in this order."""
+    """Return the pairs of values of one type and shape, in this order."""
     return [
         (value, pairs[value])
         for value in values
-        if value in pairs and value.dtype == pairs[value].dtype
+        if value in pairs and value.dtype == pairs[value].dtype and _may_fit(value, pairs[value])
     ]
+
+
+def _may_fit(value: ir.Value, twin: ir.Value) -> bool:
+    """Say whether two values may be of one shape, as far as their sizes are known."""
+    if value.shape is None or twin.shape is None:
+        return True
+    sizes = [list(each.shape) for each in (value, twin) if each.shape is not None]
+    return len(sizes[0]) == len(sizes[1]) and all(
+        one == other or not isinstance(one, int) or not isinstance(other, int)
+        for one, other in zip(*sizes, strict=True)
+    )
 
 
 def _content_of_default(value: ir.Value) -> str:

@@ -53,6 +53,7 @@ from bnfold.proof.certificates.normal_forms.turning import (
     with_transposes_first,
     with_transposes_last,
 )
+from bnfold.proof.certificates.normal_forms.unflattened import with_rows_of_tensors
 from bnfold.proof.certificates.occurring import Side, that_occur
 from bnfold.proof.certificates.probing import Differs
 from bnfold.proof.certificates.sampling import sample
@@ -96,6 +97,8 @@ def _certify(window: Window) -> Certificate:
             return Certificate("certified", "constant")
         defined = with_bodies_closed(with_definitions(with_axes_kept(window)))
         computed = with_pads_in_pools(with_scales(with_constants_computed(defined)))
+        if (rows := with_rows_of_tensors(computed)) is not computed:
+            computed = with_constants_computed(rows)
         if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
             is_same = not peeled(without_shared(computed))  # at any sizes
             return Certificate("certified", "constant") if is_same else _at_sizes(computed)
