@@ -12,8 +12,9 @@ from bnfold.algebra.affine_maps.carry import CARRIERS, carry, may_shrink
 from bnfold.algebra.affine_maps.carry_moving import of_what_is_picked
 from bnfold.algebra.affine_maps.carrying import Direction, NotCarried, known_rank
 from bnfold.algebra.affine_maps.casting import CASTS, holds, stays_in_range, type_kept_of, widens
-from bnfold.algebra.affine_maps.linear import PRODUCERS, NotAbsorbed, data_input
+from bnfold.algebra.affine_maps.linear import NotAbsorbed, data_input
 from bnfold.algebra.affine_maps.parts import divided, joined, require_few_parts
+from bnfold.algebra.affine_maps.producers import PRODUCERS
 from bnfold.algebra.affine_maps.reach import (
     CHOOSING,
     NotReached,
