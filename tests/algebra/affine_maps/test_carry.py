@@ -31,6 +31,7 @@ from tests.support.graphs import (
     batch_norm,
     build,
     draw_feeds,
+    ints,
     named_in,
     normal,
     operators,
@@ -370,10 +371,6 @@ def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Arra
 
 
 # --- Channels followed --------------------------------------------------------------------------
-
-
-def ints(*numbers: int) -> Array:
-    return np.array(numbers, np.int64)
 
 
 SLICES = [(0, 2, 1), (1, 2**62, 1), (-3, -1, 1), (0, 9, 2), (3, -9, -1), (2, -9, -2), (-1, 0, -3)]
