@@ -107,7 +107,7 @@ def hash_file(path: Path) -> str:
 
 def data_of(path: Path) -> dict[str, Path] | None:
     """Return the files of a model's external data by location; None if it cannot be read."""
-    from bnfold.api import data_files
+    from bnfold.external_data import data_files
 
     try:
         return data_files(path)

@@ -13,11 +13,11 @@ from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import urlsplit
 
-from bnfold.api import kind_of_machine
 from bnfold.batch.engine import Deaths, NoWorkersError, require
 from bnfold.batch.starts import Ledger
 from bnfold.errors import UsageError
 from bnfold.report.wording import count
+from bnfold.running.environment import kind_of_machine
 
 SECONDS_TO_CONNECT = 20
 
