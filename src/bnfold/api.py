@@ -165,6 +165,7 @@ def optimize(
             figures=figures,
             force=force,
         )
+        run.begin()
         if tune:
             run.tune()
         run.write()
