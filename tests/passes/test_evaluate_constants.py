@@ -15,14 +15,18 @@ from hypothesis import strategies as st
 import bnfold
 from bnfold.graph.expressions import OPERATORS
 from tests.support.evaluate import assert_equal_outputs, run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, ints, normal, operators
+from tests.support.graphs import (
+    Parameters,
+    build,
+    draw_feeds,
+    ints,
+    normal,
+    operators,
+    scalar,
+)
 from tests.support.passes import certificates, run_pass
 
 NAME = "evaluate-constants"
-
-
-def scalar(value: float) -> Array:
-    return np.array(value, np.float32)
 
 
 def assert_evaluated(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
