@@ -20,7 +20,7 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 def float_limits(dtype: np.dtype[Any]) -> Any:
     """Return what numpy's `finfo` tells of a float type, also of those that numpy lacks."""
-    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # has no types
 
 
 def type_and_shape(values: Array) -> str:

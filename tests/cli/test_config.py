@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def write(folder: Path, content: str, name: str = "pyproject.toml") -> Path:
     return folder / name
 
 
-def record_of(outcome: Outcome) -> dict[str, object]:
+def record_of(outcome: Outcome) -> dict[str, Any]:
     assert outcome.code == 0, outcome.err
     return outcome.record
 
@@ -43,9 +44,9 @@ def test_a_file_gives_defaults_and_the_command_line_counts_more(folder: Path) ->
         """,
     )
     check = ("check", REWRITTEN, REWRITTEN)
-    inputs = record_of(run(*check))["equivalence"]["inputs"]  # type: ignore[index]
+    inputs = record_of(run(*check))["equivalence"]["inputs"]
     assert (inputs["samples"], inputs["seed"]) == (2, 7)
-    inputs = record_of(run(*check, "--seed", "1"))["equivalence"]["inputs"]  # type: ignore[index]
+    inputs = record_of(run(*check, "--seed", "1"))["equivalence"]["inputs"]
     assert (inputs["samples"], inputs["seed"]) == (2, 1)
     plain = run("--no-config", *check, "--json", "--truth", "off").record["equivalence"]
     assert (plain["inputs"]["samples"], plain["inputs"]["seed"]) == (3, 0)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -44,7 +45,7 @@ POSITIVE = batch_norm(4) | {"s": np.array([0.5, 2, 0, 3], np.float32)}
 
 
 def after_conv(
-    lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: object
+    lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: Any
 ) -> onnx.ModelProto:
     """Return ``Conv → lines → BatchNormalization``; the lines go from c to g."""
     return build(
@@ -53,7 +54,7 @@ def after_conv(
         opset=opset,
         w=normal(4, 3, 3, 3),
         **bn,
-        **weights,  # type: ignore[arg-type]
+        **weights,
     )
 
 
