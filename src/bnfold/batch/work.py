@@ -268,18 +268,18 @@ def _file(task: Task, path: Path) -> FileRecord:
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
     """Collect what bnfold warns of, once each."""
-    found: list[str] = []
+    messages: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage() not in found:
-                found.append(record.getMessage())
+            if record.getMessage() not in messages:
+                messages.append(record.getMessage())
 
     logger, collector = logging.getLogger("bnfold"), Collector(logging.WARNING)
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
     try:
-        yield found
+        yield messages
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagates

@@ -192,7 +192,7 @@ class IntoProducers:
         self._shrinks = True
         maps = [affine, *[affine.without_shift()] * (len(node.inputs) - 1)]
         pairs = zip(node.inputs, maps, strict=True)
-        branches = [(value, _of_operand(each, value, node)) for value, each in pairs]
+        branches = [(value, _of_operand(own, value, node)) for value, own in pairs]
         return same_op(node, [self.of(value, own, node) for value, own in branches])
 
 
@@ -223,7 +223,7 @@ def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> li
     for other in others:
         is_split = is_op(other, "Split")
         maps = divided(affine, other) if is_split else [carry(affine, other, Direction.TO_OUTPUT)]
-        require(all(each.is_identity for each in maps), Common.SHARED, node)
+        require(all(own.is_identity for own in maps), Common.SHARED, node)
     return others
 
 
