@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 import bnfold
-from tests.support.cli import REWRITTEN, SAMPLES
+from tests.support.cli import REWRITTEN, SAMPLES, run
 from tests.support.graphs import batch_norm, build, normal
 
 FOLDED = build(
@@ -136,6 +136,48 @@ def test_options_that_make_no_sense(
     assert callable(function)
     with pytest.raises(bnfold.UsageError, match=words):
         function(FOLDED, FOLDED, **options)
+
+
+@pytest.mark.parametrize(
+    ("group", "options", "in_python", "on_command_line"),
+    [
+        (bnfold.CheckOptions, {"rtol": float("nan")}, "rtol nan", "--rtol nan"),
+        (bnfold.CheckOptions, {"atols": {"y": -1}}, "atol -1", "--atol -1"),
+        (bnfold.CheckOptions, {"require": "x"}, "unknown require 'x'", "unknown --require 'x'"),
+        (
+            bnfold.TimingOptions,
+            {"require_speedup_at": "mean"},
+            "unknown require_speedup_at 'mean'",
+            "unknown --require-speedup-at 'mean'",
+        ),
+        (bnfold.TimingOptions, {"seconds": np.inf}, "seconds inf", "--bench-seconds inf"),
+        (bnfold.TimingOptions, {"tune_seconds": -1}, "tune_seconds -1", "--tune-seconds -1"),
+        (bnfold.StorageOptions, {"threshold": -1}, "threshold -1", "--external-data-threshold -1"),
+        (bnfold.StorageOptions, {"name": "a/b"}, "name 'a/b'", "--external-data-name 'a/b'"),
+        (
+            bnfold.StorageOptions,
+            {"name": "w", "external_data": "never"},
+            "external_data 'never' leaves name",
+            "--external-data 'never' leaves --external-data-name",
+        ),
+    ],
+)
+def test_an_error_names_the_parameter_in_python_and_the_option_on_the_command_line(
+    group: type[Any], options: dict[str, Any], in_python: str, on_command_line: str
+) -> None:
+    with pytest.raises(bnfold.UsageError) as caught:
+        group(**options)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert str(error).startswith(in_python)
+        assert error.on_command_line.startswith(on_command_line)
+
+
+def test_a_model_that_is_not_replaced_names_force_as_the_caller_does(tmp_path: Path) -> None:
+    onnx.save(FOLDED, tmp_path / "m.onnx")
+    other = shutil.copy(REWRITTEN, tmp_path / "force.onnx")
+    with pytest.raises(bnfold.UsageError, match=r"force\.onnx is a model .*; force replaces it$"):
+        bnfold.optimize(FOLDED, other)
+    run("optimize", tmp_path / "m.onnx", other).failed(2, "force.onnx is a", "; --force replaces")
 
 
 def test_every_keyword_is_documented() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bnfold.api import inspect as inspect
     from bnfold.api import optimize as optimize
     from bnfold.errors import BnfoldError as BnfoldError
+    from bnfold.errors import LoadError as LoadError
     from bnfold.errors import ModelError as ModelError
     from bnfold.errors import NotEquivalentError as NotEquivalentError
     from bnfold.errors import NotVerifiedError as NotVerifiedError
@@ -46,6 +47,7 @@ _HOMES = {
     "bnfold.api": ("bench", "check", "explain", "inspect", "optimize"),
     "bnfold.errors": (
         "BnfoldError",
+        "LoadError",
         "ModelError",
         "NotEquivalentError",
         "NotVerifiedError",

@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 import onnx
 
 from bnfold.arrays import Array
-from bnfold.errors import TooSlowError, UsageError, in_words
+from bnfold.errors import TooSlowError, UsageError, in_words, parameter
 from bnfold.keywords import check_options, execution_options, given, pass_options
 from bnfold.modelfile.external import require_data
 from bnfold.modelfile.source import ModelSource, Source, in_place
@@ -217,7 +217,9 @@ def check(
     from bnfold.workflow.validity import require_valid_unless_loaded
 
     if outputs not in OUTPUT_CHOICES:
-        raise UsageError(f"unknown outputs {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}")
+        raise UsageError(
+            f"unknown {parameter('outputs')} {outputs!r}; known: {', '.join(OUTPUT_CHOICES)}"
+        )
     execution = execution_options(execution, providers, threads, inputs, shapes, samples, seed)
     checking = given(check_options(checking, rtol, atol, truth), certify=certify)
     with _runtime_of(execution), learning_once(), _as_files(reference, candidate) as paths:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bnfold.text import legible
@@ -15,14 +17,44 @@ INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h: a bug in bnfold, or out of memory."""
 
 
+_PARAMETER = re.compile("\0([^\0]+)\0")
+
+_OPTIONS = {
+    "check=False": "no-check",
+    "name": "external-data-name",
+    "seconds": "bench-seconds",
+    "threshold": "external-data-threshold",
+}
+"""The options that are not called like the parameter that they are in Python."""
+
+
+def parameter(name: str) -> str:
+    """Return a parameter for a message: on the command line, it names the option instead."""
+    return f"\0{name}\0"
+
+
+def _option(found: re.Match[str]) -> str:
+    return f"--{_OPTIONS.get(found[1], found[1].replace('_', '-'))}"
+
+
 class BnfoldError(Exception):
-    """A failure with a one-line message; the command exits with its `exit_code`."""
+    """A failure with a one-line message; the command exits with its `exit_code`.
+
+    `on_command_line` is the message with options in place of parameters.
+    """
 
     exit_code = 2
 
     def __init__(self, message: str, record: Record | None = None) -> None:
-        super().__init__(" ".join(message.split()))
+        text = " ".join(message.split())
+        super().__init__(_PARAMETER.sub(r"\1", text))
+        self.on_command_line = _PARAMETER.sub(_option, text)
         self.record = record
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Change the message, for Python and for the command line."""
+        self.args = (change(str(self)),)
+        self.on_command_line = change(self.on_command_line)
 
 
 def require_text(path: str | os.PathLike[str], kind: type[BnfoldError]) -> None:

@@ -11,7 +11,7 @@ from numbers import Integral
 from pathlib import Path
 
 from bnfold.arrays import Array
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, parameter
 
 PROVIDER_CHOICES = ("cpu", "cuda")
 _PROVIDER_NAMES = {f"{name}executionprovider": name for name in PROVIDER_CHOICES}
@@ -36,7 +36,7 @@ def require_from(least: float, **numbers: float | None) -> None:
             continue
         is_whole = isinstance(least, float) or isinstance(number, Integral)
         if not is_whole or not least <= number < math.inf:
-            raise UsageError(f"{name.replace('_', '-')} {number} is not a number from {least} on")
+            raise UsageError(f"{parameter(name)} {number} is not a number from {least} on")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class PassOptions:
             return re.compile(self.keep_node) if self.keep_node else None
         except re.error as error:
             raise UsageError(
-                f"--keep-node {self.keep_node!r} is not a valid regular expression: {error}"
+                f"{parameter('keep_node')} {self.keep_node!r} is not a valid regular expression: "
+                f"{error}"
             ) from error
 
 
@@ -160,10 +161,10 @@ class CheckOptions:
         atol: the absolute tolerance, in the output's own unit; None for a share of its magnitude.
         rtols: relative tolerances by the name of the output, which count more.
         atols: absolute tolerances by the name of the output, which count more.
-        truth: whether to evaluate in float64, too: ``auto`` (for a few seconds at most), ``always``
-            or ``off``.
+        truth: whether to evaluate in float64, too: ``auto`` (for 10 seconds, or 60 where an output
+            exceeds its tolerance), ``always`` or ``off``.
         save_inputs: a folder to save the inputs to.
-        certify: whether to prove each rewrite by itself: ``auto`` (for some seconds at most),
+        certify: whether to prove each rewrite by itself: ``auto`` (for 30 seconds at most),
             ``always`` (a rewrite that cannot be certified is not verified) or ``off``.
         require: the least verdict that is accepted: ``certified`` or ``pass``.
 
@@ -188,7 +189,7 @@ class CheckOptions:
         ):
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                    f"unknown {parameter(name)} {getattr(self, name)!r}; known: {', '.join(known)}"
                 )
         tolerances = [("rtol", self.rtol), ("atol", self.atol)]
         tolerances += [("rtol", tolerance) for tolerance in self.rtols.values()]
@@ -196,7 +197,7 @@ class CheckOptions:
         for name, tolerance in tolerances:
             if tolerance is not None and not math.isfinite(tolerance):
                 raise UsageError(
-                    f"--{name} {tolerance} would let anything pass; give a finite number"
+                    f"{parameter(name)} {tolerance} would let anything pass; give a finite number"
                 )
             require_from(0.0, **{name: tolerance})
 
@@ -254,7 +255,8 @@ class TimingOptions:
         if self.require_speedup_at not in SPEEDUP_CHOICES:
             known = ", ".join(SPEEDUP_CHOICES)
             raise UsageError(
-                f"unknown --require-speedup-at {self.require_speedup_at!r}; known: {known}"
+                f"unknown {parameter('require_speedup_at')} {self.require_speedup_at!r}; "
+                f"known: {known}"
             )
         require_from(0.0, seconds=self.seconds, tune_seconds=self.tune_seconds)
         require_from(0.0, require_speedup=self.require_speedup)
@@ -314,17 +316,20 @@ class StorageOptions:
     def __post_init__(self) -> None:
         if self.external_data not in EXTERNAL_DATA_CHOICES:
             known = ", ".join(EXTERNAL_DATA_CHOICES)
-            raise UsageError(f"unknown external data {self.external_data!r}; known: {known}")
-        require_from(0, external_data_threshold=self.threshold)
+            raise UsageError(
+                f"unknown {parameter('external_data')} {self.external_data!r}; known: {known}"
+            )
+        require_from(0, threshold=self.threshold)
         asked = {"threshold": self.threshold, "name": self.name}
-        for option, value in asked.items():
+        for name, value in asked.items():
             if self.external_data == "never" and value is not None:
+                idle = parameter(name)
                 raise UsageError(
-                    f"--external-data never leaves --external-data-{option} without effect"
+                    f"{parameter('external_data')} 'never' leaves {idle} without effect"
                 )
         if self.name is not None and not _is_file_name(self.name):
             raise UsageError(
-                f"--external-data-name {self.name!r} is not the name of a file: it goes beside "
+                f"{parameter('name')} {self.name!r} is not the name of a file: it goes beside "
                 "OUTPUT, in the same folder"
             )
 

@@ -1,4 +1,7 @@
-"""Shows text from elsewhere, such as names in models, so that nothing in it is hidden or obeyed."""
+"""Shows text from elsewhere, such as names in models, so that nothing in it is hidden or obeyed.
+
+And two numbers so that they differ.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,16 @@ def legible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _UNSEEN.sub(_escaped, text.translate(_PICTURES))
+
+
+def told_apart(one: float, other: float) -> tuple[str, str]:
+    """Return two numbers with six digits, or as many more as it takes to tell them apart."""
+    texts = f"{one:.6g}", f"{other:.6g}"
+    for digits in range(7, 18):
+        if texts[0] != texts[1]:
+            break
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+    return texts
 
 
 def _escaped(match: re.Match[str]) -> str:

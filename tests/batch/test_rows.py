@@ -16,6 +16,8 @@ from bnfold.batch.rows import row_of, speeds_of, told
 from bnfold.errors import NotEquivalentError, UsageError
 from bnfold.options import CheckOptions, ExecutionOptions, InputOptions, PassOptions, TimingOptions
 from bnfold.record.batch import GRAVEST_FIRST, FileRecord, Index, Row, gravest, read_index
+from bnfold.report.batch import proven
+from tests.report.noted import certified, exact
 from tests.support import records
 from tests.support.batch import foldable, save
 from tests.support.cli import parse_strictly
@@ -50,6 +52,14 @@ def test_a_row_of_a_record() -> None:
     speeds = speeds_of(record.speed, "a machine", "m.onnx.html")
     assert [speed.level for speed in speeds] == ["all", "disabled"]
     assert dataclasses.replace(row, speeds=speeds).machines == ["a machine"]
+
+
+def test_changes_of_meaning_are_counted_apart() -> None:
+    record = certified(exact("copying"), None)
+    record.rewrites[1] = dataclasses.replace(record.rewrites[1], exactness="semantic")
+    row = row_of("m", "m", record, None)
+    assert (row.rewrites, row.certified, row.requested) == (2, 1, 1)
+    assert proven(row) == "1 of 1"
 
 
 def test_a_row_of_a_failure() -> None:

@@ -116,7 +116,7 @@ def wrong(folder: Path) -> Iterator[tuple[str, list[str], str]]:
     yield "no index", ["models", "--out", "other"], "is not the index of a batch"
     yield "a link out", ["models", "--out", "linked"], "behind a link that leads out"
     yield "a manifest", ["models.toml", *out], "line 2: unknown option 'pth'"
-    yield "options of a model", ["wrong.toml", *out], "models/m.onnx: samples 0 is not a number"
+    yield "options of a model", ["wrong.toml", *out], "models/m.onnx: --samples 0 is not a number"
     yield "unknown pass", ["models", *out, "--only", "nope"], "unknown pass 'nope'"
     yield (
         "unknown backend",
@@ -199,6 +199,10 @@ def test_the_command_that_does_the_same_for_one_model() -> None:
     assert words_of(values | changed) == [
         "--skip", "a", "--skip", "b", "--no-check", "--tune", "--samples", "5", "--truth", "off",
     ]  # fmt: skip
+    unchecked = {"check": False, "certify": "always", "require": "pass"}
+    assert words_of(values | unchecked) == ["--no-check"]  # together, they are a usage error
+    untimed = {"bench": False, "require_speedup": 1.0}
+    assert words_of(values | untimed) == ["--require-speedup", "1.0"]
 
 
 def test_a_manifest_counts_more_than_the_command_line(folder: Path) -> None:

@@ -143,6 +143,70 @@ def test_the_command_line_decides_how_much_is_said(folder: Path, asked: str) -> 
     assert "--quiet and --verbose contradict" in outcome.err
 
 
+# --- Steps that are switched off and asked for ----------------------------------------------------
+
+ASKING = [
+    ("check", "--certify", "always"),
+    ("check", "--truth", "always"),
+    ("check", "--require", "pass"),
+    ("bench", "--require-speedup", "0"),
+    ("bench", "--bench-seconds", "0.1"),
+]
+
+
+@pytest.mark.parametrize(("step", "option", "value"), ASKING)
+@pytest.mark.parametrize("command", ["optimize", "batch"])
+def test_to_ask_for_a_step_and_switch_it_off_is_a_usage_error(
+    folder: Path, command: str, step: str, option: str, value: str
+) -> None:
+    out = ("out.onnx",) if command == "optimize" else ("--out", "out")
+    outcome = run(command, REWRITTEN, *out, f"--no-{step}", option, value)
+    outcome.failed(2, f"--no-{step} and {option}", "contradict each other")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("option", "value"), [("--certify", "off"), ("--truth", "auto")])
+def test_what_asks_for_no_check_does_not_contradict_it(
+    folder: Path, option: str, value: str
+) -> None:
+    assert run("optimize", REWRITTEN, "out.onnx", *QUICK, option, value).code == 0
+
+
+@pytest.mark.parametrize(("step", "option", "value"), ASKING)
+def test_the_command_line_asks_for_a_step_that_a_file_switches_off(
+    folder: Path, step: str, option: str, value: str
+) -> None:
+    write(folder, f"[tool.bnfold.optimize]\n{step} = false\nseed = 1\n")
+    other = {"check": "--no-bench", "bench": "--no-check"}[step]
+    record = run("optimize", REWRITTEN, "o", other, option, value, "--json").record
+    assert record["equivalence"] if step == "check" else record["speed"]
+    words = ["--no-config", "optimize", "--seed", "1", str(REWRITTEN), "o", other, option, value]
+    assert record["command"][1:] == [*words, "--json"]
+
+
+@pytest.mark.parametrize(("step", "option", "value"), ASKING)
+def test_the_command_line_switches_off_a_step_that_a_file_asks_for(
+    folder: Path, step: str, option: str, value: str
+) -> None:
+    content = value if step == "bench" else f'"{value}"'
+    write(folder, f"[tool.bnfold.optimize]\n{option.removeprefix('--')} = {content}\nseed = 1\n")
+    outcome = run("optimize", REWRITTEN, "o", *QUICK, "--json")
+    record = record_of(outcome)
+    assert (record["equivalence"], record["speed"]) == (None, [])
+    is_said = f"--no-{step} leaves {option} without effect" in outcome.err
+    assert is_said == (option != "--bench-seconds")
+    words = ["--no-config", "optimize", "--seed", "1", str(REWRITTEN), "o", *QUICK, "--json"]
+    assert record["command"][1:] == words
+
+
+def test_what_a_file_requires_counts_more_than_what_it_switches_off(folder: Path) -> None:
+    write(folder, "[tool.bnfold.optimize]\nbench = false\nrequire-speedup = 0\nseed = 1\n")
+    record = run("optimize", REWRITTEN, "o", "--no-check", "--json").record
+    assert record["speed"]
+    assert "--no-bench" not in record["command"]
+    assert "--require-speedup" in record["command"]
+
+
 MISTAKES = {
     "unknown option": ("optimize.sample = 3", "tool.bnfold.optimize.sample", "'samples'"),
     "unknown command": ("optimise.samples = 3", "tool.bnfold.optimise", "'optimize'"),

@@ -234,3 +234,4 @@ def test_a_model_that_does_not_arrive_is_a_failure(tmp_path: Path) -> None:
         )
     assert process.returncode == 2
     assert "standard output cannot be written: No space left on device" in process.stderr
+    assert "wrote" not in process.stderr

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
-import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
 
 import onnx
 import pytest
+from rich.console import Console
 
 import bnfold
+from bnfold.cli.passes import print_pass
 from bnfold.errors import ProviderError
 from bnfold.graph.cost import Cost
+from bnfold.rewriting.contract import Exactness, Pass
 from tests.support.cli import REWRITTEN, UNCHANGED, run
 from tests.support.graphs import Parameters, batch_norm, build, normal
 
@@ -28,8 +31,35 @@ def test_help_fits_80_columns_uncut(monkeypatch: pytest.MonkeyPatch, command: st
     monkeypatch.setenv("COLUMNS", "80")
     text = run(*([command] if command else []), "--help").out
     assert not [line for line in text.splitlines() if len(line) > 80]
-    assert not re.search(r"(?<![\]}])\.\.\.", text)  # [ARGS]... and {MODELS}... are whole
+    usage, _, described = text.partition("\n\n")
+    assert "{" not in usage
+    assert "..." not in described
     assert "<list" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_is_true_of_each_command(command: str) -> None:
+    text = " ".join(run(command, "--help").out.split())
+    has_record = command in ("optimize", "check", "bench", "explain")
+    assert ("--json Print only the JSON record." in text) == has_record
+    assert ("Print the verdict, the speed and the file" in text) == (command == "optimize")
+    assert ("Print all outputs, nodes and conditions." in text) == (command == "optimize")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (("check", REWRITTEN, REWRITTEN, "--certify", "off", "--truth", "off"), "equivalence: "),
+        (("bench", REWRITTEN, "--seconds", "0", "--no-memory"), "speed: "),
+        (("explain", REWRITTEN), f"{REWRITTEN}: "),
+    ],
+)
+def test_what_is_left_by_quiet(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str | Path, ...], start: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    (line,) = run(*arguments, "--quiet").out.splitlines()
+    assert line.startswith(start)
 
 
 def test_options_are_listed_in_groups() -> None:
@@ -38,6 +68,64 @@ def test_options_are_listed_in_groups() -> None:
     assert places == sorted(places)
     assert text.index("--only") < places[2] < text.index("--rtol")
     assert "<float range>" not in text
+
+
+# --- passes ---------------------------------------------------------------------------------------
+
+DOCUMENTATION = """Fold what
+lies in lines of any length.
+
+    y = a formula + that stays as long as it is
+    z = likewise
+
+It passes
+
+- one item, which goes on
+  in a line of its own;
+- another.
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (
+            80,
+            [
+                "Fold what lies in lines of any length.",
+                "",
+                "    y = a formula + that stays as long as it is",
+                "    z = likewise",
+                "",
+                "It passes",
+                "",
+                "- one item, which goes on in a line of its own;",
+                "- another.",
+            ],
+        ),
+        (
+            24,
+            [
+                "Fold what lies in lines",
+                "of any length.",
+                "",
+                "    y = a formula + that stays as long as it is",
+                "    z = likewise",
+                "",
+                "It passes",
+                "",
+                "- one item, which goes",
+                "  on in a line of its",
+                "  own;",
+                "- another.",
+            ],
+        ),
+    ],
+)
+def test_the_prose_of_a_pass_fills_lines_and_formulas_stay(width: int, lines: list[str]) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_pass(console, Pass("x", ("Relu",), Exactness.BITWISE, (), mock.Mock(), DOCUMENTATION))
+    assert console.export_text().splitlines()[2:-2] == lines
 
 
 # --- inspect --------------------------------------------------------------------------------------
@@ -73,6 +161,7 @@ def test_one_model() -> None:
     outcome = run("inspect", REWRITTEN)
     assert (outcome.code, outcome.err) == (0, "")
     assert "images: float32[batch,1,8,8]" in outcome.out
+    assert outcome.out.startswith("file ")
     assert "BatchNormalization" in outcome.out
     described = json.loads(run("inspect", REWRITTEN, "--json").out)
     assert described["model"]["ops"]["Conv"] == 2

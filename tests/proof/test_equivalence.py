@@ -18,7 +18,7 @@ from bnfold.proof.outputs import flat
 from bnfold.proof.tolerance import Allowance
 from bnfold.record.data import Equivalence
 from tests.support.checks import compared, verdict
-from tests.support.graphs import Parameters, batch_norm, build, normal
+from tests.support.graphs import Parameters, batch_norm, build, named_in, normal
 
 
 def compare(reference: str, candidate: str, **weights: Any) -> Equivalence:
@@ -447,3 +447,34 @@ def test_what_differs_beyond_what_is_drawn_elsewhere_fails(
     same = bnfold.check(model(), model()).equivalence
     assert same is not None
     assert same.verdict == "pass"
+
+
+SATURATED = "m = Mul(x, small) h = Add(m, bias)"
+
+
+@pytest.mark.parametrize(
+    ("line", "bias", "verdict"),
+    [
+        ("y = Sigmoid(h)", -18.5, "pass"),
+        ("n = Neg(h) e = Exp(n) d = Add(e, one) y = Reciprocal(d)", -17.5, "pass"),
+        ("y = Sigmoid(h)", -12.0, "fail"),
+    ],
+)
+def test_a_column_of_a_sigmoid_that_is_as_small_as_its_rounding(
+    line: str, bias: float, verdict: str
+) -> None:
+    text = "(float[N,3] x) => (float[N,3] y)"
+    weights = {
+        "small": np.array([1e-3, 1, 1], np.float32),
+        "bias": np.array([-17.5, 0, 0], np.float32),
+        "one": np.array(1, np.float32),
+    }
+    lines = [f"{SATURATED} y = Sigmoid(h)", f"{SATURATED} {line}"]
+    changed = weights | {"bias": np.array([bias, 0, 0], np.float32)}
+    one, other = (
+        build(f"{text} {{ {each} }}", **named_in(each, known))
+        for each, known in zip(lines, (weights, changed), strict=True)
+    )
+    equivalence = bnfold.check(one, other, certify="off", truth="off").equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == verdict

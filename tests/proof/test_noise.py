@@ -24,7 +24,7 @@ from bnfold.proof.noise import (
     root_mean_square,
     widened,
 )
-from bnfold.proof.tolerance import DEFAULT_TOLERANCES, DEVIATIONS, Allowance
+from bnfold.proof.tolerance import COARSE, DEFAULT_TOLERANCES, DEVIATIONS, Allowance
 from tests.support.graphs import normal
 
 
@@ -393,3 +393,17 @@ def test_a_move_is_by_a_few_units_in_the_last_place(values: list[float], seed: i
     off = np.abs(found[finite].astype(np.float64) - content[finite].astype(np.float64))
     size = np.abs(content[finite].astype(np.float64))
     assert (off <= 2.0**-22 * size + 2.0**-148).all()
+
+
+@pytest.mark.parametrize("unit", ["float32", "float16"])
+def test_what_a_sigmoid_gives_may_be_off_however_small_it_is(unit: str) -> None:
+    content = np.zeros((4, 3), np.float32)
+    content[:, 1] = 1
+    options = CheckOptions()
+    for is_coarse, least in ((True, COARSE), (False, 0.0)):
+        allowance = Allowance(options, unit, {0: content}, is_coarse=is_coarse)
+        atol = np.broadcast_to(allowance.atol(0), content.shape)
+        assert set(atol[:, 0]) == {least}
+        assert atol[0, 1] > 1e-5
+    asked = Allowance(CheckOptions(atol=0.0), unit, {0: content}, is_coarse=True)
+    assert not asked.atol(0).any()

@@ -19,7 +19,7 @@ from bnfold.proof.hints.levels import without_ties
 from bnfold.proof.noise import Noise
 from bnfold.proof.original import Original
 from bnfold.proof.traits import Traits, float_weights
-from tests.support.graphs import Parameters, build, normal
+from tests.support.graphs import Parameters, build, named_in, normal
 
 NEXT = 1 + 2**-10
 """How far from a number what is not met exactly is drawn."""
@@ -600,3 +600,23 @@ def test_weights_that_take_too_much_do_not_move(tmp_path: Path) -> None:
     size = sum(numpy_helper.to_array(tensor).nbytes for tensor in tensors)
     assert float_weights(Traits.of(tmp_path / "m.onnx"), size)
     assert float_weights(Traits.of(tmp_path / "m.onnx"), size - 1) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "coarse"),
+    [
+        ("y = Sigmoid(x)", "y = Tanh(x)", {"y"}),
+        ("y = Tanh(x)", "s = Sigmoid(x) y = Reshape(s, q)", {"y"}),
+        ("s = Sigmoid(x) y = Mul(s, x)", "y = Abs(x)", set()),
+        ("y = Abs(x)", "d = Cast<to=11>(x) s = Sigmoid(d) y = Cast<to=1>(s)", set()),
+        ("h = Cast<to=10>(x) s = Sigmoid(h) y = Cast<to=1>(s)", "y = Abs(x)", {"y"}),
+    ],
+)
+def test_outputs_that_are_computed_with_an_absolute_error(
+    tmp_path: Path, one: str, other: str, coarse: set[str]
+) -> None:
+    paths = [tmp_path / "one.onnx", tmp_path / "other.onnx"]
+    for path, lines in zip(paths, (one, other), strict=True):
+        text = f"(float[N,3] x) => (float[N,3] y) {{ {lines} }}"
+        onnx.save(build(text, **named_in(lines, {"q": np.array([-1, 3])})), path)
+    assert Traits.beside(*paths).coarse == coarse

@@ -183,6 +183,24 @@ def test_no_tolerance_is_offered_that_is_far_beyond_the_allowed_one() -> None:
     assert "--rtol" not in decide(Findings([level("disabled", far), level("all", CLOSE)]))[1]
 
 
+@pytest.mark.parametrize(
+    ("original", "optimized", "words"),
+    [
+        (1.0, 1.5, "is 1.5 at [3] of sample 0, not 1, and"),
+        (-7.834201, -7.8342, "is -7.8342 at [3] of sample 0, not -7.834201, and"),
+        (float(np.float32(-7.8342004)), float(np.float32(-7.8342)), "is -7.8341999 at [3]"),
+        (float(np.nextafter(-7.8342, 0)), -7.8342, "not -7.834199999999999, and no difference"),
+    ],
+)
+def test_the_two_values_are_shown_with_digits_that_differ(
+    original: float, optimized: float, words: str
+) -> None:
+    worst = Worst(0, [3], original, optimized)
+    exact = dataclasses.replace(FAR, worst=worst, tolerance=Tolerance(0.0, 0.0), needed=None)
+    _, reason = decide(Findings([level("disabled", exact), level("all", exact)]))
+    assert words in reason
+
+
 def test_coarser_types_may_be_further_from_the_truth() -> None:
     limits = [truth_limit(dtype, 0.0, 0.0) for dtype in ("float32", "float16", "bfloat16")]
     assert limits == sorted(limits)

@@ -168,3 +168,5 @@ def test_the_middle_of_a_long_name_is_left_out() -> None:
     provider = replace(provider, levels=levels, truth=None, noise_floor=[])
     record = replace(record, equivalence=replace(record.equivalence, providers=[provider]))
     assert "  /model/…m_output_0" in on_a_terminal(record, 80)
+    assert "  /model/h…mm_output_0" in on_a_terminal(record, 82)
+    assert "  /model/head/classifier/Gemm_output_0  " in on_a_terminal(record, 160)

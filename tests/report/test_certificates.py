@@ -116,6 +116,29 @@ def test_how_many_are_certified(certificates: list[Certificate | None], text: st
     assert said(certified(*certificates)) == text
 
 
+def test_changes_of_meaning_are_counted_apart() -> None:
+    """Both sides of the proofs and of the check have them."""
+    record = certified(exact("copying"), None, None)
+    record.rewrites[1:] = [
+        replace(rewrite, exactness="semantic") for rewrite in record.rewrites[1:]
+    ]
+    lead = "1 of 1 rewrite certified for all inputs"
+    apart = "2 more change the model's meaning as requested: nothing to prove"
+    assert said(record) == f"{lead} (bit by bit); {apart}"
+    for text in renderings(record).values():
+        assert lead in text
+        assert apart in text
+        assert "not tried" not in text
+    page = html.render(record)
+    assert "nothing to prove: changes the meaning, as requested" in page
+    assert "1 of 1: copying" in page
+    summary = certificate_summary(record)
+    assert summary is not None
+    assert summary.is_complete
+    record.rewrites.pop()
+    assert "1 more changes the model's meaning" in said(record)
+
+
 def test_every_rendering_has_each_part() -> None:
     texts = renderings(certified(*ALL))
     for part in (

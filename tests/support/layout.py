@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "algebra": ("arrays", "graph", "rewriting.contract", "rewriting.query"),
     "modelfile": ("atomic", "graph", "scratch", *_PLAIN),
     "running": ("graph", *_PLAIN),
-    "proof": ("graph", "modelfile", "running", "scratch", *_PLAIN),
+    "proof": ("graph", "modelfile", "running", "scratch", "text", *_PLAIN),
     "proof.certificates": (
         "graph",
         "proof.cutting",
@@ -54,6 +54,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
         "running",
         "scratch",
         "speed",
+        "text",
         *_PLAIN,
     ),
     "record.data": ("version",),

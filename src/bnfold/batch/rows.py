@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnfold.errors import INTERNAL_ERROR, BnfoldError, error_line
 from bnfold.record.batch import Row, Speed
 from bnfold.record.data import Record, SpeedRecord
-from bnfold.report.certificates import certificate_summary, certified
+from bnfold.report.certificates import certificate_summary, certified, is_change_of_meaning
 from bnfold.report.summary import verdict_of
 
 
@@ -34,6 +34,7 @@ def row_of(
         reason=reason,
         rewrites=len(record.rewrites),
         certified=certified(record.rewrites),
+        requested=sum(map(is_change_of_meaning, record.rewrites)),
         certificates=str(summary) if summary is not None else "",
         batchnorm=[ops.get("BatchNormalization", 0) for ops in (before, after)],
         nodes=[record.model.nodes, output.nodes],
@@ -47,7 +48,7 @@ def told(error: BaseException | None) -> tuple[int, str]:
     if error is None:
         return 0, ""
     if isinstance(error, BnfoldError):
-        return error.exit_code, error_line(str(error))
+        return error.exit_code, error_line(error.on_command_line)
     if isinstance(error, MemoryError):
         return INTERNAL_ERROR, "out of memory"
     what = f"unexpected {type(error).__name__}: {error}"

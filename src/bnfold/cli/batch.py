@@ -20,12 +20,10 @@ from bnfold.cli.options import (
     ForceInference,
     FreezeInitializers,
     Input,
-    Json,
     KeepFunctions,
     KeepNode,
     Only,
     Provider,
-    Quiet,
     RelativeTolerance,
     Require,
     RequireSpeedup,
@@ -36,6 +34,8 @@ from bnfold.cli.options import (
     Skip,
     Threads,
     Truth,
+    json_option,
+    quiet_option,
 )
 from bnfold.cli.steps import Bench, BenchSeconds, Check, DropCulprit, Tune, TuneSeconds
 from bnfold.errors import UsageError
@@ -150,8 +150,10 @@ def batch(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
-    quiet: Quiet = False,
-    json: Json = False,
+    quiet: Annotated[
+        bool, quiet_option("Print the counts and the place of the index alone.")
+    ] = False,
+    json: Annotated[bool, json_option("Print only the index, as JSON.")] = False,
 ) -> None:
     """Optimize many models in worker processes, with an index.
 

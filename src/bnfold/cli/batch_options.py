@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.cli.config import option_words
+from bnfold.cli.config import idle, option_words
 from bnfold.cli.values import check_options, execution_options, pass_options
 from bnfold.errors import UsageError
 
@@ -28,7 +28,7 @@ def asked_of(values: Mapping[str, Any], model: str = "") -> Asked:
     except UsageError as error:
         if not model:
             raise
-        raise UsageError(f"{model}: {error}") from error
+        raise UsageError(f"{model}: {error.on_command_line}") from error
 
 
 def _asked_of(values: Mapping[str, Any]) -> Asked:
@@ -81,10 +81,12 @@ def words_of(values: Mapping[str, Any]) -> list[str]:
     from bnfold.cli.optimize import optimize
 
     usual = inspect.signature(optimize).parameters
+    given = [name for name, value in values.items() if value not in (None, usual[name].default)]
+    lost = idle(values, given.__contains__)
     words: list[str] = []
-    for name, value in values.items():
-        option = name.replace("_", "-")
-        if value is None or value == usual[name].default:
+    for name in given:
+        if name in lost:
             continue
+        option, value = name.replace("_", "-"), values[name]
         words += option_words(f"--{option}", f"--no-{option}", value)
     return words

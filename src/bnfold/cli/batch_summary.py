@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bnfold.cli.batch_progress import duration
 from bnfold.record.batch import Index, Row
-from bnfold.report.batch import summary_of
+from bnfold.report.batch import proven, summary_of
 from bnfold.report.terminal.lines import cell, say, styled, table
 
 _MOST_ROWS = 40
@@ -34,11 +34,10 @@ def print_index(console: Console, index: Index, out: Path, *, quiet: bool) -> No
 def _print_rows(console: Console, rows: list[Row]) -> None:
     shown = table("model", "verdict", "certified", "BN", "nodes", "times as fast", numbers=False)
     for row in rows:
-        proven = f"{row.certified} of {row.rewrites}" if row.certificates else "–"
         shown.add_row(
-            cell(row.name),
+            cell(console, row.name),
             styled(row.verdict, _STYLES.get(row.verdict, "red")),
-            proven,
+            proven(row),
             _pair(row.batchnorm),
             _pair(row.nodes),
             _speed(row),

@@ -13,16 +13,16 @@ from bnfold.cli.options import (
     CustomOps,
     Data,
     Input,
-    Json,
     Model,
     Provider,
-    Quiet,
     Report,
     RequireSpeedup,
     RequireSpeedupAt,
     Seed,
     Threads,
-    Verbose,
+    json_option,
+    quiet_option,
+    verbose_option,
 )
 from bnfold.cli.outputs import Reports, input_files, with_data
 from bnfold.cli.pipes import Pipes
@@ -80,9 +80,11 @@ def bench(
     threads: Threads = None,
     custom_ops: CustomOps = None,
     report: Report = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
+    quiet: Annotated[bool, quiet_option("Print the speed alone.")] = False,
+    verbose: Annotated[
+        bool, verbose_option("Also print load times, and the time by operator.")
+    ] = False,
+    json: Annotated[bool, json_option("Print only the JSON record.")] = False,
 ) -> None:
     """Time a model, or one against another."""
     from bnfold import api

@@ -14,10 +14,8 @@ from bnfold.cli.options import (
     CustomOps,
     Data,
     Input,
-    Json,
     Outputs,
     Provider,
-    Quiet,
     RelativeTolerance,
     Report,
     Samples,
@@ -25,7 +23,9 @@ from bnfold.cli.options import (
     Seed,
     Threads,
     Truth,
-    Verbose,
+    json_option,
+    quiet_option,
+    verbose_option,
 )
 from bnfold.cli.outputs import Reports, input_files, require_apart, with_data
 from bnfold.cli.pipes import Pipes
@@ -70,9 +70,11 @@ def check(
     threads: Threads = None,
     custom_ops: CustomOps = None,
     report: Report = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
+    quiet: Annotated[bool, quiet_option("Print the verdict alone.")] = False,
+    verbose: Annotated[
+        bool, verbose_option("Print all outputs and notes, and how inputs were made.")
+    ] = False,
+    json: Annotated[bool, json_option("Print only the JSON record.")] = False,
 ) -> None:
     """Compare any two models numerically."""
     from bnfold import api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from contextvars import ContextVar
 from difflib import get_close_matches
 from itertools import permutations
@@ -18,6 +18,14 @@ from bnfold.errors import UsageError, in_words
 _NO_DEFAULTS = ("help", "output")
 """Options that a file gives no default for: they are about one run alone."""
 
+_ASKING: Mapping[str, Mapping[str, str | None]] = {
+    "check": {"truth": "always", "certify": "always", "require": None},
+    "bench": {"require_speedup": None, "bench_seconds": None},
+}
+"""By step: the options that ask for it, at this value or at any."""
+
+_SAID = ("COMMANDLINE", "DEFAULT_MAP")
+"""Where a value comes from that is not the default."""
 
 _given: ContextVar[list[str] | None] = ContextVar("given", default=None)
 """The words after the program's name, if a file has given any of them."""
@@ -58,9 +66,10 @@ class ConfiguredCommand(GroupedCommand):
         for mine, other in permutations(("quiet", "verbose")):  # the command line wins
             if ctx.params.get(other) and _source(ctx, mine) == "DEFAULT_MAP" != _source(ctx, other):
                 ctx.params[mine] = False
+        overruled = self._settle_steps(ctx)
         if ctx.params.get("verbose") and ctx.meta.get("bnfold.config") is not None:
             say(f"{ctx.meta['bnfold.config']} gives defaults to {', '.join(ctx.default_map)}")
-        words = self._words_of_file(ctx)
+        words = self._words_of_file(ctx, overruled)
         given = ["--no-config", ctx.info_name, *words, *ctx.meta["bnfold.words"]] if words else None
         before = _given.set(given)
         try:
@@ -68,11 +77,38 @@ class ConfiguredCommand(GroupedCommand):
         finally:
             _given.reset(before)
 
-    def _words_of_file(self, ctx: Any) -> list[str]:
+    def _settle_steps(self, ctx: Any) -> set[str]:
+        """Decide on steps that are both switched off and asked for: the command line wins.
+
+        Return the options that have no effect.
+
+        Raises:
+            UsageError: if the command line itself says both.
+        """
+        lost: set[str] = set()
+        for step in _ASKING:
+            is_off = _source(ctx, step) == "COMMANDLINE"
+            asking = _asking(step, ctx.params, lambda name: _source(ctx, name) in _SAID)
+            typed = [name for name in asking if _source(ctx, name) == "COMMANDLINE"]
+            if is_off and typed:
+                option, value = typed[0].replace("_", "-"), _ASKING[step][typed[0]]
+                asks = f"--{option} {value}" if value else f"--{option}"
+                raise UsageError(f"--no-{step} and {asks} contradict each other")
+            if typed or ("require_speedup" in asking and not is_off):
+                ctx.params[step] = True
+                lost.add(step)
+                continue
+            lost.update(asking)
+            if "require_speedup" in asking:
+                ctx.params["require_speedup"] = None
+                say(f"--no-{step} leaves --require-speedup without effect")
+        return lost
+
+    def _words_of_file(self, ctx: Any, overruled: Container[str]) -> list[str]:
         """Return the options that the file has given, as they stand on a command line."""
         words: list[str] = []
         for option in self.get_params(ctx):
-            if _source(ctx, option.name) != "DEFAULT_MAP":
+            if _source(ctx, option.name) != "DEFAULT_MAP" or option.name in overruled:
                 continue
             value = ctx.default_map[option.name]
             if value is True and not ctx.params[option.name]:
@@ -96,6 +132,26 @@ class ConfiguredCommand(GroupedCommand):
         for key, value in table.items():
             _require_fitting(ctx, f"{path}: {where}.{key}", options[key], value)
         return {options[key].name: value for key, value in table.items()}
+
+
+def _asking(step: str, values: Mapping[str, Any], is_given: Callable[[str], bool]) -> list[str]:
+    """Return the options, of those that are given, that ask for a step that is switched off."""
+    if values.get(step) is not False:
+        return []
+    return [
+        name
+        for name, value in _ASKING[step].items()
+        if name in values and is_given(name) and value in (None, values[name])
+    ]
+
+
+def idle(values: Mapping[str, Any], is_given: Callable[[str], bool]) -> set[str]:
+    """Return the options that have no effect beside others: a required speed-up is measured."""
+    lost: set[str] = set()
+    for step in _ASKING:
+        asking = _asking(step, values, is_given)
+        lost.update([step] if "require_speedup" in asking else asking)
+    return lost
 
 
 def _source(ctx: Any, name: str) -> str:

@@ -56,7 +56,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     if number is not None:  # whatever a library has made of it
         return f"ended by {signal.Signals(number).name}", 128 + number
     if isinstance(error, BnfoldError):
-        return str(error), error.exit_code
+        return error.on_command_line, error.exit_code
     if isinstance(error, TyperException):
         return _of_usage(error), UsageError.exit_code
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):

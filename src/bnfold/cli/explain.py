@@ -11,17 +11,17 @@ from bnfold.cli.help import OUTPUT
 from bnfold.cli.options import (
     ForceInference,
     FreezeInitializers,
-    Json,
     KeepFunctions,
     KeepNode,
     Model,
     Only,
     Provider,
-    Quiet,
     Report,
     SetShape,
     Skip,
-    Verbose,
+    json_option,
+    quiet_option,
+    verbose_option,
 )
 from bnfold.cli.outputs import Reports, with_data
 from bnfold.cli.pipes import Pipes
@@ -48,9 +48,9 @@ def explain(
         ),
     ] = False,
     report: Report = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
+    quiet: Annotated[bool, quiet_option("Print the last line alone: the counts.")] = False,
+    verbose: Annotated[bool, verbose_option("Also name the file that gave defaults.")] = False,
+    json: Annotated[bool, json_option("Print only the JSON record.")] = False,
 ) -> None:
     """Show what optimize would do, and why; write nothing."""
     from bnfold import api

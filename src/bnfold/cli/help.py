@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.core import TyperCommand
@@ -38,6 +39,11 @@ def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
 
 class GroupedCommand(TyperCommand):
     """A command that lists its options by their panel, those without one last."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what a command takes; typer has braces around arguments that must be given."""
+        pieces = super().collect_usage_pieces(ctx)
+        return [re.sub(r"\{([^{}|]+)\}", r"\1", piece) for piece in pieces]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then a section for each group of options."""

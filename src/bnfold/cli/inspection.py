@@ -33,7 +33,7 @@ def print_inspection(console: Console, model: Inspection) -> None:
     _print_interface(console, "outputs", model.outputs)
     counts = table("operators", "count")
     for name, count in sorted(model.model.ops.items(), key=lambda item: (-item[1], item[0])):
-        counts.add_row(cell(name), str(count))
+        counts.add_row(cell(console, name), str(count))
     console.print()
     console.print(counts)
 
@@ -53,7 +53,7 @@ def print_difference(console: Console, one: Inspection, other: Inspection, detai
             _print_interface(console, f"{title} of the second", others)
     counts = table("operators", "first", "second", "change")
     for row in operator_changes(one.model.ops, other.model.ops):
-        counts.add_row(cell(row.name), str(row.before), str(row.after), row.change)
+        counts.add_row(cell(console, row.name), str(row.before), str(row.after), row.change)
     console.print()
     console.print(counts)
     nodes = differing_nodes(one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +22,11 @@ from bnfold.cli.options import (
     ForceInference,
     FreezeInitializers,
     Input,
-    Json,
     KeepFunctions,
     KeepNode,
     Model,
     Only,
     Provider,
-    Quiet,
     RelativeTolerance,
     Report,
     Require,
@@ -40,7 +39,9 @@ from bnfold.cli.options import (
     Skip,
     Threads,
     Truth,
-    Verbose,
+    json_option,
+    quiet_option,
+    verbose_option,
 )
 from bnfold.cli.outputs import (
     Reports,
@@ -113,9 +114,11 @@ def optimize(
     external_data_name: ExternalDataName = None,
     force: Force = False,
     report: Report = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    json: Json = False,
+    quiet: Annotated[
+        bool, quiet_option("Print the verdict, the speed and the file alone.")
+    ] = False,
+    verbose: Annotated[bool, verbose_option("Print all outputs, nodes and conditions.")] = False,
+    json: Annotated[bool, json_option("Print only the JSON record.")] = False,
 ) -> None:
     """Rewrite a model, check and time the result, and write it."""
     from bnfold import api
@@ -192,7 +195,7 @@ def optimize(
                         exit_code=error.exit_code,
                     )
                 raise
-            if to_stream:
-                pipes.send(place)
             record = pipes.named(result.record)
+            if to_stream and record.output is not None:
+                record = replace(record, output=replace(record.output, written=pipes.send(place)))
             deliver(record, reports, json, print_optimization, detail, stderr=to_stream)

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bnfold.cli.help import CHECK, INPUTS, OUTPUT, REWRITING, SPEED
+
+
+def quiet_option(meaning: str) -> Any:
+    """Return the option for less output; what is left differs by command."""
+    return typer.Option("-q", "--quiet", help=meaning, rich_help_panel=OUTPUT)
+
+
+def verbose_option(meaning: str) -> Any:
+    """Return the option for more output; what is more differs by command."""
+    return typer.Option("-v", "--verbose", help=meaning, rich_help_panel=OUTPUT)
+
+
+def json_option(meaning: str) -> Any:
+    """Return the option for output that is JSON alone; what it says differs by command."""
+    return typer.Option("--json", help=meaning, rich_help_panel=OUTPUT)
+
 
 Model = Annotated[
     Path,
@@ -133,7 +149,7 @@ Truth = Annotated[
     str,
     typer.Option(
         metavar="auto|off|always",
-        help="Also evaluate in float64 (auto: 10 s).",
+        help="Also evaluate in float64 (auto: 10 s, 60 s in doubt).",
         rich_help_panel=CHECK,
     ),
 ]
@@ -187,24 +203,6 @@ Report = Annotated[
         help="Write a report in this format (repeatable).",
         rich_help_panel=OUTPUT,
     ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "-q",
-        "--quiet",
-        help="Print the verdict, the speed and the file alone.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "-v", "--verbose", help="Print all outputs, nodes and conditions.", rich_help_panel=OUTPUT
-    ),
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print only the JSON record.", rich_help_panel=OUTPUT)
 ]
 Force = Annotated[
     bool,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -55,13 +56,18 @@ class Pipes:
     ) -> None:
         self._stack.close()
         if isinstance(error, BnfoldError):
-            text = str(error)
-            for place, name in self._names.items():
-                if place in text and isinstance(error.__cause__, OSError):
-                    folder = self._scratch.place().parent
-                    text += f"; it waits in {folder}: set TMPDIR to another folder"
-                text = text.replace(place, name)
-            error.args = (text,)
+            error.reword(
+                partial(self._with_names, is_of_system=isinstance(error.__cause__, OSError))
+            )
+
+    def _with_names(self, message: str, *, is_of_system: bool) -> str:
+        """Return a message that names the streams, and the folder if the system refuses it."""
+        for place, name in self._names.items():
+            if place in message and is_of_system:
+                folder = self._scratch.place().parent
+                message += f"; it waits in {folder}: set TMPDIR to another folder"
+            message = message.replace(place, name)
+        return message
 
     def _place(self, name: str, stream: str) -> Path:
         """Return a new place in the folder, to be called by the name of a stream."""
@@ -105,10 +111,12 @@ class Pipes:
             raise UsageError("standard output is a terminal: redirect it, or name OUTPUT")
         return self._place("stdout.onnx", "standard output")
 
-    def send(self, place: Path) -> None:
-        """Copy a file to standard output."""
+    def send(self, place: Path) -> bool:
+        """Copy a file to standard output, and return whether it arrived."""
+        out = cast(QuietStream, sys.stdout)
         with place.open("rb") as file:
-            cast(QuietStream, sys.stdout).copy(file)
+            out.copy(file)
+        return out.failure is None
 
     def shown(self, path: str | None) -> str | None:
         """Return a path as it was given: that of a stream is `-`."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bnfold.cli.options import (
-    Json,
+    json_option,
 )
 from bnfold.cli.outputs import Reports
 from bnfold.cli.pipes import Pipes
@@ -33,7 +33,7 @@ def report(
             help="Output file (repeatable). Default: print Markdown.",
         ),
     ] = None,
-    json: Json = False,
+    json: Annotated[bool, json_option("Print the record as JSON, not as Markdown.")] = False,
 ) -> None:
     """Render records of runs as HTML, Markdown or JSON."""
     from bnfold.record.reading import read_record

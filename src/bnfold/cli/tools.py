@@ -11,9 +11,9 @@ import typer
 
 from bnfold.cli.delivery import new_console
 from bnfold.cli.options import (
-    Json,
     Model,
-    Verbose,
+    json_option,
+    verbose_option,
 )
 from bnfold.cli.pipes import Pipes
 from bnfold.cli.values import (
@@ -34,8 +34,8 @@ def inspect(
             readable=False,
         ),
     ] = None,
-    verbose: Verbose = False,
-    json: Json = False,
+    verbose: Annotated[bool, verbose_option("Print all nodes that differ.")] = False,
+    json: Annotated[bool, json_option("Print the figures as JSON.")] = False,
 ) -> None:
     """Show what a model holds and computes, or how two differ.
 
@@ -60,7 +60,7 @@ def inspect(
         print_difference(new_console(), one, two, detail_of(False, verbose))
 
 
-def doctor(json: Json = False) -> None:
+def doctor(json: Annotated[bool, json_option("Print the findings as JSON.")] = False) -> None:
     """Check the packages, the providers and the folders here.
 
     The exit code is 4 if the CPU provider does not work: nothing could be checked.
@@ -92,7 +92,7 @@ def passes(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A pass.", show_default=False)
     ] = None,
-    json: Json = False,
+    json: Annotated[bool, json_option("Print the passes as JSON.")] = False,
 ) -> None:
     """List the passes, or describe one."""
     from bnfold.cli.passes import print_pass, print_passes

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
-from bnfold.errors import ModelError, UsageError, in_words
+from bnfold.errors import ModelError, UsageError, in_words, parameter
 from bnfold.modelfile.protos import tensors_of
 from bnfold.modelfile.source import Source
 
@@ -157,13 +157,15 @@ def require_free(loaded: LoadedModel, output: Path, name: str, *, force: bool) -
     """
     place = Path(os.path.realpath(output.parent), name)
     if name in (output.name, os.path.basename(os.path.realpath(output))):
-        raise UsageError(f"--external-data-name {name} is the name of OUTPUT")
+        raise UsageError(f"{parameter('name')} {name} is the name of OUTPUT")
     real = Path(os.path.realpath(place))
     if real in loaded.data_files or (loaded.path is not None and real == loaded.path.resolve()):
-        raise UsageError(f"{place} is a file of the model; choose another --external-data-name")
+        raise UsageError(f"{place} is a file of the model; choose another {parameter('name')}")
     if not os.path.lexists(place):
         return
     if not place.is_file():
-        raise UsageError(f"{place} is not a regular file; choose another --external-data-name")
+        raise UsageError(f"{place} is not a regular file; choose another {parameter('name')}")
     if not force and name not in locations_of(output):
-        raise UsageError(f"{place} exists, and holds no data of OUTPUT; --force replaces it")
+        raise UsageError(
+            f"{place} exists, and holds no data of OUTPUT; {parameter('force')} replaces it"
+        )

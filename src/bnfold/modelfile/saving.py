@@ -19,7 +19,7 @@ from bnfold.atomic import (
     create_file,
     overwrite,
 )
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, parameter
 from bnfold.modelfile.layout import (
     EXTERNAL_THRESHOLD,
     DataLayout,
@@ -236,5 +236,5 @@ def _require_fitting(
         if loaded.nbytes - outside > LARGEST_INLINE:
             raise UsageError(
                 f"weights of less than {storage.threshold} bytes exceed 2 GiB, more than one model "
-                "file may hold: --external-data-threshold must be less"
+                f"file may hold: {parameter('threshold')} must be less"
             )

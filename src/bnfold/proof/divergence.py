@@ -18,7 +18,7 @@ import onnx.helper
 from google.protobuf.message import EncodeError
 
 from bnfold.arrays import Array
-from bnfold.errors import ModelError, SessionError
+from bnfold.errors import ModelError, SessionError, parameter
 from bnfold.modelfile.external import load_whole
 from bnfold.options import CheckOptions, ExecutionOptions
 from bnfold.progress import Progress
@@ -211,7 +211,9 @@ class _Search:
         try:
             path.write_bytes(proto.SerializeToString())
         except (ValueError, EncodeError) as error:
-            message = "a model exceeds 2 GiB, so --outputs all cannot expose its values"
+            message = (
+                f"a model exceeds 2 GiB, so {parameter('outputs')} all cannot expose its values"
+            )
             raise ModelError(message) from error
         return path
 

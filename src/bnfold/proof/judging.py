@@ -76,7 +76,9 @@ class Judge:
         noise = original.noise.get(name)
         if any(value.shape != original.references[at][name].shape for at, value in values.items()):
             noise = None
-        return Allowance(self.checking.of(name), original.unit(name), values, noise)
+        is_coarse = name in original.traits.coarse
+        unit = original.unit(name)
+        return Allowance(self.checking.of(name), unit, values, noise, is_coarse=is_coarse)
 
     def in_order(
         self, results: Results, references: Results

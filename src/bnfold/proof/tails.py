@@ -56,7 +56,8 @@ def _is_within(one: Array, other: Array, name: str, traits: Traits, checking: Ch
         return False
     if one.dtype.kind not in "fV":  # those of bfloat16 are of kind V
         return bool(np.array_equal(one, other))
-    allowance = Allowance(checking, traits.units.get(name, one.dtype.name), {0: one})
+    unit, is_coarse = traits.units.get(name, one.dtype.name), name in traits.coarse
+    allowance = Allowance(checking, unit, {0: one}, is_coarse=is_coarse)
     limits = allowance.limits(0, one)
     one, other = one.astype(np.float64), other.astype(np.float64)
     with np.errstate(invalid="ignore"):

@@ -21,6 +21,10 @@ DEFAULT_TOLERANCES: dict[str, Tolerance] = {
 """By rounding unit: the coarsest float type on the way to an output, weights included. Here `atol`
 is a share of a typical magnitude; see `Allowance`. Outputs that are not floats must be equal."""
 
+COARSE = 2.0**-22
+"""How far apart two Sigmoids of the same number may be, in all: each is off by up to 1.7e-7, also
+where it is much less than that, and no draw of the noise shows it where all of a slice is."""
+
 DEVIATIONS = 2.0
 """The scale of the noise is allowed so many times √(2 ln N), for N elements: that is where the
 largest of N normal values lies. Twice that, because noise has heavier tails."""
@@ -40,6 +44,7 @@ class Allowance:
         unit: the rounding unit of the output, by its name.
         originals: what the original gives, by the number of the sample.
         noise: how far it is from itself, or None if not known yet.
+        is_coarse: whether it is what a Sigmoid gives.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Allowance:
         unit: str,
         originals: Mapping[int, Array],
         noise: Noise | None = None,
+        *,
+        is_coarse: bool = False,
     ) -> None:
         default = DEFAULT_TOLERANCES.get(unit)
         self._options = options
@@ -60,6 +67,7 @@ class Allowance:
             else {sample: np.abs(widened(values)) for sample, values in originals.items()}
         )
         self._noise = None if self.is_exact else noise
+        self._least = COARSE if is_coarse else 0.0
         elements = sum(values.size for values in originals.values())
         self.deviations = DEVIATIONS * math.sqrt(2 * math.log(max(elements, 8)))
         """How many times the scale of the noise is allowed."""
@@ -83,7 +91,7 @@ class Allowance:
             typical = np.array(magnitude.max(initial=0.0))
             for axis in range(magnitude.ndim):
                 typical = np.minimum(typical, self._largest_in_slices(sample, axis))
-            tolerance = self._default.atol * typical
+            tolerance = np.maximum(self._default.atol * typical, self._least)
         if self._noise is None or self._options.atol is not None:
             return tolerance
         scale = self._noise.scale(sample)

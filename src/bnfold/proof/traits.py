@@ -64,6 +64,8 @@ class Traits:
     """The outputs that no input's content changes: they depend on shapes alone, or on nothing."""
     units: dict[str, str] = field(default_factory=dict)
     """The rounding unit of each output: the coarsest float type on the way to it."""
+    coarse: frozenset[str] = frozenset()
+    """The outputs that are computed with an absolute error, however small they are."""
     indices: frozenset[str] = frozenset()
     """The outputs of integers that are indices, such as classes: none is near another."""
     opset: int | None = None
@@ -90,6 +92,7 @@ class Traits:
             ordered=_outputs(model, _downstream_of_kind(model, live, _orders)),
             constant=frozenset(names - _outputs(model, live)),
             units=_rounding_units(model),
+            coarse=_outputs(model, _coarse(model)),
             indices=_outputs(model, _indices(model)),
             opset=model.opset_imports.get(""),
             random=next(_random(model), ""),
@@ -101,10 +104,23 @@ class Traits:
         """Find a model's traits where it is compared with another, which is also to draw for."""
         own = Traits.of(path)
         try:
-            hints = beside(own.hints, learned(path).ir, learned(other).ir)
+            twin = learned(other).ir
+            hints = beside(own.hints, learned(path).ir, twin)
         except BnfoldError:
             return own
-        return replace(own, hints=hints)
+        coarse = _outputs(twin, _coarse(twin))
+        return replace(own, hints=hints, coarse=own.coarse | coarse)
+
+
+def _coarse(model: ir.Model) -> set[ir.Value]:
+    """Return what a Sigmoid gives: onnxruntime computes ½ + x·p(x²)/q(x²), in float32."""
+    found: set[ir.Value] = set()
+    for node in model.graph:
+        is_passed = node.op_type in SAME_NUMBERS and not found.isdisjoint(node.inputs)
+        source = node.inputs[0] if node.op_type == "Sigmoid" else None
+        if is_passed or (source is not None and source.dtype != ir.DataType.DOUBLE):
+            found.update(node.outputs)
+    return found
 
 
 def _indices(model: ir.Model) -> set[ir.Value]:

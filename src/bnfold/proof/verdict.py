@@ -13,6 +13,7 @@ from bnfold.record.data import (
     Truth,
     Verdict,
 )
+from bnfold.text import told_apart
 
 MOST_EXACT_DIFFERENCE = 1e-3
 """Where an output is settled on no sample, the two models may differ by this share in float64."""
@@ -191,16 +192,17 @@ def describe_worst(outputs: Sequence[OutputComparison]) -> str:
     if failed.mismatch:
         return f"output {failed.name!r} {failed.mismatch}"
     assert failed.worst is not None
+    optimized, original = told_apart(failed.worst.optimized, failed.worst.original)
     return (
-        f"output {failed.name!r} is {failed.worst.optimized:.6g} at {failed.worst.index} of sample "
-        f"{failed.worst.sample}, not {failed.worst.original:.6g}{_what_would_pass(failed)}"
+        f"output {failed.name!r} is {optimized} at {failed.worst.index} of sample "
+        f"{failed.worst.sample}, not {original}{_what_would_pass(failed)}"
     )
 
 
 def _what_would_pass(failed: OutputComparison) -> str:
     needed, allowed = failed.needed, failed.tolerance
     if needed is None:
-        return " and no difference is allowed"
+        return ", and no difference is allowed"
     is_near = needed.rtol <= _LARGEST_OFFER * allowed.rtol and allowed.rtol
     if is_near or needed.atol <= _LARGEST_OFFER * allowed.atol:
         return f"; it would pass with --rtol {needed.rtol:.2g} --atol {needed.atol:.2g}"

@@ -61,6 +61,8 @@ class Row:
     rewrites: int = 0
     certified: int = 0
     """How many of the rewrites are proven for all inputs."""
+    requested: int = 0
+    """How many of the rewrites change the meaning on request, so that nothing is to prove."""
     certificates: str = ""
     """The same in words; empty if no proof was asked for."""
     batchnorm: list[int] | None = None

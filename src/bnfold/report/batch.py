@@ -175,8 +175,8 @@ def _letters(number: int) -> str:
 
 
 def _line(row: Row, columns: Sequence[Column]) -> Line:
-    share = row.certified / row.rewrites if row.rewrites else -1.0
-    certified = f"{row.certified:,} of {row.rewrites:,}" if row.certificates else "–"
+    to_certify = row.rewrites - row.requested
+    share = row.certified / to_certify if to_certify else -1.0
     reason = f"exit code {row.exit_code}: {row.reason}" if row.exit_code else ""
     seconds = "" if row.verdict == WAITING else f"{row.seconds:.1f}"
     return Line(
@@ -184,7 +184,7 @@ def _line(row: Row, columns: Sequence[Column]) -> Line:
         tone=_tone(row),
         verdict=wording.shortened(row.verdict),
         link=_link(row.page),
-        certificate=Cell(certified, share),
+        certificate=Cell(proven(row), share),
         batchnorm=_pair(row.batchnorm),
         nodes=_pair(row.nodes),
         megabytes=_pair(row.bytes, 1e6),
@@ -192,6 +192,12 @@ def _line(row: Row, columns: Sequence[Column]) -> Line:
         seconds=Cell(seconds or "–", row.seconds),
         remarks=[each for each in (reason, row.speed_note, *_others(row)) if each],
     )
+
+
+def proven(row: Row) -> str:
+    """Return how many rewrites are certified, of those of which something is to prove."""
+    total = row.rewrites - row.requested
+    return f"{row.certified:,} of {total:,}" if row.certificates else "–"
 
 
 def _others(row: Row) -> list[str]:

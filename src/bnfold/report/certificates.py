@@ -13,6 +13,7 @@ from bnfold.record.data import (
     RewriteRecord,
 )
 from bnfold.report.wording import at_most, shortened
+from bnfold.text import told_apart
 
 _LONGEST_NOTE = 160
 
@@ -61,6 +62,17 @@ def certified(rewrites: Iterable[RewriteRecord]) -> int:
     return sum(each is not None and each.verdict == "certified" for each in found)
 
 
+def is_change_of_meaning(rewrite: RewriteRecord) -> bool:
+    """Say whether a rewrite changes the model's meaning on request, so that nothing is to prove."""
+    return rewrite.exactness == "semantic" and rewrite.certificate is None
+
+
+def certified_of(rewrites: Sequence[RewriteRecord]) -> str:
+    """Return how many rewrites are certified, of those of which something is to prove."""
+    total = sum(not is_change_of_meaning(rewrite) for rewrite in rewrites)
+    return f"{certified(rewrites):,} of {total:,}"
+
+
 def certificate_summary(record: Record) -> CertificateSummary | None:
     """Summarize the certificates of a record; None if there are none."""
     found = [(each, each.certificate) for each in record.rewrites if each.certificate is not None]
@@ -68,7 +80,8 @@ def certificate_summary(record: Record) -> CertificateSummary | None:
         whole = record.equivalence.certificate if record.equivalence is not None else None
         return _of_model(whole) if whole is not None else None
     proven = [certificate for _, certificate in found if certificate.verdict == "certified"]
-    total = len(record.rewrites)
+    requested = sum(map(is_change_of_meaning, record.rewrites))
+    total = len(record.rewrites) - requested
     for_all = " for all inputs" if proven else ""
     noun = "rewrite" if total == 1 else "rewrites"
     others = [
@@ -79,8 +92,13 @@ def certificate_summary(record: Record) -> CertificateSummary | None:
         others.append(f"{sampled:,} sampled: no difference found, but no proof")
     if untried := total - len(found):
         others.append(f"{untried:,} not tried")
+    if requested:
+        verb = "changes" if requested == 1 else "change"
+        others.append(
+            f"{requested:,} more {verb} the model's meaning as requested: nothing to prove"
+        )
     return CertificateSummary(
-        lead=f"{len(proven):,} of {total:,} {noun} certified{for_all}",
+        lead=f"{certified_of(record.rewrites)} {noun} certified{for_all}",
         how=_exactness(proven),
         others=[other for other in others if other],
         is_complete=len(proven) == total,
@@ -169,7 +187,9 @@ def _described(difference: Difference) -> str:
     place = f" at {difference.index}" if difference.index else ""
     if difference.mismatch or difference.before is None or difference.after is None:
         return f"{difference.output}{place}: {difference.mismatch or 'the two cannot be compared'}"
-    return f"{difference.output}{place}: {difference.before:.6g} → {difference.after:.6g}"
+    return (
+        f"{difference.output}{place}: {' → '.join(told_apart(difference.before, difference.after))}"
+    )
 
 
 # --- Each rewrite, and each kind ------------------------------------------------------------------

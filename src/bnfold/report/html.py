@@ -146,6 +146,7 @@ def _environment() -> Environment:
         "narrow_note": notes.narrow_note,
         "inconclusive_note": notes.inconclusive_note,
         "kind_of": certificates.kind_of,
+        "is_change_of_meaning": certificates.is_change_of_meaning,
         "labelled": _labelled,
         "milliseconds": wording.milliseconds,
         "no_truth_note": notes.no_truth_note,

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bnfold.record.data import Record, RewriteRecord
-from bnfold.report.certificates import certified, kind_of
+from bnfold.report.certificates import certified_of, is_change_of_meaning, kind_of
 from bnfold.report.changes import rewrite_groups
 from bnfold.report.sketches import in_words, typical
 from bnfold.report.wording import count
@@ -84,11 +84,14 @@ def rewrite_rows(record: Record) -> list[RewriteRow]:
 def _proven(rewrites: list[RewriteRecord]) -> str:
     found = [rewrite.certificate for rewrite in rewrites if rewrite.certificate is not None]
     kinds = Counter(kind_of(certificate) for certificate in found)
-    kinds += Counter({"not tried": len(rewrites) - len(found)})
+    requested = sum(map(is_change_of_meaning, rewrites))
+    if requested == len(rewrites):
+        return "nothing to prove: changes the meaning, as requested"
+    kinds += Counter({"not tried": len(rewrites) - len(found) - requested})
     words = ", ".join(
         kind if len(kinds) == 1 else f"{number:,} {kind}" for kind, number in kinds.most_common()
     )
-    return f"{certified(rewrites):,} of {len(rewrites):,}: {words}"
+    return f"{certified_of(rewrites)}: {words}"
 
 
 def _identity(documentation: str) -> Identity:

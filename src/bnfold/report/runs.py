@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from bnfold.record.data import Record, SpeedRecord
-from bnfold.report.certificates import certified
+from bnfold.report.certificates import certified_of
 from bnfold.report.figures import in_units
 from bnfold.report.summary import headline, main_speed, tone_of, worst_share
 from bnfold.report.wording import interval, milliseconds, percent, shortened, when
@@ -70,9 +70,7 @@ def _row(record: Record, name: str, anchor: str) -> RunRow:
         name=name,
         verdict=first.verdict,
         tone=first.tone,
-        certified=f"{certified(record.rewrites):,} of {len(record.rewrites):,}"
-        if is_tried
-        else "–",
+        certified=certified_of(record.rewrites) if is_tried else "–",
         share=percent(worst_share(equivalence) if equivalence is not None else None),
         speed=_ratio(speed),
         speed_tone=tone_of(speed.verdict if speed is not None else None),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from bnfold.errors import UsageError
+from bnfold.errors import UsageError, parameter
 from bnfold.rewriting.contract import Pass
 from bnfold.rewriting.plugins import PluginError, guarded, guarded_pass
 
@@ -155,7 +155,7 @@ def choose_passes(only: Iterable[str] = (), skip: Iterable[str] = ()) -> list[Pa
         pass_ for pass_ in passes if (not only or pass_.name in only) and pass_.name not in skip
     ]
     if not chosen:
-        raise UsageError("--only and --skip leave no pass to run")
+        raise UsageError(f"{parameter('only')} and {parameter('skip')} leave no pass to run")
     return chosen
 
 

@@ -39,8 +39,9 @@ it is rounded, and so it is the rounding that decides on which side it lies. Val
 it and further."""
 
 SHIFTS = (0.0, -0.5, 0.5, 3.0, -3.0)
-"""Their means, in standard deviations, used likewise; zero beyond. What a model does where a mean
-is negative, or all values are positive, shows only if some are."""
+"""The means of the floats of the first samples, one after another, in standard deviations; zero in
+those that follow. What a model does where a mean is negative, or all values are positive, shows
+only if some are."""
 
 _MOST_KEPT = 2**26
 """Bytes of samples that are kept, and not drawn again."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.arrays import Array
-from bnfold.errors import LoadError, ProviderError, SessionError, UsageError
+from bnfold.errors import LoadError, ProviderError, SessionError, UsageError, parameter
 from bnfold.running.environment import available_threads, installed_runtimes
 from bnfold.running.installation import INSTALL, diagnosis, mending
 from bnfold.running.isolation import isolated
@@ -203,12 +203,15 @@ def require_libraries() -> None:
     runtime = _import_runtime()
     for library in registered():
         if not os.path.isfile(library):
-            raise UsageError(f"--custom-ops {library} does not exist, or is not a file")
+            raise UsageError(
+                f"{parameter('custom_ops')} {library} does not exist, or is not a file"
+            )
         try:  # in a process of its own: what a library does when it is loaded may end it
             isolated(partial(_register, runtime, library), lambda _: None)
         except Exception as error:
             raise ProviderError(
-                f"--custom-ops {library}: onnxruntime cannot use it: {_one_line(error)}"
+                f"{parameter('custom_ops')} {library}: onnxruntime cannot use it: "
+                f"{_one_line(error)}"
             ) from error
 
 

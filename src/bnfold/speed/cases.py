@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bnfold.errors import TooSlowError
+from bnfold.errors import TooSlowError, parameter
 from bnfold.options import ExecutionOptions, InputOptions, TimingOptions
 from bnfold.progress import Progress
 from bnfold.record.data import SpeedRecord
@@ -108,10 +108,13 @@ def require_speedup(
         elif at == "bound":
             raise TooSlowError(
                 f"a speed-up of {required:g} is required, but on {record.provider} it is not "
-                f"measured: {record.note or 'there are too few blocks'}; raise --bench-seconds"
+                f"measured: {record.note or 'there are too few blocks'}; "
+                f"raise {parameter('seconds')}"
             )
         reached = record.ci95[0] if at == "bound" and record.ci95 else record.speedup
         if reached < required:
+            needed = ": the lower bound of its interval must reach it" if at == "bound" else ""
             raise TooSlowError(
-                f"a speed-up of {required:g} is required, but on {record.provider} it is {measured}"
+                f"a speed-up of {required:g} is required, but on {record.provider} it is "
+                f"{measured}{needed}"
             )

@@ -24,6 +24,7 @@ from bnfold.proof.certificates.in_turn import seconds_for_one
 from bnfold.proof.certificates.windows import NotShown
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
+from bnfold.text import told_apart
 from bnfold.workflow.bodies import are_bodies_plain, may_draw
 from bnfold.workflow.determined import are_equal_constants, content_of, is_constant
 from bnfold.workflow.operators import is_same_operator
@@ -34,6 +35,9 @@ from bnfold.workflow.windows import Cut
 
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
+
+_SHARES = (0.5, 1.0)
+"""Of the time, by when it has gone the first way, and by when the second one."""
 
 _ROUNDS = 4
 """What one side takes in may read what the other one would have to take in, too."""
@@ -79,13 +83,13 @@ class Alignment:
         begun = time.monotonic()
         proven: list[Certificate] = []
         failed: dict[str | None, OpenWindow] = {}
-        for pairs in self._ways():
+        for share, pairs in zip(_SHARES, self._ways(), strict=True):
             if not self._open_outputs():
                 break
             for number, (value, twin) in enumerate(pairs, 1):
                 if all(each in side.names for side, each in self._with_sides(value, twin)):
                     continue
-                left = begun + seconds - time.monotonic()
+                left = begun + share * seconds - time.monotonic()
                 if left < 0:
                     failed[value.name] = OpenWindow(value.name or "", "there was no time left")
                     continue
@@ -287,9 +291,9 @@ def why_not(found: Certificate) -> str:
         return re.sub("'(both|candidate|reference) ", "'", found.note)  # names of the window's own
     if found.worst is None:
         return "it is not shown to be equal"
-    apart = found.worst.mismatch or (
-        f"{found.worst.before:.6g} and {found.worst.after:.6g} at {found.worst.index}"
-    )
+    worst, apart = found.worst, found.worst.mismatch
+    if not apart and worst.before is not None and worst.after is not None:
+        apart = f"{' and '.join(told_apart(worst.before, worst.after))} at {worst.index}"
     return f"from some values of what is proven before it, the two compute {apart}"
 
 

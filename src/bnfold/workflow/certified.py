@@ -17,6 +17,7 @@ from bnfold.record.data import (
     RewriteRecord,
     Worst,
 )
+from bnfold.text import told_apart
 from bnfold.workflow.windows import Cut
 
 _CLOSE = 5 * 2.0**-24
@@ -68,10 +69,11 @@ def differing(rewrites: Sequence[RewriteRecord]) -> Culprit | None:
 
 def _described(rewrite: RewriteRecord, difference: Difference) -> str:
     what = f"{rewrite.pass_name} at {rewrite.site!r} changes {difference.output!r}"
-    if difference.mismatch:
-        return f"{what}: {difference.mismatch}"
+    if difference.mismatch or difference.before is None or difference.after is None:
+        return f"{what}: {difference.mismatch or 'the two cannot be compared'}"
+    before, after = told_apart(difference.before, difference.after)
     place = f" at {difference.index}" if difference.index else ""
-    return f"{what}{place}: {difference.before:.6g} before, {difference.after:.6g} after"
+    return f"{what}{place}: {before} before, {after} after"
 
 
 def _worst(difference: Difference) -> Worst | None:

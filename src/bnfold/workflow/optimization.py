@@ -16,6 +16,7 @@ from bnfold.errors import (
     SessionError,
     TooSlowError,
     UsageError,
+    parameter,
     require_text,
 )
 from bnfold.modelfile.external import require_free
@@ -124,8 +125,8 @@ class Optimization:
         here = Interface.of_proto(self._variant.model.source.read.proto)
         if there.kinds() != here.kinds():
             raise UsageError(
-                f"{self._place} is a model with other inputs or outputs than this one; --force "
-                "replaces it"
+                f"{self._place} is a model with other inputs or outputs than this one; "
+                f"{parameter('force')} replaces it"
             )
 
     def _rewrite(self) -> None:
@@ -353,7 +354,8 @@ class Optimization:
         try:
             require_speedup(self._speed, required, self._timing.require_speedup_at, note)
         except TooSlowError as error:
-            return TooSlowError(f"nothing was written: {error}")
+            error.reword("nothing was written: {}".format)
+            return error
         return None
 
     def _record(self, *, written: bool) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnfold.errors import BnfoldError, NotEquivalentError, NotVerifiedError
+from bnfold.errors import BnfoldError, NotEquivalentError, NotVerifiedError, parameter
 from bnfold.record.data import Equivalence
 
 
@@ -14,19 +14,19 @@ def rejection(equivalence: Equivalence | None, require: str) -> BnfoldError | No
         if require == "certified":
             return None
         return NotVerifiedError(
-            "every rewrite is certified, but --require pass asks for a check of the whole "
-            f"model, so nothing was written: {equivalence.reason}"
+            f"every rewrite is certified, but {parameter('require')} pass asks for a check of the "
+            f"whole model, so nothing was written: {equivalence.reason}"
         )
     if equivalence.verdict == "fail":
         cause = ""
         for culprit in equivalence.culprits[-1:]:
             name = f"{culprit.pass_name} at {culprit.site!r}"
             by = "" if name in equivalence.reason else f"caused by {name}, "
-            cause = f"; {by}which --drop-culprit leaves out"
+            cause = f"; {by}which {parameter('drop_culprit')} leaves out"
         return NotEquivalentError(
             f"not equivalent, so nothing was written: {equivalence.reason}{cause}"
         )
     return NotVerifiedError(
         f"could not be verified, so nothing was written: {equivalence.reason}; "
-        "--no-check writes it anyway"
+        f"{parameter('check=False')} writes it anyway"
     )

@@ -45,6 +45,7 @@ from bnfold.proof.certificates.normal_forms.congruence import peeled, without_sh
 from bnfold.proof.certificates.normal_forms.definitions import with_definitions
 from bnfold.proof.certificates.normal_forms.extremes import with_extremes_apart
 from bnfold.proof.certificates.normal_forms.kept_axes import with_axes_kept
+from bnfold.proof.certificates.normal_forms.padded_pools import with_pads_in_pools
 from bnfold.proof.certificates.normal_forms.products import with_scales_after_products
 from bnfold.proof.certificates.normal_forms.projections import with_projections
 from bnfold.proof.certificates.normal_forms.scales_first import with_scales_first
@@ -94,7 +95,7 @@ def _certify(window: Window) -> Certificate:
         if not window.before.graph.output:  # nothing reads what was replaced
             return Certificate("certified", "constant")
         defined = with_bodies_closed(with_definitions(with_axes_kept(window)))
-        computed = with_scales(with_constants_computed(defined))
+        computed = with_pads_in_pools(with_scales(with_constants_computed(defined)))
         if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
             is_same = not peeled(without_shared(computed))  # at any sizes
             return Certificate("certified", "constant") if is_same else _at_sizes(computed)

@@ -66,13 +66,13 @@ def _print_outputs(console: Console, provider: ProviderEquivalence, detail: Deta
     for level, outputs in compared.items():
         rows.add_row(level)
         for output in _some(outputs, detail):
-            rows.add_row(cell(f"  {output.name}"), *_numbers(output))
+            rows.add_row(cell(console, f"  {output.name}"), *_numbers(output))
         if len(outputs) > _MOST_ROWS and detail < Detail.VERBOSE:
             rows.add_row(f"  and {len(outputs) - _MOST_ROWS} more")
     if provider.noise_floor:
         rows.add_row("noise of the original")
         for floor in _some(provider.noise_floor, detail):
-            rows.add_row(cell(f"  {floor.name}"), number(floor.max_abs))
+            rows.add_row(cell(console, f"  {floor.name}"), number(floor.max_abs))
     console.print(rows)
 
 
@@ -97,7 +97,7 @@ def _print_truth(console: Console, truth: Truth, detail: Detail) -> None:
         numbers.append(f"{output.limit:.1e}" if output.limit is not None else "")
         if output.ratio is not None:
             numbers += [number(output.computed_exactly), times(output.ratio)]
-        rows.add_row(cell(f"  {output.name}"), *numbers)
+        rows.add_row(cell(console, f"  {output.name}"), *numbers)
     console.print(rows)
 
 

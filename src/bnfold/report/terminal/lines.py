@@ -15,7 +15,9 @@ from rich.text import Text
 from bnfold.report.wording import legible
 
 _LONGEST_CELL = 20
-"""Characters of a name in a table."""
+"""Characters of a name in a table of `_USUAL_WIDTH`; a wider one has place for more."""
+
+_USUAL_WIDTH = 80
 
 
 class Detail(enum.IntEnum):
@@ -33,8 +35,8 @@ def styled(content: str, style: str = "") -> Text:
     return Text(legible(content), style)
 
 
-def say(console: Console, *parts: str | Text, indent: int = 0) -> None:
-    """Print a sentence; if it is longer than a line, the others are indented by two more.
+def say(console: Console, *parts: str | Text, indent: int = 0, hang: int = 2) -> None:
+    """Print a sentence; if it is longer than a line, the others are indented by `hang` more.
 
     A word that is longer than a line, as a path may be, stays whole: it can be copied.
     """
@@ -44,7 +46,7 @@ def say(console: Console, *parts: str | Text, indent: int = 0) -> None:
     for word in sentence.split(" "):
         if not is_empty and line.cell_len + 1 + word.cell_len > console.width:
             console.print(line, soft_wrap=True)
-            line, is_empty = Text(" " * (indent + 2)), True
+            line, is_empty = Text(" " * (indent + hang)), True
         line = Text.assemble(line, word) if is_empty else Text.assemble(line, " ", word)
         is_empty = False
     console.print(line, soft_wrap=True)
@@ -53,16 +55,17 @@ def say(console: Console, *parts: str | Text, indent: int = 0) -> None:
 def table(*titles: str, numbers: bool = True) -> Table:
     """Return a table without lines: a column of text, and others of numbers or of text."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
+    made.show_header = any(titles)
     for place, title in enumerate(titles):
         is_number = numbers and place > 0
         made.add_column(title, justify="right" if is_number else "left", no_wrap=is_number)
     return made
 
 
-def cell(name: str) -> Text:
+def cell(console: Console, name: str) -> Text:
     """Return a name for a table. Of a long one the middle is left out: its end tells most."""
-    text = legible(name)
-    if len(text) <= _LONGEST_CELL:
+    text, most = legible(name), _LONGEST_CELL + max(0, console.width - _USUAL_WIDTH)
+    if len(text) <= most:
         return Text(text)
-    half = _LONGEST_CELL // 2
+    half = most // 2
     return Text(f"{text[: half - 1]}…{text[-half:]}")

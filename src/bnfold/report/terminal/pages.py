@@ -143,7 +143,7 @@ def _print_certificates(console: Console, record: Record) -> None:
 def _print_operators(console: Console, before: dict[str, int], after: dict[str, int]) -> None:
     rows = table("operators", "before", "after", "change")
     for row in operator_changes(before, after):
-        rows.add_row(cell(row.name), str(row.before), str(row.after), row.change)
+        rows.add_row(cell(console, row.name), str(row.before), str(row.after), row.change)
     console.print(rows)
 
 

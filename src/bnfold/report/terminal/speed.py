@@ -75,7 +75,7 @@ def _print_profile(console: Console, speed: SpeedRecord) -> None:
     for row in shown_time_rows(speed.profile):
         nodes = " → ".join(f"{number:,}" for number in row.nodes)
         ms = " → ".join(map(milliseconds, row.ms))
-        rows.add_row(cell(f"  {row.op_type}"), nodes, ms, row.change)
+        rows.add_row(cell(console, f"  {row.op_type}"), nodes, ms, row.change)
     console.print(rows)
 
 
