@@ -20,7 +20,8 @@ from bnfold.proof.float64.evaluation import NoTruth, Truth64
 from bnfold.record.data import SpeedRecord
 from bnfold.running.input_search import make_inputs
 from bnfold.running.runtime import Feeds, Level, Session
-from bnfold.speed.measure import compare_speeds
+from bnfold.speed.blocks import Case
+from bnfold.speed.measure import measure, record_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def speeds_of(
     speeds: dict[str, dict[str, SpeedRecord]] = {name: {} for name in results}
     for level, share in ((Level.ALL, 1.0), (Level.DISABLED, 0.5)):
         for more in _MORE:
-            records = compare_speeds(
+            records = _compare_speeds(
                 original,
                 results,
                 level=level,
@@ -106,6 +107,25 @@ def speeds_of(
         for name, record in records.items():
             speeds[name][level.value] = record
     return speeds
+
+
+def _compare_speeds(
+    original: Path,
+    others: Mapping[str, Path],
+    *,
+    level: Level,
+    request: InputOptions,
+    threads: int | None,
+    seconds: float,
+    at_most: float,
+) -> dict[str, SpeedRecord]:
+    """Time several models against one on the CPU; return the record of each, by name.
+
+    All take the same turns, with one control. So they can be compared with each other, too.
+    """
+    case = Case({"original": original, **others, "control": original}, level, threads, request)
+    measurement, blocks = measure("cpu", case, seconds, at_most)
+    return {name: record_of(measurement, blocks, "cpu", [name]) for name in others}
 
 
 def _weight_error(path: Path, truth: Truth) -> float | None:

@@ -317,7 +317,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 @symbolic_helper.parse_args("v", "f", "b")
-def inference_dropout(g, x, p, train):  # type: ignore[no-untyped-def]
+def inference_dropout(g, x, p, train):  # type: ignore[no-untyped-def]  # as torch calls it
     """Write Dropout(x, ratio) without training_mode, as exporters of other frameworks do.
 
     PyTorch's own symbolic functions for aten::dropout omit the node at inference.

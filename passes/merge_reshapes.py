@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from bnfold.algebra.reshapes import constant_target, keeps_order
 from bnfold.graph.constants import constant
-from bnfold.graph.shapes import are_equal
+from bnfold.graph.shapes import have_equal_shapes
 from bnfold.rewriting.contract import Exactness, Op, Replace, Weight, rewrite
 from bnfold.rewriting.query import (
     input_of,
@@ -50,7 +50,8 @@ def merge_reshapes(node: ir.Node) -> Replace | None:
     if first is None or data is None or not _only_reshapes(first):
         return None
     result = node.outputs[0]
-    if _is_undone(data, result) and _only_reshapes(node) and may_take_over(data, result):
+    is_undone = have_equal_shapes(data, result) and _only_reshapes(node)
+    if is_undone and may_take_over(data, result):
         return Replace((first, node), {result: data})
     readers = readers_alike(first.outputs[0], *_ROOTS)
     sizes = {reader: _target(data, first, reader) for reader in readers}
@@ -61,16 +62,9 @@ def merge_reshapes(node: ir.Node) -> Replace | None:
     return Replace((first, node), {result: Op("Reshape", [data, target], (), node)})
 
 
-def _is_undone(data: ir.Value, result: ir.Value) -> bool:
-    before, after = shape_of(data), shape_of(result)
-    if before is None or after is None or before.rank() != after.rank():
-        return False
-    return all(are_equal(*pair) for pair in zip(before, after, strict=True))
-
-
 def _target(data: ir.Value, *pair: ir.Node) -> list[int] | None:
     """Return the shape that two Reshapes together give, if they are such and it is constant."""
-    if not any(is_op(each, *_RESHAPES) for each in pair) or not all(map(_only_reshapes, pair)):
+    if not any(is_op(node, *_RESHAPES) for node in pair) or not all(map(_only_reshapes, pair)):
         return None
     return constant_target(
         data,

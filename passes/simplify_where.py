@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from bnfold.arrays import Array
 from bnfold.graph.constants import constant
-from bnfold.graph.shapes import are_equal
+from bnfold.graph.shapes import have_equal_shapes
 from bnfold.rewriting.contract import Exactness, Operand, Replace, Weight, rewrite, same_op
 from bnfold.rewriting.query import (
     may_take_over,
@@ -48,20 +48,13 @@ def simplify_where(node: ir.Node) -> Replace | None:
             return None
         swapped = same_op(node, [negation.inputs[0], *reversed(choices)])
         return Replace([negation, node], {node.outputs[0]: swapped})
-    chosen = {choices[0 if each else 1] for each in np.unique(content)}
+    chosen = {choices[0 if is_true else 1] for is_true in np.unique(content)}
     (whole,) = chosen if len(chosen) == 1 else (None,)
-    if whole is not None and _has_its_shape(whole, node.outputs[0]):
+    if whole is not None and have_equal_shapes(whole, node.outputs[0]):
         if not may_take_over(whole, node.outputs[0]):
             return None
         return Replace([node], {node.outputs[0]: whole})
     return _of_parts(node, content)
-
-
-def _has_its_shape(value: ir.Value, result: ir.Value) -> bool:
-    own, whole = shape_of(value), shape_of(result)
-    if own is None or whole is None or own.rank() != whole.rank():
-        return False
-    return all(are_equal(*pair) for pair in zip(own, whole, strict=True))
 
 
 def _of_parts(node: ir.Node, condition: Array) -> Replace | None:
@@ -69,7 +62,7 @@ def _of_parts(node: ir.Node, condition: Array) -> Replace | None:
     for place in (1, 2):
         join, other = producer(node, place, "Concat"), node.inputs[_INPUTS - place]
         result = node.outputs[0]
-        if join is None or not _has_its_shape(join.outputs[0], result):
+        if join is None or not have_equal_shapes(join.outputs[0], result):
             continue
         count, numbers = size_of(result, 0), constant(other)
         shape = shape_of(result)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from bnfold.algebra.affine_maps.carry import fills_in_from_outside
 from bnfold.algebra.affine_maps.casting import CASTS, holds
 from bnfold.algebra.reshapes import keeps_order
 from bnfold.graph.shapes import are_equal
@@ -137,18 +138,13 @@ def _keeps_order_and_shape(node: ir.Node) -> bool:
 
 def _resizes_nothing(node: ir.Node) -> bool:
     """Say whether a Resize keeps the size: onnxruntime copies where all scales are exactly 1."""
-    if not _keeps_shape(node) or _is_cropping(node):
+    if not _keeps_shape(node) or fills_in_from_outside(node):
         return False
     if "scales" in node.attributes or node.op_type == "Upsample" or len(node.inputs) < 4:
         scales = input_of(node, {"Upsample": 1}.get(node.op_type, len(node.inputs) - 1))
         content = constant(scales)
         return content is not None and bool((content == 1).all())
     return string_attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
-
-
-def _is_cropping(node: ir.Node) -> bool:
-    mode = string_attribute(node, "coordinate_transformation_mode", "half_pixel")
-    return mode == "tf_crop_and_resize"
 
 
 def _has_window_of_one(node: ir.Node) -> bool:

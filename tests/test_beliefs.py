@@ -14,11 +14,7 @@ from onnx import helper
 
 import bnfold
 from tests.support.evaluate import assert_equivalent, run_plain
-from tests.support.graphs import Array, Parameters, batch_norm, build, normal, operators
-
-
-def ints(*numbers: int) -> Array:
-    return np.array(numbers, np.int64)
+from tests.support.graphs import Parameters, batch_norm, build, ints, normal, operators
 
 
 def passed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -33,7 +33,9 @@ ZOO = [name for name in LIGHT_MODELS if name not in LIKE_ALEXNET]
 
 def batch_normalizations(record: Record) -> tuple[int, int]:
     assert record.output is not None
-    return tuple(ops.get("BatchNormalization", 0) for ops in (record.model.ops, record.output.ops))  # type: ignore[return-value]
+    models = record.model, record.output
+    before, after = (model.ops.get("BatchNormalization", 0) for model in models)
+    return before, after
 
 
 def verdict(record: Record) -> str:

@@ -19,9 +19,6 @@ import onnx
 from bnfold.arrays import Array
 from bnfold.errors import TooSlowError, UsageError, in_words, parameter
 from bnfold.keywords import check_options, execution_options, given, pass_options
-from bnfold.modelfile.external import data_files as data_files
-from bnfold.modelfile.external import data_folders as data_folders
-from bnfold.modelfile.external import locations_of as locations_of
 from bnfold.modelfile.external import require_data
 from bnfold.modelfile.source import ModelSource, Source, in_place
 from bnfold.options import (
@@ -35,16 +32,10 @@ from bnfold.options import (
 from bnfold.progress import Progress, silent
 from bnfold.record.data import Record
 from bnfold.running import runtime
-from bnfold.running.environment import available_threads as available_threads
-from bnfold.running.environment import complaint_on_semaphores as complaint_on_semaphores
-from bnfold.running.environment import environment as environment
-from bnfold.running.environment import kind_of_machine as kind_of_machine
-from bnfold.running.environment import load_average
+from bnfold.running.environment import environment, load_average
 from bnfold.running.libraries import custom_operators
 from bnfold.scratch import Scratch
 from bnfold.workflow.dating import dated
-from bnfold.workflow.inspection import Inspection as Inspection
-from bnfold.workflow.inspection import differing_nodes as differing_nodes
 from bnfold.workflow.inspection import inspect as inspect
 from bnfold.workflow.inspection import with_figures
 from bnfold.workflow.result import Result
@@ -174,6 +165,7 @@ def optimize(
             figures=figures,
             force=force,
         )
+        run.begin()
         if tune:
             run.tune()
         run.write()
@@ -395,7 +387,7 @@ def _read(*models: ModelSource) -> list[Source]:
     Raises:
         ModelError: if one cannot be read, or its external data are not there.
     """
-    sources = [Source.of(each) for each in models]
+    sources = [Source.of(model) for model in models]
     for source in sources:
         require_data(source)
     return sources

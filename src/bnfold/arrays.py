@@ -1,4 +1,4 @@
-"""The types of arrays that annotations name, and the limits of floats."""
+"""Types of arrays for annotations, the limits of floats, and what messages call an array."""
 
 from __future__ import annotations
 
@@ -20,4 +20,9 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 def float_limits(dtype: np.dtype[Any]) -> Any:
     """Return what numpy's `finfo` tells of a float type, also of those that numpy lacks."""
-    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]  # has no types
+
+
+def type_and_shape(values: Array) -> str:
+    """Return what messages say of an array: ``float32[2,3]``."""
+    return f"{values.dtype.name}[{','.join(map(str, values.shape))}]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -14,11 +16,13 @@ from tests.support.evaluate import run_plain
 from tests.support.graphs import build, normal
 
 
-def node_of(op_type: str, sizes: list[int | None] | None, **attributes: object) -> ir.Node:
+def node_of(op_type: str, sizes: list[int | None] | None, **attributes: Any) -> ir.Node:
     data = ir.Value(name="x")
     record_shape(data, None if sizes is None else ir.Shape([1, 1, *sizes]))
-    given = [ir.AttrString(n, v) if isinstance(v, str) else ir.AttrInt64s(n, v)  # type: ignore[arg-type]
-             for n, v in attributes.items()]  # fmt: skip
+    given = [
+        ir.AttrString(name, value) if isinstance(value, str) else ir.AttrInt64s(name, value)
+        for name, value in attributes.items()
+    ]
     return ir.Node("", op_type, [data], given)
 
 

@@ -18,7 +18,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 def store(value: float, dtype: ir.DataType) -> np.generic:
     array = stored(np.array([value]), dtype, "w", NODE).array
-    return array[0]  # type: ignore[no-any-return]
+    element: np.generic = array[0]
+    return element
 
 
 def neighbours(value: np.generic) -> list[float]:

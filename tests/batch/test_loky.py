@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -212,12 +213,12 @@ def test_resume_skips_what_is_up_to_date(
     out = tmp_path / "out"
     run(jobs(models), out, loky(scratch), scratch)
 
-    def redone(**asked: object) -> set[str]:
+    def redone(**asked: Any) -> set[str]:
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*.onnx")}
         time.sleep(0.01)
         for path in scratch.iterdir():
             path.unlink()
-        made = jobs(models, replace(UNTIMED, **asked))  # type: ignore[arg-type]
+        made = jobs(models, replace(UNTIMED, **asked))
         rows = run(made, out, loky(scratch), scratch, resume=True)
         assert {row.verdict for row in rows.values()} <= {"pass", "not checked"}
         return {

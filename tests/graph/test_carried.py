@@ -9,11 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.graph.carried import links
-from bnfold.graph.facts import learn
 from bnfold.graph.shapes import shape_of
-from bnfold.modelfile.loading import load
-from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
+from tests.support.learning import learned
 
 BODIES = {
     "kept": ("g = Relu(h)", ["N", 3]),
@@ -57,12 +55,6 @@ def looping(body: str, *, opset: int = 17) -> onnx.ModelProto:
         "y = Loop(n, yes, x) <body = b (int64 i, bool c, float[] h) => (bool d, float[] g) "
         f"{{ d = Identity(c) {body} }}> }}"
     )
-
-
-def learned(model: onnx.ModelProto) -> ir.Model:
-    loaded = load(model).ir
-    learn(loaded, TOOLS)
-    return loaded
 
 
 def told(value: ir.Value | None, names: dict[str, str]) -> list[int | str | None] | None:

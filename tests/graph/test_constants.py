@@ -10,10 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from bnfold.graph.constants import constant
-from bnfold.graph.facts import learn
-from bnfold.modelfile.loading import load
-from bnfold.running.learning import TOOLS
 from tests.support.graphs import Array, build, make_overridable
+from tests.support.learning import learned
 
 K = np.array([1.5, -2, 3, 0.25], np.float32)
 
@@ -28,9 +26,7 @@ def value_of(lines: str, *, overridable: str = "", opset: int = 17, **weights: A
     if overridable:
         make_overridable(model, overridable)
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("k"))
-    loaded = load(model).ir
-    learn(loaded, TOOLS)
-    graph = loaded.graph
+    graph = learned(model).graph
     (value,) = [output for node in graph for output in node.outputs if output.name == "k"]
     return constant(value)
 
@@ -129,8 +125,7 @@ def test_deep_expressions_are_evaluated() -> None:
 
 
 def test_expressions_are_evaluated_once() -> None:
-    model = load(build("(float[4] x) => (float[4] y) { k = Neg(w) y = Mul(x, k) }", w=K)).ir
-    learn(model, TOOLS)
+    model = learned(build("(float[4] x) => (float[4] y) { k = Neg(w) y = Mul(x, k) }", w=K))
     value = next(iter(model.graph)).outputs[0]
     assert isinstance(value, ir.Value)
     assert constant(value) is not None

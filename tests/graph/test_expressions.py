@@ -20,20 +20,15 @@ from bnfold.graph.facts import Tools, forget, learn
 from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
 from bnfold.running.evaluation import evaluate
-from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, build
+from tests.support.graphs import Array, Parameters, build, ints
+from tests.support.learning import learned
 
 
-def ints(*numbers: int) -> Array:
-    return np.array(numbers, np.int64)
-
-
-def learned(lines: str, opset: int = 17, **weights: Any) -> dict[str, ir.Value]:
+def values_learned(lines: str, opset: int = 17, **weights: Any) -> dict[str, ir.Value]:
     """Return the values of a model of these lines, by name, after learning."""
     text = f"(float[N,4,5] x) => (float[N,4,5] y) {{ {lines} y = Neg(x) }}"
-    model = load(build(text, opset=opset, **weights)).ir
-    learn(model, TOOLS)
+    model = learned(build(text, opset=opset, **weights))
     return {value.name or "": value for node in model.graph for value in node.outputs}
 
 
@@ -77,7 +72,7 @@ AS_THE_RUNTIME: list[tuple[str, int, Parameters]] = [
 def test_a_content_has_the_bits_that_onnxruntime_computes(
     lines: str, opset: int, weights: Parameters
 ) -> None:
-    content = constant(learned(lines, opset, **weights)["k"])
+    content = constant(values_learned(lines, opset, **weights)["k"])
     assert content is not None
     model = build(f"(float[1] x) => (float[a] y) {{ {lines} y = Neg(x) }}", opset=opset, **weights)
     dtype = helper.np_dtype_to_tensor_dtype(content.dtype)
@@ -151,7 +146,7 @@ def test_the_reference_evaluator_agrees_where_it_is_trusted(data: st.DataObject)
 
 
 def test_types_that_onnxruntime_lacks_are_evaluated_by_the_reference() -> None:
-    values = learned("k = Transpose(w)", 17, w=MATRIX.astype(np.uint16))
+    values = values_learned("k = Transpose(w)", 17, w=MATRIX.astype(np.uint16))
     content = constant(values["k"])
     assert content is not None
     np.testing.assert_array_equal(content, MATRIX.T)
@@ -161,8 +156,7 @@ def test_types_that_onnxruntime_lacks_are_evaluated_by_the_reference() -> None:
     tensor = helper.make_tensor("", onnx.TensorProto.BFLOAT16, [2, 2], [1, 2, 3, 4])
     model.graph.node[0].attribute.append(helper.make_attribute("value", tensor))
     model.graph.node.insert(1, helper.make_node("Transpose", ["b"], ["k"]))
-    loaded = load(model).ir
-    learn(loaded, TOOLS)
+    loaded = learned(model)
     content = constant(list(loaded.graph)[1].outputs[0])
     assert content is not None
     assert content.astype(np.float32).tolist() == [[1, 3], [2, 4]]
@@ -179,7 +173,7 @@ def test_without_a_runtime_only_operators_that_agree_are_evaluated() -> None:
 
 def test_what_cannot_be_evaluated_keeps_nothing_else_from_it() -> None:
     """onnxruntime rejects a Gather out of range, and so the whole batch."""
-    values = learned(
+    values = values_learned(
         "a = Neg(w) b = Gather(w, far) c = Neg(b) d = Add(a, a)", w=ints(1, 2), far=ints(9)
     )
     assert {name for name in "abcd" if is_constant(values[name])} == {"a", "d"}
@@ -190,7 +184,7 @@ def test_what_cannot_be_evaluated_keeps_nothing_else_from_it() -> None:
 def test_a_quotient_that_ends_the_process_is_not_computed(dtype: type[np.signedinteger]) -> None:
     """The lowest integer by −1 is a trap on x86."""
     lowest, two = np.array([np.iinfo(dtype).min], dtype), np.array([2], dtype)
-    values = learned(
+    values = values_learned(
         "a = Div(w, k) n = Neg(one) b = Div(w, n) c = Div(w, two)",
         w=lowest,
         k=np.array([-1], dtype),
@@ -251,7 +245,7 @@ DOUBLINGS = " ".join(f"v{i + 1} = Concat<axis=0>(v{i}, v{i})" for i in range(38)
     ],
 )
 def test_a_content_without_end_is_not_computed(lines: str) -> None:
-    values = learned(
+    values = values_learned(
         lines,
         w=np.ones(1024),
         huge=ints(2**20, 2**20),
@@ -265,7 +259,7 @@ def test_a_content_without_end_is_not_computed(lines: str) -> None:
 
 def test_all_contents_together_have_an_end() -> None:
     lines = " ".join(f"v{i} = ConstantOfShape(large)" for i in range(600))
-    values = learned(lines, large=ints(2**18))
+    values = values_learned(lines, large=ints(2**18))
     known = sum(is_constant(value) for value in values.values())
     assert 10 < known <= 64  # of one MiB each
 

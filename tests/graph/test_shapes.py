@@ -7,19 +7,17 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from bnfold.graph.facts import learn
 from bnfold.graph.inference import infer_here, learn_shapes
 from bnfold.graph.shapes import shape_of
 from bnfold.modelfile.loading import load
 from bnfold.running.isolation import Limits, isolated
-from bnfold.running.learning import TOOLS
 from tests.support.evaluate import run_plain
 from tests.support.geometry import KINDS, chain
-from tests.support.graphs import Array, Parameters, build, named_in
+from tests.support.graphs import Array, Parameters, build, ints, named_in
+from tests.support.learning import learned
 from tests.support.slow import few
 
 MANY = int(os.environ.get("BNFOLD_TEST_GRAPHS", "15"))
@@ -33,12 +31,6 @@ KEEPS_RANK = ("MaxPool", "AveragePool", "Conv", "ConvTranspose", "Resize", "Slic
 @pytest.fixture
 def shapes_are_inferred_here() -> None:
     """Infer them where the command does: some of these models crash onnx."""
-
-
-def learned(model: onnx.ModelProto) -> ir.Model:
-    loaded = load(model).ir
-    learn(loaded, TOOLS)
-    return loaded
 
 
 def known_shapes(model: onnx.ModelProto) -> dict[str, list[int | None] | None]:
@@ -202,7 +194,7 @@ def test_an_attribute_that_a_function_is_given_is_not_known() -> None:
 
 
 def integers(**numbers: int) -> Parameters:
-    return {name: np.array([number], np.int64) for name, number in numbers.items()}
+    return {name: ints(number) for name, number in numbers.items()}
 
 
 def sizes(model: onnx.ModelProto, name: str) -> list[int | None] | None:

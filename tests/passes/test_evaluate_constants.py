@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 
 import bnfold
 from bnfold.graph.expressions import OPERATORS
-from tests.support.evaluate import run_plain
-from tests.support.graphs import Array, Parameters, build, draw_feeds, normal, operators
+from tests.support.evaluate import assert_equal_outputs, run_plain
+from tests.support.graphs import (
+    Parameters,
+    build,
+    draw_feeds,
+    ints,
+    normal,
+    operators,
+    scalar,
+)
 from tests.support.passes import certificates, run_pass
 
 NAME = "evaluate-constants"
-
-
-def ints(*values: int) -> Array:
-    return np.array(values, np.int64)
-
-
-def scalar(value: float) -> Array:
-    return np.array(value, np.float32)
 
 
 def assert_evaluated(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
@@ -34,15 +34,9 @@ def assert_evaluated(model: onnx.ModelProto, *expected: str) -> onnx.ModelProto:
     optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == list(expected)
     onnx.checker.check_model(optimized, full_check=True)
-    assert_same_bits(model, optimized)
+    assert_equal_outputs(model, optimized, draw_feeds(model))
     assert not run_pass(optimized, NAME).record.rewrites
     return optimized
-
-
-def assert_same_bits(model: onnx.ModelProto, optimized: onnx.ModelProto) -> None:
-    feeds = draw_feeds(model)
-    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 SPLIT: Parameters = {
@@ -180,7 +174,7 @@ def test_all_results_of_an_operator(lines: str, opset: int) -> None:
     model.graph.output[0].type.tensor_type.shape.dim.add(dim_param="n")
     optimized = run_pass(model, NAME).to_proto()
     assert operators(optimized) == ["Mul", "Add"]
-    assert_same_bits(model, optimized)
+    assert_equal_outputs(model, optimized, draw_feeds(model))
     assert not run_pass(optimized, NAME).record.rewrites
 
 
@@ -205,7 +199,7 @@ def test_results_that_are_outputs_keep_their_names() -> None:
     optimized = run_pass(model, NAME).to_proto()
     assert [output.name for output in optimized.graph.output] == ["p", "q", "y"]
     assert sorted(operators(optimized)) == ["Identity", "Identity", "Neg"]
-    assert_same_bits(model, optimized)
+    assert_equal_outputs(model, optimized, draw_feeds(model))
 
 
 def test_results_count_together_towards_what_a_file_may_grow() -> None:
@@ -246,8 +240,7 @@ def test_in_bodies_and_functions() -> None:
     assert [node.op_type for node in branch.node] == ["Clip"]
     assert [node.op_type for node in optimized.functions[0].node] == ["Constant", "Mul"]
     feeds = {"x": np.array([[-1, 2, -3, 4]], np.float32), "c": np.array(True)}
-    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_equal_outputs(model, optimized, feeds)
 
 
 SHAPE_OF_X = (
@@ -624,5 +617,4 @@ def test_a_split_of_which_one_part_is_evaluated_has_names_for_all() -> None:
     assert all(optimized.graph.node[0].output)
     assert "a" in {tensor.name for tensor in optimized.graph.initializer}
     feeds = {"x": normal(4)}
-    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_equal_outputs(model, optimized, feeds)

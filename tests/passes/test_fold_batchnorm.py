@@ -16,6 +16,7 @@ from bnfold.algebra.affine_maps.carrying import NotCarried
 from bnfold.algebra.affine_maps.linear import NotAbsorbed
 from bnfold.algebra.affine_maps.reach import NotReached
 from bnfold.algebra.weights import NotStorable
+from bnfold.arrays import float_limits
 from bnfold.proof.certificates.certificate import certify
 from bnfold.proof.certificates.normal_forms.projections import _with_projections
 from bnfold.rewriting.contract import Common
@@ -711,7 +712,7 @@ def test_other_types_keep_their_type(dtype: Any) -> None:
     exact = w * (s / np.sqrt(v + float(np.float32(1e-5))))[:, None, None, None]
     folded = initializer(optimized, "w.folded")
     assert folded.dtype == np.dtype(dtype)
-    epsilon = float(ml_dtypes.finfo(np.dtype(dtype)).eps)  # type: ignore[no-untyped-call]
+    epsilon = float(float_limits(np.dtype(dtype)).eps)
     spacing = np.abs(exact) * epsilon / 2
     assert (np.abs(folded.astype(np.float64) - exact) <= spacing * 1.0001).all()
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 import bnfold
 from bnfold.rewriting.contract import Common, General, Refusal
 from bnfold_passes.fold_pad import Why
-from tests.support.evaluate import assert_equivalent, run_plain
+from tests.support.evaluate import assert_equal_outputs, assert_equivalent, run_plain
 from tests.support.graphs import (
     Array,
     Parameters,
@@ -276,8 +276,7 @@ def test_a_valid_pool_ignores_pads_of_its_own() -> None:
     optimized = run_pass(model, NAME).to_proto()
     assert attribute(optimized, "MaxPool", "pads") == [1, 0, 2, 1]
     feeds = draw_feeds(model)
-    for before, after in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(after, before)
+    assert_equal_outputs(model, optimized, feeds)
 
 
 def test_an_average_with_gaps() -> None:
@@ -356,8 +355,7 @@ def test_a_maximum_over_what_is_never_the_largest(
     if exactness == "bitwise":
         feeds = {"x": np.full((2, 4, 9, 9), -np.inf, np.float32)}
         feeds["x"][:, :, 4:, 4:] = np.inf
-        for before, after in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-            np.testing.assert_array_equal(after, before)
+        assert_equal_outputs(model, optimized, feeds)
 
 
 @pytest.mark.parametrize(("kind", "number"), [("int8", -128), ("uint8", 0), ("uint8", None)])
@@ -444,8 +442,7 @@ def test_one_by_one_there_is_nothing_to_round() -> None:
     assert operators(optimized) == ["MaxPool"]
     for height in (3, 4):
         feeds = draw_feeds(model, sizes={"H": height})
-        for before, after in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-            np.testing.assert_array_equal(after, before)
+        assert_equal_outputs(model, optimized, feeds)
 
 
 def test_refuses_a_window_of_nothing_but_the_pad() -> None:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import bnfold
-from tests.support.evaluate import run_plain
+from tests.support.evaluate import assert_equal_outputs
 from tests.support.graphs import build, draw_feeds, make_overridable, operators
 from tests.support.passes import run_pass
 
@@ -24,8 +24,7 @@ def taken(model: onnx.ModelProto, *more: str) -> onnx.ModelProto:
     optimized = run_pass(model, NAME, *more).to_proto()
     onnx.checker.check_model(optimized, full_check=True)
     feeds = draw_feeds(model)
-    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_equal_outputs(model, optimized, feeds)
     assert not run_pass(optimized, NAME).record.rewrites
     return optimized
 
@@ -71,8 +70,7 @@ def test_a_squeeze_as_torch_has_exported_it(size: str, expected: list[str] | Non
     else:
         assert operators(optimized) == ["Neg", *expected, "Abs"]
         feeds = draw_feeds(model)
-        for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert_equal_outputs(model, optimized, feeds)
 
 
 def test_weights_and_names_of_a_branch_and_branches_within() -> None:
@@ -151,8 +149,7 @@ def test_in_a_function() -> None:
     optimized = bnfold.optimize(model, check=False, passes=passes).to_proto()
     assert [node.op_type for node in optimized.functions[0].node] == ["Constant", "Mul"]
     feeds = draw_feeds(model)
-    for one, other in zip(run_plain(model, feeds), run_plain(optimized, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_equal_outputs(model, optimized, feeds)
 
 
 def test_a_condition_that_may_vary_stays() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-import bnfold
+from tests.support.checks import verdict
 from tests.support.graphs import Array, Parameters, build, normal
 
 
@@ -18,10 +18,8 @@ def array(*values: float) -> Array:
     return np.array(values, np.float32)
 
 
-def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    equivalence = bnfold.check(one, other, certify="off").equivalence
-    assert equivalence is not None
-    return equivalence.verdict
+def verdict_of_samples(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
+    return verdict(one, other, certify="off")
 
 
 def models(
@@ -148,8 +146,8 @@ def test_thresholds_are_met_on_both_sides(size: str, one: str, other: str) -> No
     interface = f"(float[{size}] x) => (float[{size}] y)"
     bodies = [each if " = " in each else f"y = {each}" for each in (one, other)]
     pair = [build(f"{interface} {{ {body} }}", **limits) for body in bodies]
-    assert verdict(pair[0], pair[1]) == "fail"
-    assert verdict(pair[1], pair[0]) == "fail"
+    assert verdict_of_samples(pair[0], pair[1]) == "fail"
+    assert verdict_of_samples(pair[1], pair[0]) == "fail"
 
 
 @pytest.mark.parametrize(
@@ -194,14 +192,14 @@ def test_masks_are_compared_at_their_threshold(one: str, other: str, expected: s
     }  # fmt: skip
     interface = "(float[N,20] x) => (bool[N,20] y)"
     pair = [build(f"{interface} {{ {each} }}", **numbers) for each in (one, other)]
-    assert verdict(pair[0], pair[1]) == expected
-    assert verdict(pair[1], pair[0]) == expected
+    assert verdict_of_samples(pair[0], pair[1]) == expected
+    assert verdict_of_samples(pair[1], pair[0]) == expected
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_different_models_fail(name: str) -> None:
     one, other = models(*DIFFERENT[name])
-    assert verdict(one, other) == "fail"
+    assert verdict_of_samples(one, other) == "fail"
 
 
 ROW = "(float[N,64] x) => (float[N,64] y)"
@@ -304,4 +302,4 @@ EQUAL: dict[str, Case] = {
 @pytest.mark.parametrize("name", EQUAL)
 def test_equal_models_pass(name: str) -> None:
     one, other = models(*EQUAL[name])
-    assert verdict(one, other) == "pass"
+    assert verdict_of_samples(one, other) == "pass"

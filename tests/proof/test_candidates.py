@@ -11,10 +11,9 @@ import onnx
 import onnx.helper
 import pytest
 
-import bnfold
 from bnfold.arrays import Array
 from bnfold.proof.candidates import Candidates, candidates
-from bnfold.record.data import ProviderEquivalence
+from tests.support.checks import compared_on_cpu
 from tests.support.graphs import build, normal, only_node
 
 BOXES = 300
@@ -49,12 +48,6 @@ def rounded(content: Array) -> Array:
     """Return it off by its last bit, as a right fold of weights is."""
     signs = np.random.default_rng(1).choice([-1, 0, 1], content.shape)
     return np.asarray(content * (1 + signs * 2.0**-24), np.float32)
-
-
-def compare(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> ProviderEquivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence
-    assert equivalence is not None
-    return equivalence.providers[0]
 
 
 def cut(folder: Path, one: onnx.ModelProto, other: onnx.ModelProto) -> Candidates | None:
@@ -101,7 +94,7 @@ def test_shapes_may_be_written_otherwise_before_a_selection(shape: str, mean: st
     """As a constant, with a 0 for what it was; or left to whoever broadcasts the value."""
     other = neighbours(shape, mean)
     for one, twin in ((neighbours(), other), (other, neighbours())):
-        found = compare(one, twin)
+        found = compared_on_cpu(one, twin)
         assert (found.verdict, found.reason) == ("pass", "")
         assert found.selection is not None
 
@@ -110,11 +103,11 @@ def test_shapes_may_be_written_otherwise_before_a_selection(shape: str, mean: st
 def test_what_is_wrong_beside_a_shape_fails(shape: str, mean: str) -> None:
     wrong = neighbours(shape, mean)
     only_node(wrong, "ReduceMean").op_type = "ReduceMax"
-    assert compare(neighbours(), wrong).verdict == "fail"
+    assert compared_on_cpu(neighbours(), wrong).verdict == "fail"
 
 
 def test_where_other_rows_tie_the_candidates_decide() -> None:
-    found = compare(detector(), detector(wc=rounded(normal(8, BOXES * 5))))
+    found = compared_on_cpu(detector(), detector(wc=rounded(normal(8, BOXES * 5))))
     assert (found.verdict, found.reason) == ("pass", "")
     assert {output.name for output in found.outputs} == {"best", "s", "b"}
     assert found.selection is not None
@@ -141,12 +134,12 @@ def with_boxes_after(lines: str, **weights: Any) -> onnx.ModelProto:
 def test_other_operators_after_the_selection_may_give_the_same() -> None:
     thirds = {"three": np.array([3], np.float32), "third": np.array([1 / 3], np.float32)}
     right = with_boxes_after("h = Mul(chosen, three) boxes = Mul(h, third)", **thirds)
-    found = compare(detector(), right)
+    found = compared_on_cpu(detector(), right)
     assert (found.verdict, found.reason) == ("pass", "")
     assert found.selection is not None
     assert not found.selection.same_operators
     wrong = with_boxes_after("boxes = Mul(chosen, more)", more=np.array([1.01], np.float32))
-    assert compare(detector(), wrong).verdict != "pass"
+    assert compared_on_cpu(detector(), wrong).verdict != "pass"
 
 
 WRONG: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -173,18 +166,18 @@ def one_shifted(grid: Array) -> Array:
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_models_do_not_pass(kind: str) -> None:
-    assert compare(detector(), WRONG[kind]()).verdict != "pass"
+    assert compared_on_cpu(detector(), WRONG[kind]()).verdict != "pass"
 
 
 @pytest.mark.parametrize("kind", ["one channel of a class", "one box shifted"])
 def test_what_is_not_selected_is_compared_too(kind: str) -> None:
-    found = compare(detector(), WRONG[kind]())
+    found = compared_on_cpu(detector(), WRONG[kind]())
     assert found.verdict == "fail"
     assert found.reason.startswith("before ArgMax, TopK: ")
 
 
 def test_a_tolerance_that_is_asked_for_is_one_of_the_outputs() -> None:
-    found = compare(detector(), detector(), rtol=1e-3)
+    found = compared_on_cpu(detector(), detector(), rtol=1e-3)
     assert [output.name for output in found.outputs] == ["boxes", "scores", "labels"]
     assert found.selection is None
 
@@ -214,7 +207,7 @@ def one_weight_off(share: float) -> Array:
     "last", ["y = ArgMax<axis=1>(i)", "k = ArgMax<axis=1>(l) y = Cast<to=7>(k)"]
 )
 def test_what_classes_are_taken_from_is_compared(last: str) -> None:
-    found = compare(
+    found = compared_on_cpu(
         classes(), classes("y = ArgMax<axis=1>(i)", second=rounded(normal(11, 6, 1, 1)))
     )
     assert (found.verdict, found.reason) == ("pass", "")
@@ -222,7 +215,7 @@ def test_what_classes_are_taken_from_is_compared(last: str) -> None:
     assert found.selection is not None
     assert (found.selection.operators, found.selection.outputs) == (["ArgMax"], ["y"])
     assert found.selection.rows == found.selection.same > 5000
-    found = compare(classes(last), classes(last, second=one_weight_off(1e-5)))
+    found = compared_on_cpu(classes(last), classes(last, second=one_weight_off(1e-5)))
     assert found.verdict == "fail"
     assert "before ArgMax: " in found.reason
 
@@ -231,29 +224,31 @@ def test_a_softmax_before_classes_changes_none() -> None:
     for last in ("y = ArgMax<axis=1>(s)", "t = Mul(l, two) y = ArgMax<axis=1>(t)"):
         more = {"two": np.array(2, np.float32)} if "two" in last else {}
         for pair in ((classes(), classes(last, **more)), (classes(last, **more), classes())):
-            found = compare(*pair)
+            found = compared_on_cpu(*pair)
             assert found.verdict == "pass"
             assert [output.name for output in found.outputs] == ["l"]
-    assert compare(classes(), classes("y = ArgMin<axis=1>(l)")).verdict == "fail"
+    assert compared_on_cpu(classes(), classes("y = ArgMin<axis=1>(l)")).verdict == "fail"
     for share in (0.1, 1e-4):
         wrong = classes("y = ArgMax<axis=1>(s)", second=one_weight_off(share))
-        assert compare(classes(), wrong).verdict == "fail"
+        assert compared_on_cpu(classes(), wrong).verdict == "fail"
 
 
 def test_a_class_that_is_always_the_same_is_no_riddle() -> None:
     bias = "b = Add(l, bias) y = ArgMax<axis=1>(b)"
     sure = {"bias": np.float32(1e3) * (np.arange(11) == 4).astype("f").reshape(1, 11, 1, 1)}
-    assert compare(classes(bias, **sure), classes(bias, **sure)).verdict == "pass"
-    wrong = compare(classes(bias, **sure), classes(bias, second=one_weight_off(0.1), **sure))
+    assert compared_on_cpu(classes(bias, **sure), classes(bias, **sure)).verdict == "pass"
+    wrong = compared_on_cpu(
+        classes(bias, **sure), classes(bias, second=one_weight_off(0.1), **sure)
+    )
     assert wrong.verdict == "fail"
 
 
 def test_operator_sets_that_one_model_alone_imports_are_no_difference() -> None:
     other = classes(second=rounded(normal(11, 6, 1, 1)))
     other.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    assert compare(classes(), other).selection is not None
+    assert compared_on_cpu(classes(), other).selection is not None
     other.opset_import[0].version = 18
-    assert compare(classes(), other).selection is None
+    assert compared_on_cpu(classes(), other).selection is None
 
 
 def test_models_without_a_selection_are_not_cut(tmp_path: Path) -> None:
@@ -378,7 +373,7 @@ def test_a_deep_network_before_classes_is_no_recursion() -> None:
     last = "y = ArgMax<axis=1>(h1499)"
     text = f"(float[N,9] x) => (int64[N,1] y) {{ h0 = MatMul(x, w) {lines} {last} }}"
     one, other = (build(text, w=w) for w in (normal(9, 9), rounded(normal(9, 9))))
-    found = compare(one, other)
+    found = compared_on_cpu(one, other)
     assert (found.verdict, [output.name for output in found.outputs]) == ("pass", ["h1499"])
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bnfold
+from tests.support.checks import compared
 from tests.support.cli import run
 from tests.support.graphs import build, normal
 
@@ -25,9 +26,7 @@ WRONG = build(TEXT.replace("s = Sigmoid(r)", "s = HardSigmoid(r)"), w=WEIGHTS)
 
 
 def divergence(original: onnx.ModelProto, other: onnx.ModelProto) -> object:
-    equivalence = bnfold.check(original, other, outputs="all").equivalence
-    assert equivalence is not None
-    return equivalence.divergence
+    return compared(original, other, outputs="all").divergence
 
 
 def test_the_first_value_that_differs_is_named() -> None:
@@ -52,11 +51,9 @@ def test_a_divergence_that_no_output_shows_is_found_too() -> None:
 
 
 def place_of(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str, str, str]:
-    equivalence = bnfold.check(original, other, outputs="all").equivalence
-    assert equivalence is not None
-    found = equivalence.divergence
-    assert found is not None
-    return found.value, found.op_type, found.other_value, found.other_op_type
+    place = compared(original, other, outputs="all").divergence
+    assert place is not None
+    return place.value, place.op_type, place.other_value, place.other_op_type
 
 
 NUMBERED = """(float[N,3,8,8] x) => (float[N,4] y, float[N,3,8,8] z) {

@@ -17,13 +17,12 @@ from bnfold.proof.noise import Noise
 from bnfold.proof.outputs import flat
 from bnfold.proof.tolerance import Allowance
 from bnfold.record.data import Equivalence
+from tests.support.checks import compared, verdict
 from tests.support.graphs import Parameters, batch_norm, build, named_in, normal
 
 
 def compare(reference: str, candidate: str, **weights: Any) -> Equivalence:
-    record = bnfold.check(build(reference, **weights), build(candidate, **weights))
-    assert record.equivalence is not None
-    return record.equivalence
+    return compared(build(reference, **weights), build(candidate, **weights))
 
 
 CHANNELS = normal(4, 3, 3, 3) * np.array([1e4, 1, 1, 1e-3], np.float32).reshape(4, 1, 1, 1)
@@ -142,12 +141,10 @@ def test_one_weight_off_by_a_thousandth_fails_and_by_one_ulp_passes() -> None:
     )
     weights = batch_norm(4) | {"w": normal(4, 3, 3, 3)}
     reference = build(text, **weights)
-    for off, verdict in ((1e-3, "fail"), (float(np.spacing(weights["w"].flat[5])), "pass")):
+    for off, expected in ((1e-3, "fail"), (float(np.spacing(weights["w"].flat[5])), "pass")):
         changed = weights["w"].copy()
         changed.flat[5] += np.float32(off)
-        equivalence = bnfold.check(reference, build(text, **weights | {"w": changed})).equivalence
-        assert equivalence is not None
-        assert equivalence.verdict == verdict
+        assert verdict(reference, build(text, **weights | {"w": changed})) == expected
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 7e4])
@@ -386,12 +383,6 @@ def classifier(coefficients: Array, labels: list[int] | None = None) -> onnx.Mod
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    equivalence = bnfold.check(one, other).equivalence
-    assert equivalence is not None
-    return equivalence.verdict
 
 
 def test_sequences_of_maps_are_compared_however_long_they_are() -> None:

@@ -14,6 +14,7 @@ import pytest
 import bnfold
 from benchmarks import blocks
 from bnfold.proof.original import Original
+from tests.support.checks import verdict_and_reason
 from tests.support.graphs import draw_feeds
 from tests.support.networks import GAINS, NETWORKS, folded_elsewhere, wrong_by
 from tests.support.slow import few
@@ -26,9 +27,7 @@ QUICK_CHANGES = [*zip(NETWORKS, itertools.cycle(KINDS)), BORDERS[0]]
 
 
 def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str]:
-    equivalence = bnfold.check(original, other, certify="off", figures=False).equivalence
-    assert equivalence is not None
-    return equivalence.verdict, equivalence.reason
+    return verdict_and_reason(original, other, certify="off", figures=False)
 
 
 @pytest.mark.parametrize("gain", few(GAINS, [1]))

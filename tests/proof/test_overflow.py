@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import bnfold
 from bnfold.record.data import Equivalence
 from bnfold.report.notes import remarks
+from tests.support.checks import compared
 from tests.support.graphs import Parameters, build, normal
 
 FLOATS = "(float[N,5] x) => (float[N,5] y)"
@@ -34,9 +34,7 @@ def checked(one: str, other: str) -> Equivalence:
     for lines in (one, other):
         read = {name: array for name, array in WEIGHTS.items() if f" {name})" in lines}
         models.append(build(f"{FLOATS} {{ {lines} }}", **read))
-    equivalence = bnfold.check(*models, providers="cpu").equivalence
-    assert equivalence is not None
-    return equivalence
+    return compared(*models, providers="cpu")
 
 
 @pytest.mark.parametrize(("wrong", "right"), [LOG_SIGMOID, LOG_SOFTMAX, RATIO])

@@ -30,6 +30,7 @@ from bnfold.proof.traits import Traits
 from bnfold.proof.truth_slices import Evaluation, Sample
 from bnfold.record.data import ProviderEquivalence
 from bnfold.running.runtime import Feeds, Level, Session
+from tests.support.checks import compared_on_cpu
 from tests.support.graphs import batch_norm, build, normal
 
 # --- Comparisons of made-up results ---------------------------------------------------------------
@@ -202,12 +203,6 @@ CONV = (
 WEIGHTS: dict[str, Any] = batch_norm(4) | {"w": normal(4, 3, 3, 3)}
 
 
-def check(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> ProviderEquivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence
-    assert equivalence is not None
-    return equivalence.providers[0]
-
-
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     other = onnx.ModelProto()
     other.CopyFrom(model)
@@ -220,9 +215,9 @@ def test_draws_are_taken_only_before_a_model_fails(steps: str, most: int) -> Non
     """With optimizations; then six that are moved, and two more by wider moves past a step."""
     text = CONV.replace("y =", "n =").replace(" }", f" y = {steps or 'Neg'}(n) }}")
     model = build(text, **WEIGHTS)
-    assert check(model, copy(model)).draws == 1
+    assert compared_on_cpu(model, copy(model)).draws == 1
     wrong = build(text, **WEIGHTS | {"w": 2 * WEIGHTS["w"]})
-    assert check(model, wrong).draws == most
+    assert compared_on_cpu(model, wrong).draws == most
 
 
 def sines(factor: float) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -236,7 +231,7 @@ def sines(factor: float) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 def test_no_more_draws_are_taken_than_it_takes() -> None:
     """The other order of the factors is off by more than the tolerance, as two draws are."""
-    found = check(*sines(300))
+    found = compared_on_cpu(*sines(300))
     assert (found.verdict, found.draws) == ("pass", 3)
 
 
@@ -252,7 +247,7 @@ def test_inputs_alone_are_moved_where_moved_weights_do_not_run(
 
     monkeypatch.setattr(Original, "session", exact)
     one, two = (build(CONV, **WEIGHTS | {"w": factor * WEIGHTS["w"]}) for factor in (1, 2))
-    assert check(one, two).draws == 7
+    assert compared_on_cpu(one, two).draws == 7
 
 
 def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +260,7 @@ def test_more_samples_that_do_not_run_decide_nothing(monkeypatch: pytest.MonkeyP
         run_again(self, session)
 
     monkeypatch.setattr(Original, "_run_again", fails)
-    found = check(*sines(3e7))
+    found = compared_on_cpu(*sines(3e7))
     assert (found.verdict, found.reason) == ("not-verified", "out of memory")
 
 
@@ -287,7 +282,7 @@ def test_float64_is_compared_whatever_type_an_output_is_written_in(
     changed = one.copy()
     changed[:, 3] *= np.float32(factor)
     original, other = (build(text, opset=15, a=a, b=two, zero=zero) for a in (one, changed))
-    found = check(original, other)
+    found = compared_on_cpu(original, other)
     assert found.truth is not None
     assert found.truth.outputs
     assert found.verdict == ("pass" if factor == 1 else "fail")
@@ -473,7 +468,7 @@ def test_a_crash_is_a_verdict(during: str, end: Callable[[], None], verdict: str
 
     model = build(CONV, **WEIGHTS)
     with mock.patch.object(ProviderComparison, "result", crash):
-        found = check(model, copy(model))
+        found = compared_on_cpu(model, copy(model))
     assert found.verdict == verdict
     assert found.reason.endswith(during)
 
@@ -489,7 +484,7 @@ def test_a_float64_evaluation_that_takes_too_much_memory_is_left_out(
 
     model = build(CONV, **WEIGHTS)
     with mock.patch("bnfold.proof.runs.compare_with_truth", crash):
-        found = check(model, copy(model), truth=truth)
+        found = compared_on_cpu(model, copy(model), truth=truth)
     assert found.verdict == verdict
     assert found.truth is None
     assert (EVALUATING in found.reason) is (verdict != "pass")
@@ -563,7 +558,7 @@ def test_more_samples_are_drawn_where_an_output_shows_nothing() -> None:
     text = "(float[N,64] x) => (float[N,64] y) { n = Neg(x) a = Sub(n, k) y = Relu(a) }"
     for k, verdict, samples in ((0, "pass", [3]), (45, "pass", [7]), (1e6, "not-verified", [])):
         model = build(text, k=np.full(1, k, np.float32))
-        found = check(model, copy(model))
+        found = compared_on_cpu(model, copy(model))
         assert found.verdict == verdict
         assert [output.samples for output in found.outputs] == samples
 
@@ -579,7 +574,7 @@ def test_more_samples_are_drawn_where_an_output_shows_nothing() -> None:
 )
 def test_more_samples_are_drawn_of_few_classes(interface: str, samples: int) -> None:
     model = build(f"{interface} {{ y = ArgMax<axis=1, keepdims=0>(x) }}")
-    found = check(model, copy(model))
+    found = compared_on_cpu(model, copy(model))
     assert [output.samples for output in found.outputs] == [samples]
 
 
@@ -587,7 +582,7 @@ def test_more_samples_are_drawn_where_few_are_settled() -> None:
     """A verdict rests on two at least: here samples of larger numbers are not settled."""
     settled = []
     for factor in (10, 2e5):
-        found = check(*sines(factor))
+        found = compared_on_cpu(*sines(factor))
         settled.append(sum(output.samples for output in found.outputs) + len(found.unsettled))
         assert found.draws in (3, 7)  # of all samples, those that came later, too
         counted = [output.samples for output in found.outputs]

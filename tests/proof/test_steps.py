@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 import bnfold
@@ -18,7 +17,8 @@ from bnfold.options import CheckOptions
 from bnfold.proof.comparison import STEP_FACTOR, Accumulator
 from bnfold.proof.noise import Noise
 from bnfold.proof.tolerance import Allowance, within_tolerance
-from bnfold.record.data import OutputComparison, ProviderEquivalence
+from bnfold.record.data import OutputComparison
+from tests.support.checks import compared_on_cpu
 from tests.support.graphs import Parameters, batch_norm, build, normal
 
 
@@ -234,12 +234,6 @@ def test_excused_elements_are_not_the_worst() -> None:
 # --- From end to end ------------------------------------------------------------------------------
 
 
-def check(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> ProviderEquivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence
-    assert equivalence is not None
-    return equivalence.providers[0]
-
-
 BRANCH = (
     "(float[N,3,12,12] x) => (float[N,8,10,10] y) { c = Conv(x, w, bias) g = Greater(c, zero) "
     "f = Cast<to=1>(g) h = Mul(f, small) y = Add(c, h) }"
@@ -258,7 +252,9 @@ def test_a_branch_that_compares_excuses_no_wrong_channel(off: float, channels: l
     bias = BRANCH_WEIGHTS["bias"].copy()
     bias[channels] += off
     model = build(BRANCH, **BRANCH_WEIGHTS)
-    assert check(model, build(BRANCH, **BRANCH_WEIGHTS | {"bias": bias})).verdict == "fail"
+    assert (
+        compared_on_cpu(model, build(BRANCH, **BRANCH_WEIGHTS | {"bias": bias})).verdict == "fail"
+    )
 
 
 def test_a_branch_that_compares_excuses_no_wrong_element() -> None:
@@ -268,7 +264,7 @@ def test_a_branch_that_compares_excuses_no_wrong_element() -> None:
     for size in (0.5, 0.02):
         wrong = bias.copy()
         wrong[0, 3, 4, 5] = size
-        assert check(model, build(text, bits=wrong, **BRANCH_WEIGHTS)).verdict == "fail"
+        assert compared_on_cpu(model, build(text, bits=wrong, **BRANCH_WEIGHTS)).verdict == "fail"
 
 
 QUANTIZED = (
@@ -324,9 +320,11 @@ def test_quantized_elements_off_by_more_than_a_step_fail(off: int, count: int) -
     places = np.random.default_rng(count).choice(right.size, count, replace=False)
     wrong.reshape(-1)[places] = off
     weights = quantized()
-    assert check(build(text, wrong=right, **weights), build(text, wrong=right, **weights)).verdict
+    assert compared_on_cpu(
+        build(text, wrong=right, **weights), build(text, wrong=right, **weights)
+    ).verdict
     other = build(text, wrong=wrong, **weights)
-    assert check(build(text, wrong=right, **weights), other).verdict == "fail"
+    assert compared_on_cpu(build(text, wrong=right, **weights), other).verdict == "fail"
 
 
 def test_a_whole_channel_one_step_away_fails() -> None:
@@ -334,7 +332,8 @@ def test_a_whole_channel_one_step_away_fails() -> None:
     b = weights["b"].copy()
     b[3] += 0.05
     assert (
-        check(build(QUANTIZED, **weights), build(QUANTIZED, **weights | {"b": b})).verdict == "fail"
+        compared_on_cpu(build(QUANTIZED, **weights), build(QUANTIZED, **weights | {"b": b})).verdict
+        == "fail"
     )
 
 
@@ -350,7 +349,7 @@ def test_a_few_wrong_classes_of_many_fail(count: int) -> None:
     wrong = right.copy()
     wrong.reshape(-1)[np.random.default_rng(count).choice(right.size, count, replace=False)] = 4
     one, other = build(text, w=w, wrong=right), build(text, w=w, wrong=wrong)
-    assert check(one, other, samples=2).verdict == "fail"
+    assert compared_on_cpu(one, other, samples=2).verdict == "fail"
 
 
 def test_a_class_that_the_original_itself_may_choose_is_excused() -> None:
@@ -365,10 +364,10 @@ def test_a_class_that_the_original_itself_may_choose_is_excused() -> None:
         "three": np.full(1, 3, np.float32),
     }
     other = build(text.replace("Mul(m, third)", "Div(m, three)"), **weights)
-    right = check(build(text, **weights), other)
+    right = compared_on_cpu(build(text, **weights), other)
     assert (right.verdict, right.reason) == ("pass", "")
     wrong = build(text.replace("ArgMax", "ArgMin"), **weights)
-    assert check(build(text, **weights), wrong).verdict == "fail"
+    assert compared_on_cpu(build(text, **weights), wrong).verdict == "fail"
 
 
 def test_where_every_element_jumps_the_output_is_not_taken_for_equal() -> None:
@@ -382,7 +381,7 @@ def test_where_every_element_jumps_the_output_is_not_taken_for_equal() -> None:
         "one": np.ones(1, np.float32),
     }
     one, other = (build(text, w=np.full(1, w, np.float32), **weights) for w in (1, 100))
-    assert check(one, other).verdict != "pass"
+    assert compared_on_cpu(one, other).verdict != "pass"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 4])  # of seed 3, no row of any sample lies between
@@ -397,5 +396,5 @@ def test_a_threshold_between_rows_of_floats_is_tried_on_enough_of_them(seed: int
         "v": normal(8, 4, seed=9),
     }
     right, wrong = (build(text, t=np.array([at], np.float32), **weights) for at in (0.5, 0.8))
-    assert check(right, right).verdict == "pass"
-    assert check(right, wrong).verdict == "fail"
+    assert compared_on_cpu(right, right).verdict == "pass"
+    assert compared_on_cpu(right, wrong).verdict == "fail"

@@ -18,6 +18,7 @@ from bnfold.proof.truth_slices import (
     is_as_exact,
     is_yardstick,
 )
+from tests.support.checks import verdict_and_reason
 from tests.support.evaluate import run_float64, run_plain
 from tests.support.graphs import Array, Parameters, batch_norm, build, draw_feeds
 from tests.support.networks import floats, folded_elsewhere, off_by_a_unit, with_weights
@@ -283,12 +284,6 @@ def peaked(seed: int, gain: float) -> onnx.ModelProto:
     )
 
 
-def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> tuple[str, str]:
-    equivalence = bnfold.check(original, other).equivalence
-    assert equivalence is not None
-    return equivalence.verdict, equivalence.reason
-
-
 def with_a_class_off(model: onnx.ModelProto, times: float, seed: int) -> onnx.ModelProto:
     """Return the model with the logit of one class off: its output by so many times its noise.
 
@@ -319,7 +314,7 @@ def with_a_class_off(model: onnx.ModelProto, times: float, seed: int) -> onnx.Mo
 def test_a_peaked_softmax_passes_folded(seed: int) -> None:
     model = peaked(seed, 10.0)
     for right in (bnfold.optimize(model, check=False).to_proto(), folded_elsewhere(model)):
-        assert verdict(model, right) == ("pass", "")
+        assert verdict_and_reason(model, right) == ("pass", "")
 
 
 @pytest.mark.parametrize(
@@ -330,4 +325,4 @@ def test_a_peaked_softmax_with_a_wrong_class_fails(times: float, seeds: int, few
         (model, with_a_class_off(model, times, seed))
         for seed, model in enumerate(peaked(seed, 10.0) for seed in range(seeds))
     ]
-    assert [verdict(*pair)[0] for pair in pairs].count("fail") >= fewest
+    assert [verdict_and_reason(*pair)[0] for pair in pairs].count("fail") >= fewest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,9 @@ from tests.support.pages import parse
 from tests.support.records import speed
 
 
-def with_blocks(number: int, **changes: object) -> SpeedRecord:
+def with_blocks(number: int, **changes: Any) -> SpeedRecord:
     record = speed()
-    return replace(record, samples=record.samples[:number], **changes)  # type: ignore[arg-type]
+    return replace(record, samples=record.samples[:number], **changes)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -52,8 +53,8 @@ def test_a_record_may_have_no_interval() -> None:
         (None, "neutral"),
     ],
 )
-def test_the_colour_is_that_of_the_verdict(verdict: str | None, tone: str) -> None:
-    record = replace(speed(), verdict=verdict)  # type: ignore[arg-type]
+def test_the_colour_is_that_of_the_verdict(verdict: Any, tone: str) -> None:
+    record = replace(speed(), verdict=verdict)
     assert [row.tone for row in rows_of(record)] == ["muted", tone]
     drawn = pictures.speed(record, "one")
     for name in ("good", "bad", "neutral"):

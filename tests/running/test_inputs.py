@@ -20,6 +20,7 @@ from bnfold.running.input_files import parse_input_options
 from bnfold.running.input_search import make_inputs
 from bnfold.running.inputs import SHIFTS, Inputs, UnsupportedInput
 from bnfold.running.runtime import Level, Session
+from tests.support.checks import compared, verdict
 from tests.support.cli import MODELS, REWRITTEN, run
 from tests.support.graphs import Array, Parameters, build, make_overridable, normal
 from tests.support.slow import in_turn
@@ -175,10 +176,9 @@ def cutting(sizes: str, *cuts: tuple[int, int]) -> onnx.ModelProto:
 
 
 def shapes_drawn(model: onnx.ModelProto, **options: Any) -> list[list[int]]:
-    equivalence = bnfold.check(model, model, certify="off", **options).equivalence
-    assert equivalence is not None
-    assert equivalence.inputs is not None
-    return [shapes["x"] for shapes in equivalence.inputs.shapes]
+    inputs = compared(model, model, certify="off", **options).inputs
+    assert inputs is not None
+    return [shapes["x"] for shapes in inputs.shapes]
 
 
 def test_a_shape_that_is_given_is_kept() -> None:
@@ -289,12 +289,6 @@ def test_overridable_initializers_are_overridden() -> None:
     equivalence = bnfold.check(original, make_overridable(unused, "k")).equivalence
     assert equivalence is not None
     assert equivalence.verdict == "fail"
-
-
-def verdict(original: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    equivalence = bnfold.check(original, other).equivalence
-    assert equivalence is not None
-    return equivalence.verdict
 
 
 OVERRIDABLE: list[tuple[str, str, Parameters]] = [

@@ -17,7 +17,7 @@ from bnfold.record.data import SpeedSummary
 from bnfold.running.runtime import Level
 from bnfold.speed import blocks
 from bnfold.speed.blocks import Block, Case, Loaded, balanced_orders
-from bnfold.speed.measure import _Measurement, compare_speed
+from bnfold.speed.measure import Measurement, compare_speed
 from bnfold.speed.processes import Processes
 from tests.support.cli import REWRITTEN
 
@@ -124,7 +124,7 @@ def test_no_first_run_is_reported_however_late_it_is(monkeypatch: pytest.MonkeyP
             return [Here()] * count
 
     case = Case(dict.fromkeys(NAMES, REWRITTEN), Level.ALL, 1, InputOptions())
-    (only,) = _Measurement(InThisProcess("cpu", silent), case, 0.0).blocks(0.0, 0.0)
+    (only,) = Measurement(InThisProcess("cpu", silent), case, 0.0).blocks(0.0, 0.0)
     assert only.load_ms == first_ms
     assert {name: len(times) for name, times in only.run_ms.items()} == dict.fromkeys(NAMES, 1)
     assert max(times[0] for times in only.run_ms.values()) < 1
@@ -157,7 +157,7 @@ def test_there_are_as_many_blocks_as_justify_their_preparation(
     monkeypatch.setattr("bnfold.speed.measure.time.perf_counter", lambda: 100.0)
     started: Any = Started()
     case = Case({}, Level.ALL, None, InputOptions())
-    measurement = _Measurement(started, case, seconds)
+    measurement = Measurement(started, case, seconds)
     assert measurement._plan(100.0, seconds, at_most, 0.1, turn) == (count, 100.0 + end)
     allow = {0.003: "allow 1 seconds", 0.8: "allow 4 seconds"}.get(turn, "")
     assert measurement.note == (
@@ -182,7 +182,7 @@ def test_what_only_the_first_block_takes_is_not_counted_for_the_others(
         return 1, begun
 
     monkeypatch.setattr(blocks, "_inputs", slow)
-    monkeypatch.setattr(_Measurement, "_plan", plan)
+    monkeypatch.setattr(Measurement, "_plan", plan)
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     monkeypatch.setattr(
         "bnfold.speed.measure.summarize", lambda _: SpeedSummary(1, None, None, None, 1, None, None)

@@ -14,7 +14,7 @@ import pytest
 from bnfold.progress import silent
 from bnfold.running.workers import Worker
 from bnfold.speed.blocks import Block
-from bnfold.speed.measure import _Measurement, compare_speed
+from bnfold.speed.measure import Measurement, compare_speed
 from bnfold.speed.processes import Processes
 from tests.support.cli import REWRITTEN, names, run
 from tests.support.hosted import CrashingBlock, is_running
@@ -30,7 +30,7 @@ def test_each_block_has_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same ones serve the next case."""
-    monkeypatch.setattr(_Measurement, "_plan", lambda *_: (3, 0.0))
+    monkeypatch.setattr(Measurement, "_plan", lambda *_: (3, 0.0))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     taken: list[list[int]] = []
     take = Processes.take

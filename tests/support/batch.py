@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -53,18 +54,16 @@ def jobs(folder: Path, asked: Asked = UNTIMED, **others: Asked) -> list[Job]:
     ]
 
 
-def run(
-    made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: object
-) -> dict[str, Row]:
+def run(made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: Any) -> dict[str, Row]:
     """Run a batch, and return its rows by name."""
     return {row.name: row for row in run_index(made, out, engine, scratch, **manner).rows}
 
 
-def run_index(made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: object) -> Index:
+def run_index(made: list[Job], out: Path, engine: Engine, scratch: Path, **manner: Any) -> Index:
     """Run a batch, and return its index."""
     place = Folder(out)
     with place:
-        manner_of = Manner(scratch=scratch, **manner)  # type: ignore[arg-type]
+        manner_of = Manner(scratch=scratch, **manner)
         return run_batch(made, place, engine, manner_of, lambda _: None)
 
 

@@ -131,6 +131,16 @@ def _widen(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(content, tensor.name))
 
 
+def assert_equal_outputs(
+    original: onnx.ModelProto, optimized: onnx.ModelProto, feeds: Mapping[str, Array]
+) -> None:
+    """Assert equal types, shapes and values in onnxruntime, without a tolerance."""
+    expected, actual = run_plain(original, feeds), run_plain(optimized, feeds)
+    for one, other in zip(expected, actual, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(other, one)
+
+
 def assert_equivalent(
     original: onnx.ModelProto,
     optimized: onnx.ModelProto,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.support.graphs import Array
+from tests.support.graphs import Array, ints
 
 Generator = np.random.Generator
 Node = tuple[dict[str, Any], list[Array | None]]
@@ -22,10 +22,6 @@ def _between(generator: Generator, low: int, high: int) -> int:
 
 def _several(generator: Generator, count: int, low: int, high: int) -> list[int]:
     return [int(number) for number in generator.integers(low, high + 1, count)]
-
-
-def _ints(numbers: Sequence[int]) -> Array:
-    return np.array(numbers, np.int64)
 
 
 def _windows(generator: Generator, axes: int, *, dilated: bool = True) -> dict[str, Any]:
@@ -95,7 +91,7 @@ def _resize(generator: Generator, shape: Sequence[int]) -> Node:
         policies = ["stretch", "not_larger", "not_smaller"]
         attributes["keep_aspect_ratio_policy"] = str(generator.choice(policies))
     sizes = [*kept, *_several(generator, len(shape) - 2, 1, 30)]
-    return attributes, [None, None, _ints(sizes)]
+    return attributes, [None, None, ints(*sizes)]
 
 
 def _upsample(generator: Generator, shape: Sequence[int]) -> Node:
@@ -113,25 +109,25 @@ def _slice(generator: Generator, shape: Sequence[int]) -> Node:
     ]
     starts = _several(generator, len(axes), -25, 25)
     steps = [int(step) for step in generator.choice([1, 1, 1, 2, 3, -1, -2, -30, 30], len(axes))]
-    return {}, [_ints(starts), _ints(ends), _ints(list(axes)), _ints(steps)]
+    return {}, [ints(*starts), ints(*ends), ints(*axes), ints(*steps)]
 
 
 def _pad(generator: Generator, shape: Sequence[int]) -> Node:
     mode = str(generator.choice(["constant", "reflect", "edge"]))
-    return {"mode": mode}, [_ints(_several(generator, 2 * len(shape), -2, 4))]
+    return {"mode": mode}, [ints(*_several(generator, 2 * len(shape), -2, 4))]
 
 
 def _reshape(generator: Generator, shape: Sequence[int]) -> Node:
     count = int(np.prod(shape))
     choices = [[0, -1], [-1], [0, 0, -1], [count], [1, count], [-1, 1], [0, shape[1], -1]]
-    return {}, [_ints(choices[_between(generator, 0, len(choices) - 1)])]
+    return {}, [ints(*choices[_between(generator, 0, len(choices) - 1)])]
 
 
 def _unsqueeze(generator: Generator, shape: Sequence[int]) -> Node:
     count = _between(generator, 1, 3)
     axes = generator.permutation(len(shape) + count)[:count]
     axes = np.where(generator.random(count) < 0.5, axes - len(shape) - count, axes)
-    return {}, [_ints(list(axes))]
+    return {}, [ints(*axes)]
 
 
 def _flatten(generator: Generator, shape: Sequence[int]) -> Node:
@@ -141,16 +137,16 @@ def _flatten(generator: Generator, shape: Sequence[int]) -> Node:
 def _reduce(generator: Generator, shape: Sequence[int]) -> Node:
     axes = generator.permutation(len(shape))[:2]
     axes = np.where(generator.random(2) < 0.5, axes - len(shape), axes)
-    return {"keepdims": _between(generator, 0, 1)}, [_ints(list(axes))]
+    return {"keepdims": _between(generator, 0, 1)}, [ints(*axes)]
 
 
 def _tile(generator: Generator, shape: Sequence[int]) -> Node:
-    return {}, [_ints(_several(generator, len(shape), 0, 3))]
+    return {}, [ints(*_several(generator, len(shape), 0, 3))]
 
 
 def _expand(generator: Generator, shape: Sequence[int]) -> Node:
     sizes = [int(generator.choice([1, size])) for size in shape]
-    return {}, [_ints([_between(generator, 1, 2), *sizes])]
+    return {}, [ints(_between(generator, 1, 2), *sizes)]
 
 
 def _depth_to_space(generator: Generator, shape: Sequence[int]) -> Node:

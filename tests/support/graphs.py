@@ -47,6 +47,16 @@ def normal(*shape: int, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Arr
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(dtype)
 
 
+def scalar(value: float, dtype: npt.DTypeLike = np.float32) -> Array:
+    """Return a tensor without axes."""
+    return np.array(value, dtype)
+
+
+def ints(*numbers: int) -> Array:
+    """Return a vector of these numbers, as operators take sizes, axes and indices."""
+    return np.array(numbers, np.int64)
+
+
 def batch_norm(channels: int, *, seed: int = 0, dtype: npt.DTypeLike = np.float32) -> Parameters:
     """Return the parameters of a BatchNormalization, by the names s, b, m and v.
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-import bnfold
 from bnfold.proof.verdict import beyond_truth, is_narrow
 from bnfold.record.data import Equivalence, ProviderEquivalence, Truth, TruthOutput
 from bnfold.report.notes import narrow_note
 from bnfold.workflow import certified
+from tests.support.checks import compared
 from tests.support.graphs import build, draw_feeds, normal
 from tests.support.networks import NETWORKS, wrong_by
 
@@ -32,23 +32,17 @@ def prepared(seed: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return one, other
 
 
-def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> Equivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence
-    assert equivalence is not None
-    return equivalence
-
-
 def test_a_fold_in_float32_passes_if_it_is_proven() -> None:
     narrow = 0
     for seed in range(4):
         pair = prepared(seed)
-        found = checked(*pair)
+        found = compared(*pair)
         assert found.verdict == "pass"
         assert not found.reason
         (provider,) = found.providers
         assert bool(narrow_note(provider)) == provider.narrow
         narrow += provider.narrow
-        alone = checked(*pair, certify="off")
+        alone = compared(*pair, certify="off")
         assert alone.verdict == ("fail" if provider.narrow else "pass")
         assert not alone.providers[0].narrow
     assert narrow
@@ -59,7 +53,7 @@ def test_what_is_off_by_more_than_rounding_fails() -> None:
     (bias,) = (each for each in other.graph.initializer if each.name == "b")
     content = onnx.numpy_helper.to_array(bias) * np.float32(1 + 2e-6)
     bias.CopyFrom(onnx.numpy_helper.from_array(content, "b"))
-    assert checked(one, other).verdict == "fail"
+    assert compared(one, other).verdict == "fail"
 
 
 def test_a_channel_that_is_off_by_twice_the_noise_is_no_rounding() -> None:
@@ -69,7 +63,7 @@ def test_a_channel_that_is_off_by_twice_the_noise_is_no_rounding() -> None:
     feeds = {name: np.asarray(value / 3, np.float32) for name, value in drawn}
     wrong = wrong_by(model, "channel", 2.0, feeds, 0)
     assert wrong is not None
-    found = checked(model, wrong)
+    found = compared(model, wrong)
     assert found.verdict == "fail"
     assert certified.may_be_narrow(found)
     assert found.certificate is not None
@@ -77,9 +71,9 @@ def test_a_channel_that_is_off_by_twice_the_noise_is_no_rounding() -> None:
 
 
 def test_the_bound_of_the_certificate_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    seed = next(s for s in range(4) if checked(*prepared(s)).providers[0].narrow)
+    seed = next(s for s in range(4) if compared(*prepared(s)).providers[0].narrow)
     monkeypatch.setattr(certified, "_CLOSE", -1.0)
-    assert checked(*prepared(seed)).verdict == "fail"
+    assert compared(*prepared(seed)).verdict == "fail"
 
 
 def provider(**changes: Any) -> ProviderEquivalence:

@@ -10,11 +10,10 @@ import numpy as np
 import onnx
 import pytest
 
-import bnfold
 from bnfold.options import CheckOptions, ExecutionOptions, InputOptions
 from bnfold.proof.equivalence import compare_models
-from bnfold.record.data import Equivalence
 from bnfold.workflow import second_look
+from tests.support.checks import compared
 from tests.support.graphs import Parameters, build, named_in, normal
 
 WEIGHTS: Parameters = {
@@ -53,23 +52,17 @@ def models(interface: str, *lines: str) -> list[onnx.ModelProto]:
     return [build(f"{interface} {{ {each} }}", **named_in(each, WEIGHTS)) for each in lines]
 
 
-def checked(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> Equivalence:
-    equivalence = bnfold.check(one, other, **options).equivalence
-    assert equivalence is not None
-    return equivalence
-
-
 @pytest.mark.parametrize(("interface", "one", "other"), PAIRS)
 def test_what_larger_inputs_show_fails(interface: str, one: str, other: str) -> None:
     pair = models(interface, one, other)
-    found = checked(*pair)
+    found = compared(*pair)
     assert found.verdict == "fail"
     assert found.certificate is not None
     assert found.certificate.open
     assert found.inputs is not None
     assert found.inputs.samples >= 6
     assert "300.0" in found.inputs.source
-    assert checked(*pair, certify="off").verdict == "pass"
+    assert compared(*pair, certify="off").verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +78,14 @@ def test_what_larger_inputs_show_fails(interface: str, one: str, other: str) -> 
     ],
 )  # fmt: skip
 def test_inputs_that_are_too_large_for_a_model_decide_nothing(one: str, other: str) -> None:
-    assert checked(*models(FLOATS, one, other)).verdict in ("pass", "identical")
+    assert compared(*models(FLOATS, one, other)).verdict in ("pass", "identical")
 
 
 def looks(one: onnx.ModelProto, other: onnx.ModelProto, **options: Any) -> int:
     """Return how often two models are compared."""
-    with mock.patch.object(second_look, "compare_models", wraps=compare_models) as compared:
-        checked(one, other, **options)
-    return compared.call_count
+    with mock.patch.object(second_look, "compare_models", wraps=compare_models) as comparison:
+        compared(one, other, **options)
+    return comparison.call_count
 
 
 def test_there_is_none_where_inputs_are_asked_for_or_all_is_proven() -> None:
@@ -115,11 +108,11 @@ def test_large_models_are_compared_again_only_if_a_proof_shows_a_difference(
     monkeypatch.setattr(second_look, "_SMALL", 0)
     monkeypatch.setattr(second_look, "_QUICK", 0)
     assert looks(*models(*PAIRS[1])) == 1
-    inputs = checked(*models(*PAIRS[1])).inputs
+    inputs = compared(*models(*PAIRS[1])).inputs
     assert inputs is not None
     assert inputs.shapes[0]["x"][0] < 1024
     assert looks(*models(*PAIRS[0])) == 0
-    found = checked(*open_pair).certificate
+    found = compared(*open_pair).certificate
     assert found is not None
     assert looks(*open_pair) == 2 * any(window.differs for window in found.open)
 
@@ -136,8 +129,8 @@ def test_a_table_of_positions_is_used_nearly_in_full() -> None:
     one, other = (
         build(f"{MAPS} {{ {lines} }}", p=each, nought=np.array([0])) for each in (table, changed)
     )
-    assert checked(one, other).verdict == "fail"
-    assert checked(one, other, certify="off").verdict == "pass"
+    assert compared(one, other).verdict == "fail"
+    assert compared(one, other, certify="off").verdict == "pass"
 
 
 @pytest.mark.parametrize("interface", ["float[N,16] x", "float[N,4,4] x", "float[N,16] x, float z"])
@@ -153,12 +146,12 @@ def test_labels_that_are_looked_up_by_a_winner_are_tried_in_many_rows(interface:
         build(text, w=normal(16, 100), b=normal(100, seed=1), labels=each)
         for each in (labels, changed)
     )
-    assert checked(one, one).verdict == "pass"
-    found = checked(one, other)
+    assert compared(one, one).verdict == "pass"
+    found = compared(one, other)
     assert found.verdict == "fail"
     assert found.inputs is not None
     assert found.inputs.shapes[0]["x"][0] == 1024
-    assert checked(one, other, certify="off").verdict == "pass"
+    assert compared(one, other, certify="off").verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +189,7 @@ def test_sequences_are_not_compared_in_many_rows(
 
 def test_the_inputs_that_are_saved_are_the_first_ones(tmp_path: Path) -> None:
     checking = CheckOptions(save_inputs=tmp_path / "inputs")
-    assert checked(*models(*PAIRS[0]), checking=checking).verdict == "fail"
+    assert compared(*models(*PAIRS[0]), checking=checking).verdict == "fail"
     assert len(list((tmp_path / "inputs").iterdir())) == InputOptions.samples
 
 
@@ -219,8 +212,8 @@ BLANK_PAIRS = [
 @pytest.mark.parametrize(("one", "other"), BLANK_PAIRS)
 def test_blank_inputs_are_tried(one: str, other: str) -> None:
     pair = models(MAPS_AND_MASK, one, other)
-    assert checked(*pair).verdict == "fail"
-    assert checked(pair[0], pair[0]).verdict == "pass"
+    assert compared(*pair).verdict == "fail"
+    assert compared(pair[0], pair[0]).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -235,10 +228,10 @@ def test_an_output_that_is_stuck_may_move_where_inputs_are_huge(
 ) -> None:
     """If they are the same there, too, it still shows nothing of the usual inputs."""
     one = "s = Greater(x, seldom) f = Cast<to=1>(s) y = Mul(f, x)"
-    assert checked(*models(FLOATS, one, other)).verdict in verdicts
+    assert compared(*models(FLOATS, one, other)).verdict in verdicts
 
 
 def test_a_limit_within_a_deep_model_may_need_huge_inputs() -> None:
     body = "h = MatMul(x, u) r = Relu(h) s = Mul(r, percent) l = Min(s, {}) y = MatMul(l, v)"
     pair = models(FLOATS, body.format("byte"), body.format("more"))
-    assert checked(*pair).verdict == "fail"
+    assert compared(*pair).verdict == "fail"

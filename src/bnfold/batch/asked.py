@@ -69,7 +69,7 @@ class Asked:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        names = [each.name for each in dataclasses.fields(value)]
+        names = [field.name for field in dataclasses.fields(value)]
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, np.ndarray):
         content = repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
@@ -77,16 +77,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return _hash_all(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(content) for key, content in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return [_plain(each) for each in value]
+        return [_plain(element) for element in value]
     return value
 
 
 def _hash_all(path: Path) -> dict[str, str]:
     """Return the hash of a file, or of each one below a folder."""
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-    return {str(each.relative_to(path)): hash_file(each) for each in files}
+    files = sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
+    return {str(file.relative_to(path)): hash_file(file) for file in files}
 
 
 def hash_file(path: Path) -> str:
@@ -107,7 +107,7 @@ def hash_file(path: Path) -> str:
 
 def data_of(path: Path) -> dict[str, Path] | None:
     """Return the files of a model's external data by location; None if it cannot be read."""
-    from bnfold.api import data_files
+    from bnfold.external_data import data_files
 
     try:
         return data_files(path)

@@ -13,11 +13,11 @@ from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import urlsplit
 
-from bnfold.api import kind_of_machine
 from bnfold.batch.engine import Deaths, NoWorkersError, require
 from bnfold.batch.starts import Ledger
 from bnfold.errors import UsageError
 from bnfold.report.wording import count
+from bnfold.running.environment import kind_of_machine
 
 SECONDS_TO_CONNECT = 20
 
@@ -57,13 +57,13 @@ class Dask:
         return sorted(self._client.ncores())
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
+        workers: dict[str, list[str]] = {}
         hosts: set[tuple[str, str]] = set()
         for worker, kind in sorted(self._client.run(kind_of_machine).items()):
             if (kind, _host(worker)) not in hosts:
                 hosts.add((kind, _host(worker)))
-                found.setdefault(kind, []).append(worker)
-        return found
+                workers.setdefault(kind, []).append(worker)
+        return workers
 
     def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
         config: dict[str, Any] = {"backend": "dask", "client": self._client}
@@ -138,7 +138,7 @@ class Ray:
         return int(self._ray.cluster_resources().get("CPU", 0))
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
+        nodes: dict[str, list[str]] = {}
         asked = self._ray.remote(kind_of_machine)
         answers = {
             node: asked.options(scheduling_strategy=self._on(node), num_cpus=0).remote()
@@ -146,8 +146,8 @@ class Ray:
         }
         for node, answer in answers.items():
             with contextlib.suppress(self._ray.exceptions.RayError):  # it was lost just now
-                found.setdefault(self._ray.get(answer), []).append(node)
-        return found
+                nodes.setdefault(self._ray.get(answer), []).append(node)
+        return nodes
 
     def settings(self, places: Sequence[str] | None) -> tuple[dict[str, Any], int]:
         try:

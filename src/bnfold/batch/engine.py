@@ -65,7 +65,7 @@ class Loky:
     """Processes on this machine."""
 
     def __init__(self, jobs: int, ledger: Ledger) -> None:
-        from bnfold.api import complaint_on_semaphores
+        from bnfold.running.environment import complaint_on_semaphores
 
         complaint = complaint_on_semaphores()
         if complaint:
@@ -80,7 +80,7 @@ class Loky:
         self.ledger = ledger
 
     def kinds(self) -> Mapping[str, Sequence[str]]:
-        from bnfold.api import kind_of_machine
+        from bnfold.running.environment import kind_of_machine
 
         return {kind_of_machine(): ["here"]}
 

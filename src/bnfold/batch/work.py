@@ -23,6 +23,7 @@ from bnfold.batch.tasks import MOST_STARTS, Outcome, Task
 from bnfold.errors import BnfoldError, ProviderError, SessionError, TooSlowError, UsageError
 from bnfold.record.batch import FileRecord, Row
 from bnfold.record.data import Record
+from bnfold.running.environment import available_threads, environment, kind_of_machine
 from bnfold.version import __version__
 
 _one_at_a_time = threading.Lock()
@@ -124,7 +125,7 @@ def _optimize(task: Task, folder: Path) -> Row:
     if task.step == "check":
         timing = replace(timing, require_speedup=None)
         if execution.threads is None:
-            threads = max(1, api.available_threads() // task.sharers)
+            threads = max(1, available_threads() // task.sharers)
             execution = replace(execution, threads=threads)
     record: Record | None = None
     error: Exception | None = None
@@ -157,7 +158,7 @@ def _optimize(task: Task, folder: Path) -> Row:
     row = replace(row, pending=is_pending)
     if record.speed:
         row = replace(
-            row, speeds=speeds_of(record.speed, api.kind_of_machine(), pages_of(task.name)[0])
+            row, speeds=speeds_of(record.speed, kind_of_machine(), pages_of(task.name)[0])
         )
     if error is None:
         row = replace(row, files=[_file(task, path) for path in sorted(folder.iterdir())])
@@ -199,14 +200,14 @@ def _time(task: Task, folder: Path) -> Row:
             error = TooSlowError(f"nothing was written: {required}, but {note}")
     speed = timed.speed if timed is not None else []
     page, _ = pages_of(f"{task.name}{task.suffix}")
-    speeds = speeds_of(speed, api.kind_of_machine(), page)
+    speeds = speeds_of(speed, kind_of_machine(), page)
     if task.suffix:
         row = replace(task.row, files=[], speeds=speeds, notes=[note] if note else [])
         if timed is None:
             return row
         made = replace(timed, command=[])
         return replace(_with_pages(task, folder, row, made), page="", record="")
-    record = replace(record, speed=speed, speed_note=note, environment=api.environment())
+    record = replace(record, speed=speed, speed_note=note, environment=environment())
     if error is not None and record.output is not None:
         record = replace(record, output=replace(record.output, written=False))
     row = replace(
@@ -267,18 +268,18 @@ def _file(task: Task, path: Path) -> FileRecord:
 @contextlib.contextmanager
 def _warnings() -> Iterator[list[str]]:
     """Collect what bnfold warns of, once each."""
-    found: list[str] = []
+    messages: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage() not in found:
-                found.append(record.getMessage())
+            if record.getMessage() not in messages:
+                messages.append(record.getMessage())
 
     logger, collector = logging.getLogger("bnfold"), Collector(logging.WARNING)
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
     try:
-        yield found
+        yield messages
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagates

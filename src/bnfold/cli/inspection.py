@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
-from bnfold.api import Inspection, differing_nodes
 from bnfold.report.changes import operator_changes
 from bnfold.report.terminal.lines import Detail, cell, say, styled, table
+from bnfold.workflow.inspection import Inspection, differing_nodes
 
 _MOST_NODES = 10
 

@@ -68,7 +68,7 @@ def with_data(models: Sequence[Named], reports: Iterable[Path] | None) -> list[N
     """Return the files of models: if a report exists, their data as well, which it may replace."""
     if not any(os.path.exists(report) for report in reports or ()):
         return list(models)
-    from bnfold.api import data_folders, locations_of
+    from bnfold.external_data import data_folders, locations_of
 
     data = [
         (f"the data of {what}", folder / location)

@@ -62,6 +62,14 @@ def are_equal(one: int | ir.SymbolicDim, other: int | ir.SymbolicDim) -> bool:
     return one.value is not None and one.value == other.value
 
 
+def have_equal_shapes(one: ir.Value, other: ir.Value) -> bool:
+    """Say whether two values are known to have the same shape for every input."""
+    first, second = shape_of(one), shape_of(other)
+    if first is None or second is None or first.rank() != second.rank():
+        return False
+    return all(are_equal(*sizes) for sizes in zip(first, second, strict=True))
+
+
 def free_names() -> Iterator[str]:
     """Yield a name for each size that a caller chooses."""
     return (f"{_FREE}{number}" for number in itertools.count())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -37,7 +38,9 @@ def load(source: ModelSource) -> LoadedModel:
 def _load(given: Source) -> LoadedModel | None:
     """Load a model; return None if markers for large weights were lost."""
     proto, name = given.read.proto, given.name
-    _require_supported(given)
+    contents = _Contents.of(proto)
+    _require_supported(given, contents)
+    _require_well_formed(given, contents)
     try:
         model = ir.from_proto(_without_maps(proto))
     except Exception as error:  # onnx_ir raises many types for invalid models
@@ -94,7 +97,27 @@ def require_valid(loaded: LoadedModel) -> None:
         raise ModelError(f"{name} is not a valid ONNX model: {error}") from error
 
 
-def _require_supported(given: Source) -> None:
+@dataclass(frozen=True)
+class _Contents:
+    """All graphs, nodes and weights of a model, including those of bodies and functions."""
+
+    graphs: list[onnx.GraphProto]
+    nodes: list[onnx.NodeProto]
+    tensors: list[onnx.TensorProto]
+
+    @classmethod
+    def of(cls, proto: onnx.ModelProto) -> _Contents:
+        """Walk through the model once, for all that is required of it."""
+        graphs = graphs_of(proto)
+        nodes = [node for nodes in node_lists_of(proto) for node in nodes]
+        tensors = [tensor for graph in graphs for tensor in graph.initializer]
+        for node in nodes:
+            tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+        return cls(graphs, nodes, tensors)
+
+
+def _require_supported(given: Source, contents: _Contents) -> None:
+    """Require that the model has nothing that bnfold or the installed onnx does not support."""
     proto, name = given.read.proto, given.name
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
@@ -107,34 +130,43 @@ def _require_supported(given: Source) -> None:
                 f"{name} has operator set {operators.version}, but the installed onnx knows them "
                 f"only up to {onnx_opset_version()}; upgrade onnx"
             )
-    if not proto.opset_import and proto.ir_version >= 3:
-        raise ModelError(f"{name} is not a valid ONNX model: it imports no operator set")
-    for graph in graphs_of(proto):
+    for graph in contents.graphs:
         if graph.sparse_initializer:
             raise ModelError(f"{name} has sparse initializers, which bnfold does not support")
         if graph.quantization_annotation:
             raise ModelError(f"{name} has quantization annotations, which bnfold does not support")
-        for tensor in graph.initializer:
-            _require_complete(tensor, given)
+    for node in contents.nodes:
+        if any(attribute.HasField("sparse_tensor") for attribute in node.attribute):
+            raise ModelError(f"{name} has sparse constants, which bnfold does not support")
+    for tensor in contents.tensors:
+        if tensor.data_type == onnx.TensorProto.UNDEFINED:
+            raise ModelError(
+                f"{name} has a tensor of the type UNDEFINED, {tensor.name!r}, which bnfold does "
+                "not support"
+            )
+    if proto.training_info:
+        raise ModelError(f"{name} has training information, which bnfold does not support")
+
+
+def _require_well_formed(given: Source, contents: _Contents) -> None:
+    """Require what onnx_ir relies on: names that are text, unique definitions, complete weights."""
+    proto, name = given.read.proto, given.name
+    if not proto.opset_import and proto.ir_version >= 3:
+        raise ModelError(f"{name} is not a valid ONNX model: it imports no operator set")
+    for graph in contents.graphs:
         _require_text(name, graph.name, *(tensor.name for tensor in graph.initializer))
         for values in (graph.input, graph.output, graph.value_info):
             _require_text(name, *(value.name for value in values))
-    for nodes in node_lists_of(proto):
-        for node in nodes:
-            _require_text(name, node.domain, node.op_type, node.name, *node.input, *node.output)
-            _require_distinct_attributes(node, name)
-            for attribute in node.attribute:
-                if attribute.HasField("sparse_tensor"):
-                    raise ModelError(f"{name} has sparse constants, which bnfold does not support")
-                if attribute.HasField("t"):
-                    _require_complete(attribute.t, given)
+    for node in contents.nodes:
+        _require_text(name, node.domain, node.op_type, node.name, *node.input, *node.output)
+        _require_distinct_attributes(node, name)
+    for tensor in contents.tensors:
+        _require_complete(tensor, given)
     functions = [
         (function.domain, function.name, function.overload) for function in proto.functions
     ]
     if len(set(functions)) < len(functions):
         raise ModelError(f"{name} is not a valid ONNX model: it defines a function twice")
-    if proto.training_info:
-        raise ModelError(f"{name} has training information, which bnfold does not support")
 
 
 def _require_text(name: str, *texts: str | bytes) -> None:
@@ -145,7 +177,7 @@ def _require_text(name: str, *texts: str | bytes) -> None:
 
 
 def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
-    """Require what onnx_ir relies on: each attribute has a type and a unique name."""
+    """Require that each attribute has a type and a unique name."""
     names = [attribute.name for attribute in node.attribute]
     is_typed = all(attribute.type or attribute.ref_attr_name for attribute in node.attribute)
     if len(set(names)) < len(names) or not is_typed:
@@ -156,12 +188,7 @@ def _require_distinct_attributes(node: onnx.NodeProto, name: str) -> None:
 
 
 def _require_complete(tensor: onnx.TensorProto, given: Source) -> None:
-    """Require that a tensor has a type, and that the size of its raw data matches."""
-    if tensor.data_type == onnx.TensorProto.UNDEFINED:
-        raise ModelError(
-            f"{given.name} has a tensor of the type UNDEFINED, {tensor.name!r}, which bnfold does "
-            "not support"
-        )
+    """Require that the size of a tensor's raw data matches, and places of external data."""
     for entry in tensor.external_data:
         if entry.key in ("offset", "length") and not entry.value.isdecimal():
             raise ModelError(
@@ -199,7 +226,7 @@ def _settle_external_data(
         end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
         if end > status.st_size or (tensor.length or tensor.nbytes) != tensor.nbytes:
             raise ModelError(f"{name}: the data of {tensor.name!r} at {where.name!r} is truncated")
-        folder = next(each for each in folders if where.is_relative_to(each))
+        folder = next(folder for folder in folders if where.is_relative_to(folder))
         tensor.base_dir = folder
         if where != folder / tensor.location:  # a link, which onnx_ir does not open
             tensor._location = str(where.relative_to(folder))

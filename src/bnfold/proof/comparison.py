@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.arrays import Array, FloatArray
+from bnfold.arrays import Array, FloatArray, type_and_shape
 from bnfold.proof.noise import distance
 from bnfold.proof.scores import Agreement, look_like_scores
 from bnfold.proof.tolerance import Allowance
@@ -76,7 +76,7 @@ class Accumulator:
         """
         self._dtype, self._shape = original.dtype.name, list(original.shape)
         if original.dtype != optimized.dtype or original.shape != optimized.shape:
-            actual, expected = (_type_and_shape(values) for values in (optimized, original))
+            actual, expected = (type_and_shape(values) for values in (optimized, original))
             self._mismatch = f"is {actual} for sample {sample}, not {expected}"
         elif self._allowance.is_exact:
             self._add_exact(sample, original, optimized, draws)
@@ -231,7 +231,3 @@ def one_step_apart(original: Array, optimized: Array) -> Array:
     at = np.searchsorted(steps, original)
     widest = np.maximum(gaps[np.maximum(at - 1, 0)], gaps[np.minimum(at, len(gaps) - 1)])
     return np.asarray(distance(original, optimized) <= 1.01 * widest)
-
-
-def _type_and_shape(values: Array) -> str:
-    return f"{values.dtype.name}[{','.join(map(str, values.shape))}]"

@@ -71,63 +71,38 @@ def compare_speed(
         threads,
         request or for_one_image(InputOptions()),
     )
-    measurement, blocks = _measure(provider, case, seconds, at_most, processes, progress)
+    measurement, blocks = measure(provider, case, seconds, at_most, processes, progress)
     peaks = None
     if memory:
         progress(f"measuring memory ({provider}, optimization {level.value})")
         paths = [original, *others.values()]
         peaks = [peak_mb(path, provider, level, threads, measurement.feeds) for path in paths]
-    return _record(measurement, blocks, provider, [*others], peaks)
+    return record_of(measurement, blocks, provider, [*others], peaks)
 
 
-def compare_speeds(
-    original: Path,
-    others: Mapping[str, Path],
-    *,
-    level: Level = Level.ALL,
-    request: InputOptions | None = None,
-    threads: int | None = None,
-    seconds: float = 5.0,
-    at_most: float | None = None,
-) -> dict[str, SpeedRecord]:
-    """Time several models against one on the CPU; return the record of each, by name.
-
-    All take the same turns, with one control. So they can be compared with each other, too.
-
-    Raises:
-        SessionError: if onnxruntime cannot load or run a model.
-        CrashedError: if it crashes.
-        UsageError: if the request for inputs does not fit the model.
-    """
-    paths = {"original": original, **others, "control": original}
-    case = Case(paths, level, threads, request or for_one_image(InputOptions()))
-    measurement, blocks = _measure("cpu", case, seconds, at_most, None, silent)
-    return {name: _record(measurement, blocks, "cpu", [name], None) for name in others}
-
-
-def _measure(
+def measure(
     provider: str,
     case: Case,
     seconds: float,
     at_most: float | None,
-    processes: Processes | None,
-    progress: Progress,
-) -> tuple[_Measurement, list[SpeedBlock]]:
-    """Time a case; return what it has learned, and the blocks."""
+    processes: Processes | None = None,
+    progress: Progress = silent,
+) -> tuple[Measurement, list[SpeedBlock]]:
+    """Time all models of a case in the same turns; return what it has learned, and the blocks."""
     with ExitStack() as stack:
         if processes is None:
             processes = stack.enter_context(Processes(provider, progress))
-        measurement = _Measurement(processes, case, seconds)
+        measurement = Measurement(processes, case, seconds)
         blocks = measurement.blocks(seconds, max(seconds, at_most or 0))
     return measurement, blocks
 
 
-def _record(
-    measurement: _Measurement,
+def record_of(
+    measurement: Measurement,
     blocks: Sequence[SpeedBlock],
     provider: str,
     others: Sequence[str],
-    peaks: Sequence[float | None] | None,
+    peaks: Sequence[float | None] | None = None,
 ) -> SpeedRecord:
     """Return the record of the original and at most one other model, with their control."""
     timed = ["original", *others]
@@ -140,8 +115,8 @@ def _record(
         for block in blocks
     ]
     placements = [measurement.placement.get(name) for name in timed]
-    known_placements = [each for each in placements if each is not None]
-    known_peaks = [each for each in peaks or () if each is not None]
+    known_placements = [nodes for nodes in placements if nodes is not None]
+    known_peaks = [peak for peak in peaks or () if peak is not None]
     return SpeedRecord(
         provider=provider,
         level=measurement.case.level.value,
@@ -164,7 +139,7 @@ def for_one_image(request: InputOptions) -> InputOptions:
     return replace(request, samples=1, batch_sizes=(1, 2), image_size=USUAL_SIZE)
 
 
-class _Measurement:
+class Measurement:
     """The timing of one case."""
 
     def __init__(self, processes: Processes, case: Case, seconds: float) -> None:

@@ -42,11 +42,18 @@ from bnfold.workflow.variants import Variant, Variants
 
 
 class Optimization:
-    """Has one method per step. Steps that need a rewrite do nothing if there is none.
+    """Has one method per step, of which `begin` is the first and `finish` the last.
+
+    Steps that need a rewrite do nothing if there is none.
 
     Intermediate files go into `scratch`; `stack` cleans up unfinished work. Modules that only one
     step needs are imported in that step: importing them takes as long as a rewrite.
     """
+
+    _variant: Variant
+    _is_copy: bool
+    """Whether the input is copied, because nothing about it changes."""
+    _staged: StagedModel
 
     def __init__(
         self,
@@ -67,36 +74,43 @@ class Optimization:
     ) -> None:
         self._load = load_average()
         self._variants = Variants(model, passes, scratch, execution.providers)
-        self._source, self._scratch = model, scratch
+        self._source, self._scratch, self._stack = model, scratch, stack
         self._output = output
         self._place = Path(output) if output is not None else scratch.folder / "optimized.onnx"
-        require_text(self._place, UsageError)
         self._execution, self._checking, self._timing = execution, checking, timing
         self._storage = storage
         self._progress = progress
+        self._hashes, self._figures, self._force = hashes, figures, force
         self._dropped: dict[Site, Refusal] = {}
-        self._rewrite()
-        if Path(os.path.realpath(self._place)) in self._variant.model.data_files:
-            raise UsageError(f"{self._place} holds weights of the model; name another file")
-        if storage.name is not None and not self._is_copy:
-            require_free(self._variant.model, self._place, storage.name, force=force)
-        if not force:
-            self._require_replaceable()
-        if hashes:
-            self._variant.model.source.start_hashing()
-        self._hashes, self._figures = hashes, figures
-        self._staged = StagedModel(
-            self._place,
-            storage=storage,
-            hashed=hashes,
-            at_most=self._variant.model.permissions,
-        )
-        stack.push(self._staged)  # first: a signal may come while it is created
-        self._staged.create()
         self._equivalence: Equivalence | None = None
         self._speed: list[SpeedRecord] = []
         self._speed_note = ""
         self._tuning: TuningRecord | None = None
+
+    def begin(self) -> None:
+        """Rewrite the model, and create the temporary file that it is written to.
+
+        Raises:
+            ModelError: if the model cannot be read, is invalid or is not supported.
+            PassFailedError: if a pass fails.
+            UsageError: if its place cannot or must not hold it.
+        """
+        require_text(self._place, UsageError)
+        self._rewrite()
+        model = self._variant.model
+        if Path(os.path.realpath(self._place)) in model.data_files:
+            raise UsageError(f"{self._place} holds weights of the model; name another file")
+        if self._storage.name is not None and not self._is_copy:
+            require_free(model, self._place, self._storage.name, force=self._force)
+        if not self._force:
+            self._require_replaceable()
+        if self._hashes:
+            model.source.start_hashing()
+        self._staged = StagedModel(
+            self._place, storage=self._storage, hashed=self._hashes, at_most=model.permissions
+        )
+        self._stack.push(self._staged)  # first: a signal may come while it is created
+        self._staged.create()
 
     def _require_replaceable(self) -> None:
         """Require that OUTPUT is not a model of another interface, so perhaps given by mistake."""
@@ -118,9 +132,7 @@ class Optimization:
     def _rewrite(self) -> None:
         """Rewrite the model, except where that is unwanted."""
         self._progress("rewriting")
-        self._variant: Variant = self._variants.without(
-            self._unwanted, cut=self._checking.certify != "off"
-        )
+        self._variant = self._variants.without(self._unwanted, cut=self._checking.certify != "off")
         self._is_copy = self._is_to_be_copied()  # before it is written: its weights move then
 
     @property
@@ -249,7 +261,7 @@ class Optimization:
             from bnfold.proof.certificates.inlined import certify_inlined
 
             certificate = certify_inlined(*variant.inlining)
-            inlined = [replace(each, certificate=certificate) for each in inlined]
+            inlined = [replace(rewrite, certificate=certificate) for rewrite in inlined]
         # Cuts keep weights in memory.
         self._variant = replace(variant, inlined=inlined, cuts=(), inlining=None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -133,13 +135,13 @@ def test_a_node_that_is_cast_like_another_reads_its_content() -> None:
 # --- Consumers --------------------------------------------------------------------------------
 
 
-def after(lines: str, outputs: str, **weights: object) -> onnx.ModelProto:
+def after(lines: str, outputs: str, **weights: Any) -> onnx.ModelProto:
     """Return a BatchNormalization a after a Sigmoid, followed by lines that read a."""
     return build(
         f"(float[N,4,8,8] x) => ({outputs}) "
         f"{{ r = Sigmoid(x) a = BatchNormalization(r, s, b, m, v) {lines} }}",
         **batch_norm(4),
-        **weights,  # type: ignore[arg-type]
+        **weights,
     )
 
 

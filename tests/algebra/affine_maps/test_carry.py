@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,6 +32,7 @@ from tests.support.graphs import (
     batch_norm,
     build,
     draw_feeds,
+    ints,
     named_in,
     normal,
     operators,
@@ -43,7 +45,7 @@ POSITIVE = batch_norm(4) | {"s": np.array([0.5, 2, 0, 3], np.float32)}
 
 
 def after_conv(
-    lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: object
+    lines: str, *, opset: int = 17, size: str = "8,8", bn: Parameters = POSITIVE, **weights: Any
 ) -> onnx.ModelProto:
     """Return ``Conv → lines → BatchNormalization``; the lines go from c to g."""
     return build(
@@ -52,7 +54,7 @@ def after_conv(
         opset=opset,
         w=normal(4, 3, 3, 3),
         **bn,
-        **weights,  # type: ignore[arg-type]
+        **weights,
     )
 
 
@@ -370,10 +372,6 @@ def test_a_constant_across_channels_is_left(lines: str, rank: int, factors: Arra
 
 
 # --- Channels followed --------------------------------------------------------------------------
-
-
-def ints(*numbers: int) -> Array:
-    return np.array(numbers, np.int64)
 
 
 SLICES = [(0, 2, 1), (1, 2**62, 1), (-3, -1, 1), (0, 9, 2), (3, -9, -1), (2, -9, -2), (-1, 0, -3)]

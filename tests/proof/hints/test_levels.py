@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import bnfold
 from bnfold.proof.hints.levels import Levels, deciding, few, few_of_both
+from tests.support.checks import verdict
 
 BRANCHES = (0.75, -2.5, 40.0, 1234.5)
 
@@ -71,12 +71,6 @@ def model_of(node: onnx.NodeProto, version: int = 3) -> onnx.ModelProto:
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", version)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
-
-
-def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    equivalence = bnfold.check(one, other).equivalence
-    assert equivalence is not None
-    return equivalence.verdict
 
 
 @pytest.mark.parametrize("tree", range(4))

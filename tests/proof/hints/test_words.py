@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import bnfold
+from tests.support.checks import verdict
 from tests.support.graphs import Parameters, build, named_in
 
 NAN = float("nan")
@@ -18,12 +18,6 @@ NUMBERS: Parameters = {
     "b": np.array(0.7, np.float32),
     "two": np.array(2, np.float32),
 }
-
-
-def verdict(one: onnx.ModelProto, other: onnx.ModelProto) -> str:
-    equivalence = bnfold.check(one, other).equivalence
-    assert equivalence is not None
-    return equivalence.verdict
 
 
 @pytest.mark.parametrize(

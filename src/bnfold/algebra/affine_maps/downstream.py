@@ -10,7 +10,8 @@ from bnfold.algebra.affine_maps.affine import Affine, affine_map
 from bnfold.algebra.affine_maps.carry import CARRIERS, carry
 from bnfold.algebra.affine_maps.carrying import Direction, NotCarried
 from bnfold.algebra.affine_maps.casting import CASTS, holds
-from bnfold.algebra.affine_maps.linear import CONSUMERS, data_input
+from bnfold.algebra.affine_maps.consumers import CONSUMERS
+from bnfold.algebra.affine_maps.linear import data_input
 from bnfold.algebra.affine_maps.parts import divided, joined, require_few_parts
 from bnfold.algebra.affine_maps.reach import NotReached, is_product, mapped_input, reached_after
 from bnfold.algebra.affine_maps.rebuilding import Outputs, replacements, typed

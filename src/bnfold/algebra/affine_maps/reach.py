@@ -15,7 +15,9 @@ import onnx_ir as ir
 
 from bnfold.algebra.affine_maps.affine import AFFINE_OPERATORS, NotAffine, affine_map
 from bnfold.algebra.affine_maps.carry import CARRIERS
-from bnfold.algebra.affine_maps.linear import CONSUMERS, PRODUCERS, data_input
+from bnfold.algebra.affine_maps.consumers import CONSUMERS
+from bnfold.algebra.affine_maps.linear import data_input
+from bnfold.algebra.affine_maps.producers import PRODUCERS
 from bnfold.algebra.hard_sigmoid import hard_activation
 from bnfold.graph.constants import constant, is_constant, is_overridable
 from bnfold.graph.memory import memory

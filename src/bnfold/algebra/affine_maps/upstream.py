@@ -12,8 +12,9 @@ from bnfold.algebra.affine_maps.carry import CARRIERS, carry, may_shrink
 from bnfold.algebra.affine_maps.carry_moving import of_what_is_picked
 from bnfold.algebra.affine_maps.carrying import Direction, NotCarried, known_rank
 from bnfold.algebra.affine_maps.casting import CASTS, holds, stays_in_range, type_kept_of, widens
-from bnfold.algebra.affine_maps.linear import PRODUCERS, NotAbsorbed, data_input
+from bnfold.algebra.affine_maps.linear import NotAbsorbed, data_input
 from bnfold.algebra.affine_maps.parts import divided, joined, require_few_parts
+from bnfold.algebra.affine_maps.producers import PRODUCERS
 from bnfold.algebra.affine_maps.reach import (
     CHOOSING,
     NotReached,
@@ -191,7 +192,7 @@ class IntoProducers:
         self._shrinks = True
         maps = [affine, *[affine.without_shift()] * (len(node.inputs) - 1)]
         pairs = zip(node.inputs, maps, strict=True)
-        branches = [(value, _of_operand(each, value, node)) for value, each in pairs]
+        branches = [(value, _of_operand(own, value, node)) for value, own in pairs]
         return same_op(node, [self.of(value, own, node) for value, own in branches])
 
 
@@ -222,7 +223,7 @@ def _readers_of_the_rest(value: ir.Value, affine: Affine, reader: ir.Node) -> li
     for other in others:
         is_split = is_op(other, "Split")
         maps = divided(affine, other) if is_split else [carry(affine, other, Direction.TO_OUTPUT)]
-        require(all(each.is_identity for each in maps), Common.SHARED, node)
+        require(all(own.is_identity for own in maps), Common.SHARED, node)
     return others
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from bnfold.arrays import Array
+from bnfold.arrays import Array, type_and_shape
 from bnfold.proof.certificates.deadline import require_time
 from bnfold.proof.certificates.sizes.sizing import Shapes, Sizing
 from bnfold.proof.certificates.windows import NotShown, Window
@@ -151,9 +151,8 @@ def require_equal_bits(window: Window, before: Array, after: Array) -> None:
     """Raise `Differs` unless both have the same type, shape and bits."""
     name = window.before.graph.output[0].name
     if before.shape != after.shape or before.dtype != after.dtype:
-        raise Differs(
-            Difference(name, [], None, None, f"{_shaped(before)} becomes {_shaped(after)}")
-        )
+        change = f"{type_and_shape(before)} becomes {type_and_shape(after)}"
+        raise Differs(Difference(name, [], None, None, change))
     is_float = before.dtype.kind == "f"
     if not np.array_equal(before, after, equal_nan=is_float):
         at = tuple(int(i) for i in np.argwhere(before != after)[0])
@@ -164,7 +163,3 @@ def require_content(output: Array) -> None:
     """Raise `NotShown` if an output is empty."""
     if not output.size:
         raise NotShown("its output is empty at the sizes that its proof tried")
-
-
-def _shaped(values: Array) -> str:
-    return f"{values.dtype.name}[{','.join(map(str, values.shape))}]"

@@ -18,7 +18,7 @@ from bnfold.proof.certificates.normal_forms.turning import (
     with_transposes_last,
 )
 from bnfold.proof.certificates.windows import Window
-from tests.support.evaluate import run_plain
+from tests.support.evaluate import assert_equal_outputs, run_plain
 from tests.support.graphs import Parameters, batch_norm, build, draw_feeds, normal, operators
 
 INTERFACE = "(float[N,3,4] x, float[N,4,3] z, float[3] v) => (float[a,b,c] y)"
@@ -359,8 +359,7 @@ def test_outputs_of_which_one_is_read_by_another() -> None:
     made, _ = with_transposes_last(Window(model, model)).models
     assert [output.name for output in made.graph.output] == ["y", "z", "v"]
     feeds = draw_feeds(model)
-    for one, other in zip(run_plain(model, feeds), run_plain(made, feeds), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert_equal_outputs(model, made, feeds)
 
 
 @pytest.mark.parametrize("lines", ["y = Hardmax(t)", "a = Hardmax(t) y = Neg(a)"])

@@ -39,7 +39,7 @@ def _with_interleaving(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "Reshape":
             moves, parts = _moved(node, makers)
             if order := _interleaved(model, node, moves, parts, shapes):
-                return _replaced(model, node, moves, order)
+                return _replaced(model, node, order)
     return model
 
 
@@ -74,26 +74,24 @@ def _interleaved(
     count = math.prod(shape)
     if size < 2 or size**2 != len(parts) or len(shape) != 4 or not 0 < count * size**2 < _LARGEST:
         return []
-    inputs = [onnx.helper.make_tensor_value_info(each, 1, shape) for each in parts]
+    inputs = [onnx.helper.make_tensor_value_info(part, 1, shape) for part in parts]
     nodes = [node for node in needed_nodes(model.graph.node, [name]) if node in moves]
     feeds: dict[str, FloatArray] = {
         part: np.arange(count, dtype=np.float64).reshape(shape) + count * place
         for place, part in enumerate(parts)
     }
-    found = Truth64.of_part(rebuilt(model, nodes, inputs, [name])).outputs(feeds)[name]
+    result = Truth64.of_part(rebuilt(model, nodes, inputs, [name])).outputs(feeds)[name]
     batch, channels, height, width = shape
-    if found.shape != (batch, channels, height * size, width * size):
+    if result.shape != (batch, channels, height * size, width * size):
         return []
-    corner = found[0, 0, :size, :size].reshape(-1)
+    corner = result[0, 0, :size, :size].reshape(-1)
     order = [parts[int(number // count)] for number in corner]
     blocks = np.stack([feeds[part] for part in order]).reshape(size, size, *shape)
-    expected = blocks.transpose(2, 3, 4, 0, 5, 1).reshape(found.shape)
-    return order if np.array_equal(found, expected) else []
+    expected = blocks.transpose(2, 3, 4, 0, 5, 1).reshape(result.shape)
+    return order if np.array_equal(result, expected) else []
 
 
-def _replaced(
-    model: onnx.ModelProto, last: onnx.NodeProto, moves: list[onnx.NodeProto], order: list[str]
-) -> onnx.ModelProto:
+def _replaced(model: onnx.ModelProto, last: onnx.NodeProto, order: list[str]) -> onnx.ModelProto:
     """Return the model with a DepthToSpace of the parts in place of a move."""
     deep = f"{last.output[0]} in depth"
     nodes: list[onnx.NodeProto] = []
