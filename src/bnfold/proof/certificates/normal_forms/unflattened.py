@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 import onnx.helper
 
+from bnfold.graph.schemas import opsets_of
 from bnfold.proof.certificates.constant_folding import sizes_within
 from bnfold.proof.certificates.submodels import Constants, needed_nodes, rebuilt
 from bnfold.proof.certificates.windows import Window, ints
@@ -28,6 +29,8 @@ _OF_ELEMENTS = frozenset(
 _OF_PAIRS = frozenset({"Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"})
 
 _OF_ROWS = frozenset({"LayerNormalization", "LogSoftmax", "Softmax"})
+_BY_ONE_AXIS = 13
+"""The operator set since which a Softmax is over one axis, the last one unless it says which."""
 
 
 def with_rows_of_tensors(window: Window) -> Window:
@@ -48,6 +51,7 @@ class _Rows:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._constants = Constants(model)
+        self._opset = opsets_of(model).get("", 1)
         self._sizes: Mapping[str, Sequence[int]] = sizes_within(model)
         self._tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
         """By matrix: the tensor that has the same rows, and its sizes but the last."""
@@ -124,19 +128,22 @@ class _Rows:
         others = [name for name in node.input if name not in self._tensors]
         if node.op_type == "MatMul":
             is_first = node.input[0] in self._tensors and node.input[1] not in self._tensors
-            return is_first and len(self._sizes.get(node.input[1], [])) == 2
+            return is_first and len(self._shape(node.input[1]) or ()) == 2
         if node.op_type in _OF_ROWS:
-            return node.input[0] in self._tensors and ints(node, "axis", [-1])[0] in (-1, 1)
+            is_last = self._opset >= _BY_ONE_AXIS and ints(node, "axis", [-1])[0] in (-1, 1)
+            return node.input[0] in self._tensors and is_last
         if node.op_type in _OF_ELEMENTS:
             return node.input[0] in self._tensors
         return node.op_type in _OF_PAIRS and all(map(self._is_of_columns, others))
 
     def _is_of_columns(self, name: str) -> bool:
         """Say whether an operand is a number, or one for each column."""
-        sizes = self._sizes.get(name)
-        if sizes is None and name in self._constants:
-            sizes = list(self._constants[name].shape)
+        sizes = self._shape(name)
         return not name or (sizes is not None and all(size == 1 for size in sizes[:-1]))
+
+    def _shape(self, name: str) -> Sequence[int] | None:
+        known = self._constants
+        return self._sizes.get(name, known[name].shape if name in known else None)
 
     def _add_product(self, node: onnx.NodeProto, result: str) -> None:
         data, matrix, *bias = (name for name in node.input if name)
