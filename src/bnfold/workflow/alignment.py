@@ -20,8 +20,9 @@ from bnfold.graph.constants import digest
 from bnfold.graph.walk import bodies_in, has_body
 from bnfold.progress import Counted, Progress, silent
 from bnfold.proof.certificates.certificate import certify
+from bnfold.proof.certificates.constant_folding import sizes_within
 from bnfold.proof.certificates.in_turn import seconds_for_one
-from bnfold.proof.certificates.windows import NotShown
+from bnfold.proof.certificates.windows import NotShown, Window
 from bnfold.record.data import Certificate, ModelCertificate, OpenWindow
 from bnfold.rewriting.query import is_op
 from bnfold.text import told_apart
@@ -36,8 +37,9 @@ from bnfold.workflow.windows import Cut
 _LARGEST = 100
 """Nodes of a window on either side; a larger one is not tried."""
 
-_LOST = (0.25, 1.0)
-"""Of the time, how much what is not proven may take, the first way and the second one."""
+_LOST = (0.25, 0.5, 1.0)
+"""Of the time, how much what is not proven may have taken, for the first way and the second one to
+be left; then it goes on with the first one."""
 
 _ROUNDS = 4
 """What one side takes in may read what the other one would have to take in, too."""
@@ -83,11 +85,14 @@ class Alignment:
         begun = time.monotonic()
         proven: list[Certificate] = []
         failed: dict[str | None, OpenWindow] = {}
+        lost = 0.0
+        hopeless: set[tuple[ir.Value, ir.Value]] = set()
         for share, pairs in zip(_LOST, self._ways(), strict=True):
             if not self._open_outputs():
                 break
-            lost = 0.0
             for number, (value, twin) in enumerate(pairs, 1):
+                if (value, twin) in hopeless:
+                    continue
                 if all(each in side.names for side, each in self._with_sides(value, twin)):
                     continue
                 started = time.monotonic()
@@ -105,7 +110,12 @@ class Alignment:
                 else:
                     differs = found.verdict == "differs"
                     failed[value.name] = OpenWindow(value.name or "", why_not(found), differs)
-                    lost += time.monotonic() - started
+                    spent = time.monotonic() - started
+                    lost += spent
+                    if (differs or spent >= seconds_for_one(seconds)) and not self._is_output(
+                        value
+                    ):
+                        hopeless.add((value, twin))
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
@@ -123,6 +133,9 @@ class Alignment:
         name = one.names.get(value) or other.names.get(twin) or value.name or ""
         one.prove(value, twin, name)
         other.prove(twin, value, name)
+
+    def _is_output(self, value: ir.Value) -> bool:
+        return any(value is output for output, _ in self._outputs)
 
     def _with_sides(self, value: ir.Value, twin: ir.Value) -> Iterator[tuple[Proven, ir.Value]]:
         yield from zip(self._sides, (value, twin), strict=True)
@@ -150,12 +163,15 @@ class Alignment:
         by_name |= self._outputs
         kept = sum(_operator(value) == _operator(twin) for value, twin in by_name.items())
         are_names_kept = 2 * kept >= min(len(values), len(others))
+        first = _in_order(by_name, values.values())
         if are_names_kept:
-            yield _in_order(by_name, values.values())
+            yield first
         by_structure = pairs_by_structure(self._sides[0].graph, self._outputs)
-        yield _in_order(by_structure, values.values())
+        second = _in_order(by_structure, values.values())
+        yield second
+        yield first
         if not are_names_kept:
-            yield _in_order(by_name, values.values())
+            yield second
 
     def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
@@ -180,7 +196,10 @@ class Alignment:
             before, after = (
                 side.part(each) for side, each in zip(self._sides, slices, strict=True)
             )
-            return certify(Cut(before, after).window(), seconds)
+            window = Cut(before, after).window()
+            if _have_other_shapes(window):
+                return Certificate("open", note="it has another shape there")
+            return certify(window, seconds)
         except NotShown as reason:
             return Certificate("open", note=str(reason))
 
@@ -261,6 +280,16 @@ class Alignment:
         bounds = [each.bound for each in found if each.bound is not None]
         doubt = math.fsum(each.doubt or 0.0 for each in found)
         return Certificate("certified", "constant", bound=max(bounds, default=None), doubt=doubt)
+
+
+def _have_other_shapes(window: Window) -> bool:
+    """Say whether the two values of a window have other shapes, as far as they are known."""
+    shapes = [
+        sizes_within(model).get(output.name)
+        for model in window.models
+        for output in model.graph.output
+    ]
+    return len(shapes) == 2 and None not in shapes and shapes[0] != shapes[1]
 
 
 def _differ_clearly(weights: ir.Value | None, others: ir.Value | None) -> bool:

@@ -99,3 +99,19 @@ def test_many_pools_move_before_many_maps() -> None:
     assert max(len(name) for node in moved.graph.node for name in node.output) < 20
     assert len(moved.graph.value_info) == len(pair.before.graph.value_info)
     onnx.checker.check_model(moved)
+
+
+@pytest.mark.parametrize(
+    ("pool", "is_moved"),
+    [
+        ("MaxPool<kernel_shape=[2,2], pads=[1,1,1,1], dilations=[3,3]>", False),
+        ("MaxPool<kernel_shape=[2,2], dilations=[2,2]>", True),
+        ("MaxPool<kernel_shape=[2,2], pads=[1,1,1,1]>", True),
+    ],
+)
+def test_a_dilated_pool_may_read_padding_alone(pool: str, is_moved: bool) -> None:
+    """Then it gives the least number, and half of that if it is scaled first."""
+    weights: Parameters = {"k": np.array([0.5], np.float32)}
+    text = f"m = Mul(x, k) y = {pool}(m)"
+    moved = with_pools_first(window(MAP, text, "y = Relu(x)", weights))
+    assert (operators(moved.before) == ["MaxPool", "Mul"]) == is_moved

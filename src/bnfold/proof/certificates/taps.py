@@ -21,6 +21,7 @@ from bnfold.proof.certificates.windows import (
     is_float,
     is_random,
     is_training,
+    may_read_nothing,
 )
 from bnfold.proof.float64.max_pool_tap import DOMAIN
 
@@ -80,7 +81,8 @@ def with_pools_first(window: Window) -> Window:
     """Move each MaxPool before an increasing affine map of each element: the same values.
 
     MaxPool(f(x)) = f(MaxPool(x)), where f is the same all over a channel and only the pool reads
-    it. onnxruntime takes no pool that pads as much as its kernel: each window has an element.
+    it. onnxruntime takes no pool that pads as much as its kernel, so each window of one that is not
+    dilated has an element.
     """
     models = []
     for model in window.models:
@@ -105,6 +107,8 @@ def _move_pools(model: onnx.ModelProto, window: Window) -> None:
             at_node, at_pool = places.get(pool.input[0], -1), places[pool.output[0]]
             node = nodes[at_node]
             if at_node < 0 or readers[node.output[0]] > 1 or len(pool.output) > 1:
+                break
+            if any(ints(pool, "pads")) and may_read_nothing(pool):
                 break
             data = _mapped(node, pool, window)
             if data is None:

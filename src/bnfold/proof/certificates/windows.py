@@ -137,6 +137,11 @@ def ints(node: onnx.NodeProto, name: str, default: Sequence[int] = ()) -> list[i
     return list(default)
 
 
+def may_read_nothing(pool: onnx.NodeProto) -> bool:
+    """Say whether a window of a pool may be padding alone: dilated, it may step over the map."""
+    return any(step != 1 for step in ints(pool, "dilations", [1]))
+
+
 def dtype_of(value: onnx.ValueInfoProto) -> np.dtype[np.generic]:
     """Return the numpy type of a window's input."""
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

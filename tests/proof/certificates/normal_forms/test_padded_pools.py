@@ -52,6 +52,7 @@ def moved(text: str) -> Window:
         ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[1,3]>(p)", None),
         ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[3,3], pads=[0,2,0,0]>(p)", None),
         ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[3,3], ceil_mode=1>(p)", None),
+        ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[3,3], dilations=[1,2]>(p)", None),
         ('p = Pad(x, around, least) y = MaxPool<kernel_shape=[3,3], auto_pad="SAME_UPPER">(p)',
          None),
         ("p = Pad(x, around, least) y, i = MaxPool<kernel_shape=[3,3]>(p)", None),

@@ -1,7 +1,7 @@
 """Lets a MaxPool pad where a Pad before it does so with −∞, which is never the largest.
 
-A pool pads less than its kernel, so that each window has an element of the map. As some exporters
-write sizes that depend on the input.
+A pool pads less than its kernel, so that each window has an element of the map, unless it is
+dilated. As some exporters write sizes that depend on the input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnx.helper
 
-from bnfold.proof.certificates.windows import Window, ints
+from bnfold.proof.certificates.windows import Window, ints, may_read_nothing
 
 
 def with_pads_in_pools(window: Window) -> Window:
@@ -54,6 +54,8 @@ def _of_both(pad: onnx.NodeProto, pool: onnx.NodeProto, window: Window) -> list[
         each.name == "auto_pad" and each.s not in (b"", b"NOTSET") for each in pool.attribute
     )
     if is_automatic or any(ints(pool, "ceil_mode")) or len(pool.output) > 1:
+        return None
+    if may_read_nothing(pool):
         return None
     added = _spatial_pads(pad, len(kernel), window)
     if added is None:
