@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
 import onnx.parser
+import onnx_ir as ir
 import pytest
 
 import bnfold
 from bnfold.arrays import Array
 from bnfold.progress import Progress, silent
-from bnfold.record.data import ModelCertificate
+from bnfold.record.data import Certificate, CertificateVerdict, ModelCertificate
 from bnfold.running.isolation import Forked
-from bnfold.workflow import certifying
+from bnfold.workflow import alignment, certifying
+from bnfold.workflow.alignment import Alignment
 from bnfold.workflow.certifying import Certifying
 from tests.support.alignment import certified
 from tests.support.cli import SAMPLES
+from tests.support.graphs import build
 from tests.support.slow import few
 
 GENERATOR = np.random.default_rng(0)
@@ -327,3 +331,42 @@ def test_what_fails_while_it_is_learned_is_told_by_the_check(
     paths = saved(tmp_path, *[model(NORMAL + " y = Relu(d)")] * 2)
     with Certifying(*paths, 30) as under_way, pytest.raises(RecursionError):
         under_way.result(silent)
+
+
+def chain(names: str) -> ir.Model:
+    """Return a model of several operators, one after another, whose results have these names."""
+    operators = ("Neg", "Abs", "Exp", "Sqrt", "Tanh")
+    lines, last = [], "x"
+    for operator, name in zip(operators, names, strict=True):
+        lines.append(f"{name} = {operator}({last})")
+        last = name
+    text = f"(float[N,3] x) => (float[N,3] {names[-1]}) {{ {' '.join(lines)} }}"
+    return ir.from_proto(build(text))
+
+
+@pytest.mark.parametrize(
+    ("slow", "verdict", "tried"),
+    [
+        ({}, "certified", "abcdy"),
+        # by names, by structure, which finds the same, and by names again
+        ({"a": 1, "b": 1, "c": 1}, "open", "abcdy"),
+        ({"a": 3, "b": 3, "c": 1}, "open", "abcdy"),
+        ({"a": 3, "b": 3, "c": 5}, "open", "abc"),
+    ],
+)
+def test_a_way_is_left_if_it_loses_time(
+    monkeypatch: pytest.MonkeyPatch, slow: dict[str, int], verdict: CertificateVerdict, tried: str
+) -> None:
+    clock = [0.0]
+    order: list[str] = []
+
+    def certify(_: Alignment, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
+        assert value.name is not None
+        order.append(value.name)
+        clock[0] += slow.get(value.name, 0)
+        return Certificate(verdict if value.name in slow or not slow else "open")
+
+    monkeypatch.setattr(alignment, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Alignment, "_certify", certify)
+    Alignment.of(chain("abcdy"), chain("abcdy")).certificate(10, silent)
+    assert "".join(order) == tried

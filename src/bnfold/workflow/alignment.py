@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,7 @@ from bnfold.workflow.determined import are_equal_constants, content_of, is_const
 from bnfold.workflow.operators import is_same_operator
 from bnfold.workflow.proven import Proven
 from bnfold.workflow.slices import Slice
-from bnfold.workflow.structure import pairs_by_structure
+from bnfold.workflow.ways import ways
 from bnfold.workflow.windows import Cut
 
 _LARGEST = 100
@@ -48,6 +49,32 @@ _WEIGHING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _CLEARLY = 0.01
 """Of their norm; a bfloat16 is rounded by less than half of it."""
+
+
+_LATE = "there was no time left"
+
+
+@dataclass
+class _Search:
+    """What has been found out, in the time that there is."""
+
+    seconds: float
+    begun: float
+    proven: list[Certificate] = field(default_factory=list)
+    failed: dict[str | None, OpenWindow] = field(default_factory=dict)
+    tried: dict[tuple[ir.Value, ir.Value], float] = field(default_factory=dict)
+    """How many values were proven when a pair was not; infinitely many if it is never to be tried
+    again, as it differs, or takes longer than there is time for one."""
+    lost: float = 0.0
+    """How long what is not proven has taken."""
+
+    def is_hopeless(self, value: ir.Value, twin: ir.Value) -> bool:
+        """Say whether a pair has been tried, and nothing is known now that was not known then."""
+        return self.tried.get((value, twin), -1) >= len(self.proven)
+
+    def left(self) -> float:
+        """Return how much time is left."""
+        return self.begun + self.seconds - time.monotonic()
 
 
 class Alignment:
@@ -82,50 +109,55 @@ class Alignment:
 
     def certificate(self, seconds: float, told: Progress) -> ModelCertificate:
         """Go through the shared values in order, and say which outputs are reached."""
-        begun = time.monotonic()
-        proven: list[Certificate] = []
-        failed: dict[str | None, OpenWindow] = {}
-        lost = 0.0
-        hopeless: set[tuple[ir.Value, ir.Value]] = set()
-        for share, pairs in zip(_LOST, self._ways(), strict=True):
+        search = _Search(seconds, time.monotonic())
+        one, other = self._sides
+        chosen = ways(one.graph, other.graph, self._outputs)
+        for share, pairs in zip(_LOST, chosen, strict=True):
             if not self._open_outputs():
                 break
-            for number, (value, twin) in enumerate(pairs, 1):
-                if (value, twin) in hopeless:
-                    continue
-                if all(each in side.names for side, each in self._with_sides(value, twin)):
-                    continue
-                started = time.monotonic()
-                left = begun + seconds - started
-                if lost > share * seconds:
-                    break
-                if left < 0:
-                    failed[value.name] = OpenWindow(value.name or "", "there was no time left")
-                    continue
-                told(Counted(f"certifying {value.name}", number, len(pairs)))
-                found = self._certify(value, twin, min(left, seconds_for_one(seconds)))
-                if found.verdict == "certified":
-                    self.prove(value, twin)
-                    proven.append(found)
-                else:
-                    differs = found.verdict == "differs"
-                    failed[value.name] = OpenWindow(value.name or "", why_not(found), differs)
-                    spent = time.monotonic() - started
-                    lost += spent
-                    if (differs or spent >= seconds_for_one(seconds)) and not self._is_output(
-                        value
-                    ):
-                        hopeless.add((value, twin))
+            self._go(pairs, search, share * seconds, told)
+        proven = search.proven
         return ModelCertificate(
             values=len(proven),
             bound=max((found.bound for found in proven if found.bound), default=None),
             doubt=math.fsum(found.doubt or 0.0 for found in proven),
             open=[
-                failed.get(name, OpenWindow(name, "the candidate has no such value"))
+                search.failed.get(name, OpenWindow(name, "the candidate has no such value"))
                 for name in self._open_outputs()
             ],
-            seconds=time.monotonic() - begun,
+            seconds=time.monotonic() - search.begun,
         )
+
+    def _go(
+        self,
+        pairs: Sequence[tuple[ir.Value, ir.Value]],
+        search: _Search,
+        most: float,
+        told: Progress,
+    ) -> None:
+        """Go one way, until what is not proven has taken too long."""
+        for number, (value, twin) in enumerate(pairs, 1):
+            is_proven = all(each in side.names for side, each in self._with_sides(value, twin))
+            if is_proven or search.is_hopeless(value, twin):
+                continue
+            if search.lost > most:
+                return
+            started, left = time.monotonic(), search.left()
+            if left < 0:
+                search.failed[value.name] = OpenWindow(value.name or "", _LATE)
+                continue
+            told(Counted(f"certifying {value.name}", number, len(pairs)))
+            longest = min(left, seconds_for_one(search.seconds))
+            found = self._certify(value, twin, longest)
+            if found.verdict == "certified":
+                self.prove(value, twin)
+                search.proven.append(found)
+                continue
+            differs, spent = found.verdict == "differs", time.monotonic() - started
+            search.failed[value.name] = OpenWindow(value.name or "", why_not(found), differs)
+            search.lost += spent
+            is_never = (differs or spent >= longest) and not self._is_output(value)
+            search.tried[value, twin] = math.inf if is_never else len(search.proven)
 
     def prove(self, value: ir.Value, twin: ir.Value) -> None:
         """Let both, and those equal to them on their own side, have one name from here on."""
@@ -151,27 +183,6 @@ class Alignment:
     def _is_proven(self, value: ir.Value, twin: ir.Value) -> bool:
         name, its_name = (side.names.get(each) for side, each in self._with_sides(value, twin))
         return name is not None and name == its_name
-
-    def _ways(self) -> Iterator[list[tuple[ir.Value, ir.Value]]]:
-        """Yield the pairs to try, in the reference's order: first one way, then the other.
-
-        Names that another exporter has given mean nothing: unless most stand for the same operator
-        in both, structure comes first.
-        """
-        values, others = (_values(side.graph) for side in self._sides)
-        by_name = {value: others[name] for name, value in values.items() if name in others}
-        by_name |= self._outputs
-        kept = sum(_operator(value) == _operator(twin) for value, twin in by_name.items())
-        are_names_kept = 2 * kept >= min(len(values), len(others))
-        first = _in_order(by_name, values.values())
-        if are_names_kept:
-            yield first
-        by_structure = pairs_by_structure(self._sides[0].graph, self._outputs)
-        second = _in_order(by_structure, values.values())
-        yield second
-        yield first
-        if not are_names_kept:
-            yield second
 
     def _certify(self, value: ir.Value, twin: ir.Value, seconds: float) -> Certificate:
         """Prove one value from those that are proven."""
@@ -331,41 +342,7 @@ def why_not(found: Certificate) -> str:
     return f"from some values of what is proven before it, the two compute {apart}"
 
 
-def _in_order(
-    pairs: Mapping[ir.Value, ir.Value], values: Iterable[ir.Value]
-) -> list[tuple[ir.Value, ir.Value]]:
-    """Return the pairs of values of one type and shape, in this order."""
-    return [
-        (value, pairs[value])
-        for value in values
-        if value in pairs and value.dtype == pairs[value].dtype and _may_fit(value, pairs[value])
-    ]
-
-
-def _may_fit(value: ir.Value, twin: ir.Value) -> bool:
-    """Say whether two values may be of one shape, as far as their sizes are known."""
-    if value.shape is None or twin.shape is None:
-        return True
-    sizes = [list(each.shape) for each in (value, twin) if each.shape is not None]
-    return len(sizes[0]) == len(sizes[1]) and all(
-        one == other or not isinstance(one, int) or not isinstance(other, int)
-        for one, other in zip(*sizes, strict=True)
-    )
-
-
 def _content_of_default(value: ir.Value) -> str:
     """Return what tells the content of a constant, or that a caller may override, from others."""
     content = content_of(value)
     return "" if content is None else digest(content)
-
-
-def _operator(value: ir.Value) -> object:
-    """Return which operator computes a value, and as which of its results."""
-    node = value.producer()
-    return None if node is None else (node.op_identifier(), value.index())
-
-
-def _values(graph: ir.Graph) -> dict[str, ir.Value]:
-    """Return what the nodes of a graph compute, by name, in order; then its outputs."""
-    computed = (value for node in graph for value in node.outputs)
-    return {value.name: value for value in (*computed, *graph.outputs) if value.name}
