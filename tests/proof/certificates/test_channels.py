@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bnfold.proof.certificates.certificate import certify
+from bnfold.proof.certificates.channels import _matched
 from bnfold.proof.certificates.windows import Window
 from tests.support.graphs import Array, normal
 from tests.support.windows import window
@@ -163,3 +164,39 @@ def test_a_relu_that_happens_to_be_zero_is_no_constant(seed: int, size: str) -> 
         {"w2": w[:, left], "b2": b[left], "u2": normal(16, 5)[left], "e": e},
     )
     assert certify(wrong).verdict != "certified"
+
+
+def scaled(off: float = 0.0) -> Window:
+    """Return a scale before a Conv, and a Conv with fewer filters that has absorbed it."""
+    old = weights(k=np.array(0.7, np.float32))
+    new = narrowed(old, np.maximum(old["b"][GONE].astype(np.float64), 0))
+    absorbed = new["w2"].astype(np.float64) * float(old["k"])
+    absorbed[1, 2] *= 1 + off
+    new["w2"] = absorbed.astype(np.float32)
+    return window(
+        MAP,
+        "m = Mul(x, k) c = Conv(m, w, b) t = Relu(c) y = Conv(t, u, e)",
+        "c = Conv(x, w2, b2) t = Relu(c) y = Conv(t, u2, e2)",
+        old,
+        new,
+    )
+
+
+def test_weights_that_were_rounded_are_bounded() -> None:
+    found = certify(scaled())
+    assert (found.verdict, found.kind) == PROVEN
+    assert found.bound is not None
+    assert 0 < found.bound < 2e-6
+    assert certify(scaled(1e-4)).verdict == "differs"
+
+
+def test_the_nearest_of_several_rows_is_taken() -> None:
+    """Weights of a trained network may be too small for a float32, and then all are alike."""
+    known = np.array([[1.0], [4e-39], [3e-37], [2.0], [2e-39], [8e-38], [3.0]])
+    assert _matched(known, known[[0, 2, 3, 5, 6]] * (1 + 1e-7), 1e-6) == [0, 2, 3, 5, 6]
+    assert _matched(known, known, 1e-6) == list(range(7))
+    assert _matched(known, known[[0, 6]], 1e-6) == [0, 6]
+    assert _matched(known, known[[6, 0]], 1e-6) is None
+    assert _matched(known[:2], known, 1e-6) is None
+    assert _matched(known, known[[0]] * 1.01, 1e-6) is None
+    assert _matched(known, known[:0], 1e-6) == []

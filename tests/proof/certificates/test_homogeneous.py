@@ -297,3 +297,45 @@ def test_no_wrong_pair_is_certified(seed: int) -> None:
         differences.append(np.abs(one - other).max() / np.abs(one).max())
     assert max(differences) > 1e-5
     assert certify(wrong).verdict != "certified"
+
+
+GATED = "(float[1,4,4,4] x, float[1,4,1,1] z) => (float[N,o,h,w] y)"
+
+
+def gated(scale: Array, *, gate: float = 1.0, off: float = 0.0) -> Window:
+    """Return (s·x + b)·z before a Conv, and (x + b/s)·kz before one that scales."""
+    weights: Parameters = {
+        "s": wide(scale),
+        "b": wide(SHIFT),
+        "b2": wide(SHIFT / scale + off),
+        "k": np.array(gate, np.float32),
+        "u": FILTERS.astype(np.float32),
+        "u2": (FILTERS * (scale / gate).reshape(1, 4, 1, 1)).astype(np.float32),
+    }
+    return window(
+        GATED,
+        "m = Mul(x, s) c = Add(m, b) t = Mul(c, z) y = Conv(t, u)",
+        "c = Add(x, b2) g = Mul(k, z) t = Mul(c, g) y = Conv(t, u2)",
+        weights,
+    )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("gate", [1.0, 0.3, -2.5])
+def test_scales_of_both_factors_move_through_a_product(sign: int, gate: float) -> None:
+    assert verdict(gated(sign * SCALE, gate=gate)) == "certified"
+    assert verdict(gated(sign * SCALE, gate=gate, off=0.01)) == "differs"
+
+
+def test_a_shift_or_another_factor_is_no_scale() -> None:
+    weights: Parameters = {"b": wide(SHIFT), "u": FILTERS.astype(np.float32)}
+    shifted = window(
+        GATED,
+        "c = Add(x, b) t = Mul(c, z) y = Conv(t, u)",
+        "t = Mul(x, z) y = Conv(t, u)",
+        weights,
+    )
+    assert verdict(shifted) != "certified"
+    square = "t = Mul(x, x) y = Conv(t, u)"
+    other = window(GATED, square, "t = Mul(x, z) y = Conv(t, u)", weights)
+    assert verdict(other) != "certified"

@@ -44,9 +44,12 @@ _FUNCTIONS = _POOLS | frozenset(
 )
 """Operators of which a channel of the result depends on the same one of the operands alone."""
 
-_ALIKE = (1e-11, 1e-6)
+_ALIKE = (1e-11, 1e-6, 1e-4)
 """Channels of two sides this near, relative to their largest value, are taken for the same: nearly
-as near as float64 allows, or as constants within that are rounded."""
+as near as float64 allows, or as constants within that are rounded, of which much may cancel."""
+
+_NOTHING = 1e-36
+"""Nearer than that, they are, too: weights of a trained network may be too small for a float32."""
 
 _EXACT = 1e-12
 """A channel that moves by no more, relative to its size, is taken for a constant."""
@@ -76,7 +79,7 @@ def prove_channels(window: Window, chosen: Sequence[Sizing]) -> Certificate | No
             found = proof.bound_of_results()
             if found is None:
                 return None
-            bound, count = max(bound, found), count + proof.count
+            bound, count = max(bound, found, proof.bound), count + proof.count
     except Differs:  # it may be equal for another reason
         return None
     return certified("channels", chosen, probes=PROBES * count, bound=bound, doubt=DOUBT * count)
@@ -104,6 +107,8 @@ class _Proof:
         after: Sequence[onnx.NodeProto],
     ) -> None:
         self.count = 0
+        self.bound = 0.0
+        """How far apart what functions read is at most: the rounding of weights."""
         self._window = window
         self._functions = before, after
         self._shapes = dict(single(sizing))
@@ -215,7 +220,9 @@ class _Proof:
     def _is_same(self, name: str, twin: str, left: list[int] | None, axis: int) -> bool:
         nodes, tensors = ([], []) if left is None else _gather(name, left, axis)
         result = name if left is None else nodes[-1].output[0]
-        return self._bound(self._side(0, result, nodes, tensors), self._side(1, twin)) == 0
+        bound = self._bound(self._side(0, result, nodes, tensors), self._side(1, twin))
+        self.bound = max(self.bound, bound or 0.0)
+        return bound is not None
 
     def _is_constant(self, op_type: str, varying: list[str], channels: _Channels) -> bool:
         """Show that what the function makes of constant channels is constant for all inputs.
@@ -321,16 +328,30 @@ def _gather(
 
 
 def _matched(known: FloatArray, wanted: FloatArray, tolerance: float) -> list[int] | None:
-    """Return which rows the wanted ones are, in order; None if one of them is none."""
+    """Return which rows the wanted ones are, in order; None if one of them is none.
+
+    Of all ways to leave out the others, it is the one on which the rows are nearest: some are so
+    small that several are near.
+    """
+    spare = len(known) - len(wanted)
+    if spare < 0:
+        return None
+    totals, ways = np.zeros(spare + 1), []
+    for place, row in enumerate(wanted):
+        near = max(tolerance * np.abs(row).max(initial=0), _NOTHING)
+        apart = np.abs(known[place : place + spare + 1] - row).max(axis=1, initial=0) / near
+        least = np.minimum.accumulate(totals)
+        first = np.where(totals == least, np.arange(spare + 1), 0)
+        ways.append(np.maximum.accumulate(first))  # how many were left out before, at best
+        totals = least + np.where(apart <= 1, apart, np.inf)
+    at = int(totals.argmin()) if len(wanted) else 0
+    if not np.isfinite(totals[at]):
+        return None
     found: list[int] = []
-    for row in wanted:
-        near = tolerance * np.abs(row).max(initial=0)
-        start = found[-1] + 1 if found else 0
-        alike = np.flatnonzero((np.abs(known[start:] - row) <= near).all(axis=1))
-        if not alike.size:
-            return None
-        found.append(start + int(alike[0]))
-    return found
+    for place in range(len(wanted) - 1, -1, -1):
+        found.append(place + at)
+        at = int(ways[place][at])
+    return found[::-1]
 
 
 def _is_one_number(values: Array, again: Array) -> bool:

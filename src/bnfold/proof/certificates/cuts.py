@@ -174,6 +174,33 @@ class Cuts:
         self._make_input(one, other, np.broadcast_to(scale, mapped), np.zeros(mapped))
         return all(self._is_same(*pair) for pair in rest)
 
+    def cut_at_product(self, one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+        """Show that two products are of x and y, and of s·x and t·y; cut both off, as z and s·t·z.
+
+        The scales may have any sign, and are of each element by itself.
+
+        Returns:
+            Whether it may be so.
+
+        Raises:
+            Differs: if it is not.
+        """
+        known, others = self._shapes_within
+        shape = known[one.output[0]]
+        if others[other.output[0]] != shape:
+            return False
+        scale = np.ones(shape)
+        for name, twin in zip(one.input, other.input, strict=True):
+            if known[name] != others[twin]:
+                return False
+            factor = _ratio(*self._operands([(name, twin)], known[name]))
+            if not np.isfinite(factor).all() or not factor.all():
+                return False
+            self._show([(name, twin)], factor, np.zeros(known[name]))
+            scale = scale * factor
+        self._make_input(one, other, scale, np.zeros(shape))
+        return True
+
     def _is_infinite(self, name: str, twin: str) -> bool:
         """Say whether both are the same infinite constants, of which any positive multiple is."""
         one, other = (c.get(n) for c, n in zip(self._constants, (name, twin), strict=True))

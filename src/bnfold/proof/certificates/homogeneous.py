@@ -8,6 +8,7 @@ elements that it is over. So it is enough that, operator by operator,
 
 - what f reads after is s·x where it reads x before, with one s > 0 for each element, and without a
   shift: then its results are y and s·y for some y, whatever f does with the sign;
+- a product reads s·x and t·y, with any s and t other than 0: then its results are z and s·t·z;
 - any other operator reads the same, so that its results are the same;
 - with y and s·y in the place of what f computes, whatever y is, the results are the same.
 
@@ -53,7 +54,7 @@ def prove_homogeneous(window: Window, chosen: Sequence[Sizing]) -> Certificate |
         for model, nodes in zip(window.models, (before, after), strict=True)
     )
     names = {node.op_type for node in before}
-    if kinds != others or names.isdisjoint(_ELEMENTWISE.keys() | _POOLS | EXTREMES):
+    if kinds != others or names.isdisjoint(_ELEMENTWISE.keys() | _POOLS | EXTREMES | {"Mul"}):
         return None
     if any(len(node.output) != 1 for node in before):
         return None
@@ -73,6 +74,8 @@ def _cut(window: Window, proof: Cuts, one: onnx.NodeProto, other: onnx.NodeProto
         return proof.cut_at_scale(one, other, _ELEMENTWISE[kind])
     if kind in _POOLS:
         return proof.cut_at_scale(one, other, 1, proof.positions(one.input[0]))
+    if kind == "Mul":
+        return proof.cut_at_product(one, other)
     if kind in EXTREMES and (axes := named_axes(window, one)):
         return proof.cut_at_scale(one, other, 1, axes, keeps_axes=keeps_axes(one))
     return proof.cut_at_same(one, other)
