@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+import bnfold
 from bnfold.errors import SessionError
 from bnfold.options import ExecutionOptions, InputOptions
 from bnfold.progress import silent
@@ -19,7 +20,7 @@ from bnfold.record.data import Equivalence
 from bnfold.running.input_search import make_inputs
 from bnfold.running.runtime import Feeds, Level, Session
 from tests.support.checks import compared
-from tests.support.graphs import build
+from tests.support.graphs import Parameters, build
 
 
 def limited(least: float, factor: float = 2.0) -> onnx.ModelProto:
@@ -46,7 +47,14 @@ def test_a_sample_that_a_model_does_not_run_on_is_replaced() -> None:
 
 @pytest.mark.parametrize(
     ("fails", "runs"),
-    [(set(), 3), ({1}, 4), ({1, 2, 3, 4}, 7), ({1, 2, 3, 4, 5}, None), ({0}, None), ({1, 3}, 5)],
+    [
+        (set(), 3),
+        ({1}, 4),
+        (set(range(1, 17)), 19),
+        (set(range(1, 18)), None),
+        ({0}, None),
+        ({1, 3}, 5),
+    ],
 )
 def test_a_few_draws_are_tried_for_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: set[int], runs: int | None
@@ -70,6 +78,22 @@ def test_a_few_draws_are_tried_for_a_sample(
     else:
         assert len(original._on_all_samples(session)) == 3
         assert next(numbers) == runs
+
+
+def test_the_first_sample_is_replaced_too() -> None:
+    """Some models run on few inputs: here, on those of which enough numbers are positive."""
+    text = (
+        "(float[8] x) => (float[4] y) { p = Greater(x, nought) c = Compress<axis=0>(x, p) "
+        "y, i = TopK(c, four) }"
+    )
+    numbers: Parameters = {"nought": np.array(0, np.float32), "four": np.array([4])}
+    reasons = []
+    for seed in range(8):
+        found = bnfold.check(*[build(text, **numbers)] * 2, certify="off", seed=seed).equivalence
+        assert found is not None
+        reasons.append((found.verdict, "cannot run the model" in found.reason))
+    assert ("pass", False) in reasons
+    assert reasons.count(("not-verified", True)) <= 1
 
 
 def test_another_draw_takes_the_place_of_a_sample(tmp_path: Path) -> None:

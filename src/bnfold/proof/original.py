@@ -33,7 +33,7 @@ _FEW_DRAWS, _MORE_DRAWS = (0, 1), (4, 5, 6, 7)
 """Seeds of the draws of the original's noise that are taken where tolerances alone are not enough,
 and before an output fails."""
 
-_SPARE_SAMPLES = 4
+_SPARE_SAMPLES = 16
 """Samples that are drawn, one after another, in the place of one that it does not run on."""
 
 _STEP_DRAWS = (2, 3)

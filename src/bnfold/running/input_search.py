@@ -15,7 +15,7 @@ from bnfold.running.hints import Hints
 from bnfold.running.input_files import read_data
 from bnfold.running.input_overrides import SAMPLES_FOR_SIGNS, with_fitting_overrides, with_overrides
 from bnfold.running.input_shapes import candidate_shapes
-from bnfold.running.input_sizes import other_shapes
+from bnfold.running.input_sizes import accepts, other_shapes
 from bnfold.running.inputs import FEW, Inputs, UnsupportedInput
 from bnfold.running.integer_limits import (
     LARGEST_INTEGERS,
@@ -32,6 +32,9 @@ _HUGE = 2**21
 
 _SAMPLES_FOR_LEVELS = 8
 """Samples for an input of few numbers to be on both sides of each that it is compared with."""
+
+_OTHER_SHAPES, _OTHER_DRAWS = 2, 8
+"""Where nothing runs, so many draws of the first shapes are tried: it may depend on the values."""
 
 _SIZES_TO_TRY = 16
 """At which a model may accept more integers."""
@@ -216,6 +219,7 @@ def _first_that_runs(
     if len(wide) < len(unknown):
         limited.insert(0, dict.fromkeys(wide, LARGEST_INTEGERS[0]))
     failures: list[SessionError] = []
+    firsts: list[Inputs] = []
     for limit in limited if unknown else limited[-1:]:
         limits = {**hints.largest, **limit}
         for shapes in candidates:
@@ -230,9 +234,10 @@ def _first_that_runs(
                 scales=request.scales,
             )
             try:
-                session.run(next(candidate.feeds()))
+                session.run(candidate.sample(0))
             except SessionError as error:
                 failures.append(error)
+                firsts.append(candidate)
             except UsageError as error:  # too large for memory; smaller shapes may fit
                 if len(candidates) == 1:
                     raise
@@ -249,11 +254,24 @@ def _first_that_runs(
         return again(replace(hints, words={}))
     if hints.compared:
         return again(replace(hints, compared={}))
+    for first in firsts[:_OTHER_SHAPES]:
+        if (other := _of_another_draw(session, first)) is not None:
+            return other
     hint = "; provide inputs with --input NAME=FILE.npy"
-    if len(candidates) > 1:
+    if any(shapes != candidates[0] for shapes in candidates):
         tried = (*request.other_sizes, *hints.written)
         hint = f"; tried free dimensions of {tried}: give a shape with --input NAME:1,3,…"
     raise SessionError(f"{failures[0]}{hint}")
+
+
+def _of_another_draw(session: Session, first: Inputs) -> Inputs | None:
+    """Return inputs with another first sample that the model runs on, if a few draws give one."""
+    found = first
+    for _ in range(_OTHER_DRAWS if first.are_drawn else 0):
+        found = found.with_another(0)
+        if accepts(session, found, sample=0):
+            return found
+    return None
 
 
 def _with_rows(session: Session, found: Inputs, rows: Mapping[str, list[int]]) -> Inputs:

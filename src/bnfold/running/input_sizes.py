@@ -195,7 +195,7 @@ def _exchanged(spec: ValueSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
 def accepts(session: Session, inputs: Inputs, sample: int, *, finite: bool = False) -> bool:
     """Say whether the model accepts a sample and, if wanted, gives only finite numbers."""
     try:
-        results = session.run(list(replace(inputs, samples=sample + 1).feeds())[sample])
+        results = session.run(inputs.sample(sample))
     except SessionError:
         return False
     arrays = [each for each in results.values() if isinstance(each, np.ndarray)]
