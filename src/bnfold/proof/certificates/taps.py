@@ -120,7 +120,6 @@ def _move_pools(model: onnx.ModelProto, window: Window) -> None:
             node.output[0] = result
             nodes[at_node], nodes[at_pool] = pool, node
             places[between], places[result] = at_node, at_pool
-            readers[between] = 1
             del places[mapped], readers[mapped]
             if mapped in described and result in described:
                 described[between] = described.pop(mapped)

@@ -48,6 +48,7 @@ def moved(text: str) -> Window:
         (f"p = Pad(x, around) y = {SOME}(p)", None),
         (f'p = Pad<mode="edge">(x, around, least) y = {SOME}(p)', None),
         (f"p = Pad(x, less, least) y = {SOME}(p)", None),
+        ("p = Pad(x, less, least) y = MaxPool<kernel_shape=[3,3], pads=[1,0,0,0]>(p)", None),
         (f"p = Pad(x, channel, least) y = {SOME}(p)", None),
         ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[1,3]>(p)", None),
         ("p = Pad(x, around, least) y = MaxPool<kernel_shape=[3,3], pads=[0,2,0,0]>(p)", None),
