@@ -478,3 +478,33 @@ def test_a_column_of_a_sigmoid_that_is_as_small_as_its_rounding(
     equivalence = bnfold.check(one, other, certify="off", truth="off").equivalence
     assert equivalence is not None
     assert equivalence.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ("c = Clip(x, five, five) y = Mul(c, one)", "c = Clip(x, five, five) y = Mul(c, two)",
+         "fail"),
+        ("c = Clip(x, five, five) y = Mul(c, one)", "c = Clip(x, five, five) y = Mul(c, one)",
+         "not-verified"),
+        # zero may be what rounding leaves
+        ("s = Mul(x, nought) y = Abs(s)", "s = Mul(x, tiny) y = Abs(s)", "not-verified"),
+        ("c = Clip(x, five, five) y = Floor(c)", "c = Clip(x, five, five) f = Sub(c, one) "
+         "y = Floor(f)", "fail"),
+    ],
+)  # fmt: skip
+def test_another_number_than_the_same_throughout_fails(one: str, other: str, verdict: str) -> None:
+    numbers: Parameters = {
+        "five": np.array(5, np.float32),
+        "one": np.array(1, np.float32),
+        "two": np.array(2, np.float32),
+        "nought": np.array(0, np.float32),
+        "tiny": np.array(1e-9, np.float32),
+    }
+    pair = [
+        build(f"(float[N,3] x) => (float[N,3] y) {{ {lines} }}", **named_in(lines, numbers))
+        for lines in (one, other)
+    ]
+    equivalence = bnfold.check(*pair, certify="off").equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == verdict

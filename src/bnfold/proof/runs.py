@@ -17,9 +17,17 @@ from bnfold.proof.judging import Judge
 from bnfold.proof.original import Original, Undecided, shapes_of
 from bnfold.proof.outputs import Results, fill
 from bnfold.proof.rescue import judged_by_truth
+from bnfold.proof.tolerance import within_tolerance
 from bnfold.proof.truth_errors import compare_with_truth, measure
 from bnfold.proof.truth_slices import Evaluation, Sample
-from bnfold.proof.verdict import FEWEST_SAMPLES, Findings, beyond_truth, decide, is_near_limit
+from bnfold.proof.verdict import (
+    FEWEST_SAMPLES,
+    Findings,
+    beyond_truth,
+    decide,
+    describe_worst,
+    is_near_limit,
+)
 from bnfold.record.data import (
     Cause,
     Inconclusive,
@@ -63,7 +71,8 @@ class ProviderComparison:
 
         - not-verified, if the original does not run, is not deterministic, or has no output that
           shows anything;
-        - fail, if the other model has another interface, or does not run.
+        - fail, if the other model has another interface, or does not run, or gives something else
+          than the same number throughout where that is all that the original gives.
         """
         original = self.original
         levels: list[LevelComparison] = []
@@ -85,6 +94,8 @@ class ProviderComparison:
             verdict, reason = decide(self._findings(levels, floor, truth))
         except Undecided as undecided:
             verdict, reason, cause = undecided.verdict, undecided.reason, undecided.cause
+            if cause == "constant-output" and (difference := self._difference_from_constants()):
+                verdict, reason, cause = "fail", difference, ""
         placements = [each for each in (original.placement, self.placement) if each is not None]
         return ProviderEquivalence(
             provider=original.provider,
@@ -203,6 +214,22 @@ class ProviderComparison:
             else:
                 break
         return judged_by_truth(self.judge, levels, evaluations, plain, best), truth
+
+    def _difference_from_constants(self) -> str:
+        """Return where the other model gives something else than the same number throughout.
+
+        That it gives the same would show nothing. Of floats, zero may be what rounding leaves.
+        """
+        try:
+            outputs = self.judge.compare(self._run(Level.DISABLED))
+        except Undecided as undecided:
+            return undecided.reason if undecided.verdict == "fail" else ""
+        for output in outputs:
+            is_float = self.original.references[0][output.name].dtype.kind == "f"
+            is_zero = output.worst is not None and output.worst.original == 0
+            if not within_tolerance(output) and not (is_float and is_zero):
+                return describe_worst([output])
+        return ""
 
     # --- The other model --------------------------------------------------------------------------
 
