@@ -225,6 +225,36 @@ def test_few_switches_take_all_combinations() -> None:
     assert equivalence.verdict == "fail"
 
 
+def test_masks_take_no_combinations_from_switches() -> None:
+    text = (
+        "(bool[4] m, bool[4] n, bool s, bool t, float[4] x) => (float[4] y) { u = Not(s) "
+        "r = And(t, u) v = And(m, n) k = Mul(x, f) z = Where(v, x, k) w = Mul(z, f) "
+        "y = Where(r, w, z) }"
+    )
+    right = build(text, f=np.array(2, np.float32))
+    wrong = build(
+        text.replace("y = Where(r, w, z)", "q = Neg(w) y = Where(r, q, z)"),
+        f=np.array(2, np.float32),
+    )
+    equivalence = bnfold.check(right, wrong, certify="off").equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 3), (3, 0), (1, 4)])
+def test_any_two_of_many_integers_take_combinations(one: int, other: int) -> None:
+    names = ", ".join(f"int64 i{number}" for number in range(5))
+    read = " ".join(f"e{number} = Equal(i{number}, k)" for number in range(5))
+    text = (
+        f"({names}, float[N] x) => (float[N] y) {{ {read} n = Not(e{other}) r = And(e{one}, n) "
+        "m = Mul(x, f) y = Where(r, m, x) }"
+    )
+    right, wrong = (build(text, k=np.array(5), f=np.array(f, np.float32)) for f in (2, 3))
+    equivalence = bnfold.check(right, wrong, certify="off").equivalence
+    assert equivalence is not None
+    assert equivalence.verdict == "fail"
+
+
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint8"])
 def test_two_integers_take_all_combinations_of_what_they_are_compared_with(kind: str) -> None:
     text = (

@@ -116,6 +116,8 @@ class IntegerDraws:
                 turn = self.sample // 2
             # Each of several starts one further after every round: so each meets all of another.
             place = list(self.hints.compared).index(spec.name)
+            if place >= len(choices):  # of more, some would go together
+                return np.full(shape, generator.choice(choices), spec.dtype)
             turn += place * (turn // len(choices))
             return np.full(shape, choices[turn % len(choices)], spec.dtype)
         if not self.beside:

@@ -16,7 +16,7 @@ from bnfold.running.input_files import read_data
 from bnfold.running.input_overrides import SAMPLES_FOR_SIGNS, with_fitting_overrides, with_overrides
 from bnfold.running.input_shapes import candidate_shapes
 from bnfold.running.input_sizes import accepts, other_shapes
-from bnfold.running.inputs import FEW, Inputs, UnsupportedInput
+from bnfold.running.inputs import FEW, Inputs, UnsupportedInput, is_switch
 from bnfold.running.integer_limits import (
     LARGEST_INTEGERS,
     accepts_all,
@@ -194,8 +194,7 @@ def _samples_for_numbers(specs: Sequence[ValueSpec], hints: Hints) -> int:
 
 def _samples_for_switches(specs: Sequence[ValueSpec]) -> int:
     """Return how many samples switches take; elements of larger booleans differ in each sample."""
-    switches = [spec.shape for spec in specs if spec.dtype is not None and spec.dtype.kind == "b"]
-    return samples_for(sum(all(size == 1 for size in shape) for shape in switches))
+    return samples_for(sum(map(is_switch, specs)))
 
 
 def _first_that_runs(

@@ -145,8 +145,8 @@ class Inputs:
         if self._is_blank(spec, sample):
             return np.zeros(shape, spec.dtype)
         generator = np.random.default_rng([self.seed, sample, *spec.name.encode()])
-        if spec.dtype.kind == "b" and math.prod(shape) == 1:
-            names = [each.name for each in self.specs if each.dtype and each.dtype.kind == "b"]
+        if is_switch(spec):
+            names = [each.name for each in self.specs if is_switch(each)]
             on = switches.state(names.index(spec.name), len(names), sample)
             return np.full(shape, on)
         if spec.dtype.kind == "f":
@@ -250,6 +250,12 @@ class Inputs:
             save_samples(self.feeds(), folder)
         except OSError as error:
             raise UsageError(f"inputs cannot be saved to {folder}: {error.strerror}") from error
+
+
+def is_switch(spec: ValueSpec) -> bool:
+    """Say whether an input is a boolean of one element."""
+    is_bool = spec.dtype is not None and spec.dtype.kind == "b"
+    return is_bool and all(size == 1 for size in spec.shape)
 
 
 def _strings(numbers: Array, words: Sequence[str] | None, generator: np.random.Generator) -> Array:

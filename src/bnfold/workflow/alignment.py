@@ -140,12 +140,12 @@ class Alignment:
             is_proven = all(each in side.names for side, each in self._with_sides(value, twin))
             if is_proven or search.is_hopeless(value, twin):
                 continue
-            if search.lost > most:
-                return
             started, left = time.monotonic(), search.left()
             if left < 0:
                 search.failed[value.name] = OpenWindow(value.name or "", _LATE)
                 continue
+            if search.lost > most:
+                return
             told(Counted(f"certifying {value.name}", number, len(pairs)))
             longest = min(left, seconds_for_one(search.seconds))
             found = self._certify(value, twin, longest)

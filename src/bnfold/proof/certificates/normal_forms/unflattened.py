@@ -108,9 +108,10 @@ class _Rows:
             del copy.input[:], copy.output[:]
             copy.input.extend(read)
             copy.output.append(tensor)
-            for attribute in copy.attribute:
-                if attribute.name == "axis":
-                    attribute.i = -1
+            if node.op_type in _OF_ROWS:
+                kept = [attribute for attribute in node.attribute if attribute.name != "axis"]
+                del copy.attribute[:]
+                copy.attribute.extend([*kept, onnx.helper.make_attribute("axis", -1)])
             self._nodes.append(copy)
         else:
             return
