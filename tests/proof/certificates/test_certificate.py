@@ -159,8 +159,8 @@ def test_statistics_of_a_batch_differ_from_those_of_its_maxima() -> None:
 
 def test_a_window_is_as_certain_as_its_least_certain_output() -> None:
     text = "(float[N,4] x, float[N,4] z) => (float[N,3] y, float[N,4] q)"
-    before = "y = MatMul(x, w) a = Mul(x, z) b = Sqrt(a) q = Mul(b, k)"
-    after = "y = MatMul(x, v) a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) q = Mul(c, l)"
+    before = "y = MatMul(x, w) a = Div(x, z) b = Sqrt(a) q = Mul(b, k)"
+    after = "y = MatMul(x, v) a = Div(x, z) b = Sqrt(a) c = Mul(b, l) q = Mul(c, l)"
     w = normal(4, 3)
     weights, others = {"w": w, "k": scalar(4)}, {"v": np.nextafter(w, scalar(9)), "l": scalar(2)}
     assert certify(window(text, before, after, weights, others)).verdict == "sampled"

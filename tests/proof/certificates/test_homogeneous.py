@@ -339,3 +339,21 @@ def test_a_shift_or_another_factor_is_no_scale() -> None:
     square = "t = Mul(x, x) y = Conv(t, u)"
     other = window(GATED, square, "t = Mul(x, z) y = Conv(t, u)", weights)
     assert verdict(other) != "certified"
+
+
+def test_what_is_not_a_number_on_both_sides_is_the_same() -> None:
+    body = "p = Mul(x, z) q = Sqrt(p) {} y = Conv(t, u)"
+    weights: Parameters = {
+        "u": FILTERS.astype(np.float32),
+        "four": np.array(4, np.float32),
+        "two": np.array(2, np.float32),
+    }
+    one, other = (
+        body.replace("{}", lines)
+        for lines in ("t = Mul(q, four)", "r = Mul(q, two) t = Mul(r, two)")
+    )
+    assert verdict(window(GATED, one, other, weights)) == "certified"
+    assert (
+        verdict(window(GATED, one, other, weights, weights | {"two": np.array(2.1, np.float32)}))
+        != "certified"
+    )

@@ -47,7 +47,7 @@ def test_what_probes_do_not_see_is_not_proven(case: str) -> None:
 
 def test_a_function_that_is_not_a_number_somewhere_is_sampled() -> None:
     text = "(float[N,4] x, float[N,4] z) => (float[N,4] y)"
-    before = "a = Mul(x, z) b = Sqrt(a) y = Mul(b, k)"
-    after = "a = Mul(x, z) b = Sqrt(a) c = Mul(b, l) y = Mul(c, l)"
+    before = "a = Div(x, z) b = Sqrt(a) y = Mul(b, k)"
+    after = "a = Div(x, z) b = Sqrt(a) c = Mul(b, l) y = Mul(c, l)"
     certificate = certify(window(text, before, after, {"k": scalar(4)}, {"l": scalar(2)}))
     assert certificate.verdict == "sampled"
