@@ -99,7 +99,9 @@ def _certify(window: Window) -> Certificate:
         computed = with_pads_in_pools(with_scales(with_constants_computed(defined)))
         if (rows := with_rows_of_tensors(computed)) is not computed:
             computed = with_constants_computed(rows)
-        if "Shape" in computed.operators or (expands_operands(computed) and _has_free(computed)):
+        if "Shape" in computed.operators or (
+            expands_operands(computed) and computed.has_free_sizes
+        ):
             is_same = not peeled(without_shared(computed))  # at any sizes
             return Certificate("certified", "constant") if is_same else _at_sizes(computed)
         with suppress(NotShown, NoTruth, BnfoldError, Differs):
@@ -123,12 +125,6 @@ def failed(error: Exception) -> str:
     """Return an error as a reason; many have no message, and none is one alone."""
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"its proof failed with {told}"
-
-
-def _has_free(window: Window) -> bool:
-    """Say whether a size of an input is free."""
-    sizes = (size for value in window.inputs for size in value.type.tensor_type.shape.dim)
-    return any(not size.HasField("dim_value") for size in sizes)
 
 
 def _without_transposes(window: Window) -> Window | None:

@@ -102,6 +102,21 @@ def needed_nodes(nodes: Sequence[onnx.NodeProto], names: Iterable[str]) -> list[
     return chosen[::-1]
 
 
+def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Let a graph have these nodes instead, of which some may be its own."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: int | Sequence[int]) -> None:
+    """Let a node have this attribute, whether it has one of this name or not."""
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    kept.append(onnx.helper.make_attribute(name, value))
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
 def rebuilt(
     model: onnx.ModelProto,
     nodes: Iterable[onnx.NodeProto],

@@ -14,6 +14,7 @@ import onnx
 import onnx.helper
 
 from bnfold.arrays import Array
+from bnfold.proof.certificates.submodels import replace_nodes
 from bnfold.proof.certificates.windows import (
     COPYING,
     Window,
@@ -125,9 +126,7 @@ def _move_pools(model: onnx.ModelProto, window: Window) -> None:
                 described[between] = described.pop(mapped)
                 described[between].CopyFrom(described[result])
                 described[between].name = between
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
+    replace_nodes(graph, nodes)
 
 
 def _mapped(node: onnx.NodeProto, pool: onnx.NodeProto, window: Window) -> str | None:

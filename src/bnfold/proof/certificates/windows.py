@@ -84,6 +84,12 @@ class Window:
         return [value for value in self.before.graph.input if value.name in read]
 
     @cached_property
+    def has_free_sizes(self) -> bool:
+        """Whether a size of an input is free."""
+        sizes = (size for value in self.inputs for size in value.type.tensor_type.shape.dim)
+        return any(not size.HasField("dim_value") for size in sizes)
+
+    @cached_property
     def constants(self) -> dict[str, Array]:
         """The constants of both by name."""
         return {

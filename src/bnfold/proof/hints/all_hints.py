@@ -23,7 +23,7 @@ from bnfold.proof.hints.integers import (
     of_inputs,
     reach,
 )
-from bnfold.proof.hints.levels import deciding, few, few_of_both, levels
+from bnfold.proof.hints.levels import Levels, deciding, few, few_of_both, levels
 from bnfold.proof.hints.sizes import LARGEST_CUT, cuts, thresholds
 from bnfold.proof.hints.words import missing, words
 from bnfold.running.hints import Hints
@@ -42,7 +42,11 @@ _OF_EACH = 2
 
 def hints_of(model: ir.Model) -> Hints:
     """Return what the graph says of the content and sizes of its inputs."""
-    hints = replace(_where_it_changes(model), written=_written(model), sizes=demanded_sizes(model))
+    hints = replace(
+        _where_it_changes(model, levels(model)),
+        written=_written(model),
+        sizes=demanded_sizes(model),
+    )
     for value in model.graph.inputs:
         name = value.name or ""
         if value.is_initializer():
@@ -96,8 +100,8 @@ def beside(own: Hints, model: ir.Model, other: ir.Model) -> Hints:
 
     Of both, there are some sizes only.
     """
-    theirs = _where_it_changes(other)
     found = levels(model), levels(other)
+    theirs = _where_it_changes(other, found[1])
     numbers = few_of_both(*found)
     more = [each for each in theirs.cuts if each not in own.cuts]
     further = [each for each in theirs.thresholds if each not in own.thresholds]
@@ -128,7 +132,7 @@ def _united(
     }
 
 
-def _where_it_changes(model: ir.Model) -> Hints:
+def _where_it_changes(model: ir.Model, found: Levels) -> Hints:
     """Return the sizes, and the numbers of its inputs, at which a model does something else."""
     floats = [each for each in model.graph.inputs if each.dtype and each.dtype.is_floating_point()]
     whole = {
@@ -136,7 +140,6 @@ def _where_it_changes(model: ir.Model) -> Hints:
         for value in model.graph.inputs
         if not value.is_initializer() and value not in floats
     }
-    found = levels(model)
     strings = [each for each in model.graph.inputs if each.dtype is ir.DataType.STRING]
     none = {value.name or "": missing(value) for value in floats}
     return Hints(

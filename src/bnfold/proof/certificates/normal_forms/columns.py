@@ -34,9 +34,8 @@ _LARGEST = 2**22
 
 def with_columns_read(window: Window) -> Window:
     """Return the window itself if a size is free, or all columns of each matrix are read."""
-    sizes = (size for value in window.inputs for size in value.type.tensor_type.shape.dim)
     is_of_products = not window.operators.isdisjoint(("Conv", "MatMul"))
-    if not is_of_products or not all(size.HasField("dim_value") for size in sizes):
+    if not is_of_products or window.has_free_sizes:
         return window
     models = [_Reading(model).reading_columns() for model in window.models]
     are_same = all(new is old for new, old in zip(models, window.models, strict=True))

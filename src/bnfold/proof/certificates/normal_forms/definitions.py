@@ -11,7 +11,7 @@ import onnx.numpy_helper
 
 from bnfold.arrays import Array
 from bnfold.graph.schemas import CLIP_READS_BOUNDS_SINCE, opsets_of
-from bnfold.proof.certificates.submodels import Constants
+from bnfold.proof.certificates.submodels import Constants, replace_nodes
 from bnfold.proof.certificates.windows import NotShown, Window, ints, is_float
 from bnfold.proof.cutting import reads
 from bnfold.running.learning import infer_small
@@ -91,9 +91,7 @@ def _read_what_identities_read(model: onnx.ModelProto) -> None:
         else:
             nodes.append(node)
     if sources:
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(kept)
+        replace_nodes(model.graph, nodes)
 
 
 def _with_branches_taken(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,8 +10,8 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnx.helper
 
+from bnfold.proof.certificates.submodels import replace_nodes, set_attribute
 from bnfold.proof.certificates.windows import Window, ints, may_read_nothing
 
 
@@ -37,13 +37,9 @@ def _padded(model: onnx.ModelProto, window: Window) -> onnx.ModelProto:
         if pads is not None:
             left_out.add(pad.output[0])
             pool.input[0] = pad.input[0]
-            kept = [attribute for attribute in pool.attribute if attribute.name != "pads"]
-            del pool.attribute[:]
-            pool.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
+            set_attribute(pool, "pads", pads)
     nodes = [node for node in copy.graph.node if node.output[0] not in left_out]
-    kept_nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del copy.graph.node[:]
-    copy.graph.node.extend(kept_nodes)
+    replace_nodes(copy.graph, nodes)
     return copy
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 import onnx
 
-from bnfold.proof.certificates.submodels import Constants, needed_nodes
+from bnfold.proof.certificates.submodels import Constants, needed_nodes, replace_nodes
 from bnfold.proof.certificates.windows import Window, is_float
 
 
@@ -48,9 +48,7 @@ def _moved(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(scale)
         if _scaled_operand(nodes[-1], constants) is not None:
             scales[result] = nodes[-1]
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del moved.graph.node[:]
-    moved.graph.node.extend(needed_nodes(kept, outputs))
+    replace_nodes(moved.graph, needed_nodes(nodes, outputs))
     return moved
 
 

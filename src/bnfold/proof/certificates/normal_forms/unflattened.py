@@ -16,7 +16,7 @@ import onnx.helper
 
 from bnfold.graph.schemas import opsets_of
 from bnfold.proof.certificates.constant_folding import sizes_within
-from bnfold.proof.certificates.submodels import Constants, needed_nodes, rebuilt
+from bnfold.proof.certificates.submodels import Constants, needed_nodes, rebuilt, set_attribute
 from bnfold.proof.certificates.windows import Window, ints
 
 _OF_ELEMENTS = frozenset(
@@ -35,10 +35,7 @@ _BY_ONE_AXIS = 13
 
 def with_rows_of_tensors(window: Window) -> Window:
     """Return the window itself if a size is free, or no matrix is of the rows of a tensor."""
-    sizes = (size for value in window.inputs for size in value.type.tensor_type.shape.dim)
-    if window.operators.isdisjoint({"Flatten", "Reshape"}) or not all(
-        size.HasField("dim_value") for size in sizes
-    ):
+    if window.operators.isdisjoint({"Flatten", "Reshape"}) or window.has_free_sizes:
         return window
     models = [_Rows(model).of_tensors() for model in window.models]
     are_same = all(new is old for new, old in zip(models, window.models, strict=True))
@@ -109,9 +106,7 @@ class _Rows:
             copy.input.extend(read)
             copy.output.append(tensor)
             if node.op_type in _OF_ROWS:
-                kept = [attribute for attribute in node.attribute if attribute.name != "axis"]
-                del copy.attribute[:]
-                copy.attribute.extend([*kept, onnx.helper.make_attribute("axis", -1)])
+                set_attribute(copy, "axis", -1)
             self._nodes.append(copy)
         else:
             return
