@@ -184,10 +184,7 @@ def _samples_for_numbers(specs: Sequence[ValueSpec], hints: Hints) -> int:
     And, of several that are one number each, for each to be that beside the others' numbers.
     """
     most = 3 * max(map(len, hints.compared.values()), default=0)
-    single = [
-        spec for spec in specs if spec.name in hints.compared and all(n == 1 for n in spec.shape)
-    ]
-    if len(single) > 1:
+    if sum(spec.is_single and spec.name in hints.compared for spec in specs) > 1:
         return min(most * most, _MOST_FOR_COMBINATIONS)
     return min(most, _MOST_FOR_COMPARISONS)
 

@@ -254,8 +254,7 @@ class Inputs:
 
 def is_switch(spec: ValueSpec) -> bool:
     """Say whether an input is a boolean of one element."""
-    is_bool = spec.dtype is not None and spec.dtype.kind == "b"
-    return is_bool and all(size == 1 for size in spec.shape)
+    return spec.dtype is not None and spec.dtype.kind == "b" and spec.is_single
 
 
 def _strings(numbers: Array, words: Sequence[str] | None, generator: np.random.Generator) -> Array:

@@ -54,6 +54,11 @@ class ValueSpec:
         """The numpy type of its elements; None if numpy does not support it."""
         return _NUMPY_TYPES.get(self.type)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it has one element, whatever the input is."""
+        return all(size == 1 for size in self.shape)
+
 
 _NUMPY_TYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
